@@ -1,0 +1,20 @@
+"""What a user calls: k-space, mask and prompt in, reconstruction out."""
+
+from __future__ import annotations
+
+from ctxrecon.pipelines.baseline import BaselinePipeline
+from ctxrecon.pipelines.context_mri import ContextMRIPipeline
+from ctxrecon.pipelines.inputs import Measurement, prepare_measurement
+from ctxrecon.pipelines.loading import build_pipeline, load_prior
+from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
+
+__all__ = [
+    "BaselinePipeline",
+    "ContextMRIPipeline",
+    "Measurement",
+    "ReconstructionOutput",
+    "build_pipeline",
+    "convert_images",
+    "load_prior",
+    "prepare_measurement",
+]

@@ -1,0 +1,86 @@
+"""The classical reconstructions behind the same call as the diffusion pipeline."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+import torch
+
+from ctxrecon.baselines import BASELINES
+from ctxrecon.errors import InputError
+from ctxrecon.pipelines.inputs import ArrayLike, prepare_measurement
+from ctxrecon.pipelines.output import (
+    ReconstructionOutput,
+    check_output_type,
+    convert_images,
+    relative_residual,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class BaselinePipeline:
+    """Zero-filled, CG-SENSE, L1-wavelet or total-variation reconstruction.
+
+    Example:
+        >>> output = BaselinePipeline("l1_wavelet")(kspace, mask)
+
+    Args:
+        method: a key of :data:`ctxrecon.baselines.BASELINES`.
+
+    Raises:
+        InputError: for an unknown method.
+    """
+
+    def __init__(self, method: str) -> None:
+        if method not in BASELINES:
+            raise InputError(f"unknown baseline {method!r}: expected one of {', '.join(BASELINES)}")
+        self.method = method
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        kspace: ArrayLike,
+        mask: ArrayLike | None = None,
+        prompt: str | list[str] | None = None,
+        coil_maps: ArrayLike | None = None,
+        output_type: str = "pt",
+        *,
+        regularization: float | None = None,
+        num_iterations: int | None = None,
+    ) -> ReconstructionOutput:
+        """Reconstruct.
+
+        Args:
+            kspace: ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or ``(ny, nx)`` complex, NumPy
+                or torch; see :func:`~ctxrecon.pipelines.inputs.prepare_measurement`.
+            mask: where k-space was sampled; inferred from its zeros, and logged, if ``None``.
+            prompt: taken so that every pipeline is called alike; these methods know no prompt.
+            coil_maps: estimated from the calibration region if ``None``.
+            output_type: ``"pt"``, ``"np"`` or ``"pil"``.
+            regularization: weight ``λ``; the method's own default if ``None``.
+            num_iterations: the method's own default if ``None``.
+
+        Returns:
+            Output with ``images``, ``residual`` and ``coil_maps``.
+
+        Raises:
+            InputError: for a malformed measurement, or an option that the method does not have.
+        """
+        check_output_type(output_type)
+        given = {"regularization": regularization, "num_iterations": num_iterations}
+        options = {name: value for name, value in given.items() if value is not None}
+        reconstruct = BASELINES[self.method]
+        unknown = options.keys() - inspect.signature(reconstruct).parameters.keys()
+        if unknown:
+            raise InputError(f"{self.method} has no {' or '.join(sorted(unknown))}: leave it out")
+        if prompt is not None:
+            logger.info("%s does not use the prompt", self.method)
+        measurement = prepare_measurement(kspace, mask, coil_maps)
+        images = reconstruct(measurement.kspace, measurement.mask, measurement.coil_maps, **options)
+        return ReconstructionOutput(
+            images=convert_images(images, output_type),
+            residual=relative_residual(measurement.operator(images), measurement.kspace),
+            coil_maps=measurement.coil_maps,
+        )

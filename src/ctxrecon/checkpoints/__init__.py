@@ -1,0 +1,1 @@
+"""The small prior that ships with the package, and the scan of the demo."""

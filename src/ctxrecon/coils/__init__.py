@@ -1,0 +1,25 @@
+"""Receiver coils: their maps, estimated and simulated, and what is done along the coil axis."""
+
+from ctxrecon.coils._espirit import EspiritMaps, espirit
+from ctxrecon.coils.arrays import simulate_coil_maps
+from ctxrecon.coils.calibration import estimate_coil_maps, find_calibration_region
+from ctxrecon.coils.combine import (
+    CompressedCoils,
+    compress_coils,
+    mvue,
+    prewhiten,
+    root_sum_of_squares,
+)
+
+__all__ = [
+    "CompressedCoils",
+    "EspiritMaps",
+    "compress_coils",
+    "espirit",
+    "estimate_coil_maps",
+    "find_calibration_region",
+    "mvue",
+    "prewhiten",
+    "root_sum_of_squares",
+    "simulate_coil_maps",
+]

@@ -1,0 +1,194 @@
+"""Coil maps from the calibration lines of the scan itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxrecon.coils._checks import check_kspace
+from ctxrecon.coils._espirit import espirit
+from ctxrecon.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MIN_CALIBRATION = 4
+"""Fewest samples an axis of a calibration region."""
+
+MAX_CALIBRATION = (48, 24)
+"""Most samples of the longer and the shorter side of a region that is found automatically.
+
+Coils vary slowly, so samples further out carry mostly noise for them and still cost time. With
+few lines the long readout window is what makes up for them.
+"""
+
+
+def find_calibration_region(
+    mask: Tensor, *, max_size: tuple[int, int] = MAX_CALIBRATION
+) -> tuple[slice, slice]:
+    """The fully sampled rectangle around the k-space centre ``(ny // 2, nx // 2)``.
+
+    A rectangle, not a square: a 1-D mask with 6 centre lines gives 48 × 6 samples.
+    Among all rectangles that hold the centre it takes the one with the most positions of a 4×4
+    kernel.
+
+    Args:
+        mask: ``(..., ny, nx)`` bool; samples must be there in every item of the leading axes.
+        max_size: limits of the region's longer and shorter side.
+
+    Returns:
+        ``(slice_y, slice_x)`` to index k-space with.
+
+    Raises:
+        InputError: fewer than 4×4 samples around the centre.
+    """
+    if mask.ndim < 2 or mask.dtype != torch.bool:
+        raise InputError(
+            f"expected a bool mask (..., ny, nx), got {mask.dtype} of shape {tuple(mask.shape)}: "
+            "convert it with mask.bool()"
+        )
+    sampled = mask.reshape(-1, *mask.shape[-2:]).all(dim=0).cpu().numpy()
+    ny, nx = sampled.shape
+    longest, shortest = max_size
+    first_y, first_x = (max(0, n // 2 - longest // 2) for n in (ny, nx))
+    window = sampled[first_y : first_y + longest, first_x : first_x + longest]
+    centre_y, centre_x = ny // 2 - first_y, nx // 2 - first_x
+    # For each row: samples without a gap left of the centre, and from it rightwards.
+    left = np.cumprod(window[:, :centre_x][:, ::-1], axis=1).sum(axis=1)
+    right = np.cumprod(window[:, centre_x:], axis=1).sum(axis=1)
+    # Extents common to all rows from the centre up to row -i, and down to row +j.
+    up_left, up_right = (
+        np.minimum.accumulate(side[: centre_y + 1][::-1]) for side in (left, right)
+    )
+    down_left, down_right = (np.minimum.accumulate(side[centre_y:]) for side in (left, right))
+    width_left = np.minimum.outer(up_left, down_left)
+    width_right = np.minimum.outer(up_right, down_right)
+    height = np.add.outer(np.arange(len(up_left)), np.arange(len(down_left))) + 1
+    width = np.where(width_right > 0, width_left + width_right, 0)
+    margin = MIN_CALIBRATION - 1
+    positions = np.maximum(height - margin, 0) * np.maximum(width - margin, 0)
+    up, down = np.unravel_index(np.argmax(positions), positions.shape)
+    if positions[up, down] == 0:
+        up, down = np.unravel_index(np.argmax(height * width), height.shape)
+        found = (int(height[up, down]), int(width[up, down])) if width[up, down] else (0, 0)
+        raise InputError(
+            f"expected a fully sampled calibration region of at least {MIN_CALIBRATION}×"
+            f"{MIN_CALIBRATION} samples around the k-space centre ({ny // 2}, {nx // 2}), found "
+            f"{found[0]}×{found[1]}: give coil_maps, or sample more centre lines (center_fraction)"
+        )
+    before_y, after_y = int(up), int(down) + 1
+    before_x, after_x = int(width_left[up, down]), int(width_right[up, down])
+    half = shortest // 2
+    if before_y + after_y >= before_x + after_x:
+        before_x, after_x = min(before_x, half), min(after_x, shortest - half)
+    else:
+        before_y, after_y = min(before_y, half), min(after_y, shortest - half)
+    return (
+        slice(ny // 2 - before_y, ny // 2 + after_y),
+        slice(nx // 2 - before_x, nx // 2 + after_x),
+    )
+
+
+def estimate_coil_maps(
+    kspace: Tensor,
+    mask: Tensor | None = None,
+    *,
+    method: Literal["espirit", "sigpy"] = "espirit",
+    kernel_size: int = 6,
+    threshold: float = 0.02,
+    crop: float | Literal["auto"] = "auto",
+) -> Tensor:
+    """Coil maps from the fully sampled centre of undersampled k-space.
+
+    The region is found by :func:`find_calibration_region`; the kernel shrinks along an axis with
+    few lines (6 lines take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and
+    for the phase of the maps.
+
+    Args:
+        kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.
+        mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` takes the nonzero samples.
+        method: ``"espirit"``, or ``"sigpy"`` for ``sigpy.mri.app.EspiritCalib``, whose
+            calibration region is square: with few centre lines its maps are poor or empty.
+        kernel_size: largest kernel along an axis.
+        threshold: singular values below ``threshold`` times the largest are noise.
+        crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
+            is 0.8, sigpy's 0.95. ``"auto"`` is the strictest up to 0.95 that keeps 99.5 % of the
+            calibration image's energy (0.95 for ``method="sigpy"``): knowing where there is
+            nothing helps a reconstruction, losing signal ruins it.
+
+    Returns:
+        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped. A single
+        coil has maps of ones.
+
+    Raises:
+        InputError: malformed k-space or mask, or no calibration region.
+    """
+    check_kspace(kspace)
+    if method not in ("espirit", "sigpy"):
+        raise InputError(f'expected method "espirit" or "sigpy", got {method!r}: use one of them')
+    _check_options(kernel_size, threshold, crop)
+    batch, coils, ny, nx = kspace.shape
+    if coils == 1:
+        logger.info("a single coil: its map is one everywhere")
+        return torch.ones(kspace.shape, dtype=torch.complex64, device=kspace.device)
+    if mask is None:
+        mask = (kspace != 0).any(dim=1, keepdim=True)
+        logger.info("no mask given: the nonzero samples of k-space taken as sampled")
+    elif mask.shape[0] not in (1, batch) or tuple(mask.shape[1:]) != (1, ny, nx):
+        raise InputError(
+            f"expected a mask (batch or 1, 1, ny, nx) for k-space {tuple(kspace.shape)}, got "
+            f"{tuple(mask.shape)}: give one mask for each slice or one for all"
+        )
+    region = find_calibration_region(mask)
+    calibration = kspace[:, :, region[0], region[1]]
+    empty = (calibration == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
+    if empty:
+        raise InputError(
+            f"expected signal in the calibration region, got only zeros in slices {empty}: "
+            "leave these slices out"
+        )
+    size = (calibration.shape[2], calibration.shape[3])
+    kernel = (min(kernel_size, size[0] // 2), min(kernel_size, size[1] // 2))
+    logger.info("calibration region %d×%d, kernel %d×%d", *size, *kernel)
+    if method == "sigpy":
+        return _sigpy_maps(kspace, min(size), min(kernel), threshold, crop)
+    return espirit(
+        calibration, (ny, nx), kernel_size=kernel, threshold=threshold, crop=crop
+    ).coil_maps
+
+
+def _check_options(kernel_size: int, threshold: float, crop: float | str) -> None:
+    if kernel_size < 2:
+        raise InputError(
+            f"expected kernel_size of at least 2, got {kernel_size}: 6 suits most arrays"
+        )
+    if not 0 < threshold < 1:
+        raise InputError(
+            f"expected threshold between 0 and 1, got {threshold}: 0.02 suits most scans"
+        )
+    if crop != "auto" and (isinstance(crop, str) or not 0 <= crop <= 1):
+        raise InputError(
+            f'expected crop "auto" or between 0 and 1, got {crop!r}: 0 keeps the whole image'
+        )
+
+
+def _sigpy_maps(
+    kspace: Tensor, calib_width: int, kernel_width: int, threshold: float, crop: float | str
+) -> Tensor:
+    from sigpy.mri.app import EspiritCalib
+
+    maps = [
+        EspiritCalib(
+            item.to(torch.complex64).cpu().numpy(),
+            calib_width=calib_width,
+            kernel_width=kernel_width,
+            thresh=threshold,
+            crop=0.95 if crop == "auto" else crop,
+            show_pbar=False,
+        ).run()
+        for item in kspace
+    ]
+    return torch.as_tensor(np.stack(maps), dtype=torch.complex64, device=kspace.device)

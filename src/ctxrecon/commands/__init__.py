@@ -1,0 +1,1 @@
+"""The commands of ``ctxrecon``, one file each; heavy imports happen when a command runs."""

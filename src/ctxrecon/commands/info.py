@@ -1,0 +1,56 @@
+"""``ctxrecon info``: what is in a scan file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def info(file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")]) -> None:
+    """Print what is in a scan file, and the prompt that it implies."""
+    from ctxrecon.io import scan_info
+
+    for name, value in _lines(scan_info(file)):
+        typer.echo(f"{name:<19} {value}")
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    ny, nx = found["shape"]
+    region = found["calibration_region"]
+    lines = [
+        ("file", found["path"]),
+        ("format", f"{found['format']}, {found['dtype']}, {_bytes(found['size_on_disk'])}"),
+        ("slices", str(found["slices"])),
+        ("coils", str(found["coils"])),
+        ("matrix (ny, nx)", f"{ny} × {nx}"),
+        (
+            "sampled",
+            f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}",
+        ),
+        ("calibration region", "none" if region is None else f"{region[0]} × {region[1]}"),
+        ("coil maps", "in the file" if found["coil_maps"] else "not in the file"),
+        ("target image", "in the file" if found["target"] else "not in the file"),
+    ]
+    noise = found["noise_std"]
+    if noise is not None:
+        lines.append(("noise std", f"{noise:.3g}"))
+    if found.get("voxel_size") is not None:
+        lines.append(
+            ("voxel size", " × ".join(f"{edge:.3g}" for edge in found["voxel_size"]) + " mm")
+        )
+    for name in ("repetitions", "contrasts"):
+        if name in found:
+            lines.append((name, str(found[name])))
+    lines.append(("prompt", found["prompt"] or "none: the file says nothing about the scan"))
+    return lines
+
+
+def _bytes(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}" if unit != "B" else f"{number} B"
+        size /= 1024
+    return f"{size:.3g} GiB"

@@ -1,0 +1,182 @@
+"""The methods that the command line knows, run one after the other on one measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxrecon.pipelines import ContextMRIPipeline, Measurement
+    from ctxrecon.solvers import DDS
+
+PRIOR = "contextmri"
+# Command-line name -> key of ctxrecon.baselines.BASELINES.
+BASELINES = {
+    "zero-filled": "zero_filled",
+    "cg-sense": "cg_sense",
+    "l1-wavelet": "l1_wavelet",
+    "tv": "total_variation",
+}
+TITLES = {
+    PRIOR: "ContextMRI",
+    "zero-filled": "zero-filled",
+    "cg-sense": "CG-SENSE",
+    "l1-wavelet": "L1-wavelet",
+    "tv": "TV",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one method gave.
+
+    Attributes:
+        name: for tables and figures.
+        images: ``(batch, ny, nx)`` complex64 on the CPU.
+        residual: ``(batch,)`` relative data residual ``‖A x − y‖ / ‖y‖``.
+        seconds: wall-clock time, coil maps not counted; ``None`` where it was not measured alone.
+        std: ``(batch, ny, nx)`` over the posterior samples, or ``None``.
+        samples: ``(batch, num_samples, ny, nx)``, or ``None``.
+    """
+
+    name: str
+    images: Tensor
+    residual: Tensor
+    seconds: float | None
+    std: Tensor | None = None
+    samples: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PriorRun:
+    """How the prior is sampled: the options of ``ContextMRIPipeline`` and of DDS.
+
+    Attributes:
+        prompts: one for each slice, or ``None`` for reconstruction without text.
+        guidance_scale: γ.
+        steps: diffusion steps.
+        samples: posterior samples of each slice.
+        seed: of all randomness.
+        solver: with its data weight.
+    """
+
+    prompts: list[str] | None
+    guidance_scale: float
+    steps: int
+    samples: int
+    seed: int
+    solver: DDS = field(repr=False)
+
+    @property
+    def uses_prompt(self) -> bool:
+        """Whether text enters: at γ = 0 it does not."""
+        return self.prompts is not None and self.guidance_scale > 0
+
+
+def check_method(name: str) -> None:
+    """Refuse a method that is not known."""
+    if name not in TITLES:
+        raise InputError(f"unknown method {name!r}: expected one of {', '.join(TITLES)}")
+
+
+def open_prior(path: str | None, device: str | None) -> ContextMRIPipeline:
+    """Load a prior, without its libraries' loading bars; on CUDA by default where there is one."""
+    import diffusers.utils.logging
+    import torch
+    import transformers.utils.logging
+
+    from ctxrecon.pipelines import load_prior
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(
+            f"the device {device!r} cannot be used ({reason}): give cpu or leave --device out"
+        ) from error
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    pipe = load_prior(path, device=device)
+    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=TITLES[PRIOR])
+    return pipe
+
+
+def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
+    """Refuse what the pipeline would refuse, before coil maps are estimated."""
+    pipe.check_inputs(
+        num_slices,
+        prompt=run.prompts,
+        guidance_scale=run.guidance_scale,
+        num_inference_steps=run.steps,
+        num_samples=run.samples,
+    )
+    if run.prompts is not None:
+        pipe.encode_prompt(run.prompts)
+
+
+def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement) -> Result:
+    """One posterior sample, or the mean of several."""
+    import torch
+
+    started = time.perf_counter()
+    output = pipe(
+        measurement.kspace,
+        measurement.mask,
+        run.prompts if run.uses_prompt else None,
+        coil_maps=measurement.coil_maps,
+        guidance_scale=run.guidance_scale,
+        num_inference_steps=run.steps,
+        solver=run.solver,
+        generator=torch.Generator().manual_seed(run.seed),
+        num_samples=run.samples,
+        batch_size=1 if pipe.device.type == "cpu" else None,
+    )
+    seconds = time.perf_counter() - started
+    kind = "one sample" if run.samples == 1 else f"mean of {run.samples}"
+    return Result(
+        name=f"{TITLES[PRIOR]}{'' if run.uses_prompt else ' without prompt'}, {kind}",
+        images=output.images.cpu(),
+        residual=output.residual.cpu(),
+        seconds=seconds,
+        std=None if output.std is None else output.std.cpu(),
+        samples=None if output.samples is None else output.samples.cpu(),
+    )
+
+
+def first_sample(result: Result, measurement: Measurement) -> Result:
+    """The first of several posterior samples as a result of its own."""
+    from ctxrecon.pipelines.output import relative_residual
+
+    assert result.samples is not None
+    images = result.samples[:, 0]
+    return Result(
+        name=result.name.rsplit(",", 1)[0] + ", one sample",
+        images=images,
+        residual=relative_residual(measurement.operator(images), measurement.kspace),
+        seconds=None,
+    )
+
+
+def run_baseline(method: str, measurement: Measurement) -> Result:
+    """A method without a learned prior, with its default weights."""
+    from ctxrecon.pipelines import BaselinePipeline
+
+    started = time.perf_counter()
+    output = BaselinePipeline(BASELINES[method])(
+        measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps
+    )
+    seconds = time.perf_counter() - started
+    return Result(TITLES[method], output.images, output.residual, seconds)
+
+
+def figure_images(results: Sequence[Result], index: int) -> dict[str, Tensor]:
+    """Slice ``index`` of every result, under its name."""
+    return {result.name: result.images[index] for result in results}

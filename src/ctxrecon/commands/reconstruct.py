@@ -1,0 +1,259 @@
+"""``ctxrecon reconstruct``: a scan file in, images and a figure out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxrecon.commands.methods import (
+    BASELINES,
+    PRIOR,
+    PriorRun,
+    Result,
+    check_method,
+    check_prior_run,
+    figure_images,
+    first_sample,
+    open_prior,
+    run_baseline,
+    run_prior,
+)
+from ctxrecon.commands.paths import Outputs, image_outputs
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from ctxrecon.scan import Scan
+
+# Some "fully sampled" raw files are zero-filled at the edges of k-space.
+_FULLY_SAMPLED = 0.7
+
+
+def reconstruct(
+    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Image file (.npy .npz .cfl .nii.gz .png), or a folder."),
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Such as 'Knee, PDFS, TR: 3150, TE: 33'. (default: the file's metadata)"),
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join((PRIOR, *BASELINES))}.")] = PRIOR,
+    compare: Annotated[bool, typer.Option("--compare", help="Run all other methods too.")] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Sampling mask .npy, (nx,) or (ny, nx). (default: from the file)"),
+    ] = None,
+    coil_maps: Annotated[
+        Path | None,
+        typer.Option(help="Coil maps .npy or .cfl. (default: the file's, or estimated)"),
+    ] = None,
+    slices: Annotated[
+        str | None, typer.Option(help="Slices 'a:b' or one 'a', from 0. (default: all)")
+    ] = None,
+    undersample: Annotated[
+        str | None,
+        typer.Option(help="Undersample fully sampled data by this mask, such as uniform1d."),
+    ] = None,
+    acceleration: Annotated[float, typer.Option(help="Of --undersample.")] = 4.0,
+    center_fraction: Annotated[
+        float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Checkpoint folder. (default: the prior that is shipped)")
+    ] = None,
+    guidance_scale: Annotated[
+        float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
+    ] = 2.0,
+    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 50,
+    samples: Annotated[
+        int, typer.Option(help="Posterior samples: their mean and standard deviation.")
+    ] = 1,
+    data_weight: Annotated[float, typer.Option(help="Weight of the measurement in DDS.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
+    ] = None,
+) -> None:
+    """Reconstruct a scan; writes the image, a figure and, with a reference, metrics."""
+    check_method(method)
+    chosen = _slice_choice(slices)
+    if undersample is not None and mask is not None:
+        raise InputError("--undersample draws the mask itself: leave --mask out")
+    if prompt is not None and not prompt.strip():
+        raise InputError(
+            "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
+        )
+    outputs = image_outputs(out)
+
+    from ctxrecon.io import read_scan
+    from ctxrecon.pipelines import prepare_measurement
+    from ctxrecon.solvers import DDS
+
+    scan = read_scan(file, slices=chosen, coil_maps=coil_maps)
+    prompts, origin = _prompts(scan, prompt)
+    run = PriorRun(prompts, guidance_scale, steps, samples, seed, DDS(data_weight=data_weight))
+    pipe = None
+    if method == PRIOR or compare:
+        pipe = open_prior(prior, device)
+        check_prior_run(pipe, run, len(scan))
+        _say_prompt(run, origin)
+
+    reference, reference_name = scan.target, "target"
+    sampled: Tensor | np.ndarray = scan.mask if mask is None else _read_mask(mask)
+    if undersample is not None:
+        if reference is None:
+            reference, reference_name = _mvue(scan), "MVUE"
+        sampled = _undersampling(scan, undersample, acceleration, center_fraction, seed)
+        scan = _remeasured(scan, sampled)
+    measurement = prepare_measurement(scan.kspace, sampled, scan.coil_maps)
+    achieved = 1 / float(measurement.mask.float().mean())
+    typer.echo(f"{file}: {_size(scan)}, acceleration {achieved:.2f}")
+
+    from ctxrecon.commands.report import Table
+
+    others = [name for name in (*BASELINES, PRIOR) if name != method] if compare else []
+    table = Table(reference)
+    results: list[Result] = []
+    for name in (*others, method):
+        if name in BASELINES:
+            found = [run_baseline(name, measurement)]
+        else:
+            assert pipe is not None
+            mean = run_prior(pipe, run, measurement)
+            found = [first_sample(mean, measurement), mean] if mean.samples is not None else [mean]
+        for result in found:
+            table.add(result)
+        results += found
+    about = {
+        "file": str(file),
+        "reference": None if reference is None else reference_name,
+        "acceleration": achieved,
+        "prompts": run.prompts if pipe is not None and run.uses_prompt else None,
+    }
+    _write(outputs, results, reference, reference_name, f"{file.name}, ×{achieved:.3g}")
+    if reference is not None:
+        table.write(outputs.metrics, **about)
+        typer.echo(f"metrics: {outputs.metrics}")
+
+
+def _write(
+    outputs: Outputs,
+    results: list[Result],
+    reference: Tensor | None,
+    reference_name: str,
+    title: str,
+) -> None:
+    from ctxrecon.figures import comparison_figure
+    from ctxrecon.io import write_image
+
+    final = results[-1]
+    written = [*write_image(outputs.image, final.images)]
+    if final.std is not None:
+        written += write_image(outputs.std, final.std)
+    middle = len(final.images) // 2
+    if len(final.images) > 1:
+        title += f", slice {middle + 1} of {len(final.images)}"
+    comparison_figure(
+        outputs.figure,
+        figure_images(results, middle),
+        None if reference is None else reference[middle],
+        std=None if final.std is None else final.std[middle],
+        reference_name=reference_name,
+        title=title,
+    )
+    listed = str(written[0]) if len(written) == 1 else ", ".join(map(str, written[:4]))
+    typer.echo(f"images: {listed}{', …' if len(written) > 4 else ''}")
+    typer.echo(f"figure: {outputs.figure}")
+
+
+def _slice_choice(text: str | None) -> int | slice | None:
+    """``None``, ``"3"`` or ``"3:8"``."""
+    if text is None:
+        return None
+    try:
+        bounds = [int(part) if part.strip() else None for part in text.split(":")]
+        if len(bounds) == 1 and bounds[0] is not None:
+            return bounds[0]
+        first, last = bounds
+    except ValueError:
+        raise InputError(f"expected --slices as a:b or one number, got {text!r}") from None
+    return slice(first, last)
+
+
+def _prompts(scan: Scan, prompt: str | None) -> tuple[list[str] | None, str]:
+    """One prompt a slice, and where it comes from."""
+    if prompt is not None:
+        return [prompt] * len(scan), "given"
+    implied = [item.to_prompt() for item in scan.metadata]
+    return (implied, "from the file") if any(implied) else (None, "none")
+
+
+def _say_prompt(run: PriorRun, origin: str) -> None:
+    from ctxrecon.metadata import canonical_prompt
+
+    if run.prompts is None:
+        typer.echo("prompt: none, the file says nothing about the scan: --prompt would describe it")
+    elif not run.uses_prompt:
+        typer.echo("prompt: not used at guidance scale 0")
+    else:
+        distinct = list(dict.fromkeys(canonical_prompt(text) for text in run.prompts))
+        more = f" (and {len(distinct) - 1} more)" if len(distinct) > 1 else ""
+        typer.echo(f"prompt ({origin}): {distinct[0]}{more}")
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    from ctxrecon.io._files import check_input
+    from ctxrecon.io.numpy_format import read_array
+
+    if path.suffix.lower() != ".npy":
+        raise InputError(f"{path}: expected the mask as .npy, got {path.suffix or 'no extension'}")
+    return read_array(check_input(path))
+
+
+def _undersampling(
+    scan: Scan, name: str, acceleration: float, center_fraction: float | None, seed: int
+) -> Tensor:
+    """A mask for retrospective undersampling, inside what was measured."""
+    import torch
+
+    from ctxrecon.sampling import make_mask
+
+    sampled = float(scan.mask.float().mean())
+    if sampled < _FULLY_SAMPLED:
+        raise InputError(
+            f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
+            "is sampled: leave it out to reconstruct what was measured"
+        )
+    ny, nx = scan.kspace.shape[-2:]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = make_mask(name, (ny, nx), acceleration, center_fraction, generator=generator)
+    return drawn & scan.mask
+
+
+def _remeasured(scan: Scan, mask: Tensor) -> Scan:
+    """The scan as if only the mask had been measured."""
+    from dataclasses import replace
+
+    return replace(scan, kspace=scan.kspace * mask, mask=mask)
+
+
+def _mvue(scan: Scan) -> Tensor:
+    """The reference of fully sampled data: MVUE with coil maps from all of it."""
+    from ctxrecon.coils import estimate_coil_maps, mvue
+    from ctxrecon.fourier import ifft2c
+
+    if scan.kspace.shape[1] == 1 and scan.coil_maps is None:
+        return ifft2c(scan.kspace)[:, 0]
+    maps = scan.coil_maps
+    return mvue(scan.kspace, estimate_coil_maps(scan.kspace, scan.mask) if maps is None else maps)
+
+
+def _size(scan: Scan) -> str:
+    slices, coils, ny, nx = scan.kspace.shape
+    return f"{slices} slice{'s' * (slices > 1)}, {coils} coil{'s' * (coils > 1)}, {ny}×{nx}"

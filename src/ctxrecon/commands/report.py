@@ -1,0 +1,54 @@
+"""Tables on the terminal and metrics in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from torch import Tensor
+
+from ctxrecon.commands.methods import Result
+from ctxrecon.io._files import written_beside
+from ctxrecon.metrics import image_metrics
+
+_NAME_WIDTH = 36
+
+
+class Table:
+    """Prints a row for each method when it is done, and remembers the figures.
+
+    Args:
+        reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over slices.
+    """
+
+    def __init__(self, reference: Tensor | None) -> None:
+        self.reference = reference
+        self.rows: list[dict[str, Any]] = []
+        columns = ["PSNR/dB", "SSIM", "NMSE"] if reference is not None else []
+        heads = "".join(f"{head:>10}" for head in [*columns, "residual", "seconds"])
+        typer.echo(f"{'method':<{_NAME_WIDTH}}{heads}")
+
+    def add(self, result: Result) -> None:
+        """Measure and print one result."""
+        row: dict[str, Any] = {"method": result.name}
+        if self.reference is not None:
+            scores = image_metrics(result.images, self.reference)
+            row |= {name: float(scores[name].mean()) for name in ("psnr", "ssim", "nmse")}
+        row |= {"residual": float(result.residual.mean()), "seconds": result.seconds}
+        self.rows.append(row)
+        digits = {"psnr": ".2f", "ssim": ".4f", "nmse": ".5f", "residual": ".4f", "seconds": ".1f"}
+        cells = [
+            format(row[name], digits[name]) if row[name] is not None else "–"
+            for name in digits
+            if name in row
+        ]
+        typer.echo(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>10}" for cell in cells))
+
+    def write(self, path: Path, **about: Any) -> Path:
+        """Write what was printed, and what it is about, as JSON."""
+        content = {**about, "aggregation": "mean over slices", "methods": self.rows}
+        with written_beside(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return path

@@ -1,0 +1,112 @@
+"""``ctxrecon simulate``: a scan of the digital phantom, with true metadata."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxrecon.commands.paths import check_parent
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ctxrecon.phantom import Anatomy
+
+
+def simulate(
+    out: Annotated[Path, typer.Option(help="Scan file to write, .npz or .h5.")],
+    anatomy: Annotated[str, typer.Option(help="brain or knee.")] = "brain",
+    contrast: Annotated[
+        str | None, typer.Option(help="Such as T2, FLAIR or PDFS. (default: drawn)")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="NIfTI volume of FreeSurfer labels to take a brain slice of."),
+    ] = None,
+    position: Annotated[
+        float, typer.Option(help="Of that slice: 0 the lowest with brain, 1 the vertex.")
+    ] = 0.5,
+    shape: Annotated[tuple[int, int], typer.Option(help="Matrix size, ny and nx.")] = (128, 128),
+    coils: Annotated[int, typer.Option(help="Receiver coils.")] = 8,
+    snr: Annotated[float, typer.Option(help="Bright signal over the noise of a coil.")] = 50.0,
+    undersample: Annotated[
+        str | None, typer.Option(help="Mask, such as uniform1d. (default: fully sampled)")
+    ] = None,
+    acceleration: Annotated[float, typer.Option(help="Of --undersample.")] = 4.0,
+    center_fraction: Annotated[
+        float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
+    ] = None,
+    tr: Annotated[
+        float | None, typer.Option(help="Repetition time in ms. (default: drawn)")
+    ] = None,
+    te: Annotated[float | None, typer.Option(help="Echo time in ms. (default: drawn)")] = None,
+    ti: Annotated[float | None, typer.Option(help="Inversion time in ms. (default: drawn)")] = None,
+    flip_angle: Annotated[float | None, typer.Option(help="In degrees. (default: drawn)")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+) -> None:
+    """Simulate a scan of the phantom; writes it with its true image, and a picture of that.
+
+    Protocols are drawn from those of real scans; times that are given replace the drawn ones.
+    Coil maps are not written: they are to be estimated from the data, as for any scan.
+    """
+    if out.suffix.lower() not in {".npz", ".h5", ".hdf5"}:
+        raise InputError(
+            f"cannot write {out}: expected a scan as .npz or .h5, got "
+            f"{out.suffix or 'no extension'}"
+        )
+    check_parent(out)
+    if not 0 <= position <= 1:
+        raise InputError(f"expected --position from 0 to 1, got {position:g}")
+
+    import torch
+
+    from ctxrecon.io import write_image, write_scan
+    from ctxrecon.phantom import draw_protocol, phantom_scan
+    from ctxrecon.sampling import make_mask
+
+    generator = torch.Generator().manual_seed(seed)
+    mask = None
+    if undersample is not None:
+        mask = make_mask(undersample, shape, acceleration, center_fraction, generator=generator)
+    subject = anatomy if labels is None else _from_labels(labels, position, shape, generator)
+    protocol = draw_protocol(
+        generator, anatomy=anatomy if labels is None else "brain", contrast=contrast
+    )
+    given: dict[str, Any] = {"tr": tr, "te": te, "ti": ti, "flip_angle": flip_angle}
+    protocol = replace(protocol, **{name: v for name, v in given.items() if v is not None})
+    scan = phantom_scan(
+        subject,
+        protocols=[protocol],
+        shape=shape,
+        num_coils=coils,
+        mask=mask,
+        snr=snr,
+        generator=generator,
+    )
+    assert scan.target is not None
+    write_scan(out, replace(scan, coil_maps=None))
+    picture = out.with_name(out.stem + "_target.png")
+    write_image(picture, scan.target)
+    typer.echo(f"prompt: {scan.metadata[0].to_prompt()}")
+    typer.echo(f"scan: {out}\npicture of its true image: {picture}")
+
+
+def _from_labels(
+    path: Path, position: float, shape: tuple[int, int], generator: torch.Generator
+) -> Anatomy:
+    """A slice of a label volume at the field of view of a head."""
+    import importlib.util
+
+    from ctxrecon.phantom import anatomy_from_labels, load_label_volume
+    from ctxrecon.phantom.subject import numpy_rng
+
+    if importlib.util.find_spec("nibabel") is None:
+        raise InputError("--labels needs nibabel: install it with pip install 'ctxrecon[io]'")
+    size = max(256, *shape)
+    return anatomy_from_labels(
+        load_label_volume(path), position, numpy_rng(generator), size=size, voxel_mm=230 / size
+    )

@@ -1,0 +1,195 @@
+"""Figures of reconstructions: images and errors on one stated scale."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.io._files import written_beside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ArrayLike: TypeAlias = "Tensor | np.ndarray"
+
+ERROR_GAIN = 5
+"""Errors and standard deviations are shown this many times brighter than the images."""
+
+_WINDOW_QUANTILE = 0.995
+_MAX_COLUMNS = 5
+# Inches.
+_PANEL = 2.35
+_GAP = 0.05
+_TITLE = 0.42
+_HEADER = 0.42
+_FOOTER = 0.34
+_LABEL = 0.3
+_BACKGROUND, _TEXT, _MUTED = "#0d0f12", "#f2f4f7", "#a4acb8"
+
+
+def comparison_figure(
+    path: str | os.PathLike[str],
+    images: Mapping[str, ArrayLike],
+    reference: ArrayLike | None = None,
+    *,
+    std: ArrayLike | None = None,
+    reference_name: str = "target",
+    title: str | None = None,
+) -> Path:
+    """Write a PNG with the magnitudes of several reconstructions and their errors.
+
+    All magnitudes share one grey window, from 0 to the 99.5 % quantile of the reference (of the
+    last image where there is none). Below each image lies its error ``||x| − |reference||``,
+    :data:`ERROR_GAIN` times as bright, and its title states PSNR and SSIM. The standard deviation
+    of posterior samples is shown on the scale of the errors, so that the two compare.
+
+    Args:
+        path: a ``.png``; written beside and then renamed.
+        images: names and ``(ny, nx)`` complex or real images, NumPy or torch.
+        reference: ``(ny, nx)`` ground truth in the same units.
+        std: ``(ny, nx)`` standard deviation of the posterior samples.
+        reference_name: what the reference is.
+        title: printed above.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: no image, images that are not ``(ny, nx)`` of one shape, another suffix than
+            ``.png``, a folder that is not there, a reference that the metrics refuse.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"cannot write the figure {path}: expected a name that ends in .png")
+    if not images:
+        raise InputError("expected at least one image to make a figure of, got none")
+    magnitudes = {name: _magnitude(name, image) for name, image in images.items()}
+    truth = None if reference is None else _magnitude(reference_name, reference)
+    spread = None if std is None else _magnitude("the standard deviation", std)
+    shape = next(iter(magnitudes.values())).shape
+    for name, value in {**magnitudes, reference_name: truth, "std": spread}.items():
+        if value is not None and value.shape != shape:
+            raise InputError(f"expected images of one shape {shape}, got {value.shape} for {name}")
+
+    white = _white(next(reversed(magnitudes.values())) if truth is None else truth)
+    panels = _panels(magnitudes, truth, spread, white, reference_name)
+    figure = _draw(panels, shape, title, _caption(reference_name, truth is not None, spread))
+    with written_beside(path) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor=_BACKGROUND)
+    return path
+
+
+# A panel: title, second line, and the pictures (image, colour map, white level) under it.
+_Picture: TypeAlias = "tuple[np.ndarray, str, float]"
+_Panel: TypeAlias = "tuple[str, str, list[_Picture | None]]"
+
+
+def _panels(
+    magnitudes: Mapping[str, np.ndarray],
+    truth: np.ndarray | None,
+    spread: np.ndarray | None,
+    white: float,
+    reference_name: str,
+) -> list[_Panel]:
+    dim = white / ERROR_GAIN
+    deviation: _Picture | None = None if spread is None else (spread, "magma", dim)
+    if truth is None:
+        panels: list[_Panel] = [
+            (name, "", [(image, "gray", white)]) for name, image in magnitudes.items()
+        ]
+        if deviation is not None:
+            panels.append((f"std ×{ERROR_GAIN}", "", [deviation]))
+        return panels
+
+    from ctxrecon.metrics import psnr, ssim
+
+    below = "" if deviation is None else "below: std of the samples"
+    panels = [(reference_name, below, [(truth, "gray", white), deviation])]
+    for name, image in magnitudes.items():
+        scores = [float(metric(image[None], truth[None])) for metric in (psnr, ssim)]
+        pictures: list[_Picture | None] = [
+            (image, "gray", white),
+            (np.abs(image - truth), "magma", dim),
+        ]
+        panels.append((name, f"{scores[0]:.2f} dB · SSIM {scores[1]:.3f}", pictures))
+    return panels
+
+
+def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, caption: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    blocks = math.ceil(len(panels) / _MAX_COLUMNS)
+    columns = math.ceil(len(panels) / blocks)
+    rows = len(panels[0][2])
+    height = _PANEL * min(max(shape[0] / shape[1], 0.4), 2.5)
+    label = _LABEL if rows > 1 else _GAP
+    header = _HEADER if title else _GAP
+    block_height = _TITLE + rows * (height + _GAP) + _GAP
+    size = (
+        label + columns * (_PANEL + _GAP) + 2 * _GAP,
+        header + blocks * block_height + _FOOTER,
+    )
+    figure = Figure(figsize=size, facecolor=_BACKGROUND)
+    FigureCanvasAgg(figure)
+
+    def text(x: float, y: float, words: str, **style: Any) -> None:
+        """Words at ``x`` from the left and ``y`` from the top, in inches."""
+        figure.text(x / size[0], 1 - y / size[1], words, **style)
+
+    if title:
+        text(label + _GAP, header / 2, title, color=_TEXT, size=11, va="center", weight="bold")
+    for number, (name, scores, pictures) in enumerate(panels):
+        block, column = divmod(number, columns)
+        left = label + _GAP + column * (_PANEL + _GAP)
+        top = header + block * block_height
+        middle = left + _PANEL / 2
+        y = top + (0.17 if scores else 0.26)
+        text(middle, y, name, color=_TEXT, size=9.5, ha="center", va="center", weight="bold")
+        text(middle, top + 0.325, scores, color=_MUTED, size=8.5, ha="center", va="center")
+        for row, picture in enumerate(pictures):
+            if picture is None:
+                continue
+            image, colours, white = picture
+            y = top + _TITLE + row * (height + _GAP)
+            place = (left / size[0], 1 - (y + height) / size[1])
+            axes = figure.add_axes((*place, _PANEL / size[0], height / size[1]))
+            axes.imshow(image, cmap=colours, vmin=0, vmax=white, interpolation="nearest")
+            axes.set_axis_off()
+        if column == 0 and rows > 1:
+            for row, words in enumerate(("magnitude", f"error ×{ERROR_GAIN}")):
+                y = top + _TITLE + row * (height + _GAP) + height / 2
+                style = {"color": _MUTED, "size": 8.5, "rotation": 90}
+                text(label / 2 + 0.03, y, words, ha="center", va="center", **style)
+    text(label + _GAP, size[1] - _FOOTER / 2, caption, color=_MUTED, size=8, va="center")
+    return figure
+
+
+def _caption(reference_name: str, has_truth: bool, spread: np.ndarray | None) -> str:
+    source = f"the {reference_name}" if has_truth else "the last image"
+    caption = f"one grey window, 0 to the 99.5 % quantile of {source}"
+    shown = ["errors"] * has_truth + ["standard deviation"] * (spread is not None)
+    if shown:
+        caption += f"; {' and '.join(shown)} {ERROR_GAIN} times brighter, on one scale"
+    return caption
+
+
+def _magnitude(name: str, image: ArrayLike) -> np.ndarray:
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "fciub":
+        raise InputError(
+            f"expected an image (ny, nx) of numbers for {name}, got shape {array.shape} of "
+            f"{array.dtype}"
+        )
+    return np.abs(array).astype(np.float32)
+
+
+def _white(magnitude: np.ndarray) -> float:
+    return float(np.quantile(magnitude, _WINDOW_QUANTILE)) or float(magnitude.max()) or 1.0

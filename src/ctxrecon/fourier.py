@@ -1,0 +1,49 @@
+"""Centred orthonormal Fourier transforms, and complex images as two real channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+
+_AXES = (-2, -1)
+
+
+def fft2c(image: Tensor) -> Tensor:
+    """Centred orthonormal 2-D FFT over the last two axes.
+
+    The zero frequency of the result lies at index ``n // 2``; ``‖fft2c(x)‖ = ‖x‖``.
+
+    Args:
+        image: complex, ``(..., ny, nx)``.
+    """
+    shifted = torch.fft.ifftshift(image, dim=_AXES)
+    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=_AXES)
+
+
+def ifft2c(kspace: Tensor) -> Tensor:
+    """Inverse (and adjoint) of :func:`fft2c`.
+
+    Args:
+        kspace: complex, ``(..., ny, nx)``, zero frequency at ``n // 2``.
+    """
+    shifted = torch.fft.ifftshift(kspace, dim=_AXES)
+    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=_AXES)
+
+
+def complex_to_channels(image: Tensor) -> Tensor:
+    """``(batch, ny, nx)`` complex to ``(batch, 2, ny, nx)`` real: real part, then imaginary."""
+    if not image.is_complex():
+        raise InputError(f"expected a complex image (batch, ny, nx), got dtype {image.dtype}")
+    return torch.view_as_real(image).movedim(-1, -3).contiguous()
+
+
+def channels_to_complex(channels: Tensor) -> Tensor:
+    """``(batch, 2, ny, nx)`` real to ``(batch, ny, nx)`` complex64; inverse of the above."""
+    if channels.ndim < 3 or channels.shape[-3] != 2:
+        raise InputError(
+            f"expected 2 channels (real, imaginary) in (batch, 2, ny, nx), "
+            f"got shape {tuple(channels.shape)}"
+        )
+    return torch.view_as_complex(channels.movedim(-3, -1).float().contiguous())

@@ -1,0 +1,283 @@
+"""Scan files to :class:`~ctxrecon.scan.Scan` and back; one module a format.
+
+========================  ==========================================  =====================
+format                    k-space axes in the file                    read, write
+========================  ==========================================  =====================
+NumPy ``.npy``            ([[slices,] coils,] ny, nx)                 scan; images
+NumPy ``.npz``            the same, under ``kspace``                  scan, images; both
+fastMRI ``.h5``           (slices, [coils,] ny, nx)                   scan; scan
+ISMRMRD ``.h5``           single readouts with their encoding         scan
+BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice        scan; images
+NIfTI ``.nii[.gz]``       (nx, ny, slices), magnitude                 images (write)
+PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
+========================  ==========================================  =====================
+
+Everywhere ``ny`` is the readout and ``nx`` the phase encoding. Files are not trusted: nothing is
+unpickled, no link out of a file is followed, and sizes are checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
+from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
+from ctxrecon.io._files import check_input, open_hdf5, sniff
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.scan import Scan
+
+__all__ = ["read_scan", "scan_info", "write_image", "write_scan"]
+
+_HINTS = {
+    ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
+    ".dcm": "DICOM holds images, not k-space",
+    ".nii": "NIfTI holds images, not k-space",
+    ".gz": "NIfTI holds images, not k-space",
+    ".png": "PNG holds images, not k-space",
+    ".mat": "save the k-space as .npy, .npz or .cfl",
+}
+_EXPECTED = {".npy": "NumPy .npy", ".npz": "NumPy .npz", ".h5": "HDF5 .h5", ".hdf5": "HDF5 .h5"}
+
+
+def _format(path: str | os.PathLike[str]) -> tuple[str, Path]:
+    """The format of a scan file by its extension and content, and the file that holds its data."""
+    path = Path(path)
+    if bart.is_bart(path):
+        path = check_input(bart.data_file(path))
+        return "BART", path
+    path = check_input(path)
+    suffix = path.suffix.lower()
+    if suffix not in _EXPECTED:
+        hint = _HINTS.get(suffix)
+        raise InputError(
+            f"{path}: expected a scan file .npy, .npz, .h5 or .cfl, got "
+            f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
+        )
+    found = sniff(path)
+    if found != _EXPECTED[suffix]:
+        content = f"the content of {found}" if found else "other content"
+        raise InputError(
+            f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
+        )
+    if suffix in {".npy", ".npz"}:
+        return suffix[1:], path
+    with open_hdf5(path) as file:
+        if "kspace" in file:
+            return "fastMRI", path
+        if ismrmrd.find_group(path, file) is not None:
+            return "ISMRMRD", path
+        names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
+    raise InputError(
+        f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
+        f"found {names}"
+    )
+
+
+def read_scan(
+    path: str | os.PathLike[str],
+    *,
+    slices: SliceChoice = None,
+    metadata: ScanMetadata | Sequence[ScanMetadata] | None = None,
+    coil_maps: str | os.PathLike[str] | None = None,
+    crop_readout: bool | None = None,
+    repetition: int = 0,
+    contrast: int = 0,
+) -> Scan:
+    """Read measured k-space with everything that its file says about it.
+
+    Args:
+        path: ``.npy``, ``.npz``, fastMRI or ISMRMRD ``.h5``, or BART ``.cfl``.
+        slices: which slices to read (an index, a ``slice``, several indices); all by default.
+            Only these are read from big files.
+        metadata: replaces what the file says: one for each slice read, or one for all.
+        coil_maps: a ``.npy`` or ``.cfl`` file with ``(coils, ny, nx)`` or
+            ``(slices, coils, ny, nx)`` coil maps that belong to the scan.
+        crop_readout: crop the readout oversampling away. By default this is done for ISMRMRD raw
+            data and not for fastMRI files; the other formats do not say how much there is.
+        repetition: which repetition of an ISMRMRD file, counted from 0 among those it holds.
+        contrast: which contrast (echo) of an ISMRMRD file, counted in the same way.
+
+    Returns:
+        The scan; the mask is inferred from exact zeros where the file holds none, and logged.
+
+    Raises:
+        InputError: one sentence with the file's name for anything that cannot be read.
+    """
+    kind, path = _format(path)
+    if kind != "ISMRMRD" and (repetition or contrast):
+        raise InputError(
+            f"{path} is a {kind} file: only ISMRMRD files have repetitions and contrasts"
+        )
+    if kind == "ISMRMRD":
+        crop = True if crop_readout is None else crop_readout
+        scan = ismrmrd.read_ismrmrd(
+            path, slices, crop_readout=crop, repetition=repetition, contrast=contrast
+        )
+    elif kind == "fastMRI":
+        scan = fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout))
+    elif crop_readout:
+        raise InputError(
+            f"{path}: a {kind} file does not state its readout oversampling: leave crop_readout out"
+        )
+    elif kind == "BART":
+        scan = bart.read_bart(path, slices)
+    elif kind == "npz":
+        scan = numpy_format.read_npz(path, slices)
+    else:
+        scan = numpy_format.read_npy(path, slices)
+    if metadata is not None:
+        scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
+    if coil_maps is not None:
+        scan = _with_coil_maps(scan, path, coil_maps, slices)
+    return scan
+
+
+def _with_coil_maps(
+    scan: Scan, path: Path, coil_maps: str | os.PathLike[str], slices: SliceChoice
+) -> Scan:
+    """The scan with the coil maps of another file."""
+    maps_path = Path(coil_maps)
+    if bart.is_bart(maps_path):
+        maps = bart.read_maps(check_input(bart.data_file(maps_path)))
+    elif maps_path.suffix.lower() == ".npy":
+        maps = numpy_format.read_array(check_input(maps_path))
+    else:
+        raise InputError(f"{maps_path}: expected coil maps as .npy or .cfl")
+    if maps.ndim == 3:
+        maps = maps[None]
+    if maps.ndim != 4:
+        raise InputError(
+            f"{maps_path}: expected coil maps (coils, ny, nx) or (slices, coils, ny, nx), "
+            f"got shape {maps.shape}"
+        )
+    if len(maps) > 1:
+        maps = maps[pick_slices(maps_path, slices, len(maps))]
+    checked = check_maps(maps_path, maps)
+    try:
+        return replace(scan, coil_maps=checked)
+    except InputError as error:
+        raise InputError(f"{maps_path} does not belong to {path}: {error}") from error
+
+
+def scan_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is in a scan file, reading the sizes of all of it and the samples of one slice.
+
+    Returns:
+        ``path``, ``format``, ``size_on_disk`` (bytes), ``dtype``, ``slices``, ``coils``,
+        ``shape`` (ny, nx) of the k-space as :func:`read_scan` gives it; of the middle slice:
+        ``sampled_fraction``, ``acceleration``, ``calibration_region`` (ny, nx; ``None`` if there is
+        none), ``metadata``,
+        ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
+        ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm and, for ISMRMRD,
+        ``repetitions`` and ``contrasts`` where the file states them.
+    """
+    from ctxrecon.coils import find_calibration_region
+
+    kind, path = _format(path)
+    readers = {
+        "npy": numpy_format.npy_shape,
+        "npz": numpy_format.npz_shape,
+        "BART": bart.bart_shape,
+        "fastMRI": fastmri.fastmri_shape,
+        "ISMRMRD": ismrmrd.ismrmrd_shape,
+    }
+    layout, dtype, stated = readers[kind](path)
+    middle = read_scan(path, slices=layout[0] // 2)
+    longest = max(middle.mask.shape)
+    fraction = middle.mask.float().mean().item()
+    try:
+        region = find_calibration_region(middle.mask, max_size=(longest, longest))
+        calibration = tuple(part.stop - part.start for part in region)
+    except InputError:  # too few central samples: a fact to report here, not an error
+        calibration = None
+    item = middle.metadata[0] if middle.metadata else None
+    files = [path, bart.header_file(path)] if kind == "BART" else [path]
+    return {
+        "path": str(path),
+        "format": kind,
+        "size_on_disk": sum(file.stat().st_size for file in files),
+        "dtype": str(dtype),
+        "slices": layout[0],
+        "coils": middle.kspace.shape[1],
+        "shape": tuple(middle.kspace.shape[-2:]),
+        "sampled_fraction": fraction,
+        "acceleration": 1 / fraction,
+        "calibration_region": calibration,
+        "metadata": item,
+        "prompt": (item.to_prompt() or None) if item else None,
+        "noise_std": middle.noise_std,
+        "coil_maps": middle.coil_maps is not None,
+        "target": middle.target is not None,
+        **stated,
+    }
+
+
+def write_image(
+    path: str | os.PathLike[str],
+    images: Tensor | np.ndarray,
+    *,
+    voxel_size: tuple[float, float, float] | None = None,
+    montage: bool = False,
+) -> tuple[Path, ...]:
+    """Write images in the format that the extension names, beside and then renamed.
+
+    Args:
+        path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
+            ``.nii``, ``.nii.gz`` and ``.png`` hold the magnitude.
+        images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
+        voxel_size: (ny, nx, slice) in mm, for NIfTI; 1 mm where it is not known.
+        montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
+
+    Returns:
+        The files written.
+    """
+    path = Path(path)
+    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "fciub":
+        raise InputError(
+            f"cannot write {path}: expected images (batch, ny, nx) of numbers, got shape "
+            f"{array.shape} of {array.dtype}"
+        )
+    if not np.isfinite(array).all():
+        raise InputError(f"cannot write {path}: the images hold values that are not finite")
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return nifti.write_images(path, array, voxel_size)
+    if voxel_size is not None:
+        raise InputError(f"cannot write {path}: only NIfTI keeps a voxel size, leave it out")
+    if name.endswith(".png"):
+        return png.write_images(path, array, montage=montage)
+    if montage:
+        raise InputError(f"cannot write {path}: only PNG makes a montage, leave it out")
+    if name.endswith((".npy", ".npz")):
+        return numpy_format.write_images(path, array)
+    if name.endswith(".cfl"):
+        return bart.write_images(path, array)
+    raise InputError(
+        f"cannot write {path}: expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got "
+        f"{path.suffix or 'no extension'}"
+    )
+
+
+def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
+    """Write a scan with everything it holds to ``.npz`` or fastMRI's ``.h5``, losslessly."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        numpy_format.write_npz(path, scan)
+    elif suffix in {".h5", ".hdf5"}:
+        fastmri.write_fastmri(path, scan)
+    else:
+        raise InputError(
+            f"cannot write {path}: expected a scan as .npz or .h5, got {suffix or 'no extension'}"
+        )
+    return path

@@ -1,0 +1,250 @@
+"""From the arrays that a file holds to a checked :class:`~ctxrecon.scan.Scan`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.scan import Scan
+
+logger = logging.getLogger(__name__)
+
+SliceChoice: TypeAlias = "int | slice | Sequence[int] | None"
+
+
+def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> list[int]:
+    """The chosen slices as indices, in the order asked for."""
+    if choice is None:
+        return list(range(num_slices))
+    if isinstance(choice, slice):
+        chosen = list(range(num_slices)[choice])
+    else:
+        asked = [choice] if isinstance(choice, (int, np.integer)) else list(choice)
+        for index in asked:
+            if not -num_slices <= index < num_slices:
+                raise InputError(
+                    f"{path} has {num_slices} slices, numbered from 0: there is no slice {index}"
+                )
+        chosen = [index % num_slices for index in asked]
+    if not chosen:
+        raise InputError(f"{path}: no slice is left of its {num_slices} by the choice {choice}")
+    return chosen
+
+
+def read_slices(dataset: Any, chosen: list[int]) -> np.ndarray:
+    """Those slices of an array on disk (HDF5 dataset or memory map), reading no others."""
+    if chosen == list(range(chosen[0], chosen[-1] + 1)):
+        return np.asarray(dataset[chosen[0] : chosen[-1] + 1])
+    return np.stack([np.asarray(dataset[index]) for index in chosen])
+
+
+def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
+    """Refuse a dtype that is not complex."""
+    if dtype.kind != "c":
+        raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
+
+
+def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """NumPy k-space shape as (slices, coils, ny, nx): 2-D is one coil, 3-D is one slice."""
+    if len(shape) not in {2, 3, 4} or min(shape) < 1 or min(shape[-2:]) < 2:
+        raise InputError(
+            f"{path}: expected k-space (ny, nx), (coils, ny, nx) or (slices, coils, ny, nx), "
+            f"got shape {shape}"
+        )
+    slices, coils, ny, nx = (1,) * (4 - len(shape)) + shape
+    return slices, coils, ny, nx
+
+
+def infer_mask(kspace: torch.Tensor) -> torch.Tensor:
+    """Sampled where any coil is not exactly zero: ``(batch or 1, 1, ny, nx)`` bool."""
+    mask = (kspace != 0).any(dim=1, keepdim=True)
+    return mask[:1].clone() if bool((mask == mask[:1]).all()) else mask
+
+
+def metadata_to_json(metadata: Sequence[ScanMetadata]) -> str:
+    """Metadata of each slice as a JSON list; fields that are not known are left out."""
+    return json.dumps(
+        [
+            {k: v for k, v in dataclasses.asdict(item).items() if v is not None and v != ()}
+            for item in metadata
+        ]
+    )
+
+
+def metadata_from_json(path: Path, text: str) -> tuple[ScanMetadata, ...]:
+    """Inverse of :func:`metadata_to_json`."""
+    try:
+        items = json.loads(text)
+        for item in items:
+            if "pathologies" in item:
+                item["pathologies"] = tuple(item["pathologies"])
+        return tuple(ScanMetadata(**item) for item in items)
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: expected the metadata as a JSON list of objects with the fields of "
+            f"ScanMetadata, one a slice ({error})"
+        ) from error
+
+
+def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetadata, ...]:
+    """One prompt a slice."""
+    try:
+        return tuple(ScanMetadata.from_prompt(text) for text in prompts)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def metadata_from_header(
+    path: Path, numbers: Sequence[int], xml: str | None, acquisition: str | None = None
+) -> tuple[ScanMetadata, ...]:
+    """What an ISMRMRD header and fastMRI's ``acquisition`` say, for slices of these numbers."""
+    try:
+        item = ScanMetadata.from_fastmri_header(xml, acquisition)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return tuple(dataclasses.replace(item, slice=number) for number in numbers)
+
+
+def override_metadata(
+    path: Path, metadata: ScanMetadata | Sequence[ScanMetadata], batch: int
+) -> tuple[ScanMetadata, ...]:
+    """The caller's metadata, one for each slice read; a single one stands for all."""
+    items = (metadata,) * batch if isinstance(metadata, ScanMetadata) else tuple(metadata)
+    if len(items) != batch:
+        raise InputError(
+            f"{path}: expected metadata for each of the {batch} slices read, got {len(items)}"
+        )
+    return items
+
+
+def _finite(path: Path, array: np.ndarray, name: str) -> torch.Tensor:
+    with np.errstate(over="ignore"):
+        array = np.array(array, dtype=np.complex64, order="C")
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise InputError(
+            f"{path}: {bad} of the {array.size} values of {name} are not finite: "
+            "the file is damaged or was exported wrongly"
+        )
+    return torch.from_numpy(array)
+
+
+def check_maps(path: Path, coil_maps: np.ndarray) -> torch.Tensor:
+    """Coil maps ``(coils, ny, nx)`` or with slices as complex64 ``(slices, coils, ny, nx)``."""
+    check_complex(path, coil_maps.dtype, "coil maps")
+    maps = _finite(path, coil_maps, "coil maps")
+    return maps[None] if maps.ndim == 3 else maps
+
+
+def _full_mask(path: Path, mask: np.ndarray, batch: int, ny: int, nx: int) -> torch.Tensor:
+    values = np.asarray(mask)
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{path}: expected a mask of booleans or of 0 and 1, got {values.dtype}")
+    if not np.isin(values, (0, 1)).all():
+        raise InputError(f"{path}: expected a mask of 0 and 1, got other values")
+    shaped = values.astype(bool)
+    planes = [(ny, nx), (1, nx)]
+    shapes = {(nx,), *planes}
+    shapes |= {(b, *axes) for b in (1, batch) for plane in planes for axes in (plane, (1, *plane))}
+    if shaped.shape not in shapes:
+        raise InputError(
+            f"{path}: a mask of shape {shaped.shape} does not fit k-space of ({batch} slices, "
+            f"{ny}, {nx}): expected ({nx},), ({ny}, {nx}) or ({batch}, 1, {ny}, {nx})"
+        )
+    if shaped.ndim == 3:
+        shaped = shaped[:, None]
+    full = np.broadcast_to(shaped, (shaped.shape[0] if shaped.ndim == 4 else 1, 1, ny, nx))
+    return torch.from_numpy(full.copy())
+
+
+def build_scan(
+    path: Path,
+    kspace: np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    coil_maps: np.ndarray | None = None,
+    target: np.ndarray | None = None,
+    metadata: tuple[ScanMetadata, ...] = (),
+    noise_std: float | None = None,
+) -> Scan:
+    """Check what came from a file and make a scan of it.
+
+    Args:
+        path: the file, for messages.
+        kspace: complex, ``(batch, coils, ny, nx)``.
+        mask: ``(nx,)``, ``(ny, nx)``, ``(batch or 1, ny, nx)`` or ``(batch or 1, 1, ny, nx)``;
+            inferred from the zeros of ``kspace`` when ``None``.
+        coil_maps: ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``.
+        target: ``(ny, nx)`` or ``(batch, ny, nx)``, real or complex.
+        metadata: one for each slice, or empty.
+        noise_std: standard deviation of the complex noise, in the units of ``kspace``.
+    """
+    check_complex(path, kspace.dtype)
+    samples = _finite(path, kspace, "k-space")
+    batch, _, ny, nx = samples.shape
+    if not bool((samples != 0).any()):
+        raise InputError(f"{path}: the k-space holds only zeros: nothing was measured")
+    if mask is None:
+        sampled = infer_mask(samples)
+        logger.info(
+            "%s: mask inferred from the zeros of k-space, %.1f %% sampled",
+            path,
+            100 * sampled.float().mean().item(),
+        )
+    else:
+        sampled = _full_mask(path, mask, batch, ny, nx)
+        if not bool(sampled.any()):
+            raise InputError(f"{path}: the mask is empty: it must keep at least one sample")
+        if bool((samples * ~sampled != 0).any()):
+            logger.info("%s: k-space outside the mask was set to zero", path)
+            samples = samples * sampled
+    maps = None
+    if coil_maps is not None:
+        maps = check_maps(path, coil_maps)
+    truth = None
+    if target is not None:
+        if target.dtype.kind not in "fc":
+            raise InputError(f"{path}: expected a real or complex target, got {target.dtype}")
+        truth = _finite(path, target, "the target")
+        truth = truth[None] if truth.ndim == 2 else truth
+    if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
+        raise InputError(f"{path}: expected a noise level of 0 or more, got {noise_std}")
+    try:
+        return Scan(samples, sampled, maps, metadata, truth, noise_std)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def remove_oversampling(path: Path, kspace: np.ndarray, num_readout: int) -> np.ndarray:
+    """Crop the field of view along the readout to its centre ``num_readout`` pixels.
+
+    Args:
+        path: the file, for messages.
+        kspace: ``(batch, coils, ny, nx)`` with complete readouts: each line along ``ny`` is
+            either all measured or all zero.
+        num_readout: pixels of the readout to keep, at most ``ny``.
+
+    Returns:
+        ``(batch, coils, num_readout, nx)``; lines that were zero stay exactly zero.
+    """
+    ny = kspace.shape[-2]
+    if not 2 <= num_readout <= ny:
+        raise InputError(
+            f"{path}: cannot crop a readout of {ny} samples to {num_readout}: "
+            "read it with crop_readout=False"
+        )
+    image = ifft2c(torch.from_numpy(np.array(kspace, dtype=np.complex64)))
+    start = ny // 2 - num_readout // 2
+    cropped = fft2c(image[..., start : start + num_readout, :])
+    lines = (kspace != 0).any(axis=(1, 2))[:, None, None, :]
+    return cropped.numpy() * lines

@@ -1,0 +1,134 @@
+"""What every format shares: checks on files from outside, and writing beside then renaming."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+MAGIC = {b"\x93NUMPY": "NumPy .npy", b"PK\x03\x04": "NumPy .npz", b"\x89HDF\r\n\x1a\n": "HDF5 .h5"}
+
+# A file may claim any shape. Compressed or never-written arrays larger than the first figure are
+# refused when they claim more than the second figure times the bytes that are really there;
+# undersampled k-space compresses by its acceleration, far below that.
+_FREE_BYTES = 256 * 2**20
+_MAX_EXPANSION = 200
+
+
+def check_input(path: str | os.PathLike[str]) -> Path:
+    """The path of an existing, readable, non-empty regular file; anything else is refused."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name one scan file in it")
+    if not path.exists():
+        raise InputError(f"{path} does not exist: check the name")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file: copy the scan to one")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} may not be read: check its permissions")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty: copy it again")
+    return path
+
+
+def sniff(path: Path) -> str | None:
+    """The format that the first bytes of the file show, or ``None`` if they show none."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+
+
+def check_expansion(path: Path, num_bytes: int, stored: int, what: str) -> None:
+    """Refuse an array that claims far more memory than the file has bytes for it."""
+    if num_bytes > _FREE_BYTES and num_bytes > _MAX_EXPANSION * max(stored, 1):
+        raise InputError(
+            f"{path}: {what} claims {num_bytes / 2**30:.1f} GiB but the file stores only "
+            f"{stored} bytes of it: the file is damaged or not to be trusted"
+        )
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file opened for reading; damage met inside the block becomes an InputError."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is truncated or is not an HDF5 file, copy it again "
+            f"(the HDF5 library says: {str(error).strip()})"
+        ) from error
+
+
+def hdf5_member(path: Path, group: h5py.Group, name: str) -> Any:
+    """The dataset or group ``name`` itself: never a link to, or data kept in, another file."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise InputError(
+            f"{path}: {name!r} is a link, and links are not followed because they may lead to "
+            "other files: store the data in this file (h5repack or h5py's copy)"
+        )
+    member = group[name]
+    if not isinstance(member, h5py.Dataset):
+        return member
+    if member.external or member.is_virtual:
+        raise InputError(
+            f"{path}: the data of {name!r} lie in other files, which are not opened: "
+            "store them in this file"
+        )
+    try:
+        known = member.dtype.kind
+    except (TypeError, ValueError) as error:  # HDF5 types without a NumPy equivalent
+        raise InputError(f"{path}: {name!r} has a type that is not read ({error})") from error
+    if member.shape is None or (known == "O" and h5py.check_string_dtype(member.dtype) is None):
+        raise InputError(f"{path}: expected numbers or text in {name!r}, got neither")
+    return member
+
+
+def hdf5_text(path: Path, dataset: Any, name: str) -> str:
+    """The one string of an HDF5 dataset (scalar, or an array of one)."""
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.size != 1:
+        raise InputError(f"{path}: expected one string in {name!r}, got something else")
+    value = dataset[()] if dataset.shape == () else dataset[(0,) * len(dataset.shape)]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if not isinstance(value, str):
+        raise InputError(f"{path}: expected a string in {name!r}, got {dataset.dtype}")
+    return value
+
+
+@contextmanager
+def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name in the same folder, renamed to ``path`` when the block succeeds.
+
+    So ``path`` is either as it was before or complete, never half-written. The temporary name
+    keeps the suffix because some writers choose the format by it.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist, create it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is a folder or a device, name a file")
+    temporary = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

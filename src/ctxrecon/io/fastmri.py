@@ -1,0 +1,218 @@
+"""fastMRI HDF5: https://github.com/facebookresearch/fastMRI, files ``*.h5``.
+
+``kspace`` is ``(slices, coils, ny, nx)``, or ``(slices, ny, nx)`` for one coil, with the readout
+(2x oversampled) along ``ny`` and the phase encoding along ``nx``, as everywhere in this package.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctxrecon.errors import InputError
+from ctxrecon.io._arrays import (
+    SliceChoice,
+    build_scan,
+    check_complex,
+    metadata_from_header,
+    metadata_from_json,
+    metadata_to_json,
+    pick_slices,
+    read_slices,
+    remove_oversampling,
+)
+from ctxrecon.io._files import check_expansion, hdf5_member, hdf5_text, open_hdf5, written_beside
+from ctxrecon.io._header import EncodingHeader, parse_header
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.scan import Scan
+
+logger = logging.getLogger(__name__)
+
+_METADATA, _NOISE = "ctxrecon_metadata", "ctxrecon_noise_std"
+# Arrays that a file may hold, with the number of axes from which the first one counts slices.
+_OPTIONAL = {
+    "mask": 3,
+    "coil_maps": 4,
+    "target": 3,
+    "reconstruction_rss": 3,
+    "reconstruction_esc": 3,
+}
+
+
+def _dataset(path: Path, file: Any, name: str) -> Any:
+    import h5py
+
+    dataset = hdf5_member(path, file, name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputError(f"{path}: {name!r} is not an array: expected an HDF5 dataset")
+    return dataset
+
+
+def _kspace(path: Path, file: Any) -> tuple[Any, tuple[int, int, int, int]]:
+    dataset = _dataset(path, file, "kspace")
+    check_complex(path, dataset.dtype)
+    shape = dataset.shape
+    if len(shape) not in {3, 4} or min(shape) < 1 or min(shape[-2:]) < 2:
+        raise InputError(
+            f"{path}: expected fastMRI k-space (slices, coils, ny, nx) or (slices, ny, nx), "
+            f"got shape {shape}"
+        )
+    slices, coils, ny, nx = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
+    return dataset, (slices, coils, ny, nx)
+
+
+def _load(path: Path, dataset: Any, chosen: list[int] | None = None) -> np.ndarray:
+    """All of a dataset, or its chosen slices, once the size they claim is believable."""
+    first = dataset.shape[:1] if chosen is None else (len(chosen),)
+    num_bytes = dataset.dtype.itemsize * prod((*first, *dataset.shape[1:]))
+    check_expansion(path, num_bytes, dataset.id.get_storage_size(), dataset.name.strip("/"))
+    return read_slices(dataset, chosen) if chosen is not None else np.asarray(dataset[()])
+
+
+def _header(path: Path, file: Any) -> tuple[str, EncodingHeader] | None:
+    if "ismrmrd_header" not in file:
+        return None
+    xml = hdf5_text(path, hdf5_member(path, file, "ismrmrd_header"), "ismrmrd_header")
+    return xml, parse_header(path, xml)
+
+
+def _metadata(
+    path: Path, file: Any, xml: str | None, chosen: list[int]
+) -> tuple[ScanMetadata, ...]:
+    if _METADATA in file:
+        text = hdf5_text(path, hdf5_member(path, file, _METADATA), _METADATA)
+        items = metadata_from_json(path, text)
+        if not items:
+            return ()
+        if len(items) <= max(chosen):
+            raise InputError(
+                f"{path}: its metadata describe {len(items)} slices, fewer than its k-space has"
+            )
+        return tuple(items[index] for index in chosen)
+    acquisition = file.attrs.get("acquisition")
+    if isinstance(acquisition, bytes):
+        acquisition = acquisition.decode("utf-8")
+    if not isinstance(acquisition, str | None):
+        raise InputError(f"{path}: expected its 'acquisition' to be text, got {acquisition}")
+    if xml is None and acquisition is None:
+        return ()
+    return metadata_from_header(path, chosen, xml, acquisition)
+
+
+def _padding(header: EncodingHeader | None, nx: int) -> tuple[int, int] | None:
+    """The lines ``[start, stop)`` that were encoded; the rest of ``nx`` is zero padding."""
+    if header is None or header.center is None or header.maximum is None:
+        return None
+    start = nx // 2 - header.center
+    stop = start + header.maximum + 1
+    return (start, stop) if 0 <= start < stop <= nx else None
+
+
+def fastmri_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
+    """(slices, coils, ny, nx) and dtype of the k-space, and what else the header states."""
+    with open_hdf5(path) as file:
+        dataset, layout = _kspace(path, file)
+        header = _header(path, file)
+        voxel_size = header[1].voxel_size if header else None
+        return layout, dataset.dtype, {"voxel_size": voxel_size} if voxel_size else {}
+
+
+def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool = False) -> Scan:
+    """Read the chosen slices of a fastMRI file.
+
+    The mask is the file's (test and challenge splits), less the zero padding that the header
+    states, or is inferred from zeros. The target is ``reconstruction_rss`` (or
+    ``reconstruction_esc``) where its size is that of the k-space, which in the published files
+    it is not: there the reference is made from the fully sampled k-space.
+
+    Args:
+        path: the ``.h5`` file.
+        slices: which slices to read; only these are read.
+        crop_readout: crop the readout oversampling away, to the header's recon matrix.
+    """
+    with open_hdf5(path) as file:
+        dataset, (num_slices, coils, ny, nx) = _kspace(path, file)
+        chosen = pick_slices(path, slices, num_slices)
+        kspace = _load(path, dataset, chosen).reshape(len(chosen), coils, ny, nx)
+        header = _header(path, file)
+        metadata = _metadata(path, file, header[0] if header else None, chosen)
+        noise = file.attrs.get(_NOISE)
+        if not isinstance(noise, float | None):
+            raise InputError(
+                f"{path}: expected {_NOISE!r} to be one number, got {str(noise)[:40]!r}"
+            )
+        arrays: dict[str, np.ndarray] = {}
+        for name, ndim in _OPTIONAL.items():
+            if name in file:
+                values = _dataset(path, file, name)
+                per_slice = len(values.shape) >= ndim and values.shape[0] == num_slices
+                arrays[name] = _load(path, values, chosen if per_slice else None)
+    encoding = header[1] if header else None
+    mask = arrays.get("mask")
+    lines = _padding(encoding, nx)
+    if mask is not None and mask.size == nx and lines is not None:
+        encoded = np.zeros(nx, bool)
+        encoded[lines[0] : lines[1]] = True
+        mask = np.where(encoded, mask.reshape(nx), 0)
+    if crop_readout:
+        if encoding is None:
+            raise InputError(
+                f"{path}: it has no ismrmrd_header, so the size to crop its readout to is not "
+                "known: read it with crop_readout=False"
+            )
+        ny = min(encoding.recon_matrix[0], ny)
+        if mask is not None and mask.size != nx:
+            raise InputError(
+                f"{path}: its mask is not one of whole lines, and cropping the readout would "
+                "mix sampled and unsampled: read it with crop_readout=False"
+            )
+        if mask is not None:
+            kspace = kspace * mask.astype(bool)
+        kspace = remove_oversampling(path, kspace, ny)
+    return build_scan(
+        path,
+        kspace,
+        mask=mask,
+        coil_maps=arrays.get("coil_maps"),
+        target=_target(path, arrays, (ny, nx)),
+        metadata=metadata,
+        noise_std=None if noise is None else float(noise),
+    )
+
+
+def _target(path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
+    for name in ("target", "reconstruction_rss", "reconstruction_esc"):
+        if name not in arrays:
+            continue
+        if name == "target" or arrays[name].shape[-2:] == size:
+            return arrays[name]
+        logger.info(
+            "%s: %s of size %s is left out, the k-space makes images of %s",
+            path,
+            name,
+            arrays[name].shape[-2:],
+            size,
+        )
+    return None
+
+
+def write_fastmri(path: Path, scan: Scan) -> None:
+    """Write everything a scan holds in fastMRI's layout; reading it gives the same scan back."""
+    import h5py
+
+    arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
+    mask = scan.mask.cpu().numpy()
+    by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
+    with written_beside(path) as temporary, h5py.File(temporary, "x") as file:
+        for name, value in arrays.items():
+            if value is not None:
+                file.create_dataset(name, data=value.cpu().numpy(), compression="lzf")
+        file["mask"] = mask[0, 0, 0] if by_lines else mask
+        if scan.metadata:
+            file[_METADATA] = metadata_to_json(scan.metadata)
+        if scan.noise_std is not None:
+            file.attrs[_NOISE] = float(scan.noise_std)

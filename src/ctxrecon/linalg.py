@@ -1,0 +1,155 @@
+"""Batched iterative linear algebra on Hermitian operators. Axis 0 is always the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+
+
+def conjugate_gradient(
+    normal: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    *,
+    x0: Tensor | None = None,
+    num_iterations: int,
+    tolerance: float | None = None,
+) -> Tensor:
+    """Solve ``H x = rhs`` for a Hermitian positive (semi-)definite ``H``, one system per sample.
+
+    Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49, 409 (1952). Inner products are Hermitian
+    and taken per sample, so each sample has its own step sizes and a batch gives what its samples
+    give one by one. A sample whose residual has reached ``tolerance · ‖rhs‖``, or the precision of
+    its data type, stays as it is. Differentiable if ``normal`` is.
+
+    Args:
+        normal: ``x ↦ H x``, linear, acting on each sample alone, shape-preserving.
+        rhs: right-hand side ``(batch, …)``, real or complex.
+        x0: starting point, same shape; zero if not given.
+        num_iterations: iterations at most.
+        tolerance: stop when ``‖rhs − H x‖ ≤ tolerance · ‖rhs‖`` holds for every sample. Looking
+            costs one host synchronisation per iteration; without it there is none.
+
+    Returns:
+        ``x``, of the shape and data type of ``rhs``.
+
+    Raises:
+        InputError: a shape, iteration count or tolerance that makes no sense.
+    """
+    if num_iterations < 0:
+        raise InputError(f"expected num_iterations of 0 or more, got {num_iterations}")
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise InputError(f"expected a relative tolerance in [0, 1), got {tolerance}")
+    if rhs.ndim < 2 or not (rhs.is_complex() or rhs.is_floating_point()):
+        raise InputError(
+            "expected a real or complex right-hand side (batch, ...), got "
+            f"{rhs.dtype} of shape {tuple(rhs.shape)}"
+        )
+    if x0 is not None and (x0.shape != rhs.shape or x0.dtype != rhs.dtype):
+        raise InputError(
+            f"expected x0 like the right-hand side, {rhs.dtype} {tuple(rhs.shape)}, "
+            f"got {x0.dtype} {tuple(x0.shape)}"
+        )
+    # The recursion is free of scale, float32 is not: squares of values below 1e-19 are zero.
+    scale = _as_rows(rhs).abs().amax(dim=1, keepdim=True)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+
+    def apply(rows: Tensor) -> Tensor:
+        image = _from_rows(rows, rhs)
+        result = normal(image)
+        if result.shape != image.shape or result.dtype != image.dtype:
+            raise InputError(
+                f"normal must keep shape and dtype: {image.dtype} {tuple(image.shape)} "
+                f"became {result.dtype} {tuple(result.shape)}"
+            )
+        return _as_rows(result)
+
+    target = _as_rows(rhs) / scale
+    if x0 is None:
+        x, residual = torch.zeros_like(target), target
+    else:
+        x = _as_rows(x0) / scale
+        residual = target - apply(x)
+    precision = torch.finfo(target.dtype).eps
+    threshold = _dot(target, target) * max(tolerance or 0.0, precision) ** 2
+    direction, energy = residual, _dot(residual, residual)
+    for iteration in range(num_iterations):
+        active = energy > threshold
+        if tolerance is not None and not bool(active.any()):
+            break
+        image = apply(direction)
+        step = _ratio(energy, _dot(direction, image), active)
+        x = torch.addcmul(x, step, direction)
+        if iteration + 1 < num_iterations:
+            residual = torch.addcmul(residual, step, image, value=-1)
+            previous, energy = energy, _dot(residual, residual)
+            direction = torch.addcmul(residual, _ratio(energy, previous, active), direction)
+    return _from_rows(x * scale, rhs)
+
+
+def power_iteration(
+    normal: Callable[[Tensor], Tensor],
+    shape: Sequence[int],
+    *,
+    num_iterations: int = 30,
+    dtype: torch.dtype = torch.complex64,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Largest eigenvalue of a Hermitian positive semi-definite operator, one per sample.
+
+    Args:
+        normal: ``x ↦ H x``, acting on each sample alone, shape-preserving.
+        shape: ``(batch, …)`` of ``x``.
+        num_iterations: iterations; the estimate grows towards the eigenvalue from below.
+        dtype: data type of ``x``.
+        device: where ``x`` lives.
+        generator: source of the random start; seed 0 by default.
+
+    Returns:
+        ``(batch,)`` real.
+
+    Raises:
+        InputError: fewer than one iteration.
+    """
+    if num_iterations < 1:
+        raise InputError(f"expected at least one power iteration, got {num_iterations}")
+    generator = generator or torch.Generator().manual_seed(0)
+    x = torch.randn(tuple(shape), dtype=dtype, generator=generator, device=generator.device)
+    x = x.to(device or generator.device)
+    for _ in range(num_iterations):
+        rows = _as_rows(x)
+        norm = _dot(rows, rows).sqrt()
+        x = _from_rows(rows / torch.where(norm > 0, norm, torch.ones_like(norm)), x)
+        image = normal(x)
+        eigenvalue = _dot(_as_rows(x), _as_rows(image))
+        x = image
+    return eigenvalue[:, 0]
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """One real row per sample. For a Hermitian form only ``Re⟨a, b⟩`` matters: a real product."""
+    real = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return real.reshape(len(x), -1)
+
+
+def _from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    if like.is_complex():
+        return torch.view_as_complex(rows.reshape(*like.shape, 2))
+    return rows.reshape(like.shape)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of rows, ``(batch, 1)``."""
+    return torch.bmm(a[:, None, :], b[:, :, None])[:, 0]
+
+
+def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
+    """``numerator / denominator`` where that means something, else 0: the sample stands still."""
+    usable = active & (denominator > 0)
+    one = torch.ones_like(denominator)
+    zero = torch.zeros_like(denominator)
+    return torch.where(usable, numerator / torch.where(usable, denominator, one), zero)

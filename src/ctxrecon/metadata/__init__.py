@@ -1,0 +1,21 @@
+"""What is known about a scan, and the text prompt that says so."""
+
+from ctxrecon.metadata.headers import (
+    from_dicom,
+    from_fastmri_header,
+    from_fastmri_row,
+    read_fastmri_plus,
+)
+from ctxrecon.metadata.parsing import canonical_prompt, from_prompt, parse_prompt
+from ctxrecon.metadata.scan_metadata import ScanMetadata
+
+__all__ = [
+    "ScanMetadata",
+    "canonical_prompt",
+    "from_dicom",
+    "from_fastmri_header",
+    "from_fastmri_row",
+    "from_prompt",
+    "parse_prompt",
+    "read_fastmri_plus",
+]

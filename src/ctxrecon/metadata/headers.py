@@ -1,0 +1,325 @@
+"""Metadata from what scanners and data sets write: ISMRMRD headers, tables, DICOM files."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata.scan_metadata import ScanMetadata
+from ctxrecon.metadata.vocabulary import (
+    ANATOMIES,
+    CONTRASTS,
+    FASTMRI_ANATOMY,
+    SEQUENCES,
+    SEXES,
+)
+
+logger = logging.getLogger(__name__)
+
+_ROW_COLUMNS = (
+    "fname",
+    "acquisition",
+    "systemFieldStrength_T",
+    "TR",
+    "TE",
+    "TI",
+    "flipAngle_deg",
+    "sequence_type",
+)
+
+_DICOM_ELEMENTS = (
+    "Modality",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "BodyPartExamined",
+    "InstanceNumber",
+    "RepetitionTime",
+    "EchoTime",
+    "InversionTime",
+    "FlipAngle",
+    "MagneticFieldStrength",
+    "PatientAge",
+    "PatientSex",
+)
+
+# What pydicom raises when an element's bytes do not fit its type.
+_DICOM_DAMAGE = (ValueError, TypeError, KeyError, NotImplementedError, struct.error)
+
+Annotations = Mapping[tuple[str, int], tuple[str, ...]]
+
+
+def from_fastmri_header(
+    xml: str | bytes | None, acquisition: str | None = None, slice: int | None = None
+) -> ScanMetadata:
+    """Read the ISMRMRD XML header of a fastMRI (or another ISMRMRD) file.
+
+    A parameter that the header lists for several echoes or contrasts is that of the first; one
+    that is 0 where 0 is impossible was not filled in and stays unknown.
+
+    Args:
+        xml: the header; ``None`` when the file has none.
+        acquisition: the file's ``acquisition`` attribute, as ``"CORPDFS_FBK"``; by default the
+            header's protocol name.
+        slice: slice number to note.
+
+    Raises:
+        InputError: when the XML is not well formed, declares a document type or entities, is no
+            ISMRMRD header, or holds an impossible value.
+    """
+    header = {} if xml is None else _header_values(xml)
+    name = acquisition or header.get("protocolName")
+    values: dict[str, Any] = {
+        field: _header_number(header, tag, zero_is_unknown)
+        for field, tag, zero_is_unknown in (
+            ("tr", "TR", True),
+            ("te", "TE", False),
+            ("ti", "TI", True),
+            ("flip_angle", "flipAngle_deg", True),
+            ("field_strength", "systemFieldStrength_T", True),
+        )
+    }
+    return ScanMetadata(
+        anatomy=_anatomy(header.get("bodyPartExamined"), name),
+        slice=slice,
+        contrast=_contrast(name),
+        sequence=header.get("sequence_type"),
+        sex=SEXES.canonical(header.get("patientGender", "")),
+        **values,
+    )
+
+
+def _header_values(xml: str | bytes) -> dict[str, str]:
+    """Text of every leaf of the header by its tag without namespace; the first one counts."""
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root = fromstring(xml, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise InputError(
+            "refused an XML header that declares a document type or entities, which can exhaust "
+            f"memory or read other files ({type(error).__name__}); an ISMRMRD header has none"
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise InputError(f"expected an ISMRMRD XML header, got malformed XML: {error}") from error
+    if _tag(root) != "ismrmrdHeader":
+        raise InputError(f"expected an XML header <ismrmrdHeader>, got <{_tag(root)}>")
+    values: dict[str, str] = {}
+    for element in root.iter():
+        text = (element.text or "").strip()
+        if not len(element) and text:
+            values.setdefault(_tag(element), text)
+    return values
+
+
+def _tag(element: Any) -> str:
+    return str(element.tag).rsplit("}", 1)[-1]
+
+
+def _header_number(
+    values: Mapping[str, Any], name: str, zero_is_unknown: bool, source: str = "header"
+) -> float | None:
+    text = values.get(name)
+    if text is None or not str(text).strip():
+        return None
+    try:
+        number = float(str(text))
+    except ValueError:
+        raise InputError(f"expected {name} in the {source} as a number, got {text!r}") from None
+    if number == 0 and zero_is_unknown:
+        logger.info("%s is 0 in the %s: taken as unknown", name, source)
+        return None
+    return number
+
+
+def _anatomy(body_part: str | None, acquisition: str | None) -> str | None:
+    if body_part and (known := ANATOMIES.canonical(body_part)):
+        return known
+    anatomy = FASTMRI_ANATOMY.get((acquisition or "").strip().upper())
+    if anatomy:
+        logger.info("inferred the anatomy %s from the acquisition %s", anatomy, acquisition)
+    return anatomy
+
+
+def _contrast(name: str | None) -> str | None:
+    if not name or not name.strip():
+        return None
+    contrast = CONTRASTS.canonical(name)
+    if contrast is None:
+        logger.info("the acquisition %r names no known contrast: taken as unknown", name)
+    return contrast
+
+
+def from_fastmri_row(
+    row: Mapping[str, str], slice: int | None = None, annotations: Annotations | None = None
+) -> ScanMetadata:
+    """Read one volume's row of a table of fastMRI headers, as meddlr publishes them.
+
+    Args:
+        row: with ``fname``, ``acquisition``, ``systemFieldStrength_T``, ``TR``, ``TE``, ``TI``,
+            ``flipAngle_deg``, ``sequence_type`` as text; a field may be empty.
+        slice: the slice to describe.
+        annotations: from :func:`read_fastmri_plus`; needs ``slice``.
+
+    Raises:
+        InputError: when a column is missing, a value is impossible, or annotations come without
+            a slice.
+    """
+    if missing := [name for name in _ROW_COLUMNS if name not in row]:
+        raise InputError(f"expected the column {missing[0]!r} in the row, got {sorted(row)}")
+    pathologies: tuple[str, ...] = ()
+    if annotations is not None:
+        if slice is None:
+            raise InputError("annotations belong to slices: give the slice with them")
+        pathologies = annotations.get((str(row["fname"]).removesuffix(".h5"), slice), ())
+    return ScanMetadata(
+        anatomy=_anatomy(None, row["acquisition"]),
+        slice=slice,
+        contrast=_contrast(row["acquisition"]),
+        pathologies=pathologies,
+        sequence=row["sequence_type"] or None,
+        tr=_header_number(row, "TR", True, "row"),
+        te=_header_number(row, "TE", False, "row"),
+        ti=_header_number(row, "TI", True, "row"),
+        flip_angle=_header_number(row, "flipAngle_deg", True, "row"),
+        field_strength=_header_number(row, "systemFieldStrength_T", True, "row"),
+    )
+
+
+def read_fastmri_plus(path: str | Path) -> dict[tuple[str, int], tuple[str, ...]]:
+    """Read a table of fastMRI+ annotations (Zhao et al., arXiv:2109.03812).
+
+    Boxes are ignored, as in the training of the published weights; a finding with several boxes in
+    a slice is listed as often. Findings of a whole study stand with its slice 0, as published.
+
+    Args:
+        path: a CSV file with the columns ``file``, ``slice`` and ``label``.
+
+    Returns:
+        ``(file without .h5, slice)`` → findings, in the order of the file.
+
+    Raises:
+        InputError: when the file or a column is missing, or a slice is no whole number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no fastMRI+ table at {path}; expected a CSV file such as knee.csv")
+    found: dict[tuple[str, int], list[str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if missing := [name for name in ("file", "slice", "label") if name not in columns]:
+                raise InputError(f"{path}: expected the column {missing[0]!r}, got {list(columns)}")
+            for row in reader:
+                key, label = _annotation(row, f"{path}, line {reader.line_num}")
+                found.setdefault(key, []).append(label)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
+    return {key: tuple(labels) for key, labels in found.items()}
+
+
+def _annotation(row: Mapping[str, str | None], where: str) -> tuple[tuple[str, int], str]:
+    name, slice, label = row["file"] or "", row["slice"] or "", (row["label"] or "").strip()
+    if not name or not slice.isdecimal():
+        raise InputError(
+            f"{where}: expected a file and a whole slice number, got {name!r} and {slice!r}"
+        )
+    if not label:
+        raise InputError(f"{where}: expected a finding in the column 'label', got nothing")
+    return (name.removesuffix(".h5"), int(slice)), label
+
+
+def from_dicom(path: str | Path) -> ScanMetadata:
+    """Read the header of a DICOM MR image; pixel data are not read.
+
+    The contrast comes from the series description or protocol name where it names one, the
+    sequence from the scanner's sequence name, the slice from the instance number (which counts
+    from 1). All three are logged, as they are inferred.
+
+    Raises:
+        InputError: when the file is missing, is no DICOM file, is no MR image, or holds an
+            impossible value.
+    """
+    try:
+        from pydicom import dcmread
+        from pydicom.errors import BytesLengthException, InvalidDicomError
+    except ImportError as error:
+        raise ImportError("reading DICOM needs pydicom: pip install 'ctxrecon[io]'") from error
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no DICOM file at {path}")
+    try:
+        header = dcmread(path, stop_before_pixels=True)
+        read = {name: header.get(name) for name in _DICOM_ELEMENTS}
+        values = {name: "" if v is None else str(v).strip() for name, v in read.items()}
+    except (InvalidDicomError, EOFError) as error:
+        raise InputError(f"{path}: expected a DICOM file, got something else ({error})") from error
+    except (*_DICOM_DAMAGE, BytesLengthException) as error:
+        raise InputError(f"{path}: the DICOM header cannot be read ({error})") from error
+    if values["Modality"] != "MR":
+        raise InputError(f"{path}: expected modality MR, got {values['Modality']!r}")
+    contrast = next(
+        filter(None, (_named_contrast(values[n]) for n in ("SeriesDescription", "ProtocolName"))),
+        None,
+    )
+    instance = values["InstanceNumber"]
+    slice = int(instance) - 1 if instance.isdecimal() and int(instance) > 0 else None
+    sequence = _dicom_sequence(values["SequenceName"])
+    logger.info("%s: inferred contrast %s, sequence %s, slice %s", path, contrast, sequence, slice)
+
+    def number(name: str, zero_is_unknown: bool = True) -> float | None:
+        return _header_number(values, name, zero_is_unknown, "DICOM header")
+
+    return ScanMetadata(
+        anatomy=_anatomy(values["BodyPartExamined"], None),
+        slice=slice,
+        contrast=contrast,
+        sequence=sequence,
+        tr=number("RepetitionTime"),
+        te=number("EchoTime", False),
+        ti=number("InversionTime"),
+        flip_angle=number("FlipAngle"),
+        age=_dicom_age(values["PatientAge"]),
+        sex=SEXES.canonical(values["PatientSex"]),
+        field_strength=number("MagneticFieldStrength"),
+    )
+
+
+def _named_contrast(description: str) -> str | None:
+    """The contrast that a series description such as ``t2_tse_sag_384`` names, if one only."""
+    words = re.split(r"[^a-z0-9]+", description.lower())
+    fat_suppressed = bool({"fs", "fatsat", "spair"} & set(words)) and "pd" in words
+    named = {"PDFS"} if fat_suppressed else {c for w in words if (c := CONTRASTS.canonical(w))}
+    if "FLAIR" in named:  # t2_flair
+        named -= {"T2"}
+    return named.pop() if len(named) == 1 else None
+
+
+def _dicom_sequence(name: str) -> str | None:
+    """Vendor sequence names: ``*tse2d1_11``, ``*fl3d1`` (Siemens) or a plain name."""
+    name = name.lstrip("*").lower()
+    for start, sequence in (("tse", "TurboSpinEcho"), ("fse", "TurboSpinEcho"), ("fl", "Flash")):
+        if name.startswith(start):
+            return sequence
+    return SEQUENCES.canonical(name)
+
+
+def _dicom_age(text: str) -> float | None:
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text.upper(), re.ASCII)
+    if match is None:
+        raise InputError(f"expected PatientAge as in '048Y', got {text!r}")
+    if not match[2]:
+        logger.info("PatientAge %s has no unit: taken as years", text)
+    return int(match[1]) / {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]

@@ -1,0 +1,254 @@
+"""One slice's metadata, checked at the door, and the prompt that the prior was trained on."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, SEQUENCES, SEXES, Words
+
+MAX_FINDINGS = 999
+"""Most findings in one slice; fastMRI+ has at most 19."""
+
+PromptForm = Literal["fastmri", "skm-tea"]
+
+
+def _positive(value: float) -> bool:
+    return value > 0
+
+
+def _not_negative(value: float) -> bool:
+    return value >= 0
+
+
+# field -> (what it is called, what is accepted, in words)
+_NUMBERS = {
+    "tr": ("TR", _positive, "a repetition time above 0 ms"),
+    "te": ("TE", _not_negative, "an echo time of 0 ms or more"),
+    "ti": ("TI", _not_negative, "an inversion time of 0 ms or more"),
+    "flip_angle": ("flip angle", lambda v: 0 < v <= 360, "an angle in (0, 360] degrees"),
+    "age": ("age", lambda v: 0 <= v <= 150, "an age from 0 to 150 years"),
+    "field_strength": ("field strength", _positive, "a field strength above 0 tesla"),
+}
+
+
+@dataclass(frozen=True)
+class ScanMetadata:
+    """What is known about one slice; anything may be unknown (``None`` or empty).
+
+    Known words are brought into the spelling of the training prompts (``"AXT2"`` becomes
+    ``"T2"``); others are kept as they are. Equal pathologies are brought together.
+
+    Attributes:
+        anatomy: body part, lower case: ``"knee"``, ``"brain"``, …
+        slice: number of the slice in its volume; the first is 0.
+        contrast: ``"PD"``, ``"PDFS"``, ``"T1"``, ``"T1PRE"``, ``"T1POST"``, ``"T2"``, ``"FLAIR"`` …
+        pathologies: findings seen in the slice, in the words of fastMRI+; one that is seen
+            several times is listed several times.
+        sequence: ``"TurboSpinEcho"``, ``"Flash"``, ``"Qdess"``, …
+        tr: repetition time in ms.
+        te: echo time in ms.
+        ti: inversion time in ms, as in the header, also where the sequence inverts nothing.
+        flip_angle: in degrees; the refocusing angle of a turbo spin echo.
+        age: in years.
+        sex: ``"F"``, ``"M"`` or ``"O"``.
+        field_strength: in tesla.
+
+    Raises:
+        InputError: when a value cannot be what it is said to be.
+    """
+
+    anatomy: str | None = None
+    slice: int | None = None
+    contrast: str | None = None
+    pathologies: tuple[str, ...] = ()
+    sequence: str | None = None
+    tr: float | None = None
+    te: float | None = None
+    ti: float | None = None
+    flip_angle: float | None = None
+    age: float | None = None
+    sex: str | None = None
+    field_strength: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field and bring known words into their one spelling."""
+
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name, words in (
+            ("anatomy", ANATOMIES),
+            ("contrast", CONTRASTS),
+            ("sequence", SEQUENCES),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                text = _text(name, value)
+                text = words.canonical(text) or text
+                put(name, text.lower() if name == "anatomy" else text)
+        if self.sex is not None:
+            sex = SEXES.canonical(self.sex) if isinstance(self.sex, str) else None
+            if sex is None:
+                raise InputError(f"expected sex as 'F', 'M' or 'O', got {self.sex!r}")
+            put("sex", sex)
+        if self.slice is not None:
+            put("slice", _slice(self.slice))
+        for name, (title, accepts, expected) in _NUMBERS.items():
+            value = getattr(self, name)
+            if value is not None:
+                put(name, _number(title, value, accepts, expected))
+        if isinstance(self.pathologies, str):
+            raise InputError(
+                f"expected pathologies as a tuple of labels, got the string {self.pathologies!r}"
+            )
+        counts = Counter(_text("pathology", label) for label in self.pathologies)
+        if counts.total() > MAX_FINDINGS:
+            raise InputError(f"expected at most {MAX_FINDINGS} findings, got {counts.total()}")
+        put("pathologies", tuple(counts.elements()))
+
+    def to_prompt(self, form: PromptForm = "fastmri") -> str:
+        """The prompt, in the exact form that the published weights were trained on.
+
+        What is unknown is left out; what the published form does not have (age, sex and field
+        strength in fastMRI's) follows at the end, so that :meth:`from_prompt` loses nothing.
+
+        Args:
+            form: ``"fastmri"``: ``knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence:
+                TurboSpinEcho, TR: 3120, TE: 33, TI: 100, Flip angle: 140``; ``"skm-tea"``:
+                ``Qdess, Knee, Slice 46, Age: 48, Sex: F, TR: 20.36, TE: 6.428, Flip Angle: 20``.
+
+        Raises:
+            InputError: for another form.
+        """
+        if form not in ("fastmri", "skm-tea"):
+            raise InputError(f"expected the prompt form 'fastmri' or 'skm-tea', got {form!r}")
+        skm_tea = form == "skm-tea"
+        anatomy = self.anatomy
+        if anatomy is not None and anatomy in ANATOMIES and skm_tea:
+            anatomy = anatomy.capitalize()
+        parts = {
+            "anatomy": _word("Anatomy", anatomy, ANATOMIES),
+            "slice": None if self.slice is None else f"Slice {self.slice}",
+            "contrast": _word("Contrast", self.contrast, CONTRASTS),
+            "pathology": self._pathology_part(),
+            "sequence": _keyed("Sequence", self.sequence),
+            "tr": _keyed("TR", self.tr),
+            "te": _keyed("TE", self.te),
+            "ti": _keyed("TI", self.ti),
+            "flip": _keyed("Flip Angle" if skm_tea else "Flip angle", self.flip_angle),
+            "age": _keyed("Age", self.age),
+            "sex": _keyed("Sex", self.sex),
+            "field": _keyed("Field strength", self.field_strength),
+        }
+        order = "anatomy slice contrast pathology sequence tr te ti flip age sex field"
+        if skm_tea:
+            parts["sequence"] = _word("Sequence", self.sequence, SEQUENCES)
+            order = "sequence anatomy slice age sex pathology tr te flip contrast ti field"
+        return ", ".join(part for name in order.split() if (part := parts[name]) is not None)
+
+    def _pathology_part(self) -> str | None:
+        if not self.pathologies:
+            return None
+        counts = Counter(self.pathologies)
+        return "Pathology: " + ", ".join(f"{n} {label}" for label, n in counts.items())
+
+    @classmethod
+    def from_prompt(cls, prompt: str, *, strict: bool = False) -> ScanMetadata:
+        """Read a prompt; see :func:`ctxrecon.metadata.from_prompt`."""
+        from ctxrecon.metadata.parsing import from_prompt
+
+        return from_prompt(prompt, strict=strict)
+
+    @classmethod
+    def from_fastmri_header(
+        cls, xml: str | bytes | None, acquisition: str | None = None, slice: int | None = None
+    ) -> ScanMetadata:
+        """Read an ISMRMRD header; see :func:`ctxrecon.metadata.from_fastmri_header`."""
+        from ctxrecon.metadata.headers import from_fastmri_header
+
+        return from_fastmri_header(xml, acquisition, slice)
+
+    @classmethod
+    def from_fastmri_row(
+        cls,
+        row: Mapping[str, str],
+        slice: int | None = None,
+        annotations: Mapping[tuple[str, int], tuple[str, ...]] | None = None,
+    ) -> ScanMetadata:
+        """Read a table's row; see :func:`ctxrecon.metadata.from_fastmri_row`."""
+        from ctxrecon.metadata.headers import from_fastmri_row
+
+        return from_fastmri_row(row, slice, annotations)
+
+    @classmethod
+    def from_dicom(cls, path: str | Path) -> ScanMetadata:
+        """Read a DICOM file; see :func:`ctxrecon.metadata.from_dicom`."""
+        from ctxrecon.metadata.headers import from_dicom
+
+        return from_dicom(path)
+
+
+def _text(name: str, value: Any) -> str:
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    if not text:
+        raise InputError(f"expected {name} as words, got {value!r}; leave it out when unknown")
+    if re.search(r"[,;]", text):
+        raise InputError(
+            f"expected {name} without commas or semicolons, which separate the parts of a prompt, "
+            f"got {value!r}"
+        )
+    return text
+
+
+def _slice(value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"expected the slice as a whole number, got {value!r}") from None
+    if number < 0:
+        raise InputError(f"expected a slice number of 0 or more, got {number}")
+    return number
+
+
+def _number(title: str, value: Any, accepts: Any, expected: str) -> float:
+    if isinstance(value, (bool, str)):
+        raise InputError(f"expected {title} as a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"expected {title} as a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise InputError(f"expected {title} as a finite number, got {number}")
+    if not accepts(number):
+        raise InputError(f"expected {title} to be {expected}, got {number:g}")
+    return number + 0.0  # no negative zero
+
+
+def format_number(value: float) -> str:
+    """Shortest decimal form that reads back exactly: ``3120``, ``6.428``; no exponent."""
+    text = format(Decimal(repr(float(value))), "f")
+    return text.removesuffix(".0")
+
+
+def _keyed(key: str, value: float | str | None) -> str | None:
+    if value is None:
+        return None
+    return f"{key}: {value if isinstance(value, str) else format_number(value)}"
+
+
+def _word(key: str, value: str | None, words: Words) -> str | None:
+    """A known word stands alone, as in training; another needs its key to be found again."""
+    if value is None or words.canonical(value) is not None:
+        return value
+    return f"{key}: {value}"

@@ -1,0 +1,142 @@
+"""LPIPS, the learned perceptual distance."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.metrics.image import ArrayLike, check_images
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+# Below this the last feature maps have no pixel left.
+_MIN_SIZE = {"alex": 31, "vgg": 16}
+
+
+class Lpips:
+    """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1; lower is better.
+
+    The network is built once, at the first call. The calibrated linear layers come with the
+    ``lpips`` package; the ImageNet backbone does not, and nothing is downloaded: it is read from
+    ``weights`` or, without it, from torch's hub cache.
+
+    Args:
+        weights: state dict of torchvision's ``alexnet`` or ``vgg16`` (a ``.pth`` file as
+            torchvision publishes it).
+        backbone: ``"alex"``, the package's default for evaluation, or ``"vgg"``.
+
+    Raises:
+        InputError: for an unknown backbone, or a ``weights`` file that does not exist.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        backbone: Literal["alex", "vgg"] = "alex",
+    ) -> None:
+        if backbone not in _MIN_SIZE:
+            raise InputError(f"expected the LPIPS backbone 'alex' or 'vgg', got {backbone!r}")
+        if weights is not None and not Path(weights).is_file():
+            raise InputError(f"LPIPS weights {os.fspath(weights)} are not a file")
+        self.backbone = backbone
+        self._weights = None if weights is None else Path(weights)
+        self._network: Module | None = None
+
+    @torch.no_grad()
+    def __call__(self, prediction: ArrayLike, reference: ArrayLike) -> Tensor:
+        """Distance of each slice.
+
+        Magnitudes are mapped from [0, maximum of the reference slice] to [-1, 1], the prediction
+        with the reference's scale, and repeated over three channels.
+
+        Args:
+            prediction: ``(batch, ny, nx)`` complex or real, NumPy or torch.
+            reference: ground truth of the same shape, in the same units.
+
+        Returns:
+            ``(batch,)`` float32.
+
+        Raises:
+            InputError: for images that cannot be compared, are zero or too small for the
+                backbone; for weights that are missing or of another network; if the package
+                ``lpips`` is not installed.
+        """
+        p, r = check_images(prediction, reference)
+        smallest = _MIN_SIZE[self.backbone]
+        if min(p.shape[-2:]) < smallest:
+            raise InputError(
+                f"expected images of at least {smallest}x{smallest} for LPIPS, "
+                f"got {tuple(p.shape[-2:])}"
+            )
+        peak = r.amax(dim=(-2, -1), keepdim=True)
+        if bool((peak == 0).any()):
+            raise InputError("the reference of a slice is zero everywhere: leave it out")
+        if self._network is None:
+            self._network = _build(self.backbone, self._weights)
+        network = self._network.to(p.device)
+        inputs = [
+            (2.0 * image / peak - 1.0).float()[:, None].expand(-1, 3, -1, -1) for image in (p, r)
+        ]
+        distance: Tensor = network(*inputs)
+        return distance.flatten()
+
+
+def _build(backbone: str, weights: Path | None) -> Module:
+    try:
+        import lpips
+    except ImportError as error:
+        raise InputError(
+            "LPIPS needs the package lpips: install it with pip install 'ctxrecon[metrics]'"
+        ) from error
+    if weights is None:
+        weights = _cached_weights(backbone)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, OSError, UnpicklingError) as error:
+        raise InputError(f"{weights} is not a state dict of tensors: {error}") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{weights} is not a state dict of tensors but a {type(state).__name__}")
+    # pnet_rand: the backbone starts at random, so that lpips does not download it.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchvision")  # lpips calls its old interface
+        network: Module = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
+    trunk = network.get_submodule("net")
+    # lpips names torchvision's features.3 slice2.3, by the slice that holds it.
+    renamed = {key: f"features.{key.split('.', 1)[1]}" for key in trunk.state_dict()}
+    missing = [
+        name
+        for key, name in renamed.items()
+        if name not in state or state[name].shape != trunk.state_dict()[key].shape
+    ]
+    if missing:
+        raise InputError(
+            f"{weights} does not fit the LPIPS backbone {backbone!r}: {missing[0]} is missing or "
+            "of another shape"
+        )
+    trunk.load_state_dict({key: state[name] for key, name in renamed.items()})
+    return network
+
+
+def _cached_weights(backbone: str) -> Path:
+    from torchvision.models import (  # type: ignore[import-untyped]
+        AlexNet_Weights,
+        VGG16_Weights,
+    )
+
+    choice = AlexNet_Weights.IMAGENET1K_V1 if backbone == "alex" else VGG16_Weights.IMAGENET1K_V1
+    path = Path(torch.hub.get_dir(), "checkpoints", choice.url.rsplit("/", 1)[1])
+    if not path.is_file():
+        raise InputError(
+            f"LPIPS needs the weights of its backbone, which are not at {path}: download "
+            f"{choice.url} and give the file as Lpips(weights=...)"
+        )
+    return path

@@ -1,0 +1,210 @@
+"""The Cartesian multi-coil MRI operator ``A = M F S``."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.operators.base import LinearOperator, check_shape, freeze
+
+
+class CartesianSense(LinearOperator):
+    """``A = M F S``: coil maps, centred orthonormal 2-D FFT, sampling mask.
+
+    Args:
+        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled, zero frequency at
+            ``n // 2``.
+        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64, or ``None`` for a single coil
+            of sensitivity 1, whose k-space is ``(batch, 1, ny, nx)``.
+
+    Raises:
+        InputError: a mask that is not bool, not of that shape or empty; coil maps that are not
+            complex64, not of that shape or not finite; the two on different devices.
+    """
+
+    mask: Tensor
+    coil_maps: Tensor | None
+    _weights: Tensor
+    _axes: tuple[int, ...]
+
+    def __init__(self, mask: Tensor, coil_maps: Tensor | None = None) -> None:
+        _check_mask(mask)
+        if coil_maps is not None:
+            _check_coil_maps(coil_maps, mask)
+            coil_maps = coil_maps.clone(memory_format=torch.contiguous_format)
+        # AᴴA = Sᴴ F⁻¹ M F S. With F = P ℱ P⁻¹ (P the centring shift, ℱ the plain FFT) and
+        # D = P⁻¹ M P the mask shifted once, F⁻¹ M F = P (ℱ⁻¹ D ℱ) P⁻¹. The bracket is a circular
+        # convolution, which commutes with every circular shift: P cancels, for odd sizes too.
+        # Along a constant readout the FFTs cancel as well.
+        ny, nx = mask.shape[-2:]
+        constant_readout = bool((mask == mask[..., :1, :]).all())
+        lines = mask[..., :1, :] if constant_readout else mask
+        # `normal` uses unscaled forward FFTs only, conj(ℱ⁻¹ v) = ℱ conj(v) / n: the scale and the
+        # conjugation are in the weights, given for the real and the imaginary part in turn.
+        weights = torch.fft.ifftshift(lines, dim=(-2, -1)).float()
+        weights /= nx if constant_readout else ny * nx
+        freeze(
+            self,
+            mask=mask.clone(),
+            coil_maps=coil_maps,
+            _weights=torch.stack([weights, -weights], dim=-1).flatten(-2),
+            _axes=(-1,) if constant_readout else (-2, -1),
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Batch of the mask or the coil maps, whichever is larger."""
+        return max(len(self.mask), 1 if self.coil_maps is None else len(self.coil_maps))
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """``(batch, ny, nx)``."""
+        return (self.batch_size, *self.mask.shape[-2:])
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """``(batch, coils, ny, nx)``."""
+        coils = 1 if self.coil_maps is None else self.coil_maps.shape[1]
+        return (self.batch_size, coils, *self.mask.shape[-2:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where mask and coil maps live."""
+        return self.mask.device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``M F S x``: image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
+        _check_complex64(x, self.domain_shape, "an image")
+        coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
+        return fft2c(coil_images).masked_fill(~self.mask, 0)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``Sᴴ F⁻¹ M y``: k-space ``(batch, coils, ny, nx)`` to image ``(batch, ny, nx)``."""
+        _check_complex64(y, self.range_shape, "k-space")
+        coil_images = ifft2c(y.masked_fill(~self.mask, 0))
+        if self.coil_maps is None:
+            return coil_images[:, 0]
+        return (self.coil_maps.conj() * coil_images).sum(dim=1)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``Sᴴ F⁻¹ M F S x``, ``(batch, ny, nx)``: no shifts, and 1-D FFTs where they suffice."""
+        _check_complex64(x, self.domain_shape, "an image")
+        if self.coil_maps is None or self._differentiated(x) or x.device.type != "cpu":
+            return self._normal_of_stack(x).conj_physical()
+        conjugate = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        for item, image in enumerate(x):
+            maps = self._virtual_maps[item % len(self._virtual_maps)]
+            weights = self._weights[item % len(self._weights), 0]
+            self._add_normal_of_item(conjugate[item], image, maps, weights)
+        return conjugate.conj_physical_()
+
+    def _differentiated(self, x: Tensor) -> bool:
+        assert self.coil_maps is not None
+        return torch.is_grad_enabled() and (x.requires_grad or self.coil_maps.requires_grad)
+
+    @cached_property
+    def _virtual_maps(self) -> Tensor:
+        """Coil maps with the same ``AᴴA`` as the given ones, in fewer coils where that is exact.
+
+        With a constant readout each row is a problem of its own, and a unitary mixing of its coils
+        leaves ``AᴴA`` as it is (geometric coil compression: Zhang et al., MRM 69, 571, 2013). After
+        the rotation to the row's principal coils, the last ones are left out. That changes ``AᴴA``
+        by at most the largest ``Σ_c |S_c|²`` left out at any pixel (Schur's bound for Hadamard
+        products); it is kept below the precision of float32.
+        """
+        assert self.coil_maps is not None
+        maps = self.coil_maps.detach()
+        if len(self._axes) > 1:
+            return maps
+        rows = maps.transpose(1, 2)
+        _, principal = torch.linalg.eigh(rows @ rows.mH)
+        rotated = (principal.mH @ rows).transpose(1, 2)
+        energy = rotated.abs().square()
+        left_out = energy.cumsum(dim=1).amax(dim=(0, 2, 3))
+        precision = torch.finfo(torch.float32).eps * left_out[-1]
+        superfluous = min(int((left_out <= precision).sum()), maps.shape[1] - 1)
+        return rotated[:, superfluous:].contiguous() if superfluous else maps
+
+    def _normal_of_stack(self, x: Tensor) -> Tensor:
+        """``conj(AᴴA x) = Σ_c S_c ℱ(D conj(ℱ(S_c x)))``, all coils at once."""
+        coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
+        kspace = torch.view_as_real(torch.fft.fftn(coil_images, dim=self._axes))
+        weighted = torch.view_as_complex(kspace * self._weights.unflatten(-1, (-1, 2)))
+        convolved = torch.fft.fftn(weighted, dim=self._axes)
+        if self.coil_maps is None:
+            return convolved[:, 0]
+        return (self.coil_maps * convolved).sum(dim=1)
+
+    def _add_normal_of_item(self, total: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> None:
+        """The same for one sample, a coil per thread at a time: what is in use stays in cache."""
+        step = min(torch.get_num_threads(), len(maps))
+        buffer = torch.empty_like(maps[:step])
+        for some in maps.split(step):
+            coil_images = torch.mul(some, x, out=buffer[: len(some)])
+            kspace = torch.fft.fftn(coil_images, dim=self._axes)
+            kspace.view(torch.float32).mul_(weights)
+            convolved = torch.fft.fftn(kspace, dim=self._axes)
+            for coil_map, convolved_image in zip(some, convolved, strict=True):
+                total.addcmul_(coil_map, convolved_image)
+
+
+def _check_mask(mask: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise InputError(f"expected the mask as a torch tensor, got {type(mask).__name__}")
+    if mask.dtype != torch.bool:
+        if bool(((mask == 0) | (mask == 1)).all()):
+            raise InputError(f"expected a bool mask, got {mask.dtype}; convert it with mask.bool()")
+        raise InputError(
+            f"expected a bool mask, got {mask.dtype} with values other than 0 and 1; "
+            "threshold or draw it first"
+        )
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise InputError(
+            f"expected a mask of shape (batch or 1, 1, ny, nx), got {tuple(mask.shape)}"
+        )
+    empty = [item for item, any_sample in enumerate(mask.flatten(1).any(dim=1)) if not any_sample]
+    if empty or mask.numel() == 0:
+        raise InputError(
+            f"the mask samples nothing in batch items {empty}: at least one sample is needed"
+        )
+
+
+def _check_coil_maps(coil_maps: Tensor, mask: Tensor) -> None:
+    if not isinstance(coil_maps, Tensor):
+        raise InputError(
+            f"expected the coil maps as a torch tensor, got {type(coil_maps).__name__}"
+        )
+    if coil_maps.dtype != torch.complex64:
+        raise InputError(
+            f"expected complex64 coil maps, got {coil_maps.dtype}; "
+            "convert them with coil_maps.to(torch.complex64)"
+        )
+    if coil_maps.ndim != 4 or coil_maps.shape[2:] != mask.shape[2:] or coil_maps.shape[1] < 1:
+        expected = f"(batch or 1, coils, {mask.shape[2]}, {mask.shape[3]})"
+        raise InputError(
+            f"expected coil maps of shape {expected} to fit the mask, got {tuple(coil_maps.shape)}"
+        )
+    if coil_maps.shape[0] != mask.shape[0] and 1 not in {coil_maps.shape[0], mask.shape[0]}:
+        raise InputError(
+            f"the coil maps have batch {coil_maps.shape[0]} and the mask {mask.shape[0]}: "
+            "make them equal, or one of them 1"
+        )
+    if coil_maps.device != mask.device:
+        raise InputError(
+            f"the coil maps are on {coil_maps.device} and the mask on {mask.device}: "
+            "move them to one device"
+        )
+    if not bool(torch.isfinite(torch.view_as_real(coil_maps)).all()):
+        raise InputError("the coil maps contain NaN or infinite values: estimate them again")
+
+
+def _check_complex64(value: Tensor, shape: tuple[int, ...], what: str) -> None:
+    check_shape(value, shape, what)
+    if value.dtype != torch.complex64:
+        raise InputError(
+            f"expected {what} of complex64, got {value.dtype}; convert it with .to(torch.complex64)"
+        )

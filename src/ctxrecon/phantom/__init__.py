@@ -1,0 +1,34 @@
+"""A digital phantom: anatomy, tissues, sequences and coils that make scans with true metadata."""
+
+from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.bank import AnatomyBank
+from ctxrecon.phantom.brain import brain_anatomy
+from ctxrecon.phantom.dataset import PhantomSlices, describe, normalise
+from ctxrecon.phantom.knee import knee_anatomy
+from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
+from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.sequences import signal
+from ctxrecon.phantom.simulate import measure, phantom_scan
+from ctxrecon.phantom.subject import Subject
+from ctxrecon.phantom.tissues import NUM_TISSUES, Tissue, TissueParameters, tissue_parameters
+
+__all__ = [
+    "NUM_TISSUES",
+    "Anatomy",
+    "AnatomyBank",
+    "PhantomSlices",
+    "Subject",
+    "Tissue",
+    "TissueParameters",
+    "anatomy_from_labels",
+    "brain_anatomy",
+    "describe",
+    "draw_protocol",
+    "knee_anatomy",
+    "load_label_volume",
+    "measure",
+    "normalise",
+    "phantom_scan",
+    "signal",
+    "tissue_parameters",
+]

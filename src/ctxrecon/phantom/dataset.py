@@ -1,0 +1,87 @@
+"""Phantom slices as a training set: complex image and prompt, made when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.bank import AnatomyBank
+from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.subject import Subject
+
+
+def normalise(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Divide by the 99 % quantile of the magnitude, the prior's intensity scale."""
+    magnitude = np.abs(image).ravel()
+    rank = int(0.99 * (magnitude.size - 1))
+    quantile = float(np.partition(magnitude, rank)[rank])
+    if quantile <= 0:
+        raise InputError("the image is empty, so it has no scale; expected some signal")
+    return image / np.float32(quantile)
+
+
+def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
+    """The metadata of one slice: the protocol with what the anatomy shows."""
+    return replace(
+        protocol,
+        anatomy=anatomy.name,
+        slice=anatomy.slice,
+        pathologies=anatomy.pathologies,
+    )
+
+
+class PhantomSlices(Dataset[dict[str, object]]):
+    """Endless phantom slices; item ``i`` is the same whenever and wherever it is asked for.
+
+    Each item is a dictionary: ``image`` ``(2, n, n)`` float32, real and imaginary part with the
+    99 % quantile of the magnitude at 1; ``metadata`` a :class:`ScanMetadata`.
+
+    Args:
+        bank: anatomies to draw from.
+        resolution: matrix size ``n``.
+        length: number of items.
+        seed: of the whole set.
+        noise: largest standard deviation of complex noise left in the images, on that scale.
+    """
+
+    def __init__(
+        self,
+        bank: AnatomyBank,
+        *,
+        resolution: int = 128,
+        length: int = 2**31,
+        seed: int = 0,
+        noise: float = 0.025,
+    ) -> None:
+        self.bank = bank
+        self.resolution = resolution
+        self.length = length
+        self.seed = seed
+        self.noise = noise
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        rng = np.random.default_rng([self.seed, index])
+        anatomy = self.bank[int(rng.integers(len(self.bank)))]
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        protocol = draw_protocol(generator, anatomy=anatomy.name)
+        if rng.random() < 0.5:
+            anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
+        subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)
+        shape = (self.resolution, self.resolution)
+        image = normalise(subject.image(protocol, shape, rng))
+        level = np.float32(self.noise * rng.random() / np.sqrt(2))
+        channels = np.stack([image.real, image.imag])
+        channels += level * rng.standard_normal(channels.shape, dtype=np.float32)
+        return {"image": torch.from_numpy(channels), "metadata": describe(anatomy, protocol)}

@@ -1,0 +1,151 @@
+"""Anatomies from label volumes of real heads (FreeSurfer labels, as SynthSeg publishes them)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from numpy.typing import NDArray
+
+from ctxrecon.errors import InputError
+from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.subject import smooth_field
+from ctxrecon.phantom.tissues import Tissue
+
+_GROUPS: dict[Tissue, tuple[int, ...]] = {
+    Tissue.WHITE_MATTER: (2, 7, 16, 28, 41, 46, 60, 85, 192, 250, *range(251, 256)),
+    Tissue.GRAY_MATTER: (3, 8, 17, 18, 42, 47, 53, 54, 136, 137, 163, 164),
+    Tissue.DEEP_GRAY_MATTER: (10, 11, 12, 13, 26, 49, 50, 51, 52, 58),
+    Tissue.CSF: (4, 5, 14, 15, 24, 30, 31, 43, 44, 62, 63, 72),
+    Tissue.WHITE_MATTER_LESION: (25, 57, 77),
+    Tissue.SKIN: (511,),
+    Tissue.CORTICAL_BONE: (515, 530),
+    Tissue.MARROW: (516,),
+    Tissue.VITREOUS: (506,),
+    Tissue.BLOOD: (508, 512),
+    Tissue.MUSCLE: (502, 507, 509, 514),
+}
+_SOFT_TISSUE = 507
+_SCALP = 511
+_NUM_LABELS = 1024
+# A finding smaller than this many fine pixels would not be seen, and is not named.
+_MIN_LESION_PIXELS = 12
+
+
+def _lookup() -> NDArray[np.uint8]:
+    table = np.full(_NUM_LABELS, int(Tissue.AIR), dtype=np.uint8)
+    for tissue, labels in _GROUPS.items():
+        table[list(labels)] = int(tissue)
+    return table
+
+
+def load_label_volume(path: str | Path) -> NDArray[np.int16]:
+    """Read a 3-D label volume at 1 mm as ``(slice, ny, nx)``: superior first, anterior up.
+
+    Args:
+        path: NIfTI file of whole numbers from 0 to 1023.
+    """
+    import nibabel
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no label volume at {path}; give a NIfTI file of FreeSurfer labels")
+    try:
+        image = nibabel.load(path)
+        volume = np.asarray(image.dataobj)
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path.name} is not a readable NIfTI volume: {error}") from error
+    if volume.ndim != 3:
+        raise InputError(f"expected a 3-D label volume, {path.name} has shape {volume.shape}")
+    if not np.isfinite(volume).all() or volume.min() < 0 or volume.max() >= _NUM_LABELS:
+        raise InputError(f"{path.name} holds values that are no labels (whole numbers 0 to 1023)")
+    target = nibabel.orientations.axcodes2ornt(("I", "P", "L"))
+    transform = nibabel.orientations.ornt_transform(
+        nibabel.orientations.io_orientation(image.affine), target
+    )
+    return nibabel.orientations.apply_orientation(volume, transform).astype(np.int16)
+
+
+def axial_range(volume: NDArray[np.int16]) -> tuple[int, int]:
+    """First (vertex) and last (cerebellum) slice that hold brain."""
+    brain = np.isin(volume, (2, 3, 41, 42, 7, 8, 46, 47)).sum(axis=(1, 2)) > 200
+    indices = np.flatnonzero(brain)
+    if not len(indices):
+        raise InputError("the label volume holds no brain (FreeSurfer labels 2, 3, 41, 42)")
+    return int(indices[0]), int(indices[-1])
+
+
+def anatomy_from_labels(
+    volume: NDArray[np.int16],
+    position: float,
+    rng: np.random.Generator,
+    *,
+    size: int = 256,
+    voxel_mm: float = 0.9,
+    num_slices: int = 16,
+) -> Anatomy:
+    """One warped axial slice of a label volume.
+
+    The slice is rotated, scaled and smoothly warped; tissue boundaries are found at the fine
+    resolution by interpolating each label's indicator, so that they are smooth at any
+    ``voxel_mm``. Soft tissue outside the skull is split by a random smooth field into fat and
+    muscle, the scalp by depth into skin and fat.
+
+    Args:
+        volume: from :func:`load_label_volume`.
+        position: 0 the lowest slice with brain, 1 the vertex.
+        rng: draws rotation, scale, warp and the fat.
+        size: edge of the square label map, in fine pixels.
+        voxel_mm: edge of a fine pixel in mm; ``size · voxel_mm`` is the field of view. A field of
+            view smaller than the head shows a random part of it.
+        num_slices: slices of the scan that the slice number refers to.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    top, bottom = axial_range(volume)
+    index = round(bottom + (top - bottom) * position)
+    labels = volume[index]
+    head = np.argwhere(labels > 0)
+    centre = (head.min(axis=0) + head.max(axis=0)) / 2
+    extent = head.max(axis=0) - head.min(axis=0)
+    fov = size * voxel_mm
+    slack = np.maximum(extent - fov, 0.0) / 2
+    centre = centre + slack * rng.uniform(-1, 1, 2) + 4.0 * rng.standard_normal(2)
+    angle = np.deg2rad(8.0 * rng.standard_normal())
+    scale = np.exp(0.05 * rng.standard_normal(2))
+    axis = (np.arange(size) - size / 2) * voxel_mm
+    gy, gx = np.meshgrid(axis, axis, indexing="ij")
+    warp = [6.0 * rng.random() * smooth_field((size, size), 5, rng) for _ in range(2)]
+    y = centre[0] + scale[0] * (np.cos(angle) * gy - np.sin(angle) * gx) + warp[0]
+    x = centre[1] + scale[1] * (np.sin(angle) * gy + np.cos(angle) * gx) + warp[1]
+    ny, nx = labels.shape
+    grid = np.stack([2 * (x + 0.5) / nx - 1, 2 * (y + 0.5) / ny - 1], axis=-1).astype(np.float32)
+
+    values = np.unique(labels)
+    indicators = torch.from_numpy((labels[None] == values[:, None, None]).astype(np.float32))
+    # Sampling the stack of indicators in one call; the largest wins at each fine pixel.
+    sampled = functional.grid_sample(
+        indicators[None], torch.from_numpy(grid)[None], mode="bilinear", align_corners=False
+    )[0]
+    outside = sampled.sum(0) < 0.5
+    structures = values[sampled.argmax(0).numpy()]
+    structures[outside.numpy()] = 0
+    tissues = _lookup()[np.clip(structures, 0, _NUM_LABELS - 1)]
+    fat = smooth_field((size, size), 12, rng) + 0.6 * smooth_field((size, size), 30, rng)
+    tissues[(structures == _SOFT_TISSUE) & (fat > rng.uniform(-0.5, 0.1))] = int(Tissue.FAT)
+    # The label "skin" is several mm thick: all but its outermost part is subcutaneous fat.
+    depth = distance_transform_edt(structures > 0) * voxel_mm
+    subcutaneous = (structures == _SCALP) & (depth > rng.uniform(1.2, 2.2))
+    tissues[subcutaneous] = int(Tissue.FAT)
+    lesions = int((tissues == int(Tissue.WHITE_MATTER_LESION)).sum())
+    return Anatomy(
+        name="brain",
+        labels=tissues,
+        voxel_mm=voxel_mm,
+        slice=round(position * (num_slices - 1)),
+        pathologies=("Nonspecific white matter lesion",) if lesions >= _MIN_LESION_PIXELS else (),
+        # FreeSurfer brain labels fit a byte; the head's own 5xx labels are written as 200 + x.
+        structures=np.where(structures >= 500, structures - 300, structures).astype(np.uint8),
+    )

@@ -1,0 +1,137 @@
+"""Tissues of the digital phantom and their relaxation parameters.
+
+Times are literature values at 1.5 T and 3 T, in ms, rounded; proton density is relative to water.
+Sources: Stanisz et al., MRM 54:507 (2005) for white and grey matter, muscle, cartilage, marrow
+and blood; Bojorquez et al., MRI 35:69 (2017), and Wansapura et al., JMRI 9:531 (1999), for the
+brain; Gold et al., AJR 183:343 (2004), for the knee; Du & Bydder, NMR Biomed 26:489 (2013), for
+bone, meniscus and ligament; Peters et al., MRI 25:748 (2007), for T2* in the brain. Lesions are
+given the relaxation of water-rich tissue between their host and fluid, which is what makes them
+bright on T2 and dark on T1. Fat's T2 is the longer one seen in a train of refocused echoes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctxrecon.errors import InputError
+
+
+class Tissue(IntEnum):
+    """Label of each tissue in an anatomy's label map."""
+
+    AIR = 0
+    WHITE_MATTER = 1
+    GRAY_MATTER = 2
+    DEEP_GRAY_MATTER = 3
+    CSF = 4
+    FAT = 5
+    MUSCLE = 6
+    SKIN = 7
+    CORTICAL_BONE = 8
+    MARROW = 9
+    VITREOUS = 10
+    BLOOD = 11
+    CARTILAGE = 12
+    MENISCUS = 13
+    LIGAMENT = 14
+    SYNOVIAL_FLUID = 15
+    WHITE_MATTER_LESION = 16
+    MASS = 17
+    BONE_EDEMA = 18
+    MENISCUS_TEAR = 19
+    CARTILAGE_DEFECT = 20
+    INFARCT = 21
+
+
+# T1 at 1.5 T, T1 at 3 T, T2 at 1.5 T, T2 at 3 T, T2* at 3 T, proton density, fat fraction,
+# uptake of contrast agent relative to blood, texture (relative standard deviation)
+_TABLE: dict[Tissue, tuple[float, ...]] = {
+    Tissue.AIR: (1000, 1000, 50, 50, 10, 0.0, 0.0, 0.0, 0.0),
+    Tissue.WHITE_MATTER: (640, 850, 78, 72, 48, 0.70, 0.0, 0.02, 0.025),
+    Tissue.GRAY_MATTER: (1080, 1400, 98, 95, 55, 0.82, 0.0, 0.04, 0.04),
+    Tissue.DEEP_GRAY_MATTER: (950, 1200, 86, 78, 44, 0.80, 0.0, 0.04, 0.03),
+    Tissue.CSF: (4000, 4200, 1800, 1600, 600, 1.00, 0.0, 0.0, 0.015),
+    Tissue.FAT: (290, 370, 130, 120, 35, 0.92, 0.92, 0.0, 0.06),
+    Tissue.MUSCLE: (1000, 1400, 42, 38, 28, 0.78, 0.03, 0.10, 0.06),
+    Tissue.SKIN: (800, 1050, 45, 40, 22, 0.65, 0.10, 0.25, 0.08),
+    Tissue.CORTICAL_BONE: (350, 420, 3.0, 2.5, 0.8, 0.20, 0.0, 0.0, 0.0),
+    Tissue.MARROW: (300, 390, 95, 85, 14, 0.80, 0.82, 0.02, 0.07),
+    Tissue.VITREOUS: (3800, 4000, 900, 800, 400, 1.00, 0.0, 0.0, 0.01),
+    Tissue.BLOOD: (1450, 1800, 120, 70, 30, 0.35, 0.0, 1.00, 0.10),
+    Tissue.CARTILAGE: (1050, 1200, 42, 38, 26, 0.78, 0.0, 0.02, 0.06),
+    Tissue.MENISCUS: (800, 960, 14, 12, 7, 0.55, 0.0, 0.0, 0.05),
+    Tissue.LIGAMENT: (700, 850, 9.0, 8.0, 4, 0.50, 0.0, 0.0, 0.06),
+    Tissue.SYNOVIAL_FLUID: (2900, 3600, 800, 700, 300, 1.00, 0.0, 0.05, 0.02),
+    Tissue.WHITE_MATTER_LESION: (1150, 1500, 160, 150, 90, 0.86, 0.0, 0.05, 0.05),
+    Tissue.MASS: (1400, 1750, 150, 135, 70, 0.88, 0.0, 0.80, 0.08),
+    Tissue.BONE_EDEMA: (900, 1150, 110, 100, 22, 0.85, 0.35, 0.15, 0.10),
+    Tissue.MENISCUS_TEAR: (1900, 2300, 90, 80, 40, 0.80, 0.0, 0.05, 0.05),
+    Tissue.CARTILAGE_DEFECT: (2000, 2500, 250, 220, 100, 0.95, 0.0, 0.05, 0.04),
+    Tissue.INFARCT: (2600, 2900, 500, 450, 200, 0.95, 0.0, 0.02, 0.03),
+}
+NUM_TISSUES = len(Tissue)
+
+
+@dataclass(frozen=True)
+class TissueParameters:
+    """Parameters of all tissues of one subject; each array is ``(NUM_TISSUES,)``.
+
+    Attributes:
+        t1, t2, t2_star: relaxation times in ms at ``field_strength``.
+        proton_density: relative to water.
+        fat_fraction: share of the signal that is fat.
+        uptake: contrast-agent concentration after injection, relative to blood.
+        texture: relative standard deviation of the signal inside the tissue.
+        field_strength: in tesla.
+    """
+
+    t1: NDArray[np.float64]
+    t2: NDArray[np.float64]
+    t2_star: NDArray[np.float64]
+    proton_density: NDArray[np.float64]
+    fat_fraction: NDArray[np.float64]
+    uptake: NDArray[np.float64]
+    texture: NDArray[np.float64]
+    field_strength: float
+
+
+def tissue_parameters(
+    field_strength: float, rng: np.random.Generator | None = None, *, spread: float = 0.06
+) -> TissueParameters:
+    """Tissue parameters at a field strength, with the spread between people.
+
+    Times between and beyond 1.5 T and 3 T are interpolated in the logarithm of the field; the
+    T2* decay beyond T2, ``1/T2* − 1/T2``, grows in proportion to it.
+
+    Args:
+        field_strength: tesla, 0.2 to 7.
+        rng: draws each tissue's T1, T2 and proton density log-normally around its mean;
+            ``None`` gives the means.
+        spread: relative standard deviation of the times (half of it for proton density).
+    """
+    if not 0.2 <= field_strength <= 7.0:
+        raise InputError(f"expected a field strength from 0.2 to 7 tesla, got {field_strength}")
+    table = np.array([_TABLE[tissue] for tissue in Tissue], dtype=np.float64)
+    weight = np.log(field_strength / 1.5) / np.log(2.0)
+    t1 = table[:, 0] * (table[:, 1] / table[:, 0]) ** weight
+    t2 = table[:, 2] * (table[:, 3] / table[:, 2]) ** weight
+    reversible = (1 / table[:, 4] - 1 / table[:, 3]) * field_strength / 3.0
+    density = table[:, 5].copy()
+    if rng is not None:
+        t1 = t1 * np.exp(spread * rng.standard_normal(NUM_TISSUES))
+        t2 = t2 * np.exp(spread * rng.standard_normal(NUM_TISSUES))
+        density = density * np.exp(0.5 * spread * rng.standard_normal(NUM_TISSUES))
+    return TissueParameters(
+        t1=t1,
+        t2=t2,
+        t2_star=1 / (1 / t2 + np.maximum(reversible, 0.0)),
+        proton_density=density,
+        fat_fraction=table[:, 6],
+        uptake=table[:, 7],
+        texture=table[:, 8],
+        field_strength=field_strength,
+    )

@@ -1,0 +1,18 @@
+"""Diffusion priors: the denoiser that solvers call, and builders of small networks."""
+
+from __future__ import annotations
+
+from ctxrecon.priors.denoiser import Denoiser, TextDenoiser, size_multiple
+from ctxrecon.priors.factory import build_scheduler, build_text_encoder, build_unet
+from ctxrecon.priors.tokenizer import build_tokenizer, check_prompt_length
+
+__all__ = [
+    "Denoiser",
+    "TextDenoiser",
+    "build_scheduler",
+    "build_text_encoder",
+    "build_tokenizer",
+    "build_unet",
+    "check_prompt_length",
+    "size_multiple",
+]

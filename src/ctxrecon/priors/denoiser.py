@@ -1,0 +1,184 @@
+"""The diffusion prior behind one call: noisy image and timestep in, clean image and noise out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin, UNet2DConditionModel
+
+# Below this ᾱ the division by √ᾱ turns an error of the ε network of 1 % into one of the image's
+# own size (cosine schedules end at ᾱ ≈ 2e-9), so the estimate of the image is bounded there.
+_SMALL_ALPHA_BAR = 1e-4
+_LARGEST_MAGNITUDE = 4.0
+
+
+class Denoiser(Protocol):
+    """What solvers ask of a diffusion prior.
+
+    ``x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε`` with ε of unit variance in each of the two channels.
+    """
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """``ᾱ_t`` of every training timestep, ``(T,)`` float32 on the CPU."""
+
+    @property
+    def size_multiple(self) -> int:
+        """``ny`` and ``nx`` must be multiples of this."""
+
+    def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Estimates of ``x_0`` and ``ε``, each ``(batch, 2, ny, nx)`` float32."""
+
+
+class TextDenoiser:
+    """A text-conditioned U-Net with classifier-free guidance.
+
+    The guided noise is ``ε = ε_∅ + γ (ε_c − ε_∅)`` (Ho and Salimans, arXiv:2207.12598). ``γ = 0``
+    takes one unconditional evaluation, ``γ = 1`` one conditional evaluation, and any other γ both,
+    in one batch. The network runs in its own precision; everything else is float32.
+
+    For ε-prediction, ``|x̂_0|`` is bounded by 4 at timesteps with ``ᾱ_t < 1e-4``, where
+    ``(x_t − √(1−ᾱ_t) ε) / √ᾱ_t`` is all error (images have a 99 % quantile of 1). Elsewhere, and
+    for the other parameterisations, nothing is clipped.
+
+    Args:
+        unet: ``UNet2DConditionModel`` with 2 input channels and 2 output channels.
+        scheduler: a diffusers scheduler with ``alphas_cumprod`` and a ``prediction_type`` of
+            "epsilon", "v_prediction" or "sample".
+        prompt_embeds: ``(batch or 1, tokens, width)`` text states; may be ``None`` when
+            ``guidance_scale`` is 0.
+        uncond_embeds: ``(batch or 1, tokens, width)`` states of the empty prompt; may be ``None``
+            when ``guidance_scale`` is 1.
+        guidance_scale: γ, 0 or more.
+
+    Raises:
+        InputError: a network, scheduler, guidance or embedding that does not fit.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        prompt_embeds: Tensor | None,
+        uncond_embeds: Tensor | None,
+        guidance_scale: float,
+    ) -> None:
+        config: Any = unet.config
+        if config.in_channels != 2 or config.out_channels != 2:
+            raise InputError(
+                "expected a U-Net with 2 input and 2 output channels (real, imaginary), got "
+                f"{config.in_channels} and {config.out_channels}"
+            )
+        alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
+        if alphas_cumprod is None:
+            raise InputError(
+                f"{type(scheduler).__name__} has no alphas_cumprod: use a DDIMScheduler"
+            )
+        prediction_type = scheduler.config.prediction_type
+        if prediction_type not in ("epsilon", "v_prediction", "sample"):
+            raise InputError(
+                "expected prediction_type 'epsilon', 'v_prediction' or 'sample' in the scheduler, "
+                f"got {prediction_type!r}"
+            )
+        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+            raise InputError(f"expected a guidance_scale of 0 or more, got {guidance_scale}")
+        if prompt_embeds is None and guidance_scale != 0:
+            raise InputError(
+                f"guidance_scale {guidance_scale} needs prompt_embeds: give them, or use 0"
+            )
+        if uncond_embeds is None and guidance_scale != 1:
+            raise InputError(
+                f"guidance_scale {guidance_scale} needs uncond_embeds: give them, or use 1"
+            )
+        self.guidance_scale = float(guidance_scale)
+        self._unet = unet
+        self._prediction_type = prediction_type
+        self._alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float32)
+        self._branches = _guidance_branches(prompt_embeds, uncond_embeds, self.guidance_scale)
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """``ᾱ_t``, ``(T,)`` float32 on the CPU."""
+        return self._alphas_cumprod
+
+    @property
+    def size_multiple(self) -> int:
+        """2 to the number of downsamplings."""
+        return size_multiple(self._unet)
+
+    def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Estimate the clean image and the noise.
+
+        Args:
+            x_t: ``(batch, 2, ny, nx)`` float32.
+            t: training timestep, ``0 <= t < T``.
+
+        Returns:
+            ``x̂_0`` and ``ε``, ``(batch, 2, ny, nx)`` float32.
+        """
+        output = self._guided(x_t, t)
+        alpha_bar = float(self._alphas_cumprod[t])
+        signal, noise = math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar)
+        if self._prediction_type == "v_prediction":
+            return signal * x_t - noise * output, signal * output + noise * x_t
+        if self._prediction_type == "sample":
+            return output, (x_t - signal * output) / max(noise, 1e-6)
+        x0 = (x_t - noise * output) / max(signal, 1e-6)
+        if alpha_bar < _SMALL_ALPHA_BAR:
+            x0 = _bound_magnitude(x0)
+        return x0, output
+
+    def _guided(self, x_t: Tensor, t: int) -> Tensor:
+        """The network's output under guidance.
+
+        Guiding the output is guiding ε: for one ``x_t`` every parameterisation is affine in ε.
+        """
+        batch = len(x_t)
+        branches = [embeds.expand(batch, -1, -1) for embeds in self._branches]
+        dtype = self._unet.dtype
+        output = self._unet(
+            torch.cat([x_t.to(dtype)] * len(branches)),
+            torch.tensor(t, device=x_t.device),
+            encoder_hidden_states=torch.cat(branches).to(x_t.device, dtype),
+            return_dict=False,
+        )[0].float()
+        if len(branches) == 1:
+            return output
+        unconditional, conditional = output.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+
+def size_multiple(unet: UNet2DConditionModel) -> int:
+    """What ``ny`` and ``nx`` must be multiples of: 2 to the number of downsamplings."""
+    config: Any = unet.config
+    return int(2 ** (len(config.block_out_channels) - 1))
+
+
+def _guidance_branches(
+    prompt_embeds: Tensor | None, uncond_embeds: Tensor | None, guidance_scale: float
+) -> list[Tensor]:
+    if guidance_scale == 0:
+        wanted = [uncond_embeds]
+    elif guidance_scale == 1:
+        wanted = [prompt_embeds]
+    else:
+        wanted = [uncond_embeds, prompt_embeds]
+    branches = [embeds for embeds in wanted if embeds is not None]
+    for embeds in branches:
+        if embeds.ndim != 3:
+            raise InputError(
+                f"expected text embeddings (batch, tokens, width), got shape {tuple(embeds.shape)}"
+            )
+    return branches
+
+
+def _bound_magnitude(image: Tensor) -> Tensor:
+    magnitude = torch.linalg.vector_norm(image, dim=1, keepdim=True)
+    return image * (_LARGEST_MAGNITUDE / magnitude.clamp_min(_LARGEST_MAGNITUDE))

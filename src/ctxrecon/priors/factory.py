@@ -1,0 +1,108 @@
+"""Small networks of stock Hugging Face classes, from which the shipped prior is trained.
+
+They follow the ContextMRI layout (image U-Net with cross-attention to CLIP text states, two
+channels in and out) at a size that trains and runs on a CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+BLOCK_OUT_CHANNELS = (24, 48, 96, 128, 184)
+TEXT_WIDTH = 128
+PROMPT_LENGTH = 77
+
+
+def build_unet(
+    *,
+    block_out_channels: tuple[int, ...] = BLOCK_OUT_CHANNELS,
+    cross_attention_dim: int = TEXT_WIDTH,
+    sample_size: int = 128,
+    seed: int = 0,
+) -> UNet2DConditionModel:
+    """A randomly initialised U-Net ``(batch, 2, ny, nx) -> (batch, 2, ny, nx)``.
+
+    The two lowest levels (and the middle) attend to the text; the others are convolutional,
+    so that the cost at full resolution stays that of a plain U-Net.
+
+    Args:
+        block_out_channels: channels of each level, multiples of 8; ``ny`` and ``nx`` must be
+            multiples of ``2 ** (len(block_out_channels) - 1)``.
+        cross_attention_dim: width of the text encoder's hidden states.
+        sample_size: training matrix size, kept as configuration.
+        seed: of the initial weights.
+    """
+    levels = len(block_out_channels)
+    attending = [level >= levels - 2 for level in range(levels)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet2DConditionModel(
+            sample_size=sample_size,
+            in_channels=2,
+            out_channels=2,
+            down_block_types=tuple(
+                "CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attending
+            ),
+            up_block_types=tuple(
+                "CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attending)
+            ),
+            block_out_channels=block_out_channels,
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=4,
+            cross_attention_dim=cross_attention_dim,
+            resnet_time_scale_shift="scale_shift",
+        )
+
+
+def build_text_encoder(
+    vocab_size: int,
+    *,
+    hidden_size: int = TEXT_WIDTH,
+    num_layers: int = 3,
+    num_heads: int = 4,
+    bos_token_id: int | None = None,
+    eos_token_id: int | None = None,
+    seed: int = 0,
+) -> CLIPTextModel:
+    """A randomly initialised CLIP text encoder for prompts of 77 tokens.
+
+    Args:
+        vocab_size: number of tokens of the tokenizer it is used with.
+        hidden_size: width of the states; the U-Net's ``cross_attention_dim``.
+        num_layers: transformer layers.
+        num_heads: attention heads; divides ``hidden_size``.
+        bos_token_id: start of the text; the last token but one by default, as in CLIP.
+        eos_token_id: end of the text and padding; the last token by default, as in CLIP.
+        seed: of the initial weights.
+    """
+    eos = vocab_size - 1 if eos_token_id is None else eos_token_id
+    config = CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        projection_dim=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        max_position_embeddings=PROMPT_LENGTH,
+        bos_token_id=vocab_size - 2 if bos_token_id is None else bos_token_id,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIPTextModel(config).eval()
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Cosine schedule of 1000 steps, v-prediction, no clipping of complex images."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )

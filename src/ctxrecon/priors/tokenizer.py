@@ -1,0 +1,156 @@
+"""A small CLIP tokenizer for prompts about scans, and a check that a prompt fits."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, SEQUENCES
+from ctxrecon.phantom.protocols import pathology_counts, protocol_counts
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+MODEL_MAX_LENGTH = 77
+"""Tokens that CLIP's text encoder takes, with the start and the end token."""
+
+_MAX_MERGES = 480  # 512 characters, 2 special tokens and these stay below 1,000
+_WORD_END = "</w>"
+_BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A stock ``CLIPTokenizer`` whose vocabulary is made for prompts about scans.
+
+    Byte-pair encoding as in CLIP (Radford et al., arXiv:2103.00020): all 256 bytes, inside and at
+    the end of a word, so that no text is unknown; digits stay single; words of the prompts of
+    :mod:`ctxrecon.phantom.protocols` become one token each or nearly so. The vocabulary is learned
+    from them without chance and has fewer than 1,000 tokens, CLIP's has 49,408.
+    """
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = _learn_vocabulary()
+    # Files are what every version of transformers builds the class from.
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
+        (root / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MODEL_MAX_LENGTH}
+        (root / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        return CLIPTokenizer.from_pretrained(root)
+
+
+@lru_cache(maxsize=1)
+def _learn_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    merges = learn_merges(word_counts(_corpus()), _MAX_MERGES)
+    characters = sorted(ByteLevel.alphabet())
+    tokens = [*characters, *(character + _WORD_END for character in characters)]
+    tokens += [left + right for left, right in merges]
+    # Last, as in CLIP, whose text model finds the end of a prompt by the largest id.
+    tokens += [_BOS, _EOS]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def _corpus() -> Iterator[tuple[str, int]]:
+    """Texts of both published forms with how often each is seen."""
+    for protocol, count in protocol_counts().items():
+        yield protocol.to_prompt(), count
+    for anatomy in ("brain", "knee"):
+        for label, count in pathology_counts(anatomy).items():
+            yield ScanMetadata(pathologies=(label,), slice=0).to_prompt(), count
+    skm_tea = ScanMetadata(
+        anatomy="knee", slice=0, sequence="Qdess", age=48, sex="F", flip_angle=20
+    )
+    yield skm_tea.to_prompt("skm-tea"), 100
+    for words in (ANATOMIES, CONTRASTS, SEQUENCES):
+        for word, others in words.items():
+            yield " ".join((word, *others)), 1
+
+
+def word_counts(texts: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Count the words of letters in weighted texts; digits and marks are single tokens anyway."""
+    counts: Counter[str] = Counter()
+    for text, count in texts:
+        for word in re.findall(r"[a-z]+", text.lower()):
+            counts[word] += count
+    return counts
+
+
+def learn_merges(words: Counter[str], max_merges: int) -> list[tuple[str, str]]:
+    """Byte-pair encoding: merge the most frequent pair of neighbours, again and again.
+
+    Args:
+        words: words of ASCII letters and how often each occurs.
+        max_merges: stop after so many, or when every word is one token.
+
+    Returns:
+        The merged pairs in order; among equally frequent pairs the first in the alphabet wins.
+    """
+    splits = {word: [*word[:-1], word[-1] + _WORD_END] for word in sorted(words) if word}
+    merges: list[tuple[str, str]] = []
+    while len(merges) < max_merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, symbols in splits.items():
+            for pair in pairwise(symbols):
+                pairs[pair] += words[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word, symbols in splits.items():
+            splits[word] = _merge(symbols, best)
+    return merges
+
+
+def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for symbol in symbols:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return merged
+
+
+def count_tokens(tokenizer: Any, prompt: str) -> int:
+    """Number of tokens of ``prompt``, with the start and the end token."""
+    return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+
+
+def check_prompt_length(tokenizer: Any, prompts: str | Sequence[str]) -> None:
+    """Refuse prompts that the tokenizer would cut short.
+
+    Args:
+        tokenizer: of the text encoder; its ``model_max_length`` is the limit.
+        prompts: one or several.
+
+    Raises:
+        InputError: for the first prompt that is too long, with its number of tokens, the limit and
+            the parts that would be cut off.
+    """
+    limit = tokenizer.model_max_length
+    for prompt in [prompts] if isinstance(prompts, str) else prompts:
+        count = count_tokens(tokenizer, prompt)
+        if count <= limit:
+            continue
+        parts = prompt.split(", ")
+        kept = 0
+        while count_tokens(tokenizer, ", ".join(parts[: kept + 1])) <= limit:
+            kept += 1
+        raise InputError(
+            f"expected a prompt of at most {limit} tokens, got {count}: "
+            f"{', '.join(parts[kept:])!r} would be cut off; shorten the prompt, for example by "
+            "leaving out pathologies"
+        )

@@ -1,0 +1,70 @@
+"""Sampling masks whose budget is exact, as ``(batch, 1, ny, nx)`` bool tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.sampling.budget import Generators, Shape
+from ctxrecon.sampling.lines import equispaced1d, gaussian1d, random1d, uniform1d
+from ctxrecon.sampling.points import poisson_disk2d, radial2d, variable_density2d
+
+MASKS: dict[str, Callable[..., Tensor]] = {
+    "uniform1d": uniform1d,
+    "random1d": random1d,
+    "equispaced1d": equispaced1d,
+    "gaussian1d": gaussian1d,
+    "variable_density2d": variable_density2d,
+    "poisson_disk2d": poisson_disk2d,
+    "radial2d": radial2d,
+}
+
+
+def make_mask(
+    name: str,
+    shape: Shape,
+    acceleration: float,
+    center_fraction: float | None = None,
+    *,
+    batch_size: int = 1,
+    generator: Generators = None,
+) -> Tensor:
+    """A mask by its name, a key of :data:`MASKS`.
+
+    Args:
+        name: such as ``"uniform1d"`` or ``"poisson_disk2d"``.
+        shape: ``(ny, nx)``.
+        acceleration: size of the grid over the number of samples, centre included.
+        center_fraction: fully sampled share of the lines, or of each axis in 2-D; ``None`` for
+            the default of that mask.
+        batch_size: number of masks, drawn independently.
+        generator: one, drawn from mask after mask, or a list with one for each mask.
+
+    Returns:
+        ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled.
+
+    Raises:
+        InputError: for an unknown name, and as the mask itself.
+    """
+    if name not in MASKS:
+        raise InputError(f"unknown mask {name!r}: expected one of {', '.join(MASKS)}")
+    if center_fraction is None:
+        return MASKS[name](shape, acceleration, batch_size=batch_size, generator=generator)
+    return MASKS[name](
+        shape, acceleration, center_fraction, batch_size=batch_size, generator=generator
+    )
+
+
+__all__ = [
+    "MASKS",
+    "equispaced1d",
+    "gaussian1d",
+    "make_mask",
+    "poisson_disk2d",
+    "radial2d",
+    "random1d",
+    "uniform1d",
+    "variable_density2d",
+]

@@ -1,0 +1,115 @@
+"""Decomposed diffusion sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.linalg import conjugate_gradient
+from ctxrecon.operators import LinearOperator
+from ctxrecon.priors.denoiser import Denoiser
+from ctxrecon.solvers.base import Generators, StepCallback, ddim_sample
+
+
+@dataclass(frozen=True)
+class DDS:
+    """Decomposed diffusion sampling (Chung et al., arXiv:2303.05754), as ContextMRI uses it.
+
+    Each DDIM step improves the denoised image by a few conjugate-gradient steps on
+
+        ``(I + ξ AᴴA) x = x̂_0 + ξ Aᴴ y``,  started at ``x̂_0``,
+
+    the minimiser of ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²``.
+
+    Attributes:
+        eta: η of the DDIM step, 0 (deterministic) to 1.
+        data_weight: ξ, positive; larger trusts the measurement more.
+        cg_iterations: conjugate-gradient steps in each DDIM step.
+    """
+
+    eta: float = 0.8
+    data_weight: float = 5.0
+    cg_iterations: int = 5
+
+    def __post_init__(self) -> None:  # noqa: D105
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"expected eta between 0 and 1, got {self.eta}")
+        if not (math.isfinite(self.data_weight) and self.data_weight > 0):
+            raise InputError(f"expected a positive data_weight, got {self.data_weight}")
+        if self.cg_iterations != int(self.cg_iterations) or self.cg_iterations < 1:
+            raise InputError(f"expected cg_iterations of 1 or more, got {self.cg_iterations}")
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments.
+
+        Returns:
+            ``(batch, ny, nx)`` complex64.
+
+        Raises:
+            InputError: an operator, measurement, timesteps or latents that do not fit.
+        """
+        shape = _image_shape(operator, y)
+        xi = self.data_weight
+        weighted_adjoint = xi * operator.adjoint(y)
+
+        def regularized_normal(x: Tensor) -> Tensor:
+            return torch.add(x, operator.normal(x), alpha=xi)
+
+        def data_consistent(x0_hat: Tensor) -> Tensor:
+            return conjugate_gradient(
+                regularized_normal,
+                x0_hat + weighted_adjoint,
+                x0=x0_hat,
+                num_iterations=self.cg_iterations,
+            )
+
+        return ddim_sample(
+            denoiser,
+            shape,
+            timesteps=timesteps,
+            eta=self.eta,
+            generator=generator,
+            latents=latents,
+            callback=callback,
+            correct=data_consistent,
+            device=y.device,
+        )
+
+
+def _image_shape(operator: LinearOperator, y: Tensor) -> tuple[int, int, int]:
+    """``(batch, ny, nx)`` of the image, after checking that ``y`` and ``A`` fit."""
+    if y.dtype != torch.complex64:
+        raise InputError(f"expected a complex64 measurement, got {y.dtype}")
+    expected = operator.range_shape
+    if y.ndim != len(expected) or tuple(y.shape[1:]) != tuple(expected[1:]):
+        raise InputError(
+            f"the measurement of shape {tuple(y.shape)} does not fit the operator's range "
+            f"{tuple(expected)}"
+        )
+    if expected[0] not in (1, y.shape[0]):
+        raise InputError(
+            f"the measurement has batch {y.shape[0]} and the operator {expected[0]}: "
+            "make them equal, or the operator's 1"
+        )
+    if len(operator.domain_shape) != 3:
+        raise InputError(
+            "DDS takes an operator on images (batch, ny, nx), got domain "
+            f"{tuple(operator.domain_shape)}"
+        )
+    _, ny, nx = operator.domain_shape
+    return y.shape[0], ny, nx

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c
+from ctxrecon.pipelines.inputs import prepare_measurement
+from ctxrecon.pipelines.output import ReconstructionOutput, convert_images, relative_residual
+from ctxrecon.sampling import uniform1d
+
+BATCH, COILS, NY, NX = 2, 4, 24, 32
+
+
+@pytest.fixture
+def maps(generator):
+    return simulate_coil_maps(COILS, (NY, NX), batch_size=BATCH, generator=generator)
+
+
+@pytest.fixture
+def mask(generator):
+    return uniform1d((NY, NX), 2, 0.25, batch_size=BATCH, generator=generator)
+
+
+@pytest.fixture
+def kspace(maps, mask):
+    y, x = torch.meshgrid(torch.linspace(-1, 1, NY), torch.linspace(-1, 1, NX), indexing="ij")
+    image = (x**2 + y**2 < 0.6) * (1 + x) + 0.01
+    return mask * fft2c(maps * image)
+
+
+def test_canonical_input_passes_unchanged(kspace, mask, maps):
+    measurement = prepare_measurement(kspace, mask, maps)
+    assert torch.equal(measurement.kspace, kspace)
+    assert torch.equal(measurement.mask, mask)
+    assert torch.equal(measurement.coil_maps, maps)
+    torch.testing.assert_close(measurement.operator.adjoint(kspace).shape, (BATCH, NY, NX))
+
+
+def test_numpy_and_torch_are_the_same(kspace, mask, maps):
+    given = [value.numpy() for value in (kspace, mask, maps)]
+    measurement = prepare_measurement(*given)
+    assert torch.equal(measurement.kspace, kspace)
+    assert torch.equal(measurement.mask, mask)
+    assert torch.equal(measurement.coil_maps, maps)
+
+
+def test_unusual_but_sound_arrays_pass(kspace, mask, maps):
+    big_endian = kspace.numpy().astype(">c16")
+    big_endian.setflags(write=False)
+    reversed_twice = np.ascontiguousarray(mask.numpy()[..., ::-1])[..., ::-1].astype(np.uint16)
+    measurement = prepare_measurement(big_endian, reversed_twice, maps.conj().resolve_conj().conj())
+    assert torch.equal(measurement.kspace, kspace)
+    assert torch.equal(measurement.mask, mask)
+    assert torch.equal(measurement.coil_maps, maps)
+
+
+def test_the_given_arrays_are_left_alone(kspace, mask, maps):
+    given = [value.numpy().copy() for value in (kspace, mask, maps)]
+    given[1][..., -3:] = False
+    copies = [value.copy() for value in given]
+    prepare_measurement(*given)
+    for value, copy in zip(given, copies, strict=True):
+        np.testing.assert_array_equal(value, copy)
+
+
+def test_one_slice_and_one_coil(kspace, mask, maps):
+    one_slice = prepare_measurement(kspace[0], mask[0, 0], maps[0])
+    assert one_slice.kspace.shape == (1, COILS, NY, NX)
+    assert one_slice.mask.shape == (1, 1, NY, NX)
+    one_coil = prepare_measurement(kspace[0, 0], mask[0, 0])
+    assert one_coil.kspace.shape == (1, 1, NY, NX)
+    assert one_coil.coil_maps is None
+    assert one_coil.operator.domain_shape == (1, NY, NX)
+
+
+@pytest.mark.parametrize("form", ["lines", "plane", "batch", "float", "integers"])
+def test_masks_come_in_several_forms(kspace, mask, maps, form):
+    one = mask[:1]
+    forms = {
+        "lines": one[0, 0, 0],
+        "plane": one[0, 0],
+        "batch": one[:, 0],
+        "float": one.float(),
+        "integers": one.numpy().astype(np.int16),
+    }
+    measurement = prepare_measurement(kspace * one, forms[form], maps)
+    assert measurement.mask.dtype == torch.bool
+    assert torch.equal(measurement.mask, one)
+
+
+def test_a_missing_mask_is_inferred_and_logged(kspace, mask, maps, caplog):
+    with caplog.at_level(logging.INFO):
+        measurement = prepare_measurement(kspace, None, maps)
+    assert torch.equal(measurement.mask, mask)
+    assert "the samples that are not zero are taken as sampled (50.0 %)" in caplog.text
+
+
+def test_missing_coil_maps_are_estimated_and_logged(kspace, mask, caplog):
+    with caplog.at_level(logging.INFO):
+        measurement = prepare_measurement(kspace, mask)
+    assert measurement.coil_maps.shape == (BATCH, COILS, NY, NX)
+    assert "estimating them from the calibration region" in caplog.text
+
+
+def test_samples_outside_the_mask_are_dropped_and_logged(kspace, mask, maps, caplog):
+    full = kspace + 1
+    measurement = prepare_measurement(full, mask, maps)
+    torch.testing.assert_close(measurement.kspace, full * mask)
+    assert f"not zero at {BATCH * NY * NX // 2} positions outside the mask" in caplog.text
+
+
+def replaced(tensor, value):
+    changed = tensor.clone()
+    changed.view(-1)[3] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda y: y.tolist(), "expected k-space as a NumPy array or a torch tensor, got list"),
+        (lambda y: np.array(["a"]), "expected numbers in k-space, got a NumPy array of <U1"),
+        (lambda y: y.real, "expected complex k-space, got torch.float32 .*view_as_complex"),
+        (lambda y: y.real.numpy(), "expected complex k-space, got float32"),
+        (lambda y: y[None], r"expected k-space \(batch, coils, ny, nx\), .* got shape \(1, 2, 4"),
+        (lambda y: y[0, 0, 0], r"expected k-space .* got shape \(32,\)"),
+        (lambda y: y[:0], r"samples in it, got the empty shape \(0, 4, 24, 32\)"),
+        (lambda y: replaced(y, torch.nan), "k-space holds NaN or infinite values"),
+        (lambda y: replaced(y, torch.inf), "k-space holds NaN or infinite values"),
+        (lambda y: y.numpy().astype(np.complex128) * 1e60, "k-space holds NaN or infinite values"),
+        (lambda y: y * 0, "k-space of slice 0 is zero everywhere: there is nothing"),
+        (
+            lambda y: y * torch.tensor([1, 0])[:, None, None, None],
+            "k-space of slice 1 is zero everywhere",
+        ),
+    ],
+)
+def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        prepare_measurement(change(kspace), mask, maps)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda m: "uniform1d", "expected the mask as a NumPy array or a torch tensor, got str"),
+        (
+            lambda m: m.float() * 2,
+            "mask of booleans or of 0 and 1, got other values of torch.float32",
+        ),
+        (lambda m: m.to(torch.complex64), "mask of booleans or of 0 and 1, got other .*complex64"),
+        (lambda m: m.float() * torch.nan, "mask of booleans or of 0 and 1"),
+        (lambda m: m.mT, r"mask of shape \(2, 1, 32, 24\) does not fit .* batch 2 and size 24x32"),
+        (lambda m: m[0, 0, :, 0], r"mask of shape \(24,\) does not fit"),
+        (lambda m: m.expand(-1, COILS, -1, -1), r"mask of shape \(2, 4, 24, 32\) does not fit"),
+        (lambda m: m & False, "the mask samples nothing"),
+        (lambda m: ~m, "k-space of slice 0 is zero everywhere inside the mask"),
+    ],
+)
+def test_malformed_masks_are_refused(kspace, mask, maps, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        prepare_measurement(kspace, change(mask), maps)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda s: 1.0, "expected coil maps as a NumPy array or a torch tensor, got float"),
+        (lambda s: s.abs(), "expected complex coil maps, got torch.float32"),
+        (lambda s: s[:, :3], r"coil maps of shape \(2, 3, 24, 32\) do not fit k-space of shape"),
+        (lambda s: s.mT, r"coil maps of shape \(2, 4, 32, 24\) do not fit"),
+        (lambda s: s[0, 0], r"coil maps of shape \(24, 32\) do not fit"),
+        (lambda s: torch.cat([s, s]), r"coil maps of shape \(4, 4, 24, 32\) do not fit"),
+        (lambda s: replaced(s, torch.nan), "coil maps hold NaN or infinite values"),
+        (lambda s: s * 0, "coil maps are zero everywhere: leave them out"),
+    ],
+)
+def test_malformed_coil_maps_are_refused(kspace, mask, maps, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        prepare_measurement(kspace, mask, change(maps))
+
+
+def test_output_forms(generator):
+    images = torch.randn(2, 12, 10, dtype=torch.complex64, generator=generator)
+    assert convert_images(images, "pt") is images
+    array = convert_images(images, "np")
+    assert array.dtype == np.complex64
+    np.testing.assert_array_equal(array, images.numpy())
+    first, second = convert_images(images, "pil")
+    assert (first.mode, first.size) == ("L", (10, 12))
+    grey = np.asarray(second)
+    magnitude = images[1].abs().numpy()
+    assert grey.max() == 255
+    assert np.corrcoef(grey.ravel(), magnitude.ravel())[0, 1] > 0.99
+    np.testing.assert_array_equal(convert_images(images * 0, "pil")[0], np.zeros((12, 10)))
+
+
+def test_malformed_output_requests_are_refused():
+    with pytest.raises(InputError, match="expected output_type 'pt', 'np' or 'pil', got 'latent'"):
+        convert_images(torch.ones(1, 4, 4), "latent")
+    with pytest.raises(InputError, match=r"expected images \(batch, ny, nx\), got shape \(4, 4\)"):
+        convert_images(torch.ones(4, 4), "pt")
+
+
+def test_the_output_is_read_by_name():
+    output = ReconstructionOutput(images=torch.ones(1, 4, 4), prompts=["a brain"])
+    assert output.std is None
+    assert output["prompts"] == ["a brain"]
+    assert len(output.to_tuple()) == 2
+
+
+def test_relative_residual_is_per_slice():
+    y = torch.ones(2, 3, 4, 4, dtype=torch.complex64)
+    predicted = y * torch.tensor([1.0, 1.5j]).reshape(2, 1, 1, 1)
+    expected = torch.tensor([0.0, abs(1.5j - 1)])
+    torch.testing.assert_close(relative_residual(predicted, y), expected)

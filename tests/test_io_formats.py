@@ -1,0 +1,315 @@
+"""Scan and image files: round trips, slices, fastMRI's and BART's layouts, real files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from test_io_ismrmrd import header_xml
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.io import read_scan, scan_info, write_image, write_scan
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.scan import Scan
+
+needs_bart = pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.complex64)
+
+
+def full_scan(batch=3, coils=2, ny=24, nx=16, *, one_mask=False) -> Scan:
+    """A scan that uses every field; its k-space has an exact zero inside the mask."""
+    mask = torch.rand(batch, 1, ny, nx, generator=torch.Generator().manual_seed(2)) < 0.4
+    mask[..., ny // 2 - 3 : ny // 2 + 3, nx // 2 - 3 : nx // 2 + 3] = True
+    mask = mask[:1] if one_mask else mask
+    kspace = noise(batch, coils, ny, nx) * mask
+    kspace[..., ny // 2, nx // 2] = 0
+    known = ScanMetadata(anatomy="knee", contrast="PDFS", pathologies=("Meniscus Tear",), te=33.5)
+    items = [replace(known, slice=index) for index in range(batch - 1)]
+    return Scan(
+        kspace,
+        mask,
+        noise(batch, coils, ny, nx),
+        (*items, ScanMetadata()),
+        noise(batch, ny, nx),
+        0.0123456789,
+    )
+
+
+def assert_same(first: Scan, second: Scan) -> None:
+    for name in ("kspace", "mask", "coil_maps", "target"):
+        one, two = getattr(first, name), getattr(second, name)
+        assert (one is None) == (two is None), name
+        if one is not None:
+            assert one.dtype == two.dtype
+            assert torch.equal(one, two), name
+    assert first.metadata == second.metadata
+    assert first.noise_std == second.noise_std
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+@pytest.mark.parametrize("one_mask", [True, False])
+def test_scan_round_trip_is_lossless(tmp_path, suffix, one_mask):
+    scan = full_scan(one_mask=one_mask)
+    path = write_scan(tmp_path / f"scan{suffix}", scan)
+    assert_same(read_scan(path), scan)
+    assert_same(read_scan(path, slices=slice(1, 3)), scan[1:3])
+    bare = Scan(noise(1, 1, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool))
+    assert_same(read_scan(write_scan(path, bare)), bare)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_coils_are_not_mistaken_for_slices(tmp_path, suffix):
+    scan = full_scan(batch=3, coils=3)
+    assert scan.coil_maps is not None
+    scan = replace(scan, coil_maps=scan.coil_maps[:1])
+    path = write_scan(tmp_path / f"scan{suffix}", scan)
+    assert_same(read_scan(path, slices=[1]), scan[1])
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (3, 12, 8), (2, 3, 12, 8)])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, ">c8"])
+def test_npy_layouts(tmp_path, shape, dtype, caplog):
+    kspace = noise(*shape).numpy()
+    kspace[..., 1::2] = 0
+    np.save(tmp_path / "k.npy", kspace.astype(dtype))
+    with caplog.at_level(logging.INFO, "ctxrecon.io"):
+        scan = read_scan(tmp_path / "k.npy")
+    slices, coils = ((1, 1) + shape[:-2])[-2:]
+    assert scan.kspace.shape == (slices, coils, 12, 8)
+    assert scan.kspace.dtype == torch.complex64
+    assert torch.equal(scan.mask[0, 0, 0], torch.arange(8) % 2 == 0)
+    assert "mask inferred from the zeros of k-space, 50.0 % sampled" in caplog.text
+
+
+def test_npz_with_prompts_and_line_mask(tmp_path, caplog):
+    mask = np.arange(8) < 5
+    prompts = ["knee, Slice 3, PD", "knee, Slice 4, PD"]
+    np.savez(tmp_path / "k.npz", kspace=noise(2, 1, 6, 8).numpy(), mask=mask, prompts=prompts)
+    with caplog.at_level(logging.INFO, "ctxrecon.io"):
+        scan = read_scan(tmp_path / "k.npz")
+    assert scan.mask.shape == (1, 1, 6, 8)
+    assert not scan.kspace[..., 5:].any()
+    assert "outside the mask" in caplog.text
+    assert scan.metadata == tuple(ScanMetadata.from_prompt(text) for text in prompts)
+
+
+def write_fastmri(path: Path, kspace: np.ndarray, *, xml: str | None = None, **arrays) -> Path:
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+        file.attrs["acquisition"] = "CORPD_FBK"
+        file["ismrmrd_header"] = xml or header_xml((16, 12, 1), (8, 8, 1), 5, 9)
+        for name, value in arrays.items():
+            file[name] = value
+    return path
+
+
+@pytest.mark.parametrize("coils", [None, 3])
+def test_fastmri(tmp_path, coils, caplog):
+    shape = (4, 16, 12) if coils is None else (4, coils, 16, 12)
+    kspace = noise(*shape).numpy()
+    path = write_fastmri(tmp_path / "f.h5", kspace, reconstruction_rss=np.ones((4, 8, 8)))
+    with caplog.at_level(logging.INFO, "ctxrecon.io"):
+        scan = read_scan(path)
+    assert scan.kspace.shape == (4, coils or 1, 16, 12)
+    assert scan.target is None
+    assert "reconstruction_rss of size (8, 8) is left out" in caplog.text
+    assert [item.slice for item in scan.metadata] == [0, 1, 2, 3]
+    assert scan.metadata[0].tr == 500
+    one = read_scan(path, slices=-1)
+    assert torch.equal(one.kspace, scan.kspace[3:])
+    assert one.metadata == scan.metadata[3:]
+
+
+def test_fastmri_test_split_mask_loses_the_zero_padding(tmp_path):
+    kspace = noise(2, 3, 16, 12).numpy()
+    kspace[..., [0, 11]] = 0  # lines 1 to 10 are encoded: centre 5 of 10 in 12
+    mask = np.ones(12, np.float32)
+    mask[4] = 0
+    path = write_fastmri(tmp_path / "f.h5", kspace * mask, mask=mask)
+    lines = read_scan(path).mask[0, 0, 0]
+    assert torch.nonzero(~lines).flatten().tolist() == [0, 4, 11]
+
+
+def test_fastmri_crop_readout(tmp_path):
+    image = torch.zeros(1, 2, 16, 12, dtype=torch.complex64)
+    image[:, :, 4:12] = noise(1, 2, 8, 12)
+    rss = image.abs().square().sum(1).sqrt()[:, 4:12]
+    kspace = fft2c(image).numpy()
+    path = write_fastmri(tmp_path / "f.h5", kspace, reconstruction_rss=rss)
+    scan = read_scan(path, crop_readout=True)
+    torch.testing.assert_close(ifft2c(scan.kspace), image[:, :, 4:12])
+    torch.testing.assert_close(scan.target, rss.to(torch.complex64))
+    assert scan.mask.all()
+
+
+def test_only_the_chosen_slices_are_read_and_the_file_is_closed(tmp_path):
+    path = tmp_path / "big.h5"
+    with h5py.File(path, "w") as file:  # 6 GiB claimed, one slice written
+        dataset = file.create_dataset(
+            "kspace", (1000, 8, 320, 320), np.complex64, chunks=(1, 8, 320, 320)
+        )
+        dataset[500] = noise(8, 320, 320).numpy()
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else None
+    with pytest.raises(InputError, match=r"claims 6\.1 GiB but the file stores only"):
+        read_scan(path)
+    scan = read_scan(path, slices=500)
+    assert scan.kspace.shape == (1, 8, 320, 320)
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before
+    os.replace(path, tmp_path / "moved.h5")
+
+
+def test_metadata_override(tmp_path):
+    np.save(tmp_path / "k.npy", noise(2, 1, 8, 8).numpy())
+    item = ScanMetadata(anatomy="brain")
+    assert read_scan(tmp_path / "k.npy", metadata=item).metadata == (item, item)
+    with pytest.raises(InputError, match="metadata for each of the 2 slices read, got 1"):
+        read_scan(tmp_path / "k.npy", metadata=[item])
+
+
+def test_coil_maps_from_another_file(tmp_path):
+    np.save(tmp_path / "k.npy", noise(3, 2, 8, 8).numpy())
+    maps = noise(3, 2, 8, 8).numpy()
+    np.save(tmp_path / "maps.npy", maps)
+    scan = read_scan(tmp_path / "k.npy", slices=[0, 2], coil_maps=tmp_path / "maps.npy")
+    assert scan.coil_maps is not None
+    np.testing.assert_array_equal(scan.coil_maps.numpy(), maps[[0, 2]])
+    np.save(tmp_path / "maps.npy", noise(5, 8, 8).numpy())
+    with pytest.raises(InputError, match=r"maps\.npy does not belong to .*k\.npy"):
+        read_scan(tmp_path / "k.npy", coil_maps=tmp_path / "maps.npy")
+
+
+def test_info(tmp_path):
+    scan = full_scan()
+    info = scan_info(write_scan(tmp_path / "scan.h5", scan))
+    assert info["format"] == "fastMRI"
+    assert (info["slices"], info["coils"], info["shape"]) == (3, 2, (24, 16))
+    assert info["sampled_fraction"] == pytest.approx(scan.mask[1].float().mean().item())
+    assert info["acceleration"] == pytest.approx(1 / info["sampled_fraction"])
+    assert min(info["calibration_region"]) >= 6
+    assert info["prompt"] == scan.metadata[1].to_prompt()
+    assert info["size_on_disk"] == (tmp_path / "scan.h5").stat().st_size
+
+
+# ---------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".cfl"])
+def test_complex_images_round_trip(tmp_path, suffix):
+    images = noise(3, 6, 4)
+    written = write_image(tmp_path / f"image{suffix}", images)
+    assert all(path.is_file() for path in written)
+    assert sorted(tmp_path.iterdir()) == sorted(written)  # no temporary file is left
+    if suffix == ".cfl":
+        # As k-space the images are slices of one coil.
+        loaded = read_scan(tmp_path / "image.cfl").kspace[:, 0].numpy()
+    else:
+        loaded = np.load(tmp_path / f"image{suffix}")
+        loaded = loaded["images"] if suffix == ".npz" else loaded
+    np.testing.assert_array_equal(loaded, images.numpy())
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_round_trip(tmp_path, suffix):
+    nibabel = pytest.importorskip("nibabel")
+    images = noise(3, 6, 4)
+    (path,) = write_image(tmp_path / f"image{suffix}", images, voxel_size=(0.5, 0.75, 4))
+    loaded = nibabel.load(path)
+    assert loaded.get_data_dtype() == np.float32
+    assert loaded.header.get_zooms() == (0.75, 0.5, 4)
+    assert nibabel.aff2axcodes(loaded.affine) == ("L", "P", "S")
+    volume = np.asarray(loaded.dataobj)
+    np.testing.assert_allclose(volume.transpose(2, 1, 0), images.abs().numpy(), rtol=1e-6)
+
+
+def test_png_slices_share_one_window(tmp_path):
+    from PIL import Image
+
+    images = torch.ones(3, 6, 4) * torch.tensor([0.25, 0.5, 1.0])[:, None, None]
+    written = write_image(tmp_path / "image.png", images)
+    assert [path.name for path in written] == ["image_000.png", "image_001.png", "image_002.png"]
+    assert [int(np.asarray(Image.open(path))[0, 0]) for path in written] == [64, 128, 255]
+    (path,) = write_image(tmp_path / "montage.png", images, montage=True)
+    assert Image.open(path).size == (8, 12)
+    assert write_image(tmp_path / "one.png", images[0]) == (tmp_path / "one.png",)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "image.npy"
+    path.write_bytes(b"old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(InputError, match=r"cannot write .*image\.npy: No space left on device"):
+        write_image(path, noise(4, 4))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---------------------------------------------------------------- BART
+
+
+@needs_bart
+def test_bart_reads_ours_and_we_read_bart(tmp_path):
+    def bart(*arguments: str) -> None:
+        subprocess.run(["bart", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    bart("phantom", "-k", "-x32", "-s4", "kspace")
+    bart("fft", "-i", "-u", "3", "kspace", "coils")
+    bart("ecalib", "-m1", "-r16", "kspace", "maps")
+    scan = read_scan(tmp_path / "kspace", coil_maps=tmp_path / "maps.cfl")
+    assert scan.kspace.shape == scan.coil_maps.shape == (1, 4, 32, 32)
+    ours = ifft2c(scan.kspace)
+    theirs = read_scan(tmp_path / "coils.cfl").kspace
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+    rss = ours.abs().square().sum(1).sqrt()
+    write_image(tmp_path / "ours.cfl", rss)
+    bart("rss", "8", "coils", "theirs")
+    bart("nrmse", "-t", "1e-4", "theirs", "ours")
+    assert scan_info(tmp_path / "kspace.hdr")["format"] == "BART"
+
+
+@needs_bart
+def test_bart_slices_lie_in_dimension_13(tmp_path):
+    write_image(tmp_path / "image.cfl", noise(3, 6, 4))
+    run = subprocess.run(
+        ["bart", "show", "-d", "13", "image"], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert run.stdout.strip() == b"3"
+
+
+# ---------------------------------------------------------------- real files
+
+
+def test_real_undersampled_brain(shared_data):
+    path = shared_data / "brain_t1_8ch_undersampled" / "cartesian_ksp.npy"
+    info = scan_info(path)
+    assert (info["coils"], info["shape"]) == (8, (230, 180))
+    assert info["sampled_fraction"] == pytest.approx(0.124, abs=0.001)
+    assert info["calibration_region"] >= (24, 24)
+    assert info["prompt"] is None
+
+
+def test_real_coil_maps(shared_data, tmp_path):
+    image = np.load(shared_data / "coil_maps_32ch" / "image.npy")
+    maps = shared_data / "coil_maps_32ch" / "coil_maps.npy"
+    kspace = fft2c(torch.from_numpy(image * np.load(maps)).to(torch.complex64))
+    np.save(tmp_path / "k.npy", kspace.numpy())
+    scan = read_scan(tmp_path / "k.npy", coil_maps=maps)
+    assert scan.coil_maps is not None
+    assert scan.coil_maps.shape == (1, 32, 128, 128)

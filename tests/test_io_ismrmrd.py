@@ -1,0 +1,214 @@
+"""ISMRMRD raw data: sorting, flags, averages, oversampling, and a real file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.io import read_scan, scan_info
+
+NOISE, CALIBRATION, REVERSED = 1 << 18, 1 << 19, 1 << 21
+_IDX = ["kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase"]
+_IDX += ["repetition", "set", "segment"]
+HEAD = np.dtype(
+    [
+        ("flags", "<u8"),
+        ("number_of_samples", "<u2"),
+        ("active_channels", "<u2"),
+        ("center_sample", "<u2"),
+        ("discard_pre", "<u2"),
+        ("discard_post", "<u2"),
+        ("encoding_space_ref", "<u2"),
+        ("sample_time_us", "<f4"),
+        ("idx", [(name, "<u2") for name in _IDX]),
+    ]
+)
+
+
+def header_xml(
+    encoded=(16, 8, 1), recon=(8, 8, 1), center=4, maximum=7, trajectory="cartesian", extra=""
+) -> str:
+    def space(name: str, size: tuple) -> str:
+        matrix = "".join(f"<{a}>{n}</{a}>" for a, n in zip("xyz", size, strict=True))
+        fov = "".join(f"<{a}>{2 * n}</{a}>" for a, n in zip("xyz", size, strict=True))
+        return (
+            f"<{name}><matrixSize>{matrix}</matrixSize>"
+            f"<fieldOfView_mm>{fov}</fieldOfView_mm></{name}>"
+        )
+
+    return (
+        '<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>'
+        + space("encodedSpace", encoded)
+        + space("reconSpace", recon)
+        + "<encodingLimits><kspace_encoding_step_1><minimum>0</minimum>"
+        f"<maximum>{maximum}</maximum><center>{center}</center></kspace_encoding_step_1>"
+        f"</encodingLimits><trajectory>{trajectory}</trajectory>{extra}</encoding>"
+        "<sequenceParameters><TR>500</TR><TE>12</TE><TE>24</TE><TE>36</TE></sequenceParameters></ismrmrdHeader>"
+    )
+
+
+def write_raw(path: Path, readouts: list[dict], xml: str | None = None) -> Path:
+    """``readouts``: ``data`` (coils, samples) and any head or index field."""
+    vlen = h5py.vlen_dtype(np.float32)
+    table = np.zeros(len(readouts), np.dtype([("head", HEAD), ("traj", vlen), ("data", vlen)]))
+    for row, readout in zip(table, readouts, strict=True):
+        data = np.ascontiguousarray(readout["data"], np.complex64)
+        head = row["head"]
+        head["active_channels"], head["number_of_samples"] = data.shape
+        head["center_sample"] = data.shape[1] // 2
+        head["sample_time_us"] = 5
+        for name, value in readout.items():
+            if name in _IDX:
+                head["idx"][name] = value
+            elif name != "data":
+                head[name] = value
+        row["traj"] = np.zeros(0, np.float32)
+        row["data"] = data.view(np.float32).ravel()
+    with h5py.File(path, "w") as file:
+        group = file.create_group("dataset")
+        group.create_dataset("data", data=table, dtype=table.dtype)
+        group["xml"] = np.array([header_xml() if xml is None else xml], dtype=object)
+    return path
+
+
+def phantom(seed=0, coils=2, ny=16, nx=8) -> np.ndarray:
+    """K-space (coils, ny, nx) of an image that lies in the centre half of the readout."""
+    random = np.random.default_rng(seed)
+    image = np.zeros((coils, ny, nx), np.complex64)
+    middle = slice(ny // 4, ny // 4 + ny // 2)
+    image[:, middle] = random.normal(size=(coils, ny // 2, nx, 2)) @ np.array([1, 1j])
+    return fft2c(torch.from_numpy(image)).numpy()
+
+
+def lines(kspace: np.ndarray, which=range(8), **fields) -> list[dict]:
+    return [{"data": kspace[:, :, n], "kspace_encode_step_1": n, **fields} for n in which]
+
+
+def test_readouts_are_sorted_by_their_line_and_centred_by_the_limits(tmp_path):
+    kspace = phantom()
+    shifted = [{"data": kspace[:, :, n], "kspace_encode_step_1": n - 1} for n in (5, 1, 3, 2, 4, 7)]
+    path = write_raw(tmp_path / "raw.h5", shifted, header_xml(center=3, maximum=6))
+    scan = read_scan(path, crop_readout=False)
+    assert scan.kspace.shape == (1, 2, 16, 8)
+    assert scan.mask[0, 0, 0].tolist() == [n in (5, 1, 3, 2, 4, 7) for n in range(8)]
+    expected = kspace * scan.mask[0].numpy()
+    np.testing.assert_array_equal(scan.kspace[0].numpy(), expected)
+
+
+def test_oversampling_is_cropped_to_the_image_by_default(tmp_path):
+    kspace = phantom()
+    scan = read_scan(write_raw(tmp_path / "raw.h5", lines(kspace, (0, 2, 3, 4, 5))))
+    assert scan.kspace.shape == (1, 2, 8, 8)
+    assert scan.mask[0, 0, 0].tolist() == [True, False, True, True, True, True, False, False]
+    sampled = torch.from_numpy(kspace) * read_scan(tmp_path / "raw.h5", crop_readout=False).mask[0]
+    torch.testing.assert_close(ifft2c(scan.kspace)[0], ifft2c(sampled)[:, 4:12])
+
+
+def test_averages_are_averaged(tmp_path):
+    first, second = phantom(0), phantom(1)
+    path = write_raw(tmp_path / "raw.h5", lines(first) + lines(second, average=1))
+    scan = read_scan(path, crop_readout=False)
+    np.testing.assert_allclose(scan.kspace[0].numpy(), (first + second) / 2, atol=1e-6)
+
+
+def test_slices_repetitions_and_contrasts_are_chosen(tmp_path):
+    readouts = []
+    for number in (1, 4):
+        for repetition in (0, 1):
+            for contrast in (0, 2):
+                kspace = phantom(100 * number + 10 * repetition + contrast)
+                index = {"slice": number, "repetition": repetition, "contrast": contrast}
+                readouts += lines(kspace, **index)
+    path = write_raw(tmp_path / "raw.h5", readouts)
+    scan = read_scan(path, crop_readout=False)
+    assert [item.slice for item in scan.metadata] == [1, 4]
+    np.testing.assert_array_equal(scan.kspace[1].numpy(), phantom(400))
+    other = read_scan(path, crop_readout=False, slices=1, repetition=1, contrast=1)
+    np.testing.assert_array_equal(other.kspace[0].numpy(), phantom(412))
+    assert (scan.metadata[0].te, other.metadata[0].te) == (12, 36)
+    info = scan_info(path)
+    assert (info["slices"], info["repetitions"], info["contrasts"]) == (2, 2, 2)
+    with pytest.raises(InputError, match="holds 2 repetitions: there is no repetition 2"):
+        read_scan(path, repetition=2)
+
+
+def test_noise_readouts_give_the_noise_level_and_stay_out_of_kspace(tmp_path):
+    random = np.random.default_rng(0)
+    noise = 0.3 * random.normal(size=(2, 4000, 2)) @ np.array([1, 1j]) / np.sqrt(2)
+    kspace = phantom()
+    readouts = [{"data": noise, "flags": NOISE, "sample_time_us": 10}, *lines(kspace)]
+    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts), crop_readout=False)
+    np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
+    assert scan.noise_std == pytest.approx(0.3 * np.sqrt(2), rel=0.03)  # half the dwell time
+
+
+def test_noise_level_falls_with_averages(tmp_path):
+    noise = {"data": np.full((2, 16), 0.5 + 0j), "flags": NOISE}
+    readouts = [noise, *lines(phantom()), *lines(phantom(), average=1)]
+    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts))
+    assert scan.noise_std == pytest.approx(0.5 / np.sqrt(2))
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("embedded", True), ("separate", False)])
+def test_calibration_lines_are_used_only_when_embedded(tmp_path, mode, kept):
+    extra = f"<parallelImaging><calibrationMode>{mode}</calibrationMode></parallelImaging>"
+    readouts = lines(phantom(), (0, 2, 4, 6)) + lines(phantom(), (3, 5), flags=CALIBRATION)
+    path = write_raw(tmp_path / "raw.h5", readouts, header_xml(extra=extra))
+    mask = read_scan(path).mask[0, 0, 0]
+    assert mask[[0, 2, 4, 6]].all()
+    assert mask[[3, 5]].tolist() == [kept, kept]
+
+
+def test_reversed_readouts_are_turned(tmp_path):
+    kspace = phantom()
+    readouts = lines(kspace, (0, 2, 4, 6))
+    for n in (1, 3, 5, 7):
+        reverse = {"flags": REVERSED, "center_sample": 7}
+        readouts.append(
+            {"data": kspace[:, ::-1, n], "kspace_encode_step_1": n, **reverse},
+        )
+    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts), crop_readout=False)
+    np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
+
+
+def test_asymmetric_echo_is_placed_by_its_centre_and_keeps_its_oversampling(tmp_path):
+    kspace = phantom()
+    readouts = [
+        {"data": kspace[:, 4:, n], "kspace_encode_step_1": n, "center_sample": 4} for n in range(8)
+    ]
+    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts))
+    assert scan.kspace.shape == (1, 2, 16, 8)
+    assert not scan.mask[:, :, :4].any()
+    np.testing.assert_array_equal(scan.kspace[0, :, 4:].numpy(), kspace[:, 4:])
+
+
+def test_discarded_samples_are_left_out(tmp_path):
+    kspace = phantom()
+    padded = np.pad(kspace, ((0, 0), (3, 2), (0, 0)), constant_values=99)
+    fields = {"discard_pre": 3, "discard_post": 2, "center_sample": 11}
+    scan = read_scan(write_raw(tmp_path / "raw.h5", lines(padded, **fields)), crop_readout=False)
+    np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
+
+
+def test_real_phantom(shared_data):
+    path = next((shared_data / "ismrmrd_phantom_14ch").glob("*.h5"))
+    scan = read_scan(path)
+    assert scan.kspace.shape == (1, 14, 192, 144)
+    assert scan.mask[0, 0].all(dim=0).sum() == scan.mask[0, 0].any(dim=0).sum() == 68
+    assert scan.metadata[0].tr == pytest.approx(219.64)
+    info = scan_info(path)
+    assert info["calibration_region"][1] >= 46
+    assert info["voxel_size"] == pytest.approx((280 / 192, 210 / 144, 8))
+    rss = ifft2c(scan.kspace)[0].abs().square().sum(0).sqrt()
+    # Two round bottles in the middle of the field of view, air in the corners whose noise is what
+    # the noise readout promises for this fraction of samples.
+    assert rss[40:80, 40:80].mean() > 20 * rss[:20, :20].mean()
+    corner = ifft2c(scan.kspace)[0, :, :20, :20].abs().square().mean().sqrt()
+    expected = scan.noise_std * scan.mask.float().mean().sqrt()
+    assert corner.item() == pytest.approx(expected.item(), rel=0.2)

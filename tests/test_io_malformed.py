@@ -1,0 +1,353 @@
+"""Every malformed file gets one sentence of its own that names the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from test_io_ismrmrd import HEAD, header_xml, lines, phantom, write_raw
+
+from ctxrecon.errors import InputError
+from ctxrecon.io import read_scan, write_image, write_scan
+from ctxrecon.scan import Scan
+
+K = phantom()  # (coils 2, ny 16, nx 8) complex64
+
+
+def npy(array: np.ndarray) -> Callable[[Path], None]:
+    return lambda path: np.save(path, array)
+
+
+def npz(**arrays: object) -> Callable[[Path], None]:
+    return lambda path: np.savez(path, **arrays)
+
+
+def content(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
+def npy_header(shape: str, descr: str = "'<c8'", data: bytes = b"") -> Callable[[Path], object]:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return content(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data)
+
+
+def pickled() -> np.ndarray:
+    return np.array([{"a": 1}], dtype=object)
+
+
+def pickled_npz(path: Path) -> None:
+    np.savez(path, kspace=K, prompts=pickled())
+
+
+def cut(make: Callable[[Path], object], keep: float) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        make(path)
+        os.truncate(path, int(path.stat().st_size * keep))
+
+    return write
+
+
+def bomb(path: Path) -> None:
+    header = io.BytesIO()
+    shape = (20, 8, 512, 512)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<c8", "fortran_order": False, "shape": shape}
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("kspace.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(header.getvalue())
+        zeros = bytes(2**24)
+        for _ in range(20):
+            member.write(zeros)
+
+
+def hdf5(**members: object) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            for name, value in members.items():
+                file[name] = value
+
+    return write
+
+
+def other_storage(kind: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        other = path.with_name("other.h5")
+        hdf5(kspace=K[None])(other)
+        with h5py.File(path, "w") as file:
+            if kind == "virtual":
+                layout = h5py.VirtualLayout((1, *K.shape), K.dtype)
+                layout[:] = h5py.VirtualSource(str(other), "kspace", (1, *K.shape))
+                file.create_virtual_dataset("kspace", layout)
+            else:
+                size = h5py.h5f.UNLIMITED
+                file.create_dataset("kspace", (1, *K.shape), "c8", external=[(str(other), 0, size)])
+
+    return write
+
+
+def cfl(header: str | None, data: bytes = K.tobytes()) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+        if header is not None:
+            path.with_suffix(".hdr").write_text(header)
+
+    return write
+
+
+def raw(xml: str | None = None, **fields: int) -> Callable[[Path], Path]:
+    return lambda path: write_raw(path, lines(K, **fields), xml)
+
+
+def short_readout(path: Path) -> None:
+    write_raw(path, lines(K))
+    with h5py.File(path, "r+") as file:
+        row = file["dataset/data"][3]
+        row["data"] = row["data"][:-2]
+        file["dataset/data"][3] = row
+
+
+def different_coils(path: Path) -> None:
+    write_raw(path, [*lines(K, (0,)), *lines(K[:1], (1,))])
+
+
+def table_without(field: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        names = [name for name in HEAD.names or () if name != field]
+        head = np.dtype([(name, HEAD[name]) for name in names])
+        table = np.zeros(2, np.dtype([("head", head), ("data", "<f4", 4)]))
+        hdf5(**{"dataset/xml": header_xml(), "dataset/data": table})(path)
+
+    return write
+
+
+def fractional_flags(path: Path) -> None:
+    types = {name: HEAD[name] for name in HEAD.names or ()} | {"flags": np.dtype("<f8")}
+    table = np.zeros(2, np.dtype([("head", np.dtype(list(types.items()))), ("data", "<f4", 4)]))
+    hdf5(**{"dataset/xml": header_xml(), "dataset/data": table})(path)
+
+
+def time_type(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple((1, 8, 8))
+        h5py.h5d.create(file.id, b"kspace", h5py.h5t.UNIX_D32LE, space)
+
+
+def attribute(name: str, value: object) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        hdf5(kspace=K[None])(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = value
+
+    return write
+
+
+NAN = K.copy()
+NAN[0, 0, :3] = np.nan
+HUGE = np.full((8, 8), 1e60 + 0j)
+ENTITY = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'
+DIMS = "# Dimensions\n"
+
+CASES = {
+    # name: (file name, how to write it, what the sentence says)
+    "folder": ("scan.h5", lambda path: path.mkdir(), "is a folder: name one scan file in it"),
+    "absent": ("scan.npy", lambda path: None, "does not exist: check the name"),
+    "fifo": ("scan.npy", os.mkfifo, "is not a regular file"),
+    "empty": ("scan.npz", content(b""), "is empty: copy it again"),
+    "unknown extension": ("scan.xyz", content(b"x"), r"expected a scan file .*, got \.xyz"),
+    "no extension": ("scan", content(b"x"), "expected a scan file .*, got no extension"),
+    "siemens": ("meas.dat", content(b"x"), "convert the Siemens raw data to ISMRMRD"),
+    "dicom": ("scan.dcm", content(b"x"), "DICOM holds images, not k-space"),
+    "hdf5 named npy": ("scan.npy", lambda p: hdf5(a=1)(p), "is named .npy but has .* HDF5"),
+    "text named h5": ("scan.h5", content(b"not HDF5 at all"), "is named .h5 but has other content"),
+    # NumPy
+    "npy real": ("k.npy", npy(K.real), "expected complex k-space, got float32"),
+    "npy 1-D": ("k.npy", npy(K[0, 0]), r"expected k-space \(ny, nx\).* got shape \(8,\)"),
+    "npy 5-D": ("k.npy", npy(K[None, None]), r"got shape \(1, 1, 2, 16, 8\)"),
+    "npy no values": ("k.npy", npy(K[:0]), "is empty: nothing was measured"),
+    "npy pickled": ("k.npy", npy(pickled()), "pickled Python objects, which are never loaded"),
+    "npy truncated": ("k.npy", cut(npy(K), 0.6), "is truncated or damaged: .* needs 2048 bytes"),
+    "npy cut header": ("k.npy", cut(npy(K), 0.02), "header of the array cannot be read"),
+    "npy absurd": ("k.npy", npy_header("(10**9,)"), "header of the array cannot be read"),
+    "npy open bracket": ("k.npy", npy_header("(2, (2"), r"k\.npy: the NumPy header of the array"),
+    "npy overflow": ("k.npy", npy_header("(4294967296, 4294967296)"), "147573952589676412928 byt"),
+    "npy negative": (
+        "k.npy",
+        npy_header("(-2, -2)", data=bytes(32)),
+        r"shape \(-2, -2\) complex64",
+    ),
+    "npy nan": ("k.npy", npy(NAN), "3 of the 256 values of k-space are not finite"),
+    "npy too large": ("k.npy", npy(HUGE), "64 of the 64 values of k-space are not finite"),
+    "npy zeros": ("k.npy", npy(0 * K), "holds only zeros: nothing was measured"),
+    "npz no kspace": ("k.npz", npz(image=K), "an array named 'kspace', found image"),
+    "npz pickled": ("k.npz", pickled_npz, "prompts holds pickled Python objects"),
+    "npz truncated": ("k.npz", cut(npz(kspace=K), 0.5), "is truncated or is not a NumPy .npz"),
+    "npz bomb": ("k.npz", bomb, "kspace claims 0.3 GiB but the file stores only"),
+    "npz mask shape": ("k.npz", npz(kspace=K, mask=np.ones(5)), r"mask of shape \(5,\) does not"),
+    "npz mask values": ("k.npz", npz(kspace=K, mask=np.full(8, 0.5)), "a mask of 0 and 1, got oth"),
+    "npz mask text": ("k.npz", npz(kspace=K, mask=np.array(["a"] * 8)), "a mask of booleans"),
+    "npz mask empty": ("k.npz", npz(kspace=K, mask=np.zeros(8)), "the mask is empty: it must keep"),
+    "npz maps": ("k.npz", npz(kspace=K, coil_maps=K[:1]), r"coil_maps of shape \(1, 1, 16, 8\)"),
+    "npz maps real": ("k.npz", npz(kspace=K, coil_maps=K.real), "expected complex coil maps, got"),
+    "npz target": ("k.npz", npz(kspace=K, target=K[0, :, :4]), r"target of shape \(1, 16, 4\)"),
+    "npz prompts": ("k.npz", npz(kspace=K, prompts=["a", "b"]), "prompts for each of the 1 slices"),
+    "npz prompt type": ("k.npz", npz(kspace=K, prompts=[1.0]), "expected strings in 'prompts'"),
+    "npz metadata": (
+        "k.npz",
+        npz(kspace=K, metadata='[{"colour": 1}]'),
+        "as a JSON list of object",
+    ),
+    "npz noise": ("k.npz", npz(kspace=K, noise_std=-1.0), "a noise level of 0 or more, got -1.0"),
+    # HDF5
+    "h5 truncated": (
+        "k.h5",
+        cut(hdf5(kspace=np.stack([K] * 99)), 0.5),
+        "is truncated or is not an",
+    ),
+    "h5 neither": ("k.h5", hdf5(image=K), "'dataset/data' in the HDF5 file, found 'image'"),
+    "h5 nothing": ("k.h5", hdf5(), "'dataset/data' in the HDF5 file, found nothing"),
+    "h5 external link": (
+        "k.h5",
+        hdf5(kspace=h5py.ExternalLink("/etc/x.h5", "/k")),
+        "'kspace' is a li",
+    ),
+    "h5 soft link": ("k.h5", hdf5(a=K[None], kspace=h5py.SoftLink("/a")), "links are not followed"),
+    "h5 virtual": ("k.h5", other_storage("virtual"), "the data of 'kspace' lie in other files"),
+    "h5 external data": ("k.h5", other_storage("external"), "the data of 'kspace' lie in other"),
+    "fastmri group": ("k.h5", hdf5(**{"kspace/a": 1}), "'kspace' is not an array"),
+    "fastmri real": ("k.h5", hdf5(kspace=K.real), "expected complex k-space, got float32"),
+    "fastmri 2-D": ("k.h5", hdf5(kspace=K[0]), r"fastMRI k-space .* got shape \(16, 8\)"),
+    "fastmri header": ("k.h5", hdf5(kspace=K, ismrmrd_header="<a"), "not well-formed or not safe"),
+    "fastmri entity": (
+        "k.h5",
+        hdf5(kspace=K, ismrmrd_header=ENTITY),
+        "not well-formed or not safe",
+    ),
+    "fastmri number": ("k.h5", hdf5(kspace=K, ismrmrd_header=3), "a string in 'ismrmrd_header'"),
+    "fastmri time": ("k.h5", time_type, "'kspace' has a type that is not read"),
+    "fastmri null": ("k.h5", hdf5(kspace=h5py.Empty("c8")), "numbers or text in 'kspace', got nei"),
+    "fastmri acquisition": ("k.h5", attribute("acquisition", 3), "'acquisition' to be text, got 3"),
+    "fastmri noise": ("k.h5", attribute("ctxrecon_noise_std", "a"), "to be one number, got 'a'"),
+    # ISMRMRD
+    "raw group": (
+        "k.h5",
+        hdf5(**{"d/xml": header_xml(), "d/data/a": 1}),
+        "a table of ISMRMRD",
+    ),
+    "raw flags": ("k.h5", fractional_flags, r"lack the ISMRMRD fields \['flags'\] as whole"),
+    "raw no encoding": ("k.h5", raw("<a/>"), "has no <encoding>"),
+    "raw no number": ("k.h5", raw(header_xml(center="x")), "a number in <center> .* got 'x'"),
+    "raw matrix": ("k.h5", raw(header_xml((10**6, 8, 1))), "are not between 1 and 65535"),
+    "raw radial": ("k.h5", raw(header_xml(trajectory="radial")), "Cartesian .* got 'radial'"),
+    "raw outside": ("k.h5", raw(header_xml((16, 4, 1))), "lies outside the encoded matrix of 4"),
+    "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "claims 64.0 GiB but the file"),
+    "raw partitions": ("k.h5", raw(kspace_encode_step_2=1), "several partitions"),
+    "raw all noise": ("k.h5", raw(flags=1 << 18), "none of its 8 readouts is an imaging readout"),
+    "raw short": ("k.h5", short_readout, "readout 3 holds 62 numbers, expected 64 for 2 coils"),
+    "raw coils": ("k.h5", different_coils, r"the same coils in all readouts, got \[1, 2\]"),
+    "raw no readouts": ("k.h5", lambda p: write_raw(p, []), "holds no readouts"),
+    "raw table": ("k.h5", table_without("flags"), r"lack the ISMRMRD fields \['flags'\]"),
+    # BART
+    "cfl alone": ("k.cfl", cfl(None), "k.cfl has no header: put k.hdr beside it"),
+    "cfl no sizes": ("k.cfl", cfl("# Command\n"), "expected a line '# Dimensions'"),
+    "cfl words": ("k.cfl", cfl(DIMS + "16 eight"), "whole numbers as sizes, got '16 eight'"),
+    "cfl zero": ("k.cfl", cfl(DIMS + "16 0"), r"at most 16 sizes of 1 or more, got \[16, 0\]"),
+    "cfl many": ("k.cfl", cfl(DIMS + "1 " * 16 + "2"), "expected at most 16 sizes"),
+    "cfl absurd": (
+        "k.cfl",
+        cfl(DIMS + "999999999 " * 4),
+        "need 7999999968000000047999.* bytes, 2048",
+    ),
+    "cfl truncated": (
+        "k.cfl",
+        cfl(DIMS + "16 8 1 2", K.tobytes()[:-8]),
+        "need 2048 bytes, 2040 ar",
+    ),
+    "cfl 3-D": ("k.cfl", cfl(DIMS + "8 8 2 2"), "two encoded dimensions.*'bart slice'"),
+    "cfl time": ("k.cfl", cfl(DIMS + "16 8 1 1 1 1 1 1 1 1 2"), r"the sizes \{10: 2\}"),
+    "cfl line": ("k.cfl", cfl(DIMS + "256"), "expected a 2-D k-space"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_sentence_that_names_the_file(tmp_path, case):
+    name, write, sentence = CASES[case]
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_scan(path)
+    message = str(caught.value)
+    assert str(path.with_suffix("")) in message
+    assert "\n" not in message
+    assert len(message) < 500 + len(str(path))
+
+
+def test_sentences_differ():
+    assert len(CASES) >= 60
+    assert len({sentence for _, _, sentence in CASES.values()}) >= 60
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"slices": 3}, "has 1 slices, numbered from 0: there is no slice 3"),
+        ({"slices": []}, "no slice is left of its 1"),
+        ({"slices": slice(5, 9)}, "no slice is left of its 1"),
+        ({"contrast": 1}, "only ISMRMRD files have repetitions and contrasts"),
+        ({"crop_readout": True}, "does not state its readout oversampling"),
+        ({"coil_maps": "maps.txt"}, "expected coil maps as .npy or .cfl"),
+    ],
+)
+def test_wrong_options(tmp_path, options, sentence):
+    np.save(tmp_path / "k.npy", K)
+    with pytest.raises(InputError, match=sentence):
+        read_scan(tmp_path / "k.npy", **options)
+
+
+def test_cropping_needs_a_header_and_whole_lines(tmp_path):
+    hdf5(kspace=K)(tmp_path / "k.h5")
+    with pytest.raises(InputError, match="has no ismrmrd_header, so the size to crop"):
+        read_scan(tmp_path / "k.h5", crop_readout=True)
+    hdf5(kspace=K, ismrmrd_header=header_xml(), mask=np.ones((16, 8)))(tmp_path / "m.h5")
+    with pytest.raises(InputError, match="its mask is not one of whole lines"):
+        read_scan(tmp_path / "m.h5", crop_readout=True)
+
+
+IMAGE = np.ones((2, 4, 4), np.complex64)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "options", "sentence"),
+    [
+        ("no/such/image.npy", IMAGE, {}, "the folder .*no/such does not exist, create it"),
+        ("image.jpg", IMAGE, {}, r"expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got .jpg"),
+        ("image", IMAGE, {}, "got no extension"),
+        ("folder.npy", IMAGE, {}, "it is a folder or a device, name a file"),
+        ("image.npy", IMAGE[None], {}, r"got shape \(1, 2, 4, 4\)"),
+        ("image.npy", np.array([[["a"]]]), {}, "images .* of numbers, got shape"),
+        ("image.png", IMAGE * np.nan, {}, "values that are not finite"),
+        ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "voxel sizes above 0 mm, got"),
+        ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "only NIfTI keeps a voxel size"),
+        ("image.npy", IMAGE, {"montage": True}, "only PNG makes a montage"),
+    ],
+)
+def test_images_that_cannot_be_written(tmp_path, name, images, options, sentence):
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(InputError, match=sentence):
+        write_image(tmp_path / name, images, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
+
+
+def test_scan_needs_a_format_that_holds_it_all(tmp_path):
+    scan = Scan(torch.from_numpy(K)[None], torch.ones(1, 1, 16, 8, dtype=torch.bool))
+    with pytest.raises(InputError, match=r"expected a scan as .npz or .h5, got .cfl"):
+        write_scan(tmp_path / "scan.cfl", scan)

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import logging
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import ScanMetadata, canonical_prompt, from_prompt, parse_prompt
+
+FASTMRI = (
+    "knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence: TurboSpinEcho, TR: 3120, TE: 33, "
+    "TI: 100, Flip angle: 140"
+)
+SKM_TEA = "Qdess, Knee, Slice 46, Age: 48, Sex: F, TR: 20.36, TE: 6.428, Flip Angle: 20"
+KNEE = ScanMetadata(
+    anatomy="knee",
+    slice=20,
+    contrast="PDFS",
+    pathologies=("Meniscus Tear",),
+    sequence="TurboSpinEcho",
+    tr=3120,
+    te=33,
+    ti=100,
+    flip_angle=140,
+)
+
+
+def test_the_published_forms_are_written_and_read_exactly():
+    dess = ScanMetadata(
+        "knee", 46, sequence="Qdess", age=48, sex="F", tr=20.36, te=6.428, flip_angle=20
+    )
+    assert KNEE.to_prompt() == FASTMRI
+    assert dess.to_prompt("skm-tea") == SKM_TEA
+    assert from_prompt(FASTMRI, strict=True) == KNEE
+    assert from_prompt(SKM_TEA, strict=True) == dess
+    assert canonical_prompt(FASTMRI) == FASTMRI
+    assert canonical_prompt(SKM_TEA) == SKM_TEA
+
+
+def test_the_papers_prompt_without_counts_is_read():
+    text = (
+        "Knee, Slice 19, PDFS, Pathology: Displaced Meniscal Tissue, Meniscus Tear, "
+        "Bone-Subchondral edema, TR: 3150, TE: 33, TI: 100, Flip angle: 150"
+    )
+    metadata = from_prompt(text, strict=True)
+    labels = ("Displaced Meniscal Tissue", "Meniscus Tear", "Bone-Subchondral edema")
+    assert metadata.pathologies == labels
+    assert (metadata.tr, metadata.flip_angle) == (3150, 150)
+
+
+def test_what_a_form_lacks_follows_at_its_end():
+    full = replace(KNEE, age=48, sex="F", field_strength=2.89362)
+    assert full.to_prompt() == FASTMRI + ", Age: 48, Sex: F, Field strength: 2.89362"
+    assert full.to_prompt("skm-tea").endswith(
+        "Flip Angle: 140, PDFS, TI: 100, Field strength: 2.89362"
+    )
+
+
+def random_metadata(rng: random.Random) -> ScanMetadata:
+    def maybe(value):
+        return value if rng.random() < 0.7 else None
+
+    def number(low, high):
+        kind = rng.randrange(3)
+        value = rng.uniform(low, high)
+        return (
+            round(value) if kind == 0 and round(value) else round(value, 3) if kind == 1 else value
+        )
+
+    labels = [
+        "Meniscus Tear",
+        "Cartilage - Partial Thickness loss/defect",
+        "Global label: Small vessel chronic white matter ischemic change",
+        "3 vessel disease",
+        "TR: 30",
+        "Slice 4",
+        "knee",
+        "none",
+        "Ödem",
+    ]
+    return ScanMetadata(
+        anatomy=maybe(rng.choice(["knee", "brain", "wrist", "straße", "left: hand"])),
+        slice=maybe(rng.randrange(60)),
+        contrast=maybe(rng.choice(["PD", "PDFS", "T2", "FLAIR", "T1POST", "T2* map", "Other: q"])),
+        pathologies=tuple(rng.choices(labels, k=rng.choice([0, 0, 1, 2, 5]))),
+        sequence=maybe(rng.choice(["TurboSpinEcho", "Flash", "Qdess", "EPI", "TE: 5", "none"])),
+        tr=maybe(number(1e-3, 1e4)),
+        te=maybe(number(0, 200)),
+        ti=maybe(number(0, 3000)),
+        flip_angle=maybe(number(0.5, 360)),
+        age=maybe(number(0, 100)),
+        sex=maybe(rng.choice("FMO")),
+        field_strength=maybe(number(0.05, 11)),
+    )
+
+
+@pytest.mark.parametrize("form", ["fastmri", "skm-tea"])
+def test_round_trip_loses_nothing(form):
+    rng = random.Random(0)
+    for _ in range(1500):
+        metadata = random_metadata(rng)
+        prompt = metadata.to_prompt(form)
+        assert from_prompt(prompt, strict=True) == metadata, prompt
+        assert canonical_prompt(prompt, form) == prompt
+
+
+def test_parts_may_come_in_any_order_and_case():
+    rng = random.Random(0)
+    for _ in range(300):
+        metadata = replace(random_metadata(rng), pathologies=(), anatomy="brain", contrast="T2")
+        metadata = replace(metadata, sequence=None)
+        parts = metadata.to_prompt().split(", ")
+        rng.shuffle(parts)
+        text = rng.choice([", ", ",", " ; ", "\n"]).join(parts)
+        assert from_prompt(rng.choice([text, text.lower(), text.upper()]), strict=True) == metadata
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Knee, PDFS, TR: 3150", ScanMetadata("knee", contrast="PDFS", tr=3150)),
+        ("knee PDFS TR 3150 TE 33", ScanMetadata("knee", contrast="PDFS", tr=3150, te=33)),
+        ("TR: 3150 ms, TE=33ms", ScanMetadata(tr=3150, te=33)),
+        ("TR 3.15 s, TI: 2.5 s", ScanMetadata(tr=3150, ti=2500)),
+        ("flip angle 150°", ScanMetadata(flip_angle=150)),
+        ("Flip-Angle: 150 degrees, FA 150", ScanMetadata(flip_angle=150)),
+        ("repetition time: 500, echo time: 9.4", ScanMetadata(tr=500, te=9.4)),
+        ("brain, T2FLAIR", ScanMetadata("brain", contrast="FLAIR")),
+        ("AXFLAIR", ScanMetadata(contrast="FLAIR")),
+        ("t2 flair", ScanMetadata(contrast="FLAIR")),
+        ("fat-suppressed PD", ScanMetadata(contrast="PDFS")),
+        ("CORPDFS_FBK", ScanMetadata(contrast="PDFS")),
+        ("Sequence: tse", ScanMetadata(sequence="TurboSpinEcho")),
+        ("TSE, 3T", ScanMetadata(sequence="TurboSpinEcho", field_strength=3)),
+        ("field strength 1.5 Tesla", ScanMetadata(field_strength=1.5)),
+        ("age 48 years, female", ScanMetadata(age=48, sex="F")),
+        ("sex: male, Age: 48Y", ScanMetadata(age=48, sex="M")),
+        ("slice number 7", ScanMetadata(slice=7)),
+        ("Pathology: 2 Mass, TR: 500", ScanMetadata(pathologies=("Mass", "Mass"), tr=500)),
+        ("Pathology: none, T2", ScanMetadata(contrast="T2")),
+        ("", ScanMetadata()),
+        (" , ,", ScanMetadata()),
+    ],
+)
+def test_prompts_as_people_write_them(text, expected):
+    assert from_prompt(text, strict=True) == expected
+
+
+def test_unknown_parts_are_listed_and_kept_and_refused_when_strict(caplog):
+    text = "left Knee, PDFS, 2-D, TR/TE 3000/30, TE: 33"
+    metadata, unknown = parse_prompt(text)
+    assert metadata == ScanMetadata(contrast="PDFS", te=33)
+    assert unknown == ("left Knee", "2-D", "TR/TE 3000/30")
+    with caplog.at_level(logging.WARNING):
+        assert from_prompt(text) == metadata
+    assert "'2-D'" in caplog.text
+    assert canonical_prompt(text) == "PDFS, TE: 33, left Knee, 2-D, TR/TE 3000/30"
+    with pytest.raises(InputError, match="could not read 'left Knee', '2-D'"):
+        from_prompt(text, strict=True)
+
+
+def test_canonical_prompt_is_stable_and_adds_no_pathology():
+    once = canonical_prompt("motion, Knee, Pathology: Mass, 2 Edema")
+    assert once == "knee, Pathology: 1 Mass, 2 Edema, Other: motion"
+    assert canonical_prompt(once) == once
+    assert canonical_prompt("Other: knee, Other:, Other: TR: x") == "Other: knee, Other: TR: x"
+    assert canonical_prompt("a nice picture") == "a nice picture"
+    assert canonical_prompt("") == ""
+
+
+def test_equal_pathologies_are_brought_together():
+    metadata = ScanMetadata(pathologies=("Mass", "Edema", "Mass"))
+    assert metadata.pathologies == ("Mass", "Mass", "Edema")
+    assert metadata.to_prompt() == "Pathology: 2 Mass, 1 Edema"
+
+
+def test_known_words_get_their_trained_spelling():
+    metadata = ScanMetadata("Knee", contrast="axt2", sequence="turbo  spin echo", sex="female")
+    assert metadata == ScanMetadata("knee", contrast="T2", sequence="TurboSpinEcho", sex="F")
+
+
+def test_numbers_keep_their_shortest_exact_form():
+    for value in (1e-5, 0.1 + 0.2, 1e16, 3120.0, np.float32(0.1), np.int64(7)):
+        prompt = ScanMetadata(tr=value).to_prompt()
+        assert "e" not in prompt
+        assert from_prompt(prompt).tr == float(value)
+    assert ScanMetadata(tr=3120.0, te=0).to_prompt() == "TR: 3120, TE: 0"
+    assert ScanMetadata(slice=np.int64(3)).slice == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tr": -1}, "expected TR to be a repetition time above 0 ms, got -1"),
+        ({"tr": 0}, "repetition time above 0 ms"),
+        ({"tr": math.nan}, "expected TR as a finite number, got nan"),
+        ({"te": math.inf}, "expected TE as a finite number, got inf"),
+        ({"te": -3}, "an echo time of 0 ms or more, got -3"),
+        ({"ti": -3}, "an inversion time of 0 ms or more"),
+        ({"ti": True}, "expected TI as a number, got True"),
+        ({"tr": "3000"}, "expected TR as a number, got '3000'"),
+        ({"tr": [1]}, r"expected TR as a number, got \[1\]"),
+        ({"flip_angle": 0}, r"an angle in \(0, 360\] degrees, got 0"),
+        ({"flip_angle": 361}, r"an angle in \(0, 360\] degrees, got 361"),
+        ({"age": -1}, "an age from 0 to 150 years, got -1"),
+        ({"field_strength": 0}, "a field strength above 0 tesla, got 0"),
+        ({"sex": "X"}, "expected sex as 'F', 'M' or 'O', got 'X'"),
+        ({"sex": 1}, "expected sex as 'F', 'M' or 'O', got 1"),
+        ({"slice": -1}, "expected a slice number of 0 or more, got -1"),
+        ({"slice": 1.5}, "expected the slice as a whole number, got 1.5"),
+        ({"anatomy": ""}, "expected anatomy as words, got ''; leave it out"),
+        ({"contrast": 2}, "expected contrast as words, got 2"),
+        ({"sequence": "a,b"}, "expected sequence without commas or semicolons"),
+        ({"pathologies": ("a;b",)}, "expected pathology without commas or semicolons"),
+        ({"pathologies": "Mass"}, "tuple of labels, got the string 'Mass'"),
+        ({"pathologies": ("Mass",) * 1000}, "expected at most 999 findings, got 1000"),
+    ],
+)
+def test_impossible_values_are_refused(fields, sentence):
+    with pytest.raises(InputError, match=sentence):
+        ScanMetadata(**fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("TR: fast", "could not read the value of TR in 'TR: fast'"),
+        ("knee, TR:", "could not read the value of TR in 'TR:'"),
+        ("TR: 3150 Hz", "could not read the value of TR"),
+        ("Sex: unknown", "could not read the value of Sex"),
+        ("TR: 3000, knee, TR: 2000", "the prompt gives tr twice, 3000.0 and 2000.0; keep one"),
+        ("T1, T2", "the prompt gives contrast twice, T1 and T2"),
+        ("Slice 3.5", "expected the slice as a whole number, got 3.5"),
+        ("Slice -3", "expected a slice number of 0 or more, got -3"),
+        ("TR: 1e999", "expected TR as a finite number"),
+        ("Flip angle: 400", r"an angle in \(0, 360\] degrees, got 400"),
+        ("Pathology:", "expected pathology as words"),
+        ("Pathology: 0 Mass", "expected the number of findings from 1 to 999, got '0 Mass'"),
+        ("Pathology: 100000000 Mass", "expected the number of findings from 1 to 999"),
+        ("Anatomy:", "expected anatomy as words"),
+    ],
+)
+def test_unreadable_prompts_are_refused(text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_prompt(text)
+
+
+def test_other_bad_arguments_are_refused():
+    with pytest.raises(InputError, match="expected the prompt as a string, got int"):
+        from_prompt(3)
+    with pytest.raises(InputError, match="expected the prompt form 'fastmri' or 'skm-tea'"):
+        KNEE.to_prompt("xml")
+
+
+def test_letters_that_only_look_alike_do_not_match():
+    assert parse_prompt("tſe, \N{KELVIN SIGN}nee")[1] == ("tſe", "\N{KELVIN SIGN}nee")

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import (
+    ScanMetadata,
+    from_dicom,
+    from_fastmri_header,
+    from_fastmri_row,
+    from_prompt,
+    read_fastmri_plus,
+)
+
+HEADER = """<?xml version="1.0" encoding="utf-8"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
+ <subjectInformation><patientGender>F</patientGender></subjectInformation>
+ <measurementInformation><protocolName>CORPDFS_FBK</protocolName></measurementInformation>
+ <acquisitionSystemInformation>
+  <systemFieldStrength_T>1.494</systemFieldStrength_T>
+ </acquisitionSystemInformation>
+ <sequenceParameters><TR>3120</TR><TE>33</TE><TE>66</TE><TI>100</TI>
+  <flipAngle_deg>140</flipAngle_deg><sequence_type>TurboSpinEcho</sequence_type>
+ </sequenceParameters>
+</ismrmrdHeader>"""
+PREFIXED = HEADER.replace("<", "<i:").replace("<i:/", "</i:").replace("<i:?", "<?")
+PREFIXED = PREFIXED.replace("xmlns", "xmlns:i")
+KNEE = ScanMetadata(
+    anatomy="knee",
+    slice=20,
+    contrast="PDFS",
+    sequence="TurboSpinEcho",
+    tr=3120,
+    te=33,
+    ti=100,
+    flip_angle=140,
+    sex="F",
+    field_strength=1.494,
+)
+ROW = {
+    "fname": "file1000311.h5",
+    "acquisition": "CORPDFS_FBK",
+    "systemFieldStrength_T": "1.494",
+    "TR": "3000.0",
+    "TE": "33.0",
+    "TI": "100.0",
+    "flipAngle_deg": "150.0",
+    "sequence_type": "TurboSpinEcho",
+}
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        HEADER,
+        HEADER.encode(),
+        HEADER.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', ""),
+        PREFIXED,
+    ],
+    ids=["text", "bytes", "no namespace", "prefix"],
+)
+def test_ismrmrd_header(xml):
+    assert from_fastmri_header(xml, slice=20) == KNEE
+    assert ScanMetadata.from_fastmri_header(xml, "CORPD_FBK").contrast == "PD"
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "anatomy", "contrast"),
+    [
+        ("CORPD_FBK", "knee", "PD"),
+        ("CORPDFS_FBK", "knee", "PDFS"),
+        ("AXT1", "brain", "T1"),
+        ("AXT1PRE", "brain", "T1PRE"),
+        ("AXT1POST", "brain", "T1POST"),
+        ("AXT2", "brain", "T2"),
+        ("AXFLAIR", "brain", "FLAIR"),
+        ("localiser", None, None),
+    ],
+)
+def test_acquisitions_are_named_as_in_the_paper(acquisition, anatomy, contrast):
+    metadata = from_fastmri_header(None, acquisition)
+    assert metadata == ScanMetadata(anatomy=anatomy, contrast=contrast)
+
+
+def test_what_a_header_does_not_fill_in_stays_unknown():
+    empty = "<ismrmrdHeader><sequenceParameters><TR>0</TR></sequenceParameters></ismrmrdHeader>"
+    assert from_fastmri_header(empty) == ScanMetadata()
+
+
+BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>
+<ismrmrdHeader>&b;</ismrmrdHeader>"""
+
+
+@pytest.mark.parametrize(
+    ("xml", "sentence"),
+    [
+        (BOMB, "refused an XML header that declares a document type or entities"),
+        ("<ismrmrdHeader>", "expected an ISMRMRD XML header, got malformed XML"),
+        ("", "expected an ISMRMRD XML header, got malformed XML"),
+        (b"\xff\xfe\x00", "expected an ISMRMRD XML header, got malformed XML"),
+        ("<html/>", "expected an XML header <ismrmrdHeader>, got <html>"),
+        (HEADER.replace("3120", "long"), "expected TR in the header as a number, got 'long'"),
+        (HEADER.replace("3120", "-1"), "a repetition time above 0 ms, got -1"),
+        (HEADER.replace("3120", "nan"), "expected TR as a finite number"),
+    ],
+)
+def test_bad_headers_are_refused(xml, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_fastmri_header(xml)
+
+
+def test_row_with_annotations():
+    found = {("file1000311", 20): ("Mass", "Mass")}
+    metadata = from_fastmri_row(ROW, 20, found)
+    assert metadata.to_prompt() == (
+        "knee, Slice 20, PDFS, Pathology: 2 Mass, Sequence: TurboSpinEcho, TR: 3000, TE: 33, "
+        "TI: 100, Flip angle: 150, Field strength: 1.494"
+    )
+    assert ScanMetadata.from_fastmri_row(ROW, 3, found).pathologies == ()
+    assert from_fastmri_row(ROW | {"TI": ""}).ti is None
+
+
+def test_bad_rows_are_refused():
+    with pytest.raises(InputError, match="expected the column 'TE' in the row"):
+        from_fastmri_row({name: value for name, value in ROW.items() if name != "TE"})
+    with pytest.raises(InputError, match="expected TR in the row as a number, got 'x'"):
+        from_fastmri_row(ROW | {"TR": "x"})
+    with pytest.raises(InputError, match="annotations belong to slices: give the slice"):
+        from_fastmri_row(ROW, None, {})
+
+
+def test_fastmri_plus_table(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text("file,slice,label\na,3,Joint Effusion \na.h5,3,Mass\nb,0,Mass\n")
+    assert read_fastmri_plus(path) == {("a", 3): ("Joint Effusion", "Mass"), ("b", 0): ("Mass",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"file,slice\na,1\n", "expected the column 'label', got"),
+        (b"", "expected the column 'file', got"),
+        (b"file,slice,label\na,x,Mass\n", "line 2: expected a file and a whole slice number"),
+        (b"file,slice,label\na,-1,Mass\n", "expected a file and a whole slice number"),
+        (b"file,slice,label\na\n", "expected a file and a whole slice number, got 'a' and ''"),
+        (b"file,slice,label\na,1,\n", "line 2: expected a finding in the column 'label'"),
+        (b"file,slice,label\na,1,\xff\n", "expected a CSV file in UTF-8"),
+    ],
+)
+def test_bad_fastmri_plus_tables_are_refused(tmp_path, content, sentence):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        read_fastmri_plus(path)
+
+
+def test_missing_fastmri_plus_table_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no fastMRI\\+ table at"):
+        read_fastmri_plus(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("anatomy", ["knee", "brain"])
+def test_every_real_row_survives_the_round_trip(shared_data, anatomy):
+    found = read_fastmri_plus(shared_data / "fastmri_plus" / f"{anatomy}.csv")
+    slices: dict[str, list[int]] = {}
+    for name, number in found:
+        slices.setdefault(name, []).append(number)
+    annotated = 0
+    with (shared_data / "fastmri_metadata" / f"{anatomy}_multicoil.csv").open() as file:
+        for row in csv.DictReader(file):
+            for number in slices.get(row["fname"].removesuffix(".h5"), [0]):
+                metadata = from_fastmri_row(row, number, found)
+                annotated += bool(metadata.pathologies)
+                assert metadata.anatomy == anatomy
+                assert metadata.contrast is not None
+                assert from_prompt(metadata.to_prompt(), strict=True) == metadata
+    assert annotated > 3000
+
+
+def write_dicom(path, **elements):
+    pydicom = pytest.importorskip("pydicom")
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    for name, value in ({"Modality": "MR"} | elements).items():
+        setattr(header, name, value)
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_dicom(tmp_path):
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        SeriesDescription="pd_tse_fs_cor_320",
+        SequenceName="*tse2d1_7",
+        BodyPartExamined="KNEE",
+        InstanceNumber=21,
+        RepetitionTime=3120,
+        EchoTime="33.0",
+        FlipAngle=140,
+        MagneticFieldStrength=1.5,
+        PatientAge="048Y",
+        PatientSex="F",
+    )
+    assert ScanMetadata.from_dicom(path).to_prompt() == (
+        "knee, Slice 20, PDFS, Sequence: TurboSpinEcho, TR: 3120, TE: 33, Flip angle: 140, "
+        "Age: 48, Sex: F, Field strength: 1.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("description", "contrast"),
+    [("t2_flair_tra", "FLAIR"), ("T1 MPRAGE", "T1"), ("t1_t2_dual", None), ("survey", None)],
+)
+def test_contrast_from_a_series_description(tmp_path, description, contrast):
+    path = write_dicom(tmp_path / "a.dcm", SeriesDescription=description, PatientAge="006M")
+    assert from_dicom(path) == ScanMetadata(contrast=contrast, age=0.5)
+
+
+@pytest.mark.parametrize(
+    ("elements", "sentence"),
+    [
+        ({"Modality": "CT"}, "expected modality MR, got 'CT'"),
+        ({"PatientAge": "old"}, "expected PatientAge as in '048Y', got 'old'"),
+        ({"FlipAngle": 400}, r"an angle in \(0, 360\] degrees, got 400"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
+def test_bad_dicom_values_are_refused(tmp_path, elements, sentence):
+    path = write_dicom(tmp_path / "a.dcm", **elements)
+    with pytest.raises(InputError, match=sentence):
+        from_dicom(path)
+
+
+def test_files_that_are_no_dicom_are_refused(tmp_path):
+    pytest.importorskip("pydicom")
+    with pytest.raises(InputError, match="no DICOM file at"):
+        from_dicom(tmp_path / "none.dcm")
+    (tmp_path / "a.dcm").write_text("hello")
+    with pytest.raises(InputError, match="expected a DICOM file, got something else"):
+        from_dicom(tmp_path / "a.dcm")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("element", "damaged", "sentence"),
+    [
+        (b"DS\x06\x003120.0", b"DS\x06\x003x20.0", "expected RepetitionTime in the DICOM header"),
+        (b"DS\x06\x003120.0", b"FD\x06\x003120.0", "the DICOM header cannot be read"),
+    ],
+)
+def test_damaged_dicom_is_refused(tmp_path, element, damaged, sentence):
+    path = write_dicom(tmp_path / "a.dcm", RepetitionTime="3120.0")
+    content = path.read_bytes()
+    assert element in content
+    path.write_bytes(content.replace(element, damaged))
+    with pytest.raises(InputError, match=sentence):
+        from_dicom(path)
+
+
+def test_real_dicom(shared_data):
+    pytest.importorskip("pydicom")
+    metadata = from_dicom(shared_data / "dicom_t1" / "N2D_0154.dcm")
+    assert metadata == ScanMetadata(contrast="T1", slice=153, age=42, sex="F")

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.metrics import Lpips, image_metrics, nmse, psnr, snr, ssim
+
+
+@pytest.fixture
+def pair(generator):
+    """A smooth reference of maximum 3 and a noisy prediction, two slices, complex."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 40), torch.linspace(-1, 1, 33), indexing="ij")
+    bump = torch.exp(-3 * (x**2 + y**2))
+    reference = torch.stack([3 * bump, bump]) * torch.exp(1j * x)
+    noise = torch.randn(reference.shape, dtype=torch.complex64, generator=generator)
+    return reference + 0.05 * noise, reference
+
+
+def test_psnr_of_a_known_error():
+    reference = torch.zeros(2, 8, 8)
+    reference[0, 0, 0], reference[1, 0, 0] = 1.0, 2.0
+    prediction = reference + 0.1
+    torch.testing.assert_close(psnr(prediction, reference), torch.tensor([20.0, 26.0206]))
+    # As one volume the peak is 2 for both slices.
+    volume = psnr(prediction, reference, aggregation="volume")
+    assert volume.shape == ()
+    torch.testing.assert_close(volume, torch.tensor(26.0206))
+
+
+def test_nmse_and_snr_of_a_known_error():
+    reference = torch.stack([torch.ones(8, 8), 3 * torch.ones(8, 8)])
+    prediction = reference * 1.1
+    torch.testing.assert_close(nmse(prediction, reference), torch.tensor([0.01, 0.01]))
+    torch.testing.assert_close(snr(prediction, reference), torch.tensor([20.0, 20.0]))
+    half_wrong = torch.stack([torch.zeros(8, 8), reference[1]])
+    torch.testing.assert_close(nmse(half_wrong, reference), torch.tensor([1.0, 0.0]))
+    volume = nmse(half_wrong, reference, aggregation="volume")
+    torch.testing.assert_close(volume, torch.tensor(0.1))
+    torch.testing.assert_close(snr(half_wrong, reference, aggregation="volume"), torch.tensor(10.0))
+
+
+def test_agreement_is_perfect(pair):
+    _, reference = pair
+    values = image_metrics(reference, reference)
+    assert set(values) == {"psnr", "ssim", "nmse", "snr"}
+    assert torch.isinf(values["psnr"]).all()
+    assert torch.isinf(values["snr"]).all()
+    torch.testing.assert_close(values["ssim"], torch.ones(2))
+    assert not values["nmse"].any()
+
+
+def test_the_phase_does_not_count(pair):
+    prediction, reference = pair
+    turned = prediction * np.exp(1j * 0.7)
+    torch.testing.assert_close(psnr(turned, reference), psnr(prediction, reference))
+
+
+def test_a_prediction_in_other_units_is_wrong(pair):
+    """Scaling prediction and reference separately, as published code does, would hide this."""
+    prediction, reference = pair
+    assert (psnr(2 * prediction, reference) < psnr(prediction, reference) - 10).all()
+    assert (ssim(2 * prediction, reference) < ssim(prediction, reference) - 0.1).all()
+
+
+def test_common_units_do_not_matter(pair):
+    prediction, reference = pair
+    for name, value in image_metrics(prediction, reference).items():
+        scaled = image_metrics(1e-6 * prediction, 1e-6 * reference)[name]
+        torch.testing.assert_close(scaled, value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["slice", "volume"])
+def test_ssim_is_that_of_scikit_image(pair, aggregation):
+    structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
+    prediction, reference = (image.abs().double().numpy() for image in pair)
+    expected = [
+        structural_similarity(
+            p, r, data_range=r.max() if aggregation == "slice" else reference.max(), win_size=7
+        )
+        for p, r in zip(prediction, reference, strict=True)
+    ]
+    value = ssim(*pair, aggregation=aggregation).numpy()
+    wanted = expected if aggregation == "slice" else np.mean(expected)
+    np.testing.assert_allclose(value, wanted, atol=1e-5)
+
+
+def test_psnr_is_that_of_scikit_image(pair):
+    peak_ratio = pytest.importorskip("skimage.metrics").peak_signal_noise_ratio
+    prediction, reference = (image.abs().double().numpy() for image in pair)
+    expected = [
+        peak_ratio(r, p, data_range=r.max()) for p, r in zip(prediction, reference, strict=True)
+    ]
+    np.testing.assert_allclose(psnr(*pair).numpy(), expected, rtol=1e-5)
+
+
+def test_aggregation_changes_the_number(pair):
+    prediction, reference = pair
+    by_slice = psnr(prediction, reference)
+    volume = psnr(prediction, reference, aggregation="volume")
+    assert by_slice.shape == (2,)
+    assert float(volume - by_slice.mean()) > 3
+
+
+def test_a_batch_equals_its_slices(pair):
+    prediction, reference = pair
+    batch = image_metrics(prediction, reference)
+    for i in range(2):
+        single = image_metrics(prediction[i : i + 1].numpy(), reference[i : i + 1].numpy())
+        for name in batch:
+            torch.testing.assert_close(single[name][0], batch[name][i])
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, nmse, snr, image_metrics])
+@pytest.mark.parametrize(
+    ("prediction", "reference", "options", "sentence"),
+    [
+        (torch.ones(1, 9, 9), torch.ones(1, 9, 8), {}, r"one shape, got \(1, 9, 9\) and"),
+        (torch.ones(9, 9), torch.ones(9, 9), {}, r"expected images \(batch, ny, nx\), got shape"),
+        (torch.ones(0, 9, 9), torch.ones(0, 9, 9), {}, r"\(batch, ny, nx\), got shape \(0, 9, 9\)"),
+        (torch.full((1, 9, 9), math.nan), torch.ones(1, 9, 9), {}, "the prediction holds NaN"),
+        (
+            torch.ones(1, 9, 9),
+            torch.full((1, 9, 9), math.inf),
+            {},
+            "the reference holds NaN or inf",
+        ),
+        (torch.ones(1, 9, 9), torch.zeros(1, 9, 9), {}, "reference of slice 0 is zero everywhere"),
+        (
+            torch.ones(1, 9, 9),
+            torch.ones(1, 9, 9),
+            {"aggregation": "mean"},
+            "aggregation 'slice' or 'volume', got 'mean'",
+        ),
+    ],
+)
+def test_images_that_cannot_be_compared_are_refused(
+    metric, prediction, reference, options, sentence
+):
+    with pytest.raises(InputError, match=sentence):
+        metric(prediction, reference, **options)
+
+
+def test_an_empty_slice_is_part_of_a_volume():
+    reference = torch.ones(2, 9, 9)
+    reference[0] = 0
+    with pytest.raises(InputError, match="reference of slice 0"):
+        psnr(reference + 0.1, reference)
+    torch.testing.assert_close(
+        psnr(reference + 0.1, reference, aggregation="volume"), torch.tensor(20.0)
+    )
+
+
+def test_ssim_needs_its_window():
+    with pytest.raises(InputError, match=r"at least 7x7 for SSIM, got \(6, 9\)"):
+        ssim(torch.ones(1, 6, 9), torch.ones(1, 6, 9))
+
+
+@pytest.fixture(scope="module")
+def alexnet_weights(tmp_path_factory):
+    """A file laid out as torchvision publishes it, with random numbers in it."""
+    models = pytest.importorskip("torchvision.models")
+    pytest.importorskip("lpips")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = models.alexnet(weights=None).features
+    path = tmp_path_factory.mktemp("lpips") / "alexnet.pth"
+    torch.save({f"features.{key}": value for key, value in features.state_dict().items()}, path)
+    return path
+
+
+def test_lpips_is_built_once_and_uses_the_weights(pair, alexnet_weights):
+    prediction, reference = pair
+    lpips = Lpips(alexnet_weights)
+    distance = lpips(prediction, reference)
+    network = lpips._network
+    assert distance.shape == (2,)
+    assert (distance > 0).all()
+    assert torch.equal(lpips(reference, reference), torch.zeros(2))
+    assert lpips._network is network
+    torch.testing.assert_close(Lpips(alexnet_weights)(prediction, reference), distance)
+    torch.testing.assert_close(lpips(5 * prediction, 5 * reference), distance)
+    one_by_one = torch.cat([lpips(prediction[i : i + 1], reference[i : i + 1]) for i in (0, 1)])
+    torch.testing.assert_close(one_by_one, distance)
+    loaded = torch.load(alexnet_weights, weights_only=True)
+    assert torch.equal(network.net.state_dict()["slice3.6.weight"], loaded["features.6.weight"])
+
+
+def test_lpips_finds_the_hub_cache(pair, alexnet_weights, tmp_path, monkeypatch):
+    cache = tmp_path / "checkpoints"
+    cache.mkdir()
+    (cache / "alexnet-owt-7be5be79.pth").write_bytes(alexnet_weights.read_bytes())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.testing.assert_close(Lpips()(*pair), Lpips(alexnet_weights)(*pair))
+
+
+def test_lpips_does_not_download(pair, tmp_path, monkeypatch):
+    pytest.importorskip("lpips")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for backbone in ("alex", "vgg"):
+        with pytest.raises(InputError, match=r"not at .*\.pth: download https://download.pytorch"):
+            Lpips(backbone=backbone)(*pair)
+
+
+def test_lpips_refuses_what_it_cannot_use(pair, alexnet_weights, tmp_path):
+    with pytest.raises(InputError, match="backbone 'alex' or 'vgg', got 'squeeze'"):
+        Lpips(backbone="squeeze")
+    with pytest.raises(InputError, match=r"LPIPS weights .*none.pth are not a file"):
+        Lpips(tmp_path / "none.pth")
+    with pytest.raises(InputError, match=r"does not fit the LPIPS backbone 'vgg': features\.0"):
+        Lpips(alexnet_weights, backbone="vgg")(*pair)
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="is not a state dict of tensors"):
+        Lpips(garbage)(*pair)
+    with pytest.raises(InputError, match=r"at least 31x31 for LPIPS, got \(30, 40\)"):
+        Lpips(alexnet_weights)(torch.ones(1, 30, 40), torch.ones(1, 30, 40))
+    with pytest.raises(InputError, match="the reference of a slice is zero"):
+        Lpips(alexnet_weights)(torch.ones(1, 40, 40), torch.zeros(1, 40, 40))

@@ -1,0 +1,78 @@
+"""Summarise the fastMRI headers and fastMRI+ findings into the file that protocols are drawn from.
+
+    python training/summarise_protocols.py --headers knee_multicoil.csv brain_multicoil.csv \
+        --findings knee.csv brain.csv --output src/ctxrecon/phantom/protocols.json
+
+The headers are the tables that meddlr publishes (Apache-2.0), the findings those of fastMRI+ (MIT).
+Only counts are kept: no file name, no identifier of a person or a scanner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+from ctxrecon.metadata import ScanMetadata, from_fastmri_row, read_fastmri_plus
+
+
+def summarise(headers: list[Path], findings: list[Path]) -> dict[str, object]:
+    """Counts of distinct protocols, annotated slices of each contrast, findings by anatomy."""
+    protocols: Counter[tuple[object, ...]] = Counter()
+    volumes: dict[str, ScanMetadata] = {}
+    for path in headers:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                item = from_fastmri_row(row)
+                volumes[row["fname"].removesuffix(".h5")] = item
+                strength = None if item.field_strength is None else round(item.field_strength, 2)
+                key = (item.anatomy, item.contrast, item.sequence, item.tr, item.te, item.ti)
+                protocols[(*key, item.flip_angle, strength)] += 1
+    slices: dict[str, tuple[int, int]] = {}
+    seen: dict[str, Counter[str]] = {}
+    for path in findings:
+        for (name, number), labels in read_fastmri_plus(path).items():
+            volume = volumes.get(name)
+            if volume is None or volume.anatomy is None or volume.contrast is None:
+                continue
+            low, high = slices.get(volume.contrast, (number, number))
+            slices[volume.contrast] = (min(low, number), max(high, number))
+            seen.setdefault(volume.anatomy, Counter()).update(set(labels))
+    ordered = sorted(protocols.items(), key=lambda item: (-item[1], str(item[0])))
+    return {
+        "columns": [
+            *("anatomy", "contrast", "sequence", "tr", "te", "ti", "flip_angle", "field_strength"),
+            "count",
+        ],
+        "protocols": [[*(_plain(value) for value in key), count] for key, count in ordered],
+        "slices": {contrast: list(limits) for contrast, limits in sorted(slices.items())},
+        "pathologies": {
+            anatomy: dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+            for anatomy, counts in sorted(seen.items())
+        },
+    }
+
+
+def _plain(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def main() -> None:
+    """Read the tables named on the command line and write the JSON summary."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--headers", type=Path, nargs="+", required=True, help="tables of headers")
+    parser.add_argument("--findings", type=Path, nargs="+", required=True, help="fastMRI+ tables")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    summary = summarise(arguments.headers, arguments.findings)
+    lists = {"protocols": summary.pop("protocols")}
+    text = json.dumps(summary, indent=1)
+    rows = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in lists["protocols"])
+    text = text.removesuffix("\n}") + f',\n "protocols": [\n  {rows}\n ]\n}}\n'
+    arguments.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

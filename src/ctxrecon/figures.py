@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,8 +29,8 @@ _MAX_COLUMNS = 5
 _PANEL = 2.35
 _GAP = 0.05
 _TITLE = 0.42
-_HEADER = 0.42
-_FOOTER = 0.34
+_LINE = 0.19
+_MARGIN = 0.2
 _LABEL = 0.3
 _BACKGROUND, _TEXT, _MUTED = "#0d0f12", "#f2f4f7", "#a4acb8"
 
@@ -102,7 +103,7 @@ def _panels(
     deviation: _Picture | None = None if spread is None else (spread, "magma", dim)
     if truth is None:
         panels: list[_Panel] = [
-            (name, "", [(image, "gray", white)]) for name, image in magnitudes.items()
+            (*_split(name), [(image, "gray", white)]) for name, image in magnitudes.items()
         ]
         if deviation is not None:
             panels.append((f"std ×{ERROR_GAIN}", "", [deviation]))
@@ -118,8 +119,16 @@ def _panels(
             (image, "gray", white),
             (np.abs(image - truth), "magma", dim),
         ]
-        panels.append((name, f"{scores[0]:.2f} dB · SSIM {scores[1]:.3f}", pictures))
+        name, detail = _split(name)
+        details = [detail] * bool(detail) + [f"{scores[0]:.2f} dB", f"SSIM {scores[1]:.3f}"]
+        panels.append((name, " · ".join(details), pictures))
     return panels
+
+
+def _split(name: str) -> tuple[str, str]:
+    """``"method, detail"`` in two, so that long names fit over a panel."""
+    head, _, detail = name.partition(", ")
+    return head, detail
 
 
 def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, caption: str) -> Figure:
@@ -131,12 +140,13 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     rows = len(panels[0][2])
     height = _PANEL * min(max(shape[0] / shape[1], 0.4), 2.5)
     label = _LABEL if rows > 1 else _GAP
-    header = _HEADER if title else _GAP
     block_height = _TITLE + rows * (height + _GAP) + _GAP
-    size = (
-        label + columns * (_PANEL + _GAP) + 2 * _GAP,
-        header + blocks * block_height + _FOOTER,
-    )
+    width = label + columns * (_PANEL + _GAP) + 2 * _GAP
+    heading = textwrap.wrap(title or "", int(11 * width))  # characters that fit
+    legend = textwrap.wrap(caption, int(15 * width))
+    header = _LINE * len(heading) + _MARGIN if heading else _GAP
+    footer = _LINE * len(legend) + _MARGIN
+    size = (width, header + blocks * block_height + footer)
     figure = Figure(figsize=size, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
 
@@ -144,16 +154,21 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
         """Words at ``x`` from the left and ``y`` from the top, in inches."""
         figure.text(x / size[0], 1 - y / size[1], words, **style)
 
-    if title:
-        text(label + _GAP, header / 2, title, color=_TEXT, size=11, va="center", weight="bold")
-    for number, (name, scores, pictures) in enumerate(panels):
+    left = label + _GAP
+    for line, words in enumerate(heading):
+        y = _MARGIN + _LINE * line
+        text(left, y, words, color=_TEXT, size=10.5, va="center", weight="bold")
+    for line, words in enumerate(legend):
+        y = size[1] - footer + _MARGIN + _LINE * line
+        text(left, y, words, color=_MUTED, size=8, va="center")
+    for number, (name, details, pictures) in enumerate(panels):
         block, column = divmod(number, columns)
         left = label + _GAP + column * (_PANEL + _GAP)
         top = header + block * block_height
         middle = left + _PANEL / 2
-        y = top + (0.17 if scores else 0.26)
+        y = top + (0.17 if details else 0.26)
         text(middle, y, name, color=_TEXT, size=9.5, ha="center", va="center", weight="bold")
-        text(middle, top + 0.325, scores, color=_MUTED, size=8.5, ha="center", va="center")
+        text(middle, top + 0.325, details, color=_MUTED, size=8.5, ha="center", va="center")
         for row, picture in enumerate(pictures):
             if picture is None:
                 continue
@@ -168,7 +183,6 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
                 y = top + _TITLE + row * (height + _GAP) + height / 2
                 style = {"color": _MUTED, "size": 8.5, "rotation": 90}
                 text(label / 2 + 0.03, y, words, ha="center", va="center", **style)
-    text(label + _GAP, size[1] - _FOOTER / 2, caption, color=_MUTED, size=8, va="center")
     return figure
 
 

@@ -13,7 +13,7 @@ from ctxrecon.commands.methods import Result
 from ctxrecon.io._files import written_beside
 from ctxrecon.metrics import image_metrics
 
-_NAME_WIDTH = 36
+_NAME_WIDTH = 38
 
 
 class Table:

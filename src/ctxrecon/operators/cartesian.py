@@ -11,6 +11,9 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators.base import LinearOperator, check_shape, freeze
 
+_NEGLIGIBLE = 1e-6
+"""Relative to the largest sum of squares of coil maps; a few units of float32's precision."""
+
 
 class CartesianSense(LinearOperator):
     """``A = M F S``: coil maps, centred orthonormal 2-D FFT, sampling mask.
@@ -114,20 +117,19 @@ class CartesianSense(LinearOperator):
         leaves ``AᴴA`` as it is (geometric coil compression: Zhang et al., MRM 69, 571, 2013). After
         the rotation to the row's principal coils, the last ones are left out. That changes ``AᴴA``
         by at most the largest ``Σ_c |S_c|²`` left out at any pixel (Schur's bound for Hadamard
-        products); it is kept below the precision of float32.
+        products), which is kept within the rounding of complex64.
         """
         assert self.coil_maps is not None
         maps = self.coil_maps.detach()
         if len(self._axes) > 1:
             return maps
         rows = maps.transpose(1, 2)
-        _, principal = torch.linalg.eigh(rows @ rows.mH)
-        rotated = (principal.mH @ rows).transpose(1, 2)
-        energy = rotated.abs().square()
-        left_out = energy.cumsum(dim=1).amax(dim=(0, 2, 3))
-        precision = torch.finfo(torch.float32).eps * left_out[-1]
-        superfluous = min(int((left_out <= precision).sum()), maps.shape[1] - 1)
-        return rotated[:, superfluous:].contiguous() if superfluous else maps
+        precise = rows.to(torch.complex128)
+        _, principal = torch.linalg.eigh(precise @ precise.mH)
+        rotated = (principal.mH.to(maps.dtype) @ rows).transpose(1, 2)
+        left_out = rotated.abs().square().cumsum(dim=1).amax(dim=(0, 2, 3))
+        superfluous = int((left_out <= _NEGLIGIBLE * left_out[-1]).sum())
+        return rotated[:, superfluous:].contiguous() if 0 < superfluous < maps.shape[1] else maps
 
     def _normal_of_stack(self, x: Tensor) -> Tensor:
         """``conj(AᴴA x) = Σ_c S_c ℱ(D conj(ℱ(S_c x)))``, all coils at once."""

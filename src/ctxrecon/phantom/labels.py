@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,13 +48,17 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     Args:
         path: NIfTI file of whole numbers from 0 to 1023.
     """
-    import nibabel
-
+    try:
+        import nibabel
+    except ImportError as error:
+        raise InputError(
+            "label volumes need nibabel, install it with pip install 'ctxrecon[io]'"
+        ) from error
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no label volume at {path}; give a NIfTI file of FreeSurfer labels")
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         volume = np.asarray(image.dataobj)
     except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{path.name} is not a readable NIfTI volume: {error}") from error

@@ -74,7 +74,7 @@ class Subject:
         cls, anatomy: Anatomy, field_strength: float, rng: np.random.Generator, *, bias: float = 0.3
     ) -> Subject:
         """A random person with this anatomy; ``bias`` is the largest relative shading."""
-        field = smooth_field(anatomy.labels.shape, 2, rng)  # type: ignore[arg-type]
+        field = smooth_field(anatomy.labels.shape, 2, rng)
         return cls(
             anatomy=anatomy,
             parameters=tissue_parameters(field_strength, rng),

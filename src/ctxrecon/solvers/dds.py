@@ -36,7 +36,7 @@ class DDS:
     data_weight: float = 5.0
     cg_iterations: int = 5
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise InputError(f"expected eta between 0 and 1, got {self.eta}")
         if not (math.isfinite(self.data_weight) and self.data_weight > 0):

@@ -1,0 +1,443 @@
+"""Table of held-out phantom scans: baselines, and DDS at several guidance scales.
+
+    python benchmarks/phantom_table.py --output_dir benchmarks/results \
+        --label_volumes DIR/training_seg_1[3-6].nii.gz
+
+The scans are procedural knees and brains of seeds that no training set uses and, where label
+volumes are given (of people that the prior was not trained on), slices of those; each with its own
+protocol, 8 simulated coils, complex noise of 1 % of the bright signal, its own mask, and coil maps
+estimated from the undersampled scan itself unless ``--true_maps`` is given. Rows are appended to
+``phantom_table.csv`` as they are done, and a run that was stopped goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from _methods import BASELINE_NAMES, fingerprint, summary, table, with_error
+from _record import write_record
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ctxrecon.baselines import BASELINES
+from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.commands.methods import open_prior
+from ctxrecon.errors import InputError
+from ctxrecon.figures import comparison_figure
+from ctxrecon.metrics import image_metrics
+from ctxrecon.phantom import Anatomy, anatomy_from_labels, load_label_volume, phantom_scan
+from ctxrecon.pipelines import ContextMRIPipeline
+from ctxrecon.sampling import uniform1d
+from ctxrecon.scan import Scan
+from ctxrecon.solvers import DDS
+
+NUM_COILS = 8
+SNR = 100.0
+SHUFFLED = "DDS γ = 1, prompts shuffled"
+_CENTER_TIMES_ACCELERATION = 0.32
+# Training banks are drawn from generators seeded by small numbers.
+_HELD_OUT_SEED = 10**9
+_FINE_SIZE = 256
+_METRICS = {"psnr": 2, "ssim": 4, "nmse": 4}
+_COLUMNS = ("acceleration", "scan", "kind", "method", *_METRICS, "seconds")
+
+Row = dict[str, str]
+"""One scan and method, as in the CSV file."""
+
+Method = Callable[[list[int]], Tensor]
+"""Reconstructs the scans of these numbers, ``(len, ny, nx)``."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
+    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
+    parser.add_argument("--scans", type=int, default=48)
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
+    parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0])
+    parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
+    parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
+    parser.add_argument("--data_weight", type=float, default=DDS().data_weight, help="ξ of DDS")
+    parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
+    parser.add_argument("--batch_size", type=int, default=8, help="scans reconstructed at once")
+    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    for name in ("scans", "batch_size", "samples", "steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    if args.scans < 2:
+        parser.error("--scans must be at least 2: prompts are shuffled between scans")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING)
+    pipe = open_prior(args.prior, args.device)
+    pipe.set_progress_bar_config(disable=True)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "prior": fingerprint(pipe),
+        "label_volumes": [path.name for path in args.label_volumes],
+        "coils": NUM_COILS,
+        "snr": SNR,
+        **{
+            name: getattr(args, name)
+            for name in ("scans", "resolution", "steps", "samples", "data_weight", "true_maps")
+        },
+        "seed": args.seed,
+    }
+    path = args.output_dir / "phantom_table.csv"
+    rows = open_rows(path, settings)
+    scans = held_out_scans(args)
+    run_missing(path, rows, scans, pipe, args)
+    report(rows, scans, pipe, args, settings)
+
+
+def held_out_scans(args: argparse.Namespace) -> list[tuple[str, Scan]]:
+    """Fully sampled noisy scans of one slice each, with what kind each is of."""
+    kinds = ["knee", "brain"] + ["label volume"] * bool(args.label_volumes)
+    volumes = [load_label_volume(path) for path in args.label_volumes]
+    scans = []
+    for number in tqdm(range(args.scans), desc="drawing scans", unit="scan"):
+        kind = kinds[number % len(kinds)]
+        seed = _HELD_OUT_SEED + 10**6 * args.seed + number
+        anatomy: str | Anatomy = kind
+        if kind == "label volume":
+            rng = np.random.default_rng(seed)
+            anatomy = anatomy_from_labels(
+                volumes[number // len(kinds) % len(volumes)],
+                float(rng.random()),
+                rng,
+                size=_FINE_SIZE,
+                voxel_mm=float(rng.uniform(0.82, 1.0)),
+            )
+        scan = phantom_scan(
+            anatomy,
+            shape=(args.resolution, args.resolution),
+            num_coils=NUM_COILS,
+            snr=SNR,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        scans.append((kind, scan))
+    return scans
+
+
+def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> Scan:
+    """One mask of its own, and the coil maps that the methods are given."""
+    mask = uniform1d(
+        (scan.kspace.shape[-2], scan.kspace.shape[-1]),
+        acceleration,
+        _CENTER_TIMES_ACCELERATION / acceleration,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    kspace = scan.kspace * mask
+    maps = scan.coil_maps if true_maps else estimate_coil_maps(kspace, mask)
+    return Scan(kspace, mask, maps, scan.metadata, scan.target, scan.noise_std)
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """A permutation that leaves nothing in its place: a random cycle."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    partner = [0] * count
+    for here, there in zip(order, order[1:] + order[:1], strict=True):
+        partner[here] = there
+    return partner
+
+
+def methods_of(
+    scans: list[tuple[str, Scan]],
+    measured: dict[int, Scan],
+    pipe: ContextMRIPipeline,
+    args: argparse.Namespace,
+) -> dict[str, Method]:
+    """Every method by its name in the table; ``measured`` holds the scans that are asked for."""
+    prompts = [scan.metadata[0].to_prompt() for _, scan in scans]
+    partner = shuffled(len(scans), args.seed)
+
+    def gather(numbers: list[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        batch = [measured[number] for number in numbers]
+        maps = [scan.coil_maps for scan in batch if scan.coil_maps is not None]
+        stacked = torch.cat(maps) if maps else None
+        masks = torch.cat([scan.mask for scan in batch])
+        return torch.cat([scan.kspace for scan in batch]), masks, stacked
+
+    def baseline(key: str) -> Method:
+        return lambda numbers: BASELINES[key](*gather(numbers))
+
+    def dds(gamma: float, wording: list[str]) -> Method:
+        def run(numbers: list[int]) -> Tensor:
+            kspace, mask, maps = gather(numbers)
+            output = pipe(
+                kspace,
+                mask,
+                [wording[number] for number in numbers] if gamma else None,
+                coil_maps=maps,
+                guidance_scale=gamma,
+                num_inference_steps=args.steps,
+                solver=DDS(data_weight=args.data_weight),
+                # The same noise for every γ, so that differences are those of the prompt.
+                generator=[
+                    torch.Generator().manual_seed(_HELD_OUT_SEED + 10**6 * args.seed + number)
+                    for number in numbers
+                ],
+                num_samples=args.samples,
+                batch_size=args.batch_size,
+            )
+            return output.images.cpu()
+
+        return run
+
+    methods = {name: baseline(key) for key, name in BASELINE_NAMES.items()}
+    methods |= {dds_name(gamma): dds(gamma, prompts) for gamma in args.guidance_scales}
+    methods[SHUFFLED] = dds(1.0, [prompts[other] for other in partner])
+    return methods
+
+
+def dds_name(gamma: float) -> str:
+    """The method's name in the table."""
+    return f"DDS γ = {gamma:g}"
+
+
+def run_missing(
+    path: Path,
+    rows: list[Row],
+    scans: list[tuple[str, Scan]],
+    pipe: ContextMRIPipeline,
+    args: argparse.Namespace,
+) -> None:
+    """Reconstruct what the CSV file does not hold yet, and add it to file and ``rows``."""
+    done = {(row["acceleration"], int(row["scan"]), row["method"]) for row in rows}
+    count = (
+        len(scans) * len(args.accelerations) * (len(BASELINE_NAMES) + len(args.guidance_scales) + 1)
+    )
+    with tqdm(total=count, unit="image") as bar:
+        for acceleration in args.accelerations:
+            for first in range(0, len(scans), args.batch_size):
+                numbers = list(range(first, min(first + args.batch_size, len(scans))))
+                measured: dict[int, Scan] = {}
+                for name, method in methods_of(scans, measured, pipe, args).items():
+                    missing = [
+                        number
+                        for number in numbers
+                        if (f"{acceleration:g}", number, name) not in done
+                    ]
+                    bar.set_description(f"×{acceleration:g} {name}")
+                    if missing:
+                        for number in missing:
+                            if number not in measured:
+                                measured[number] = undersample(
+                                    scans[number][1],
+                                    acceleration,
+                                    args.seed * 10**6 + number,
+                                    args.true_maps,
+                                )
+                        started = time.perf_counter()
+                        images = method(missing)
+                        seconds = (time.perf_counter() - started) / len(missing)
+                        rows += append_rows(
+                            path, acceleration, name, missing, scans, images, seconds
+                        )
+                    bar.update(len(numbers))
+
+
+def append_rows(
+    path: Path,
+    acceleration: float,
+    method: str,
+    numbers: list[int],
+    scans: list[tuple[str, Scan]],
+    images: Tensor,
+    seconds: float,
+) -> list[Row]:
+    """Rate the images and write their rows at once."""
+    targets = [scans[number][1].target for number in numbers]
+    reference = torch.cat([target for target in targets if target is not None])
+    values = image_metrics(images, reference)
+    rows = [
+        {
+            "acceleration": f"{acceleration:g}",
+            "scan": str(number),
+            "kind": scans[number][0],
+            "method": method,
+            **{name: repr(float(values[name][place])) for name in _METRICS},
+            "seconds": f"{seconds:.4f}",
+        }
+        for place, number in enumerate(numbers)
+    ]
+    text = io.StringIO()
+    csv.DictWriter(text, _COLUMNS, lineterminator="\n").writerows(rows)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text.getvalue())
+    return rows
+
+
+def open_rows(path: Path, settings: dict[str, object]) -> list[Row]:
+    """Rows of a run that was stopped; a new file where there is none.
+
+    Raises:
+        InputError: the file belongs to a run with other settings.
+    """
+    beside = path.with_suffix(".settings.json")
+    if not (path.is_file() and beside.is_file()):
+        beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+        return []
+    before = json.loads(beside.read_text(encoding="utf-8"))
+    changed = [name for name in settings if settings[name] != before.get(name)]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"{path} holds rows of a run with {name} {before.get(name)!r}, this one has "
+            f"{settings[name]!r}: remove the file, or give another --output_dir"
+        )
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):  # stopped while it wrote: the last row is done again
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text, encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def report(
+    rows: list[Row],
+    scans: list[tuple[str, Scan]],
+    pipe: ContextMRIPipeline,
+    args: argparse.Namespace,
+    settings: dict[str, object],
+) -> None:
+    """Write the tables, the record and one figure for each acceleration."""
+    methods = [
+        *BASELINE_NAMES.values(),
+        *(dds_name(gamma) for gamma in args.guidance_scales),
+        SHUFFLED,
+    ]
+    results: dict[str, object] = {"settings": settings}
+    text = ["# Held-out phantom scans\n", _explanation(args, [kind for kind, _ in scans])]
+    for acceleration in args.accelerations:
+        label = f"{acceleration:g}"
+        chosen = [row for row in rows if row["acceleration"] == label]
+        values = {name: columns(chosen, name) for name in methods}
+        means = {
+            name: {key: summary(list(column)) for key, column in columns.items()}
+            for name, columns in values.items()
+        }
+        pairs = differences(values, args.guidance_scales)
+        kinds = sorted({row["kind"] for row in chosen})
+        by_kind = {
+            name: {
+                kind: summary(list(columns([r for r in chosen if r["kind"] == kind], name)["psnr"]))
+                for kind in kinds
+            }
+            for name in methods
+        }
+        results[f"x{label}"] = {"methods": means, "differences": pairs, "psnr_by_kind": by_kind}
+        center = _CENTER_TIMES_ACCELERATION / acceleration
+        text += [
+            f"## uniform1d ×{label}, {center:.0%} centre, n = {len(scans)}\n",
+            table(
+                ["", "PSNR (dB)", "SSIM", "NMSE", "seconds", *(f"PSNR, {kind}" for kind in kinds)],
+                [
+                    [
+                        name,
+                        *(with_error(means[name][key], digits) for key, digits in _METRICS.items()),
+                        f"{means[name]['seconds']['mean']:.2f}",
+                        *(with_error(entry, 2) for entry in by_kind[name].values()),
+                    ]
+                    for name in methods
+                ],
+            ),
+            "Paired differences, mean ± standard error:\n",
+            table(
+                ["", "PSNR (dB)", "SSIM", "NMSE"],
+                [
+                    [
+                        name,
+                        *(
+                            with_error(entry[key], max(digits, 3), sign=True)
+                            for key, digits in _METRICS.items()
+                        ),
+                    ]
+                    for name, entry in pairs.items()
+                ],
+            ),
+        ]
+        draw(scans, acceleration, methods, pipe, args)
+    write_record(args.output_dir / "phantom_table.json", results, seed=args.seed)
+    (args.output_dir / "phantom_table.md").write_text("\n".join(text), encoding="utf-8")
+    print("\n".join(text[2:]))
+
+
+def columns(rows: list[Row], method: str) -> dict[str, np.ndarray]:
+    """The numbers of one method in the order of the scans, ``(scans,)`` each."""
+    mine = sorted((row for row in rows if row["method"] == method), key=lambda r: int(r["scan"]))
+    return {key: np.array([float(row[key]) for row in mine]) for key in (*_METRICS, "seconds")}
+
+
+def differences(
+    values: dict[str, dict[str, np.ndarray]], guidance_scales: list[float]
+) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    """Scan by scan: every γ > 0 less γ = 0, and γ = 1 less γ = 1 with another scan's prompt."""
+    pairs = [(dds_name(gamma), dds_name(0.0)) for gamma in guidance_scales if gamma > 0]
+    pairs = [*pairs, (SHUFFLED, dds_name(0.0)), (dds_name(1.0), SHUFFLED)]
+    return {
+        f"{one} less {other}": {
+            key: summary(list(values[one][key] - values[other][key])) for key in _METRICS
+        }
+        for one, other in pairs
+        if one in values and other in values
+    }
+
+
+def draw(
+    scans: list[tuple[str, Scan]],
+    acceleration: float,
+    methods: list[str],
+    pipe: ContextMRIPipeline,
+    args: argparse.Namespace,
+) -> None:
+    """A figure of the first scan of the kind that is hardest to draw."""
+    kinds = [kind for kind, _ in scans]
+    number = kinds.index("label volume" if "label volume" in kinds else "brain")
+    scan = scans[number][1]
+    measured = {number: undersample(scan, acceleration, args.seed * 10**6 + number, args.true_maps)}
+    every = methods_of(scans, measured, pipe, args)
+    assert scan.target is not None
+    comparison_figure(
+        args.output_dir / f"phantom_x{acceleration:g}.png",
+        {name: every[name]([number])[0] for name in methods},
+        scan.target[0],
+        title=f"×{acceleration:g}: {scan.metadata[0].to_prompt()}",
+    )
+
+
+def _explanation(args: argparse.Namespace, kinds: list[str]) -> str:
+    """What the tables show."""
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    maps = "the simulated ones" if args.true_maps else "from each undersampled scan itself"
+    samples = "one posterior sample" if args.samples == 1 else f"mean of {args.samples} samples"
+    prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
+    return f"""\
+{len(kinds)} scans that no training set holds ({counts}), {args.resolution}², {NUM_COILS} simulated
+coils, complex noise of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
+Slice-wise metrics on magnitudes, mean ± standard error. DDS: {prior}, {samples}, {args.steps}
+steps, ξ = {args.data_weight:g}; the same starting noise for every γ. Baselines at their defaults.
+Seconds are of one scan in a batch of {args.batch_size}.
+"""
+
+
+if __name__ == "__main__":
+    main()

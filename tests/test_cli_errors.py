@@ -1,0 +1,277 @@
+"""Malformed input through the command line: one sentence each, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctxrecon.cli import main
+
+SHAPE = (4, 24, 20)
+
+
+def _kspace() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal(SHAPE) + 1j * rng.standard_normal(SHAPE)).astype(np.complex64)
+
+
+def _write_scans(root: Path) -> None:
+    kspace = _kspace()
+    np.save(root / "scan.npy", kspace)
+    undersampled = kspace.copy()
+    undersampled[..., ::2] = 0
+    np.save(root / "under.npy", undersampled)
+    (root / "truncated.npy").write_bytes((root / "scan.npy").read_bytes()[:-100])
+    (root / "empty.npy").write_bytes(b"")
+    (root / "text.npy").write_text("not an array")
+    (root / "scan.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    np.save(root / "real.npy", kspace.real)
+    np.save(root / "five.npy", kspace[None, None])
+    np.save(root / "zeros.npy", np.zeros_like(kspace))
+    np.save(root / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    broken = kspace.copy()
+    broken[0, 0, 0] = np.nan
+    np.save(root / "nan.npy", broken)
+    np.savez(root / "unnamed.npz", data=kspace)
+    (root / "damaged.npz").write_bytes((root / "unnamed.npz").read_bytes()[:200])
+    np.savez(root / "prompts.npz", kspace=kspace, prompts=np.array(["a", "b"]))
+    (root / "text.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 64)
+    (root / "lonely.cfl").write_bytes(b"0" * 64)
+
+
+def _write_masks_and_maps(root: Path) -> None:
+    np.save(root / "mask_empty.npy", np.zeros(20, bool))
+    np.save(root / "mask_shape.npy", np.ones(7, bool))
+    np.save(root / "mask_values.npy", np.arange(20))
+    (root / "mask.png").write_bytes(b"")
+    np.save(root / "maps_shape.npy", np.ones((3, 24, 20), np.complex64))
+    np.save(root / "maps_flat.npy", np.ones((24, 20), np.complex64))
+    np.save(root / "maps_real.npy", np.ones(SHAPE))
+    (root / "maps.txt").write_text("maps")
+
+
+def _write_priors(root: Path) -> None:
+    from ctxrecon.pipelines import build_pipeline
+
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(root / "prior")
+
+    def variant(name: str) -> Path:
+        return Path(shutil.copytree(root / "prior", root / name))
+
+    shutil.rmtree(variant("no_unet") / "unet")
+    shutil.rmtree(variant("no_scheduler") / "scheduler")
+    shutil.rmtree(variant("no_text_encoder") / "text_encoder")
+    shutil.rmtree(variant("no_tokenizer") / "tokenizer")
+    for file in (variant("no_words") / "tokenizer").iterdir():
+        file.unlink()
+    (variant("no_config") / "unet" / "config.json").unlink()
+    (variant("no_json") / "unet" / "config.json").write_text("{")
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    (variant("no_weights") / weights).unlink()
+    pickled = variant("pickled") / weights
+    pickled.rename(pickled.with_suffix(".bin"))
+    cut = variant("cut") / weights
+    cut.write_bytes(cut.read_bytes()[:1000])
+    config = variant("channels") / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 3}))
+
+
+def _write_labels(root: Path) -> None:
+    (root / "labels.nii").write_text("no image")
+    (root / "a_file").write_text("")
+    (root / "a_folder").mkdir()
+    try:
+        import nibabel
+    except ImportError:
+        return
+    for name, volume in (
+        ("flat", np.ones((8, 8))),
+        ("negative", -np.ones((8, 8, 8))),
+        ("no_brain", np.zeros((8, 8, 8))),
+    ):
+        image = nibabel.Nifti1Image(volume.astype(np.float32), np.eye(4))
+        nibabel.save(image, root / f"{name}.nii")
+
+
+def _reconstruct(*arguments: str, file: str = "scan.npy", out: str = "x.npy") -> list[str]:
+    return ["reconstruct", file, "--out", out, *arguments]
+
+
+def _file(name: str) -> list[str]:
+    return _reconstruct("--method", "zero-filled", file=name)
+
+
+def _plain(*arguments: str, out: str = "x.npy") -> list[str]:
+    return _reconstruct("--method", "zero-filled", *arguments, out=out)
+
+
+def _prior(*arguments: str, name: str = "prior") -> list[str]:
+    return _reconstruct("--prior", name, "--steps", "1", "--device", "cpu", *arguments)
+
+
+def _under(*arguments: str) -> list[str]:
+    return _plain("--undersample", "uniform1d", *arguments)
+
+
+def _simulate(*arguments: str, out: str = "x.npz") -> list[str]:
+    return ["simulate", "--out", out, "--shape", "32", "32", *arguments]
+
+
+LONG = "knee, " + ", ".join(f"Pathology: 1 Meniscus Tear number {i}" for i in range(60))
+
+# name -> (arguments, words of the sentence)
+CASES: dict[str, tuple[list[str], str]] = {
+    # scan files
+    "missing file": (_file("nowhere.npy"), "does not exist: check the name"),
+    "a folder": (_file("a_folder"), "is a folder"),
+    "empty file": (_file("empty.npy"), "is empty"),
+    "truncated": (_file("truncated.npy"), "truncated or damaged"),
+    "not NumPy": (_file("text.npy"), "has other content"),
+    "MATLAB": (_file("scan.mat"), "save the k-space as .npy"),
+    "no extension": (_file("a_file"), "is empty: copy it again"),
+    "real numbers": (_file("real.npy"), "expected complex k-space"),
+    "five axes": (_file("five.npy"), "got shape (1, 1, 4, 24, 20)"),
+    "only zeros": (_file("zeros.npy"), "holds only zeros"),
+    "pickled objects": (_file("objects.npy"), "never loaded"),
+    "not a number": (_file("nan.npy"), "are not finite"),
+    "no kspace": (_file("unnamed.npz"), "expected an array named 'kspace'"),
+    "damaged archive": (_file("damaged.npz"), "is truncated or is not a NumPy .npz"),
+    "prompts for other slices": (_file("prompts.npz"), "expected prompts for each of the 1"),
+    "damaged HDF5": (_file("text.h5"), "is not an HDF5 file"),
+    "no BART header": (_file("lonely.cfl"), "lonely.hdr"),
+    "info of nothing": (["info", "nothing.h5"], "nothing.h5 does not exist"),
+    # slices and outputs
+    "slices of words": (_plain("--slices", "all"), "expected --slices as a:b"),
+    "three bounds": (_plain("--slices", "1:2:3"), "got '1:2:3'"),
+    "no such slice": (_plain("--slices", "5"), "there is no slice 5"),
+    "no slice left": (_plain("--slices", "3:3"), "no slice is left"),
+    "unknown format": (_plain(out="x.jpg"), "got .jpg"),
+    "no output folder": (_plain(out="none/x.npy"), "the folder none does not exist"),
+    "a file as folder": (_plain(out="a_file"), "it is a file, name a folder"),
+    "demo into a file": (["demo", "--out", "scan.npy"], "into scan.npy: it is a file"),
+    # masks, coil maps, undersampling
+    "empty mask": (_plain("--mask", "mask_empty.npy"), "the mask samples nothing"),
+    "mask of another size": (_plain("--mask", "mask_shape.npy"), "mask of shape (7,) does not"),
+    "mask of other numbers": (_plain("--mask", "mask_values.npy"), "of booleans or of 0 and 1"),
+    "mask as a picture": (_plain("--mask", "mask.png"), "expected the mask as .npy"),
+    "maps of another scan": (_plain("--coil-maps", "maps_shape.npy"), "does not belong to"),
+    "maps of two axes": (_plain("--coil-maps", "maps_flat.npy"), "expected coil maps (coils"),
+    "maps of real numbers": (_plain("--coil-maps", "maps_real.npy"), "expected complex coil maps"),
+    "maps as text": (_plain("--coil-maps", "maps.txt"), "expected coil maps as .npy or .cfl"),
+    "acceleration below 1": (_under("--acceleration", "0.5"), "an acceleration of at least 1"),
+    "too fast": (_under("--acceleration", "99"), "leaves none of 20 lines"),
+    "centre above 1": (_under("--center-fraction", "1.5"), "center_fraction between 0 and 1"),
+    "centre beyond budget": (_under("--center-fraction", "0.5"), "the centre alone has 10"),
+    "unknown mask": (_plain("--undersample", "spiral"), "unknown mask 'spiral'"),
+    "mask and undersample": (_under("--mask", "mask_empty.npy"), "leave --mask out"),
+    "already undersampled": (
+        _reconstruct("--method", "tv", "--undersample", "uniform1d", file="under.npy"),
+        "50 % of this file's is sampled",
+    ),
+    # prior and prompt
+    "unknown method": (_plain("--method", "magic"), "unknown method 'magic'"),
+    "empty prompt": (_prior("--prompt", " "), "the prompt is empty"),
+    "prompt too long": (_prior("--prompt", LONG), "would be cut off"),
+    "TR in words": (_prior("--prompt", "knee, TR: fast"), "could not read the value of TR"),
+    "negative TE": (_prior("--prompt", "knee, TE: -3"), "expected TE to be an echo time"),
+    "two contrasts": (_prior("--prompt", "T1, T2"), "gives contrast twice"),
+    "no steps": (_prior("--steps", "0"), "num_inference_steps from 1 to"),
+    "no samples": (_prior("--samples", "0"), "num_samples 1 or more"),
+    "negative guidance": (_prior("--guidance-scale", "-1"), "a guidance_scale of 0 or more"),
+    "no data weight": (_prior("--data-weight", "0"), "a positive data_weight"),
+    "unknown device": (_prior("--device", "abacus"), "the device 'abacus' cannot be used"),
+    "no prior": (_prior(name="nowhere"), "there is no checkpoint folder nowhere"),
+    "a file as prior": (_prior(name="scan.npy"), "got the file scan.npy"),
+    "no U-Net": (_prior(name="no_unet"), "there is no U-Net in no_unet"),
+    "no scheduler": (_prior(name="no_scheduler"), "there is no scheduler/"),
+    "no text encoder": (_prior(name="no_text_encoder"), "there is no text_encoder/"),
+    "no tokenizer": (_prior(name="no_tokenizer"), "there is no tokenizer/"),
+    "no vocabulary": (_prior(name="no_words"), "the tokenizer is incomplete"),
+    "no configuration": (_prior(name="no_config"), "there is no config.json in"),
+    "damaged configuration": (_prior(name="no_json"), "is not valid JSON"),
+    "no weights": (_prior(name="no_weights"), "there are no weights"),
+    "pickled weights": (_prior(name="pickled"), "holds pickled weights only"),
+    "truncated weights": (_prior(name="cut"), "is truncated or no safetensors file"),
+    "three channels": (_prior(name="channels"), "got 3 and 2"),
+    # simulate
+    "scan as PNG": (_simulate(out="x.png"), "expected a scan as .npz or .h5"),
+    "no folder for the scan": (_simulate(out="none/x.npz"), "cannot write none/x.npz"),
+    "no such anatomy": (_simulate("--anatomy", "elbow"), "elbow"),
+    "no such contrast": (_simulate("--contrast", "STIR"), "no protocol for anatomy 'brain'"),
+    "TR of zero": (_simulate("--tr", "0"), "a repetition time above 0 ms"),
+    "matrix of zero": (_simulate("--shape", "0", "32"), "(0, 32)"),
+    "no coils": (_simulate("--coils", "0"), "coil"),
+    "no signal": (_simulate("--snr", "0"), "expected a positive SNR"),
+    "beyond the vertex": (_simulate("--position", "2"), "expected --position from 0 to 1"),
+    "no label volume": (_simulate("--labels", "none.nii"), "no label volume at none.nii"),
+    "no NIfTI": (_simulate("--labels", "labels.nii"), "is not a readable NIfTI volume"),
+    "two-dimensional labels": (_simulate("--labels", "flat.nii"), "expected a 3-D label volume"),
+    "negative labels": (_simulate("--labels", "negative.nii"), "holds values that are no labels"),
+    "labels without brain": (_simulate("--labels", "no_brain.nii"), "holds no brain"),
+}
+NEEDS_NIBABEL = {name for name, (arguments, _) in CASES.items() if "--labels" in arguments}
+
+
+def _run(arguments: list[str]) -> tuple[int, str]:
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(arguments)
+        except SystemExit as stopped:
+            code = stopped.code
+    lines = [line for line in errors.getvalue().splitlines() if "error:" in line]
+    assert isinstance(code, int)
+    return code, "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> dict[str, tuple[int, str]]:
+    """Exit status and error lines of every case, run in one folder."""
+    root = tmp_path_factory.mktemp("malformed")
+    _write_scans(root)
+    _write_masks_and_maps(root)
+    _write_priors(root)
+    _write_labels(root)
+    with _chdir(root):
+        return {name: _run(arguments) for name, (arguments, _) in CASES.items()}
+
+
+@contextlib.contextmanager
+def _chdir(folder: Path):
+    """``contextlib.chdir``, which Python 3.10 does not have."""
+    import os
+
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_sentence_and_status_2(answers, name):
+    if name in NEEDS_NIBABEL:
+        pytest.importorskip("nibabel")
+    code, line = answers[name]
+    assert code == 2
+    assert line.startswith("ctxrecon: error: ")
+    assert "\n" not in line
+    assert CASES[name][1] in line
+
+
+def test_every_sentence_is_its_own(answers):
+    sentences = [line for _, line in answers.values()]
+    assert len(set(sentences)) == len(sentences) >= 30
+
+
+def test_usage_errors_have_status_2_too():
+    with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit) as stopped:
+        main(["reconstruct", "scan.npy", "--out", "x.npy", "--steps", "many"])
+    assert stopped.value.code == 2

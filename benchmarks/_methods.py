@@ -125,7 +125,7 @@ def reconstruct_all(
         for name, bart_maps in choices.items():
             weight = None if weights is None else weights[name]
             tried = BART_LAMBDAS if weight is None else (weight,)
-            results[name] = bart_l1_wavelet(kspace, bart_maps, score, tried)
+            results[name] = bart_l1_wavelet(kspace, mask, bart_maps, score, tried)
     for gamma in sampling.guidance_scales:
         bar.set_postfix_str(f"ContextMRI γ = {gamma:g}")
         results.update(_posterior(kspace, mask, maps, pipe, sampling, gamma))
@@ -185,7 +185,7 @@ def bart_coil_maps(kspace: Tensor, mask: Tensor) -> Tensor:
 
 
 def bart_l1_wavelet(
-    kspace: Tensor, maps: Tensor, score: Score, tried: Sequence[float]
+    kspace: Tensor, mask: Tensor, maps: Tensor, score: Score, tried: Sequence[float]
 ) -> Reconstruction:
     """``bart pics`` with an L1-wavelet penalty, its weight the best of those that are tried.
 
@@ -199,6 +199,8 @@ def bart_l1_wavelet(
         started = time.perf_counter()
         images = _bart(["pics", *options], kspace, maps)[:, 0]
         seconds = time.perf_counter() - started
+        # Where a size is not a multiple of four, BART's Fourier transform has another sign.
+        images = images * _phase_to(CartesianSense(mask, maps)(images), kspace)
         value = score(images, maps)
         if best is None or value > best_score:
             best, best_score = Reconstruction(images, maps, seconds, chosen=weight), value
@@ -224,6 +226,11 @@ def _bart(command: Sequence[str], *inputs: Tensor) -> Tensor:
         )
         array = np.array(read_cfl(written.with_suffix(".cfl")))
     return torch.from_numpy(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)[None].copy())
+
+
+def _phase_to(predicted: Tensor, kspace: Tensor) -> Tensor:
+    """The unit complex number that turns the prediction to the measurement."""
+    return torch.vdot(predicted.flatten(), kspace.flatten()).sgn()
 
 
 def scores(images: Tensor, reference: Tensor) -> dict[str, float]:

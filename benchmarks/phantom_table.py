@@ -6,7 +6,13 @@
 The scans are procedural knees and brains of seeds that no training set uses and, where label
 volumes are given (of people that the prior was not trained on), slices of those; each with its own
 protocol, 8 simulated coils, complex noise of 1 % of the bright signal, its own mask, and coil maps
-estimated from the undersampled scan itself unless ``--true_maps`` is given. Rows are appended to
+estimated from the undersampled scan itself unless ``--true_maps`` is given.
+
+The readout is oversampled twice, as scanners do, and the oversampling removed once the coil maps
+are estimated. Without it the maps of a knee, which fills its field of view from edge to edge, would
+have to jump where the image wraps around, and no calibration (ours, BART's, sigpy's) finds them.
+
+Rows are appended to
 ``phantom_table.csv`` as they are done, and a run that was stopped goes on where it stopped.
 """
 
@@ -23,30 +29,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _held_out import (
+    NUM_COILS,
+    READOUT_OVERSAMPLING,
+    SNR,
+    center_fraction,
+    held_out_scans,
+    scan_seed,
+    shuffled,
+    undersample,
+)
 from _methods import BASELINE_NAMES, fingerprint, summary, table, with_error
 from _record import write_record
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.baselines import BASELINES
-from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.commands.methods import open_prior
 from ctxrecon.errors import InputError
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
-from ctxrecon.phantom import Anatomy, anatomy_from_labels, load_label_volume, phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline
-from ctxrecon.sampling import uniform1d
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import DDS
 
-NUM_COILS = 8
-SNR = 100.0
 SHUFFLED = "DDS γ = 1, prompts shuffled"
-_CENTER_TIMES_ACCELERATION = 0.32
-# Training banks are drawn from generators seeded by small numbers.
-_HELD_OUT_SEED = 10**9
-_FINE_SIZE = 256
 _METRICS = {"psnr": 2, "ssim": 4, "nmse": 4}
 _COLUMNS = ("acceleration", "scan", "kind", "method", *_METRICS, "seconds")
 
@@ -76,9 +83,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    for name in ("scans", "batch_size", "samples", "steps"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+    if args.batch_size < 1:
+        parser.error("--batch_size must be at least 1")
     if args.scans < 2:
         parser.error("--scans must be at least 2: prompts are shuffled between scans")
     return args
@@ -95,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,
+        "readout_oversampling": READOUT_OVERSAMPLING,
         **{
             name: getattr(args, name)
             for name in ("scans", "resolution", "steps", "samples", "data_weight", "true_maps")
@@ -103,60 +110,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     path = args.output_dir / "phantom_table.csv"
     rows = open_rows(path, settings)
-    scans = held_out_scans(args)
+    scans = held_out_scans(args.scans, args.resolution, args.label_volumes, args.seed)
     run_missing(path, rows, scans, pipe, args)
     report(rows, scans, pipe, args, settings)
-
-
-def held_out_scans(args: argparse.Namespace) -> list[tuple[str, Scan]]:
-    """Fully sampled noisy scans of one slice each, with what kind each is of."""
-    kinds = ["knee", "brain"] + ["label volume"] * bool(args.label_volumes)
-    volumes = [load_label_volume(path) for path in args.label_volumes]
-    scans = []
-    for number in tqdm(range(args.scans), desc="drawing scans", unit="scan"):
-        kind = kinds[number % len(kinds)]
-        seed = _HELD_OUT_SEED + 10**6 * args.seed + number
-        anatomy: str | Anatomy = kind
-        if kind == "label volume":
-            rng = np.random.default_rng(seed)
-            anatomy = anatomy_from_labels(
-                volumes[number // len(kinds) % len(volumes)],
-                float(rng.random()),
-                rng,
-                size=_FINE_SIZE,
-                voxel_mm=float(rng.uniform(0.82, 1.0)),
-            )
-        scan = phantom_scan(
-            anatomy,
-            shape=(args.resolution, args.resolution),
-            num_coils=NUM_COILS,
-            snr=SNR,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        scans.append((kind, scan))
-    return scans
-
-
-def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> Scan:
-    """One mask of its own, and the coil maps that the methods are given."""
-    mask = uniform1d(
-        (scan.kspace.shape[-2], scan.kspace.shape[-1]),
-        acceleration,
-        _CENTER_TIMES_ACCELERATION / acceleration,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    kspace = scan.kspace * mask
-    maps = scan.coil_maps if true_maps else estimate_coil_maps(kspace, mask)
-    return Scan(kspace, mask, maps, scan.metadata, scan.target, scan.noise_std)
-
-
-def shuffled(count: int, seed: int) -> list[int]:
-    """A permutation that leaves nothing in its place: a random cycle."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    partner = [0] * count
-    for here, there in zip(order, order[1:] + order[:1], strict=True):
-        partner[here] = there
-    return partner
 
 
 def methods_of(
@@ -192,7 +148,7 @@ def methods_of(
                 solver=DDS(data_weight=args.data_weight),
                 # The same noise for every γ, so that differences are those of the prompt.
                 generator=[
-                    torch.Generator().manual_seed(_HELD_OUT_SEED + 10**6 * args.seed + number)
+                    torch.Generator().manual_seed(scan_seed(args.seed, number))
                     for number in numbers
                 ],
                 num_samples=args.samples,
@@ -243,14 +199,14 @@ def run_missing(
                                 measured[number] = undersample(
                                     scans[number][1],
                                     acceleration,
-                                    args.seed * 10**6 + number,
+                                    scan_seed(args.seed, number),
                                     args.true_maps,
                                 )
                         started = time.perf_counter()
                         images = method(missing)
                         seconds = (time.perf_counter() - started) / len(missing)
                         rows += append_rows(
-                            path, acceleration, name, missing, scans, images, seconds
+                            path, acceleration, name, missing, scans, measured, images, seconds
                         )
                     bar.update(len(numbers))
 
@@ -261,11 +217,12 @@ def append_rows(
     method: str,
     numbers: list[int],
     scans: list[tuple[str, Scan]],
+    measured: dict[int, Scan],
     images: Tensor,
     seconds: float,
 ) -> list[Row]:
     """Rate the images and write their rows at once."""
-    targets = [scans[number][1].target for number in numbers]
+    targets = [measured[number].target for number in numbers]
     reference = torch.cat([target for target in targets if target is not None])
     values = image_metrics(images, reference)
     rows = [
@@ -345,9 +302,8 @@ def report(
             for name in methods
         }
         results[f"x{label}"] = {"methods": means, "differences": pairs, "psnr_by_kind": by_kind}
-        center = _CENTER_TIMES_ACCELERATION / acceleration
         text += [
-            f"## uniform1d ×{label}, {center:.0%} centre, n = {len(scans)}\n",
+            f"## uniform1d ×{label}, {center_fraction(acceleration):.0%} centre, n = {len(scans)}\n",
             table(
                 ["", "PSNR (dB)", "SSIM", "NMSE", "seconds", *(f"PSNR, {kind}" for kind in kinds)],
                 [
@@ -413,14 +369,17 @@ def draw(
     kinds = [kind for kind, _ in scans]
     number = kinds.index("label volume" if "label volume" in kinds else "brain")
     scan = scans[number][1]
-    measured = {number: undersample(scan, acceleration, args.seed * 10**6 + number, args.true_maps)}
+    measured = {
+        number: undersample(scan, acceleration, scan_seed(args.seed, number), args.true_maps)
+    }
     every = methods_of(scans, measured, pipe, args)
-    assert scan.target is not None
+    target, metadata = measured[number].target, scan.metadata[0]
+    assert target is not None
     comparison_figure(
         args.output_dir / f"phantom_x{acceleration:g}.png",
         {name: every[name]([number])[0] for name in methods},
-        scan.target[0],
-        title=f"×{acceleration:g}: {scan.metadata[0].to_prompt()}",
+        target[0],
+        title=f"Held-out phantom, ×{acceleration:g}: {metadata.anatomy}, {metadata.contrast}",
     )
 
 
@@ -432,7 +391,8 @@ def _explanation(args: argparse.Namespace, kinds: list[str]) -> str:
     prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
     return f"""\
 {len(kinds)} scans that no training set holds ({counts}), {args.resolution}², {NUM_COILS} simulated
-coils, complex noise of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
+coils, readout oversampled {READOUT_OVERSAMPLING} times until the coil maps are there, complex noise
+of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
 Slice-wise metrics on magnitudes, mean ± standard error. DDS: {prior}, {samples}, {args.steps}
 steps, ξ = {args.data_weight:g}; the same starting noise for every γ. Baselines at their defaults.
 Seconds are of one scan in a batch of {args.batch_size}.

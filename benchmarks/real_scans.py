@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _held_out import center_fraction
 from _methods import (
     BART_LAMBDAS,
     Reconstruction,
@@ -54,7 +55,6 @@ from ctxrecon.solvers import DDS
 
 T2_FILE = "brain_t2_4ch/coil_images.npy"
 T1_FILE = "brain_t1_8ch_undersampled/cartesian_ksp.npy"
-_CENTER_TIMES_ACCELERATION = 0.32
 _HELD_OUT = 0.1
 _COLUMNS = {
     "psnr": ("PSNR", 2),
@@ -140,11 +140,6 @@ def load(path: Path) -> Tensor:
             f"expected complex (coils, ny, nx) in {path}, got {array.dtype} of shape {array.shape}"
         )
     return torch.from_numpy(array.astype(np.complex64))[None]
-
-
-def center_fraction(acceleration: float) -> float:
-    """8 % at ×4, 4 % at ×8."""
-    return _CENTER_TIMES_ACCELERATION / acceleration
 
 
 def sampling_of(args: argparse.Namespace, prompt: str, seed: int) -> Sampling:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.linalg import conjugate_gradient, power_iteration
+from ctxrecon.linalg import conjugate_gradient, power_iteration, squared_norm
 
 
 def hermitian(batch, n, generator, dtype=torch.complex64):
@@ -125,6 +125,31 @@ def test_differentiable_in_the_right_hand_side(generator):
     assert torch.autograd.gradcheck(
         lambda b: conjugate_gradient(apply(matrices), b, num_iterations=3), rhs
     )
+
+
+@pytest.mark.parametrize("num_iterations", [1, 4])
+def test_quadratic_form_replaces_the_last_product(num_iterations, generator):
+    matrices = hermitian(3, 6, generator)
+    rhs = torch.randn(3, 6, dtype=torch.complex64, generator=generator)
+    products, forms = [], []
+
+    def normal(x):
+        products.append(1)
+        return apply(matrices)(x)
+
+    def quadratic(x):
+        forms.append(1)
+        return (x.conj() * apply(matrices)(x)).sum(1).real
+
+    x = conjugate_gradient(normal, rhs, num_iterations=num_iterations, quadratic=quadratic)
+    assert (len(products), len(forms)) == (num_iterations - 1, 1)
+    expected = conjugate_gradient(normal, rhs, num_iterations=num_iterations)
+    torch.testing.assert_close(x, expected)
+
+
+def test_squared_norm(generator):
+    x = torch.randn(2, 3, 4, dtype=torch.complex64, generator=generator)
+    torch.testing.assert_close(squared_norm(x), x.abs().square().sum((1, 2)))
 
 
 def test_power_iteration_per_sample(generator):

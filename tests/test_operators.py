@@ -61,6 +61,9 @@ def test_adjoint_and_normal(operator, generator):
     expected = operator.adjoint(operator.forward(x))
     torch.testing.assert_close(operator.normal(x), expected, rtol=1e-5, atol=1e-5)
     assert operator(x).shape == operator.range_shape
+    energy = operator(x).abs().square().sum((1, 2, 3))
+    torch.testing.assert_close(operator.squared_norm(x), energy, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(operator.squared_norm(x.clone().requires_grad_()), energy)
 
 
 def test_forward_is_the_textbook_formula(operator, generator):
@@ -203,6 +206,7 @@ def test_crop(full, small, generator):
     image[:, full[0] // 2, full[1] // 2] = 1
     assert crop(image)[:, small[0] // 2, small[1] // 2].tolist() == [1.0, 1.0]
     assert torch.equal(crop.adjoint(crop(image)), image)
+    assert crop.squared_norm(image).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("lines", [False, True])
@@ -218,6 +222,7 @@ def test_composition(lines, generator):
     x = draw(3, 10, 9, generator=generator)
     torch.testing.assert_close(both(x), outer(inner(x)))
     torch.testing.assert_close(both.normal(x), both.adjoint(both(x)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(both.squared_norm(x), both(x).abs().square().sum((1, 2, 3)))
 
 
 def test_composition_refuses_what_does_not_fit(generator):

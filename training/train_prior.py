@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,7 +134,11 @@ def export(args: argparse.Namespace, prior: Prior, average: list[Tensor], tokeni
         text_encoder=text_encoder.half(),
         tokenizer=tokenizer,
     )
-    pipe.save_pretrained(args.output_dir / "pipeline", safe_serialization=True)
+    beside, final = args.output_dir / ".pipeline.partial", args.output_dir / "pipeline"
+    shutil.rmtree(beside, ignore_errors=True)
+    pipe.save_pretrained(beside, safe_serialization=True)
+    shutil.rmtree(final, ignore_errors=True)
+    beside.rename(final)
 
 
 def special_tokens(tokenizer) -> dict[str, int]:

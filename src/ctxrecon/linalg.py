@@ -17,6 +17,7 @@ def conjugate_gradient(
     x0: Tensor | None = None,
     num_iterations: int,
     tolerance: float | None = None,
+    quadratic: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Solve ``H x = rhs`` for a Hermitian positive (semi-)definite ``H``, one system per sample.
 
@@ -32,6 +33,8 @@ def conjugate_gradient(
         num_iterations: iterations at most.
         tolerance: stop when ``‖rhs − H x‖ ≤ tolerance · ‖rhs‖`` holds for every sample. Looking
             costs one host synchronisation per iteration; without it there is none.
+        quadratic: ``x ↦ ⟨x, H x⟩``, real, ``(batch,)``, where that is cheaper than ``H x``; it is
+            all that the length of the last step depends on.
 
     Returns:
         ``x``, of the shape and data type of ``rhs``.
@@ -80,10 +83,15 @@ def conjugate_gradient(
         active = energy > threshold
         if tolerance is not None and not bool(active.any()):
             break
-        image = apply(direction)
-        step = _ratio(energy, _dot(direction, image), active)
+        last = iteration + 1 == num_iterations
+        if last and quadratic is not None:
+            curvature = quadratic(_from_rows(direction, rhs))[:, None]
+        else:
+            image = apply(direction)
+            curvature = _dot(direction, image)
+        step = _ratio(energy, curvature, active)
         x = torch.addcmul(x, step, direction)
-        if iteration + 1 < num_iterations:
+        if not last:
             residual = torch.addcmul(residual, step, image, value=-1)
             previous, energy = energy, _dot(residual, residual)
             direction = torch.addcmul(residual, _ratio(energy, previous, active), direction)
@@ -128,6 +136,12 @@ def power_iteration(
         eigenvalue = _dot(_as_rows(x), _as_rows(image))
         x = image
     return eigenvalue[:, 0]
+
+
+def squared_norm(x: Tensor) -> Tensor:
+    """``‖x‖²`` of each sample, real, ``(batch,)``; much faster than ``torch.linalg``'s norms."""
+    rows = _as_rows(x)
+    return _dot(rows, rows)[:, 0]
 
 
 def _as_rows(x: Tensor) -> Tensor:

@@ -98,6 +98,9 @@ def reconstruct(
     scan = read_scan(file, slices=chosen, coil_maps=coil_maps)
     prompts, origin = _prompts(scan, prompt)
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, DDS(data_weight=data_weight))
+    drawn = None
+    if undersample is not None:
+        drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)
     pipe = None
     if method == PRIOR or compare:
         pipe = open_prior(prior, device)
@@ -105,13 +108,13 @@ def reconstruct(
         _say_prompt(run, origin)
 
     reference, reference_name = scan.target, "target"
-    sampled: Tensor | np.ndarray = scan.mask if mask is None else _read_mask(mask)
-    if undersample is not None:
+    if drawn is not None:
         if reference is None:
             reference, reference_name = _mvue(scan), "MVUE"
-        sampled = _undersampling(scan, undersample, acceleration, center_fraction, seed)
-        scan = _remeasured(scan, sampled)
-    measurement = prepare_measurement(scan.kspace, sampled, scan.coil_maps)
+        measurement = prepare_measurement(scan.kspace * drawn, drawn, scan.coil_maps)
+    else:
+        sampled = scan.mask if mask is None else _read_mask(mask)
+        measurement = prepare_measurement(scan.kspace, sampled, scan.coil_maps)
     achieved = 1 / float(measurement.mask.float().mean())
     typer.echo(f"{file}: {_size(scan)}, acceleration {achieved:.2f}")
 
@@ -234,13 +237,6 @@ def _undersampling(
     generator = torch.Generator().manual_seed(seed)
     drawn = make_mask(name, (ny, nx), acceleration, center_fraction, generator=generator)
     return drawn & scan.mask
-
-
-def _remeasured(scan: Scan, mask: Tensor) -> Scan:
-    """The scan as if only the mask had been measured."""
-    from dataclasses import replace
-
-    return replace(scan, kspace=scan.kspace * mask, mask=mask)
 
 
 def _mvue(scan: Scan) -> Tensor:

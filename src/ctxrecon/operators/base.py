@@ -44,6 +44,10 @@ class LinearOperator(ABC):
         """``AᴴA x``, which operators may compute faster than in two steps."""
         return self.adjoint(self.forward(x))
 
+    def squared_norm(self, x: Tensor) -> Tensor:
+        """``‖A x‖²`` of each sample, real, ``(batch,)``."""
+        return self.forward(x).abs().square().flatten(1).sum(dim=1)
+
     def __call__(self, x: Tensor) -> Tensor:
         """``A x``."""
         return self.forward(x)
@@ -112,6 +116,10 @@ class ComposedOperator(LinearOperator):
     def normal(self, x: Tensor) -> Tensor:
         """``Bᴴ (AᴴA) B x``, with the outer operator's own fast ``AᴴA``."""
         return self.inner.adjoint(self.outer.normal(self.inner.forward(x)))
+
+    def squared_norm(self, x: Tensor) -> Tensor:
+        """``‖A B x‖²`` of each sample, real, ``(batch,)``."""
+        return self.outer.squared_norm(self.inner.forward(x))
 
 
 def freeze(operator: LinearOperator, **attributes: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -96,18 +98,58 @@ class CartesianSense(LinearOperator):
     def normal(self, x: Tensor) -> Tensor:
         """``Sᴴ F⁻¹ M F S x``, ``(batch, ny, nx)``: no shifts, and 1-D FFTs where they suffice."""
         _check_complex64(x, self.domain_shape, "an image")
-        if self.coil_maps is None or self._differentiated(x) or x.device.type != "cpu":
-            return self._normal_of_stack(x).conj_physical()
+        if self._in_one_stack(x):
+            convolved = torch.fft.fftn(self._weighted_spectrum(x), dim=self._axes)
+            weighted_by_maps = convolved if self.coil_maps is None else self.coil_maps * convolved
+            return weighted_by_maps.sum(dim=1).conj_physical()
         conjugate = torch.zeros_like(x, memory_format=torch.contiguous_format)
         for item, image in enumerate(x):
-            maps = self._virtual_maps[item % len(self._virtual_maps)]
-            weights = self._weights[item % len(self._weights), 0]
-            self._add_normal_of_item(conjugate[item], image, maps, weights)
+            for maps, spectrum in self._weighted_spectra(item, image):
+                convolved = torch.fft.fftn(spectrum, dim=self._axes)
+                for coil_map, coil_image in zip(maps, convolved, strict=True):
+                    conjugate[item].addcmul_(coil_map, coil_image)
         return conjugate.conj_physical_()
 
-    def _differentiated(self, x: Tensor) -> bool:
-        assert self.coil_maps is not None
+    def squared_norm(self, x: Tensor) -> Tensor:
+        """``‖M F S x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`."""
+        _check_complex64(x, self.domain_shape, "an image")
+        if self._in_one_stack(x):
+            weighted = torch.view_as_real(self._weighted_spectrum(x))
+            return weighted.square().flatten(1).sum(dim=1) * self._fft_size
+        total = torch.zeros(len(x), dtype=torch.float32)
+        for item, image in enumerate(x):
+            for _, spectrum in self._weighted_spectra(item, image):
+                values = spectrum.view(torch.float32).flatten()
+                total[item] += torch.dot(values, values)
+        return total * self._fft_size
+
+    @property
+    def _fft_size(self) -> int:
+        return math.prod(self.mask.shape[axis] for axis in self._axes)
+
+    def _in_one_stack(self, x: Tensor) -> bool:
+        """Whether all coils go together: on a GPU, to be differentiated, or with one coil only."""
+        if self.coil_maps is None or x.device.type != "cpu":
+            return True
         return torch.is_grad_enabled() and (x.requires_grad or self.coil_maps.requires_grad)
+
+    def _weighted_spectrum(self, x: Tensor) -> Tensor:
+        """``D conj(ℱ(S_c x)) / n``: ``conj(AᴴA x)`` is ``Σ_c S_c ℱ`` of it."""
+        coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
+        spectrum = torch.view_as_real(torch.fft.fftn(coil_images, dim=self._axes))
+        return torch.view_as_complex(spectrum * self._weights.unflatten(-1, (-1, 2)))
+
+    def _weighted_spectra(self, item: int, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same for one sample with its maps, a coil per thread at a time to stay in cache."""
+        all_maps = self._virtual_maps[item % len(self._virtual_maps)]
+        weights = self._weights[item % len(self._weights), 0]
+        step = min(torch.get_num_threads(), len(all_maps))
+        buffer = torch.empty_like(all_maps[:step])
+        for maps in all_maps.split(step):
+            coil_images = torch.mul(maps, image, out=buffer[: len(maps)])
+            spectrum = torch.fft.fftn(coil_images, dim=self._axes)
+            spectrum.view(torch.float32).mul_(weights)
+            yield maps, spectrum
 
     @cached_property
     def _virtual_maps(self) -> Tensor:
@@ -130,28 +172,6 @@ class CartesianSense(LinearOperator):
         left_out = rotated.abs().square().cumsum(dim=1).amax(dim=(0, 2, 3))
         superfluous = int((left_out <= _NEGLIGIBLE * left_out[-1]).sum())
         return rotated[:, superfluous:].contiguous() if 0 < superfluous < maps.shape[1] else maps
-
-    def _normal_of_stack(self, x: Tensor) -> Tensor:
-        """``conj(AᴴA x) = Σ_c S_c ℱ(D conj(ℱ(S_c x)))``, all coils at once."""
-        coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
-        kspace = torch.view_as_real(torch.fft.fftn(coil_images, dim=self._axes))
-        weighted = torch.view_as_complex(kspace * self._weights.unflatten(-1, (-1, 2)))
-        convolved = torch.fft.fftn(weighted, dim=self._axes)
-        if self.coil_maps is None:
-            return convolved[:, 0]
-        return (self.coil_maps * convolved).sum(dim=1)
-
-    def _add_normal_of_item(self, total: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> None:
-        """The same for one sample, a coil per thread at a time: what is in use stays in cache."""
-        step = min(torch.get_num_threads(), len(maps))
-        buffer = torch.empty_like(maps[:step])
-        for some in maps.split(step):
-            coil_images = torch.mul(some, x, out=buffer[: len(some)])
-            kspace = torch.fft.fftn(coil_images, dim=self._axes)
-            kspace.view(torch.float32).mul_(weights)
-            convolved = torch.fft.fftn(kspace, dim=self._axes)
-            for coil_map, convolved_image in zip(some, convolved, strict=True):
-                total.addcmul_(coil_map, convolved_image)
 
 
 def _check_mask(mask: Tensor) -> None:

@@ -74,12 +74,15 @@ class Subject:
         cls, anatomy: Anatomy, field_strength: float, rng: np.random.Generator, *, bias: float = 0.3
     ) -> Subject:
         """A random person with this anatomy; ``bias`` is the largest relative shading."""
-        field = smooth_field(anatomy.labels.shape, 2, rng)
+        ny, nx = anatomy.labels.shape
+        shading = 1.0 + bias * rng.random() * smooth_field((ny, nx), 2, rng)
+        if anatomy.name == "knee":
+            shading = shading * _coil_reach(ny, rng)[:, None]
         return cls(
             anatomy=anatomy,
             parameters=tissue_parameters(field_strength, rng),
             texture_offset=(int(rng.integers(_TILE)), int(rng.integers(_TILE))),
-            bias=(1.0 + bias * rng.random() * field).astype(np.float32),
+            bias=shading.astype(np.float32),
         )
 
     def image(
@@ -125,6 +128,19 @@ class Subject:
             smooth = 1.5 * smooth
         angle = np.pi * phase * smooth + 2 * np.pi * rng.random()
         return (image * np.exp(1j * angle)).astype(np.complex64)
+
+
+def _coil_reach(ny: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How a knee coil's reach ends along the leg, ``(ny,)``: the leg goes on, the signal fades.
+
+    Without it the leg would be cut at the edges, and no coil map that is periodic, as those of a
+    measured k-space are, could follow.
+    """
+    position = (np.arange(ny) + 0.5) / ny
+    reach = np.ones(ny)
+    for distance in (position, 1 - position):
+        reach *= 0.5 - 0.5 * np.cos(np.pi * np.minimum(distance / rng.uniform(0.12, 0.24), 1.0))
+    return reach
 
 
 def _raised_cosine(shape: tuple[int, int], strength: float) -> NDArray[np.float32]:

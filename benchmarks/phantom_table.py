@@ -303,7 +303,8 @@ def report(
         }
         results[f"x{label}"] = {"methods": means, "differences": pairs, "psnr_by_kind": by_kind}
         text += [
-            f"## uniform1d ×{label}, {center_fraction(acceleration):.0%} centre, n = {len(scans)}\n",
+            f"## uniform1d ×{label}, {center_fraction(acceleration):.0%} centre, "
+            f"n = {len(scans)}\n",
             table(
                 ["", "PSNR (dB)", "SSIM", "NMSE", "seconds", *(f"PSNR, {kind}" for kind in kinds)],
                 [

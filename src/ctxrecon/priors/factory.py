@@ -25,7 +25,8 @@ def build_unet(
     """A randomly initialised U-Net ``(batch, 2, ny, nx) -> (batch, 2, ny, nx)``.
 
     The two lowest levels (and the middle) attend to the text; the others are convolutional,
-    so that the cost at full resolution stays that of a plain U-Net.
+    so that the cost at full resolution stays that of a plain U-Net. A pooled text embedding is
+    added to that of the timestep, as in ContextMRI, and so reaches every level.
 
     Args:
         block_out_channels: channels of each level, multiples of 8; ``ny`` and ``nx`` must be
@@ -54,6 +55,8 @@ def build_unet(
             attention_head_dim=4,
             cross_attention_dim=cross_attention_dim,
             resnet_time_scale_shift="scale_shift",
+            addition_embed_type="text",
+            addition_embed_type_num_heads=4,
         )
 
 

@@ -1,6 +1,6 @@
 """Phantom slices a second, as a training run draws them from cached anatomies.
 
-    python benchmarks/phantom_speed.py --output benchmarks/results/phantom_speed.json
+python benchmarks/phantom_speed.py --output benchmarks/results/phantom_speed.json
 """
 
 from __future__ import annotations

@@ -58,10 +58,8 @@ _METRICS = {"psnr": 2, "ssim": 4, "nmse": 4}
 _COLUMNS = ("acceleration", "scan", "kind", "method", *_METRICS, "seconds")
 
 Row = dict[str, str]
-"""One scan and method, as in the CSV file."""
-
+# Reconstructs the scans of these numbers, ``(len, ny, nx)``.
 Method = Callable[[list[int]], Tensor]
-"""Reconstructs the scans of these numbers, ``(len, ny, nx)``."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -83,10 +81,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error("--batch_size must be at least 1")
-    if args.scans < 2:
-        parser.error("--scans must be at least 2: prompts are shuffled between scans")
+    if args.batch_size < 1 or args.scans < 2:
+        parser.error("expected --batch_size of 1 or more and --scans of 2 or more")
     return args
 
 
@@ -263,9 +259,8 @@ def open_rows(path: Path, settings: dict[str, object]) -> list[Row]:
             f"{settings[name]!r}: remove the file, or give another --output_dir"
         )
     text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):  # stopped while it wrote: the last row is done again
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text, encoding="utf-8")
+    text = text[: text.rfind("\n") + 1]  # stopped while it wrote: the last row is done again
+    path.write_text(text, encoding="utf-8")
     return list(csv.DictReader(io.StringIO(text)))
 
 

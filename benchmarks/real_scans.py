@@ -284,7 +284,7 @@ def figure(
     shown = {name: item for name, item in found.items() if name not in prior or strongest in name}
     comparison_figure(
         path,
-        {name.replace("L1-wavelet, ", ""): item.images[0] for name, item in shown.items()},
+        {name: item.images[0] for name, item in shown.items()},
         reference,
         std=shown[prior[-1]].std,
         reference_name="full data",

@@ -84,7 +84,8 @@ def test_dropout_has_the_stated_rates(generator: torch.Generator) -> None:
     without = sum("TR" not in prompt for prompt in prompts if prompt) / sum(map(bool, prompts))
     assert empty == pytest.approx(0.1, abs=0.02)
     assert without == pytest.approx(0.5, abs=0.03)
-    assert set(prompts) == {"", "knee, Slice 3, PD", "knee, Slice 3, PD, TR: 3000, TE: 30"}
+    complete = "knee, Slice 3, PD, TR: 3000, TE: 30, Field strength: 1.5"
+    assert set(prompts) == {"", "knee, Slice 3, PD", complete}
 
 
 def trained_module() -> tuple[torch.nn.Module, torch.optim.Optimizer]:

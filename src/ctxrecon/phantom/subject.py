@@ -75,15 +75,13 @@ class Subject:
     ) -> Subject:
         """A random person with this anatomy; ``bias`` is the largest relative shading."""
         ny, nx = anatomy.labels.shape
-        shading = 1.0 + bias * rng.random() * smooth_field((ny, nx), 2, rng)
+        field = smooth_field((ny, nx), 2, rng)
+        parameters = tissue_parameters(field_strength, rng)
+        offset = (int(rng.integers(_TILE)), int(rng.integers(_TILE)))
+        shading = 1.0 + bias * rng.random() * field
         if anatomy.name == "knee":
             shading = shading * _coil_reach(ny, rng)[:, None]
-        return cls(
-            anatomy=anatomy,
-            parameters=tissue_parameters(field_strength, rng),
-            texture_offset=(int(rng.integers(_TILE)), int(rng.integers(_TILE))),
-            bias=shading.astype(np.float32),
-        )
+        return cls(anatomy, parameters, offset, shading.astype(np.float32))
 
     def image(
         self,

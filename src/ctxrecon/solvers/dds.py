@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.linalg import conjugate_gradient
+from ctxrecon.linalg import conjugate_gradient, squared_norm
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers.base import Generators, StepCallback, ddim_sample
@@ -70,12 +70,16 @@ class DDS:
         def regularized_normal(x: Tensor) -> Tensor:
             return torch.add(x, operator.normal(x), alpha=xi)
 
+        def quadratic(x: Tensor) -> Tensor:
+            return squared_norm(x) + xi * operator.squared_norm(x)
+
         def data_consistent(x0_hat: Tensor) -> Tensor:
             return conjugate_gradient(
                 regularized_normal,
                 x0_hat + weighted_adjoint,
                 x0=x0_hat,
                 num_iterations=self.cg_iterations,
+                quadratic=quadratic,
             )
 
         return ddim_sample(

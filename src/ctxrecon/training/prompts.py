@@ -21,13 +21,21 @@ def drop_metadata(
     Args:
         metadata: all that is known.
         generator: draws what is dropped.
-        parameters: probability that the group {sequence, TR, TE, TI, flip angle} is left out.
+        parameters: probability that the group {sequence, TR, TE, TI, flip angle, field strength}
+            is left out.
         prompt: probability that the whole prompt is empty.
     """
     drop_prompt, drop_parameters = torch.rand(2, generator=generator).tolist()
     if drop_prompt < prompt:
         return ""
-    metadata = replace(metadata, field_strength=None)  # not part of the published prompts
     if drop_parameters < parameters:
-        metadata = replace(metadata, sequence=None, tr=None, te=None, ti=None, flip_angle=None)
+        metadata = replace(
+            metadata,
+            sequence=None,
+            tr=None,
+            te=None,
+            ti=None,
+            flip_angle=None,
+            field_strength=None,
+        )
     return metadata.to_prompt()

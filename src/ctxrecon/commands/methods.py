@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxrecon.errors import InputError
 
@@ -127,7 +127,8 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     import torch
 
     started = time.perf_counter()
-    output = pipe(
+    # Of tensors, as output_type="pt" gives them: narrower than the declared type.
+    output: Any = pipe(
         measurement.kspace,
         measurement.mask,
         run.prompts if run.uses_prompt else None,
@@ -170,7 +171,7 @@ def run_baseline(method: str, measurement: Measurement) -> Result:
     from ctxrecon.pipelines import BaselinePipeline
 
     started = time.perf_counter()
-    output = BaselinePipeline(BASELINES[method])(
+    output: Any = BaselinePipeline(BASELINES[method])(
         measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps
     )
     seconds = time.perf_counter() - started

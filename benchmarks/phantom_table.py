@@ -8,12 +8,8 @@ volumes are given (of people that the prior was not trained on), slices of those
 protocol, 8 simulated coils, complex noise of 1 % of the bright signal, its own mask, and coil maps
 estimated from the undersampled scan itself unless ``--true_maps`` is given.
 
-The readout is oversampled twice, as scanners do, and the oversampling removed once the coil maps
-are estimated. Without it the maps of a knee, which fills its field of view from edge to edge, would
-have to jump where the image wraps around, and no calibration (ours, BART's, sigpy's) finds them.
-
-Rows are appended to
-``phantom_table.csv`` as they are done, and a run that was stopped goes on where it stopped.
+Rows are appended to ``phantom_table.csv`` as they are done, and a run that was stopped goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +27,6 @@ import numpy as np
 import torch
 from _held_out import (
     NUM_COILS,
-    READOUT_OVERSAMPLING,
     SNR,
     center_fraction,
     held_out_scans,
@@ -97,7 +92,6 @@ def main(argv: list[str] | None = None) -> None:
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,
-        "readout_oversampling": READOUT_OVERSAMPLING,
         **{
             name: getattr(args, name)
             for name in ("scans", "resolution", "steps", "samples", "data_weight", "true_maps")
@@ -387,8 +381,7 @@ def _explanation(args: argparse.Namespace, kinds: list[str]) -> str:
     prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
     return f"""\
 {len(kinds)} scans that no training set holds ({counts}), {args.resolution}², {NUM_COILS} simulated
-coils, readout oversampled {READOUT_OVERSAMPLING} times until the coil maps are there, complex noise
-of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
+coils, complex noise of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
 Slice-wise metrics on magnitudes, mean ± standard error. DDS: {prior}, {samples}, {args.steps}
 steps, ξ = {args.data_weight:g}; the same starting noise for every γ. Baselines at their defaults.
 Seconds are of one scan in a batch of {args.batch_size}.

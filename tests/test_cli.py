@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +193,17 @@ def test_prior_with_prompt_mask_and_coil_maps(tmp_path, full, prior, capsys):
     first, without, again = (np.load(tmp_path / f"{name}.npy") for name in "abc")
     assert np.array_equal(first, again)
     assert not np.array_equal(first, without)
+
+
+def test_the_u_net_of_the_published_layout_is_chosen_by_subfolder(tmp_path, full, prior):
+    parts = ("scheduler", "text_encoder", "tokenizer")
+    for source, name in (*zip(parts, parts, strict=True), ("unet", "fastmri"), ("unet", "skm-tea")):
+        shutil.copytree(Path(prior) / source, tmp_path / "published" / name)
+    run(
+        *("reconstruct", full, "--out", tmp_path / "x.npy", "--prior", tmp_path / "published"),
+        *("--subfolder", "fastmri", "--undersample", "uniform1d", "--steps", 1, "--device", "cpu"),
+    )
+    assert np.load(tmp_path / "x.npy").shape == (1, 48, 40)
 
 
 def test_a_scan_without_metadata_is_reconstructed_without_prompt(tmp_path, measured, prior, capsys):

@@ -177,6 +177,8 @@ CASES: dict[str, tuple[list[str], str]] = {
     # prior and prompt
     "unknown method": (_plain("--method", "magic"), "unknown method 'magic'"),
     "empty prompt": (_prior("--prompt", " "), "the prompt is empty"),
+    "subfolder without prior": (_reconstruct("--subfolder", "fastmri"), "give both"),
+    "subfolder that is not there": (_prior("--subfolder", "knees"), "no subfolder 'knees'"),
     "prompt too long": (_prior("--prompt", LONG), "would be cut off"),
     "TR in words": (_prior("--prompt", "knee, TR: fast"), "could not read the value of TR"),
     "negative TE": (_prior("--prompt", "knee, TE: -3"), "expected TE to be an echo time"),

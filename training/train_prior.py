@@ -36,6 +36,9 @@ from ctxrecon.training import (
     save_state,
 )
 
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+"""Its multiples modulo 1 spread evenly, so that every batch holds all levels of noise."""
+
 
 def parse_args() -> argparse.Namespace:
     """Command line, named as in the diffusers training scripts."""
@@ -66,9 +69,14 @@ class Prior(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(self, alphas_cumprod: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """The denoising loss of each sample."""
+        """The denoising loss of each sample.
+
+        The error of v falls with the noise as ``1/√(1−ᾱ)``; that factor is taken out, so that
+        every noise level weighs the same (the fixed point of Karras et al., arXiv:2312.02696,
+        equation 21).
+        """
         states = self.text_encoder(batch["tokens"]).last_hidden_state
-        return denoising_loss(
+        losses = denoising_loss(
             self.unet,
             alphas_cumprod,
             batch["image"],
@@ -77,6 +85,7 @@ class Prior(nn.Module):
             timesteps=batch["timestep"],
             noise=batch["noise"],
         )
+        return (1 - alphas_cumprod[batch["timestep"]]).sqrt() * losses
 
 
 class TrainingBatches:
@@ -93,14 +102,14 @@ class TrainingBatches:
             generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
             images.append(item["image"])
             noises.append(torch.randn(item["image"].shape, generator=generator))
-            timesteps.append(torch.randint(self.num_steps, (1,), generator=generator))
+            timesteps.append(int((self.seed + number) * _GOLDEN_RATIO % 1 * self.num_steps))
             prompts.append(drop_metadata(item["metadata"], generator))
         check_prompt_length(self.tokenizer, prompts)
         tokens = self.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
         return {
             "image": torch.stack(images),
             "noise": torch.stack(noises),
-            "timestep": torch.cat(timesteps),
+            "timestep": torch.tensor(timesteps),
             "tokens": tokens,
         }
 

@@ -85,7 +85,9 @@ def check_method(name: str) -> None:
         raise InputError(f"unknown method {name!r}: expected one of {', '.join(TITLES)}")
 
 
-def open_prior(path: str | None, device: str | None) -> ContextMRIPipeline:
+def open_prior(
+    path: str | None, device: str | None, subfolder: str | None = None
+) -> ContextMRIPipeline:
     """Load a prior, without its libraries' loading bars; on CUDA by default where there is one."""
     import diffusers.utils.logging
     import torch
@@ -104,7 +106,7 @@ def open_prior(path: str | None, device: str | None) -> ContextMRIPipeline:
         ) from error
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    pipe = load_prior(path, device=device)
+    pipe = load_prior(path, subfolder=subfolder, device=device)
     pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=TITLES[PRIOR])
     return pipe
 

@@ -65,7 +65,11 @@ def reconstruct(
         float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(help="Checkpoint folder. (default: the prior that is shipped)")
+        str | None,
+        typer.Option(help="Checkpoint folder or hub name. (default: the prior that is shipped)"),
+    ] = None,
+    subfolder: Annotated[
+        str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
     ] = None,
     guidance_scale: Annotated[
         float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
@@ -85,6 +89,8 @@ def reconstruct(
     chosen = _slice_choice(slices)
     if undersample is not None and mask is not None:
         raise InputError("--undersample draws the mask itself: leave --mask out")
+    if subfolder is not None and prior is None:
+        raise InputError("--subfolder chooses a U-Net of --prior: give both")
     if prompt is not None and not prompt.strip():
         raise InputError(
             "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
@@ -103,7 +109,7 @@ def reconstruct(
         drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)
     pipe = None
     if method == PRIOR or compare:
-        pipe = open_prior(prior, device)
+        pipe = open_prior(prior, device, subfolder)
         check_prior_run(pipe, run, len(scan))
         _say_prompt(run, origin)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ from ctxrecon.training import (
     load_state,
     prune_checkpoints,
     save_state,
+    spread_timestep,
 )
 
 SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_prior.py"
@@ -73,6 +75,15 @@ def test_an_unknown_prediction_type_is_refused() -> None:
             timesteps=torch.tensor([1]),
             noise=torch.zeros(1, 2, 4, 4),
         )
+
+
+@pytest.mark.parametrize("first", [0, 12_345, 10**7])
+@pytest.mark.parametrize("size", [8, 16, 100])
+def test_every_batch_holds_all_levels_of_noise(first: int, size: int) -> None:
+    timesteps = sorted(spread_timestep(first + k, 1000) for k in range(size))
+    gaps = [b - a for a, b in itertools.pairwise([0, *timesteps, 1000])]
+    assert max(gaps) <= 2 * 1000 / size + 1
+    assert len(set(timesteps)) == size
 
 
 def test_dropout_has_the_stated_rates(generator: torch.Generator) -> None:

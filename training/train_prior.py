@@ -34,10 +34,8 @@ from ctxrecon.training import (
     load_state,
     prune_checkpoints,
     save_state,
+    spread_timestep,
 )
-
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-"""Its multiples modulo 1 spread evenly, so that every batch holds all levels of noise."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,8 +70,8 @@ class Prior(nn.Module):
         """The denoising loss of each sample.
 
         The error of v falls with the noise as ``1/√(1−ᾱ)``; that factor is taken out, so that
-        every noise level weighs the same (the fixed point of Karras et al., arXiv:2312.02696,
-        equation 21).
+        every noise level weighs the same, as the learned weights of Karras et al.
+        (arXiv:2312.02696) would have it.
         """
         states = self.text_encoder(batch["tokens"]).last_hidden_state
         losses = denoising_loss(
@@ -102,7 +100,7 @@ class TrainingBatches:
             generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
             images.append(item["image"])
             noises.append(torch.randn(item["image"].shape, generator=generator))
-            timesteps.append(int((self.seed + number) * _GOLDEN_RATIO % 1 * self.num_steps))
+            timesteps.append(spread_timestep(self.seed + number, self.num_steps))
             prompts.append(drop_metadata(item["metadata"], generator))
         check_prompt_length(self.tokenizer, prompts)
         tokens = self.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids

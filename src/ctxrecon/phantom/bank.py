@@ -65,7 +65,7 @@ class AnatomyBank:
         beside = path.with_name(f".{path.name}.partial")
         notes = json.dumps({"names": self.names, "pathologies": self.pathologies})
         with beside.open("wb") as file:
-            np.savez(
+            np.savez_compressed(
                 file,
                 labels=self.labels,
                 voxel_mm=self.voxel_mm,

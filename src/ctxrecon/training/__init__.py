@@ -1,4 +1,4 @@
-"""What the training scripts share: prompts with dropout, the loss, checkpoints."""
+"""What the training scripts share: prompts with dropout, loss and timesteps, checkpoints."""
 
 from ctxrecon.training.checkpoints import (
     latest_checkpoint,
@@ -6,7 +6,7 @@ from ctxrecon.training.checkpoints import (
     prune_checkpoints,
     save_state,
 )
-from ctxrecon.training.losses import denoising_loss
+from ctxrecon.training.losses import denoising_loss, spread_timestep
 from ctxrecon.training.prompts import drop_metadata
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "load_state",
     "prune_checkpoints",
     "save_state",
+    "spread_timestep",
 ]

@@ -1,7 +1,8 @@
-"""The denoising loss."""
+"""The denoising loss, and at which timesteps it is taken."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -47,3 +48,13 @@ def denoising_loss(
         )
     prediction = unet(noisy, timesteps, text_states).sample
     return torch.mean((prediction.float() - target) ** 2, dim=(1, 2, 3))
+
+
+def spread_timestep(number: int, num_steps: int) -> int:
+    """Timestep of the training sample of this number, from 0 to ``num_steps − 1``.
+
+    The multiples of the golden ratio modulo 1: consecutive numbers spread evenly, so that every
+    batch, of any size, holds all levels of noise, and the loss varies less than with independent
+    draws (the aim of the low-discrepancy sampler of Kingma et al., arXiv:2107.00630).
+    """
+    return int(number * (math.sqrt(5) - 1) / 2 % 1 * num_steps)

@@ -20,6 +20,7 @@ from ctxrecon.commands.paths import output_folder
 _STEPS = 25
 _SAMPLES = 4
 _SEED = 0
+_DATA_WEIGHT = 50.0  # the scan has 1 % of noise: it deserves more trust than DDS's default
 
 
 def demo_scan() -> Path:
@@ -67,7 +68,7 @@ def demo(
         results.append(run_baseline(method, measurement))
         table.add(results[-1])
     for prompt, samples in ((None, 1), (prompts, 1), (prompts, _SAMPLES)):
-        run = PriorRun(prompt, 2.0, _STEPS, samples, _SEED, DDS())
+        run = PriorRun(prompt, 2.0, _STEPS, samples, _SEED, DDS(data_weight=_DATA_WEIGHT))
         results.append(run_prior(pipe, run, measurement))
         table.add(results[-1])
 

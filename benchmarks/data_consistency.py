@@ -10,6 +10,7 @@ once for nothing, so that it finds the memory as it leaves it itself, and then f
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -89,7 +90,8 @@ def competitors(
 
 def measure(
     entries: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, list[float]]:
+    """Milliseconds of each turn."""
     times: dict[str, list[float]] = {name: [] for name in entries}
     for _ in range(repeats):
         for name, entry in entries.items():
@@ -98,11 +100,40 @@ def measure(
             for _ in range(CALLS):
                 entry()
             times[name].append(1e3 * (clock() - start) / CALLS)
-    yardsticks = [name for name in entries if name.startswith("FFTs")]
+    return times
+
+
+def measure_cases(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Every competitor's times for every mask, in this process."""
+    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
+    torch.set_num_threads(arguments.threads)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    shape = (arguments.size, arguments.size)
+    smooth = simulate_coil_maps(arguments.coils, shape, generator=generator)
+    noise = torch.randn(smooth.shape, dtype=torch.complex64, generator=generator)
+    rhs = torch.randn(1, *shape, dtype=torch.complex64, generator=generator)
+    lines = make_mask("uniform1d", shape, 4, center_fraction=0.08, generator=generator)
+    points = make_mask("variable_density2d", shape, 4, center_fraction=0.08, generator=generator)
+    cases = {
+        "2-D mask": (points, smooth),
+        "1-D mask": (lines, smooth),
+        "1-D mask, random coil maps (no virtual coil can be spared)": (lines, noise),
+    }
+    with torch.no_grad():
+        return {
+            case: measure(
+                competitors(mask, maps, rhs, arguments.iterations), arguments.repeats, clock
+            )
+            for case, (mask, maps) in cases.items()
+        }
+
+
+def compare(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Medians, minima and ratios to both yardsticks."""
     result = {}
     for name, values in times.items():
         row = {"median_ms": statistics.median(values), "minimum_ms": min(values)}
-        for yardstick in yardsticks:
+        for yardstick in (name for name in times if name.startswith("FFTs")):
             ratios = [a / b for a, b in zip(values, times[yardstick], strict=True)]
             row[f"median ratio to {yardstick}"] = statistics.median(ratios)
             row[f"ratio of minima to {yardstick}"] = min(values) / min(times[yardstick])
@@ -115,7 +146,8 @@ def main() -> None:
     parser.add_argument("--coils", type=int, default=15)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--iterations", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=3, help="turns in each process")
+    parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--clock",
@@ -131,37 +163,24 @@ def main() -> None:
 
     if arguments.clock == "cpu" and arguments.threads != 1:
         parser.error("processor time counts waiting threads as work: use it with --threads 1")
-    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
-    torch.set_num_threads(arguments.threads)
-    generator = torch.Generator().manual_seed(arguments.seed)
-    shape = (arguments.size, arguments.size)
-    smooth = simulate_coil_maps(arguments.coils, shape, generator=generator)
-    noise = torch.randn(smooth.shape, dtype=torch.complex64, generator=generator)
-    rhs = torch.randn(1, *shape, dtype=torch.complex64, generator=generator)
-    lines = make_mask("uniform1d", shape, 4, center_fraction=0.08, generator=generator)
-    points = make_mask("variable_density2d", shape, 4, center_fraction=0.08, generator=generator)
-    cases = {
-        "2-D mask": (points, smooth),
-        "1-D mask": (lines, smooth),
-        "1-D mask, random coil maps (no virtual coil can be spared)": (lines, noise),
-    }
+    # Where the arrays happen to lie in memory makes one process in several half as fast as others.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        processes = pool.map(measure_cases, [arguments] * arguments.processes, chunksize=1)
 
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    with torch.no_grad():
-        for case, (mask, maps) in cases.items():
-            entries = competitors(mask, maps, rhs, arguments.iterations)
-            results[case] = measure(entries, arguments.repeats, clock)
-            print(f"\n{case}: {arguments.iterations} iterations, {arguments.coils} coils, {shape}")
+    results = {}
+    for case in processes[0]:
+        names = processes[0][case]
+        results[case] = compare(
+            {name: [t for p in processes for t in p[case][name]] for name in names}
+        )
+        print(f"\n{case}: {arguments.iterations} iterations, {arguments.coils} coils")
+        print(f"{'':32}{'median':>10}{'minimum':>10}{'/ stack':>9}{'/ chunks':>9}{'(minima)':>18}")
+        for name, row in results[case].items():
+            median, minimum, stack, stack_min, chunks, chunks_min = row.values()
             print(
-                f"{'':32}{'median':>10}{'minimum':>10}{'/ stack':>9}{'/ chunks':>9}{'(minima)':>18}"
+                f"{name:32}{median:7.1f} ms{minimum:7.1f} ms{stack:9.2f}{chunks:9.2f}"
+                f"{stack_min:9.2f}{chunks_min:9.2f}"
             )
-            for name, row in results[case].items():
-                median, minimum, stack, stack_min, chunks, chunks_min = row.values()
-                print(
-                    f"{name:32}{median:7.1f} ms{minimum:7.1f} ms{stack:9.2f}{chunks:9.2f}"
-                    f"{stack_min:9.2f}{chunks_min:9.2f}",
-                    flush=True,
-                )
     write_record(arguments.output, results, seed=arguments.seed)
     print(f"\nwritten: {arguments.output}")
 

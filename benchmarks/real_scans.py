@@ -304,7 +304,7 @@ BART: `pics` with the weight that gave the best score for that very scan, which 
 comparison can know. The other methods run at their defaults. Seconds are of one image, without
 coil maps; a sample's are its share of its batch.
 
-T2 brain: mean ± standard error over {args.masks} mask{"s" * (args.masks > 1)}, slice-wise, magnitudes, against the MVUE
+T2 brain: masks: {args.masks}; mean ± standard error, slice-wise, magnitudes, against the MVUE
 combination of the full data (maps from the full data), and against the root of the sum of squares
 (RSS). Lines run along the anterior-posterior axis and are chosen along the left-right axis, the
 harder one: chosen along the other, CG-SENSE gains about 1 dB. T1 brain: NRMSE of one sample in ten

@@ -4,7 +4,8 @@ The yardstick is the time of the FFTs that the step would do at the least, one f
 inverse per coil and iteration: 2-D for the 2-D mask, along nx for the mask constant along ny. It is
 taken for the whole coil stack and for a few coils at a time, which stays in cache.
 The competitors take turns, since other work on the machine comes and goes; in its turn each runs
-once for nothing, so that it finds the memory as it leaves it itself, and then five times.
+once for nothing, so that it finds the memory as it leaves it itself, and then five times. Medians
+are over the turns of several fresh processes.
 """
 
 from __future__ import annotations
@@ -88,24 +89,21 @@ def competitors(
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 
-def measure(
-    entries: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
+def measure(entries: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Milliseconds of each turn."""
     times: dict[str, list[float]] = {name: [] for name in entries}
     for _ in range(repeats):
         for name, entry in entries.items():
             entry()
-            start = clock()
+            start = time.perf_counter()
             for _ in range(CALLS):
                 entry()
-            times[name].append(1e3 * (clock() - start) / CALLS)
+            times[name].append(1e3 * (time.perf_counter() - start) / CALLS)
     return times
 
 
 def measure_cases(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Every competitor's times for every mask, in this process."""
-    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(arguments.seed)
     shape = (arguments.size, arguments.size)
@@ -121,9 +119,7 @@ def measure_cases(arguments: argparse.Namespace) -> dict[str, dict[str, list[flo
     }
     with torch.no_grad():
         return {
-            case: measure(
-                competitors(mask, maps, rhs, arguments.iterations), arguments.repeats, clock
-            )
+            case: measure(competitors(mask, maps, rhs, arguments.iterations), arguments.repeats)
             for case, (mask, maps) in cases.items()
         }
 
@@ -149,21 +145,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns in each process")
     parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: processor time, which other work on the machine disturbs less; with one thread",
-    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results/data_consistency.json")
     )
     arguments = parser.parse_args()
 
-    if arguments.clock == "cpu" and arguments.threads != 1:
-        parser.error("processor time counts waiting threads as work: use it with --threads 1")
-    # Where the arrays happen to lie in memory makes one process in several half as fast as others.
+    # One process in several is slower than the others from start to end: one is no sample.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         processes = pool.map(measure_cases, [arguments] * arguments.processes, chunksize=1)
 

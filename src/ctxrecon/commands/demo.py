@@ -20,7 +20,7 @@ from ctxrecon.commands.paths import output_folder
 _STEPS = 25
 _SAMPLES = 4
 _SEED = 0
-_DATA_WEIGHT = 50.0  # the scan has 1 % of noise: it deserves more trust than DDS's default
+_DATA_WEIGHT = 50.0  # at the scan's SNR of 50 the data deserve more trust than by default
 
 
 def demo_scan() -> Path:

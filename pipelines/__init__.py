@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
 from ctxrecon.pipelines.inputs import Measurement, prepare_measurement
-from ctxrecon.pipelines.loading import build_pipeline, load_prior
+from ctxrecon.pipelines.loading import build_pipeline, load_prior, load_text_encoder
 from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "build_pipeline",
     "convert_images",
     "load_prior",
+    "load_text_encoder",
     "prepare_measurement",
 ]

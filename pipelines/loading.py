@@ -75,9 +75,8 @@ def load_prior(
             f"got {channels[0]} and {channels[1]}"
         )
     _config(scheduler_folder, "scheduler_config.json")
-    _config(text_folder, "config.json")
     unet = _load_model(UNet2DConditionModel, unet_folder, dtype)
-    encoder = _load_model(CLIPTextModel, text_folder, dtype)
+    encoder, words = load_text_encoder(text_folder, tokenizer=tokenizer_folder, dtype=dtype)
     needed = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
     if encoder.config.hidden_size != needed:
         raise InputError(
@@ -89,10 +88,35 @@ def load_prior(
     pipeline = ContextMRIPipeline(
         unet=unet.eval(),
         scheduler=DDIMScheduler.from_pretrained(str(scheduler_folder)),
-        text_encoder=encoder.eval(),
-        tokenizer=_load_tokenizer(tokenizer_folder),
+        text_encoder=encoder,
+        tokenizer=words,
     )
     return pipeline if device is None else pipeline.to(device)
+
+
+def load_text_encoder(
+    path: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """Load a text encoder with its tokenizer.
+
+    Args:
+        path: a folder or a hub repository: of a CLIP (``"openai/clip-vit-large-patch14"``), one
+            that ``training/train_clip.py`` wrote, or any with ``text_encoder/`` and
+            ``tokenizer/``.
+        tokenizer: where ``path`` has none.
+        dtype: of the text encoder.
+
+    Raises:
+        InputError: a missing or damaged part.
+    """
+    text_folder = _part(Path(), "text_encoder", path)
+    _config(text_folder, "config.json")
+    encoder = _load_model(CLIPTextModel, text_folder, dtype)
+    folder = _part(Path(), "tokenizer", path if tokenizer is None else tokenizer)
+    return encoder.eval(), _load_tokenizer(folder)
 
 
 def build_pipeline(

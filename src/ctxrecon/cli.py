@@ -10,6 +10,7 @@ import typer
 
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
+from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
 from ctxrecon.errors import InputError
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for _command in (demo, reconstruct, simulate, info):
     app.command()(_command)
+app.add_typer(prepare, name="prepare")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

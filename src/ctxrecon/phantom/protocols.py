@@ -11,6 +11,7 @@ sequence inverts nothing (100 ms), as the published prompts do.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -71,6 +72,22 @@ def draw_protocol(
     total = int(cumulative[-1])
     ticket = torch.randint(total, (), generator=generator, device=generator.device).cpu()
     return items[int(torch.searchsorted(cumulative, ticket, right=True))]
+
+
+def vary_times(protocol: ScanMetadata, generator: torch.Generator) -> ScanMetadata:
+    """The protocol with TR, TE and TI scaled by up to a factor of 1.5 either way, each alone.
+
+    Real protocols are a few hundred combinations, which a network could learn by heart; with
+    these it has to read the numbers. TE stays below half of TR, three digits are kept.
+    """
+    factors = 1.5 ** (2 * torch.rand(3, generator=generator) - 1)
+    times = {}
+    for name, factor in zip(("tr", "te", "ti"), factors.tolist(), strict=True):
+        value = getattr(protocol, name)
+        times[name] = None if value is None else float(f"{value * factor:.3g}")
+    if times["te"] and times["tr"] and times["te"] > times["tr"] / 2:
+        times["te"] = protocol.te if protocol.te < times["tr"] / 2 else times["tr"] / 4
+    return replace(protocol, **times)
 
 
 def protocol_counts() -> dict[ScanMetadata, int]:

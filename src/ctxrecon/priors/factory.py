@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
 BLOCK_OUT_CHANNELS = (24, 48, 96, 128, 184)
 TEXT_WIDTH = 128
 PROMPT_LENGTH = 77
+_TEXT_LAYERS, _HEADS = 3, 4
 
 
 def build_unet(
@@ -64,8 +65,8 @@ def build_text_encoder(
     vocab_size: int,
     *,
     hidden_size: int = TEXT_WIDTH,
-    num_layers: int = 3,
-    num_heads: int = 4,
+    num_layers: int = _TEXT_LAYERS,
+    num_heads: int = _HEADS,
     bos_token_id: int | None = None,
     eos_token_id: int | None = None,
     seed: int = 0,
@@ -81,8 +82,23 @@ def build_text_encoder(
         eos_token_id: end of the text and padding; the last token by default, as in CLIP.
         seed: of the initial weights.
     """
-    eos = vocab_size - 1 if eos_token_id is None else eos_token_id
-    config = CLIPTextConfig(
+    config = _text_config(
+        vocab_size,
+        hidden_size,
+        num_layers,
+        num_heads,
+        vocab_size - 2 if bos_token_id is None else bos_token_id,
+        vocab_size - 1 if eos_token_id is None else eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIPTextModel(config).eval()
+
+
+def _text_config(
+    vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, bos: int, eos: int
+) -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=4 * hidden_size,
@@ -90,21 +106,62 @@ def build_text_encoder(
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         max_position_embeddings=PROMPT_LENGTH,
-        bos_token_id=vocab_size - 2 if bos_token_id is None else bos_token_id,
+        bos_token_id=bos,
         eos_token_id=eos,
         pad_token_id=eos,
     )
+
+
+def build_clip(
+    vocab_size: int,
+    *,
+    image_size: int = 96,
+    patch_size: int = 16,
+    image_width: int = 192,
+    image_layers: int = 4,
+    bos_token_id: int,
+    eos_token_id: int,
+    seed: int = 0,
+) -> CLIPModel:
+    """A randomly initialised CLIP of magnitude images and prompts.
+
+    Its text half (``clip.text_model``) is that of :func:`build_text_encoder`.
+
+    Args:
+        vocab_size: number of tokens of the tokenizer it is used with.
+        image_size: matrix size ``n`` of the images ``(batch, 1, n, n)``.
+        patch_size: of the vision transformer; divides ``image_size``.
+        image_width: width of the vision transformer.
+        image_layers: its layers.
+        bos_token_id: start of the text.
+        eos_token_id: end of the text and padding.
+        seed: of the initial weights.
+    """
+    text = _text_config(vocab_size, TEXT_WIDTH, _TEXT_LAYERS, _HEADS, bos_token_id, eos_token_id)
+    vision = CLIPVisionConfig(
+        hidden_size=image_width,
+        intermediate_size=4 * image_width,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=image_layers,
+        num_attention_heads=_HEADS,
+        num_channels=1,
+        image_size=image_size,
+        patch_size=patch_size,
+    )
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=TEXT_WIDTH
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CLIPTextModel(config).eval()
+        return CLIPModel(config)
 
 
-def build_scheduler() -> DDIMScheduler:
-    """Cosine schedule of 1000 steps, v-prediction, no clipping of complex images."""
+def build_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
+    """Cosine schedule of 1000 steps, no clipping of complex images."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
+        prediction_type=prediction_type,
         clip_sample=False,
         set_alpha_to_one=True,
         timestep_spacing="trailing",

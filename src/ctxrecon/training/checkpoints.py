@@ -1,4 +1,4 @@
-"""Training checkpoints: a folder that is there whole or not at all."""
+"""Training checkpoints: a folder that is there whole or not at all, without pickle."""
 
 from __future__ import annotations
 
@@ -8,57 +8,89 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from ctxrecon.errors import InputError
 
 _PREFIX = "checkpoint-"
+# Whole tensors by name, however the model is spread over processes; frozen parts stay out.
+_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_LOADING = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
 
 
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors and plain values, without pickle."""
-    tensors: dict[str, Tensor] = {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            tensors[f"{index}.{name}"] = torch.as_tensor(value).contiguous()
-    return tensors, {"param_groups": state["param_groups"]}
+def averaged_weights(model: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
+    """The averaged weights by name, whole and on the CPU; every process has to call it."""
+    named = [name for name, value in model.named_parameters() if value.requires_grad]
+    return {
+        name.removeprefix("module."): _whole(value).cpu()
+        for name, value in zip(named, ema.shadow_params, strict=True)
+    }
 
 
-def _unflatten(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": plain["param_groups"]}
+def _whole(value: Tensor) -> Tensor:
+    """A tensor that FSDP spread over the processes, put together."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value.detach()
 
 
 def save_state(
     folder: Path,
     step: int,
     *,
-    modules: dict[str, torch.nn.Module],
-    averages: dict[str, list[Tensor]],
+    model: nn.Module,
+    ema: EMAModel,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+    write: bool = True,
 ) -> Path:
     """Write ``checkpoint-STEP``: weights, their averages, the optimiser and the step.
 
     The folder is written under a hidden name and renamed, so that a half-written one is never
-    picked up. All randomness of training is a function of the seed and the step, so there is no
-    random state to keep.
+    picked up. All randomness of training is a function of the seed and the sample's number, so
+    there is no random state to keep. A checkpoint fits any number of processes.
+
+    Args:
+        folder: of the run.
+        step: optimiser steps done.
+        model: as accelerate prepared it; parameters that need no gradient are left out.
+        ema: averages of the parameters that need a gradient.
+        optimizer: of the model.
+        scaler: of fp16 training.
+        write: on the one process that writes; the others help to gather.
     """
+    weights = get_model_state_dict(model, options=_OPTIONS)
+    averages = averaged_weights(model, ema)
+    state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
     final = folder / f"{_PREFIX}{step}"
+    if not write:
+        return final
     beside = folder / f".{final.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    for name, module in modules.items():
-        weights = {key: value.contiguous() for key, value in module.state_dict().items()}
-        save_file(weights, beside / f"{name}.safetensors")
-        average = {str(i): value.contiguous() for i, value in enumerate(averages[name])}
-        save_file(average, beside / f"{name}_ema.safetensors")
-    tensors, plain = _flatten(optimizer.state_dict())
-    save_file(tensors, beside / "optimizer.safetensors")
-    (beside / "state.json").write_text(json.dumps({"step": step, **plain}))
+    for name, tensors in (("model", weights), ("model_ema", averages)):
+        own = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(own, beside / f"{name}.safetensors")
+    moments = {
+        f"{key}.{name}": torch.as_tensor(value).contiguous()
+        for key, entries in state["state"].items()
+        for name, value in entries.items()
+    }
+    save_file(moments, beside / "optimizer.safetensors")
+    plain = {
+        "step": step,
+        "ema_step": ema.optimization_step,
+        "param_groups": state["param_groups"],
+        "scaler": None if scaler is None else scaler.state_dict(),
+    }
+    (beside / "state.json").write_text(json.dumps(plain), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)
     return final
@@ -67,38 +99,87 @@ def save_state(
 def load_state(
     checkpoint: Path,
     *,
-    modules: dict[str, torch.nn.Module],
-    averages: dict[str, list[Tensor]],
+    model: nn.Module,
+    ema: EMAModel,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> int:
-    """Restore what :func:`save_state` wrote; returns the step."""
+    """Restore what :func:`save_state` wrote, on every process; returns the step.
+
+    Raises:
+        InputError: no checkpoint, or one of another network.
+    """
     state_file = checkpoint / "state.json"
     if not state_file.is_file():
         raise InputError(f"{checkpoint} is no training checkpoint: it has no state.json")
-    for name, module in modules.items():
-        module.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
-        average = load_file(checkpoint / f"{name}_ema.safetensors")
-        for index, value in enumerate(averages[name]):
-            value.copy_(average[str(index)])
-    plain = json.loads(state_file.read_text())
-    optimizer.load_state_dict(_unflatten(load_file(checkpoint / "optimizer.safetensors"), plain))
+    plain = json.loads(state_file.read_text(encoding="utf-8"))
+    weights = load_file(checkpoint / "model.safetensors")
+    averages = load_file(checkpoint / "model_ema.safetensors")
+    _check_names(checkpoint, model, averages)
+    set_model_state_dict(model, weights, options=_LOADING)
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    for (name, _), shadow in zip(named, ema.shadow_params, strict=True):
+        _copy_whole(averages[name.removeprefix("module.")], shadow)
+    ema.optimization_step = plain["ema_step"]
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+        parameter, name = key.rsplit(".", 1)
+        state.setdefault(parameter, {})[name] = value
+    moments: Any = {"state": state, "param_groups": plain["param_groups"]}
+    set_optimizer_state_dict(model, optimizer, moments, options=_LOADING)
+    if scaler is not None and plain["scaler"] is not None:
+        scaler.load_state_dict(plain["scaler"])
     return int(plain["step"])
+
+
+def _check_names(checkpoint: Path, model: nn.Module, averages: dict[str, Tensor]) -> None:
+    """Names and shapes have to be those of the model."""
+    wanted = {
+        name.removeprefix("module."): tuple(value.shape)
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    }
+    found = {name: tuple(value.shape) for name, value in averages.items()}
+    if wanted != found:
+        odd = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
+        raise InputError(
+            f"{checkpoint} is of another network: {odd} is {found.get(odd, 'missing')} there and "
+            f"{wanted.get(odd, 'missing')} here; resume with the options of the first run"
+        )
+
+
+def _copy_whole(whole: Tensor, target: Tensor) -> None:
+    """Copy into a tensor that may be this process's share of it."""
+    if hasattr(target, "full_tensor"):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(target, DTensor)
+        whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
+    with torch.no_grad():
+        target.copy_(whole)
 
 
 def latest_checkpoint(folder: Path) -> Path:
     """The checkpoint with the highest step; an error when there is none."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file()]
+    found = [path for path in _checkpoints(folder) if (path / "state.json").is_file()]
     if not found:
         raise InputError(
             f"no checkpoint to resume in {folder}; leave --resume_from_checkpoint out to start anew"
         )
-    return max(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+    return found[-1]
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` checkpoints."""
-    found = sorted(
-        folder.glob(f"{_PREFIX}*"), key=lambda path: int(path.name.removeprefix(_PREFIX))
-    )
-    for path in found[:-keep]:
+    for path in _checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders from the oldest to the newest."""
+    found = {
+        int(number): path
+        for path in folder.glob(f"{_PREFIX}*")
+        if (number := path.name.removeprefix(_PREFIX)).isdecimal()
+    }
+    return [found[number] for number in sorted(found)]

@@ -1,0 +1,94 @@
+"""``ctxrecon prepare``: raw volumes into a training set of shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxrecon.commands.paths import output_folder
+
+if TYPE_CHECKING:
+    from ctxrecon.datasets import Source
+
+prepare = typer.Typer(
+    help="Turn raw volumes into a training set, one shard of slices for each volume.",
+    no_args_is_help=True,
+)
+
+_Out = Annotated[Path, typer.Option(help="Folder for the shards; a stopped run goes on in it.")]
+_Size = Annotated[tuple[int, int], typer.Option(help="Centre crop, ny and nx.")]
+_Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes, one volume each. (default: all cores)")
+]
+
+
+@prepare.command()
+def fastmri(
+    inputs: Annotated[list[Path], typer.Argument(help="Fully sampled fastMRI .h5 files.")],
+    out: _Out,
+    size: _Size = (320, 320),
+    annotations: Annotated[
+        Path | None, typer.Option(help="fastMRI+ table of pathologies, such as knee.csv.")
+    ] = None,
+    workers: _Workers = None,
+) -> None:
+    """Slices of fastMRI volumes: ESPIRiT maps, MVUE image, metadata of the header."""
+    from ctxrecon.datasets import FastMRISource
+
+    _prepare(FastMRISource(size=size, annotations=annotations), inputs, out, workers)
+
+
+@prepare.command()
+def skmtea(
+    inputs: Annotated[list[Path], typer.Argument(help="SKM-TEA files_recon_calib-24/*.h5.")],
+    out: _Out,
+    headers: Annotated[Path, typer.Option(help="all_metadata.csv of the data set.")],
+    size: _Size = (512, 512),
+    workers: _Workers = None,
+) -> None:
+    """Sagittal slices of the first echo of SKM-TEA volumes, with the maps of the data set."""
+    from ctxrecon.datasets import SKMTEASource
+
+    _prepare(SKMTEASource(headers=headers, size=size), inputs, out, workers)
+
+
+@prepare.command()
+def labels(
+    inputs: Annotated[list[Path], typer.Argument(help="NIfTI volumes of FreeSurfer labels.")],
+    out: _Out,
+    size: Annotated[tuple[int, int], typer.Option(help="Matrix size, ny and nx.")] = (256, 256),
+    slices_per_volume: Annotated[
+        int,
+        typer.Option(
+            "--slices-per-volume", "--slices_per_volume", help="Simulated slices of each volume."
+        ),
+    ] = 60,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    workers: _Workers = None,
+) -> None:
+    """Simulated brain slices of label volumes, each with its own protocol."""
+    from ctxrecon.datasets import LabelSource
+
+    source = LabelSource(size=size, slices_per_volume=slices_per_volume, seed=seed)
+    _prepare(source, inputs, out, workers)
+
+
+def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None) -> None:
+    """Run, tell what became of the volumes, and exit with status 1 when some are missing."""
+    from ctxrecon.datasets import prepare_shards
+
+    summary = prepare_shards(source, inputs, output_folder(out), workers=workers)
+    typer.echo(
+        f"{summary.volumes} volumes with {summary.slices} slices in {out} "
+        f"({summary.resumed} volumes were there before, {summary.empty_slices} empty slices left "
+        "out)"
+    )
+    if summary.failed:
+        typer.echo(
+            f"{len(summary.failed)} of {len(inputs)} volumes failed, see {out / 'summary.json'}: "
+            f"{', '.join(summary.failed)}",
+            err=True,
+        )
+        raise typer.Exit(1)

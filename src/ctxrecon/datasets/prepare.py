@@ -1,0 +1,356 @@
+"""From raw volumes to a folder of shards: in parallel, and going on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
+from ctxrecon.datasets.source import Source
+from ctxrecon.errors import InputError
+from ctxrecon.io._files import check_input, written_beside
+from ctxrecon.phantom.dataset import normalise
+
+_FORMAT = 1
+_SETTINGS, _SUMMARY, _LOCK = "settings.json", "summary.json", ".lock"
+# What `written_beside` leaves of a shard when the process is killed.
+_PARTIAL = re.compile(rf"\.[0-9a-f]{{16}}-.*{re.escape(SUFFIX)}")
+
+
+@dataclass
+class Summary:
+    """What became of the volumes.
+
+    Attributes:
+        volumes: how many have a shard.
+        resumed: how many of these had it before.
+        slices: in these shards.
+        empty_slices: left out for want of signal.
+        failed: volume → why it has no shard.
+    """
+
+    volumes: int = 0
+    resumed: int = 0
+    slices: int = 0
+    empty_slices: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    name: str
+    slices: int = 0
+    empty_slices: int = 0
+    error: str | None = None
+
+
+def prepare_shards(
+    source: Source,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Summary:
+    """Make a shard of every volume that has none yet; the same bytes whoever makes them.
+
+    A volume that cannot be read is reported and left out, the others are made. With several
+    workers a script that calls this needs ``if __name__ == "__main__":``, as they are spawned.
+
+    Args:
+        source: how volumes of this kind become slices.
+        inputs: the volumes; their names without suffix name the shards.
+        out: an existing folder. ``settings.json`` tells what the set was made with,
+            ``summary.json`` what became of the volumes of the last run that came to its end.
+        workers: processes, each of which holds one volume; all cores by default.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: inputs or settings that do not fit the folder, another run at work in it, or a
+            worker that died.
+    """
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise InputError(f"expected 1 worker or more, got {workers}")
+    if not out.is_dir():
+        raise InputError(f"expected a folder to write shards to, there is none at {out}")
+    jobs = _jobs(source, inputs)
+    with _locked(out):
+        _settle(out, {"format": _FORMAT, "source": source.kind, **source.settings()})
+        summary = Summary()
+        (out / _SUMMARY).unlink(missing_ok=True)
+        try:
+            _remove_partial(out)
+            missing = _missing(out, jobs, summary)
+            _run(source, missing, out, workers, summary, progress)
+        finally:
+            _remove_partial(out)
+        _write_json(out / _SUMMARY, asdict(summary))
+    return summary
+
+
+def _jobs(source: Source, inputs: Sequence[Path]) -> dict[str, Path]:
+    """Shard name → volume; two volumes of one name are refused."""
+    if not inputs:
+        raise InputError("expected volumes to prepare, got none")
+    jobs: dict[str, Path] = {}
+    # Names that differ in case only are one file on many disks.
+    seen: dict[str, Path] = {}
+    for path in map(Path, inputs):
+        name = source.name(path)
+        if not path.is_file():
+            check_input(path)  # tells what it is instead
+        if not name or name.startswith("."):
+            raise InputError(f"{path}: expected a name that does not begin with a dot: rename it")
+        other = seen.setdefault(name.casefold(), path)
+        if other is not path:
+            raise InputError(
+                f"{other} and {path} would both become {name}{SUFFIX}: rename one, or prepare them "
+                "into two folders"
+            )
+        jobs[name] = path
+    return jobs
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Refuse a second run in the same folder; the lock ends with the process, however it ends."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (out / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run is writing to {out}: wait for its end, or give another --out"
+            ) from None
+        yield
+
+
+def _settle(out: Path, settings: dict[str, Any]) -> None:
+    """Note what the set is made with, or refuse to go on with something else."""
+    path = out / _SETTINGS
+    if not path.is_file():
+        if shards := shard_files(out):
+            raise InputError(
+                f"{out} holds shards such as {shards[0].name} but no {_SETTINGS} that tells how "
+                "they were made: give another --out"
+            )
+        _write_json(path, settings)
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): give another --out, or remove the folder"
+        ) from error
+    for name in [*settings, *before]:
+        if settings.get(name) != before.get(name):
+            raise InputError(
+                f"{out} holds a set made with {name} {json.dumps(before.get(name))}, this run has "
+                f"{json.dumps(settings.get(name))}: give another --out, or remove the folder"
+            )
+
+
+def _missing(out: Path, jobs: dict[str, Path], summary: Summary) -> dict[str, Path]:
+    """The jobs that have no shard yet; the others are counted."""
+    missing = {}
+    for name, path in jobs.items():
+        shard = out / f"{name}{SUFFIX}"
+        if not shard.is_file():
+            missing[name] = path
+            continue
+        info = read_shard_info(shard)
+        if (info.source, info.source_bytes) != (path.name, path.stat().st_size):
+            raise InputError(
+                f"{shard} was made from another file ({info.source}, {info.source_bytes} bytes) "
+                f"than {path}: remove it, or give another --out"
+            )
+        summary.resumed += 1
+        _count(summary, _Outcome(name, info.shape[0], info.empty_slices))
+    return missing
+
+
+def _count(summary: Summary, outcome: _Outcome) -> None:
+    if outcome.error is not None:
+        summary.failed[outcome.name] = outcome.error
+        return
+    summary.volumes += 1
+    summary.slices += outcome.slices
+    summary.empty_slices += outcome.empty_slices
+
+
+def _run(
+    source: Source,
+    jobs: dict[str, Path],
+    out: Path,
+    workers: int,
+    summary: Summary,
+    progress: bool,
+) -> None:
+    """Prepare the volumes of ``jobs``, here or in worker processes, and count them."""
+    workers = min(workers, len(jobs))
+    with tqdm(
+        total=summary.resumed + len(jobs),
+        initial=summary.resumed,
+        unit="volume",
+        disable=not progress,
+    ) as bar:
+
+        def report(outcome: _Outcome) -> None:
+            _count(summary, outcome)
+            if outcome.error is not None:
+                bar.write(f"ctxrecon: {outcome.name} left out: {outcome.error}", file=sys.stderr)
+            bar.set_postfix(slices=summary.slices, failed=len(summary.failed))
+            bar.update()
+
+        if workers > 1:
+            _in_processes(source, jobs, out, workers, report)
+        else:
+            with _one_thread_quietly():
+                for name, path in jobs.items():
+                    report(_prepare_volume(source, name, path, out))
+    summary.failed = dict(sorted(summary.failed.items()))
+
+
+def _in_processes(
+    source: Source,
+    jobs: dict[str, Path],
+    out: Path,
+    workers: int,
+    report: Callable[[_Outcome], None],
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    # Nothing is ever sent: its closing, by us or by our death, is what ends the workers at once.
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(source, watched)
+    )
+    try:
+        futures = [pool.submit(_work, name, path, out) for name, path in jobs.items()]
+        for future in as_completed(futures):
+            report(future.result())
+    except BrokenProcessPool as error:
+        held.close()
+        raise InputError(
+            "a worker process died (killed, perhaps for want of memory); the finished shards are "
+            "kept: run the same command again, with fewer --workers"
+        ) from error
+    except BaseException:
+        held.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        held.close()
+        watched.close()
+
+
+_worker_source: Source | None = None
+
+
+def _start_worker(source: Source, watched: Connection) -> None:
+    """Make this process a worker: one thread, no questions, gone when its parent is."""
+    global _worker_source
+    _worker_source = source
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
+
+
+def _end_with_parent(watched: Connection) -> None:
+    with suppress(EOFError, OSError):
+        watched.recv_bytes()
+    os._exit(1)
+
+
+def _work(name: str, path: Path, out: Path) -> _Outcome:
+    assert _worker_source is not None
+    return _prepare_volume(_worker_source, name, path, out)
+
+
+@contextmanager
+def _one_thread_quietly() -> Iterator[None]:
+    """As in a worker: one thread, so that the sums are the same, and no line for every slice."""
+    threads, logger = torch.get_num_threads(), logging.getLogger("ctxrecon")
+    level = logger.level
+    torch.set_num_threads(1)
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        logger.setLevel(level)
+
+
+def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
+    """Write the shard of one volume, or say why there is none."""
+    images, metadata, empty = [], [], 0
+    try:
+        check_input(path)
+        for item in source.slices(path):
+            image = None if item is None else _channels(path, item[0])
+            if item is None or image is None:
+                empty += 1
+                continue
+            images.append(image)
+            metadata.append(item[1])
+        if not images:
+            raise InputError(f"{path}: none of its {empty} slices has signal")
+        write_shard(
+            out / f"{name}{SUFFIX}",
+            np.stack(images),
+            metadata,
+            source=path,
+            prompt_form=source.prompt_form,
+            empty_slices=empty,
+        )
+    except InputError as error:
+        return _Outcome(name, error=" ".join(str(error).split()))
+    # A run over thousands of volumes must not end at one that breaks a library in a new way.
+    except Exception as error:
+        return _Outcome(name, error=" ".join(f"{path}: {type(error).__name__}: {error}".split()))
+    return _Outcome(name, len(images), empty)
+
+
+def _channels(path: Path, image: NDArray[np.complex64]) -> NDArray[np.float32] | None:
+    """The scaled image as ``(2, ny, nx)``, ``None`` when too little of it has signal."""
+    if not np.isfinite(image).all():
+        raise InputError(f"{path}: an image holds values that are not finite: the file is damaged")
+    try:
+        scaled = normalise(image)
+    except InputError:
+        return None
+    return np.stack([scaled.real, scaled.imag]).astype(np.float32, copy=False)
+
+
+def _remove_partial(out: Path) -> None:
+    for path in out.iterdir():
+        if _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,170 @@
+"""SKM-TEA raw-data track: sagittal slices of the first qDESS echo with the patient's data."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctxrecon.coils import mvue
+from ctxrecon.datasets.source import Slice, Source, central, check_size, digest
+from ctxrecon.errors import InputError
+from ctxrecon.io._arrays import check_complex
+from ctxrecon.io._files import check_expansion, hdf5_member, open_hdf5
+from ctxrecon.metadata import ScanMetadata
+
+_ID = "MTR_ID"
+_NUMBERS = {
+    "age": "PatientAge",
+    "tr": "RepetitionTime",
+    "te": "EchoTime1",
+    "flip_angle": "FlipAngle",
+}
+_SEX = "PatientSex"
+
+# Below this part of the volume's largest value a plane holds only the rounding of the transform.
+_ROUNDING = 1e-6
+
+
+class SKMTEASource(Source):
+    """SKM-TEA files ``files_recon_calib-24/*.h5`` with their own coil maps.
+
+    A file holds hybrid k-space ``kspace`` ``(x, ky, kz, echoes, coils)``, already transformed
+    along the readout, and ``maps`` ``(x, y, z, coils, 1)`` (Desai et al., NeurIPS 2021, DATASET.md
+    of StanfordMIMI/skm-tea). Each x is combined by its maps over ``(y, z)``; a slice of the
+    training set is the sagittal plane ``(x, y)`` of one z, as in ContextMRI, whose slices run from
+    0 to 159 at 512 × 512. It does not say which echo it took; the echo time in its prompts (5.876,
+    6.428 ms) is that of the first, which is taken here.
+
+    Args:
+        headers: ``all_metadata.csv`` of the data set; rows are found by the file's name in
+            ``MTR_ID``.
+        size: ``(ny, nx)`` of the images along ``(x, y)``.
+    """
+
+    kind = "skm-tea"
+    suffixes = (".hdf5", ".h5")
+    prompt_form = "skm-tea"
+
+    def __init__(self, *, headers: Path, size: tuple[int, int] = (512, 512)) -> None:
+        self.size = check_size(size)
+        self._known = read_headers(headers)
+        self._digest = digest(headers)
+
+    def settings(self) -> dict[str, Any]:
+        """Size, and the headers by their content."""
+        return {"size": list(self.size), "headers_sha256": self._digest}
+
+    def slices(self, path: Path) -> Iterator[Slice | None]:
+        """The sagittal slices of a file; its k-space is read one x at a time."""
+        known = self._known.get(self.name(path))
+        if known is None:
+            raise InputError(
+                f"{path}: the table of headers has no row with {_ID} {self.name(path)!r}: give the "
+                "all_metadata.csv that belongs to the files"
+            )
+        volume = _first_echo(path, self.size)
+        largest = [float(np.abs(image).max()) for image in volume]
+        for index, image in enumerate(volume):
+            has_signal = largest[index] > _ROUNDING * max(largest)
+            yield (image, replace(known, slice=index)) if has_signal else None
+
+
+def _first_echo(path: Path, size: tuple[int, int]) -> NDArray[np.complex64]:
+    """The central ``size`` of the MVUE volume as ``(z, x, y)``."""
+    with open_hdf5(path) as file:
+        kspace, maps = (_member(path, file, name) for name in ("kspace", "maps"))
+        nx, ny, nz, _, coils = kspace.shape
+        if maps.shape[:4] != (nx, ny, nz, coils):
+            raise InputError(
+                f"{path}: its maps {maps.shape} do not fit its k-space {kspace.shape}: expected "
+                "(x, y, z, coils, 1) and (x, ky, kz, echoes, coils)"
+            )
+        rows, columns = central(path, (nx, ny), size)
+        volume = np.empty((nz, *size), np.complex64)
+        for number, x in enumerate(range(rows.start, rows.stop)):
+            plane = _plane(path, kspace[x, :, :, 0, :], "kspace")
+            plane_maps = _plane(path, maps[x, :, :, :, 0], "maps")
+            volume[:, number] = mvue(plane, plane_maps)[0].T[:, columns].numpy()
+    return volume
+
+
+def _plane(path: Path, array: NDArray[np.complexfloating], name: str) -> Tensor:
+    """``(y, z, coils)`` of a file as checked ``(1, coils, y, z)``."""
+    if not np.isfinite(array).all():
+        raise InputError(
+            f"{path}: {name!r} holds values that are not finite: the file is damaged, copy it again"
+        )
+    return torch.from_numpy(np.moveaxis(array, -1, 0).astype(np.complex64, order="C")[None])
+
+
+def _member(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    if name not in file:
+        raise InputError(
+            f"{path}: expected {name!r} of SKM-TEA's raw-data track (files_recon_calib-24), found "
+            f"{', '.join(repr(key[:40]) for key in list(file)[:8]) or 'nothing'}"
+        )
+    dataset = hdf5_member(path, file, name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 5 or min(dataset.shape) < 1:
+        raise InputError(
+            f"{path}: expected {name!r} as an array of 5 axes, got shape "
+            f"{getattr(dataset, 'shape', None)}"
+        )
+    check_complex(path, dataset.dtype, name)
+    check_expansion(path, dataset.nbytes, dataset.id.get_storage_size(), name)
+    return dataset
+
+
+def read_headers(path: Path) -> dict[str, ScanMetadata]:
+    """Read SKM-TEA's table of headers, ``all_metadata.csv``.
+
+    Args:
+        path: a CSV file with the columns ``MTR_ID``, ``PatientAge``, ``PatientSex``,
+            ``RepetitionTime``, ``EchoTime1`` and ``FlipAngle`` (years, ms, degrees); an empty
+            field is unknown.
+
+    Returns:
+        Scan id → what the prompts tell of every slice of the scan.
+    """
+    if not path.is_file():
+        raise InputError(f"no table of SKM-TEA headers at {path}; expected all_metadata.csv")
+    found: dict[str, ScanMetadata] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            expected = (_ID, _SEX, *_NUMBERS.values())
+            if missing := [name for name in expected if name not in columns]:
+                raise InputError(f"{path}: expected the column {missing[0]!r}, got {list(columns)}")
+            for row in reader:
+                scan, where = (row[_ID] or "").strip(), f"{path}, line {reader.line_num}"
+                if not scan or scan in found:
+                    raise InputError(f"{where}: expected one row for each {_ID}, got {scan!r}")
+                found[scan] = _metadata(row, where)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
+    return found
+
+
+def _metadata(row: dict[str, str], where: str) -> ScanMetadata:
+    values: dict[str, Any] = {}
+    for field, column in _NUMBERS.items():
+        text = (row[column] or "").strip()
+        try:
+            values[field] = float(text) if text else None
+        except ValueError:
+            raise InputError(f"{where}: expected {column} as a number, got {text!r}") from None
+    try:
+        return ScanMetadata(
+            anatomy="knee", sequence="Qdess", sex=(row[_SEX] or "").strip() or None, **values
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

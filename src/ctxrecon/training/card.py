@@ -1,0 +1,72 @@
+"""The model card that is written beside trained weights."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+_SHOWN = (
+    "pretrained_model_name_or_path",
+    "text_encoder",
+    "bank",
+    "train_data_dir",
+    "resolution",
+    "train_batch_size",
+    "num_processes",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler",
+    "max_train_steps",
+    "mixed_precision",
+    "ema_decay",
+    "seed",
+)
+
+
+def model_card(run: Path, argv: Sequence[str]) -> str:
+    """Markdown that says how to make these weights again: data, options, hardware and curve.
+
+    Args:
+        run: folder of the run, with its ``config.json`` and ``log.jsonl``.
+        argv: the command as it was given.
+    """
+    stages = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    rows = []
+    for start, options in stages.items():
+        shown = ", ".join(f"{name} {options[name]}" for name in _SHOWN if options.get(name))
+        rows.append(f"| {start} | {shown} |")
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    curve = [json.loads(line) for line in lines]
+    every = max(1, len(curve) // 10)
+    losses = [f"| {line['step']} | {line['loss']:.4g} |" for line in curve[::-every][::-1]]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    name = Path(argv[0]).name
+    return f"""\
+---
+library_name: diffusers
+pipeline_tag: image-to-image
+tags: [MRI, reconstruction, diffusion, k-space]
+---
+
+# A metadata-prompted diffusion prior on complex MR images
+
+Load it with `ctxrecon.pipelines.load_prior(folder)`. Averaged weights in half precision,
+safetensors only. Not a clinical device.
+
+Last command: `accelerate launch {shlex.join([f"training/{name}", *argv[1:]])}`
+
+GPU: {gpu}; system: {platform.system()}, torch {torch.__version__}.
+
+| stage | options |
+| --- | --- |
+{chr(10).join(rows)}
+
+| step | training loss |
+| --- | --- |
+{chr(10).join(losses)}
+"""

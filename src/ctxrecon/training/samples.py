@@ -1,0 +1,173 @@
+"""Training samples of the prior: phantom slices, prepared slices, or a mix of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.operators import Crop
+from ctxrecon.priors.tokenizer import check_prompt_length
+from ctxrecon.training.losses import spread_timestep
+from ctxrecon.training.prompts import drop_metadata
+
+_MIRRORED = ("brain", "knee")
+"""Anatomies that look the same from left and right; a heart or an abdomen does not."""
+
+
+class Source(Protocol):
+    """Where slices come from; ``draw`` gives the same slice for the same number."""
+
+    def draw(self, number: int, resolution: int) -> dict[str, Any]:
+        """``image`` ``(2, resolution, resolution)`` float32 and ``metadata``."""
+
+
+class PreparedSlices:
+    """Slices of a prepared training set in random order, flipped, zoomed and resized.
+
+    Args:
+        slices: a data set whose items hold ``image`` ``(2, ny, nx)`` and ``metadata``, such as
+            :class:`ctxrecon.datasets.ShardSlices`.
+        seed: of the order and of what is done to each slice.
+        field_of_view: smallest part of the image's shorter side that is shown.
+    """
+
+    def __init__(
+        self, slices: Dataset[dict[str, Any]], *, seed: int = 0, field_of_view: float = 1.0
+    ) -> None:
+        if not 0 < field_of_view <= 1:
+            raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
+        self.slices, self.seed, self.field_of_view = slices, seed, field_of_view
+
+    def draw(self, number: int, resolution: int) -> dict[str, Any]:
+        """The slice of this number; every epoch is in an order of its own."""
+        size = len(self.slices)  # type: ignore[arg-type]
+        epoch, place = divmod(number, size)
+        item = self.slices[int(_order(size, self.seed, epoch)[place])]
+        rng = np.random.default_rng([self.seed, number, 1])
+        image, metadata = item["image"], item["metadata"]
+        if metadata.anatomy in _MIRRORED and rng.random() < 0.5:
+            image = image.flip(-1)
+        part = rng.uniform(self.field_of_view, 1)
+        side = round(part * min(image.shape[-2:]))
+        image = resize(_centre(channels_to_complex(image), side), resolution)
+        return {"image": complex_to_channels(image), "metadata": metadata}
+
+
+@lru_cache(maxsize=2)
+def _order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of one epoch."""
+    return np.random.default_rng([seed, epoch, 0]).permutation(size)
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    """The centre ``(side, side)`` of ``(ny, nx)``."""
+    ny, nx = image.shape
+    return Crop((1, ny, nx), (side, side))(image[None])[0]
+
+
+def resize(image: Tensor, resolution: int) -> Tensor:
+    """Complex ``(n, n)`` to ``(resolution, resolution)``: the same field of view, sampled anew.
+
+    K-space is cropped, or padded with zeros; a constant image keeps its value.
+    """
+    side = image.shape[-1]
+    kspace = fft2c(image)[None]
+    if resolution <= side:
+        kspace = Crop((1, side, side), (resolution, resolution))(kspace)
+    else:
+        big = (1, resolution, resolution)
+        kspace = Crop(big, (side, side)).adjoint(kspace)
+    return ifft2c(kspace)[0] * (resolution / side)
+
+
+@dataclass(frozen=True)
+class PriorSamples:
+    """What the prior learns from: image, noise, timestep and prompt of each sample.
+
+    Everything random about a sample follows from the seed and its number, its matrix size from
+    the seed and the step.
+
+    Attributes:
+        sources: where slices come from.
+        weights: share of each source.
+        tokenizer: of the text encoder.
+        resolutions: matrix sizes that steps draw from.
+        num_timesteps: T of the scheduler.
+        density: of the timesteps, see :func:`spread_timestep`.
+        parameter_dropout: probability that a prompt goes without its MR parameters.
+        prompt_dropout: probability that a prompt is empty.
+        seed: of the whole stream.
+    """
+
+    sources: Sequence[Source]
+    weights: Sequence[float]
+    tokenizer: Any
+    resolutions: Sequence[int]
+    num_timesteps: int
+    density: str = "uniform"
+    parameter_dropout: float = 0.5
+    prompt_dropout: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what the command line cannot."""
+        if not self.sources:
+            raise InputError("expected training data: give --bank, --train_data_dir or both")
+        if len(self.weights) != len(self.sources) or min(self.weights) <= 0:
+            raise InputError(
+                f"expected a positive weight for each of {len(self.sources)} data sources, got "
+                f"{list(self.weights)}"
+            )
+        for name in ("parameter_dropout", "prompt_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
+
+    def resolution(self, step: int) -> int:
+        """Matrix size of a step, the same for every process."""
+        rng = np.random.default_rng([self.seed, step, 2])
+        return int(self.resolutions[int(rng.integers(len(self.resolutions)))])
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        """The sample of ``(step, number)``."""
+        step, number = place
+        generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
+        shares = torch.tensor(self.weights, dtype=torch.float64)
+        chosen = 0
+        if len(self.sources) > 1:
+            chosen = int(torch.multinomial(shares, 1, generator=generator))
+        item = self.sources[chosen].draw(number, self.resolution(step))
+        metadata: ScanMetadata = item["metadata"]
+        return {
+            "image": item["image"],
+            "noise": torch.randn(item["image"].shape, generator=generator),
+            "timestep": spread_timestep(self.seed + number, self.num_timesteps, self.density),
+            "prompt": drop_metadata(
+                metadata,
+                generator,
+                parameters=self.parameter_dropout,
+                prompt=self.prompt_dropout,
+            ),
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """One batch, with tokens ``(batch, length)``."""
+        prompts = [sample["prompt"] for sample in samples]
+        check_prompt_length(self.tokenizer, prompts)
+        tokens = self.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
+        return {
+            "image": torch.stack([sample["image"] for sample in samples]),
+            "noise": torch.stack([sample["noise"] for sample in samples]),
+            "timestep": torch.tensor([sample["timestep"] for sample in samples]),
+            "tokens": tokens,
+        }

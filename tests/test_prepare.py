@@ -1,0 +1,341 @@
+"""``ctxrecon prepare``: volumes of each layout to shards, stopped, resumed and damaged."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from ctxrecon.cli import main
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.datasets import (
+    FastMRISource,
+    LabelSource,
+    ShardSlices,
+    SKMTEASource,
+    Source,
+    prepare_shards,
+)
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c
+from ctxrecon.metadata import ScanMetadata
+
+HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
+ <encoding><encodedSpace><matrixSize><x>96</x><y>56</y><z>1</z></matrixSize></encodedSpace>
+  <reconSpace><matrixSize><x>48</x><y>48</y><z>1</z></matrixSize></reconSpace>
+  <encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>51</maximum>
+   <center>26</center></kspace_encoding_step_1></encodingLimits></encoding>
+ <sequenceParameters><TR>3120</TR><TE>33</TE><TI>100</TI><flipAngle_deg>140</flipAngle_deg>
+  <sequence_type>TurboSpinEcho</sequence_type></sequenceParameters></ismrmrdHeader>"""
+SIZE = (48, 48)
+MIDDLE = np.s_[24:72, 4:52]  # the centre of 96 × 56
+
+
+def images(count: int, shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    """Smooth complex discs, ``(count, ny, nx)``, each different."""
+    ny, nx = shape
+    y, x = torch.meshgrid(torch.arange(ny) - ny / 2, torch.arange(nx) - nx / 2, indexing="ij")
+    found = []
+    for number in range(seed, seed + count):
+        disc = torch.sigmoid(18 - torch.hypot(y, 1.1 * x)) * (1.5 + torch.cos(number + y / 5))
+        found.append(disc * torch.exp(0.02j * (x + number * y)))
+    return torch.stack(found).to(torch.complex64)
+
+
+def coil_maps(shape: tuple[int, int], coils: int = 4) -> torch.Tensor:
+    return simulate_coil_maps(coils, shape, generator=torch.Generator().manual_seed(5))
+
+
+def write_fastmri(path: Path, truth: torch.Tensor, *, coils: int = 4, **members: object) -> Path:
+    """fastMRI's layout: ``(slices, coils, ny, nx)``, or without coils; lines 2 to 53 encoded."""
+    kspace = fft2c(truth[:, None] * coil_maps(tuple(truth.shape[-2:]), coils))
+    kspace[..., :2] = 0
+    kspace[..., 54:] = 0
+    with h5py.File(path, "w") as file:
+        file["kspace"] = (kspace if coils > 1 else fft2c(truth)).numpy()
+        file["ismrmrd_header"] = HEADER
+        file.attrs["acquisition"] = "CORPDFS_FBK"
+        for name, value in members.items():
+            file[name] = value
+    return path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The shards by name, without those being written (whose names begin with a dot)."""
+    found = folder.glob("[!.]*.safetensors")
+    return {path.name: path.read_bytes() for path in found}
+
+
+def complex_image(item: dict) -> torch.Tensor:
+    real, imaginary = item["image"]
+    return torch.complex(real, imaginary)
+
+
+def scaled(image: torch.Tensor) -> torch.Tensor:
+    magnitude = image.abs().flatten()
+    return image / magnitude.kthvalue(int(0.99 * (len(magnitude) - 1)) + 1).values
+
+
+def relative_error(image: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((image - truth).norm() / truth.norm())
+
+
+def test_fastmri(tmp_path, capsys):
+    truth = images(4, (96, 56))
+    truth[1] = 0  # a slice without signal, as at the ends of a volume
+    path = write_fastmri(tmp_path / "file1000001.h5", truth)
+    single = write_fastmri(tmp_path / "single.h5", truth[:1], coils=1)
+    table = tmp_path / "knee.csv"
+    table.write_text(
+        "file,slice,study_level,x,y,width,height,label\n"
+        "file1000001,2,No,1,1,2,2,Meniscus Tear\nfile1000001,2,No,1,1,2,2,Meniscus Tear\n"
+        "file1000001,3,No,1,1,2,2,Joint Effusion\nother,0,No,1,1,2,2,Joint Effusion\n"
+    )
+    out = tmp_path / "set"
+    arguments = ("prepare", "fastmri", path, single, "--out", out, "--size", *SIZE)
+    assert run(*arguments, "--annotations", table, "--workers", 1) == 0
+    assert "2 volumes with 4 slices" in capsys.readouterr().out
+
+    data = ShardSlices(out)
+    assert [item["metadata"].slice for item in data] == [0, 2, 3, 0]
+    assert data[1]["metadata"] == ScanMetadata(
+        anatomy="knee",
+        slice=2,
+        contrast="PDFS",
+        pathologies=("Meniscus Tear", "Meniscus Tear"),
+        sequence="TurboSpinEcho",
+        tr=3120,
+        te=33,
+        ti=100,
+        flip_angle=140,
+    )
+    for item, number in zip(data, (0, 2, 3, 0), strict=True):
+        image = complex_image(item)
+        assert image.shape == SIZE
+        assert scaled(image).allclose(image)  # the 99 % quantile is 1
+        # The phase of estimated maps is a convention; lines beyond the encoded ones are missing.
+        expected = scaled(truth[number][MIDDLE])
+        assert relative_error(image.abs(), expected.abs()) < 0.02
+
+    with safe_open(out / "file1000001.safetensors", "np") as file:
+        notes = json.loads(file.metadata()["ctxrecon"])
+    assert notes["prompts"][1] == (
+        "knee, Slice 2, PDFS, Pathology: 2 Meniscus Tear, Sequence: TurboSpinEcho, TR: 3120, "
+        "TE: 33, TI: 100, Flip angle: 140"
+    )
+    assert notes["empty_slices"] == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["volumes"], summary["slices"], summary["empty_slices"]) == (2, 4, 1)
+
+    # Again: nothing is left to do, and nothing changes.
+    before = contents(out)
+    assert run(*arguments, "--annotations", table) == 0
+    assert contents(out) == before
+    assert "2 volumes were there before" in capsys.readouterr().out
+    # Other annotations are other settings.
+    table.write_text(table.read_text().replace("Tear", "tear"))
+    assert run(*arguments, "--annotations", table) == 2
+    assert "made with annotations_sha256" in capsys.readouterr().err
+
+
+SKMTEA_COLUMNS = (
+    "MTR_ID,PatientAge,PatientSex,RepetitionTime,EchoTime1,FlipAngle,MagneticFieldStrength"
+)
+
+
+def write_skmtea(path: Path, truth: torch.Tensor, maps: torch.Tensor) -> None:
+    """Layout of files_recon_calib-24: kspace (x, ky, kz, 2, coils), maps (x, y, z, coils, 1)."""
+    echoes = torch.stack([fft2c(truth[:, None] * maps), fft2c(0.3j * truth[:, None] * maps)])
+    with h5py.File(path, "w") as file:
+        file["kspace"] = echoes.permute(1, 3, 4, 0, 2).numpy()
+        file["maps"] = maps.permute(0, 2, 3, 1)[..., None].numpy()
+        file["target"] = truth[..., None, None].numpy()
+
+
+def test_skmtea(tmp_path, capsys):
+    truth = images(40, (36, 20))  # (x, y, z)
+    truth[:, :, 0] = 0
+    maps = 2 * torch.stack([coil_maps((36, 20))[0]] * 40)
+    inputs = [tmp_path / f"MTR_{number}.h5" for number in ("005", "006", "007", "008")]
+    for path in inputs:
+        write_skmtea(path, truth, maps)
+    with h5py.File(inputs[2], "r+") as file:
+        file["maps"][20, 4, 5] = np.nan
+    with h5py.File(inputs[3], "r+") as file:
+        del file["maps"]
+    table = tmp_path / "all_metadata.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                SKMTEA_COLUMNS.split(","),
+                ["MTR_005", "48", "F", "20.36", "6.428", "20", "3"],
+                ["MTR_007", "", "M", "20.36", "6.428", "20", "3"],
+                ["MTR_008", "", "", "20.36", "6.428", "20", "3"],
+            ]
+        )
+    out = tmp_path / "set"
+    status = run(
+        *("prepare", "skmtea", *inputs, "--out", out),
+        *("--headers", table, "--size", 32, 24, "--workers", 1),
+    )
+    assert status == 1
+    shown = capsys.readouterr().err
+    assert "no row with MTR_ID 'MTR_006'" in shown
+    assert "MTR_007.h5: 'maps' holds values that are not finite" in shown
+    assert "MTR_008.h5: expected 'maps' of SKM-TEA's raw-data track" in shown
+
+    data = ShardSlices(out)
+    assert data.prompt_form == "skm-tea"
+    assert len(data) == 19
+    item = data[6]
+    assert item["metadata"].to_prompt("skm-tea") == (
+        "Qdess, Knee, Slice 7, Age: 48, Sex: F, TR: 20.36, TE: 6.428, Flip Angle: 20"
+    )
+    expected = scaled(truth[4:36, 6:30, 7])
+    assert relative_error(complex_image(item), expected) < 1e-5
+    with safe_open(out / "MTR_005.safetensors", "np") as file:
+        assert "Slice 7, Age: 48" in json.loads(file.metadata()["ctxrecon"])["prompts"][6]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("MTR_ID,PatientSex\nMTR_005,F\n", "expected the column 'PatientAge'"),
+        (f"{SKMTEA_COLUMNS}\nMTR_005,old,F,20,6,20,3\n", "line 2: expected PatientAge as a number"),
+        (f"{SKMTEA_COLUMNS}\nMTR_005,40,F,0,6,20,3\n", "line 2: expected TR to be"),
+        (f"{SKMTEA_COLUMNS}\nA,40,F,9,6,20,3\nA,40,F,9,6,20,3\n", "line 3: expected one row"),
+        (None, "no table of SKM-TEA headers"),
+    ],
+)
+def test_skmtea_headers_are_checked(tmp_path, text, words):
+    table = tmp_path / "table.csv"
+    if text is not None:
+        table.write_text(text)
+    with pytest.raises(InputError, match=words):
+        SKMTEASource(headers=table)
+
+
+def write_labels(path: Path, thickness: int = 20) -> Path:
+    nibabel = pytest.importorskip("nibabel")
+    volume = np.zeros((64, 64, 24), np.int16)
+    volume[10:54, 10:54, 2 : 2 + thickness] = 3
+    volume[20:44, 20:44, 2 : 2 + thickness] = 2
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    return path
+
+
+def test_labels(tmp_path):
+    inputs = [write_labels(tmp_path / name) for name in ("a.nii", "b.nii.gz")]
+    sets = {}
+    for name, seed, order in (("1", 1, 1), ("2", 1, -1), ("3", 2, 1)):
+        out = tmp_path / name
+        out.mkdir()
+        source = LabelSource(size=(40, 32), slices_per_volume=2, seed=seed)
+        prepare_shards(source, inputs[::order], out, workers=1, progress=False)
+        sets[name] = contents(out)
+    assert sets["1"] == sets["2"]
+    assert sets["1"]["a.safetensors"] != sets["3"]["a.safetensors"]
+    data = ShardSlices(tmp_path / "1")
+    assert len(data) == 4
+    assert not torch.equal(data[0]["image"], data[2]["image"])  # one seed, another volume
+    for item in data:
+        assert item["image"].shape == (2, 40, 32)
+        assert item["metadata"].anatomy == "brain"
+        assert item["metadata"].tr is not None
+        image = complex_image(item)
+        assert scaled(image).allclose(image)
+    assert data[0]["metadata"].slice < data[1]["metadata"].slice
+
+
+def test_killed_in_the_middle_and_resumed(tmp_path):
+    # The last is long, so that the kill comes before it is done.
+    inputs = [
+        write_fastmri(tmp_path / f"v{number:02}.h5", images(count, (64, 56), 3 * number))
+        for number, count in enumerate([3] * 11 + [60])
+    ]
+    out, whole = tmp_path / "set", tmp_path / "whole"
+    command = [sys.executable, "-c", "from ctxrecon.cli import main; main()", "prepare", "fastmri"]
+    options = ["--out", out, "--size", *SIZE, "--workers", 2]
+    process = subprocess.Popen(
+        [str(part) for part in (*command, *inputs, *options)],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(contents(out)) < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made = contents(out)
+    assert 3 <= len(made) < 12
+    assert not (out / "summary.json").exists()
+    # What a kill in the middle of writing leaves.
+    (out / ".0123456789abcdef-v11.safetensors").write_bytes(b"half")
+    assert len(ShardSlices(out)) == 3 * len(made)
+
+    source = FastMRISource(size=SIZE)
+    resumed = prepare_shards(source, inputs, out, workers=1, progress=False)
+    whole.mkdir()
+    prepare_shards(source, inputs, whole, workers=1, progress=False)
+    assert contents(out) == contents(whole)  # also those that two workers had made
+    assert made.items() <= contents(whole).items()
+    assert (resumed.volumes, resumed.resumed, resumed.slices) == (12, len(made), 93)
+    kinds = {path.name for path in out.iterdir()} - set(contents(out))
+    assert kinds == {".lock", "settings.json", "summary.json"}
+    seen = [(item["metadata"].slice, item["image"].sum().item()) for item in ShardSlices(out)]
+    assert len(set(seen)) == 93
+
+
+class DyingSource(Source):
+    """Kills the process that reads a volume, as a system without memory does."""
+
+    kind = "dying"
+    suffixes = (".h5",)
+
+    def settings(self) -> dict:
+        return {}
+
+    def slices(self, path: Path) -> Iterator[None]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield None
+
+
+def test_a_worker_that_dies_is_an_error_and_no_hang(tmp_path):
+    inputs = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for path in inputs:
+        path.write_bytes(b"x")
+    with pytest.raises(InputError, match="a worker process died"):
+        prepare_shards(DyingSource(), inputs, tmp_path, workers=2, progress=False)
+    assert not contents(tmp_path)
+
+
+def test_interrupted_run_leaves_no_partial_files(tmp_path):
+    class Interrupted(DyingSource):
+        def slices(self, path: Path) -> Iterator[None]:
+            (tmp_path / ".0123456789abcdef-a.safetensors").touch()
+            raise KeyboardInterrupt
+            yield None
+
+    (tmp_path / "a.h5").write_bytes(b"x")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_shards(Interrupted(), [tmp_path / "a.h5"], tmp_path, workers=1, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.h5", ".lock", "settings.json"}

@@ -1,0 +1,129 @@
+"""Shards: what is written is read back, by several processes too, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from torch.utils.data import DataLoader
+
+from ctxrecon.datasets import ShardSlices, read_shard_info, write_shard
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import ScanMetadata
+
+IMAGES = np.random.default_rng(0).standard_normal((5, 2, 18, 16)).astype(np.float32)
+METADATA = [
+    ScanMetadata(anatomy="knee", slice=index, te=33.5, pathologies=("Meniscus Tear",) * index)
+    for index in range(5)
+]
+NOTES = {
+    "metadata": [{}] * 2,
+    "prompts": [""] * 2,
+    "prompt_form": "fastmri",
+    "source": "a.h5",
+    "source_bytes": 1,
+    "empty_slices": 0,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two shards of 3 and 2 slices, and a file that was being written."""
+    source = tmp_path / "a.h5"
+    source.write_bytes(b"four")
+    out = tmp_path / "set"
+    out.mkdir()
+    write_shard(out / "a.safetensors", IMAGES[:3], METADATA[:3], source=source, empty_slices=4)
+    write_shard(out / "b.safetensors", IMAGES[3:], METADATA[3:], source=source)
+    (out / ".0123456789abcdef-c.safetensors").write_bytes(b"half of it")
+    return out
+
+
+def test_round_trip(folder):
+    data = ShardSlices(folder)
+    assert len(data) == 5
+    for index, item in enumerate(data):
+        assert torch.equal(item["image"], torch.from_numpy(IMAGES[index]))
+        assert item["metadata"] == METADATA[index]
+    for index in (-1, 5):
+        with pytest.raises(IndexError):
+            data[index]
+    info = read_shard_info(folder / "a.safetensors")
+    assert info.shape == (3, 2, 18, 16)
+    assert (info.source, info.source_bytes, info.empty_slices) == ("a.h5", 4, 4)
+    assert info.prompts[2] == "knee, Slice 2, Pathology: 2 Meniscus Tear, TE: 33.5"
+
+
+def test_what_is_done_to_an_item_does_not_reach_the_file(folder):
+    data = ShardSlices(folder)
+    data[1]["image"].zero_()
+    assert torch.equal(data[1]["image"], torch.from_numpy(IMAGES[1]))
+
+
+def test_other_processes_open_their_own(folder):
+    data = ShardSlices(folder)
+    assert data[4]["metadata"].slice == 4  # opened here before the workers are made
+    loader = DataLoader(data, batch_size=None, num_workers=2)
+    for index, item in enumerate(loader):
+        assert torch.equal(item["image"], torch.from_numpy(IMAGES[index]))
+    sent = pickle.loads(pickle.dumps(data))
+    assert torch.equal(sent[4]["image"], torch.from_numpy(IMAGES[4]))
+
+
+def test_prompts_of_two_forms_are_not_mixed(folder, tmp_path):
+    path = folder / "c.safetensors"
+    write_shard(path, IMAGES, METADATA, source=tmp_path / "a.h5", prompt_form="skm-tea")
+    with pytest.raises(InputError, match="form skm-tea"):
+        ShardSlices(folder)
+
+
+def write(path, tensors, notes=NOTES):
+    metadata = None if notes is None else {"ctxrecon": json.dumps(notes)}
+    save_file(tensors, path, metadata=metadata)
+
+
+def cut(path):
+    write(path, {"images": IMAGES[:2]})
+    os.truncate(path, path.stat().st_size - 40)
+
+
+DAMAGED = {
+    "truncated": (cut, "is truncated or is no safetensors file"),
+    "text": (lambda p: p.write_text("no shard"), "is truncated or is no safetensors file"),
+    "other name": (lambda p: write(p, {"x": IMAGES}), "one tensor 'images', got"),
+    "doubles": (lambda p: write(p, {"images": IMAGES.astype("f8")}), "got F64 of shape"),
+    "one channel": (lambda p: write(p, {"images": IMAGES[:, :1]}), r"shape \(5, 1, 18, 16\)"),
+    "no header": (lambda p: write(p, {"images": IMAGES}, None), "not made by ctxrecon prepare"),
+    "too few": (lambda p: write(p, {"images": IMAGES}), "describes 2 slices by metadata"),
+    "no list": (lambda p: write(p, {"images": IMAGES}, 3), "its header is not that of a shard"),
+    "unknown field": (
+        lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "metadata": [{"x": 1}] * 2}),
+        "fields of ScanMetadata",
+    ),
+    "unknown form": (
+        lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "prompt_form": "verse"}),
+        "unknown prompt form 'verse'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_shards(folder, name):
+    make, words = DAMAGED[name]
+    make(folder / "d.safetensors")
+    with pytest.raises(InputError, match=words) as error:
+        ShardSlices(folder)
+    assert "d.safetensors" in str(error.value)
+
+
+def test_folders_without_shards(tmp_path):
+    with pytest.raises(InputError, match="there is none at"):
+        ShardSlices(tmp_path / "none")
+    (tmp_path / ".0123456789abcdef-c.safetensors").write_bytes(b"half of it")
+    with pytest.raises(InputError, match="found none: make them with ctxrecon prepare"):
+        ShardSlices(tmp_path)

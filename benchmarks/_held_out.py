@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.phantom import (
-    Anatomy,
     anatomy_from_labels,
+    brain_anatomy,
+    knee_anatomy,
     load_label_volume,
     phantom_scan,
 )
@@ -21,6 +24,8 @@ from ctxrecon.scan import Scan
 
 NUM_COILS = 8
 SNR = 100.0
+LABEL_VOLUME = "label volume"
+"""Kind of a slice of a label volume; the other kinds are ``"knee"`` and ``"brain"``."""
 
 # Training banks are drawn from generators seeded by small numbers.
 _HELD_OUT_SEED = 10**9
@@ -41,31 +46,56 @@ def held_out_scans(
     count: int, resolution: int, label_volumes: list[Path], seed: int
 ) -> list[tuple[str, Scan]]:
     """Fully sampled noisy scans of one slice, with the kind of each."""
-    kinds = ["knee", "brain"] + ["label volume"] * bool(label_volumes)
+    kinds = ["knee", "brain"] + [LABEL_VOLUME] * bool(label_volumes)
     volumes = [load_label_volume(path) for path in label_volumes]
     scans = []
     for number in tqdm(range(count), desc="drawing scans", unit="scan"):
         kind = kinds[number % len(kinds)]
-        own_seed = scan_seed(seed, number)
-        anatomy: str | Anatomy = kind
-        if kind == "label volume":
-            rng = np.random.default_rng(own_seed)
-            anatomy = anatomy_from_labels(
-                volumes[number // len(kinds) % len(volumes)],
-                float(rng.random()),
-                rng,
-                size=_FINE_SIZE,
-                voxel_mm=float(rng.uniform(0.82, 1.0)),
-            )
-        scan = phantom_scan(
-            anatomy,
-            shape=(resolution, resolution),
-            num_coils=NUM_COILS,
-            snr=SNR,
-            generator=torch.Generator().manual_seed(own_seed),
-        )
-        scans.append((kind, scan))
+        volume = volumes[number // len(kinds) % len(volumes)] if kind == LABEL_VOLUME else None
+        scans.append((kind, held_out_scan(kind, scan_seed(seed, number), resolution, volume)))
     return scans
+
+
+def held_out_scan(
+    kind: str,
+    own_seed: int,
+    resolution: int,
+    volume: NDArray[np.int16] | None = None,
+    *,
+    with_finding: bool = False,
+) -> Scan:
+    """One fully sampled noisy slice.
+
+    Args:
+        kind: ``"knee"``, ``"brain"`` or :data:`LABEL_VOLUME`.
+        own_seed: of everything random about it.
+        resolution: matrix size.
+        volume: the label volume, where ``kind`` says so.
+        with_finding: draws procedural anatomies until one shows a pathology.
+    """
+    generator = torch.Generator().manual_seed(own_seed)
+    if volume is not None:
+        rng = np.random.default_rng(own_seed)
+        anatomy = anatomy_from_labels(
+            volume,
+            float(rng.random()),
+            rng,
+            size=_FINE_SIZE,
+            voxel_mm=float(rng.uniform(0.82, 1.0)),
+        )
+    else:
+        draw = {"knee": knee_anatomy, "brain": brain_anatomy}[kind]
+        size = max(_FINE_SIZE, resolution)
+        anatomy = draw(generator, size=size)
+        while with_finding and not anatomy.pathologies:
+            anatomy = draw(generator, size=size)
+    return phantom_scan(
+        anatomy,
+        shape=(resolution, resolution),
+        num_coils=NUM_COILS,
+        snr=SNR,
+        generator=generator,
+    )
 
 
 def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> Scan:
@@ -77,6 +107,11 @@ def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> 
         center_fraction(acceleration),
         generator=torch.Generator().manual_seed(seed),
     )
+    return sample(scan, mask, true_maps)
+
+
+def sample(scan: Scan, mask: Tensor, true_maps: bool = False) -> Scan:
+    """What the mask ``(1, 1, ny, nx)`` leaves, with coil maps estimated from it."""
     kspace = scan.kspace * mask
     maps = scan.coil_maps if true_maps else estimate_coil_maps(kspace, mask)
     return replace(scan, kspace=kspace, mask=mask, coil_maps=maps)

@@ -15,9 +15,6 @@ where it stopped.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -36,12 +33,12 @@ from _held_out import (
 )
 from _methods import BASELINE_NAMES, fingerprint, summary, table, with_error
 from _record import write_record
+from _rows import Row, append_rows, open_rows
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.baselines import BASELINES
 from ctxrecon.commands.methods import open_prior
-from ctxrecon.errors import InputError
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
@@ -52,7 +49,6 @@ SHUFFLED = "DDS γ = 1, prompts shuffled"
 _METRICS = {"psnr": 2, "ssim": 4, "nmse": 4}
 _COLUMNS = ("acceleration", "scan", "kind", "method", *_METRICS, "seconds")
 
-Row = dict[str, str]
 # Reconstructs the scans of these numbers, ``(len, ny, nx)``.
 Method = Callable[[list[int]], Tensor]
 
@@ -99,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": args.seed,
     }
     path = args.output_dir / "phantom_table.csv"
-    rows = open_rows(path, settings)
+    rows = open_rows(path, _COLUMNS, settings)
     scans = held_out_scans(args.scans, args.resolution, args.label_volumes, args.seed)
     run_missing(path, rows, scans, pipe, args)
     report(rows, scans, pipe, args, settings)
@@ -195,14 +191,13 @@ def run_missing(
                         started = time.perf_counter()
                         images = method(missing)
                         seconds = (time.perf_counter() - started) / len(missing)
-                        rows += append_rows(
-                            path, acceleration, name, missing, scans, measured, images, seconds
-                        )
+                        new = rate(acceleration, name, missing, scans, measured, images, seconds)
+                        append_rows(path, _COLUMNS, new)
+                        rows += new
                     bar.update(len(numbers))
 
 
-def append_rows(
-    path: Path,
+def rate(
     acceleration: float,
     method: str,
     numbers: list[int],
@@ -211,11 +206,11 @@ def append_rows(
     images: Tensor,
     seconds: float,
 ) -> list[Row]:
-    """Rate the images and write their rows at once."""
+    """The row of each image."""
     targets = [measured[number].target for number in numbers]
     reference = torch.cat([target for target in targets if target is not None])
     values = image_metrics(images, reference)
-    rows = [
+    return [
         {
             "acceleration": f"{acceleration:g}",
             "scan": str(number),
@@ -226,36 +221,6 @@ def append_rows(
         }
         for place, number in enumerate(numbers)
     ]
-    text = io.StringIO()
-    csv.DictWriter(text, _COLUMNS, lineterminator="\n").writerows(rows)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text.getvalue())
-    return rows
-
-
-def open_rows(path: Path, settings: dict[str, object]) -> list[Row]:
-    """Rows of a run that was stopped; a new file where there is none.
-
-    Raises:
-        InputError: the file belongs to a run with other settings.
-    """
-    beside = path.with_suffix(".settings.json")
-    if not (path.is_file() and beside.is_file()):
-        beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
-        return []
-    before = json.loads(beside.read_text(encoding="utf-8"))
-    changed = [name for name in settings if settings[name] != before.get(name)]
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"{path} holds rows of a run with {name} {before.get(name)!r}, this one has "
-            f"{settings[name]!r}: remove the file, or give another --output_dir"
-        )
-    text = path.read_text(encoding="utf-8")
-    text = text[: text.rfind("\n") + 1]  # stopped while it wrote: the last row is done again
-    path.write_text(text, encoding="utf-8")
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def report(

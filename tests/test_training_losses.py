@@ -139,6 +139,18 @@ def test_dropout_has_the_stated_rates(generator: torch.Generator) -> None:
     assert set(prompts) == {"", "knee, Slice 3, PD", complete}
 
 
+def test_single_fields_are_dropped_on_their_own(generator: torch.Generator) -> None:
+    options = {"parameters": 0.0, "prompt": 0.0, "field": 0.2}
+    drawn = [
+        ScanMetadata.from_prompt(drop_metadata(COMPLETE, generator, **options)) for _ in range(2000)
+    ]
+    for name in ("anatomy", "contrast", "slice", "te"):
+        missing = [getattr(item, name) is None for item in drawn]
+        assert sum(missing) / len(missing) == pytest.approx(0.2, abs=0.03)
+    both = sum(item.te is None and item.slice is None for item in drawn) / len(drawn)
+    assert both == pytest.approx(0.04, abs=0.015)
+
+
 def test_fields_become_unknown() -> None:
     assert without(COMPLETE, "pathologies", "tr", "sequence", "field_strength") == ScanMetadata(
         anatomy="knee", slice=3, contrast="PD", te=30

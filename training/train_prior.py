@@ -50,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--timestep_density", choices=TIMESTEP_DENSITIES, default="uniform")
     add("--parameter_dropout", type=float, default=0.5, help="prompts without MR parameters")
     add("--prompt_dropout", type=float, default=0.1, help="empty prompts")
+    add("--field_dropout", type=float, default=0.0, help="each field of a prompt, alone")
     add("--gradient_checkpointing", action="store_true", help="less memory, more time")
     add("--validation_scans", type=int, default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=4e-4)
@@ -95,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         density=args.timestep_density,
         parameter_dropout=args.parameter_dropout,
         prompt_dropout=args.prompt_dropout,
+        field_dropout=args.field_dropout,
         seed=args.seed,
     )
     prior = Prior(

@@ -17,8 +17,9 @@ def drop_metadata(
     *,
     parameters: float = 0.5,
     prompt: float = 0.1,
+    field: float = 0.0,
 ) -> str:
-    """The training prompt of a slice, with the dropout of ContextMRI.
+    """The training prompt of a slice, with the dropout of ContextMRI, and of single fields.
 
     Args:
         metadata: all that is known.
@@ -26,13 +27,22 @@ def drop_metadata(
         parameters: probability that the group {sequence, TR, TE, TI, flip angle, field strength}
             is left out.
         prompt: probability that the whole prompt is empty.
+        field: probability, for each field alone, that it is left out, as users may leave any.
     """
     drop_prompt, drop_parameters = torch.rand(2, generator=generator).tolist()
     if drop_prompt < prompt:
         return ""
+    missing = _drawn_fields(field, generator) if field else []
     if drop_parameters < parameters:
-        metadata = without(metadata, *MR_PARAMETERS)
-    return metadata.to_prompt()
+        missing += MR_PARAMETERS
+    return without(metadata, *missing).to_prompt()
+
+
+def _drawn_fields(share: float, generator: torch.Generator) -> list[str]:
+    """Fields of the metadata, each with this probability."""
+    names = [item.name for item in fields(ScanMetadata)]
+    draws = torch.rand(len(names), generator=generator).tolist()
+    return [name for name, draw in zip(names, draws, strict=True) if draw < share]
 
 
 def without(metadata: ScanMetadata, *names: str) -> ScanMetadata:
@@ -60,16 +70,12 @@ def vary_metadata(
     Returns:
         The prompt, and the metadata that it still tells.
     """
-    draws = torch.rand(2 + len(fields(metadata)), generator=generator).tolist()
-    known = [item.name for item in fields(metadata)]
-    missing = [name for name, draw in zip(known, draws[2:], strict=True) if draw < field]
-    if draws[0] < parameters:
+    drop_parameters, reorder = torch.rand(2, generator=generator).tolist()
+    missing = _drawn_fields(field, generator)
+    if drop_parameters < parameters:
         missing += MR_PARAMETERS
     told = without(metadata, *missing)
-    prompt = told.to_prompt()
-    if draws[1] < order:
-        prompt = shuffle_parts(told, generator)
-    return prompt, told
+    return shuffle_parts(told, generator) if reorder < order else told.to_prompt(), told
 
 
 def shuffle_parts(metadata: ScanMetadata, generator: torch.Generator) -> str:

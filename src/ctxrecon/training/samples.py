@@ -107,6 +107,7 @@ class PriorSamples:
         density: of the timesteps, see :func:`spread_timestep`.
         parameter_dropout: probability that a prompt goes without its MR parameters.
         prompt_dropout: probability that a prompt is empty.
+        field_dropout: probability, for each field alone, that a prompt goes without it.
         seed: of the whole stream.
     """
 
@@ -118,6 +119,7 @@ class PriorSamples:
     density: str = "uniform"
     parameter_dropout: float = 0.5
     prompt_dropout: float = 0.1
+    field_dropout: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -129,7 +131,7 @@ class PriorSamples:
                 f"expected a positive weight for each of {len(self.sources)} data sources, got "
                 f"{list(self.weights)}"
             )
-        for name in ("parameter_dropout", "prompt_dropout"):
+        for name in ("parameter_dropout", "prompt_dropout", "field_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
 
@@ -157,6 +159,7 @@ class PriorSamples:
                 generator,
                 parameters=self.parameter_dropout,
                 prompt=self.prompt_dropout,
+                field=self.field_dropout,
             ),
         }
 

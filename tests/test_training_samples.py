@@ -112,6 +112,18 @@ def test_sources_mix_by_weight_and_sizes_change_from_step_to_step() -> None:
         assert batch["timestep"].dtype == torch.int64
 
 
+def test_prompts_are_of_the_prepared_sets_own_form() -> None:
+    class SkmTea(Numbered):
+        prompt_form = "skm-tea"
+
+    samples = prior_samples(
+        sources=[PreparedSlices(SkmTea(3, "knee"))], weights=[1.0], prompt_dropout=0.0
+    )
+    assert {samples[0, number]["prompt"] for number in range(9)} == {
+        f"Knee, Slice {index}" for index in range(3)
+    }
+
+
 def test_unsuitable_mixes_are_refused() -> None:
     with pytest.raises(InputError, match="give --bank, --train_data_dir or both"):
         prior_samples(sources=[], weights=[])

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
 from ctxrecon.datasets.source import Source

@@ -81,12 +81,12 @@ def vary_times(protocol: ScanMetadata, generator: torch.Generator) -> ScanMetada
     these it has to read the numbers. TE stays below half of TR, three digits are kept.
     """
     factors = 1.5 ** (2 * torch.rand(3, generator=generator) - 1)
-    times = {}
+    times: dict[str, Any] = {}
     for name, factor in zip(("tr", "te", "ti"), factors.tolist(), strict=True):
         value = getattr(protocol, name)
         times[name] = None if value is None else float(f"{value * factor:.3g}")
-    if times["te"] and times["tr"] and times["te"] > times["tr"] / 2:
-        times["te"] = protocol.te if protocol.te < times["tr"] / 2 else times["tr"] / 4
+    if times["te"] and times["tr"]:
+        times["te"] = min(times["te"], times["tr"] / 2)
     return replace(protocol, **times)
 
 

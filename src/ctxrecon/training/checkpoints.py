@@ -66,7 +66,7 @@ def save_state(
         scaler: of fp16 training.
         write: on the one process that writes; the others help to gather.
     """
-    weights = get_model_state_dict(model, options=_OPTIONS)
+    weights: Any = get_model_state_dict(model, options=_OPTIONS)
     averages = averaged_weights(model, ema)
     state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
     final = folder / f"{_PREFIX}{step}"
@@ -113,7 +113,7 @@ def load_state(
     if not state_file.is_file():
         raise InputError(f"{checkpoint} is no training checkpoint: it has no state.json")
     plain = json.loads(state_file.read_text(encoding="utf-8"))
-    weights = load_file(checkpoint / "model.safetensors")
+    weights: Any = load_file(checkpoint / "model.safetensors")
     averages = load_file(checkpoint / "model_ema.safetensors")
     _check_names(checkpoint, model, averages)
     set_model_state_dict(model, weights, options=_LOADING)

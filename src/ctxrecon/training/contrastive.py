@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -95,9 +96,9 @@ class ContrastiveLoss(nn.Module):
         readout_weight: of the read-out's error beside the contrastive loss.
     """
 
-    def __init__(self, clip: nn.Module, readout_weight: float) -> None:
+    def __init__(self, clip: Any, readout_weight: float) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip: Any = clip
         self.readout = nn.Linear(clip.text_embed_dim, len(READOUT))
         self.readout_weight = readout_weight
 

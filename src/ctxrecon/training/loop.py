@@ -139,7 +139,7 @@ def train(
     _write_config(args, accelerator, start)
     loader: DataLoader = DataLoader(
         samples,  # type: ignore[arg-type]
-        batch_sampler=SampleNumbers(  # type: ignore[arg-type]
+        batch_sampler=SampleNumbers(
             range(start, args.max_train_steps),
             args.train_batch_size,
             args.gradient_accumulation_steps,

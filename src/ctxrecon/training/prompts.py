@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 
 from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata.scan_metadata import PromptForm
 
 MR_PARAMETERS = ("sequence", "tr", "te", "ti", "flip_angle", "field_strength")
 
@@ -18,6 +20,7 @@ def drop_metadata(
     parameters: float = 0.5,
     prompt: float = 0.1,
     field: float = 0.0,
+    form: PromptForm = "fastmri",
 ) -> str:
     """The training prompt of a slice, with the dropout of ContextMRI, and of single fields.
 
@@ -28,6 +31,7 @@ def drop_metadata(
             is left out.
         prompt: probability that the whole prompt is empty.
         field: probability, for each field alone, that it is left out, as users may leave any.
+        form: see :meth:`ScanMetadata.to_prompt`.
     """
     drop_prompt, drop_parameters = torch.rand(2, generator=generator).tolist()
     if drop_prompt < prompt:
@@ -35,7 +39,7 @@ def drop_metadata(
     missing = _drawn_fields(field, generator) if field else []
     if drop_parameters < parameters:
         missing += MR_PARAMETERS
-    return without(metadata, *missing).to_prompt()
+    return without(metadata, *missing).to_prompt(form)
 
 
 def _drawn_fields(share: float, generator: torch.Generator) -> list[str]:
@@ -47,7 +51,8 @@ def _drawn_fields(share: float, generator: torch.Generator) -> list[str]:
 
 def without(metadata: ScanMetadata, *names: str) -> ScanMetadata:
     """The metadata with these fields unknown."""
-    return replace(metadata, **{name: () if name == "pathologies" else None for name in names})
+    unknown: dict[str, Any] = {name: () if name == "pathologies" else None for name in names}
+    return replace(metadata, **unknown)
 
 
 def vary_metadata(

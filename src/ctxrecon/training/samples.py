@@ -29,7 +29,10 @@ class Source(Protocol):
     """Where slices come from; ``draw`` gives the same slice for the same number."""
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:
-        """``image`` ``(2, resolution, resolution)`` float32 and ``metadata``."""
+        """``image`` ``(2, resolution, resolution)`` float32 and ``metadata``.
+
+        With them ``prompt_form``, where the prompts are not of fastMRI's.
+        """
 
 
 class PreparedSlices:
@@ -61,7 +64,8 @@ class PreparedSlices:
         part = rng.uniform(self.field_of_view, 1)
         side = round(part * min(image.shape[-2:]))
         image = resize(_centre(channels_to_complex(image), side), resolution)
-        return {"image": complex_to_channels(image), "metadata": metadata}
+        form = getattr(self.slices, "prompt_form", "fastmri")
+        return {"image": complex_to_channels(image), "metadata": metadata, "prompt_form": form}
 
 
 @lru_cache(maxsize=2)
@@ -160,6 +164,7 @@ class PriorSamples:
                 parameters=self.parameter_dropout,
                 prompt=self.prompt_dropout,
                 field=self.field_dropout,
+                form=item.get("prompt_form", "fastmri"),
             ),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class HeldOutScans:
 
     def __call__(self, pipe: ContextMRIPipeline, guidance_scale: float) -> Tensor:
         """Reconstructions ``(scans, n, n)`` complex64, with the scans' own coil maps."""
-        output = pipe(
+        output: Any = pipe(
             torch.cat([scan.kspace for scan in self.scans]),
             torch.cat([scan.mask for scan in self.scans]),
             [scan.metadata[0].to_prompt() for scan in self.scans] if guidance_scale else None,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from gaussian import ALPHAS, GaussianDenoiser
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
@@ -14,28 +15,6 @@ from ctxrecon.solvers import DDS, ddim_sample
 
 NY, NX = 12, 10
 TIMESTEPS = [990, 700, 450, 200, 60, 5]
-ALPHAS = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
-
-
-class GaussianDenoiser:
-    """The exact denoiser of ``x ~ N(mean, C)``, C diagonal in Fourier space.
-
-    ``variance`` holds that of each part of each Fourier coefficient, ``(ny, nx)``.
-    """
-
-    size_multiple = 1
-
-    def __init__(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        self.mean, self.variance = fft2c(mean), variance
-        self.alphas_cumprod = ALPHAS
-
-    def __call__(self, x_t, t):
-        a = float(self.alphas_cumprod[t])
-        noisy = fft2c(channels_to_complex(x_t))
-        gain = self.variance * math.sqrt(a) / (a * self.variance + 1 - a)
-        x0 = self.mean + gain * (noisy - math.sqrt(a) * self.mean)
-        eps = (noisy - math.sqrt(a) * x0) / math.sqrt(1 - a)
-        return complex_to_channels(ifft2c(x0)), complex_to_channels(ifft2c(eps))
 
 
 def complex_noise(shape, generator):

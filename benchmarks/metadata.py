@@ -110,6 +110,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cg_iterations", type=int, default=DDS().cg_iterations)
     parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
     parser.add_argument("--batch_size", type=int, default=8, help="slices reconstructed at once")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report_only", action="store_true", help="tables of the rows that exist")
@@ -133,10 +134,10 @@ def main(argv: list[str] | None = None) -> None:
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,
-        **{name: getattr(args, name) for name in ("resolution", "steps", "data_weight")},
+        **{name: getattr(args, name) for name in ("resolution", "steps", "data_weight", "dtype")},
         **{name: getattr(args, name) for name in ("cg_iterations", "samples", "true_maps", "seed")},
     }
-    image_settings = {name: settings[name] for name in ("resolution", "steps", "seed")}
+    image_settings = {name: settings[name] for name in ("resolution", "steps", "dtype", "seed")}
     image_settings["images"] = args.images
     path, image_path = (args.output_dir / f"{name}.csv" for name in ("metadata", "metadata_images"))
     image_rows: list[Row] = []
@@ -150,10 +151,12 @@ def main(argv: list[str] | None = None) -> None:
             image_rows = read_rows(image_path)
     else:
         pipe = open_prior(args.prior, args.device)
+        settings |= {"prior": fingerprint(pipe)}
+        pipe.unet.to(getattr(torch, args.dtype))
         pipe.set_progress_bar_config(disable=True)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         lpips = _lpips(args.resolution)
-        settings |= {"prior": fingerprint(pipe), "lpips": lpips is not None}
+        settings |= {"lpips": lpips is not None}
         image_settings["prior"] = settings["prior"]
         measured = Measured(open_rows(path, COLUMNS, settings) if chosen else ())
         references = None

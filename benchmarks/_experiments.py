@@ -23,12 +23,12 @@ from _prompt_edits import (
     WRONG_TIMES,
     edited_prompt,
 )
-from _rows import Row, append_rows
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.baselines import BASELINES
+from ctxrecon.evaluation import Row, append_rows
 from ctxrecon.metrics import Lpips, image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.sampling import make_mask

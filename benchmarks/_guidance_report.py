@@ -17,10 +17,11 @@ from _experiments import (
     Pool,
 )
 from _held_out import LABEL_VOLUME
-from _methods import summary, table, with_error
 from _paired import above, paired, with_interval
 from _sections import BOTH, Column, Combine, Scores, Section, evidence_of, scores
 from numpy.typing import NDArray
+
+from ctxrecon.evaluation import summary, table, with_error
 
 AVERAGE = "average of all cells"
 MIN_GAIN_DB = 0.4

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from _experiments import ABLATION_MASK, Experiment, Measured
-from _methods import table
 from _paired import above, interval, paired, roc_area, share_higher, with_interval
 from _prompt_edits import WRONG_CONTRAST, WRONG_TIMES
-from _rows import Row
 from _sections import BOTH, Section, evidence_of, scores
 from _text_to_image import CONTRASTS, GROUP, PHANTOM, confusion, distance_table
+
+from ctxrecon.evaluation import Row, table
 
 
 def ladder(measured: Measured, experiment: Experiment, numbers: list[int]) -> Section:

@@ -1,13 +1,12 @@
-"""What the reconstruction benchmarks share: every method on one measurement, scores, tables."""
+"""What the reconstruction benchmarks share: every method on one measurement, and scores."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,33 +250,3 @@ def data_error(images: Tensor, maps: Tensor, kspace: Tensor, where: Tensor) -> f
     y = kspace * where
     error = CartesianSense(where, maps)(images) - y
     return float((error.flatten(1).norm(dim=1) / y.norm()).mean())
-
-
-def summary(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Mean, standard error of the mean, and number of values."""
-    array = np.asarray(values, dtype=np.float64)
-    error = float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else None
-    return {"mean": float(array.mean()), "standard_error": error, "n": len(array)}
-
-
-def with_error(entry: dict[str, float | int | None], digits: int, *, sign: bool = False) -> str:
-    """``mean ± standard error`` as text."""
-    mean = f"{entry['mean']:{'+' if sign else ''}.{digits}f}"
-    error = entry["standard_error"]
-    return mean if error is None else f"{mean} ± {error:.{digits}f}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *map(list, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def fingerprint(pipe: ContextMRIPipeline) -> str:
-    """A short hash of the weights, so that a record says which prior it is of."""
-    digest = hashlib.sha256()
-    for module in (pipe.unet, pipe.text_encoder):
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from _experiments import METRICS, Measured, Method, Pool
-from _methods import table
 from _paired import Estimate, with_interval
 from numpy.typing import NDArray
+
+from ctxrecon.evaluation import table
 
 BOTH = "knee and brain"
 Column = NDArray[np.float64]

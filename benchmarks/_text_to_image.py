@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from _experiments import MAX_SCANS
 from _held_out import scan_seed
-from _rows import Row, append_rows
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ctxrecon.evaluation import Row, append_rows
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan

@@ -60,15 +60,14 @@ from _metadata_report import (
     text_to_image,
     wrong_prompt,
 )
-from _methods import fingerprint
 from _record import write_record
-from _rows import Row, check_settings, open_rows, read_rows
 from _sections import Section, verdicts
 from _text_to_image import CONTRASTS, GROUP, IMAGE_COLUMNS, References, generate_batch, method_name
 from tqdm.auto import tqdm
 
 from ctxrecon.commands.methods import open_prior
 from ctxrecon.errors import InputError
+from ctxrecon.evaluation import Row, check_settings, fingerprint, open_rows, read_rows
 from ctxrecon.metrics import Lpips
 from ctxrecon.phantom import load_label_volume
 from ctxrecon.solvers import DDS

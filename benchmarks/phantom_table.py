@@ -31,14 +31,14 @@ from _held_out import (
     shuffled,
     undersample,
 )
-from _methods import BASELINE_NAMES, fingerprint, summary, table, with_error
+from _methods import BASELINE_NAMES
 from _record import write_record
-from _rows import Row, append_rows, open_rows
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.baselines import BASELINES
 from ctxrecon.commands.methods import open_prior
+from ctxrecon.evaluation import Row, append_rows, fingerprint, open_rows, summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline

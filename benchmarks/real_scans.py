@@ -28,12 +28,8 @@ from _methods import (
     Reconstruction,
     Sampling,
     data_error,
-    fingerprint,
     reconstruct_all,
     scores,
-    summary,
-    table,
-    with_error,
 )
 from _record import write_record
 from torch import Tensor
@@ -47,6 +43,7 @@ from ctxrecon.coils import (
 )
 from ctxrecon.commands.methods import open_prior
 from ctxrecon.errors import InputError
+from ctxrecon.evaluation import fingerprint, summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.pipelines import ContextMRIPipeline

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from _methods import table
 from _record import write_record
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
 
+from ctxrecon.evaluation import table
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, PhantomSlices, describe, draw_protocol
 from ctxrecon.phantom.protocols import vary_times

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from _methods import table
 from _record import write_record
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
@@ -30,6 +29,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.datasets import ShardSlices, write_shard
+from ctxrecon.evaluation import table
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.pipelines import build_pipeline
 from ctxrecon.training import add_training_arguments, build_accelerator, train

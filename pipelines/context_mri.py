@@ -29,7 +29,7 @@ from ctxrecon.pipelines.samples import (
 )
 from ctxrecon.priors import TextDenoiser, size_multiple
 from ctxrecon.priors.tokenizer import check_prompt_length
-from ctxrecon.solvers import DDS, Solver, ddim_sample
+from ctxrecon.solvers import Solver, ddim_sample, make_solver
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ContextMRIPipeline(DiffusionPipeline):
         coil_maps: ArrayLike | None = None,
         guidance_scale: float = 2.0,
         num_inference_steps: int = 50,
-        solver: Solver | None = None,
+        solver: Solver | str | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_samples: int = 1,
         batch_size: int | None = None,
@@ -106,7 +106,9 @@ class ContextMRIPipeline(DiffusionPipeline):
             guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning, 2 to 3 served best
                 in the paper.
             num_inference_steps: diffusion steps; the paper takes 100.
-            solver: :class:`ctxrecon.solvers.DDS` with the paper's settings by default.
+            solver: a solver, or the name of one for its default settings, such as "dps"; see
+                :func:`ctxrecon.solvers.make_solver`. :class:`ctxrecon.solvers.DDS` with the
+                paper's settings by default.
             generator: source of randomness: one, or one for each slice. Every posterior sample
                 gets a generator seeded from its slice's, so results do not depend on how slices
                 and samples are batched.
@@ -133,6 +135,7 @@ class ContextMRIPipeline(DiffusionPipeline):
         Raises:
             InputError: for each malformed argument, in a sentence of its own.
         """
+        solver = make_solver(solver)
         slices = count_slices(kspace)
         self.check_inputs(
             slices,
@@ -162,7 +165,6 @@ class ContextMRIPipeline(DiffusionPipeline):
             (count, *crop.domain_shape[1:]), generators, latents=latents, device=device
         )
 
-        solver = DDS() if solver is None else solver
         per_batch = min(batch_size or count, count)
         samples: list[Tensor] = []
         with self.progress_bar(total=math.ceil(count / per_batch) * len(timesteps)) as bar:

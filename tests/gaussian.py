@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
-from ctxrecon.operators import LinearOperator
+from ctxrecon.operators import CartesianSense, LinearOperator
 
 ALPHAS = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
 
@@ -34,6 +34,43 @@ class GaussianDenoiser:
         x0 = self.mean + gain * (noisy - math.sqrt(a) * self.mean)
         eps = (noisy - math.sqrt(a) * x0) / math.sqrt(1 - a)
         return complex_to_channels(ifft2c(x0)), complex_to_channels(ifft2c(eps))
+
+
+class Untouched:
+    """A denoiser that must not be called: what does not fit is refused before the loop."""
+
+    size_multiple = 1
+
+    def __init__(self, alphas: torch.Tensor = ALPHAS) -> None:
+        self.alphas_cumprod = alphas
+
+    def __call__(self, x_t: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        raise AssertionError("the loop was entered")
+
+
+def complex_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Of unit variance, so ½ in each part."""
+    return torch.randn(shape, dtype=torch.complex64, generator=generator)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of its own."""
+    return torch.Generator().manual_seed(seed)
+
+
+def random_prior(shape: tuple[int, int], generator: torch.Generator) -> GaussianDenoiser:
+    """A coloured Gaussian prior with variances from 0.2 to 1.2."""
+    mean = complex_noise(shape, generator)
+    return GaussianDenoiser(mean, 0.2 + torch.rand(shape, generator=generator))
+
+
+def random_sense(shape: tuple[int, int], generator: torch.Generator) -> CartesianSense:
+    """Three coils, and about half of the lines."""
+    ny, nx = shape
+    mask = torch.rand(1, 1, 1, nx, generator=generator).lt(0.5).expand(1, 1, ny, nx).contiguous()
+    mask[..., nx // 2] = True
+    maps = complex_noise((1, 3, ny, nx), generator)
+    return CartesianSense(mask, maps / maps.abs().square().sum(1, keepdim=True).sqrt())
 
 
 def dense(operator: LinearOperator) -> NDArray[np.complex128]:

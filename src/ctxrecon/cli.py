@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
+from ctxrecon.commands.benchmark import benchmark
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
 from ctxrecon.commands.prepare import prepare
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, reconstruct, simulate, info):
+for _command in (demo, reconstruct, simulate, info, benchmark):
     app.command()(_command)
 app.add_typer(prepare, name="prepare")
 
@@ -51,3 +52,7 @@ def _log_to_stderr() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("ctxrecon: %(message)s"))
         logger.addHandler(handler)
+
+
+if __name__ == "__main__":  # accelerate launch -m ctxrecon.cli, torchrun -m ctxrecon.cli
+    main()

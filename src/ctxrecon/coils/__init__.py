@@ -1,6 +1,7 @@
 """Receiver coils: their maps, estimated and simulated, and what is done along the coil axis."""
 
 from ctxrecon.coils._espirit import EspiritMaps, espirit
+from ctxrecon.coils._walsh import walsh
 from ctxrecon.coils.arrays import simulate_coil_maps
 from ctxrecon.coils.calibration import estimate_coil_maps, find_calibration_region
 from ctxrecon.coils.combine import (
@@ -22,4 +23,5 @@ __all__ = [
     "prewhiten",
     "root_sum_of_squares",
     "simulate_coil_maps",
+    "walsh",
 ]

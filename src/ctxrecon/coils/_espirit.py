@@ -3,38 +3,49 @@
 Two properties keep it small. The matrix ``G(q)`` whose leading eigenvector is the coil map at
 pixel ``q`` is a trigonometric polynomial of the kernel's degree, so it is summed straight from
 the kernel projector without an FFT of every kernel. And its eigenvectors vary as slowly as coils
-do, so they are found on a grid of at most :data:`GRID_SIZE` points an axis and interpolated;
-what is interpolated is ``s sᴴ u`` with a fixed ``u``, which does not depend on the arbitrary
-phase of the eigenvector ``s``.
+do, so they are found on a coarse grid and interpolated.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctxrecon.coils._checks import check_kspace
-from ctxrecon.coils._interpolation import lagrange_matrix
+from ctxrecon.coils._eigenmaps import (
+    automatic_crop,
+    exponentials,
+    images_on_grid,
+    leading_eigenpair,
+    one_set,
+    principal_components,
+    two_sets,
+)
 from ctxrecon.errors import InputError
 
-GRID_SIZE = 80
-"""Points an axis on which eigenvectors are computed; smaller images use every pixel."""
+POINTS_PER_SAMPLE = 8
+"""Grid points an axis for each sample of the kernel; smaller images use every pixel.
 
-_POWER_ITERATIONS = 30
+``G`` is a polynomial of the kernel's degree, so its eigenvectors on a grid of this density are
+interpolated to about 1e-4 of every pixel's own.
+"""
+
 _MAX_GRID_ENTRIES = 1 << 24  # complex entries of G held at once: 128 MiB
-_STRICTEST_CROP = 0.95
-_CROPPED_ENERGY = 0.005
+_SMALLEST_THRESHOLD = 0.02
+# Shares of the calibration image's energy. What needs a second set has less of it to begin with.
+_CROPPED_ENERGY = (0.005, 0.002)
 
 
 class EspiritMaps(NamedTuple):
     """Result of :func:`espirit`.
 
     Attributes:
-        coil_maps: ``(batch, coils, ny, nx)`` complex64, ``Σ_c |S_c|² = 1`` where not cropped.
-        eigenvalues: ``(batch, ny, nx)`` float32, 1 where the data agree with one set of maps.
+        coil_maps: ``(batch, coils, ny, nx)`` complex64, ``Σ_c |S_c|² = 1`` where not cropped;
+            ``(batch, 2, coils, ny, nx)`` for two sets, which are orthogonal at each pixel.
+        eigenvalues: ``(batch, ny, nx)`` float32, 1 where the data agree with one set of maps;
+            ``(batch, 2, ny, nx)`` for two sets, the second 1 where two are needed.
     """
 
     coil_maps: Tensor
@@ -46,8 +57,9 @@ def espirit(
     shape: tuple[int, int],
     *,
     kernel_size: tuple[int, int] = (6, 6),
-    threshold: float = 0.02,
+    threshold: float | Literal["auto"] = "auto",
     crop: float | Literal["auto"] = "auto",
+    num_maps: Literal[1, 2] = 1,
 ) -> EspiritMaps:
     """Coil maps from a fully sampled block of k-space.
 
@@ -60,82 +72,95 @@ def espirit(
     principal component of the calibration data's coils is real and positive. The phase of an
     image combined with them is therefore that of this virtual coil.
 
+    Where the field of view is smaller than the object, a pixel sees two places with different
+    sensitivities and ``G`` has two eigenvalues of 1: no single map explains the data, and an image
+    reconstructed with one has ghosts at the centre. ``num_maps=2`` gives both; the second is zero
+    where one suffices. See :class:`ctxrecon.operators.SoftSense`.
+
     Args:
         calibration: ``(batch, coils, cy, cx)`` complex, any scale.
         shape: ``(ny, nx)`` of the maps.
         kernel_size: kernel along both axes, at most the calibration block's.
-        threshold: singular values below ``threshold`` times the largest are noise.
+        threshold: singular values below ``threshold`` times the largest are noise. ``"auto"``
+            is the optimal hard threshold for white noise of unknown level, ``ω(β) σ_median``
+            with ``ω(β) ≈ 0.56β³ − 0.95β² + 1.82β + 1.43`` and ``β`` the ratio of the sides of
+            the matrix of patches (Gavish and Donoho, IEEE Trans Inf Theory 60:5040, 2014), and
+            at least 0.02: weaker directions of a clean scan explain little more of it, and widen
+            the support that the maps claim.
         crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere. ``"auto"``
             takes 0.95, or less for an item in which that would cut away more than 0.5 % of the
             energy of its low-resolution calibration image: with few lines the eigenvalue falls
-            short of 1 inside the object too, and signal that is cropped is lost for good.
+            short of 1 inside the object too, and signal that is cropped is lost for good. Each
+            of two sets has its own; the second may lose 0.2 %.
+        num_maps: sets of maps; 1 suits every scan whose field of view holds the object.
 
     Raises:
         InputError: malformed calibration data, or a kernel larger than it.
     """
     check_kspace(calibration)
+    if num_maps not in (1, 2):
+        raise InputError(
+            f"expected num_maps of 1 or 2, got {num_maps!r}: 2 where the field of view is smaller "
+            "than the object"
+        )
     coils, *size = calibration.shape[1:]
+    if num_maps > coils:
+        raise InputError("expected at least two coils for num_maps=2, got one: leave num_maps at 1")
     if not all(1 <= k <= n for k, n in zip(kernel_size, size, strict=True)):
         raise InputError(
             f"expected a kernel that fits the calibration block {tuple(size)}, got {kernel_size}: "
             "shrink it to about half the block along a short side"
         )
-    grid = tuple(min(size, GRID_SIZE) for size in shape)
+    points = POINTS_PER_SAMPLE * max(kernel_size)
+    grid = (min(shape[0], points), min(shape[1], points))
     chunk = max(1, _MAX_GRID_ENTRIES // (grid[0] * grid[1] * coils**2))
     parts = [
-        _espirit_chunk(part, shape, grid, kernel_size, threshold)
+        _espirit_chunk(part, shape, grid, kernel_size, threshold, crop, num_maps)
         for part in calibration.to(torch.complex64).split(chunk)
     ]
-    coil_maps, eigenvalues, crops = (torch.cat(part) for part in zip(*parts, strict=True))
-    if crop != "auto":
-        crops = torch.full_like(crops, crop)
-    coil_maps = coil_maps * (eigenvalues >= crops[:, None, None])[:, None]
+    coil_maps, eigenvalues = (torch.cat(part) for part in zip(*parts, strict=True))
     return EspiritMaps(coil_maps, eigenvalues)
 
 
 def _espirit_chunk(
     calibration: Tensor,
     shape: tuple[int, int],
-    grid: tuple[int, ...],
+    grid: tuple[int, int],
     kernel_size: tuple[int, int],
-    threshold: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    threshold: float | Literal["auto"],
+    crop: float | Literal["auto"],
+    num_maps: int,
+) -> tuple[Tensor, Tensor]:
     # The Gram matrix squares the data: scaled first, it neither under- nor overflows.
     calibration = calibration / calibration.abs().amax(dim=(1, 2, 3), keepdim=True)
     projector = _signal_projector(calibration, kernel_size, threshold)
     gram = _pixel_gram(projector, calibration.shape[1], kernel_size, grid)
-    reference = _principal_component(calibration)
-    vectors, values = _leading_eigenpair(gram)
-    overlap = torch.einsum("byxc,bc->byx", vectors.conj(), reference)
-    field = torch.cat(
-        [torch.view_as_real(vectors * overlap[..., None]).flatten(-2), values[..., None]], dim=-1
+    references = principal_components(calibration, num_maps)
+    images = images_on_grid(calibration, grid)
+    energy = (images.real**2 + images.imag**2).sum(dim=1)
+    losses = [share * energy.sum(dim=(1, 2)) for share in _CROPPED_ENERGY]
+    if num_maps == 1:
+        vectors, values = leading_eigenpair(gram)
+        crops = _crops(crop, energy, values, losses[0])
+        maps, eigenvalues = one_set(vectors, values, references[..., 0], shape)
+        return maps * (eigenvalues >= crops[:, None, None])[:, None], eigenvalues
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values[..., -2:].flip(-1), vectors[..., -2:].flip(-1)
+    parts = torch.einsum("byxck,bcyx->byxk", vectors.conj(), images).abs().square()
+    crops = torch.stack(
+        [_crops(crop, parts[..., k], values[..., k], loss) for k, loss in enumerate(losses)], dim=1
     )
-    field = _interpolate(field, shape)
-    maps = torch.view_as_complex(field[..., :-1].unflatten(-1, (-1, 2)).contiguous())
-    maps = maps / _norm(maps)
-    crops = _automatic_crop(calibration, values)
-    return maps.permute(0, 3, 1, 2).contiguous(), field[..., -1].contiguous(), crops
+    maps, eigenvalues = two_sets(vectors, values, references, crops, shape)
+    return maps * (eigenvalues >= crops[..., None, None])[:, :, None], eigenvalues
 
 
-def _automatic_crop(calibration: Tensor, values: Tensor) -> Tensor:
-    """Eigenvalue ``(batch,)`` below which at most ``_CROPPED_ENERGY`` of the signal lies."""
-    size, grid = calibration.shape[2:], values.shape[1:]
-    along_y, along_x = (
-        # The window keeps the ringing of a few lines from passing for signal in the air.
-        torch.hann_window(n + 2, periodic=False, device=values.device)[1:-1]
-        * _exponentials(points, torch.arange(n, device=values.device))
-        for n, points in zip(size, grid, strict=True)
-    )
-    image = along_y @ calibration @ along_x.mT
-    energy = (image.real**2 + image.imag**2).sum(dim=1).flatten(1)
-    ascending, order = values.flatten(1).sort(dim=1)
-    lost = energy.gather(1, order).cumsum(dim=1)
-    index = (lost <= _CROPPED_ENERGY * lost[:, -1:]).sum(dim=1, keepdim=True)
-    return ascending.gather(1, index)[:, 0].clamp_max(_STRICTEST_CROP)
+def _crops(crop: float | Literal["auto"], energy: Tensor, values: Tensor, loss: Tensor) -> Tensor:
+    """Eigenvalue ``(batch,)`` below which maps are zero."""
+    return automatic_crop(energy, values, loss) if crop == "auto" else torch.full_like(loss, crop)
 
 
 def _signal_projector(
-    calibration: Tensor, kernel_size: tuple[int, int], threshold: float
+    calibration: Tensor, kernel_size: tuple[int, int], threshold: float | Literal["auto"]
 ) -> Tensor:
     """``(batch, n, n)`` projector on the span of the patches; ``n = coils · ky · kx``."""
     windows = calibration.unfold(2, kernel_size[0], 1).unfold(3, kernel_size[1], 1)
@@ -148,14 +173,32 @@ def _signal_projector(
         vectors = patches @ (right * scale[:, None])
     else:
         values, vectors = torch.linalg.eigh(patches @ patches.mH)
-    keep = values > threshold**2 * values[:, -1:]
+    if threshold == "auto":
+        thresholds = _noise_threshold(values, n, positions)
+    else:
+        thresholds = torch.full_like(values[:, -1:], threshold)
+    keep = values > thresholds**2 * values[:, -1:]
     vectors = vectors * keep[:, None]
     vectors = vectors[..., -int(keep.sum(dim=1).max()) :]
     return vectors @ vectors.mH
 
 
+def _noise_threshold(values: Tensor, n: int, positions: int) -> Tensor:
+    """Relative singular value ``(batch, 1)`` up to which there is noise (Gavish and Donoho).
+
+    Args:
+        values: eigenvalues of the smaller Gram matrix of the patches, ascending, ``(batch, m)``.
+        n: samples of a patch.
+        positions: number of patches.
+    """
+    beta = min(n, positions) / max(n, positions)
+    omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
+    relative = (values.median(dim=1, keepdim=True).values / values[:, -1:]).clamp_min(0).sqrt()
+    return (omega * relative).clamp_min(_SMALLEST_THRESHOLD)
+
+
 def _pixel_gram(
-    projector: Tensor, coils: int, kernel_size: tuple[int, int], grid: tuple[int, ...]
+    projector: Tensor, coils: int, kernel_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
     """``G`` on a periodic grid over the field of view, ``(batch, gy, gx, coils, coils)``."""
     ky, kx = kernel_size
@@ -171,63 +214,10 @@ def _pixel_gram(
     lags = blocks.new_zeros((2 * ky - 1) * (2 * kx - 1), *blocks.shape[1:])
     lags = lags.index_add(0, lag.flatten(), blocks) / (ky * kx)
     along_y, along_x = (
-        _exponentials(points, torch.arange(1 - k, k, device=projector.device))
+        exponentials(points, torch.arange(1 - k, k, device=projector.device))
         for points, k in zip(grid, kernel_size, strict=True)
     )
     lags = lags.reshape(2 * ky - 1, 2 * kx - 1, batch, coils, coils).permute(2, 0, 1, 3, 4)
     rows = along_y @ lags.reshape(batch, 2 * ky - 1, -1)
     gram = along_x @ rows.reshape(batch, grid[0], 2 * kx - 1, coils * coils)
     return gram.reshape(batch, *grid, coils, coils)
-
-
-def _exponentials(points: int, frequencies: Tensor) -> Tensor:
-    """``exp(2πi θ f)``, ``(points, frequencies)``, for points θ of the field of view."""
-    theta = torch.arange(points, device=frequencies.device) / points - 0.5
-    phase = 2 * math.pi * theta[:, None] * frequencies
-    return torch.polar(torch.ones_like(phase), phase)
-
-
-def _principal_component(calibration: Tensor) -> Tensor:
-    """First principal component of the coils, ``(batch, coils)``, its largest entry real."""
-    samples = calibration.flatten(2)
-    vector = torch.linalg.eigh(samples @ samples.mH)[1][..., -1]
-    largest = vector.abs().argmax(dim=1, keepdim=True)
-    return vector * torch.exp(-1j * vector.gather(1, largest).angle())
-
-
-def _leading_eigenpair(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Power iteration for every pixel: vectors ``(..., coils)`` of unit norm, and eigenvalues."""
-    # Started from the column of the strongest coil of each pixel: any one start for all pixels
-    # would be orthogonal to the leading eigenvector somewhere.
-    strongest = gram.diagonal(dim1=-2, dim2=-1).real.argmax(dim=-1)
-    vector = gram.gather(-1, strongest[..., None, None].expand(*gram.shape[:-1], 1))
-    for iteration in range(_POWER_ITERATIONS):
-        # No eigenvalue exceeds 1 or falls far below: float32 holds several powers of G.
-        if iteration % 5 == 0:
-            vector = vector / _norm(vector[..., 0])[..., None]
-        vector = gram @ vector
-    vector = vector[..., 0] / _norm(vector[..., 0])
-    image = (gram @ vector[..., None])[..., 0]
-    values = _norm(image)
-    return image / values, values[..., 0]
-
-
-def _norm(vectors: Tensor) -> Tensor:
-    """Norm over the last axis, which is kept; several times faster than ``vector_norm`` here."""
-    squares = torch.view_as_real(vectors).square().sum(dim=(-2, -1)).clamp_min(1e-30)
-    return squares.sqrt()[..., None]
-
-
-def _interpolate(field: Tensor, shape: tuple[int, int]) -> Tensor:
-    """``(batch, gy, gx, channels)`` on the periodic grid to ``(batch, ny, nx, channels)``."""
-    batch, gy, gx, channels = field.shape
-    along_y = _interpolation_matrix(gy, shape[0], field.device)
-    along_x = _interpolation_matrix(gx, shape[1], field.device)
-    rows = (along_y @ field.reshape(batch, gy, -1)).reshape(batch, shape[0], gx, channels)
-    return along_x @ rows
-
-
-def _interpolation_matrix(points: int, size: int, device: torch.device) -> Tensor:
-    """From the grid of ``_exponentials`` (0 at half of it) to pixels (0 at ``size // 2``)."""
-    pixel = torch.arange(size, dtype=torch.float64, device=device) - size // 2
-    return lagrange_matrix(pixel / size * points + points / 2, points, periodic=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctxrecon.coils._checks import check_kspace
 from ctxrecon.coils._espirit import espirit
+from ctxrecon.coils._walsh import walsh
 from ctxrecon.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -96,10 +97,11 @@ def estimate_coil_maps(
     kspace: Tensor,
     mask: Tensor | None = None,
     *,
-    method: Literal["espirit", "sigpy"] = "espirit",
+    method: Literal["espirit", "walsh", "sigpy"] = "espirit",
     kernel_size: int = 6,
-    threshold: float = 0.02,
+    threshold: float | Literal["auto"] = "auto",
     crop: float | Literal["auto"] = "auto",
+    num_maps: Literal[1, 2] = 1,
 ) -> Tensor:
     """Coil maps from the fully sampled centre of undersampled k-space.
 
@@ -110,28 +112,42 @@ def estimate_coil_maps(
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.
         mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` takes the nonzero samples.
-        method: ``"espirit"``, or ``"sigpy"`` for ``sigpy.mri.app.EspiritCalib``, whose
-            calibration region is square: with few centre lines its maps are poor or empty.
+        method: ``"espirit"``; ``"walsh"``, cheaper and less exact
+            (:func:`ctxrecon.coils.walsh`), which has no kernel and no threshold; or ``"sigpy"``
+            for ``sigpy.mri.app.EspiritCalib``, whose calibration region is square: with few
+            centre lines its maps are poor or empty.
         kernel_size: largest kernel along an axis.
-        threshold: singular values below ``threshold`` times the largest are noise.
+        threshold: singular values below ``threshold`` times the largest are noise. ``"auto"``
+            is 0.02, or more where the singular values show more noise (0.02 for
+            ``method="sigpy"``): in a noisy scan a fixed one takes noise for signal.
         crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
             is 0.8, sigpy's 0.95. ``"auto"`` is the strictest up to 0.95 that keeps 99.5 % of the
             calibration image's energy (0.95 for ``method="sigpy"``): knowing where there is
             nothing helps a reconstruction, losing signal ruins it.
+        num_maps: 2 gives two sets of maps, for a field of view that is smaller than the object
+            (``method="espirit"`` only).
 
     Returns:
-        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped. A single
-        coil has maps of ones.
+        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped; two sets
+        are ``(batch, 2, coils, ny, nx)``. A single coil has maps of ones.
 
     Raises:
-        InputError: malformed k-space or mask, or no calibration region.
+        InputError: malformed k-space or mask, options that do not exist or do not go together,
+            or no calibration region.
     """
     check_kspace(kspace)
-    if method not in ("espirit", "sigpy"):
-        raise InputError(f'expected method "espirit" or "sigpy", got {method!r}: use one of them')
+    if method not in ("espirit", "walsh", "sigpy"):
+        raise InputError(
+            f'expected method "espirit", "walsh" or "sigpy", got {method!r}: use one of them'
+        )
+    if num_maps != 1 and method != "espirit":
+        raise InputError(
+            f'expected method "espirit" for num_maps={num_maps!r}, got {method!r}: '
+            "the others give one set of maps"
+        )
     _check_options(kernel_size, threshold, crop)
     batch, coils, ny, nx = kspace.shape
-    if coils == 1:
+    if coils == 1 and num_maps == 1:
         logger.info("a single coil: its map is one everywhere")
         return torch.ones(kspace.shape, dtype=torch.complex64, device=kspace.device)
     if mask is None:
@@ -150,24 +166,31 @@ def estimate_coil_maps(
             f"expected signal in the calibration region, got only zeros in slices {empty}: "
             "leave these slices out"
         )
+    if method == "walsh":
+        return walsh(calibration, (ny, nx), crop=crop)
     size = (calibration.shape[2], calibration.shape[3])
     kernel = (min(kernel_size, size[0] // 2), min(kernel_size, size[1] // 2))
     logger.info("calibration region %d×%d, kernel %d×%d", *size, *kernel)
     if method == "sigpy":
         return _sigpy_maps(kspace, min(size), min(kernel), threshold, crop)
     return espirit(
-        calibration, (ny, nx), kernel_size=kernel, threshold=threshold, crop=crop
+        calibration,
+        (ny, nx),
+        kernel_size=kernel,
+        threshold=threshold,
+        crop=crop,
+        num_maps=num_maps,
     ).coil_maps
 
 
-def _check_options(kernel_size: int, threshold: float, crop: float | str) -> None:
+def _check_options(kernel_size: int, threshold: float | str, crop: float | str) -> None:
     if kernel_size < 2:
         raise InputError(
             f"expected kernel_size of at least 2, got {kernel_size}: 6 suits most arrays"
         )
-    if not 0 < threshold < 1:
+    if threshold != "auto" and (isinstance(threshold, str) or not 0 < threshold < 1):
         raise InputError(
-            f"expected threshold between 0 and 1, got {threshold}: 0.02 suits most scans"
+            f'expected threshold "auto" or between 0 and 1, got {threshold!r}: leave it at "auto"'
         )
     if crop != "auto" and (isinstance(crop, str) or not 0 <= crop <= 1):
         raise InputError(
@@ -176,7 +199,11 @@ def _check_options(kernel_size: int, threshold: float, crop: float | str) -> Non
 
 
 def _sigpy_maps(
-    kspace: Tensor, calib_width: int, kernel_width: int, threshold: float, crop: float | str
+    kspace: Tensor,
+    calib_width: int,
+    kernel_width: int,
+    threshold: float | str,
+    crop: float | str,
 ) -> Tensor:
     from sigpy.mri.app import EspiritCalib
 
@@ -185,7 +212,7 @@ def _sigpy_maps(
             item.to(torch.complex64).cpu().numpy(),
             calib_width=calib_width,
             kernel_width=kernel_width,
-            thresh=threshold,
+            thresh=0.02 if threshold == "auto" else threshold,
             crop=0.95 if crop == "auto" else crop,
             show_pbar=False,
         ).run()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctxrecon.pipelines import ContextMRIPipeline, Measurement
-    from ctxrecon.solvers import DDS
+    from ctxrecon.solvers import Solver
 
 PRIOR = "contextmri"
 # Command-line name -> key of ctxrecon.baselines.BASELINES.
@@ -55,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True)
 class PriorRun:
-    """How the prior is sampled: the options of ``ContextMRIPipeline`` and of DDS.
+    """How the prior is sampled: the options of ``ContextMRIPipeline`` and its solver.
 
     Attributes:
         prompts: one for each slice, or ``None`` for reconstruction without text.
@@ -71,7 +71,7 @@ class PriorRun:
     steps: int
     samples: int
     seed: int
-    solver: DDS = field(repr=False)
+    solver: Solver = field(repr=False)
 
     @property
     def uses_prompt(self) -> bool:

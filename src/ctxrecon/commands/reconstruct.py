@@ -78,7 +78,12 @@ def reconstruct(
     samples: Annotated[
         int, typer.Option(help="Posterior samples: their mean and standard deviation.")
     ] = 1,
-    data_weight: Annotated[float, typer.Option(help="Weight of the measurement in DDS.")] = 5.0,
+    solver: Annotated[
+        str, typer.Option(help="Diffusion solver, such as dds, diffpir, daps or pnp_admm.")
+    ] = "dds",
+    data_weight: Annotated[
+        float | None, typer.Option(help="Weight of the measurement in DDS. (default: 5)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
@@ -99,11 +104,13 @@ def reconstruct(
 
     from ctxrecon.io import read_scan
     from ctxrecon.pipelines import prepare_measurement
-    from ctxrecon.solvers import DDS
+    from ctxrecon.solvers import make_solver
 
+    options = {} if data_weight is None else {"data_weight": data_weight}
+    chosen_solver = make_solver(solver, **options)
     scan = read_scan(file, slices=chosen, coil_maps=coil_maps)
     prompts, origin = _prompts(scan, prompt)
-    run = PriorRun(prompts, guidance_scale, steps, samples, seed, DDS(data_weight=data_weight))
+    run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver)
     drawn = None
     if undersample is not None:
         drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)

@@ -10,12 +10,22 @@ from ctxrecon.operators.base import (
 )
 from ctxrecon.operators.cartesian import CartesianSense
 from ctxrecon.operators.crop import Crop
+from ctxrecon.operators.inpainting import Inpainting
+from ctxrecon.operators.multi_echo import MultiEcho
+from ctxrecon.operators.non_cartesian import NonCartesianSense
+from ctxrecon.operators.soft_sense import SoftSense
+from ctxrecon.operators.super_resolution import SuperResolution
 
 __all__ = [
     "CartesianSense",
     "ComposedOperator",
     "Crop",
+    "Inpainting",
     "LinearOperator",
+    "MultiEcho",
+    "NonCartesianSense",
+    "SoftSense",
+    "SuperResolution",
     "adjoint_error",
     "valid_adjoint",
 ]

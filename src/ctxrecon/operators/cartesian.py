@@ -9,9 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.operators.base import LinearOperator, check_shape, freeze
+from ctxrecon.operators._checks import check_coil_maps, check_complex64, check_mask
+from ctxrecon.operators.base import LinearOperator, freeze
 
 _NEGLIGIBLE = 1e-6
 """Relative to the largest sum of squares of coil maps; a few units of float32's precision."""
@@ -37,9 +37,9 @@ class CartesianSense(LinearOperator):
     _axes: tuple[int, ...]
 
     def __init__(self, mask: Tensor, coil_maps: Tensor | None = None) -> None:
-        _check_mask(mask)
+        check_mask(mask)
         if coil_maps is not None:
-            _check_coil_maps(coil_maps, mask)
+            check_coil_maps(coil_maps, mask)
             coil_maps = coil_maps.clone(memory_format=torch.contiguous_format)
         # AᴴA = Sᴴ F⁻¹ M F S. With F = P ℱ P⁻¹ (P the centring shift, ℱ the plain FFT) and
         # D = P⁻¹ M P the mask shifted once, F⁻¹ M F = P (ℱ⁻¹ D ℱ) P⁻¹. The bracket is a circular
@@ -83,13 +83,13 @@ class CartesianSense(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """``M F S x``: image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
-        _check_complex64(x, self.domain_shape, "an image")
+        check_complex64(x, self.domain_shape, "an image")
         coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
         return fft2c(coil_images).masked_fill(~self.mask, 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``Sᴴ F⁻¹ M y``: k-space ``(batch, coils, ny, nx)`` to image ``(batch, ny, nx)``."""
-        _check_complex64(y, self.range_shape, "k-space")
+        check_complex64(y, self.range_shape, "k-space")
         coil_images = ifft2c(y.masked_fill(~self.mask, 0))
         if self.coil_maps is None:
             return coil_images[:, 0]
@@ -97,7 +97,7 @@ class CartesianSense(LinearOperator):
 
     def normal(self, x: Tensor) -> Tensor:
         """``Sᴴ F⁻¹ M F S x``, ``(batch, ny, nx)``: no shifts, and 1-D FFTs where they suffice."""
-        _check_complex64(x, self.domain_shape, "an image")
+        check_complex64(x, self.domain_shape, "an image")
         if self._in_one_stack(x):
             convolved = torch.fft.fftn(self._weighted_spectrum(x), dim=self._axes)
             weighted_by_maps = convolved if self.coil_maps is None else self.coil_maps * convolved
@@ -112,7 +112,7 @@ class CartesianSense(LinearOperator):
 
     def squared_norm(self, x: Tensor) -> Tensor:
         """``‖M F S x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`."""
-        _check_complex64(x, self.domain_shape, "an image")
+        check_complex64(x, self.domain_shape, "an image")
         if self._in_one_stack(x):
             weighted = torch.view_as_real(self._weighted_spectrum(x))
             return weighted.square().flatten(1).sum(dim=1) * self._fft_size
@@ -172,61 +172,3 @@ class CartesianSense(LinearOperator):
         left_out = rotated.abs().square().cumsum(dim=1).amax(dim=(0, 2, 3))
         superfluous = int((left_out <= _NEGLIGIBLE * left_out[-1]).sum())
         return rotated[:, superfluous:].contiguous() if 0 < superfluous < maps.shape[1] else maps
-
-
-def _check_mask(mask: Tensor) -> None:
-    if not isinstance(mask, Tensor):
-        raise InputError(f"expected the mask as a torch tensor, got {type(mask).__name__}")
-    if mask.dtype != torch.bool:
-        if bool(((mask == 0) | (mask == 1)).all()):
-            raise InputError(f"expected a bool mask, got {mask.dtype}; convert it with mask.bool()")
-        raise InputError(
-            f"expected a bool mask, got {mask.dtype} with values other than 0 and 1; "
-            "threshold or draw it first"
-        )
-    if mask.ndim != 4 or mask.shape[1] != 1:
-        raise InputError(
-            f"expected a mask of shape (batch or 1, 1, ny, nx), got {tuple(mask.shape)}"
-        )
-    empty = [item for item, any_sample in enumerate(mask.flatten(1).any(dim=1)) if not any_sample]
-    if empty or mask.numel() == 0:
-        raise InputError(
-            f"the mask samples nothing in batch items {empty}: at least one sample is needed"
-        )
-
-
-def _check_coil_maps(coil_maps: Tensor, mask: Tensor) -> None:
-    if not isinstance(coil_maps, Tensor):
-        raise InputError(
-            f"expected the coil maps as a torch tensor, got {type(coil_maps).__name__}"
-        )
-    if coil_maps.dtype != torch.complex64:
-        raise InputError(
-            f"expected complex64 coil maps, got {coil_maps.dtype}; "
-            "convert them with coil_maps.to(torch.complex64)"
-        )
-    if coil_maps.ndim != 4 or coil_maps.shape[2:] != mask.shape[2:] or coil_maps.shape[1] < 1:
-        expected = f"(batch or 1, coils, {mask.shape[2]}, {mask.shape[3]})"
-        raise InputError(
-            f"expected coil maps of shape {expected} to fit the mask, got {tuple(coil_maps.shape)}"
-        )
-    if coil_maps.shape[0] != mask.shape[0] and 1 not in {coil_maps.shape[0], mask.shape[0]}:
-        raise InputError(
-            f"the coil maps have batch {coil_maps.shape[0]} and the mask {mask.shape[0]}: "
-            "make them equal, or one of them 1"
-        )
-    if coil_maps.device != mask.device:
-        raise InputError(
-            f"the coil maps are on {coil_maps.device} and the mask on {mask.device}: "
-            "move them to one device"
-        )
-    if not bool(torch.isfinite(torch.view_as_real(coil_maps)).all()):
-        raise InputError("the coil maps contain NaN or infinite values: estimate them again")
-
-
-def _check_complex64(value: Tensor, shape: tuple[int, ...], what: str) -> None:
-    check_shape(value, shape, what)
-    if value.dtype != torch.complex64:
-        raise InputError(
-            f"expected {what} of complex64, got {value.dtype}; convert it with .to(torch.complex64)"
-        )

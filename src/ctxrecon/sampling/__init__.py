@@ -10,6 +10,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.sampling.budget import Generators, Shape
 from ctxrecon.sampling.lines import equispaced1d, gaussian1d, random1d, uniform1d
 from ctxrecon.sampling.points import poisson_disk2d, radial2d, variable_density2d
+from ctxrecon.sampling.trajectories import radial_trajectory, spiral_trajectory
 
 MASKS: dict[str, Callable[..., Tensor]] = {
     "uniform1d": uniform1d,
@@ -64,7 +65,9 @@ __all__ = [
     "make_mask",
     "poisson_disk2d",
     "radial2d",
+    "radial_trajectory",
     "random1d",
+    "spiral_trajectory",
     "uniform1d",
     "variable_density2d",
 ]

@@ -30,7 +30,7 @@ from ctxrecon.sampling.budget import (
 _DENSITY_POWER = 3
 # Poisson disks at the edge of k-space are three times as wide as in the middle.
 _EDGE_TO_CENTER = 3.0
-_GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
+GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
 
 
 def variable_density2d(
@@ -228,7 +228,7 @@ def _spokes(shape: Shape, budget: int, center: Tensor, start: float) -> Tensor:
     steps = torch.stack([steps, -steps], dim=1).flatten()  # from the middle outwards, both ways
     num_spokes = max(1, budget // min(ny, nx))
     while True:
-        angle = start + _GOLDEN_ANGLE * torch.arange(num_spokes, dtype=torch.float64)[:, None]
+        angle = start + GOLDEN_ANGLE * torch.arange(num_spokes, dtype=torch.float64)[:, None]
         y = (ny // 2 + torch.round(steps * torch.sin(angle))).long()
         x = (nx // 2 + torch.round(steps * torch.cos(angle))).long()
         inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)

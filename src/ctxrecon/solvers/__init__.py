@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 from ctxrecon.solvers.base import Solver, ddim_sample
+from ctxrecon.solvers.daps import DAPS
+from ctxrecon.solvers.ddnm import DDNM
 from ctxrecon.solvers.dds import DDS
+from ctxrecon.solvers.dds3d import DDS3D
+from ctxrecon.solvers.diffpir import DiffPIR
+from ctxrecon.solvers.dps import DPS
+from ctxrecon.solvers.pigdm import PiGDM
+from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
+from ctxrecon.solvers.predictor_corrector import ScoreMRI
+from ctxrecon.solvers.red_diff import REDDiff
+from ctxrecon.solvers.registry import SOLVERS, make_solver
 
-__all__ = ["DDS", "Solver", "ddim_sample"]
+__all__ = [
+    "DAPS",
+    "DDNM",
+    "DDS",
+    "DDS3D",
+    "DPS",
+    "SOLVERS",
+    "DiffPIR",
+    "PiGDM",
+    "PnPADMM",
+    "PnPHQS",
+    "REDDiff",
+    "ScoreMRI",
+    "Solver",
+    "ddim_sample",
+    "make_solver",
+]

@@ -1,11 +1,12 @@
-"""What solvers share: their signature, and the DDIM walk from noise to an image."""
+"""What solvers share: their signature, and the walk from noise to an image."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -54,6 +55,156 @@ class Solver(Protocol):
         """
 
 
+class Step(NamedTuple):
+    """One step of a walk, from ``x_t`` to ``x_{t−1}``, whatever the distance between the two.
+
+    Attributes:
+        t: training timestep.
+        alpha_bar: ``ᾱ_t``.
+        alpha_bar_prev: ``ᾱ_{t−1}``, 1 at the last step.
+    """
+
+    t: int
+    alpha_bar: float
+    alpha_bar_prev: float
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the step ends at the image itself."""
+        return self.alpha_bar_prev == 1.0
+
+    @property
+    def noise_variance(self) -> float:
+        """``1 − ᾱ_t``, that of each channel of ``x_t``; kept above zero to divide by."""
+        return max(1 - self.alpha_bar, 1e-12)
+
+    def sigma(self, eta: float) -> float:
+        """``σ_t = η √((1−ᾱ_{t−1})/(1−ᾱ_t)) √(1 − ᾱ_t/ᾱ_{t−1})``; 0 at the last step."""
+        alpha_bar, alpha_bar_prev = self.alpha_bar, self.alpha_bar_prev
+        return eta * math.sqrt(
+            (1 - alpha_bar_prev) / self.noise_variance * (1 - alpha_bar / alpha_bar_prev)
+        )
+
+    def noise_weight(self, sigma: float) -> float:
+        """``√(1 − ᾱ_{t−1} − σ²)``, what remains for ε beside new noise of deviation σ."""
+        return math.sqrt(max(1 - self.alpha_bar_prev - sigma**2, 0.0))
+
+    def mean(self, x0: Tensor, eps: Tensor, sigma: float) -> Tensor:
+        """``√ᾱ_{t−1} x̂_0 + √(1 − ᾱ_{t−1} − σ²) ε``, ``(batch, 2, ny, nx)``.
+
+        Args:
+            x0: ``(batch, ny, nx)`` complex64.
+            eps: ``(batch, 2, ny, nx)``.
+            sigma: standard deviation, in each channel, of the noise to come on top.
+        """
+        x = math.sqrt(self.alpha_bar_prev) * complex_to_channels(x0)
+        return x + self.noise_weight(sigma) * eps
+
+    def implied_noise(self, x_t: Tensor, x0: Tensor) -> Tensor:
+        """``ε̂ = (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t)``, ``(batch, 2, ny, nx)``."""
+        signal = math.sqrt(self.alpha_bar) * complex_to_channels(x0)
+        return (x_t - signal) / math.sqrt(self.noise_variance)
+
+
+Move: TypeAlias = "Callable[[Tensor, Step, Callable[[], Tensor]], tuple[Tensor, Tensor]]"
+"""``(x_t, step, draw) -> (x_{t−1}, image)``: the next ``x_t`` and the current image, complex.
+
+``draw()`` gives unit noise ``(batch, 2, ny, nx)``. At the last step the image is the result.
+"""
+
+
+def noised(x: Tensor, std: float, draw: Callable[[], Tensor]) -> Tensor:
+    """``x + std · z``; nothing is drawn where there is nothing to add."""
+    return x + std * draw() if std > 0 else x
+
+
+class WalkSolver(ABC):
+    """A solver that takes the timesteps one after the other; it only says how to take one."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments.
+
+        Returns:
+            ``(batch, ny, nx)`` complex64.
+
+        Raises:
+            InputError: an operator, measurement, timesteps or latents that do not fit.
+        """
+        shape = image_shape(operator, y)
+        check_walk(denoiser, shape, timesteps, generator, latents)
+        return walk(
+            shape,
+            self._mover(denoiser, operator, y, timesteps),
+            plan(denoiser, timesteps),
+            generator=generator,
+            latents=latents,
+            callback=callback,
+            device=y.device,
+        )
+
+    @abstractmethod
+    def _mover(
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
+    ) -> Move:
+        """How to take one step; what does not fit the method is refused here, before the first."""
+
+
+def plan(denoiser: Denoiser, timesteps: Sequence[int]) -> list[Step]:
+    """The steps of a walk over ``timesteps``; ᾱ is 1 after the last."""
+    alphas_bar = [float(denoiser.alphas_cumprod[t]) for t in timesteps] + [1.0]
+    return [Step(t, *pair) for t, pair in zip(timesteps, pairwise(alphas_bar), strict=True)]
+
+
+def walk(
+    shape: tuple[int, int, int],
+    move: Move,
+    steps: Sequence[Step],
+    *,
+    generator: Generators = None,
+    latents: Tensor | None = None,
+    callback: StepCallback | None = None,
+    device: torch.device,
+) -> Tensor:
+    """From noise to an image, step by step; the arguments have been checked.
+
+    Args:
+        shape: ``(batch, ny, nx)`` of the image.
+        move: takes one step.
+        steps: see :func:`plan`.
+        generator: source of the noise: one, or one for each sample.
+        latents: starting noise ``(batch, 2, ny, nx)``; drawn if not given.
+        callback: called after each step; see :data:`StepCallback`.
+        device: where to compute.
+
+    Returns:
+        ``(batch, ny, nx)`` complex64.
+    """
+    batch, ny, nx = shape
+
+    def draw() -> Tensor:
+        return randn_tensor(
+            (batch, 2, ny, nx), generator=generator, device=device, dtype=torch.float32
+        )
+
+    x_t = draw() if latents is None else latents.to(device, torch.float32)
+    for index, step in enumerate(steps):
+        x_t, image = move(x_t, step, draw)
+        if callback is not None:
+            replaced = callback(index, step.t, x_t, image)
+            x_t = x_t if replaced is None else replaced
+    return image
+
+
 def ddim_sample(
     denoiser: Denoiser,
     shape: tuple[int, int, int],
@@ -91,34 +242,26 @@ def ddim_sample(
         InputError: timesteps, latents, generators or a shape that do not fit.
     """
     check_walk(denoiser, shape, timesteps, generator, latents)
-    batch, ny, nx = shape
-    noise_shape = (batch, 2, ny, nx)
     if device is None:
         device = torch.device("cpu") if latents is None else latents.device
 
-    def draw() -> Tensor:
-        return randn_tensor(noise_shape, generator=generator, device=device, dtype=torch.float32)
-
-    x_t = draw() if latents is None else latents.to(device, torch.float32)
-    alphas_bar = [float(denoiser.alphas_cumprod[t]) for t in timesteps] + [1.0]
-    for step, t in enumerate(timesteps):
-        alpha_bar, alpha_bar_prev = alphas_bar[step], alphas_bar[step + 1]
-        x0_hat, eps = denoiser(x_t, t)
+    def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        x0_hat, eps = denoiser(x_t, step.t)
         x0 = channels_to_complex(x0_hat)
         if correct is not None:
             x0 = correct(x0)
-        # ᾱ = 1 at the last step: σ and the coefficient of ε vanish and x_t becomes x0.
-        sigma = eta * math.sqrt(
-            (1 - alpha_bar_prev) / max(1 - alpha_bar, 1e-12) * (1 - alpha_bar / alpha_bar_prev)
-        )
-        x_t = math.sqrt(alpha_bar_prev) * complex_to_channels(x0)
-        x_t = x_t + math.sqrt(max(1 - alpha_bar_prev - sigma**2, 0.0)) * eps
-        if sigma > 0:
-            x_t = x_t + sigma * draw()
-        if callback is not None:
-            replaced = callback(step, t, x_t, x0)
-            x_t = x_t if replaced is None else replaced
-    return x0
+        sigma = step.sigma(eta)
+        return noised(step.mean(x0, eps, sigma), sigma, draw), x0
+
+    return walk(
+        shape,
+        move,
+        plan(denoiser, timesteps),
+        generator=generator,
+        latents=latents,
+        callback=callback,
+        device=device,
+    )
 
 
 def check_walk(
@@ -152,3 +295,27 @@ def check_walk(
         raise InputError(
             f"expected latents of shape {(batch, 2, ny, nx)}, got {tuple(latents.shape)}"
         )
+
+
+def image_shape(operator: LinearOperator, y: Tensor) -> tuple[int, int, int]:
+    """``(batch, ny, nx)`` of the image, after checking that ``y`` and ``A`` fit."""
+    if y.dtype != torch.complex64:
+        raise InputError(f"expected a complex64 measurement, got {y.dtype}")
+    expected = operator.range_shape
+    if y.ndim != len(expected) or tuple(y.shape[1:]) != tuple(expected[1:]):
+        raise InputError(
+            f"the measurement of shape {tuple(y.shape)} does not fit the operator's range "
+            f"{tuple(expected)}"
+        )
+    if expected[0] not in (1, y.shape[0]):
+        raise InputError(
+            f"the measurement has batch {y.shape[0]} and the operator {expected[0]}: "
+            "make them equal, or the operator's 1"
+        )
+    if len(operator.domain_shape) != 3:
+        raise InputError(
+            "expected an operator on images (batch, ny, nx), got one on the domain "
+            f"{tuple(operator.domain_shape)}"
+        )
+    _, ny, nx = operator.domain_shape
+    return y.shape[0], ny, nx

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient, squared_norm
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
-from ctxrecon.solvers.base import Generators, StepCallback, ddim_sample
+from ctxrecon.solvers._shared import check_cg_iterations, check_eta, check_positive
+from ctxrecon.solvers.base import Generators, StepCallback, ddim_sample, image_shape
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,9 @@ class DDS:
     cg_iterations: int = 5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"expected eta between 0 and 1, got {self.eta}")
-        if not (math.isfinite(self.data_weight) and self.data_weight > 0):
-            raise InputError(f"expected a positive data_weight, got {self.data_weight}")
-        if self.cg_iterations != int(self.cg_iterations) or self.cg_iterations < 1:
-            raise InputError(f"expected cg_iterations of 1 or more, got {self.cg_iterations}")
+        check_eta(self.eta)
+        check_positive("data_weight", self.data_weight)
+        check_cg_iterations(self.cg_iterations)
 
     def __call__(
         self,
@@ -63,7 +59,7 @@ class DDS:
         Raises:
             InputError: an operator, measurement, timesteps or latents that do not fit.
         """
-        shape = _image_shape(operator, y)
+        shape = image_shape(operator, y)
         xi = self.data_weight
         weighted_adjoint = xi * operator.adjoint(y)
 
@@ -93,27 +89,3 @@ class DDS:
             correct=data_consistent,
             device=y.device,
         )
-
-
-def _image_shape(operator: LinearOperator, y: Tensor) -> tuple[int, int, int]:
-    """``(batch, ny, nx)`` of the image, after checking that ``y`` and ``A`` fit."""
-    if y.dtype != torch.complex64:
-        raise InputError(f"expected a complex64 measurement, got {y.dtype}")
-    expected = operator.range_shape
-    if y.ndim != len(expected) or tuple(y.shape[1:]) != tuple(expected[1:]):
-        raise InputError(
-            f"the measurement of shape {tuple(y.shape)} does not fit the operator's range "
-            f"{tuple(expected)}"
-        )
-    if expected[0] not in (1, y.shape[0]):
-        raise InputError(
-            f"the measurement has batch {y.shape[0]} and the operator {expected[0]}: "
-            "make them equal, or the operator's 1"
-        )
-    if len(operator.domain_shape) != 3:
-        raise InputError(
-            "DDS takes an operator on images (batch, ny, nx), got domain "
-            f"{tuple(operator.domain_shape)}"
-        )
-    _, ny, nx = operator.domain_shape
-    return y.shape[0], ny, nx

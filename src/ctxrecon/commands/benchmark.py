@@ -1,0 +1,215 @@
+"""``ctxrecon benchmark``: methods side by side over a folder of scans."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxrecon.commands.methods import BASELINES, open_prior
+from ctxrecon.commands.paths import output_folder
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from ctxrecon.evaluation import Method
+
+# A network sees one image after the other as fast on a CPU, and a GPU many at once faster.
+_BATCH_SIZE = {"cpu": 1, "cuda": 8}
+
+
+def benchmark(
+    scans: Annotated[
+        list[Path], typer.Argument(help="Fully sampled scans, or folders of them.", metavar="SCANS")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the rows; a stopped run goes on in it.")],
+    methods: Annotated[
+        str,
+        typer.Option(
+            help=f"Solvers (dds, ddnm, …), with options such as dds:data_weight=50:eta=0.5, and "
+            f"baselines ({', '.join(BASELINES)}); the first is what others are compared with."
+        ),
+    ] = "dds,l1-wavelet,zero-filled",
+    masks: Annotated[str, typer.Option(help="Such as uniform1d,poisson_disk2d.")] = "uniform1d",
+    accelerations: Annotated[str, typer.Option(help="Of every mask.")] = "4,8",
+    prompts: Annotated[
+        str, typer.Option(help="For solvers: metadata (those of the scan), none, or both.")
+    ] = "metadata",
+    guidance_scale: Annotated[float, typer.Option(help="Weight of the prompt.")] = 2.0,
+    steps: Annotated[str, typer.Option(help="Diffusion steps.")] = "50",
+    samples: Annotated[int, typer.Option(help="Posterior samples: their mean is measured.")] = 1,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            "--prior",
+            "--model",
+            help="Checkpoint folder or hub name. (default: the prior that is shipped)",
+        ),
+    ] = None,
+    subfolder: Annotated[
+        str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all masks and noise.")] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Slices reconstructed at once. (default: 8 on CUDA, 1 on CPU)"),
+    ] = None,
+) -> None:
+    """Measure methods × masks × accelerations × prompts × steps on every slice of the scans.
+
+    Lists are separated by commas: --masks uniform1d,poisson_disk2d --steps 20,50. Each slice is
+    undersampled by a mask of its own and measured against the scan's target image, or the MVUE
+    image of all its data. The folder gets rows.csv with a row for each slice, and a summary with
+    standard errors as Markdown, JSON and a figure of PSNR against time.
+
+    Split over GPUs by "accelerate launch -m ctxrecon.cli benchmark …", over processes on the CPU by
+    "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ctxrecon.cli benchmark …". The same
+    command again goes on where a run was stopped; more methods, masks, steps or scans add to it.
+    """
+    wanted = _words(methods, "methods")
+    chosen_masks = _words(masks, "masks")
+    factors = _numbers(accelerations, "accelerations", float)
+    counts = _numbers(steps, "steps", int)
+    chosen_prompts = _words(prompts, "prompts")
+    if subfolder is not None and prior is None:
+        raise InputError("--subfolder chooses a U-Net of --prior: give both")
+    folder = output_folder(out)
+
+    from ctxrecon.evaluation import (
+        Grid,
+        Undersampling,
+        baseline_method,
+        find_scans,
+        fingerprint,
+        run_grid,
+        solver_methods,
+        write_report,
+    )
+    from ctxrecon.evaluation.grid import slices_of
+    from ctxrecon.evaluation.methods import METADATA, check_prompts
+    from ctxrecon.evaluation.runner import device_of
+    from ctxrecon.solvers import make_solver
+
+    solvers = {
+        text: make_solver(name, **options)
+        for text in wanted
+        for name, options in [_split(text)]
+        if name not in BASELINES
+    }
+    found = find_scans(scans)
+    state = _state()
+    device = device_of(state)
+    batch_size = batch_size or _BATCH_SIZE[device.type]
+    settings: dict[str, object] = {"seed": seed}
+    made: dict[str, list[Method]] = {}
+    if solvers:
+        pipe = open_prior(prior, str(device), subfolder)
+        pipe.set_progress_bar_config(disable=True)
+        for text, solver in solvers.items():
+            made[text] = solver_methods(
+                text,
+                solver,
+                pipe,
+                prompts=chosen_prompts,
+                guidance_scale=guidance_scale,
+                steps=counts,
+                samples=samples,
+                batch_size=batch_size,
+            )
+        if METADATA in chosen_prompts:
+            check_prompts(pipe, found)
+        settings |= {
+            "prior": fingerprint(pipe),
+            "guidance_scale": guidance_scale,
+            "samples": samples,
+        }
+    for text in wanted:
+        if text not in solvers:
+            made[text] = [baseline_method(text, BASELINES[text])]
+    grid = Grid(
+        slices=slices_of(found),
+        undersamplings=tuple(Undersampling(mask, r) for mask in chosen_masks for r in factors),
+        methods=tuple(method for text in wanted for method in made[text]),
+        seed=seed,
+        batch_size=batch_size,
+    )
+    with _quiet():
+        rows = run_grid(grid, folder, settings, state)
+    if rows is not None:
+        command = shlex.join(["ctxrecon", *sys.argv[1:]])
+        written = write_report(folder, rows, grid, command=command, processes=state.num_processes)
+        typer.echo(written[0].read_text(encoding="utf-8"))
+        for path in (folder / "rows.csv", *written):
+            typer.echo(path)
+    state.destroy_process_group()
+
+
+def _state() -> PartialState:
+    """This process among those that accelerate or torchrun started."""
+    import torch
+    from accelerate import PartialState
+
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
+    return PartialState(cpu=on_cpu or not torch.cuda.is_available())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Do not log for every slice what is inferred: its centre lines, its calibration region."""
+    logger = logging.getLogger("ctxrecon")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _words(text: str, option: str) -> list[str]:
+    """What stands between the commas."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise InputError(f"expected --{option} as words with a comma between, got {text!r}")
+    twice = [word for word in words if words.count(word) > 1]
+    if twice:
+        raise InputError(f"--{option} names {twice[0]} twice: leave one out")
+    return words
+
+
+def _numbers(text: str, option: str, kind: type) -> list[Any]:
+    try:
+        numbers = [kind(word) for word in _words(text, option)]
+    except ValueError:
+        raise InputError(
+            f"expected --{option} as numbers with a comma between, got {text!r}"
+        ) from None
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"--{option} names a number twice, {text!r}: leave one out")
+    return numbers
+
+
+def _split(text: str) -> tuple[str, dict[str, Any]]:
+    """A method and its options: ``"dds:data_weight=50:eta=0.5"``."""
+    name, *pairs = text.split(":")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            raise InputError(
+                f"expected the options of {name} as {name}:option=number:option=number, "
+                f"got {text!r}"
+            ) from None
+    if options and name in BASELINES:
+        raise InputError(f"{name} runs with its default weights: leave {pairs[0]!r} out")
+    return name, options

@@ -1,0 +1,43 @@
+"""Measurements of reconstruction methods: resumable rows, grids of cases, summaries."""
+
+from __future__ import annotations
+
+from ctxrecon.evaluation.grid import Grid, Method, ScanFile, Slice, Undersampling, find_scans
+from ctxrecon.evaluation.methods import baseline_method, solver_methods
+from ctxrecon.evaluation.record import fingerprint, hardware, write_record
+from ctxrecon.evaluation.report import write_report
+from ctxrecon.evaluation.rows import (
+    Row,
+    RowFolder,
+    append_rows,
+    check_settings,
+    open_rows,
+    read_rows,
+)
+from ctxrecon.evaluation.runner import run_grid
+from ctxrecon.evaluation.tables import summary, table, with_error
+
+__all__ = [
+    "Grid",
+    "Method",
+    "Row",
+    "RowFolder",
+    "ScanFile",
+    "Slice",
+    "Undersampling",
+    "append_rows",
+    "baseline_method",
+    "check_settings",
+    "find_scans",
+    "fingerprint",
+    "hardware",
+    "open_rows",
+    "read_rows",
+    "run_grid",
+    "solver_methods",
+    "summary",
+    "table",
+    "with_error",
+    "write_record",
+    "write_report",
+]

@@ -1,0 +1,310 @@
+"""What is measured: slices of scans, each undersampled by several masks, and the methods."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ctxrecon.coils import estimate_coil_maps, find_calibration_region, mvue
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import ifft2c
+from ctxrecon.io import read_scan, scan_info
+from ctxrecon.sampling import make_mask
+
+SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
+# Some "fully sampled" raw files are zero-filled at the edges of k-space.
+_FULLY_SAMPLED = 0.7
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A file of fully sampled slices.
+
+    Attributes:
+        path: what :func:`ctxrecon.io.read_scan` reads.
+        slices: how many it holds.
+        shape: ``(coils, ny, nx)``.
+        prompt: that its middle slice implies, ``None`` where nothing is known.
+    """
+
+    path: Path
+    slices: int
+    shape: tuple[int, int, int]
+    prompt: str | None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of a file, known in rows by the file's name and its number."""
+
+    path: Path
+    number: int
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Undersampling:
+    """A mask of :data:`ctxrecon.sampling.MASKS` at an acceleration, its centre the default."""
+
+    mask: str
+    acceleration: float
+
+    @property
+    def title(self) -> str:
+        """As in tables."""
+        return f"{self.mask} ×{self.acceleration:g}"
+
+    def draw(self, shape: tuple[int, int], seed: int) -> Tensor:
+        """``(1, 1, ny, nx)`` bool."""
+        generator = torch.Generator().manual_seed(seed)
+        return make_mask(self.mask, shape, self.acceleration, generator=generator)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Undersampled slices of one shape, on one device.
+
+    Attributes:
+        kspace: ``(batch, coils, ny, nx)`` complex64, zero where not sampled.
+        mask: ``(batch, 1, ny, nx)`` bool.
+        coil_maps: ``(batch, coils, ny, nx)`` complex64 from ``kspace``; ``None`` for one coil.
+        prompts: of each slice; empty where its file says nothing.
+        seeds: of each slice's noise.
+    """
+
+    kspace: Tensor
+    mask: Tensor
+    coil_maps: Tensor | None
+    prompts: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a method gave for a batch.
+
+    Attributes:
+        images: ``(batch, ny, nx)`` complex64 on the CPU.
+        residual: ``(batch,)`` ``‖A x − y‖ / ‖y‖`` on the CPU.
+        evaluations: of the network, for one slice.
+    """
+
+    images: Tensor
+    residual: Tensor
+    evaluations: float = 0.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to reconstruct. Any reconstructor can be one: it takes a batch and gives images.
+
+    Attributes:
+        name: as the user gave it.
+        run: reconstructs a batch. Slices must not influence one another.
+        prompt: ``"metadata"`` or ``"none"``; empty for methods that know no prompt.
+        steps: of the diffusion; ``None`` for methods without.
+    """
+
+    name: str
+    run: Callable[[Batch], Reconstruction] = field(repr=False, compare=False)
+    prompt: str = ""
+    steps: int | None = None
+
+    @property
+    def title(self) -> str:
+        """As in tables."""
+        count = self.steps
+        steps = "" if count is None else f", {count} step{'s' * (count != 1)}"
+        return curve_title(self.name, self.prompt) + steps
+
+
+def curve_title(name: str, prompt: str) -> str:
+    """A method whatever its number of steps, as in figures."""
+    return name + {"": "", "metadata": ", prompt", "none": ", no prompt"}[prompt]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every slice is measured with every undersampling by every method.
+
+    Attributes:
+        slices: of all scans.
+        undersamplings: masks × accelerations.
+        methods: the first is what others are compared with.
+        seed: of all masks and noise.
+        batch_size: slices reconstructed at once.
+    """
+
+    slices: tuple[Slice, ...]
+    undersamplings: tuple[Undersampling, ...]
+    methods: tuple[Method, ...]
+    seed: int
+    batch_size: int
+
+    def batches(self) -> list[tuple[Slice, ...]]:
+        """Slices of one shape, at most ``batch_size``, in parts of about one size.
+
+        They depend on the slices alone: a network's rounding depends on how many images it sees
+        at once, and results are to be the same for any number of processes.
+        """
+        by_shape: dict[tuple[int, int, int], list[Slice]] = {}
+        for one in self.slices:
+            by_shape.setdefault(one.shape, []).append(one)
+        parts = []
+        for alike in by_shape.values():
+            count = -(-len(alike) // self.batch_size)
+            bounds = [len(alike) * part // count for part in range(count + 1)]
+            parts += [tuple(alike[first:last]) for first, last in pairwise(bounds)]
+        return parts
+
+    def check(self) -> None:
+        """Draw every mask once.
+
+        Raises:
+            InputError: an unknown mask, an acceleration that leaves no sample, or a centre that
+                is too small for coil maps.
+        """
+        for coils, *size in dict.fromkeys(one.shape for one in self.slices):
+            for undersampling in self.undersamplings:
+                mask = undersampling.draw((size[0], size[1]), self.seed)
+                if coils > 1:
+                    try:
+                        find_calibration_region(mask)
+                    except InputError as error:
+                        raise InputError(
+                            f"{undersampling.title} at {size[0]}×{size[1]} leaves too small a "
+                            "centre to estimate coil maps from: take a lower acceleration"
+                        ) from error
+
+
+def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
+    """The scans among files and in folders (not in folders within), sorted by name.
+
+    Raises:
+        InputError: a folder without scans, two files of one name, a file that cannot be read, or
+            one that is undersampled and has no target image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = [child for child in path.iterdir() if child.suffix.lower() in SCAN_SUFFIXES]
+        if not found:
+            raise InputError(f"{path}: expected scans ({', '.join(SCAN_SUFFIXES)}), found none")
+        files += found
+    if not files:
+        raise InputError("expected at least one scan, got none: name files, or folders of them")
+    names: dict[str, Path] = {}
+    for path in files:
+        other = names.setdefault(path.name, path)
+        if other is not path:
+            raise InputError(
+                f"{other} and {path} have one name, and rows know a scan by it: rename one"
+            )
+    return [_inspect(names[name]) for name in sorted(names)]
+
+
+def _inspect(path: Path) -> ScanFile:
+    info = scan_info(path)
+    if info["sampled_fraction"] < _FULLY_SAMPLED and not info["target"]:
+        raise InputError(
+            f"{path} is undersampled ({100 * info['sampled_fraction']:.0f} % sampled) and has no "
+            "target image: there is nothing to measure a reconstruction against, leave it out"
+        )
+    ny, nx = info["shape"]
+    return ScanFile(path, info["slices"], (info["coils"], ny, nx), info["prompt"])
+
+
+def slices_of(scans: Sequence[ScanFile]) -> tuple[Slice, ...]:
+    """Every slice of every scan."""
+    return tuple(Slice(scan.path, i, scan.shape) for scan in scans for i in range(scan.slices))
+
+
+def case_seed(seed: int, one: Slice, undersampling: Undersampling, what: str) -> int:
+    """Seed of the mask or the noise of one case, the same in every process and run.
+
+    A hash of the seed, the file's name, the slice's number and the undersampling, so that it
+    depends on nothing else that is measured.
+    """
+    mask, acceleration = undersampling.mask, undersampling.acceleration
+    words = (seed, one.path.name, one.number, mask, repr(float(acceleration)), what)
+    digest = hashlib.sha256("\0".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits
+
+
+@dataclass(frozen=True)
+class FullSlice:
+    """A slice as its file has it.
+
+    Attributes:
+        kspace: ``(1, coils, ny, nx)``.
+        mask: ``(1, 1, ny, nx)`` where it was measured.
+        reference: ``(1, ny, nx)`` complex64, what reconstructions are measured against.
+        reference_name: ``"target"`` or ``"MVUE"``.
+        prompt: that its metadata imply, empty where there are none.
+    """
+
+    kspace: Tensor
+    mask: Tensor
+    reference: Tensor
+    reference_name: str
+    prompt: str
+
+
+def load_slice(one: Slice) -> FullSlice:
+    """Read a slice; without a target its reference is the MVUE image with maps of all its data.
+
+    Raises:
+        InputError: a file that cannot be read, or a reference that is zero.
+    """
+    scan = read_scan(one.path, slices=one.number)
+    reference, name = scan.target, "target"
+    if reference is None:
+        name = "MVUE"
+        if scan.kspace.shape[1] == 1 and scan.coil_maps is None:
+            reference = ifft2c(scan.kspace)[:, 0]
+        else:
+            maps = scan.coil_maps
+            maps = estimate_coil_maps(scan.kspace, scan.mask) if maps is None else maps
+            reference = mvue(scan.kspace, maps)
+    if not bool(reference.any()):
+        raise InputError(f"{one.path}: the reference of slice {one.number} is zero: leave it out")
+    prompt = scan.metadata[0].to_prompt() if scan.metadata else ""
+    return FullSlice(scan.kspace, scan.mask, reference, name, prompt)
+
+
+def undersample(
+    slices: Sequence[Slice],
+    full: Sequence[FullSlice],
+    undersampling: Undersampling,
+    seed: int,
+    device: torch.device,
+) -> Batch:
+    """Each slice with a mask of its own, and coil maps from what that leaves.
+
+    Maps of the file are not used: they may be of the full data, which no method is to see.
+    """
+    kspaces, masks, maps = [], [], []
+    for one, whole in zip(slices, full, strict=True):
+        _, ny, nx = one.shape
+        drawn = undersampling.draw((ny, nx), case_seed(seed, one, undersampling, "mask"))
+        mask = (drawn & whole.mask).to(device)
+        kspace = whole.kspace.to(device) * mask
+        if len(kspace[0]) > 1:  # slice by slice: a batch shares one calibration region
+            maps.append(estimate_coil_maps(kspace, mask))
+        kspaces.append(kspace)
+        masks.append(mask)
+    return Batch(
+        torch.cat(kspaces),
+        torch.cat(masks),
+        torch.cat(maps) if maps else None,
+        [whole.prompt for whole in full],
+        [case_seed(seed, one, undersampling, "noise") for one in slices],
+    )

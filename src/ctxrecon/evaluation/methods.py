@@ -1,0 +1,131 @@
+"""Baselines and diffusion solvers as methods of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
+from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline
+from ctxrecon.priors.tokenizer import check_prompt_length
+from ctxrecon.solvers import Solver
+
+METADATA, NO_PROMPT = "metadata", "none"
+PROMPTS = (METADATA, NO_PROMPT)
+
+
+def baseline_method(name: str, key: str) -> Method:
+    """A baseline with its default weights.
+
+    Args:
+        name: in rows and tables.
+        key: of :data:`ctxrecon.baselines.BASELINES`.
+    """
+    pipeline = BaselinePipeline(key)
+
+    def run(batch: Batch) -> Reconstruction:
+        # Of tensors, as output_type="pt" gives them: narrower than the declared type.
+        output: Any = pipeline(batch.kspace, batch.mask, coil_maps=batch.coil_maps)
+        return Reconstruction(output.images.cpu(), output.residual.cpu())
+
+    return Method(name, run)
+
+
+def solver_methods(
+    name: str,
+    solver: Solver,
+    pipe: ContextMRIPipeline,
+    *,
+    prompts: Sequence[str],
+    guidance_scale: float,
+    steps: Sequence[int],
+    samples: int,
+    batch_size: int,
+) -> list[Method]:
+    """A solver with every prompt and number of steps, started from the same noise.
+
+    Args:
+        name: in rows and tables.
+        solver: what the pipeline runs.
+        pipe: the prior.
+        prompts: ``"metadata"`` (those of the scan) and ``"none"`` (γ = 0).
+        guidance_scale: γ with a prompt.
+        steps: diffusion steps.
+        samples: posterior samples, of which the mean is taken.
+        batch_size: images denoised at once.
+
+    Raises:
+        InputError: a prompt that is neither, γ = 0 with a prompt, or what the pipeline refuses.
+    """
+    for prompt in prompts:
+        if prompt not in PROMPTS:
+            raise InputError(f"unknown prompt {prompt!r}: expected {' or '.join(PROMPTS)}")
+    if METADATA in prompts and guidance_scale == 0:
+        raise InputError(
+            "guidance scale 0 leaves the prompt out: give another, or take no prompt but 'none'"
+        )
+    for count in steps:
+        pipe.check_inputs(
+            1,
+            guidance_scale=guidance_scale,
+            num_inference_steps=count,
+            num_samples=samples,
+            batch_size=batch_size,
+        )
+
+    def method(prompt: str, count: int) -> Method:
+        guided = prompt == METADATA
+
+        def run(batch: Batch) -> Reconstruction:
+            with _counted(pipe.unet) as images:
+                output: Any = pipe(
+                    batch.kspace,
+                    batch.mask,
+                    batch.prompts if guided else None,
+                    coil_maps=batch.coil_maps,
+                    guidance_scale=guidance_scale if guided else 0.0,
+                    num_inference_steps=count,
+                    solver=solver,
+                    generator=[torch.Generator().manual_seed(seed) for seed in batch.seeds],
+                    num_samples=samples,
+                    batch_size=batch_size,
+                )
+            evaluations = sum(images) / len(batch.kspace)
+            return Reconstruction(output.images.cpu(), output.residual.cpu(), evaluations)
+
+        return Method(name, run, prompt, count)
+
+    return [method(prompt, count) for prompt in prompts for count in steps]
+
+
+def check_prompts(pipe: ContextMRIPipeline, scans: Sequence[ScanFile]) -> None:
+    """Refuse scans whose metadata cannot serve as a prompt.
+
+    Raises:
+        InputError: a scan without metadata, or with a prompt that the tokenizer would cut short.
+    """
+    for scan in scans:
+        if scan.prompt is None:
+            raise InputError(
+                f"{scan.path} says nothing about itself, so there is no prompt {METADATA!r}: "
+                f"leave it out, or take only the prompt {NO_PROMPT!r}"
+            )
+        check_prompt_length(pipe.tokenizer, [scan.prompt])
+
+
+@contextmanager
+def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
+    """How many images the network sees at each call; guidance doubles them.
+
+    Counted, because a solver may ask it several times a step.
+    """
+    images: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
+    try:
+        yield images
+    finally:
+        handle.remove()

@@ -1,0 +1,240 @@
+"""Summary of a measured grid: tables with standard errors, JSON, quality against time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctxrecon.evaluation.grid import Grid, Method, Undersampling, curve_title
+from ctxrecon.evaluation.record import write_record
+from ctxrecon.evaluation.rows import Row
+from ctxrecon.evaluation.runner import METRICS, case_key, row_key
+from ctxrecon.evaluation.tables import Estimate, summary, table, with_error
+from ctxrecon.io._files import written_beside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
+# Okabe and Ito's colours, told apart by everyone.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"),
+)
+_LINES = {"metadata": "-", "none": "--", "": "-"}
+_PANEL = (4.6, 3.6)
+_MAX_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method with one undersampling, over all slices.
+
+    Attributes:
+        mask: name of the mask.
+        acceleration: as stated.
+        method: name of the method.
+        prompt: ``"metadata"``, ``"none"`` or empty.
+        steps: of the diffusion.
+        scores: mean, standard error and number of each metric.
+        less_first: the same of the paired differences to the grid's first method.
+        seconds: of one slice, the median over slices: the first on a GPU takes longer.
+        evaluations: of the network for one slice.
+    """
+
+    mask: str
+    acceleration: float
+    method: str
+    prompt: str
+    steps: int | None
+    scores: dict[str, Estimate]
+    less_first: dict[str, Estimate]
+    seconds: float
+    evaluations: float
+
+
+def write_report(
+    folder: Path, rows: Sequence[Row], grid: Grid, *, command: str, processes: int
+) -> list[Path]:
+    """Write ``summary.md``, ``summary.json`` and ``psnr_against_seconds.png``.
+
+    Args:
+        folder: existing.
+        rows: of the whole grid, as :func:`ctxrecon.evaluation.run_grid` gives them.
+        grid: what was measured.
+        command: that measured it.
+        processes: that it was split over.
+
+    Returns:
+        The files.
+    """
+    cells = summarise(rows, grid)
+    words, data, picture = (
+        folder / name for name in ("summary.md", "summary.json", "psnr_against_seconds.png")
+    )
+    scans = sorted({one.path.name for one in grid.slices})
+    references = sorted({row["reference"] for row in rows})
+    with written_beside(words) as temporary:
+        text = _text(cells, grid, len(scans), references)
+        temporary.write_text(text, encoding="utf-8")
+    results = {
+        "scans": scans,
+        "slices": len(grid.slices),
+        "references": references,
+        "batch_size": grid.batch_size,
+        "processes": processes,
+        "first_method": grid.methods[0].title,
+        "cells": [asdict(cell) for part in cells.values() for cell in part.values()],
+    }
+    write_record(data, results, command=command, seed=grid.seed)
+    _draw(picture, cells)
+    return [words, data, picture]
+
+
+def summarise(rows: Sequence[Row], grid: Grid) -> dict[Undersampling, dict[Method, Cell]]:
+    """Every method with every undersampling, over all slices."""
+    by_key = {row_key(row): row for row in rows}
+    clusters = [one.path.name for one in grid.slices]
+
+    def column(undersampling: Undersampling, method: Method, name: str) -> NDArray[np.float64]:
+        keys = (case_key(one, undersampling, method) for one in grid.slices)
+        return np.array([float(by_key[key][name]) for key in keys])
+
+    def cell(undersampling: Undersampling, method: Method) -> Cell:
+        values = {name: column(undersampling, method, name) for name in METRICS}
+        first = {name: column(undersampling, grid.methods[0], name) for name in METRICS}
+        return Cell(
+            mask=undersampling.mask,
+            acceleration=undersampling.acceleration,
+            method=method.name,
+            prompt=method.prompt,
+            steps=method.steps,
+            scores={name: summary(values[name], clusters) for name in METRICS},
+            less_first={name: summary(values[name] - first[name], clusters) for name in METRICS},
+            seconds=float(np.median(column(undersampling, method, "seconds"))),
+            evaluations=float(column(undersampling, method, "evaluations").mean()),
+        )
+
+    return {
+        undersampling: {method: cell(undersampling, method) for method in grid.methods}
+        for undersampling in grid.undersamplings
+    }
+
+
+def _text(
+    cells: dict[Undersampling, dict[Method, Cell]],
+    grid: Grid,
+    scans: int,
+    references: Iterable[str],
+) -> str:
+    errors = "over scans, whose slices are not independent"
+    if scans == 1:
+        errors = "over the slices of the one scan, taken as independent"
+    lines = [
+        f"{len(grid.slices)} slices of {scans} scan{'s' * (scans > 1)}, reference "
+        f"{' or '.join(references)}, slice-wise metrics on magnitudes, mean ± standard error "
+        f"({errors}). A mask for each slice, the same for every method, and coil maps from what "
+        f"it leaves. Seconds of one slice in batches of {grid.batch_size}, median, coil maps not "
+        "counted.\n"
+    ]
+    first, *others = grid.methods
+    for undersampling, part in cells.items():
+        rows = [
+            [
+                method.title,
+                *_estimates(cell.scores),
+                f"{cell.seconds:.3g}",
+                f"{cell.evaluations:g}",
+            ]
+            for method, cell in part.items()
+        ]
+        head = ["", *_UNITS.values()]
+        lines += [
+            f"## {undersampling.title}\n",
+            table([*head, "seconds", "network evaluations"], rows),
+        ]
+        if others:
+            lines += [
+                f"Paired differences to {first.title}:\n",
+                table(
+                    head,
+                    [
+                        [method.title, *_estimates(part[method].less_first, sign=True)]
+                        for method in others
+                    ],
+                ),
+            ]
+    return "\n".join(lines)
+
+
+def _estimates(scores: dict[str, Estimate], *, sign: bool = False) -> list[str]:
+    return [with_error(scores[name], digits, sign=sign) for name, digits in METRICS.items()]
+
+
+def _draw(path: Path, cells: dict[Undersampling, dict[Method, Cell]]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(cells), _MAX_COLUMNS)
+    rows = -(-len(cells) // columns)
+    figure = Figure(figsize=(columns * _PANEL[0], rows * _PANEL[1] + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (undersampling, part) in zip(panels, cells.items(), strict=False):
+        _draw_panel(axes, part)
+        axes.set_title(undersampling.title)
+    for axes in list(panels)[len(cells) :]:
+        axes.set_axis_off()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 4),
+        title="mean ± standard error; beside a point its diffusion steps",
+        title_fontsize="small",
+    )
+    with written_beside(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
+    """A point for each method and number of steps; the steps of a method are joined."""
+    curves: dict[tuple[str, str], list[Cell]] = {}
+    for cell in part.values():
+        curves.setdefault((cell.method, cell.prompt), []).append(cell)
+    names = list(dict.fromkeys(name for name, _ in curves))
+    for (name, prompt), points in curves.items():
+        points = sorted(points, key=lambda cell: cell.steps or 0)
+        seconds = [cell.seconds for cell in points]
+        means: list[Any] = [cell.scores["psnr"]["mean"] for cell in points]
+        errors: list[Any] = [cell.scores["psnr"]["standard_error"] or 0.0 for cell in points]
+        axes.errorbar(
+            seconds,
+            means,
+            errors,
+            label=curve_title(name, prompt),
+            color=_COLOURS[names.index(name) % len(_COLOURS)],
+            linestyle=_LINES[prompt],
+            marker="o" if prompt != "none" else "s",
+            markerfacecolor="white" if prompt == "none" else None,
+            markersize=5,
+            capsize=3,
+        )
+        for cell, x, y in zip(points, seconds, means, strict=True):
+            if cell.steps is not None:
+                axes.annotate(
+                    str(cell.steps),
+                    (x, y),
+                    xytext=(5, 5),
+                    textcoords="offset points",
+                    fontsize=8,
+                )
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds a slice")
+    axes.set_ylabel("PSNR (dB)")
+    axes.grid(visible=True, which="major", alpha=0.3)

@@ -1,0 +1,72 @@
+"""Low-resolution acquisition of an image."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.operators._checks import check_complex64
+from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators.crop import Crop
+
+
+class SuperResolution(LinearOperator):
+    """``A = F_sᴴ C F``: the image of an acquisition that stops ``factor`` times nearer the centre.
+
+    ``F`` is the centred orthonormal FFT of the full image, ``C`` the crop of k-space to its centre
+    and ``F_s`` the FFT of the small image. This is what an MRI scanner does at a lower resolution;
+    block averages, the usual model for photographs, would weigh and alias high frequencies that
+    were never measured. ``A Aᴴ = I``, so white noise in k-space is white noise of the same
+    standard deviation in the small image, while a constant image of ``c`` becomes one of
+    ``factor · c``: scale an image from elsewhere accordingly.
+
+    Args:
+        shape: ``(batch, ny, nx)`` of the full image.
+        factor: ratio of the voxel sizes along both axes, a divisor of ``ny`` and of ``nx``.
+
+    Raises:
+        InputError: a factor that is no positive integer or does not divide the shape.
+    """
+
+    factor: int
+    _crop: Crop
+
+    def __init__(self, shape: tuple[int, int, int], factor: int) -> None:
+        if not isinstance(factor, Integral) or factor < 1:
+            raise InputError(f"expected a positive integer as factor, got {factor!r}")
+        sizes = tuple(shape)
+        if len(sizes) != 3 or any(size % factor for size in sizes[1:]):
+            raise InputError(
+                f"expected a shape (batch, ny, nx) with ny and nx multiples of {factor}, "
+                f"got {sizes}; compose the operator with Crop for other sizes"
+            )
+        small = (sizes[1] // int(factor), sizes[2] // int(factor))
+        freeze(self, factor=int(factor), _crop=Crop(sizes, small))
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """``(batch, ny, nx)``."""
+        return self._crop.domain_shape
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """``(batch, ny / factor, nx / factor)``."""
+        return self._crop.range_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The small image ``F_sᴴ C F x``."""
+        check_complex64(x, self.domain_shape, "an image")
+        return ifft2c(self._crop.forward(fft2c(x)))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``Fᴴ Cᴴ F_s y``: the small image interpolated by zero filling."""
+        check_complex64(y, self.range_shape, "a low-resolution image")
+        return ifft2c(self._crop.adjoint(fft2c(y)))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``Fᴴ CᴴC F x``, ``(batch, ny, nx)``: the transforms of the small image cancel."""
+        check_complex64(x, self.domain_shape, "an image")
+        return ifft2c(self._crop.normal(fft2c(x)))

@@ -1,0 +1,86 @@
+"""Non-Cartesian trajectories: where in k-space the samples of each readout lie.
+
+All are ``(shots·samples, 2)`` float64, shot by shot, with columns ``(k_y, k_x)`` in radians per
+pixel: the edge of the k-space of an image lies at π whatever its size, and a Cartesian grid of
+``n`` lines has the spacing ``2π / n``.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.sampling.points import GOLDEN_ANGLE
+
+
+def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool = True) -> Tensor:
+    """Full spokes through the zero frequency, from one edge of k-space to the other.
+
+    Spoke ``s`` has ``k_j = 2π (j − N//2) / N`` in the direction ``(sin θ_s, cos θ_s)``: a
+    Cartesian line of ``N = num_samples`` samples, turned by ``θ_s``. An image of ``n`` pixels needs
+    ``N ≥ n``, ``2n`` with the usual readout oversampling, and is fully sampled by ``π n / 2``
+    spokes.
+
+    Args:
+        num_spokes: number of spokes.
+        num_samples: ``N``, samples of each spoke.
+        golden_angle: ``θ_s = s · 111.246°`` (Winkelmann et al., IEEE Trans. Med. Imaging 26, 68,
+            2007), nearly uniform for any number of spokes taken in a row, so that a scan may be
+            cut anywhere; the default because most radial scans use it. Otherwise
+            ``θ_s = s · 180° / num_spokes``, exactly uniform.
+
+    Returns:
+        ``(num_spokes · num_samples, 2)`` float64, ``|k| ≤ π``.
+
+    Raises:
+        InputError: a number that is no positive integer.
+    """
+    spokes = _count(num_spokes, "num_spokes", 1)
+    samples = _count(num_samples, "num_samples", 1)
+    step = GOLDEN_ANGLE if golden_angle else math.pi / spokes
+    angle = step * torch.arange(spokes, dtype=torch.float64)[:, None]
+    radius = 2 * math.pi / samples * (torch.arange(samples, dtype=torch.float64) - samples // 2)
+    return _polar(radius, angle)
+
+
+def spiral_trajectory(num_interleaves: int, num_samples: int, num_turns: float) -> Tensor:
+    """Archimedean spirals from the zero frequency outwards, at constant speed along the arc.
+
+    ``k(u) = π √u``, ``θ(u) = 2π (T √u + s / num_interleaves)`` for ``u = j / (N − 1)``, with
+    ``T = num_turns``: the part of a spiral readout that the gradient amplitude limits (Glover,
+    MRM 42, 412, 1999). The slower start that the slew rate allows is not modelled. An image of
+    ``n`` pixels is fully sampled if ``num_interleaves · T ≥ n / 2`` and ``N ≥ π n T / 2``.
+
+    Args:
+        num_interleaves: number of spirals, evenly rotated.
+        num_samples: ``N``, samples of each spiral, at least 2.
+        num_turns: ``T``, turns of each spiral, positive.
+
+    Returns:
+        ``(num_interleaves · num_samples, 2)`` float64, ``|k| ≤ π``.
+
+    Raises:
+        InputError: a number that is not of that range.
+    """
+    interleaves = _count(num_interleaves, "num_interleaves", 1)
+    samples = _count(num_samples, "num_samples", 2)
+    if not (math.isfinite(num_turns) and num_turns > 0):
+        raise InputError(f"expected a positive num_turns, got {num_turns}")
+    root = torch.linspace(0, 1, samples, dtype=torch.float64).sqrt()
+    start = torch.arange(interleaves, dtype=torch.float64)[:, None] / interleaves
+    return _polar(math.pi * root, 2 * math.pi * (num_turns * root + start))
+
+
+def _polar(radius: Tensor, angle: Tensor) -> Tensor:
+    """Radii and angles, broadcast to ``(shots, samples)``, as ``(shots·samples, 2)``."""
+    return torch.stack([radius * torch.sin(angle), radius * torch.cos(angle)], dim=-1).flatten(0, 1)
+
+
+def _count(value: int, name: str, least: int) -> int:
+    if not isinstance(value, Integral) or value < least:
+        raise InputError(f"expected {name} as an integer of at least {least}, got {value!r}")
+    return int(value)

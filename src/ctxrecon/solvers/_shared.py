@@ -1,0 +1,170 @@
+"""Steps and checks that several solvers have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import channels_to_complex, complex_to_channels
+from ctxrecon.linalg import conjugate_gradient, power_iteration, squared_norm
+from ctxrecon.operators import LinearOperator
+from ctxrecon.priors.denoiser import Denoiser
+
+CG_TOLERANCE = 1e-5
+"""Relative residual at which conjugate gradient stops; complex64 has little below it."""
+
+
+def proximal_step(
+    operator: LinearOperator, y: Tensor, *, cg_iterations: int, tolerance: float
+) -> Callable[[Tensor, float], Tensor]:
+    """``(x̂_0, ρ) ↦ argmin_x ‖A x − y‖² + ρ ‖x − x̂_0‖²`` by conjugate gradient.
+
+    It solves ``(AᴴA + ρ I) x = Aᴴy + ρ x̂_0`` from ``x̂_0``, until the residual is ``tolerance``
+    times the right-hand side or for ``cg_iterations``. The iterates differ from ``x̂_0`` by vectors
+    of the range of ``Aᴴ`` only, so for ρ = 0 the result is ``x̂_0 + A†(y − A x̂_0)``: of all
+    least-squares solutions the one nearest to ``x̂_0``.
+    """
+    adjoint = operator.adjoint(y)
+
+    def solve(x0_hat: Tensor, rho: float) -> Tensor:
+        def regularized_normal(x: Tensor) -> Tensor:
+            return torch.add(operator.normal(x), x, alpha=rho)
+
+        def quadratic(x: Tensor) -> Tensor:
+            return operator.squared_norm(x) + rho * squared_norm(x)
+
+        return conjugate_gradient(
+            regularized_normal,
+            torch.add(adjoint, x0_hat, alpha=rho),
+            x0=x0_hat,
+            num_iterations=cg_iterations,
+            tolerance=tolerance,
+            quadratic=quadratic,
+        )
+
+    return solve
+
+
+def denoise_with_vjp(
+    denoiser: Denoiser, x_t: Tensor, t: int
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Denoise and keep the way back: ``x̂_0``, ``ε`` and ``v ↦ (∂x̂_0/∂x_t)ᵀ v``.
+
+    Works under :func:`torch.no_grad`, and leaves the gradients of the network's parameters alone.
+
+    Returns:
+        ``x̂_0`` ``(batch, ny, nx)`` complex64, ``ε`` ``(batch, 2, ny, nx)``, and the product, which
+        takes a complex ``(batch, ny, nx)`` to ``(batch, 2, ny, nx)`` and may be called once.
+    """
+    with torch.enable_grad():
+        x_t = x_t.detach().requires_grad_()
+        x0_hat, eps = denoiser(x_t, t)
+
+    def vjp(v: Tensor) -> Tensor:
+        return torch.autograd.grad(x0_hat, x_t, complex_to_channels(v))[0]
+
+    return channels_to_complex(x0_hat.detach()), eps.detach(), vjp
+
+
+def part_variance(noise_std: float) -> float:
+    """Variance of the real, or imaginary, part of a sample whose deviation is ``noise_std``.
+
+    Diffusion noise is counted in each channel, measurement noise in complex samples. Formulas that
+    weigh the one against the other take this.
+    """
+    return noise_std**2 / 2
+
+
+def check_eta(eta: float) -> None:
+    """Refuse an η that is not between 0 and 1."""
+    if not 0 <= eta <= 1:
+        raise InputError(f"expected eta between 0 and 1, got {eta}")
+
+
+def check_noise_std(noise_std: float) -> None:
+    """Refuse a negative or infinite standard deviation."""
+    if not (math.isfinite(noise_std) and noise_std >= 0):
+        raise InputError(f"expected a noise_std of 0 or more, got {noise_std}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse what is not a positive finite number."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"expected a positive {name}, got {value}")
+
+
+def check_cg_iterations(cg_iterations: int) -> None:
+    """Refuse less than one iteration, or a part of one."""
+    if cg_iterations != int(cg_iterations) or cg_iterations < 1:
+        raise InputError(f"expected cg_iterations of 1 or more, got {cg_iterations}")
+
+
+def check_cg(cg_iterations: int, tolerance: float) -> None:
+    """Refuse iterations or a relative tolerance that conjugate gradient cannot take."""
+    check_cg_iterations(cg_iterations)
+    if not 0 <= tolerance < 1:
+        raise InputError(f"expected a relative tolerance in [0, 1), got {tolerance}")
+
+
+def check_whole(name: str, value: int, least: int = 1) -> None:
+    """Refuse a count that is not whole, or below the least."""
+    if not math.isfinite(value) or value != int(value) or value < least:
+        raise InputError(f"expected {name} of {least} or more, got {value}")
+
+
+def check_falling_noise(denoiser: Denoiser, timesteps: Sequence[int], solver: str) -> None:
+    """Refuse a scheduler whose ``ᾱ_t`` is 0 or 1 at a timestep, or does not grow from one on."""
+    powers = [float(denoiser.alphas_cumprod[t]) for t in timesteps]
+    for t, power in zip(timesteps, powers, strict=True):
+        if not 0 < power < 1:
+            raise InputError(
+                f"{solver} needs alphas_cumprod between 0 and 1, got {power} at timestep {t}: "
+                "leave that timestep out, or take a scheduler without zero terminal SNR"
+            )
+    for (t, power), (later, power_later) in pairwise(zip(timesteps, powers, strict=True)):
+        if power_later <= power:
+            raise InputError(
+                f"{solver} needs noise that falls from timestep to timestep, got alphas_cumprod "
+                f"{power} at {t} and {power_later} at {later}: use another scheduler"
+            )
+
+
+def relative_noise_std(alpha_bar: float) -> float:
+    """``σ_t = √((1 − ᾱ_t)/ᾱ_t)``: the noise of ``x_t/√ᾱ_t``, in each of the two channels."""
+    return math.sqrt((1 - alpha_bar) / alpha_bar)
+
+
+def check_normalized(
+    operator: LinearOperator, y: Tensor, limit: float, solver: str, remedy: str
+) -> None:
+    """Refuse an operator with an eigenvalue of ``AᴴA`` above ``limit``; say the remedy."""
+    eigenvalues = power_iteration(
+        operator.normal, operator.domain_shape, num_iterations=10, device=y.device
+    )
+    largest = float(eigenvalues.max())
+    if largest > limit:
+        raise InputError(
+            f"{solver} needs eigenvalues of AᴴA of {limit:.3g} or less, got {largest:.3g}: {remedy}"
+        )
+
+
+def measurement_noise(y: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+    """Complex noise like ``y``, of unit variance in each part, from a walk's image noise.
+
+    Args:
+        y: ``(batch, …)`` complex64.
+        draw: gives unit noise ``(batch, 2, ny, nx)``, from each sample's own generator.
+
+    Returns:
+        of the shape of ``y``.
+    """
+    wanted = 2 * y[0].numel()
+    noise = draw().flatten(1)
+    while noise.shape[1] < wanted:
+        noise = torch.cat([noise, draw().flatten(1)], dim=1)
+    return torch.view_as_complex(noise[:, :wanted].reshape(*y.shape, 2))

@@ -1,0 +1,106 @@
+"""Score-MRI: predictor-corrector sampling with data consistency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ctxrecon.fourier import channels_to_complex, complex_to_channels
+from ctxrecon.operators import LinearOperator
+from ctxrecon.priors.denoiser import Denoiser
+from ctxrecon.solvers._shared import (
+    check_falling_noise,
+    check_normalized,
+    check_positive,
+    check_whole,
+)
+from ctxrecon.solvers.base import Move, Step, WalkSolver, noised
+
+
+@dataclass(frozen=True)
+class ScoreMRI(WalkSolver):
+    """Predictor-corrector sampling (Chung and Ye, arXiv:2110.05243), VP form.
+
+    At each timestep, with ``β = 1 − ᾱ_t/ᾱ_{t−1}`` and ``t − 1`` the next timestep:
+
+    - predictor, the ancestral step of Ho et al. (arXiv:2006.11239, equations 6 and 7)
+      ``x ← √ᾱ_{t−1} β/(1−ᾱ_t) x̂_0 + √(1−β) (1−ᾱ_{t−1})/(1−ᾱ_t) x + √(β (1−ᾱ_{t−1})/(1−ᾱ_t)) z``;
+    - corrector, at ``t − 1``, with ``s = (√ᾱ_{t−1} x̂_0(x) − x)/(1−ᾱ_{t−1})``
+      ``x ← x + ϵ s + √(2ϵ) z``,  ``ϵ = 2 (r ‖z‖/‖s‖)²``, norms of each sample alone;
+    - after each of them, data consistency on the noisy image,
+      ``x ← x + λ Aᴴ(√ᾱ_{t−1} y − A x)``.
+
+    The paper has the variance-exploding form, ``x/√ᾱ_t`` here: corrector and data step are the
+    same in both, and its reverse-diffusion predictor needs steps much finer than those of a few
+    dozen timesteps, for which the ancestral step is right. After the last timestep ``x`` is free
+    of noise, and there is no corrector.
+
+    With ``λ = 1`` and one coil the data step puts ``√ᾱ y`` in place of what was measured, so that
+    the result agrees with y; measurement noise goes into the image unchecked, and what is not
+    measured is drawn from the prior given that. Each timestep but the last costs
+    ``1 + corrector_steps`` network evaluations.
+
+    Default for MRI: the paper's r, λ and one corrector step.
+
+    Attributes:
+        snr: r, the corrector's signal-to-noise ratio.
+        corrector_steps: M, 0 for the predictor alone.
+        data_step: λ, with ``λ ‖AᴴA‖ < 2``.
+    """
+
+    snr: float = 0.16
+    corrector_steps: int = 1
+    data_step: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("snr", self.snr)
+        check_positive("data_step", self.data_step)
+        check_whole("corrector_steps", self.corrector_steps, least=0)
+
+    def _mover(
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
+    ) -> Move:
+        check_falling_noise(denoiser, timesteps, "Score-MRI")
+        remedy = "normalize the coil maps, or lower data_step"
+        check_normalized(operator, y, 2 / self.data_step, "Score-MRI", remedy)
+        adjoint_y = operator.adjoint(y)
+        following = dict(pairwise(timesteps))
+
+        def consistent(x: Tensor, alpha_bar: float) -> Tensor:
+            image = channels_to_complex(x)
+            residual = math.sqrt(alpha_bar) * adjoint_y - operator.normal(image)
+            return complex_to_channels(torch.add(image, residual, alpha=self.data_step))
+
+        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+            x0_hat, _ = denoiser(x_t, step.t)
+            x = noised(_predicted_mean(x_t, x0_hat, step), step.sigma(eta=1.0), draw)
+            x = consistent(x, step.alpha_bar_prev)
+            if step.is_last:
+                return x, channels_to_complex(x)
+            signal, variance = math.sqrt(step.alpha_bar_prev), 1 - step.alpha_bar_prev
+            for _ in range(self.corrector_steps):
+                x0_hat, _ = denoiser(x, following[step.t])
+                score = (signal * x0_hat - x) / variance
+                x = consistent(self._correct(x, score, draw()), step.alpha_bar_prev)
+            return x, channels_to_complex(x0_hat)
+
+        return move
+
+    def _correct(self, x: Tensor, score: Tensor, z: Tensor) -> Tensor:
+        """One step of Langevin dynamics at the signal-to-noise ratio r."""
+        ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1).clamp_min(1e-12)
+        size = 2 * (self.snr * ratio.reshape(-1, 1, 1, 1)) ** 2
+        return x + size * score + (2 * size).sqrt() * z
+
+
+def _predicted_mean(x_t: Tensor, x0_hat: Tensor, step: Step) -> Tensor:
+    """The mean of ``p(x_{t−1} | x_t, x_0 = x̂_0)``; its standard deviation is DDIM's at η = 1."""
+    alpha = step.alpha_bar / step.alpha_bar_prev
+    to_x0 = math.sqrt(step.alpha_bar_prev) * (1 - alpha) / step.noise_variance
+    to_x_t = math.sqrt(alpha) * (1 - step.alpha_bar_prev) / step.noise_variance
+    return to_x0 * x0_hat + to_x_t * x_t

@@ -1,0 +1,77 @@
+"""Solvers by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ctxrecon.errors import InputError
+from ctxrecon.solvers.base import Solver
+from ctxrecon.solvers.daps import DAPS
+from ctxrecon.solvers.ddnm import DDNM
+from ctxrecon.solvers.dds import DDS
+from ctxrecon.solvers.dds3d import DDS3D
+from ctxrecon.solvers.diffpir import DiffPIR
+from ctxrecon.solvers.dps import DPS
+from ctxrecon.solvers.pigdm import PiGDM
+from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
+from ctxrecon.solvers.predictor_corrector import ScoreMRI
+from ctxrecon.solvers.red_diff import REDDiff
+
+SOLVERS: dict[str, type] = {
+    "dds": DDS,
+    "ddnm": DDNM,
+    "dps": DPS,
+    "pigdm": PiGDM,
+    "diffpir": DiffPIR,
+    "red_diff": REDDiff,
+    "daps": DAPS,
+    "pnp_admm": PnPADMM,
+    "pnp_hqs": PnPHQS,
+    "score_mri": ScoreMRI,
+    "dds3d": DDS3D,
+}
+"""Name -> class, a dataclass whose fields are the solver's options."""
+
+
+def make_solver(solver: str | Solver | None = None, **options: Any) -> Solver:
+    """A solver from its name.
+
+    Args:
+        solver: a name of :data:`SOLVERS`, in any case; a solver, which is returned as it is;
+            ``None`` for :class:`~ctxrecon.solvers.DDS`, the solver of ContextMRI.
+        **options: of the solver, such as ``data_weight=5.0``; not with a solver that is made.
+
+    Returns:
+        The solver.
+
+    Raises:
+        InputError: a name or an option that there is not, a class, or options for a solver that
+            is made.
+    """
+    if solver is None:
+        solver = "dds"
+    if not isinstance(solver, str):
+        if isinstance(solver, type) or not callable(solver):
+            given = solver.__name__ if isinstance(solver, type) else type(solver).__name__
+            raise InputError(
+                f"expected a solver's name or a solver such as DDS(), got {given}: give one of "
+                f"{', '.join(SOLVERS)}"
+            )
+        if options:
+            raise InputError(
+                f"the solver {type(solver).__name__} is made already: give {', '.join(options)} "
+                "where it is made, or its name here"
+            )
+        return solver
+    chosen = SOLVERS.get(solver.lower())
+    if chosen is None:
+        raise InputError(f"unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}")
+    known = [field.name for field in fields(chosen)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InputError(
+            f"the solver {solver.lower()} has no option {', '.join(unknown)}: "
+            f"expected some of {', '.join(known)}"
+        )
+    return chosen(**options)

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctxrecon.baselines import zero_filled
+from ctxrecon.cli import main
+from ctxrecon.coils import estimate_coil_maps, mvue
+from ctxrecon.commands import benchmark as command
+from ctxrecon.errors import InputError
+from ctxrecon.evaluation import Grid, Row, RowFolder, Slice, Undersampling, find_scans, summary
+from ctxrecon.evaluation.grid import case_seed
+from ctxrecon.evaluation.runner import COLUMNS
+from ctxrecon.io import read_scan, write_scan
+from ctxrecon.metrics import psnr
+from ctxrecon.phantom import phantom_scan
+from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.pipelines import build_pipeline
+
+GRID = (
+    *("--methods", "dds,ddnm:eta=0.5,cg-sense,zero-filled", "--accelerations", "2,2.5"),
+    *("--prompts", "metadata,none", "--steps", "2,1", "--batch-size", 2),
+)
+METHODS = 2 * 2 * 2 + 2
+
+
+def run(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", *map(str, arguments)])
+    assert stopped.value.code == 0
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", *map(str, arguments)])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def read(folder: Path) -> list[Row]:
+    with (folder / "rows.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def untimed(folder: Path) -> list[Row]:
+    return [{**row, "seconds": ""} for row in read(folder)]
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("prior")
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    """Two slices with a target, and one of a scan without."""
+    folder = tmp_path_factory.mktemp("scans")
+    for name, seed, count in (("a.npz", 0, 2), ("b.npz", 1, 1)):
+        generator = torch.Generator().manual_seed(seed)
+        protocols = [draw_protocol(generator, anatomy="brain") for _ in range(count)]
+        scan = phantom_scan(
+            "brain", protocols=protocols, shape=(32, 32), num_coils=4, generator=generator
+        )
+        target = scan.target if count == 2 else None
+        write_scan(folder / name, replace(scan, coil_maps=None, target=target))
+    (folder / "notes.txt").write_text("no scan")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, scans, prior) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    run(scans, "--out", folder, "--prior", prior, *GRID)
+    return folder
+
+
+def test_one_row_a_slice(measured):
+    rows = read(measured)
+    assert len(rows) == 3 * 2 * METHODS
+    assert {row["reference"] for row in rows if row["scan"] == "a.npz"} == {"target"}
+    assert {row["reference"] for row in rows if row["scan"] == "b.npz"} == {"MVUE"}
+    assert sorted(path.name for path in measured.iterdir()) == [
+        "psnr_against_seconds.png",
+        "rows.csv",
+        "settings.json",
+        "summary.json",
+        "summary.md",
+    ]
+    for row in rows:
+        doubled = 2 if row["prompt"] == "metadata" else 1
+        assert float(row["evaluations"]) == int(row["steps"] or 0) * doubled
+        assert float(row["seconds"]) > 0
+        assert 0 < float(row["residual"]) <= 1
+    # 16 of 32 and 13 of 32 lines
+    assert {(row["acceleration"], row["sampled"]) for row in rows} == {
+        ("2", "0.5000"),
+        ("2.5", "0.4062"),
+    }
+
+
+def test_a_row_is_what_its_definition_says(measured, scans):
+    where = Slice(scans / "b.npz", 0, (4, 32, 32))
+    undersampling = Undersampling("uniform1d", 2.5)
+    scan = read_scan(where.path)
+    reference = mvue(scan.kspace, estimate_coil_maps(scan.kspace, scan.mask))
+    mask = undersampling.draw((32, 32), case_seed(0, where, undersampling, "mask"))
+    image = zero_filled(scan.kspace * mask, mask, estimate_coil_maps(scan.kspace * mask, mask))
+    (row,) = (
+        row
+        for row in read(measured)
+        if (row["scan"], row["acceleration"], row["method"]) == ("b.npz", "2.5", "zero-filled")
+    )
+    assert float(row["psnr"]) == pytest.approx(float(psnr(image, reference)), abs=1e-4)
+
+
+def test_summary_has_means_errors_and_paired_differences(measured):
+    record = json.loads((measured / "summary.json").read_text())
+    assert record["command"].startswith("ctxrecon ")
+    assert (record["seed"], record["results"]["slices"]) == (0, 3)
+    assert record["hardware"]["torch"] == torch.__version__
+    cells = record["results"]["cells"]
+    assert len(cells) == 2 * METHODS
+    rows = [row for row in read(measured) if row["acceleration"] == "2.5"]
+
+    def scores(method: str, prompt: str, steps: str) -> np.ndarray:
+        wanted = (method, prompt, steps)
+        return np.array(
+            [float(r["psnr"]) for r in rows if (r["method"], r["prompt"], r["steps"]) == wanted]
+        )
+
+    (cell,) = (c for c in cells if (c["method"], c["acceleration"]) == ("cg-sense", 2.5))
+    first, own = scores("dds", "metadata", "2"), scores("cg-sense", "", "")
+    assert cell["scores"]["psnr"]["mean"] == pytest.approx(own.mean())
+    difference = summary(own - first, ["a", "a", "b"])
+    assert cell["less_first"]["psnr"] == pytest.approx(difference)
+    text = (measured / "summary.md").read_text()
+    assert text.count("| cg-sense |") == 4
+    assert "Paired differences to dds, prompt, 2 steps" in text
+    assert (measured / "psnr_against_seconds.png").stat().st_size > 10_000
+
+
+def test_a_killed_run_goes_on_with_other_processes(measured, scans, prior, tmp_path):
+    """Rows of three processes, one stopped while it wrote, one before its first row."""
+    lines = (measured / "rows.csv").read_text().splitlines(keepends=True)
+    text = lines[0] + "".join(lines[1:20])
+    (tmp_path / "rows.rank0.csv").write_text(text + lines[20][:30])
+    (tmp_path / "rows.rank1.csv").write_text(lines[0] + "".join(lines[25:40]) + lines[40][:-2])
+    (tmp_path / "rows.rank2.csv").write_text(lines[0][:10])
+    shutil.copy(measured / "settings.json", tmp_path)
+    run(scans, "--out", tmp_path, "--prior", prior, *GRID)
+    assert untimed(tmp_path) == untimed(measured)
+    kept = [*read(measured)[:19], *read(measured)[24:39]]
+    assert all(row in read(tmp_path) for row in kept)  # with their times: not done again
+    assert not list(tmp_path.glob("rows.rank*"))
+
+
+def test_a_finished_run_takes_more_methods_and_does_nothing_again(
+    measured, scans, tmp_path, monkeypatch
+):
+    folder = tmp_path / "out"
+    shutil.copytree(measured, folder)
+    monkeypatch.setattr(command, "open_prior", lambda *_: pytest.fail("no prior is needed"))
+    more = ("--methods", "zero-filled,tv", "--accelerations", 2.5)
+    run(scans / "b.npz", "--out", folder, *more)
+    before, after = read(measured), read(folder)
+    assert [row for row in after if row["method"] != "tv"] == before
+    assert len(after) == len(before) + 1
+    # The summary is of what was asked for.
+    cells = json.loads((folder / "summary.json").read_text())["results"]["cells"]
+    assert [cell["method"] for cell in cells] == ["zero-filled", "tv"]
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings == json.loads((measured / "settings.json").read_text())
+
+
+def test_numbers_depend_on_neither_the_other_scans_nor_the_batch(measured, scans, prior, tmp_path):
+    alone = ("--methods", "dds", "--accelerations", 2.5, "--steps", 2, "--batch-size", 1)
+    run(scans / "a.npz", "--out", tmp_path, "--prior", prior, *alone)
+    for row in read(tmp_path):
+        (same,) = (
+            other
+            for other in read(measured)
+            if all(other[name] == row[name] for name in COLUMNS[:7])
+        )
+        # The network's rounding depends on how many images it sees at once.
+        assert float(row["psnr"]) == pytest.approx(float(same["psnr"]), abs=1e-3)
+
+
+def test_two_processes_give_the_numbers_of_one(measured, scans, prior, tmp_path):
+    arguments = [str(word) for word in (scans, "--out", tmp_path, "--prior", prior, *GRID)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc_per_node", "2", "-m", "ctxrecon.cli", "benchmark", *arguments]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(launch, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("## uniform1d ×2.5") == 1
+    assert untimed(tmp_path) == untimed(measured)
+    assert json.loads((tmp_path / "summary.json").read_text())["results"]["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--methods", "dds,unet"], "unknown solver 'unet'"),
+        (["--methods", "dds,dds"], "--methods names dds twice"),
+        (["--methods", "dds,"], "expected --methods as words"),
+        (["--methods", "dds:weight=3"], "no option weight"),
+        (["--methods", "dds:eta"], "as dds:option=number"),
+        (["--methods", "tv:steps=3"], "default weights: leave 'steps=3' out"),
+        (["--masks", "spiral"], "unknown mask 'spiral'"),
+        (["--accelerations", "two"], "expected --accelerations as numbers"),
+        (["--accelerations", "2,2.0"], "--accelerations names a number twice"),
+        (["--accelerations", "0.5"], "acceleration of at least 1"),
+        (["--accelerations", "16"], "uniform1d ×16 at 32×32 leaves too small a centre"),
+        (["--steps", "2.5"], "expected --steps as numbers"),
+        (["--steps", "0"], "num_inference_steps from 1"),
+        (["--samples", "0"], "num_samples 1 or more"),
+        (["--prompts", "all"], "unknown prompt 'all'"),
+        (["--guidance-scale", "0"], "guidance scale 0 leaves the prompt out"),
+        (["--subfolder", "fastmri"], "--subfolder chooses a U-Net of --prior"),
+        (["missing.npz"], "missing.npz does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_first_row(
+    change, sentence, scans, prior, tmp_path, capsys
+):
+    given = [] if "--subfolder" in change else ["--prior", prior]
+    assert sentence in refused(capsys, scans, "--out", tmp_path / "out", *change, *given)
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path):
+    with pytest.raises(InputError, match=r"expected scans .* found none"):
+        find_scans([tmp_path])
+    shutil.copy(scans / "a.npz", tmp_path)
+    with pytest.raises(InputError, match="have one name"):
+        find_scans([scans, tmp_path])
+    scan = read_scan(scans / "b.npz")
+    mask = torch.zeros_like(scan.mask)
+    mask[..., ::2] = True
+    half = replace(scan, kspace=scan.kspace * mask, mask=mask)
+    write_scan(tmp_path / "half.npz", half)
+    with pytest.raises(InputError, match=r"half.npz is undersampled \(50 % sampled\) and has no"):
+        find_scans([tmp_path])
+    write_scan(tmp_path / "half.npz", replace(half, target=torch.ones(1, 32, 32) + 0j))
+    assert [one.path.name for one in find_scans([tmp_path])] == ["a.npz", "half.npz"]
+
+
+def test_a_scan_without_metadata_has_no_prompt(scans, prior, tmp_path, capsys):
+    np.save(tmp_path / "c.npy", read_scan(scans / "b.npz").kspace.numpy())
+    arguments = (tmp_path / "c.npy", "--prior", prior, "--steps", 1, "--accelerations", 2)
+    shown = refused(capsys, *arguments, "--out", tmp_path / "out", "--methods", "dds")
+    assert "c.npy says nothing about itself" in shown
+    none = ("--methods", "dds", "--prompts", "none")
+    run(*arguments, "--out", tmp_path / "out", *none)
+    assert len(read(tmp_path / "out")) == 1
+
+
+def test_rows_of_other_settings_are_refused(measured, scans, prior, tmp_path, capsys):
+    shutil.copytree(measured, tmp_path / "out")
+    arguments = (scans, "--out", tmp_path / "out", "--prior", prior, *GRID)
+    shown = refused(capsys, *arguments, "--seed", 1)
+    assert "holds rows of a run with seed 0, this one has 1" in shown
+    assert "with samples 1, this one has 2" in refused(capsys, *arguments, "--samples", 2)
+    rows = tmp_path / "out" / "rows.csv"
+    rows.write_text(rows.read_text().replace("psnr", "snr", 1))
+    assert "has other columns" in refused(capsys, *arguments)
+    (tmp_path / "out" / "settings.json").unlink()
+    assert "has no settings.json beside it" in refused(capsys, *arguments)
+
+
+def test_rows_of_a_folder_are_each_read_once(tmp_path):
+    store = RowFolder(tmp_path, ("n", "x"), lambda row: (int(row["n"]),))
+    store.append(0, [{"n": "10", "x": "a"}])
+    store.append(1, [{"n": "9", "x": "b"}, {"n": "10", "x": "a"}])
+    with (tmp_path / "rows.rank1.csv").open("a") as file:
+        file.write("1")  # stopped in the middle of row 11
+    assert [row["n"] for row in store.read()] == ["9", "10"]
+    store.append(1, [{"n": "11", "x": "é"}])
+    with (tmp_path / "rows.rank0.csv").open("ab") as file:
+        file.write("12,é".encode()[:-1])  # in the middle of a letter
+    assert [row["n"] for row in store.merge()] == ["9", "10", "11"]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+    assert [row["x"] for row in store.read()] == ["b", "a", "é"]
+
+
+def test_seeds_are_the_same_everywhere_and_of_every_case_its_own():
+    where, mask = Slice(Path("here/a.npz"), 3, (1, 8, 8)), Undersampling("uniform1d", 4.0)
+    seed = case_seed(0, where, mask, "mask")
+    assert seed == 8256391339539888147
+    assert seed == case_seed(0, Slice(Path("there/a.npz"), 3, (2, 4, 4)), mask, "mask")
+    others = {
+        case_seed(1, where, mask, "mask"),
+        case_seed(0, replace(where, number=4), mask, "mask"),
+        case_seed(0, replace(where, path=Path("b.npz")), mask, "mask"),
+        case_seed(0, where, replace(mask, acceleration=4.5), "mask"),
+        case_seed(0, where, replace(mask, mask="random1d"), "mask"),
+        case_seed(0, where, mask, "noise"),
+    }
+    assert len(others - {seed}) == 6
+
+
+def test_batches_are_of_one_shape_and_about_one_size():
+    shapes = [(4, 8, 8)] * 9 + [(2, 8, 8)] * 2 + [(4, 8, 8)]
+    slices = tuple(Slice(Path("a.npz"), i, shape) for i, shape in enumerate(shapes))
+    parts = Grid(slices, (), (), 0, 4).batches()
+    numbers = [[one.number for one in part] for part in parts]
+    assert numbers == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 11], [9, 10]]
+
+
+def test_slices_of_one_scan_do_not_count_as_independent():
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    alone = summary(values)
+    assert alone["standard_error"] == pytest.approx(values.std(ddof=1) / 2)
+    assert alone == summary(values, list("abcd"))
+    # Every slice twice tells nothing more.
+    twice = summary(np.repeat(values, 2), list("aabbccdd"))
+    assert twice["standard_error"] == pytest.approx(alone["standard_error"])
+    assert summary(values, list("aaaa")) == alone
+    assert summary([3.0], ["a"]) == {"mean": 3.0, "standard_error": None, "n": 1}
+
+
+def test_clustered_errors_are_the_spread_of_the_mean_over_repetitions():
+    rng = np.random.default_rng(0)
+    scans, slices = 12, 5
+    names = [str(scan) for scan in range(scans) for _ in range(slices)]
+    draws = rng.normal(size=(2000, scans, 1)) + 0.5 * rng.normal(size=(2000, scans, slices))
+    found = [summary(draw.ravel(), names)["standard_error"] for draw in draws]
+    spread = draws.mean((1, 2)).std()
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(spread, rel=0.05)

@@ -1,0 +1,439 @@
+"""RED-diff, DAPS, plug-and-play and Score-MRI, each against what it should find."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from gaussian import (
+    ALPHAS,
+    GaussianDenoiser,
+    Untouched,
+    complex_noise,
+    dense,
+    posterior,
+    random_prior,
+    random_sense,
+    seeded,
+)
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c
+from ctxrecon.operators import CartesianSense, LinearOperator
+from ctxrecon.operators.base import freeze
+from ctxrecon.solvers.daps import DAPS
+from ctxrecon.solvers.dds3d import DDS3D
+from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
+from ctxrecon.solvers.predictor_corrector import ScoreMRI
+from ctxrecon.solvers.red_diff import REDDiff
+
+NY, NX = 6, 4
+TIMESTEPS = [990, 700, 450, 200, 60, 5]
+
+SOLVERS = [
+    REDDiff(),
+    DAPS(ode_steps=2),
+    DAPS(ode_steps=2, langevin_steps=3),
+    PnPHQS(),
+    PnPADMM(),
+    ScoreMRI(),
+    DDS3D(num_slices=1),
+]
+ANNEALED = SOLVERS[:-1]
+
+
+class Matrix(LinearOperator):
+    """Any matrix: what is true with it is true of no special structure."""
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        freeze(self, matrix=matrix)
+
+    @property
+    def domain_shape(self):
+        return (1, NY, NX)
+
+    @property
+    def range_shape(self):
+        return (1, len(self.matrix))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.matrix.T
+
+    def adjoint(self, y):
+        return (y @ self.matrix.conj()).reshape(-1, NY, NX)
+
+
+@pytest.fixture
+def prior(generator):
+    return random_prior((NY, NX), generator)
+
+
+@pytest.fixture
+def matrix(generator):
+    """Half as many measurements as pixels, singular values near 1."""
+    count = NY * NX // 2
+    return Matrix(complex_noise((count, NY * NX), generator) / math.sqrt(NY * NX))
+
+
+@pytest.fixture
+def multicoil(generator):
+    return random_sense((NY, NX), generator)
+
+
+def at_one_level(prior, std, steps):
+    """The denoiser with a scheduler that stays at the noise ``σ_t = std``, nearly."""
+    level = GaussianDenoiser(torch.zeros(NY, NX, dtype=torch.complex64), prior.variance)
+    level.mean = prior.mean
+    level.alphas_cumprod = 1 / (1 + std**2) - 1e-6 * torch.arange(steps)
+    return level, list(range(steps - 1, -1, -1))
+
+
+def smoothed(prior, std):
+    """``N(m, C + std² I)``, by its denoiser."""
+    wide = GaussianDenoiser(torch.zeros(NY, NX, dtype=torch.complex64), prior.variance + std**2)
+    wide.mean = prior.mean
+    return wide
+
+
+def measure(operator, noise_std, generator):
+    truth = complex_noise((1, NY, NX), generator)
+    noise = noise_std * complex_noise(operator.range_shape, generator)
+    return operator(truth) + noise
+
+
+# Plug-and-play.
+
+
+def test_hqs_rests_at_the_posterior_mean_of_the_smoothed_prior(prior, matrix, generator):
+    std, noise_std = 0.4, 0.3
+    y = measure(matrix, noise_std, generator)
+    level, timesteps = at_one_level(prior, std, 200)
+    solver = PnPHQS(noise_std=noise_std, largest_denoiser_std=1.0, cg_iterations=20)
+    got = solver(level, matrix, y, timesteps=timesteps)
+
+    expected, _ = posterior(smoothed(prior, std), matrix, y, noise_std)
+    torch.testing.assert_close(got, expected, atol=2e-3, rtol=0)
+    mean, _ = posterior(prior, matrix, y, noise_std)
+    assert float((got - mean).abs().max()) > 0.05  # a bias of σ_t that ADMM does not have
+
+
+def test_admm_rests_at_the_map_estimate_at_any_level_and_while_it_falls(prior, matrix, generator):
+    noise_std = 0.3
+    y = measure(matrix, noise_std, generator)
+    mean, _ = posterior(prior, matrix, y, noise_std)
+    solver = PnPADMM(noise_std=noise_std, largest_denoiser_std=1.0, cg_iterations=20)
+    for std in (0.4, 0.7):
+        level, timesteps = at_one_level(prior, std, 200)
+        got = solver(level, matrix, y, timesteps=timesteps)
+        torch.testing.assert_close(got, mean, atol=2e-3, rtol=0)
+    # Once there, a change of ρ alone does not move it: the multiplier is kept.
+    level.alphas_cumprod = torch.cat(
+        [1 / (1 + torch.tensor([0.3, 0.5]) ** 2), level.alphas_cumprod]
+    )
+    got = solver(level, matrix, y, timesteps=[*(t + 2 for t in timesteps), 1, 0])
+    torch.testing.assert_close(got, mean, atol=4e-3, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [PnPHQS, PnPADMM])
+def test_plug_and_play_tells_the_denoiser_of_no_more_noise_than_allowed(solver, multicoil):
+    seen = []
+
+    class Watched(Untouched):
+        def __call__(self, x_t, t):
+            seen.append((t, x_t))
+            return x_t, x_t
+
+    y = multicoil(torch.ones(1, NY, NX, dtype=torch.complex64))
+    solver(largest_denoiser_std=0.5)(Watched(), multicoil, y, timesteps=TIMESTEPS)
+    noisiest = seen[0][0]
+    std = ((1 - ALPHAS) / ALPHAS).sqrt()
+    assert std[noisiest] <= 0.5 < std[noisiest + 1]
+    assert [t for t, _ in seen] == [min(t, noisiest) for t in TIMESTEPS]
+    # The first thing denoised is √ᾱ A†y: nearly consistent with the data, without noise.
+    first = channels_to_complex(seen[0][1]) / math.sqrt(float(ALPHAS[noisiest]))
+    assert float((multicoil(first) - y).abs().max()) < 2e-2
+    with pytest.raises(InputError, match="raise largest_denoiser_std"):
+        solver(largest_denoiser_std=1e-4)(Untouched(), multicoil, y, timesteps=TIMESTEPS)
+
+
+# DAPS.
+
+
+def whitened(samples, mean, covariance):
+    """Independent complex numbers of unit variance, if mean and covariance are right."""
+    root = np.linalg.cholesky(covariance)
+    difference = (samples - mean).flatten(1).numpy().astype(np.complex128)
+    return np.linalg.solve(root, difference.T)
+
+
+def test_daps_samples_the_posterior_of_a_white_prior_in_few_steps(matrix, generator):
+    """``N(x̂_0, r_t²)`` is then the true p(x_0|x_t), and every x_0 a posterior sample."""
+    variance, noise_std, count = 0.7, 0.4, 3000
+    prior = GaussianDenoiser(complex_noise((NY, NX), generator), torch.full((NY, NX), variance))
+    y = measure(matrix, noise_std, generator)
+    solver = DAPS(noise_std, prior_std=math.sqrt(variance), ode_steps=1, cg_iterations=20)
+    samples = solver(
+        prior, matrix, y.expand(count, -1), timesteps=[900, 500, 50], generator=generator
+    )
+    z = whitened(samples, *posterior(prior, matrix, y, noise_std))
+    assert np.abs(z.mean(1)).max() < 5 / math.sqrt(count)
+    empirical = z @ z.conj().T / count
+    assert abs(np.trace(empirical).real / len(z) - 1) < 5 / math.sqrt(z.size)
+    assert np.abs(empirical - np.eye(len(z))).max() < 5 / math.sqrt(count)
+    # Circular: half of the variance in each part, and no correlation between the two.
+    assert abs((z**2).mean()) < 5 / math.sqrt(z.size)
+
+
+def test_daps_with_the_papers_spread_needs_many_steps(prior, matrix, generator):
+    noise_std, count = 0.4, 1000
+    y = measure(matrix, noise_std, generator)
+    solver = DAPS(noise_std, prior_std=math.inf, ode_steps=1)
+    samples = solver(
+        prior, matrix, y.expand(count, -1), timesteps=list(range(240, 4, -3)), generator=generator
+    )
+    z = whitened(samples, *posterior(prior, matrix, y, noise_std))
+    assert np.abs(z.mean(1)).max() < 0.05 + 5 / math.sqrt(count)
+    assert abs((np.abs(z) ** 2).mean() - 1) < 0.1
+    eigenvalues = np.linalg.eigvalsh(z @ z.conj().T / count)
+    assert 0.6 < eigenvalues[0] < eigenvalues[-1] < 1.6
+
+
+def test_langevin_draws_the_same_conditional_with_its_known_excess(prior, generator):
+    noise_std, prior_std, step, count, t = 0.7, 0.5, 0.2, 2000, 900
+    operator = CartesianSense(torch.rand(1, 1, NY, NX, generator=generator) < 0.5)
+    y = measure(operator, noise_std, generator)
+    latents = torch.randn(1, 2, NY, NX, generator=generator)
+    x0_hat = fft2c(channels_to_complex(prior(latents, t)[0]))
+    solver = DAPS(noise_std, prior_std, ode_steps=1, langevin_steps=80, langevin_step_size=step)
+    samples = solver(
+        prior,
+        operator,
+        y.expand(count, -1, -1, -1),
+        timesteps=[t],
+        latents=latents.expand(count, -1, -1, -1),
+        generator=generator,
+    )
+    sampled = operator.mask[0, 0]
+    alpha_bar = float(ALPHAS[t])
+    r_precision = alpha_bar / (1 - alpha_bar) + 1 / prior_std**2
+    precision = r_precision + sampled * 2 / noise_std**2
+    mean = (r_precision * x0_hat + sampled * 2 / noise_std**2 * y[:, 0])[0] / precision
+    h = step / (r_precision + 2 / noise_std**2)
+    variance = 1 / (precision * (1 - h * precision / 2))
+    coefficients = fft2c(samples)
+    error = (coefficients.mean(0) - mean).abs()
+    assert float((error / (2 * variance / count).sqrt()).max()) < 5
+    ratio = coefficients.real.var(0) / variance
+    assert float((ratio - 1).abs().max()) < 5 * math.sqrt(2 / count)
+
+
+# RED-diff.
+
+
+def test_red_diff_settles_at_the_posterior_mean_of_its_level(prior, matrix, generator):
+    std, weight, count = 0.7, 0.25, 128
+    noise_std = math.sqrt(2 * weight) * std  # λ σ_t² in each part
+    y = measure(matrix, noise_std, generator)
+    level, timesteps = at_one_level(prior, std, 400)
+    got = REDDiff(prior_weight=weight, learning_rate=0.02)(
+        level, matrix, y.expand(count, -1), timesteps=timesteps, generator=generator
+    )
+    expected, _ = posterior(smoothed(prior, std), matrix, y, noise_std)
+    wrong, _ = posterior(smoothed(prior, std), matrix, y, noise_std * math.sqrt(2))
+    error = float((got.mean(0) - expected).norm())
+    assert error < 0.3 * float((wrong - expected).norm())
+    assert error < 0.03 * float(expected.norm())
+
+
+def test_red_diff_starts_from_the_pseudo_inverse_and_first_noise_given(matrix, generator):
+    y = matrix(complex_noise((1, NY, NX), generator))
+    latents = torch.randn(1, 2, NY, NX, generator=generator)
+    seen = []
+
+    class Watched(Untouched):
+        def __call__(self, x_t, t):
+            seen.append(x_t)
+            return x_t, x_t
+
+    REDDiff(cg_iterations=40)(Watched(), matrix, y, timesteps=[300], latents=latents)
+    alpha_bar = float(ALPHAS[300])
+    start = np.linalg.pinv(dense(matrix)) @ y[0].numpy()
+    expected = (
+        math.sqrt(alpha_bar)
+        * complex_to_channels(torch.from_numpy(start.astype(np.complex64)).reshape(1, NY, NX))
+        + math.sqrt(1 - alpha_bar) * latents
+    )
+    torch.testing.assert_close(seen[0], expected, atol=1e-3, rtol=0)
+
+
+# Score-MRI.
+
+
+def test_score_mri_keeps_the_data_and_draws_the_rest_from_the_prior(prior, generator):
+    mask = torch.rand(1, 1, NY, NX, generator=generator) < 0.5
+    operator = CartesianSense(mask)
+    y = measure(operator, 0.0, generator)
+    count = 1000
+    samples = ScoreMRI()(
+        prior,
+        operator,
+        y.expand(count, -1, -1, -1),
+        timesteps=list(range(990, 0, -30)),
+        generator=generator,
+    )
+    coefficients, measured = fft2c(samples), mask[0, 0]
+    torch.testing.assert_close(
+        coefficients[:, measured], y[:, 0, measured].expand(count, -1), atol=1e-5, rtol=1e-5
+    )
+    free = coefficients[:, ~measured]
+    error = (free.mean(0) - prior.mean[~measured]).abs()
+    standard_error = (2 * prior.variance[~measured] / count).sqrt()
+    assert float((error / standard_error).max()) < 5
+    ratio = free.real.var(0) / prior.variance[~measured]
+    assert 0.85 < float(ratio.mean()) < 1.15
+
+
+def test_score_mri_alone_is_ancestral_sampling(prior, generator):
+    """Without a corrector and with hardly any data step: DDIM at η = 1 with the same noise."""
+    from ctxrecon.solvers import ddim_sample
+
+    operator = CartesianSense(torch.ones(1, 1, NY, NX, dtype=torch.bool))
+    y = measure(operator, 0.0, generator)
+    got = ScoreMRI(corrector_steps=0, data_step=1e-9)(
+        prior, operator, y, timesteps=TIMESTEPS, generator=seeded(3)
+    )
+    expected = ddim_sample(prior, (1, NY, NX), timesteps=TIMESTEPS, eta=1.0, generator=seeded(3))
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_corrector_has_the_stated_signal_to_noise_ratio_for_each_sample(generator):
+    x, z = torch.zeros(2, 2, 3, 3), torch.randn(2, 2, 3, 3, generator=generator)
+    score = (
+        torch.randn(2, 2, 3, 3, generator=generator) * torch.tensor([1.0, 9.0])[:, None, None, None]
+    )
+    signal = ScoreMRI(snr=0.3)._correct(x, score, torch.zeros_like(z) + z)
+    for i in range(2):
+        size = 2 * (0.3 * float(z[i].norm() / score[i].norm())) ** 2
+        expected = size * score[i] + math.sqrt(2 * size) * z[i]
+        torch.testing.assert_close(signal[i], expected)
+        ratio = size * score[i].norm() / (math.sqrt(2 * size) * z[i].norm())
+        assert float(ratio) == pytest.approx(0.3, rel=1e-5)
+
+
+# All of them.
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_same_seeds_batched_or_one_by_one(solver, prior, multicoil, generator):
+    y = multicoil(complex_noise((3, NY, NX), generator))
+    y[1] *= 3  # step sizes must be each sample's own
+    together = solver(
+        prior, multicoil, y, timesteps=TIMESTEPS, generator=[seeded(s) for s in range(3)]
+    )
+    assert together.shape == (3, NY, NX)
+    assert together.dtype == torch.complex64
+    for index in range(3):
+        alone = solver(
+            prior, multicoil, y[index : index + 1], timesteps=TIMESTEPS, generator=seeded(index)
+        )
+        torch.testing.assert_close(alone[0], together[index], atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_callback_sees_each_step_and_may_replace_the_latents(solver, prior, multicoil, generator):
+    y = multicoil(complex_noise((1, NY, NX), generator))
+    kept = []
+
+    def watch(step, t, latents, image):
+        kept.append((step, t, latents.clone(), image, image.clone()))
+
+    with torch.no_grad():
+        result = solver(
+            prior, multicoil, y, timesteps=TIMESTEPS, generator=seeded(1), callback=watch
+        )
+        other = solver(
+            prior,
+            multicoil,
+            y,
+            timesteps=TIMESTEPS,
+            generator=seeded(1),
+            callback=lambda step, t, latents, image: latents + 1.0,
+        )
+    assert [entry[:2] for entry in kept] == list(enumerate(TIMESTEPS))
+    assert all(entry[2].shape == (1, 2, NY, NX) for entry in kept)
+    assert all(torch.equal(entry[3], entry[4]) for entry in kept)  # not changed afterwards
+    torch.testing.assert_close(kept[-1][3], result)
+    assert float((other - result).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"y": torch.zeros(1, 2, NY, NX, dtype=torch.complex64)}, "does not fit the operator's"),
+        ({"y": torch.zeros(1, 3, NY, NX)}, "complex64 measurement"),
+        ({"timesteps": [10, 20]}, "strictly descending"),
+        ({"latents": torch.zeros(1, 2, 4, 9)}, "latents of shape"),
+        ({"generator": [torch.Generator()] * 2}, "one for each of the 1 samples"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_loop(solver, change, sentence, multicoil):
+    call = {"y": torch.zeros(1, 3, NY, NX, dtype=torch.complex64), "timesteps": [10]} | change
+    with pytest.raises(InputError, match=sentence):
+        solver(Untouched(), multicoil, call.pop("y"), **call)
+
+
+@pytest.mark.parametrize("solver", ANNEALED, ids=repr)
+def test_schedulers_that_do_not_fit(solver, multicoil):
+    y = torch.zeros(1, 3, NY, NX, dtype=torch.complex64)
+    zero_snr, rising = ALPHAS.clone(), ALPHAS.clone()
+    zero_snr[999] = 0.0
+    rising[500] = rising[100] / 2 + rising[50] / 2
+    with pytest.raises(InputError, match=r"got 0\.0 at timestep 999"):
+        solver(Untouched(zero_snr), multicoil, y, timesteps=[999, 100])
+    with pytest.raises(InputError, match="noise that falls"):
+        solver(Untouched(rising), multicoil, y, timesteps=[500, 100])
+
+
+def test_operators_that_do_not_fit(generator):
+    maps = 2 * torch.ones(1, 1, NY, NX, dtype=torch.complex64)
+    operator = CartesianSense(torch.ones(1, 1, NY, NX, dtype=torch.bool), maps)
+    y = torch.zeros(1, 1, NY, NX, dtype=torch.complex64)
+    for solver, remedy in [
+        (DAPS(langevin_steps=5), "langevin_steps=None"),
+        (ScoreMRI(), "lower data_step"),
+    ]:
+        with pytest.raises(InputError, match=f"got 4: .*{remedy}"):
+            solver(Untouched(), operator, y, timesteps=[10])
+    with pytest.raises(InputError, match="volumes of 3 slices, got a batch of 4"):
+        DDS3D(num_slices=3)(Untouched(), operator, y.expand(4, -1, -1, -1), timesteps=[10])
+
+
+@pytest.mark.parametrize(
+    ("solver", "settings", "sentence"),
+    [
+        (REDDiff, {"prior_weight": 0.0}, "positive prior_weight"),
+        (REDDiff, {"learning_rate": math.inf}, "positive learning_rate"),
+        (REDDiff, {"cg_iterations": 0}, "cg_iterations of 1 or more"),
+        (DAPS, {"noise_std": 0.0}, "positive noise_std"),
+        (DAPS, {"prior_std": math.nan}, "positive prior_std"),
+        (DAPS, {"ode_steps": 1.5}, "ode_steps of 1 or more"),
+        (DAPS, {"langevin_steps": 0}, "langevin_steps of 1 or more"),
+        (DAPS, {"langevin_step_size": 1.0}, "langevin_step_size between 0 and 1"),
+        (PnPHQS, {"noise_std": -1.0}, "positive noise_std"),
+        (PnPADMM, {"largest_denoiser_std": 0.0}, "positive largest_denoiser_std"),
+        (ScoreMRI, {"snr": 0.0}, "positive snr"),
+        (ScoreMRI, {"corrector_steps": -1}, "corrector_steps of 0 or more"),
+        (ScoreMRI, {"data_step": math.nan}, "positive data_step"),
+        (DDS3D, {"eta": 2.0}, "eta between 0 and 1"),
+        (DDS3D, {"tv_weight": -0.1}, "positive tv_weight"),
+        (DDS3D, {"penalty": 0.0}, "positive penalty"),
+        (DDS3D, {"num_slices": 0}, "num_slices of 1 or more"),
+        (DDS3D, {"admm_iterations": math.inf}, "admm_iterations of 1 or more"),
+    ],
+)
+def test_bad_settings(solver, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        solver(**settings)

@@ -78,6 +78,7 @@ class ContextMRIPipeline(DiffusionPipeline):
         coil_maps: ArrayLike | None = None,
         guidance_scale: float = 2.0,
         num_inference_steps: int = 50,
+        timesteps: Sequence[int] | None = None,
         solver: Solver | str | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_samples: int = 1,
@@ -106,6 +107,8 @@ class ContextMRIPipeline(DiffusionPipeline):
             guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning, 2 to 3 served best
                 in the paper.
             num_inference_steps: diffusion steps; the paper takes 100.
+            timesteps: training timesteps to take in place of ``num_inference_steps``, descending,
+                such as those of :func:`ctxrecon.priors.quadratic_timesteps`.
             solver: a solver, or the name of one for its default settings, such as "dps"; see
                 :func:`ctxrecon.solvers.make_solver`. :class:`ctxrecon.solvers.DDS` with the
                 paper's settings by default.
@@ -156,7 +159,8 @@ class ContextMRIPipeline(DiffusionPipeline):
         )
         device = self._execution_device
         measurement = to_device(prepare_measurement(kspace, mask, coil_maps), device)
-        timesteps = self.set_timesteps(num_inference_steps)
+        if timesteps is None:
+            timesteps = self.set_timesteps(num_inference_steps)
         scale = training_scale(measurement)
         crop = self._crop(measurement.operator.domain_shape[1:])
         count = slices * num_samples

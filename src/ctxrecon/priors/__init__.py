@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctxrecon.priors.denoiser import Denoiser, TextDenoiser, size_multiple
 from ctxrecon.priors.factory import build_scheduler, build_text_encoder, build_unet
+from ctxrecon.priors.timesteps import quadratic_timesteps
 from ctxrecon.priors.tokenizer import build_tokenizer, check_prompt_length
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "build_tokenizer",
     "build_unet",
     "check_prompt_length",
+    "quadratic_timesteps",
     "size_multiple",
 ]

@@ -269,7 +269,7 @@ def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
 Held-out phantom slices, as many knees as brains (n is that of each; brains {brains}),
 {args.resolution}², {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
 maps {maps}. Masks: {", ".join(MASKS)}. DDS, prior {settings["prior"]},
-{args.samples} posterior sample(s), {args.steps} steps, ξ = {args.data_weight:g},
+{args.samples} posterior sample(s), {args.steps} steps ({args.timesteps}), ξ = {args.data_weight:g},
 {args.cg_iterations} CG iterations; every prompt and γ of a slice starts from the same noise.
 Slice-wise metrics on magnitudes; intervals are of the mean paired difference, 95 %, Student's t.
 The average takes each slice's mean over the four masks first, so its interval is over slices.

@@ -21,7 +21,7 @@ def test_timesteps_are_different_and_end_low(steps: int, start: int) -> None:
 
 
 def test_half_of_the_steps_lie_in_the_first_quarter() -> None:
-    assert sum(t < 250 for t in quadratic_timesteps(40)) == 20
+    assert sum(t <= 250 for t in quadratic_timesteps(40)) == 20
 
 
 @pytest.mark.parametrize(("steps", "start"), [(0, 999), (101, 99), (3, 1000), (1, -1)])

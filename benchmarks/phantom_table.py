@@ -359,8 +359,8 @@ def _explanation(args: argparse.Namespace, kinds: list[str]) -> str:
 {len(kinds)} scans that no training set holds ({counts}), {args.resolution}², {NUM_COILS} simulated
 coils, complex noise of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
 Slice-wise metrics on magnitudes, mean ± standard error. DDS: {prior}, {samples}, {args.steps}
-steps ({args.timesteps}), ξ = {args.data_weight:g}; the same starting noise for every γ. Baselines at their defaults.
-Seconds are of one scan in a batch of {args.batch_size}.
+steps ({args.timesteps}), ξ = {args.data_weight:g}; the same starting noise for every γ.
+Baselines at their defaults. Seconds are of one scan in a batch of {args.batch_size}.
 """
 
 

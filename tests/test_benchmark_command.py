@@ -127,7 +127,7 @@ def test_a_row_is_what_its_definition_says(measured, scans):
 
 def test_summary_has_means_errors_and_paired_differences(measured):
     record = json.loads((measured / "summary.json").read_text())
-    assert record["command"].startswith("ctxrecon ")
+    assert record["command"].split()[0] == "ctxrecon"
     assert (record["seed"], record["results"]["slices"]) == (0, 3)
     assert record["hardware"]["torch"] == torch.__version__
     cells = record["results"]["cells"]
@@ -205,7 +205,13 @@ def test_two_processes_give_the_numbers_of_one(measured, scans, prior, tmp_path)
     done = subprocess.run(launch, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("## uniform1d ×2.5") == 1
-    assert untimed(tmp_path) == untimed(measured)
+    # torchrun gives each process one thread; other numbers of threads add in another order.
+    for two, one in zip(untimed(tmp_path), untimed(measured), strict=True):
+        for name, value in one.items():
+            if name in ("psnr", "ssim", "nmse", "residual"):
+                assert float(two[name]) == pytest.approx(float(value), rel=1e-4), name
+            else:
+                assert two[name] == value, name
     assert json.loads((tmp_path / "summary.json").read_text())["results"]["processes"] == 2
 
 

@@ -53,7 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clip", type=Path, required=True, help="from training/train_clip.py")
     parser.add_argument("--prior", help="whose encoder was trained jointly; the shipped one")
     parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--prompts", type=int, default=6000, help="to fit the read-outs to")
+    parser.add_argument("--prompts", type=int, default=4000, help="to fit the read-outs to")
     parser.add_argument("--test_prompts", type=int, default=2000)
     parser.add_argument("--pairs", type=int, default=256, help="for the retrieval")
     parser.add_argument("--seed", type=int, default=0)

@@ -139,6 +139,11 @@ class ContextMRIPipeline(DiffusionPipeline):
             InputError: for each malformed argument, in a sentence of its own.
         """
         solver = make_solver(solver)
+        if getattr(solver, "couples_batch", False) and (num_samples > 1 or batch_size is not None):
+            raise InputError(
+                f"{type(solver).__name__} takes the slices of a volume in one batch: draw one "
+                "sample at a time, and leave batch_size out"
+            )
         slices = count_slices(kspace)
         self.check_inputs(
             slices,

@@ -73,6 +73,14 @@ def random_sense(shape: tuple[int, int], generator: torch.Generator) -> Cartesia
     return CartesianSense(mask, maps / maps.abs().square().sum(1, keepdim=True).sqrt())
 
 
+def two_lines(shape: tuple[int, int], generator: torch.Generator) -> CartesianSense:
+    """Two coils and the second and third line only: fewer equations than unknowns."""
+    mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    mask[..., 1:3] = True
+    maps = complex_noise((1, 2, *shape), generator)
+    return CartesianSense(mask, maps / maps.abs().square().sum(1, keepdim=True).sqrt())
+
+
 def dense(operator: LinearOperator) -> NDArray[np.complex128]:
     """The matrix of an operator of batch 1, columns in the order of the flattened image."""
     _, *shape = operator.domain_shape

@@ -115,6 +115,17 @@ def test_simulate_from_a_label_volume(tmp_path):
     assert read_scan(out).metadata[0].anatomy == "brain"
 
 
+def test_reconstruct_with_another_solver(tmp_path, full, prior):
+    images = []
+    for solver in ("dds", "pnp_hqs"):
+        out = tmp_path / f"{solver}.npy"
+        options = ("--undersample", "uniform1d", "--steps", 2, "--solver", solver)
+        run("reconstruct", full, "--out", out, "--prior", prior, *options)
+        images.append(np.load(out))
+    assert np.isfinite(images).all()
+    assert not np.allclose(*images)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_baseline_needs_no_prior(tmp_path, measured, method):
     out = tmp_path / "image.npy"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from gaussian import ALPHAS, GaussianDenoiser
+from gaussian import ALPHAS, GaussianDenoiser, complex_noise, random_prior, random_sense
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
@@ -17,24 +17,14 @@ NY, NX = 12, 10
 TIMESTEPS = [990, 700, 450, 200, 60, 5]
 
 
-def complex_noise(shape, generator):
-    return torch.randn(shape, dtype=torch.complex64, generator=generator)
-
-
 @pytest.fixture
 def prior(generator):
-    mean = complex_noise((NY, NX), generator)
-    variance = 0.2 + torch.rand(NY, NX, generator=generator)
-    return GaussianDenoiser(mean, variance)
+    return random_prior((NY, NX), generator)
 
 
 @pytest.fixture
 def multicoil(generator):
-    mask = torch.rand(1, 1, 1, NX, generator=generator).lt(0.5).expand(1, 1, NY, NX).contiguous()
-    mask[..., NX // 2] = True
-    maps = complex_noise((1, 3, NY, NX), generator)
-    maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
-    return CartesianSense(mask, maps)
+    return random_sense((NY, NX), generator)
 
 
 def reference_dds(network, prediction_type, matrix, y, timesteps, eta, xi, iterations, noises):

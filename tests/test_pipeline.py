@@ -10,8 +10,8 @@ from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
-from ctxrecon.priors import TextDenoiser
-from ctxrecon.solvers import DDS
+from ctxrecon.priors import TextDenoiser, quadratic_timesteps
+from ctxrecon.solvers import DDS, SOLVERS, make_solver
 
 PROMPTS = ["Brain, Slice 8, T2", "Knee, Slice 20, PDFS"]
 
@@ -55,6 +55,34 @@ def test_reconstructs_a_batch_of_any_size_with_several_samples(pipe, scan):
     expected = error.flatten(1).norm(dim=1) / scan["kspace"].flatten(1).norm(dim=1)
     torch.testing.assert_close(output.residual, expected)
     assert float(output.residual.max()) < 0.3  # an untrained network
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_by_name(pipe, scan, name):
+    settings = {"num_inference_steps": 3, "guidance_scale": 1.5}
+    named = pipe(**scan, prompt=PROMPTS, solver=name, generator=seeded(0), **settings)
+    made = pipe(**scan, prompt=PROMPTS, solver=make_solver(name), generator=seeded(0), **settings)
+    assert torch.equal(named.images, made.images)
+    assert torch.isfinite(named.images.abs()).all()
+    if name != "dps":  # whose gradient steps are small: three from an untrained network are few
+        assert float(named.residual.max()) < 1
+
+
+def test_timesteps_may_be_given(pipe, scan):
+    own = pipe(**scan, prompt=PROMPTS, num_inference_steps=4, generator=seeded(0))
+    taken = pipe.set_timesteps(4)
+    same = pipe(**scan, prompt=PROMPTS, timesteps=taken, generator=seeded(0))
+    assert torch.equal(own.images, same.images)
+    other = pipe(**scan, prompt=PROMPTS, timesteps=quadratic_timesteps(4), generator=seeded(0))
+    assert not torch.allclose(own.images, other.images)
+    with pytest.raises(InputError, match="strictly descending"):
+        pipe(**scan, prompt=PROMPTS, timesteps=[10, 20])
+
+
+@pytest.mark.parametrize("split", [{"num_samples": 2}, {"batch_size": 1}])
+def test_a_volume_is_not_split(pipe, scan, split):
+    with pytest.raises(InputError, match="DDS3D takes the slices of a volume in one batch"):
+        pipe(**scan, prompt=PROMPTS, solver="dds3d", num_inference_steps=2, **split)
 
 
 def test_one_slice_without_coils_from_numpy(pipe, scan):

@@ -24,24 +24,12 @@ from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c
 from ctxrecon.operators import CartesianSense, LinearOperator
 from ctxrecon.operators.base import freeze
 from ctxrecon.solvers.daps import DAPS
-from ctxrecon.solvers.dds3d import DDS3D
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 
 NY, NX = 6, 4
 TIMESTEPS = [990, 700, 450, 200, 60, 5]
-
-SOLVERS = [
-    REDDiff(),
-    DAPS(ode_steps=2),
-    DAPS(ode_steps=2, langevin_steps=3),
-    PnPHQS(),
-    PnPADMM(),
-    ScoreMRI(),
-    DDS3D(num_slices=1),
-]
-ANNEALED = SOLVERS[:-1]
 
 
 class Matrix(LinearOperator):
@@ -320,120 +308,3 @@ def test_corrector_has_the_stated_signal_to_noise_ratio_for_each_sample(generato
         torch.testing.assert_close(signal[i], expected)
         ratio = size * score[i].norm() / (math.sqrt(2 * size) * z[i].norm())
         assert float(ratio) == pytest.approx(0.3, rel=1e-5)
-
-
-# All of them.
-
-
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-def test_same_seeds_batched_or_one_by_one(solver, prior, multicoil, generator):
-    y = multicoil(complex_noise((3, NY, NX), generator))
-    y[1] *= 3  # step sizes must be each sample's own
-    together = solver(
-        prior, multicoil, y, timesteps=TIMESTEPS, generator=[seeded(s) for s in range(3)]
-    )
-    assert together.shape == (3, NY, NX)
-    assert together.dtype == torch.complex64
-    for index in range(3):
-        alone = solver(
-            prior, multicoil, y[index : index + 1], timesteps=TIMESTEPS, generator=seeded(index)
-        )
-        torch.testing.assert_close(alone[0], together[index], atol=1e-3, rtol=1e-4)
-
-
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-def test_callback_sees_each_step_and_may_replace_the_latents(solver, prior, multicoil, generator):
-    y = multicoil(complex_noise((1, NY, NX), generator))
-    kept = []
-
-    def watch(step, t, latents, image):
-        kept.append((step, t, latents.clone(), image, image.clone()))
-
-    with torch.no_grad():
-        result = solver(
-            prior, multicoil, y, timesteps=TIMESTEPS, generator=seeded(1), callback=watch
-        )
-        other = solver(
-            prior,
-            multicoil,
-            y,
-            timesteps=TIMESTEPS,
-            generator=seeded(1),
-            callback=lambda step, t, latents, image: latents + 1.0,
-        )
-    assert [entry[:2] for entry in kept] == list(enumerate(TIMESTEPS))
-    assert all(entry[2].shape == (1, 2, NY, NX) for entry in kept)
-    assert all(torch.equal(entry[3], entry[4]) for entry in kept)  # not changed afterwards
-    torch.testing.assert_close(kept[-1][3], result)
-    assert float((other - result).abs().max()) > 1e-4
-
-
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"y": torch.zeros(1, 2, NY, NX, dtype=torch.complex64)}, "does not fit the operator's"),
-        ({"y": torch.zeros(1, 3, NY, NX)}, "complex64 measurement"),
-        ({"timesteps": [10, 20]}, "strictly descending"),
-        ({"latents": torch.zeros(1, 2, 4, 9)}, "latents of shape"),
-        ({"generator": [torch.Generator()] * 2}, "one for each of the 1 samples"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_the_loop(solver, change, sentence, multicoil):
-    call = {"y": torch.zeros(1, 3, NY, NX, dtype=torch.complex64), "timesteps": [10]} | change
-    with pytest.raises(InputError, match=sentence):
-        solver(Untouched(), multicoil, call.pop("y"), **call)
-
-
-@pytest.mark.parametrize("solver", ANNEALED, ids=repr)
-def test_schedulers_that_do_not_fit(solver, multicoil):
-    y = torch.zeros(1, 3, NY, NX, dtype=torch.complex64)
-    zero_snr, rising = ALPHAS.clone(), ALPHAS.clone()
-    zero_snr[999] = 0.0
-    rising[500] = rising[100] / 2 + rising[50] / 2
-    with pytest.raises(InputError, match=r"got 0\.0 at timestep 999"):
-        solver(Untouched(zero_snr), multicoil, y, timesteps=[999, 100])
-    with pytest.raises(InputError, match="noise that falls"):
-        solver(Untouched(rising), multicoil, y, timesteps=[500, 100])
-
-
-def test_operators_that_do_not_fit(generator):
-    maps = 2 * torch.ones(1, 1, NY, NX, dtype=torch.complex64)
-    operator = CartesianSense(torch.ones(1, 1, NY, NX, dtype=torch.bool), maps)
-    y = torch.zeros(1, 1, NY, NX, dtype=torch.complex64)
-    for solver, remedy in [
-        (DAPS(langevin_steps=5), "langevin_steps=None"),
-        (ScoreMRI(), "lower data_step"),
-    ]:
-        with pytest.raises(InputError, match=f"got 4: .*{remedy}"):
-            solver(Untouched(), operator, y, timesteps=[10])
-    with pytest.raises(InputError, match="volumes of 3 slices, got a batch of 4"):
-        DDS3D(num_slices=3)(Untouched(), operator, y.expand(4, -1, -1, -1), timesteps=[10])
-
-
-@pytest.mark.parametrize(
-    ("solver", "settings", "sentence"),
-    [
-        (REDDiff, {"prior_weight": 0.0}, "positive prior_weight"),
-        (REDDiff, {"learning_rate": math.inf}, "positive learning_rate"),
-        (REDDiff, {"cg_iterations": 0}, "cg_iterations of 1 or more"),
-        (DAPS, {"noise_std": 0.0}, "positive noise_std"),
-        (DAPS, {"prior_std": math.nan}, "positive prior_std"),
-        (DAPS, {"ode_steps": 1.5}, "ode_steps of 1 or more"),
-        (DAPS, {"langevin_steps": 0}, "langevin_steps of 1 or more"),
-        (DAPS, {"langevin_step_size": 1.0}, "langevin_step_size between 0 and 1"),
-        (PnPHQS, {"noise_std": -1.0}, "positive noise_std"),
-        (PnPADMM, {"largest_denoiser_std": 0.0}, "positive largest_denoiser_std"),
-        (ScoreMRI, {"snr": 0.0}, "positive snr"),
-        (ScoreMRI, {"corrector_steps": -1}, "corrector_steps of 0 or more"),
-        (ScoreMRI, {"data_step": math.nan}, "positive data_step"),
-        (DDS3D, {"eta": 2.0}, "eta between 0 and 1"),
-        (DDS3D, {"tv_weight": -0.1}, "positive tv_weight"),
-        (DDS3D, {"penalty": 0.0}, "positive penalty"),
-        (DDS3D, {"num_slices": 0}, "num_slices of 1 or more"),
-        (DDS3D, {"admm_iterations": math.inf}, "admm_iterations of 1 or more"),
-    ],
-)
-def test_bad_settings(solver, settings, sentence):
-    with pytest.raises(InputError, match=sentence):
-        solver(**settings)

@@ -18,7 +18,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from gaussian import ALPHAS, GaussianDenoiser, dense, posterior
+from gaussian import (
+    ALPHAS,
+    GaussianDenoiser,
+    complex_noise,
+    dense,
+    posterior,
+    random_prior,
+    two_lines,
+)
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
@@ -30,15 +38,9 @@ TIMESTEPS = [960, 700, 450, 200, 60, 5]
 EXACT = {"cg_iterations": 200, "tolerance": 1e-6}
 
 
-def complex_noise(shape, generator):
-    return torch.randn(shape, dtype=torch.complex64, generator=generator)
-
-
 @pytest.fixture
 def prior(generator):
-    return GaussianDenoiser(
-        complex_noise((NY, NX), generator), 0.2 + torch.rand(NY, NX, generator=generator)
-    )
+    return random_prior((NY, NX), generator)
 
 
 @pytest.fixture
@@ -50,10 +52,7 @@ def white(generator):
 @pytest.fixture
 def multicoil(generator):
     """Two coils, two of five columns: 24 equations for 30 unknowns, no projection."""
-    mask = torch.zeros(1, 1, NY, NX, dtype=torch.bool)
-    mask[..., 1:3] = True
-    maps = complex_noise((1, 2, NY, NX), generator)
-    return CartesianSense(mask, maps / maps.abs().square().sum(1, keepdim=True).sqrt())
+    return two_lines((NY, NX), generator)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(inputs: Path, tmp_path: 
     deadline = time.monotonic() + 120
     while not list(killed.glob("checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(random.uniform(0, 1))
+    time.sleep(random.uniform(0, 0.3))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     reached = {path.name for path in killed.glob("checkpoint-*")}
@@ -262,7 +262,7 @@ def test_tensorboard_is_written_where_asked_for(run, tmp_path: Path) -> None:
     ],
 )
 def test_unsuitable_options_are_refused(run, tmp_path: Path, options, message) -> None:
-    with pytest.raises((InputError, SystemExit), match=message):
+    with pytest.raises(InputError, match=message):
         run(tmp_path / "run", *options)
 
 

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from ctxrecon.datasets import ShardSlices
+from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.priors import size_multiple
 from ctxrecon.training import add_training_arguments, build_accelerator, train
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     pipe = starting_point(args)
     multiple = size_multiple(pipe.unet)
     if odd := [n for n in args.resolution if n < 16 or n % multiple]:
-        raise SystemExit(f"--resolution {odd[0]}: expected multiples of {multiple} from 16 on")
+        raise InputError(f"--resolution {odd[0]}: expected multiples of {multiple} from 16 on")
     if args.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     data = sources(args)

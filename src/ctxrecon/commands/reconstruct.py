@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from ctxrecon.scan import Scan
 
-# Some "fully sampled" raw files are zero-filled at the edges of k-space.
-_FULLY_SAMPLED = 0.7
-
 
 def reconstruct(
     file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
@@ -102,6 +99,7 @@ def reconstruct(
         )
     outputs = image_outputs(out)
 
+    from ctxrecon.evaluation.grid import mvue_reference
     from ctxrecon.io import read_scan
     from ctxrecon.pipelines import prepare_measurement
     from ctxrecon.solvers import make_solver
@@ -123,7 +121,7 @@ def reconstruct(
     reference, reference_name = scan.target, "target"
     if drawn is not None:
         if reference is None:
-            reference, reference_name = _mvue(scan), "MVUE"
+            reference, reference_name = mvue_reference(scan), "MVUE"
         measurement = prepare_measurement(scan.kspace * drawn, drawn, scan.coil_maps)
     else:
         sampled = scan.mask if mask is None else _read_mask(mask)
@@ -238,10 +236,11 @@ def _undersampling(
     """A mask for retrospective undersampling, inside what was measured."""
     import torch
 
+    from ctxrecon.evaluation.grid import FULLY_SAMPLED
     from ctxrecon.sampling import make_mask
 
     sampled = float(scan.mask.float().mean())
-    if sampled < _FULLY_SAMPLED:
+    if sampled < FULLY_SAMPLED:
         raise InputError(
             f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
             "is sampled: leave it out to reconstruct what was measured"
@@ -250,17 +249,6 @@ def _undersampling(
     generator = torch.Generator().manual_seed(seed)
     drawn = make_mask(name, (ny, nx), acceleration, center_fraction, generator=generator)
     return drawn & scan.mask
-
-
-def _mvue(scan: Scan) -> Tensor:
-    """The reference of fully sampled data: MVUE with coil maps from all of it."""
-    from ctxrecon.coils import estimate_coil_maps, mvue
-    from ctxrecon.fourier import ifft2c
-
-    if scan.kspace.shape[1] == 1 and scan.coil_maps is None:
-        return ifft2c(scan.kspace)[:, 0]
-    maps = scan.coil_maps
-    return mvue(scan.kspace, estimate_coil_maps(scan.kspace, scan.mask) if maps is None else maps)
 
 
 def _size(scan: Scan) -> str:

@@ -16,10 +16,12 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
 from ctxrecon.io import read_scan, scan_info
 from ctxrecon.sampling import make_mask
+from ctxrecon.scan import Scan
 
 SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
 # Some "fully sampled" raw files are zero-filled at the edges of k-space.
-_FULLY_SAMPLED = 0.7
+FULLY_SAMPLED = 0.7
+"""Sampled share from which on a file counts as fully sampled."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
 
 def _inspect(path: Path) -> ScanFile:
     info = scan_info(path)
-    if info["sampled_fraction"] < _FULLY_SAMPLED and not info["target"]:
+    if info["sampled_fraction"] < FULLY_SAMPLED and not info["target"]:
         raise InputError(
             f"{path} is undersampled ({100 * info['sampled_fraction']:.0f} % sampled) and has no "
             "target image: there is nothing to measure a reconstruction against, leave it out"
@@ -267,17 +269,19 @@ def load_slice(one: Slice) -> FullSlice:
     scan = read_scan(one.path, slices=one.number)
     reference, name = scan.target, "target"
     if reference is None:
-        name = "MVUE"
-        if scan.kspace.shape[1] == 1 and scan.coil_maps is None:
-            reference = ifft2c(scan.kspace)[:, 0]
-        else:
-            maps = scan.coil_maps
-            maps = estimate_coil_maps(scan.kspace, scan.mask) if maps is None else maps
-            reference = mvue(scan.kspace, maps)
+        reference, name = mvue_reference(scan), "MVUE"
     if not bool(reference.any()):
         raise InputError(f"{one.path}: the reference of slice {one.number} is zero: leave it out")
     prompt = scan.metadata[0].to_prompt() if scan.metadata else ""
     return FullSlice(scan.kspace, scan.mask, reference, name, prompt)
+
+
+def mvue_reference(scan: Scan) -> Tensor:
+    """MVUE image ``(batch, ny, nx)`` of fully sampled data, with coil maps from all of it."""
+    if scan.kspace.shape[1] == 1 and scan.coil_maps is None:
+        return ifft2c(scan.kspace)[:, 0]
+    maps = scan.coil_maps
+    return mvue(scan.kspace, estimate_coil_maps(scan.kspace, scan.mask) if maps is None else maps)
 
 
 def undersample(

@@ -205,6 +205,22 @@ def walk(
     return image
 
 
+def ddim_move(
+    denoiser: Denoiser, eta: float, correct: Callable[[Tensor], Tensor] | None = None
+) -> Move:
+    """The step of :func:`ddim_sample`."""
+
+    def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        x0_hat, eps = denoiser(x_t, step.t)
+        x0 = channels_to_complex(x0_hat)
+        if correct is not None:
+            x0 = correct(x0)
+        sigma = step.sigma(eta)
+        return noised(step.mean(x0, eps, sigma), sigma, draw), x0
+
+    return move
+
+
 def ddim_sample(
     denoiser: Denoiser,
     shape: tuple[int, int, int],
@@ -245,17 +261,9 @@ def ddim_sample(
     if device is None:
         device = torch.device("cpu") if latents is None else latents.device
 
-    def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        x0_hat, eps = denoiser(x_t, step.t)
-        x0 = channels_to_complex(x0_hat)
-        if correct is not None:
-            x0 = correct(x0)
-        sigma = step.sigma(eta)
-        return noised(step.mean(x0, eps, sigma), sigma, draw), x0
-
     return walk(
         shape,
-        move,
+        ddim_move(denoiser, eta, correct),
         plan(denoiser, timesteps),
         generator=generator,
         latents=latents,

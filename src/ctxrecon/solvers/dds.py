@@ -12,11 +12,11 @@ from ctxrecon.linalg import conjugate_gradient, squared_norm
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import check_cg_iterations, check_eta, check_positive
-from ctxrecon.solvers.base import Generators, StepCallback, ddim_sample, image_shape
+from ctxrecon.solvers.base import Move, WalkSolver, ddim_move
 
 
 @dataclass(frozen=True)
-class DDS:
+class DDS(WalkSolver):
     """Decomposed diffusion sampling (Chung et al., arXiv:2303.05754), as ContextMRI uses it.
 
     Each DDIM step improves the denoised image by a few conjugate-gradient steps on
@@ -40,26 +40,9 @@ class DDS:
         check_positive("data_weight", self.data_weight)
         check_cg_iterations(self.cg_iterations)
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Tensor,
-        *,
-        timesteps: Sequence[int],
-        generator: Generators = None,
-        latents: Tensor | None = None,
-        callback: StepCallback | None = None,
-    ) -> Tensor:
-        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments.
-
-        Returns:
-            ``(batch, ny, nx)`` complex64.
-
-        Raises:
-            InputError: an operator, measurement, timesteps or latents that do not fit.
-        """
-        shape = image_shape(operator, y)
+    def _mover(
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
+    ) -> Move:
         xi = self.data_weight
         weighted_adjoint = xi * operator.adjoint(y)
 
@@ -78,14 +61,4 @@ class DDS:
                 quadratic=quadratic,
             )
 
-        return ddim_sample(
-            denoiser,
-            shape,
-            timesteps=timesteps,
-            eta=self.eta,
-            generator=generator,
-            latents=latents,
-            callback=callback,
-            correct=data_consistent,
-            device=y.device,
-        )
+        return ddim_move(denoiser, self.eta, data_consistent)

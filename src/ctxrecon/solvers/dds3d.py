@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,11 +15,11 @@ from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import check_cg_iterations, check_eta, check_positive, check_whole
-from ctxrecon.solvers.base import Generators, StepCallback, ddim_sample, image_shape
+from ctxrecon.solvers.base import Move, WalkSolver, ddim_move, image_shape
 
 
 @dataclass(frozen=True)
-class DDS3D:
+class DDS3D(WalkSolver):
     """Decomposed diffusion sampling of volumes (Chung et al., arXiv:2303.05754, section 4).
 
     The prior sees slices, the batch; total variation along z ties those of one volume together
@@ -52,6 +53,9 @@ class DDS3D:
         admm_iterations: ADMM iterations in each DDIM step.
     """
 
+    couples_batch: ClassVar[bool] = True
+    """The images of a batch are not alone, so it may not be split or hold several samples."""
+
     eta: float = 0.8
     data_weight: float = 5.0
     tv_weight: float = 0.02
@@ -71,26 +75,9 @@ class DDS3D:
         check_cg_iterations(self.cg_iterations)
         check_whole("admm_iterations", self.admm_iterations)
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Tensor,
-        *,
-        timesteps: Sequence[int],
-        generator: Generators = None,
-        latents: Tensor | None = None,
-        callback: StepCallback | None = None,
-    ) -> Tensor:
-        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments.
-
-        Returns:
-            ``(batch, ny, nx)`` complex64.
-
-        Raises:
-            InputError: an operator, measurement, timesteps or latents that do not fit; a batch
-                that is not whole volumes.
-        """
+    def _mover(
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
+    ) -> Move:
         batch, ny, nx = image_shape(operator, y)
         num_slices = self.num_slices or batch
         if batch % num_slices:
@@ -130,17 +117,7 @@ class DDS3D:
                 w = target - z
             return slices(x)
 
-        return ddim_sample(
-            denoiser,
-            (batch, ny, nx),
-            timesteps=timesteps,
-            eta=self.eta,
-            generator=generator,
-            latents=latents,
-            callback=callback,
-            correct=data_consistent,
-            device=y.device,
-        )
+        return ddim_move(denoiser, self.eta, data_consistent)
 
 
 def _difference(x: Tensor) -> Tensor:

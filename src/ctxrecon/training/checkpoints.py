@@ -50,7 +50,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
     write: bool = True,
-) -> Path:
+) -> dict[str, Tensor]:
     """Write ``checkpoint-STEP``: weights, their averages, the optimiser and the step.
 
     The folder is written under a hidden name and renamed, so that a half-written one is never
@@ -65,13 +65,16 @@ def save_state(
         optimizer: of the model.
         scaler: of fp16 training.
         write: on the one process that writes; the others help to gather.
+
+    Returns:
+        The averaged weights, as :func:`averaged_weights` gives them.
     """
     weights: Any = get_model_state_dict(model, options=_OPTIONS)
     averages = averaged_weights(model, ema)
     state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
     final = folder / f"{_PREFIX}{step}"
     if not write:
-        return final
+        return averages
     beside = folder / f".{final.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -93,7 +96,7 @@ def save_state(
     (beside / "state.json").write_text(json.dumps(plain), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)
-    return final
+    return averages
 
 
 def load_state(

@@ -173,14 +173,14 @@ def train(
         step += 1
         log.step(step, optimizer.param_groups[0]["lr"])
         last = step == args.max_train_steps
+        averages = None
         if step % args.checkpointing_steps == 0 or last:
-            save_state(args.output_dir, step, **state, write=accelerator.is_main_process)
-            averages = averaged_weights(model, ema)
+            averages = save_state(args.output_dir, step, **state, write=accelerator.is_main_process)
             if accelerator.is_main_process:
                 prune_checkpoints(args.output_dir, args.checkpoints_total_limit)
                 export(averages)
         if validate is not None and (step % args.validation_steps == 0 or last):
-            averages = averaged_weights(model, ema)
+            averages = averages or averaged_weights(model, ema)
             if accelerator.is_main_process:
                 validate(step, averages)
             accelerator.wait_for_everyone()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _held_out import LABEL_VOLUME, chosen_timesteps, held_out_scan, sample, scan_seed
+from _held_out import LABEL_VOLUME, held_out_scan, sample, scan_seed
 from _prompt_edits import (
     ALL,
     NO_CONTRAST,
@@ -273,7 +273,7 @@ def reconstruct(
             coil_maps=maps,
             guidance_scale=method.gamma,
             num_inference_steps=args.steps,
-            timesteps=chosen_timesteps(args),
+            timesteps=args.timesteps,
             solver=DDS(data_weight=args.data_weight, cg_iterations=args.cg_iterations),
             # The same noise for every prompt and γ: differences are those of the prompt.
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],

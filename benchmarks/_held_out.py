@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from ctxrecon.phantom import (
     load_label_volume,
     phantom_scan,
 )
-from ctxrecon.priors import quadratic_timesteps
 from ctxrecon.sampling import uniform1d
 from ctxrecon.scan import Scan
 
@@ -37,11 +35,6 @@ _FINE_SIZE = 256
 def scan_seed(seed: int, number: int) -> int:
     """Seed of everything random about one scan."""
     return _HELD_OUT_SEED + 10**6 * seed + number
-
-
-def chosen_timesteps(args: argparse.Namespace) -> list[int] | None:
-    """Those of ``--timesteps`` and ``--steps``; ``None`` leaves them to the scheduler."""
-    return quadratic_timesteps(args.steps) if args.timesteps == "quadratic" else None
 
 
 def center_fraction(acceleration: float) -> float:

@@ -103,7 +103,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0])
     parser.add_argument("--guidance_scale", type=float, default=2.0, help="γ where it is fixed")
-    parser.add_argument("--timesteps", choices=("scheduler", "quadratic"), default="scheduler")
+    parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
     parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
     parser.add_argument("--data_weight", type=float, default=DDS().data_weight, help="ξ of DDS")

@@ -26,7 +26,6 @@ from _held_out import (
     NUM_COILS,
     SNR,
     center_fraction,
-    chosen_timesteps,
     held_out_scans,
     scan_seed,
     shuffled,
@@ -65,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0])
-    parser.add_argument("--timesteps", choices=("scheduler", "quadratic"), default="scheduler")
+    parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
     parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
     parser.add_argument("--data_weight", type=float, default=DDS().data_weight, help="ξ of DDS")
@@ -141,7 +140,7 @@ def methods_of(
                 coil_maps=maps,
                 guidance_scale=gamma,
                 num_inference_steps=args.steps,
-                timesteps=chosen_timesteps(args),
+                timesteps=args.timesteps,
                 solver=DDS(data_weight=args.data_weight),
                 # The same noise for every γ, so that differences are those of the prompt.
                 generator=[

@@ -69,12 +69,16 @@ def test_every_solver_by_name(pipe, scan, name):
 
 
 def test_timesteps_may_be_given(pipe, scan):
-    own = pipe(**scan, prompt=PROMPTS, num_inference_steps=4, generator=seeded(0))
-    taken = pipe.set_timesteps(4)
-    same = pipe(**scan, prompt=PROMPTS, timesteps=taken, generator=seeded(0))
-    assert torch.equal(own.images, same.images)
-    other = pipe(**scan, prompt=PROMPTS, timesteps=quadratic_timesteps(4), generator=seeded(0))
-    assert not torch.allclose(own.images, other.images)
+    call = {**scan, "prompt": PROMPTS, "num_inference_steps": 4}
+
+    def run(**chosen):
+        return pipe(**call, generator=seeded(0), **chosen).images
+
+    assert torch.equal(run(), run(timesteps=quadratic_timesteps(4)))
+    assert torch.equal(run(timesteps="scheduler"), run(timesteps=pipe.set_timesteps(4)))
+    assert not torch.allclose(run(), run(timesteps="scheduler"))
+    with pytest.raises(InputError, match="'quadratic' or 'scheduler', got 'linear'"):
+        run(timesteps="linear")
     with pytest.raises(InputError, match="strictly descending"):
         pipe(**scan, prompt=PROMPTS, timesteps=[10, 20])
 

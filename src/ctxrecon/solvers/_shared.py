@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,32 +16,38 @@ from ctxrecon.linalg import conjugate_gradient, power_iteration, squared_norm
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 
+NoiseStd: TypeAlias = "float | Tensor"
+"""Of the measurement: one number, or ``(batch,)`` of them."""
+
 CG_TOLERANCE = 1e-5
 """Relative residual at which conjugate gradient stops; complex64 has little below it."""
 
 
 def proximal_step(
     operator: LinearOperator, y: Tensor, *, cg_iterations: int, tolerance: float
-) -> Callable[[Tensor, float], Tensor]:
+) -> Callable[[Tensor, float | Tensor], Tensor]:
     """``(x̂_0, ρ) ↦ argmin_x ‖A x − y‖² + ρ ‖x − x̂_0‖²`` by conjugate gradient.
 
     It solves ``(AᴴA + ρ I) x = Aᴴy + ρ x̂_0`` from ``x̂_0``, until the residual is ``tolerance``
-    times the right-hand side or for ``cg_iterations``. The iterates differ from ``x̂_0`` by vectors
+    times the right-hand side or for ``cg_iterations``. ρ is one number, or ``(batch,)`` of them.
+    The iterates differ from ``x̂_0`` by vectors
     of the range of ``Aᴴ`` only, so for ρ = 0 the result is ``x̂_0 + A†(y − A x̂_0)``: of all
     least-squares solutions the one nearest to ``x̂_0``.
     """
     adjoint = operator.adjoint(y)
 
-    def solve(x0_hat: Tensor, rho: float) -> Tensor:
+    def solve(x0_hat: Tensor, rho: float | Tensor) -> Tensor:
+        weight = per_image(rho, x0_hat)
+
         def regularized_normal(x: Tensor) -> Tensor:
-            return torch.add(operator.normal(x), x, alpha=rho)
+            return operator.normal(x) + weight * x
 
         def quadratic(x: Tensor) -> Tensor:
             return operator.squared_norm(x) + rho * squared_norm(x)
 
         return conjugate_gradient(
             regularized_normal,
-            torch.add(adjoint, x0_hat, alpha=rho),
+            adjoint + weight * x0_hat,
             x0=x0_hat,
             num_iterations=cg_iterations,
             tolerance=tolerance,
@@ -71,7 +78,7 @@ def denoise_with_vjp(
     return channels_to_complex(x0_hat.detach()), eps.detach(), vjp
 
 
-def part_variance(noise_std: float) -> float:
+def part_variance(noise_std: NoiseStd) -> NoiseStd:
     """Variance of the real, or imaginary, part of a sample whose deviation is ``noise_std``.
 
     Diffusion noise is counted in each channel, measurement noise in complex samples. Formulas that
@@ -80,16 +87,23 @@ def part_variance(noise_std: float) -> float:
     return noise_std**2 / 2
 
 
+def per_image(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """A number, or one for each image, in a shape that ``like`` ``(batch, …)`` is multiplied by."""
+    return value.reshape(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) else value
+
+
 def check_eta(eta: float) -> None:
     """Refuse an η that is not between 0 and 1."""
     if not 0 <= eta <= 1:
         raise InputError(f"expected eta between 0 and 1, got {eta}")
 
 
-def check_noise_std(noise_std: float) -> None:
-    """Refuse a negative or infinite standard deviation."""
-    if not (math.isfinite(noise_std) and noise_std >= 0):
-        raise InputError(f"expected a noise_std of 0 or more, got {noise_std}")
+def check_noise_std(noise_std: NoiseStd, *, zero: bool = True) -> None:
+    """Refuse a negative or infinite standard deviation, of any image."""
+    for value in noise_std.tolist() if isinstance(noise_std, Tensor) else [noise_std]:
+        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+            wanted = "noise_std of 0 or more" if zero else "positive noise_std"
+            raise InputError(f"expected a {wanted}, got {value}")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -14,13 +14,15 @@ from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
+    NoiseStd,
     check_cg_iterations,
     check_falling_noise,
+    check_noise_std,
     check_normalized,
-    check_positive,
     check_whole,
     measurement_noise,
     part_variance,
+    per_image,
     proximal_step,
     relative_noise_std,
 )
@@ -73,7 +75,7 @@ class DAPS(WalkSolver):
             is too large by about half of it where the curvature is largest.
     """
 
-    noise_std: float = 0.02
+    noise_std: NoiseStd = 0.02
     prior_std: float = 0.1
     ode_steps: int = 1
     cg_iterations: int = 10
@@ -81,7 +83,7 @@ class DAPS(WalkSolver):
     langevin_step_size: float = 0.1
 
     def __post_init__(self) -> None:
-        check_positive("noise_std", self.noise_std)
+        check_noise_std(self.noise_std, zero=False)
         if not self.prior_std > 0:
             raise InputError(f"expected a positive prior_std, got {self.prior_std}")
         check_whole("ode_steps", self.ode_steps)
@@ -129,7 +131,7 @@ class DAPS(WalkSolver):
         """A draw from ``p(x_0|x_t, y)`` by perturbation and conjugate gradients."""
         variance = part_variance(self.noise_std)
         perturbed = x0_hat + math.sqrt(r_squared) * channels_to_complex(draw())
-        noisy = y + math.sqrt(variance) * measurement_noise(y, draw)
+        noisy = y + per_image(variance**0.5, y) * measurement_noise(y, draw)
         solve = proximal_step(
             operator, noisy, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE
         )
@@ -144,13 +146,13 @@ class DAPS(WalkSolver):
         draw: Callable[[], Tensor],
     ) -> Tensor:
         """The same, nearly, by ``langevin_steps`` steps of Langevin dynamics."""
-        precision = 1 / part_variance(self.noise_std)
+        precision = per_image(1 / part_variance(self.noise_std), x0_hat)
         h = self.langevin_step_size / (1 / r_squared + precision)
         adjoint_y = operator.adjoint(y)
         x = x0_hat
         for _ in range(self.langevin_steps or 0):
             gradient = (x - x0_hat) / r_squared + precision * (operator.normal(x) - adjoint_y)
-            x = x - h * gradient + math.sqrt(2 * h) * channels_to_complex(draw())
+            x = x - h * gradient + (2 * h) ** 0.5 * channels_to_complex(draw())
         return x
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
@@ -13,13 +14,15 @@ from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
+    NoiseStd,
     check_cg,
     check_eta,
     check_noise_std,
     part_variance,
+    per_image,
     proximal_step,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver, noised
+from ctxrecon.solvers.base import Move, Step, WalkSolver
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class DDNM(WalkSolver):
             noise of a scan.
     """
 
-    noise_std: float = 0.0
+    noise_std: NoiseStd = 0.0
     eta: float = 1.0
     cg_iterations: int = 10
     tolerance: float = 1e-4
@@ -73,7 +76,7 @@ class DDNM(WalkSolver):
         check_noise_std(self.noise_std)
         check_eta(self.eta)
         check_cg(self.cg_iterations, self.tolerance)
-        if self.noise_std > 0 and self.eta == 0:
+        if self.eta == 0 and bool(torch.as_tensor(self.noise_std).any()):
             raise InputError(
                 "expected eta above 0 with noise_std above 0, got 0: DDNM+ makes room for the "
                 "measurement's noise in the noise that the step adds"
@@ -90,19 +93,18 @@ class DDNM(WalkSolver):
             x0_hat, _ = denoiser(x_t, step.t)
             x0 = channels_to_complex(x0_hat)
             sigma = step.sigma(self.eta)
-            correction_scale, noise_std = self._scales(step, sigma)
-            if correction_scale > 0:
-                x0 = x0 + correction_scale * (nearest_solution(x0, 0.0) - x0)
+            carried = self._carried(step, sigma)
+            scale = (sigma / carried).nan_to_num(nan=1.0).clamp(max=1)  # 0/0: no noise at all
+            x0 = x0 + per_image(scale, x0) * (nearest_solution(x0, 0.0) - x0)
+            room = (sigma**2 - carried**2).clamp(min=0).sqrt()
             eps = step.implied_noise(x_t, x0)
-            return noised(step.mean(x0, eps, sigma), noise_std, draw), x0
+            x = step.mean(x0, eps, sigma)
+            return x + per_image(room, x) * draw() if bool(room.any()) else x, x0
 
         return move
 
-    def _scales(self, step: Step, sigma: float) -> tuple[float, float]:
-        """``λ_t`` and ``√γ_t``."""
+    def _carried(self, step: Step, sigma: float) -> Tensor:
+        """``a_t σ_y``: the measurement's noise in ``x_{t−1}``, ``(batch or 1,)``."""
         signal = math.sqrt(step.alpha_bar / step.noise_variance)
         weight = math.sqrt(step.alpha_bar_prev) - step.noise_weight(sigma) * signal
-        carried = weight * math.sqrt(part_variance(self.noise_std))
-        if carried <= sigma:
-            return 1.0, math.sqrt(sigma**2 - carried**2)
-        return sigma / carried, 0.0
+        return weight * torch.as_tensor(part_variance(self.noise_std)).sqrt().reshape(-1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctxrecon.linalg import conjugate_gradient, squared_norm
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
-from ctxrecon.solvers._shared import check_cg_iterations, check_eta, check_positive
+from ctxrecon.solvers._shared import check_cg, check_eta, check_positive
 from ctxrecon.solvers.base import Move, WalkSolver, ddim_move
 
 
@@ -28,17 +28,20 @@ class DDS(WalkSolver):
     Attributes:
         eta: η of the DDIM step, 0 (deterministic) to 1.
         data_weight: ξ, positive; larger trusts the measurement more.
-        cg_iterations: conjugate-gradient steps in each DDIM step.
+        cg_iterations: conjugate-gradient steps in each DDIM step, at most.
+        tolerance: relative residual at which conjugate gradient stops early; 0, the default, takes
+            all steps, and never makes a GPU wait for the answer.
     """
 
     eta: float = 0.8
     data_weight: float = 5.0
     cg_iterations: int = 5
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
         check_positive("data_weight", self.data_weight)
-        check_cg_iterations(self.cg_iterations)
+        check_cg(self.cg_iterations, self.tolerance)
 
     def _mover(
         self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
@@ -58,6 +61,7 @@ class DDS(WalkSolver):
                 x0_hat + weighted_adjoint,
                 x0=x0_hat,
                 num_iterations=self.cg_iterations,
+                tolerance=self.tolerance or None,
                 quadratic=quadratic,
             )
 

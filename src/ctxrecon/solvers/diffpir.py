@@ -13,6 +13,7 @@ from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
+    NoiseStd,
     check_cg,
     check_noise_std,
     check_positive,
@@ -51,7 +52,7 @@ class DiffPIR(WalkSolver):
             noise of a scan.
     """
 
-    noise_std: float = 0.01
+    noise_std: NoiseStd = 0.01
     lambda_: float = 7.0
     zeta: float = 0.3
     cg_iterations: int = 50

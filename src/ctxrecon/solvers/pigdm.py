@@ -13,6 +13,7 @@ from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
+    NoiseStd,
     check_cg,
     check_eta,
     check_noise_std,
@@ -63,7 +64,7 @@ class PiGDM(WalkSolver):
         tolerance: relative residual at which conjugate gradient stops.
     """
 
-    noise_std: float = 0.01
+    noise_std: NoiseStd = 0.01
     eta: float = 1.0
     adaptive_weights: bool = True
     cg_iterations: int = 50

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
+    NoiseStd,
     check_cg_iterations,
     check_falling_noise,
+    check_noise_std,
     check_positive,
     part_variance,
     proximal_step,
@@ -30,12 +33,15 @@ from ctxrecon.solvers.base import Move, Step, WalkSolver, image_shape
 class _AnnealedPnP(WalkSolver):
     """What the two splittings have in common; HQS is ADMM without u."""
 
-    noise_std: float = 0.02
+    starts_from_data: ClassVar[bool] = True
+    """Latents, and so an image to start from, change nothing."""
+
+    noise_std: NoiseStd = 0.02
     largest_denoiser_std: float = 0.5
     cg_iterations: int = 10
 
     def __post_init__(self) -> None:
-        check_positive("noise_std", self.noise_std)
+        check_noise_std(self.noise_std, zero=False)
         check_positive("largest_denoiser_std", self.largest_denoiser_std)
         check_cg_iterations(self.cg_iterations)
 
@@ -55,8 +61,11 @@ class _AnnealedPnP(WalkSolver):
         def signal_power(level: int) -> float:
             return float(denoiser.alphas_cumprod[level])
 
-        def rho(level: int) -> float:
-            return part_variance(self.noise_std) / relative_noise_std(signal_power(level)) ** 2
+        def variance(level: int) -> float:
+            return relative_noise_std(signal_power(level)) ** 2
+
+        def rho(level: int) -> float | Tensor:
+            return part_variance(self.noise_std) / variance(level)
 
         def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
             nonlocal u
@@ -66,7 +75,7 @@ class _AnnealedPnP(WalkSolver):
             noisy = math.sqrt(signal_power(level)) * complex_to_channels(x + u)
             v = channels_to_complex(denoiser(noisy, level)[0])
             # u is the multiplier over ρ: a new ρ leaves the multiplier as it is.
-            u = self._multiplier(u, x, v) * (rho(level) / rho(next_level))
+            u = self._multiplier(u, x, v) * (variance(next_level) / variance(level))
             x = solve(v - u, rho(next_level))
             return complex_to_channels(x), x
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,9 @@ class REDDiff(WalkSolver):
         learning_rate: of Adam, in units of the image.
         cg_iterations: conjugate-gradient steps to the start ``A† y``.
     """
+
+    starts_from_data: ClassVar[bool] = True
+    """Latents are noise to it, so that an image to start from would do harm."""
 
     prior_weight: float = 0.25
     learning_rate: float = 0.1

@@ -1,0 +1,270 @@
+"""A text-conditioned diffusion prior of complex images: its parts, and draws from it alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import canonical_prompt
+from ctxrecon.operators import Crop
+from ctxrecon.pipelines.arguments import check_arguments, check_count
+from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
+from ctxrecon.pipelines.samples import spawn_generators
+from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple
+from ctxrecon.priors.tokenizer import check_prompt_length
+from ctxrecon.solvers import ddim_sample
+
+logger = logging.getLogger(__name__)
+
+StepEndCallback = Callable[["TextPriorPipeline", int, int, dict[str, Tensor]], "dict | None"]
+
+
+class TextPriorPipeline(DiffusionPipeline):
+    """What pipelines with a text-conditioned diffusion prior have in common.
+
+    All components are stock classes, so a checkpoint is an ordinary diffusers folder.
+
+    Args:
+        unet: two channels in and out (real, imaginary), conditioned on CLIP text states.
+        scheduler: its ``alphas_cumprod``, ``prediction_type`` and timestep spacing are used.
+        text_encoder: turns prompts into states.
+        tokenizer: of the text encoder.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet"
+    _callback_tensor_inputs = ["latents", "images"]  # noqa: RUF012 (read so by diffusers)
+
+    unet: UNet2DConditionModel
+    scheduler: SchedulerMixin
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str | list[str] | None = None,
+        *,
+        num_images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 2.0,
+        num_inference_steps: int = 50,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pt",
+    ) -> ReconstructionOutput:
+        """Draw images from the prior alone, by DDIM.
+
+        Args:
+            prompt: one or several; ``None`` draws without text.
+            num_images_per_prompt: images of each prompt.
+            height: ``ny``, any; the network's ``sample_size`` by default.
+            width: ``nx``, likewise.
+            guidance_scale: γ.
+            num_inference_steps: diffusion steps.
+            eta: η of DDIM, 0 (deterministic) to 1.
+            generator: one, or one for each prompt.
+            output_type: "pt", "np" (complex) or "pil" (magnitude).
+
+        Returns:
+            ``images`` ``(prompts · num_images_per_prompt, ny, nx)``, prompt by prompt, at the
+            training scale (99 % quantile of the magnitude about 1), with their ``prompts``.
+
+        Raises:
+            InputError: for each malformed argument, in a sentence of its own.
+        """
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        number = 1 if texts is None else len(texts)
+        self.check_inputs(
+            number,
+            prompt=prompt,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            num_samples=num_images_per_prompt,
+            output_type=output_type,
+        )
+        if not 0 <= eta <= 1:
+            raise InputError(f"expected eta between 0 and 1, got {eta}")
+        default = self.unet.config.sample_size or 64
+        size = (default if height is None else height, default if width is None else width)
+        for name, value in zip(("height", "width"), size, strict=True):
+            check_count(name, value)
+
+        embeds, uncond_embeds, gamma = self._encode_conditions(texts, None, guidance_scale, number)
+        if embeds is not None:
+            embeds = embeds.repeat_interleave(num_images_per_prompt, dim=0)
+        timesteps = self.set_timesteps(num_inference_steps)
+        crop = self._crop(size)
+        shape = (number * num_images_per_prompt, *crop.domain_shape[1:])
+        generators = spawn_generators(generator, number, num_images_per_prompt)
+        device = self._execution_device
+        with self.progress_bar(total=len(timesteps)) as bar:
+            padded = ddim_sample(
+                TextDenoiser(self.unet, self.scheduler, embeds, uncond_embeds, gamma),
+                (shape[0], shape[1], shape[2]),
+                timesteps=timesteps,
+                eta=eta,
+                generator=generators,
+                latents=self.prepare_latents(shape, generators, device=device),
+                callback=self._step_callback(bar, None, (), crop),
+            )
+        self.maybe_free_model_hooks()
+        names = None if texts is None else [t for t in texts for _ in range(num_images_per_prompt)]
+        return ReconstructionOutput(images=convert_images(crop(padded), output_type), prompts=names)
+
+    def check_inputs(self, num_slices: int, **arguments: Any) -> None:
+        """Refuse malformed arguments of a call before any work is done.
+
+        Args:
+            num_slices: how many slices, or prompts to generate from, there are.
+            **arguments: see :func:`ctxrecon.pipelines.arguments.check_arguments`.
+
+        Raises:
+            InputError: for each, in a sentence of its own.
+        """
+        config = self.unet.config
+        check_arguments(
+            num_slices,
+            num_train_timesteps=self.scheduler.config.num_train_timesteps,
+            text_width=config.encoder_hid_dim or config.cross_attention_dim,
+            callback_tensor_inputs=self._callback_tensor_inputs,
+            **arguments,
+        )
+
+    def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
+        """Text states ``(prompts, tokens, width)`` of prompts in the model's own wording.
+
+        Raises:
+            InputError: a prompt that the tokenizer would cut short.
+        """
+        texts = [canonical_prompt(text) if text.strip() else "" for text in prompts]
+        check_prompt_length(self.tokenizer, texts)
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.text_encoder.config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
+
+    def set_timesteps(self, num_inference_steps: int) -> list[int]:
+        """Training timesteps, descending, spaced as the scheduler says."""
+        self.scheduler.set_timesteps(num_inference_steps)
+        return [int(t) for t in self.scheduler.timesteps]
+
+    def choose_timesteps(
+        self, num_inference_steps: int, timesteps: Sequence[int] | str
+    ) -> list[int]:
+        """Training timesteps, descending: spaced in a way that has a name, or those given.
+
+        Raises:
+            InputError: an unknown name.
+        """
+        if timesteps == "quadratic":
+            total = self.scheduler.config.num_train_timesteps
+            return quadratic_timesteps(num_inference_steps, start=total - 1, total=total)
+        if timesteps == "scheduler":
+            return self.set_timesteps(num_inference_steps)
+        if isinstance(timesteps, str):
+            raise InputError(
+                f"expected timesteps as numbers, 'quadratic' or 'scheduler', got {timesteps!r}"
+            )
+        return [int(t) for t in timesteps]
+
+    def prepare_latents(
+        self,
+        shape: tuple[int, ...],
+        generators: list[torch.Generator],
+        *,
+        latents: Tensor | None = None,
+        device: torch.device,
+    ) -> Tensor:
+        """Starting noise of unit variance in each channel.
+
+        Args:
+            shape: ``(images, NY, NX)``, padded to the network's multiple.
+            generators: one for each image.
+            latents: used instead when given.
+            device: where the result lives.
+
+        Returns:
+            ``(images, 2, NY, NX)`` float32.
+
+        Raises:
+            InputError: latents of another shape.
+        """
+        full = (shape[0], 2, *shape[1:])
+        if latents is None:
+            return randn_tensor(full, generator=generators, device=device, dtype=torch.float32)
+        if tuple(latents.shape) != full:
+            raise InputError(f"expected latents of shape {full}, got {tuple(latents.shape)}")
+        return latents.to(device, torch.float32)
+
+    def _encode_conditions(
+        self,
+        prompts: Sequence[str] | None,
+        prompt_embeds: Tensor | None,
+        guidance_scale: float,
+        number: int,
+    ) -> tuple[Tensor | None, Tensor | None, float]:
+        """Text states of each slice, states of the empty prompt, and γ."""
+        if prompts is None and prompt_embeds is None and guidance_scale != 0:
+            logger.info("no prompt given: guidance_scale is 0 in place of %g", guidance_scale)
+            guidance_scale = 0.0
+        embeds = None
+        if guidance_scale != 0:
+            embeds = self.encode_prompt(prompts) if prompts is not None else prompt_embeds
+            assert embeds is not None
+            embeds = embeds.to(self._execution_device).expand(number, -1, -1)
+        uncond_embeds = None if guidance_scale == 1 else self.encode_prompt([""])
+        return embeds, uncond_embeds, guidance_scale
+
+    def _crop(self, size: Sequence[int]) -> Crop:
+        """From the size that the network takes to the size of the scan."""
+        multiple = size_multiple(self.unet)
+        full_ny, full_nx = (math.ceil(n / multiple) * multiple for n in size)
+        return Crop((1, full_ny, full_nx), (size[0], size[1]))
+
+    def _step_callback(
+        self,
+        bar: Any,
+        callback: StepEndCallback | None,
+        tensor_inputs: Sequence[str],
+        crop: Crop,
+        scale: Tensor | float = 1.0,
+    ) -> Callable[[int, int, Tensor, Tensor], Tensor | None]:
+        """What the solver calls: moves the progress bar, then asks the user's callback."""
+
+        def on_step_end(step: int, t: int, latents: Tensor, x0: Tensor) -> Tensor | None:
+            bar.update()
+            if callback is None:
+                return None
+            tensors = {"latents": latents}
+            if "images" in tensor_inputs:
+                tensors["images"] = crop(x0) * scale
+            result = callback(self, step, t, {name: tensors[name] for name in tensor_inputs})
+            return (result or {}).get("latents")
+
+        return on_step_end

@@ -1,0 +1,159 @@
+"""The noise of a measurement: estimated, told to solvers, held against the residual."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+from gaussian import complex_noise, random_prior, random_sense, seeded
+
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.errors import InputError
+from ctxrecon.noise import estimate_noise_std
+from ctxrecon.operators import CartesianSense
+from ctxrecon.pipelines import build_pipeline, prepare_measurement
+from ctxrecon.pipelines.noise import noise_ratio
+from ctxrecon.solvers import DAPS, DDNM, DiffPIR, PiGDM, PnPADMM, PnPHQS
+
+SHAPE = (64, 56)
+
+
+def object_and_maps(coils: int) -> tuple[torch.Tensor, torch.Tensor]:
+    image = torch.zeros(1, *SHAPE, dtype=torch.complex64)
+    image[:, 12:50, 10:44] = 1.0
+    image[:, 20:30, 20:30] = 0.5j
+    return image, simulate_coil_maps(coils, SHAPE, generator=seeded(2))
+
+
+def lines(step: int) -> torch.Tensor:
+    mask = torch.zeros(1, 1, *SHAPE, dtype=torch.bool)
+    mask[..., ::step] = True
+    mask[..., 24:32] = True
+    return mask
+
+
+@pytest.mark.parametrize("coils", [4, 8, 15])
+@pytest.mark.parametrize("step", [1, 4])
+def test_the_noise_of_a_scan_is_found(coils, step):
+    image, maps = object_and_maps(coils)
+    mask = lines(step)
+    for true in (0.02, 0.2):
+        y = CartesianSense(mask, maps)(image)
+        y = (y + true * complex_noise(tuple(y.shape), seeded(coils))) * mask
+        found = float(estimate_noise_std(y, mask)[0])
+        assert 0.95 * true < found < 1.25 * true
+        assert float(estimate_noise_std(9 * y, mask)[0]) == pytest.approx(9 * found, rel=1e-4)
+
+
+def test_pure_noise_and_zero_filled_samples():
+    noise = 0.3 * complex_noise((2, 1, *SHAPE), seeded(0))
+    noise[1] *= 2
+    everywhere = torch.ones(1, 1, *SHAPE, dtype=torch.bool)
+    found = estimate_noise_std(noise, everywhere)
+    torch.testing.assert_close(found, torch.tensor([0.3, 0.6]), rtol=0.05, atol=0)
+    padded = torch.zeros(1, 1, 128, 112, dtype=torch.complex64)
+    padded[..., 32:96, 28:84] = noise[:1]
+    wide = torch.ones(1, 1, 128, 112, dtype=torch.bool)
+    torch.testing.assert_close(estimate_noise_std(padded, wide), found[:1])
+
+
+def test_too_few_samples_to_tell():
+    few = torch.ones(1, 4, 8, 8, dtype=torch.complex64)
+    with pytest.raises(InputError, match=r"64 samples far from the centre .* 4 coils by, got 16"):
+        estimate_noise_std(few, torch.ones(1, 1, 8, 8, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [DiffPIR, PiGDM, PnPHQS, PnPADMM, DDNM, DAPS, partial(DAPS, langevin_steps=3)],
+    ids=repr,
+)
+def test_a_noise_level_of_each_image(make):
+    """A batch with a level each gives what its images give alone with theirs."""
+    source = seeded(5)
+    prior, operator = random_prior((6, 5), source), random_sense((6, 5), source)
+    y = operator(complex_noise((3, 6, 5), source))
+    levels = torch.tensor([0.03, 0.3, 0.8])
+    call = {"timesteps": [900, 500, 200, 40]}
+    together = make(noise_std=levels)(
+        prior, operator, y, generator=[seeded(s) for s in range(3)], **call
+    )
+    for index, level in enumerate(levels.tolist()):
+        alone = make(noise_std=level)(
+            prior, operator, y[index : index + 1], generator=[seeded(index)], **call
+        )
+        torch.testing.assert_close(alone[0], together[index], atol=1e-3, rtol=1e-3)
+
+
+def test_a_bad_level_of_one_image():
+    with pytest.raises(InputError, match=r"positive noise_std, got 0\.0"):
+        PnPADMM(noise_std=torch.tensor([0.1, 0.0]))
+    assert DiffPIR(noise_std=torch.tensor([0.1, 0.0])).noise_std.shape == (2,)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipeline = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def scan():
+    image, maps = object_and_maps(6)
+    images = torch.cat([50 * image, 3 * image])
+    mask = lines(2)
+    y = CartesianSense(mask, maps)(images)
+    y[0] += 1.0 * complex_noise(tuple(y[0].shape), seeded(0))
+    y[1] += 0.3 * complex_noise(tuple(y[1].shape), seeded(1))
+    return {"kspace": y * mask, "mask": mask, "coil_maps": maps}
+
+
+def test_the_scans_noise_in_its_own_units_reaches_the_solver(pipe, scan):
+    settings = {"num_inference_steps": 3, "solver": "pnp_hqs", "generator": seeded(0)}
+    told = pipe(**scan, noise_std=[1.0, 0.3], **settings).images
+    for index, (level, factor) in enumerate([(1.0, 1.0), (0.3, 1e4)]):
+        one = {name: value for name, value in scan.items()}
+        one["kspace"] = factor * scan["kspace"][index : index + 1]
+        alone = pipe(**one, noise_std=factor * level, **settings).images / factor
+        torch.testing.assert_close(alone[0], told[index], rtol=1e-3, atol=1e-3 * float(level))
+    assert not torch.allclose(told, pipe(**scan, noise_std=5.0, **settings).images)
+    found = estimate_noise_std(scan["kspace"], scan["mask"])
+    by_hand = pipe(**scan, noise_std=found, **settings).images
+    torch.testing.assert_close(pipe(**scan, noise_std="auto", **settings).images, by_hand)
+
+
+def test_the_residual_is_held_against_the_noise(pipe, scan, caplog):
+    settings = {"num_inference_steps": 3, "solver": "pnp_hqs"}
+    caplog.set_level(logging.WARNING, logger="ctxrecon.pipelines.noise")
+    output = pipe(**scan, noise_std=[1.0, 0.3], **settings)
+    assert not caplog.records
+    measurement = prepare_measurement(**scan)
+    ratio = noise_ratio(measurement, output.residual, torch.tensor([1.0, 0.3]))
+    m = int(scan["mask"].sum()) * 6
+    expected = (1 - SHAPE[0] * SHAPE[1] / m) ** 0.5  # noise that no image of n pixels can fit
+    assert (ratio > 0.9 * expected).all()
+    assert (ratio < 1.1).all()
+    pipe(**scan, noise_std=[0.1, 3.0], **settings)
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "slice 0" in first
+    assert "does not explain the data" in first
+    assert "slice 1" in second
+    assert "follows the noise" in second
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"solver": "dds", "noise_std": 0.1}, "DDS knows nothing of noise"),
+        ({"noise_std": "guess"}, "numbers or 'auto', got 'guess'"),
+        ({"noise_std": [0.1, 0.2, 0.3]}, "one for each of the 2 slices"),
+        ({"noise_std": [0.1, -0.2]}, "one positive number"),
+        ({"noise_std": float("nan")}, "one positive number"),
+    ],
+)
+def test_noise_that_makes_no_sense(pipe, scan, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        pipe(**scan, **({"solver": "pnp_admm"} | change))

@@ -33,7 +33,7 @@ from ctxrecon.metrics import Lpips, image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.sampling import make_mask
 from ctxrecon.scan import Scan
-from ctxrecon.solvers import DDS
+from ctxrecon.solvers import parse_solver
 
 MASKS = {
     "uniform1d ×4": ("uniform1d", 4.0),
@@ -274,7 +274,7 @@ def reconstruct(
             guidance_scale=method.gamma,
             num_inference_steps=args.steps,
             timesteps=args.timesteps,
-            solver=DDS(data_weight=args.data_weight, cg_iterations=args.cg_iterations),
+            solver=parse_solver(args.solver),
             # The same noise for every prompt and γ: differences are those of the prompt.
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_samples=method.samples,

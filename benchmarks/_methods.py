@@ -21,7 +21,7 @@ from ctxrecon.io.bart import read_cfl
 from ctxrecon.metrics import image_metrics
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ContextMRIPipeline
-from ctxrecon.solvers import DDS
+from ctxrecon.solvers import Solver
 
 BASELINE_NAMES = {
     "zero_filled": "zero-filled",
@@ -70,7 +70,7 @@ class Sampling:
         guidance_scales: every γ that is tried.
         steps: diffusion steps.
         samples: posterior samples.
-        solver: DDS with its data weight.
+        solvers: those that draw give ``samples``, the others one image.
         seed: of the posterior samples, the same for every γ.
         batch_size: images denoised at once.
     """
@@ -79,7 +79,7 @@ class Sampling:
     guidance_scales: tuple[float, ...]
     steps: int
     samples: int
-    solver: DDS
+    solvers: tuple[Solver, ...]
     seed: int
     batch_size: int
 
@@ -125,9 +125,10 @@ def reconstruct_all(
             weight = None if weights is None else weights[name]
             tried = BART_LAMBDAS if weight is None else (weight,)
             results[name] = bart_l1_wavelet(kspace, mask, bart_maps, score, tried)
-    for gamma in sampling.guidance_scales:
-        bar.set_postfix_str(f"ContextMRI γ = {gamma:g}")
-        results.update(_posterior(kspace, mask, maps, pipe, sampling, gamma))
+    for solver in sampling.solvers:
+        for gamma in sampling.guidance_scales:
+            bar.set_postfix_str(f"{type(solver).__name__} γ = {gamma:g}")
+            results.update(_posterior(kspace, mask, maps, pipe, sampling, solver, gamma))
     return results
 
 
@@ -137,9 +138,12 @@ def _posterior(
     maps: Tensor,
     pipe: ContextMRIPipeline,
     sampling: Sampling,
+    solver: Solver,
     gamma: float,
 ) -> dict[str, Reconstruction]:
-    """One posterior sample (each of those drawn) and the mean of all of them."""
+    """An estimate, or one posterior sample (each of those drawn) and the mean of all of them."""
+    estimate = getattr(solver, "starts_from_data", False)
+    samples = 1 if estimate else sampling.samples
     started = time.perf_counter()
     output = pipe(
         kspace,
@@ -148,19 +152,20 @@ def _posterior(
         coil_maps=maps,
         guidance_scale=gamma,
         num_inference_steps=sampling.steps,
-        solver=sampling.solver,
+        solver=solver,
         generator=torch.Generator().manual_seed(sampling.seed),
-        num_samples=sampling.samples,
+        num_samples=samples,
         batch_size=sampling.batch_size,
     )
     seconds = time.perf_counter() - started
-    name = f"ContextMRI γ = {gamma:g}"
-    if sampling.samples == 1:
-        return {f"{name}, one sample": Reconstruction(output.images.cpu(), maps, seconds)}
-    each = seconds / sampling.samples
+    name = f"{type(solver).__name__} γ = {gamma:g}"
+    if samples == 1:
+        name += "" if estimate else ", one sample"
+        return {name: Reconstruction(output.images.cpu(), maps, seconds)}
+    each = seconds / samples
     return {
         f"{name}, one sample": Reconstruction(output.samples[0].cpu(), maps, each),
-        f"{name}, mean of {sampling.samples}": Reconstruction(
+        f"{name}, mean of {samples}": Reconstruction(
             output.images.cpu(), maps, seconds, std=output.std[0].cpu()
         ),
     }

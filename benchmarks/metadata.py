@@ -70,7 +70,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.evaluation import Row, check_settings, fingerprint, open_rows, read_rows
 from ctxrecon.metrics import Lpips
 from ctxrecon.phantom import load_label_volume
-from ctxrecon.solvers import DDS
+from ctxrecon.solvers import parse_solver
 
 EXPERIMENTS = (
     "guidance",
@@ -106,8 +106,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
     parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
-    parser.add_argument("--data_weight", type=float, default=DDS().data_weight, help="ξ of DDS")
-    parser.add_argument("--cg_iterations", type=int, default=DDS().cg_iterations)
+    parser.add_argument("--solver", default="pnp_admm", help="such as dds:data_weight=50")
     parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
     parser.add_argument("--batch_size", type=int, default=8, help="slices reconstructed at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -115,6 +114,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report_only", action="store_true", help="tables of the rows that exist")
     args = parser.parse_args(argv)
+    parse_solver(args.solver)
     if args.batch_size < 1 or args.samples < 1 or not 2 <= args.scans <= MAX_SCANS:
         parser.error(f"expected --batch_size and --samples of 1 or more, --scans 2 to {MAX_SCANS}")
     if args.guidance_scale <= 0:
@@ -136,9 +136,9 @@ def main(argv: list[str] | None = None) -> None:
         "snr": SNR,
         **{
             name: getattr(args, name)
-            for name in ("resolution", "timesteps", "steps", "data_weight", "dtype")
+            for name in ("resolution", "solver", "timesteps", "steps", "dtype")
         },
-        **{name: getattr(args, name) for name in ("cg_iterations", "samples", "true_maps", "seed")},
+        **{name: getattr(args, name) for name in ("samples", "true_maps", "seed")},
     }
     image_settings = {name: settings[name] for name in ("resolution", "steps", "dtype", "seed")}
     image_settings["images"] = args.images
@@ -268,9 +268,9 @@ def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
     return f"""\
 Held-out phantom slices, as many knees as brains (n is that of each; brains {brains}),
 {args.resolution}², {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
-maps {maps}. Masks: {", ".join(MASKS)}. DDS, prior {settings["prior"]},
-{args.samples} posterior sample(s), {args.steps} steps ({args.timesteps}), ξ = {args.data_weight:g},
-{args.cg_iterations} CG iterations; every prompt and γ of a slice starts from the same noise.
+maps {maps}. Masks: {", ".join(MASKS)}. {parse_solver(args.solver)},
+prior {settings["prior"]}, {args.samples} sample(s), {args.steps} steps ({args.timesteps}); every
+prompt and γ of a slice starts from the same noise.
 Slice-wise metrics on magnitudes; intervals are of the mean paired difference, 95 %, Student's t.
 The average takes each slice's mean over the four masks first, so its interval is over slices.
 "Best γ" is the best on these very slices, so its gain is a little too good;

@@ -1,4 +1,4 @@
-"""Table of held-out phantom scans: baselines, and DDS at several guidance scales.
+"""Table of held-out phantom scans: baselines, and the prior at several guidance scales.
 
     python benchmarks/phantom_table.py --output_dir benchmarks/results \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
@@ -43,9 +43,8 @@ from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
-from ctxrecon.solvers import DDS
+from ctxrecon.solvers import Solver, parse_solver
 
-SHUFFLED = "DDS γ = 1, prompts shuffled"
 _METRICS = {"psnr": 2, "ssim": 4, "nmse": 4}
 _COLUMNS = ("acceleration", "scan", "kind", "method", *_METRICS, "seconds")
 
@@ -67,9 +66,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
     parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
-    parser.add_argument("--data_weight", type=float, default=DDS().data_weight, help="ξ of DDS")
+    parser.add_argument(
+        "--solvers", nargs="+", default=["pnp_admm", "dds"], help="such as dds:data_weight=50"
+    )
     parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
     parser.add_argument("--batch_size", type=int, default=8, help="scans reconstructed at once")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -82,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     pipe = open_prior(args.prior, args.device)
+    pipe.unet.to(getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -97,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
                 "timesteps",
                 "steps",
                 "samples",
-                "data_weight",
+                "solvers",
+                "dtype",
                 "true_maps",
             )
         },
@@ -130,7 +134,7 @@ def methods_of(
     def baseline(key: str) -> Method:
         return lambda numbers: BASELINES[key](*gather(numbers))
 
-    def dds(gamma: float, wording: list[str]) -> Method:
+    def prior(solver: Solver, gamma: float, wording: list[str]) -> Method:
         def run(numbers: list[int]) -> Tensor:
             kspace, mask, maps = gather(numbers)
             output = pipe(
@@ -141,7 +145,7 @@ def methods_of(
                 guidance_scale=gamma,
                 num_inference_steps=args.steps,
                 timesteps=args.timesteps,
-                solver=DDS(data_weight=args.data_weight),
+                solver=solver,
                 # The same noise for every γ, so that differences are those of the prompt.
                 generator=[
                     torch.Generator().manual_seed(scan_seed(args.seed, number))
@@ -155,14 +159,32 @@ def methods_of(
         return run
 
     methods = {name: baseline(key) for key, name in BASELINE_NAMES.items()}
-    methods |= {dds_name(gamma): dds(gamma, prompts) for gamma in args.guidance_scales}
-    methods[SHUFFLED] = dds(1.0, [prompts[other] for other in partner])
+    for solver in map(parse_solver, args.solvers):
+        methods |= {
+            method_name(solver, gamma): prior(solver, gamma, prompts)
+            for gamma in args.guidance_scales
+        }
+        methods[shuffled_name(solver)] = prior(solver, 1.0, [prompts[other] for other in partner])
     return methods
 
 
-def dds_name(gamma: float) -> str:
+def method_name(solver: Solver, gamma: float) -> str:
     """The method's name in the table."""
-    return f"DDS γ = {gamma:g}"
+    return f"{type(solver).__name__} γ = {gamma:g}"
+
+
+def shuffled_name(solver: Solver) -> str:
+    """The name of the solver with the prompts of other scans."""
+    return f"{method_name(solver, 1.0)}, prompts shuffled"
+
+
+def names_of(args: argparse.Namespace) -> list[str]:
+    """Every method in the order of the table."""
+    names = list(BASELINE_NAMES.values())
+    for solver in map(parse_solver, args.solvers):
+        names += [method_name(solver, gamma) for gamma in args.guidance_scales]
+        names.append(shuffled_name(solver))
+    return names
 
 
 def run_missing(
@@ -174,9 +196,7 @@ def run_missing(
 ) -> None:
     """Reconstruct what the CSV file does not hold yet, and add it to file and ``rows``."""
     done = {(row["acceleration"], int(row["scan"]), row["method"]) for row in rows}
-    count = (
-        len(scans) * len(args.accelerations) * (len(BASELINE_NAMES) + len(args.guidance_scales) + 1)
-    )
+    count = len(scans) * len(args.accelerations) * len(names_of(args))
     with tqdm(total=count, unit="image") as bar:
         for acceleration in args.accelerations:
             for first in range(0, len(scans), args.batch_size):
@@ -241,11 +261,7 @@ def report(
     settings: dict[str, object],
 ) -> None:
     """Write the tables, the record and one figure for each acceleration."""
-    methods = [
-        *BASELINE_NAMES.values(),
-        *(dds_name(gamma) for gamma in args.guidance_scales),
-        SHUFFLED,
-    ]
+    methods = names_of(args)
     results: dict[str, object] = {"settings": settings}
     text = ["# Held-out phantom scans\n", _explanation(args, [kind for kind, _ in scans])]
     for acceleration in args.accelerations:
@@ -256,7 +272,7 @@ def report(
             name: {key: summary(list(column)) for key, column in columns.items()}
             for name, columns in values.items()
         }
-        pairs = differences(values, args.guidance_scales)
+        pairs = differences(values, args)
         kinds = sorted({row["kind"] for row in chosen})
         by_kind = {
             name: {
@@ -309,11 +325,15 @@ def columns(rows: list[Row], method: str) -> dict[str, np.ndarray]:
 
 
 def differences(
-    values: dict[str, dict[str, np.ndarray]], guidance_scales: list[float]
+    values: dict[str, dict[str, np.ndarray]], args: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """Scan by scan: every γ > 0 less γ = 0, and γ = 1 less γ = 1 with another scan's prompt."""
-    pairs = [(dds_name(gamma), dds_name(0.0)) for gamma in guidance_scales if gamma > 0]
-    pairs = [*pairs, (SHUFFLED, dds_name(0.0)), (dds_name(1.0), SHUFFLED)]
+    """Scan by scan: every γ > 0 less γ = 0, γ = 1 less another scan's prompt, and L1-wavelet."""
+    pairs = []
+    for solver in map(parse_solver, args.solvers):
+        none, own, other = method_name(solver, 0), method_name(solver, 1), shuffled_name(solver)
+        positive = [method_name(solver, gamma) for gamma in args.guidance_scales if gamma > 0]
+        pairs += [(name, none) for name in positive] + [(other, none), (own, other)]
+        pairs += [(name, BASELINE_NAMES["l1_wavelet"]) for name in positive]
     return {
         f"{one} less {other}": {
             key: summary(list(values[one][key] - values[other][key])) for key in _METRICS
@@ -354,11 +374,12 @@ def _explanation(args: argparse.Namespace, kinds: list[str]) -> str:
     maps = "the simulated ones" if args.true_maps else "from each undersampled scan itself"
     samples = "one posterior sample" if args.samples == 1 else f"mean of {args.samples} samples"
     prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
+    solvers = ", ".join(repr(parse_solver(text)) for text in args.solvers)
     return f"""\
 {len(kinds)} scans that no training set holds ({counts}), {args.resolution}², {NUM_COILS} simulated
 coils, complex noise of {1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps {maps}.
-Slice-wise metrics on magnitudes, mean ± standard error. DDS: {prior}, {samples}, {args.steps}
-steps ({args.timesteps}), ξ = {args.data_weight:g}; the same starting noise for every γ.
+Slice-wise metrics on magnitudes, mean ± standard error. {solvers}:
+{prior}, {samples}, {args.steps} steps ({args.timesteps}); the same starting noise for every γ.
 Baselines at their defaults. Seconds are of one scan in a batch of {args.batch_size}.
 """
 

@@ -48,7 +48,7 @@ from ctxrecon.figures import comparison_figure
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.sampling import uniform1d
-from ctxrecon.solvers import DDS
+from ctxrecon.solvers import parse_solver
 
 T2_FILE = "brain_t2_4ch/coil_images.npy"
 T1_FILE = "brain_t1_8ch_undersampled/cartesian_ksp.npy"
@@ -77,7 +77,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8, help="posterior samples")
     parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0])
-    parser.add_argument("--data_weight", type=float, default=DDS().data_weight, help="ξ of DDS")
+    parser.add_argument(
+        "--solvers", nargs="+", default=["pnp_admm", "dds"], help="such as dds:data_weight=50"
+    )
     parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--masks", type=int, default=3, help="masks of each acceleration")
     parser.add_argument("--t2_prompt", default="Brain, T2")
@@ -104,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
             "steps": args.steps,
             "samples": args.samples,
             "guidance_scales": args.guidance_scales,
-            "data_weight": args.data_weight,
+            "solvers": args.solvers,
             "masks": args.masks,
             "t2_prompt": args.t2_prompt,
             "t1_prompt": args.t1_prompt,
@@ -146,7 +148,7 @@ def sampling_of(args: argparse.Namespace, prompt: str, seed: int) -> Sampling:
         guidance_scales=tuple(args.guidance_scales),
         steps=args.steps,
         samples=args.samples,
-        solver=DDS(data_weight=args.data_weight),
+        solvers=tuple(parse_solver(text) for text in args.solvers),
         seed=seed,
         batch_size=args.batch_size,
     )
@@ -276,8 +278,8 @@ def figure(
     path: Path, found: dict[str, Reconstruction], reference: Tensor | None, title: str
 ) -> None:
     """The first image of every method, of the prior only those at its largest γ."""
-    prior = [name for name in found if name.startswith("ContextMRI")]
-    strongest = prior[-1].split(",")[0]
+    prior = [name for name in found if "γ" in name]
+    strongest = prior[-1].split(",")[0].split("γ")[1]
     shown = {name: item for name, item in found.items() if name not in prior or strongest in name}
     comparison_figure(
         path,
@@ -293,10 +295,12 @@ def _explanation(args: argparse.Namespace) -> str:
     """What the tables show."""
     gammas = ", ".join(f"{gamma:g}" for gamma in args.guidance_scales)
     prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
+    solvers = ", ".join(repr(parse_solver(text)) for text in args.solvers)
     return f"""\
-Coil maps: for every method from the undersampled scan itself. ContextMRI: {prior} with DDS,
-{args.steps} steps, ξ = {args.data_weight:g}, γ = {gammas}, prompts “{args.t2_prompt}” and
-“{args.t1_prompt}”; "one sample" is the average score of {args.samples} samples, each rated alone.
+Coil maps: for every method from the undersampled scan itself. The prior is {prior}, with
+{solvers};
+{args.steps} steps, γ = {gammas}, prompts “{args.t2_prompt}” and “{args.t1_prompt}”;
+"one sample" is the average score of {args.samples} samples, each rated alone.
 BART: `pics` with the weight that gave the best score for that very scan, which only this
 comparison can know. The other methods run at their defaults. Seconds are of one image, without
 coil maps; a sample's are its share of its batch.

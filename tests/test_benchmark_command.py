@@ -166,6 +166,20 @@ def test_a_killed_run_goes_on_with_other_processes(measured, scans, prior, tmp_p
     assert not list(tmp_path.glob("rows.rank*"))
 
 
+def test_options_of_the_pipeline(scans, prior, tmp_path):
+    methods = ["dds", "dds:image=l1_wavelet:strength=0.5", "dds:timesteps=scheduler"]
+    methods += ["pnp_hqs", "pnp_hqs:noise_std=auto"]
+    run(
+        *(scans / "b.npz", "--out", tmp_path, "--prior", prior, "--methods", ",".join(methods)),
+        *("--steps", 4, "--accelerations", 2),
+    )
+    rows = {row["method"]: row for row in read(tmp_path)}
+    assert list(rows) == sorted(methods)
+    assert len({row["psnr"] for row in rows.values()}) == len(methods)
+    evaluations = {name: float(row["evaluations"]) for name, row in rows.items()}
+    assert evaluations["dds"] == 2 * evaluations["dds:image=l1_wavelet:strength=0.5"] == 8
+
+
 def test_a_finished_run_takes_more_methods_and_does_nothing_again(
     measured, scans, tmp_path, monkeypatch
 ):
@@ -223,6 +237,8 @@ def test_two_processes_give_the_numbers_of_one(measured, scans, prior, tmp_path)
         (["--methods", "dds,"], "expected --methods as words"),
         (["--methods", "dds:weight=3"], "no option weight"),
         (["--methods", "dds:eta"], "as dds:option=number"),
+        (["--methods", "dds:image=l1"], "unknown image 'l1'"),
+        (["--methods", "pnp_admm:image=zero_filled"], "PnPADMM starts from the measurement"),
         (["--methods", "tv:steps=3"], "default weights: leave 'steps=3' out"),
         (["--masks", "spiral"], "unknown mask 'spiral'"),
         (["--accelerations", "two"], "expected --accelerations as numbers"),

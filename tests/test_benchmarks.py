@@ -50,8 +50,10 @@ def test_phantom_table_is_written_and_goes_on_where_it_stopped(
     record = json.loads((tmp_path / "phantom_table.json").read_text())
     assert record["seed"] == 0
     result = record["results"]["x4"]
-    expected = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV", "DDS γ = 0", "DDS γ = 1"]
-    assert list(result["methods"]) == [*expected, script.SHUFFLED]
+    expected = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV"]
+    for solver in ("PnPADMM", "DDS"):
+        expected += [f"{solver} γ = 0", f"{solver} γ = 1", f"{solver} γ = 1, prompts shuffled"]
+    assert list(result["methods"]) == expected
     for entry in result["methods"].values():
         assert entry["psnr"]["n"] == 3
         assert entry["psnr"]["standard_error"] > 0
@@ -64,7 +66,7 @@ def test_phantom_table_is_written_and_goes_on_where_it_stopped(
 
     rows = tmp_path / "phantom_table.csv"
     whole = rows.read_text()
-    assert len(whole.splitlines()) == 1 + 3 * 7
+    assert len(whole.splitlines()) == 1 + 3 * 10
     rows.write_text(whole[: -len(whole.splitlines()[-1]) // 2])  # stopped while it wrote
     monkeypatch.setattr(script, "draw", lambda *_: None)
     script.main(command)
@@ -90,7 +92,7 @@ def test_real_scans_are_scored_without_the_reference_maps(
     script.main([*command, "--guidance_scales", "2"])
     results = json.loads((tmp_path / "real_scans.json").read_text())["results"]
     names = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV"]
-    names += ["ContextMRI γ = 2, one sample", "ContextMRI γ = 2, mean of 2"]
+    names += ["PnPADMM γ = 2", "DDS γ = 2, one sample", "DDS γ = 2, mean of 2"]
     t2, t1 = results["brain_t2_4ch x4"], results["brain_t1_8ch_undersampled"]
     assert list(t2) == list(t1) == names
     assert t2["CG-SENSE"]["psnr"]["n"] == 2

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -117,13 +118,23 @@ def test_simulate_from_a_label_volume(tmp_path):
 
 def test_reconstruct_with_another_solver(tmp_path, full, prior):
     images = []
-    for solver in ("dds", "pnp_hqs"):
-        out = tmp_path / f"{solver}.npy"
-        options = ("--undersample", "uniform1d", "--steps", 2, "--solver", solver)
-        run("reconstruct", full, "--out", out, "--prior", prior, *options)
+    for number, options in enumerate(
+        [
+            ("--solver", "dds"),
+            ("--solver", "dds3d"),
+            ("--solver", "pnp_hqs"),
+            ("--solver", "pnp_hqs", "--noise-std", 3),
+            ("--solver", "pnp_hqs", "--noise-std", "auto"),
+            ("--start", "l1-wavelet", "--strength", 0.5),
+        ]
+    ):
+        out = tmp_path / f"{number}.npy"
+        fixed = ("--undersample", "uniform1d", "--steps", 2, "--prior", prior)
+        run("reconstruct", full, "--out", out, *fixed, *options)
         images.append(np.load(out))
     assert np.isfinite(images).all()
-    assert not np.allclose(*images)
+    for one, other in combinations(images, 2):
+        assert not np.allclose(one, other)
 
 
 @pytest.mark.parametrize("method", METHODS)

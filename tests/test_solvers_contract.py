@@ -31,6 +31,7 @@ from ctxrecon.solvers import (
     REDDiff,
     ScoreMRI,
     make_solver,
+    parse_solver,
 )
 
 NY, NX = 6, 5
@@ -212,6 +213,10 @@ def test_solvers_by_name():
         name == name.lower() and isinstance(make_solver(name), SOLVERS[name]) for name in SOLVERS
     )
     assert {type(solver) for solver in EVERY} == set(SOLVERS.values())
+    assert parse_solver("dds:data_weight=50:eta=0.5") == DDS(data_weight=50, eta=0.5)
+    assert parse_solver("pnp_admm") == PnPADMM()
+    with pytest.raises(InputError, match="expected the options of dds as dds:option=number"):
+        parse_solver("dds:eta")
 
 
 @pytest.mark.parametrize(

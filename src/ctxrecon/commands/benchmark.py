@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -22,9 +21,11 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from ctxrecon.evaluation import Method
+    from ctxrecon.solvers import Solver
 
 # A network sees one image after the other as fast on a CPU, and a GPU many at once faster.
 _BATCH_SIZE = {"cpu": 1, "cuda": 8}
+_CALL_OPTIONS = ("image", "strength", "timesteps")
 
 
 def benchmark(
@@ -35,8 +36,9 @@ def benchmark(
     methods: Annotated[
         str,
         typer.Option(
-            help=f"Solvers (dds, ddnm, …), with options such as dds:data_weight=50:eta=0.5, and "
-            f"baselines ({', '.join(BASELINES)}); the first is what others are compared with."
+            help="Solvers (dds, ddnm, …), with options such as dds:eta=0.5 or those of the "
+            "pipeline (image, strength, timesteps, noise_std=auto), and baselines "
+            f"({', '.join(BASELINES)}); the first is what others are compared with."
         ),
     ] = "dds,l1-wavelet,zero-filled",
     masks: Annotated[str, typer.Option(help="Such as uniform1d,poisson_disk2d.")] = "uniform1d",
@@ -97,14 +99,8 @@ def benchmark(
     from ctxrecon.evaluation.grid import slices_of
     from ctxrecon.evaluation.methods import METADATA, check_prompts
     from ctxrecon.evaluation.runner import device_of
-    from ctxrecon.solvers import make_solver
 
-    solvers = {
-        text: make_solver(name, **options)
-        for text in wanted
-        for name, options in [_split(text)]
-        if name not in BASELINES
-    }
+    solvers = {text: _solver_and_call(text) for text in wanted if not _is_baseline(text)}
     found = find_scans(scans)
     state = _state()
     device = device_of(state)
@@ -114,7 +110,7 @@ def benchmark(
     if solvers:
         pipe = open_prior(prior, str(device), subfolder)
         pipe.set_progress_bar_config(disable=True)
-        for text, solver in solvers.items():
+        for text, (solver, call) in solvers.items():
             made[text] = solver_methods(
                 text,
                 solver,
@@ -124,6 +120,7 @@ def benchmark(
                 steps=counts,
                 samples=samples,
                 batch_size=batch_size,
+                call=call,
             )
         if METADATA in chosen_prompts:
             check_prompts(pipe, found)
@@ -197,19 +194,24 @@ def _numbers(text: str, option: str, kind: type) -> list[Any]:
     return numbers
 
 
-def _split(text: str) -> tuple[str, dict[str, Any]]:
-    """A method and its options: ``"dds:data_weight=50:eta=0.5"``."""
-    name, *pairs = text.split(":")
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            raise InputError(
-                f"expected the options of {name} as {name}:option=number:option=number, "
-                f"got {text!r}"
-            ) from None
+def _solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
+    """A solver with its own options, and those that are the pipeline's."""
+    from ctxrecon.solvers import make_solver, split_options
+
+    name, options = split_options(text)
+    call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
+    if options.get("noise_std") == "auto":
+        call["noise_std"] = options.pop("noise_std")
+    return make_solver(name, **options), call
+
+
+def _is_baseline(text: str) -> bool:
+    """Whether a method is one without a learned prior.
+
+    Raises:
+        InputError: a baseline with options.
+    """
+    name, _, options = text.partition(":")
     if options and name in BASELINES:
-        raise InputError(f"{name} runs with its default weights: leave {pairs[0]!r} out")
-    return name, options
+        raise InputError(f"{name} runs with its default weights: leave {options!r} out")
+    return name in BASELINES

@@ -64,6 +64,7 @@ class PriorRun:
         samples: posterior samples of each slice.
         seed: of all randomness.
         solver: with its data weight.
+        call: further arguments of the pipeline.
     """
 
     prompts: list[str] | None
@@ -72,6 +73,7 @@ class PriorRun:
     samples: int
     seed: int
     solver: Solver = field(repr=False)
+    call: dict[str, Any] = field(default_factory=dict)
 
     @property
     def uses_prompt(self) -> bool:
@@ -113,6 +115,11 @@ def open_prior(
 
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
     """Refuse what the pipeline would refuse, before coil maps are estimated."""
+    from ctxrecon.pipelines.noise import check_noise
+    from ctxrecon.pipelines.warm_start import check_warm_start
+
+    check_noise(run.call.get("noise_std"), num_slices, run.solver)
+    check_warm_start(run.call.get("image"), run.call.get("strength", 1.0), run.solver)
     pipe.check_inputs(
         num_slices,
         prompt=run.prompts,
@@ -128,6 +135,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     """One posterior sample, or the mean of several."""
     import torch
 
+    together = getattr(run.solver, "couples_batch", False)
     started = time.perf_counter()
     # Of tensors, as output_type="pt" gives them: narrower than the declared type.
     output: Any = pipe(
@@ -140,7 +148,8 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
         solver=run.solver,
         generator=torch.Generator().manual_seed(run.seed),
         num_samples=run.samples,
-        batch_size=1 if pipe.device.type == "cpu" else None,
+        batch_size=1 if pipe.device.type == "cpu" and not together else None,
+        **run.call,
     )
     seconds = time.perf_counter() - started
     kind = "one sample" if run.samples == 1 else f"mean of {run.samples}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,6 +81,17 @@ def reconstruct(
     data_weight: Annotated[
         float | None, typer.Option(help="Weight of the measurement in DDS. (default: 5)")
     ] = None,
+    noise_std: Annotated[
+        str | None,
+        typer.Option(help="Noise of a k-space sample, a number or auto, for solvers that ask."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help=f"Start from one of {', '.join(BASELINES)} in place of noise."),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(help="Of --start: the share of the diffusion that is left.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
@@ -97,6 +108,8 @@ def reconstruct(
         raise InputError(
             "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
         )
+    if start is not None and start not in BASELINES:
+        raise InputError(f"unknown --start {start!r}: expected one of {', '.join(BASELINES)}")
     outputs = image_outputs(out)
 
     from ctxrecon.evaluation.grid import mvue_reference
@@ -108,7 +121,10 @@ def reconstruct(
     chosen_solver = make_solver(solver, **options)
     scan = read_scan(file, slices=chosen, coil_maps=coil_maps)
     prompts, origin = _prompts(scan, prompt)
-    run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver)
+    call: dict[str, Any] = {"noise_std": _noise(noise_std)}
+    if start is not None:
+        call |= {"image": BASELINES[start], "strength": strength}
+    run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call)
     drawn = None
     if undersample is not None:
         drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)
@@ -184,6 +200,16 @@ def _write(
     listed = str(written[0]) if len(written) == 1 else ", ".join(map(str, written[:4]))
     typer.echo(f"images: {listed}{', …' if len(written) > 4 else ''}")
     typer.echo(f"figure: {outputs.figure}")
+
+
+def _noise(text: str | None) -> float | str | None:
+    """``None``, ``"auto"`` or a number."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"expected --noise-std as a number or auto, got {text!r}") from None
 
 
 def _slice_choice(text: str | None) -> int | slice | None:

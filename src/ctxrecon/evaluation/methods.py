@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
 from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline
+from ctxrecon.pipelines.warm_start import check_warm_start
 from ctxrecon.priors.tokenizer import check_prompt_length
 from ctxrecon.solvers import Solver
 
@@ -45,6 +47,7 @@ def solver_methods(
     steps: Sequence[int],
     samples: int,
     batch_size: int,
+    call: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Method]:
     """A solver with every prompt and number of steps, started from the same noise.
 
@@ -57,6 +60,7 @@ def solver_methods(
         steps: diffusion steps.
         samples: posterior samples, of which the mean is taken.
         batch_size: images denoised at once.
+        call: further arguments of the pipeline, such as ``image`` and ``strength``.
 
     Raises:
         InputError: a prompt that is neither, γ = 0 with a prompt, or what the pipeline refuses.
@@ -68,6 +72,7 @@ def solver_methods(
         raise InputError(
             "guidance scale 0 leaves the prompt out: give another, or take no prompt but 'none'"
         )
+    check_warm_start(call.get("image"), call.get("strength", 1.0), solver)
     for count in steps:
         pipe.check_inputs(
             1,
@@ -93,6 +98,7 @@ def solver_methods(
                     generator=[torch.Generator().manual_seed(seed) for seed in batch.seeds],
                     num_samples=samples,
                     batch_size=batch_size,
+                    **call,
                 )
             evaluations = sum(images) / len(batch.kspace)
             return Reconstruction(output.images.cpu(), output.residual.cpu(), evaluations)

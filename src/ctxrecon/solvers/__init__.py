@@ -13,7 +13,7 @@ from ctxrecon.solvers.pigdm import PiGDM
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
-from ctxrecon.solvers.registry import SOLVERS, make_solver
+from ctxrecon.solvers.registry import SOLVERS, make_solver, parse_solver, split_options
 
 __all__ = [
     "DAPS",
@@ -31,4 +31,6 @@ __all__ = [
     "Solver",
     "ddim_sample",
     "make_solver",
+    "parse_solver",
+    "split_options",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any
 
@@ -75,3 +76,36 @@ def make_solver(solver: str | Solver | None = None, **options: Any) -> Solver:
             f"expected some of {', '.join(known)}"
         )
     return chosen(**options)
+
+
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its options: ``"dds:data_weight=50:image=l1_wavelet"``, numbers or words.
+
+    Raises:
+        InputError: an option without a value, or with another kind of one.
+    """
+    name, *pairs = text.split(":")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if value.isidentifier():
+            options[key] = {"true": True, "false": False}.get(value.lower(), value)
+            continue
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            raise InputError(
+                f"expected the options of {name} as {name}:option=number:option=number, "
+                f"got {text!r}"
+            ) from None
+    return name, options
+
+
+def parse_solver(text: str) -> Solver:
+    """A solver from a name with options, such as ``"dds:data_weight=50:eta=0.5"``.
+
+    Raises:
+        InputError: what :func:`split_options` and :func:`make_solver` refuse.
+    """
+    name, options = split_options(text)
+    return make_solver(name, **options)

@@ -142,7 +142,7 @@ def _posterior(
     gamma: float,
 ) -> dict[str, Reconstruction]:
     """An estimate, or one posterior sample (each of those drawn) and the mean of all of them."""
-    estimate = getattr(solver, "starts_from_data", False)
+    estimate = getattr(solver, "deterministic", False)
     samples = 1 if estimate else sampling.samples
     started = time.perf_counter()
     output = pipe(

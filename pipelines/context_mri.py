@@ -28,6 +28,7 @@ from ctxrecon.pipelines.samples import (
 )
 from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
 from ctxrecon.pipelines.warm_start import (
+    ESTIMATORS,
     check_warm_start,
     noised_image,
     remaining_timesteps,
@@ -97,7 +98,8 @@ class ContextMRIPipeline(TextPriorPipeline):
                 it from the scan. It replaces the solver's own, which must have one, and a result
                 whose data residual it does not explain is warned of.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
-                or ``(ny, nx)``, in scan units, or the name of a baseline such as "l1_wavelet".
+                or ``(ny, nx)``, in scan units, or the name of a baseline such as "l1_wavelet", or
+                of a solver that draws nothing, "pnp_admm" say, which then runs first.
             strength: how much noise ``image`` gets, as in diffusers: the share of the timesteps
                 that are left, the least noisy ones; above 0 and up to 1.
             generator: source of randomness: one, or one for each slice. Every posterior sample
@@ -133,6 +135,11 @@ class ContextMRIPipeline(TextPriorPipeline):
                 f"{type(solver).__name__} takes the slices of a volume in one batch: draw one "
                 "sample at a time, and leave batch_size out"
             )
+        if getattr(solver, "deterministic", False) and num_samples > 1:
+            raise InputError(
+                f"{type(solver).__name__} draws nothing, so {num_samples} samples would be one: "
+                f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
+            )
         slices = count_slices(kspace)
         check_noise(noise_std, slices, solver)
         self.check_inputs(
@@ -164,6 +171,19 @@ class ContextMRIPipeline(TextPriorPipeline):
             (count, *crop.domain_shape[1:]), generators, latents=latents, device=device
         )
         if image is not None:
+            if isinstance(image, str) and image in ESTIMATORS:
+                image = self(
+                    measurement.kspace,
+                    measurement.mask,
+                    coil_maps=measurement.coil_maps,
+                    prompt_embeds=embeds,
+                    guidance_scale=gamma,
+                    num_inference_steps=num_inference_steps,
+                    timesteps=steps,
+                    solver=image,
+                    noise_std=noise,
+                    batch_size=batch_size,
+                ).images
             steps = remaining_timesteps(steps, strength)
             start = starting_image(image, measurement) / scale[:, None, None]
             alpha_bar = float(self.scheduler.alphas_cumprod[steps[0]])

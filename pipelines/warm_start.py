@@ -12,7 +12,10 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement
-from ctxrecon.solvers import Solver
+from ctxrecon.solvers import SOLVERS, Solver
+
+ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if getattr(kind, "deterministic", False))
+"""Solvers whose image, the same each time, others may start from."""
 
 
 def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Solver) -> None:
@@ -30,10 +33,9 @@ def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Sol
             f"{type(solver).__name__} starts from the measurement whatever the image: leave image "
             "out, or take a solver such as DDS"
         )
-    if isinstance(image, str) and image not in BASELINES:
-        raise InputError(
-            f"unknown image {image!r}: expected an array or one of {', '.join(BASELINES)}"
-        )
+    if isinstance(image, str) and image not in (*BASELINES, *ESTIMATORS):
+        known = ", ".join((*BASELINES, *ESTIMATORS))
+        raise InputError(f"unknown image {image!r}: expected an array or one of {known}")
 
 
 def remaining_timesteps(timesteps: Sequence[int], strength: float) -> list[int]:
@@ -45,8 +47,8 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
     """The image to start from, ``(batch, ny, nx)`` complex64, in the units of the scan.
 
     Args:
-        image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, or a name of
-            :data:`ctxrecon.baselines.BASELINES` to compute it by.
+        image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, or the name of a baseline to
+            compute it by.
         measurement: whose image it is.
 
     Raises:

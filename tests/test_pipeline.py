@@ -68,6 +68,11 @@ def test_every_solver_by_name(pipe, scan, name):
         assert float(named.residual.max()) < 1
 
 
+def test_samples_of_a_solver_that_draws_nothing(pipe, scan):
+    with pytest.raises(InputError, match="PnPHQS draws nothing, so 3 samples would be one"):
+        pipe(**scan, solver="pnp_hqs", num_samples=3)
+
+
 def test_timesteps_may_be_given(pipe, scan):
     call = {**scan, "prompt": PROMPTS, "num_inference_steps": 4}
 

@@ -90,6 +90,9 @@ def test_images_of_every_form(pipe, scan):
     assert torch.equal(named, pipe(**call, image=made, generator=seeded(0)).images)
     assert torch.equal(named, pipe(**call, image=made.numpy(), generator=seeded(0)).images)
     assert not torch.allclose(named, pipe(**call, generator=seeded(0)).images)
+    first = pipe(**scan, num_inference_steps=4, solver="pnp_admm").images
+    again = pipe(**call, image=first, generator=seeded(0)).images
+    assert torch.equal(pipe(**call, image="pnp_admm", generator=seeded(0)).images, again)
     single = {**call, "kspace": scan["kspace"][:1]}
     one = pipe(**single, image=made[0], generator=seeded(0)).images
     assert torch.equal(one, pipe(**single, image=made[:1], generator=seeded(0)).images)

@@ -100,7 +100,7 @@ def benchmark(
     from ctxrecon.evaluation.methods import METADATA, check_prompts
     from ctxrecon.evaluation.runner import device_of
 
-    solvers = {text: _solver_and_call(text) for text in wanted if not _is_baseline(text)}
+    solvers = {text: solver_and_call(text) for text in wanted if not _is_baseline(text)}
     found = find_scans(scans)
     state = _state()
     device = device_of(state)
@@ -194,7 +194,7 @@ def _numbers(text: str, option: str, kind: type) -> list[Any]:
     return numbers
 
 
-def _solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
+def solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
     """A solver with its own options, and those that are the pipeline's."""
     from ctxrecon.solvers import make_solver, split_options
 

@@ -35,6 +35,8 @@ class _AnnealedPnP(WalkSolver):
 
     starts_from_data: ClassVar[bool] = True
     """Latents, and so an image to start from, change nothing."""
+    deterministic: ClassVar[bool] = True
+    """It draws nothing, so that several samples would be one."""
 
     noise_std: NoiseStd = 0.02
     largest_denoiser_std: float = 0.5

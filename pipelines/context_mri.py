@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,7 +173,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         )
         if image is not None:
             if isinstance(image, str) and image in ESTIMATORS:
-                image = self(
+                first: Any = self(
                     measurement.kspace,
                     measurement.mask,
                     coil_maps=measurement.coil_maps,
@@ -183,7 +184,8 @@ class ContextMRIPipeline(TextPriorPipeline):
                     solver=image,
                     noise_std=noise,
                     batch_size=batch_size,
-                ).images
+                )
+                image = first.images
             steps = remaining_timesteps(steps, strength)
             start = starting_image(image, measurement) / scale[:, None, None]
             alpha_bar = float(self.scheduler.alphas_cumprod[steps[0]])

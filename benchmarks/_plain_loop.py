@@ -80,9 +80,13 @@ def plain_dds(
         last = index + 1 == len(timesteps)
         alpha = float(alphas_bar[t])
         alpha_prev = 1.0 if last else float(alphas_bar[timesteps[index + 1]])
-        eps = network(x_t, t, unconditional)
-        eps = eps + guidance_scale * (network(x_t, t, conditional) - eps)
-        x0 = (x_t - math.sqrt(1 - alpha) * eps) / math.sqrt(alpha)
+        output = network(x_t, t, unconditional)
+        output = output + guidance_scale * (network(x_t, t, conditional) - output)
+        if pipe.scheduler.config.prediction_type == "v_prediction":
+            x0 = math.sqrt(alpha) * x_t - math.sqrt(1 - alpha) * output
+            eps = math.sqrt(alpha) * output + math.sqrt(1 - alpha) * x_t
+        else:
+            x0, eps = (x_t - math.sqrt(1 - alpha) * output) / math.sqrt(alpha), output
         image = torch.view_as_complex(x0.movedim(1, -1).contiguous())
 
         target = image + data_weight * adjoint(kspace)

@@ -275,7 +275,7 @@ def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
         }
         for panel, (name, image) in zip(line, images.items(), strict=True):
             limit, colours = (white, "gray") if panel in line[:2] else (most, "magma")
-            panel.imshow(image, vmin=0, vmax=limit, cmap=colours)
+            panel.imshow(image.numpy(), vmin=0, vmax=limit, cmap=colours)
             panel.set_title(name, fontsize=9)
             panel.axis("off")
         line[0].text(0, -6, method, fontsize=8)

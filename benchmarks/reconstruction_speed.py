@@ -39,12 +39,13 @@ from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline, prepare_measurement
 from ctxrecon.pipelines.samples import training_scale
-from ctxrecon.priors import TextDenoiser
+from ctxrecon.priors import TextDenoiser, quadratic_timesteps
 from ctxrecon.sampling import make_mask
 from ctxrecon.solvers import DDS, DPS, DiffPIR
 
 MASKS = {"uniform1d": 4.0, "poisson_disk2d": 8.0}
 _LARGE = Path(__file__).resolve().parents[1] / "training" / "networks" / "contextmri.json"
+_FIRST_TIMESTEP = 900
 _PROMPT = "Knee, Slice 20, PDFS, TR: 3150, TE: 33"
 
 
@@ -219,7 +220,8 @@ def compare_with_plain(
     scale = training_scale(prepare_measurement(one.kspace, one.mask, one.maps))[:, None, None]
     shape = (1, 2, args.size, args.size)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(pipe.device)
-    steps = pipe.set_timesteps(args.steps)
+    # Where ᾱ is nearly 0 the pipeline bounds what the published loop divides by √ᾱ.
+    steps = quadratic_timesteps(args.steps, start=_FIRST_TIMESTEP)
 
     def plain() -> Tensor:
         image = plain_dds(

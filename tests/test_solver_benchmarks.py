@@ -1,0 +1,119 @@
+"""The benchmarks of solvers: curves, calibration and speed, at the smallest sizes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from gaussian import seeded
+from scipy.stats import t as student_t
+
+from ctxrecon.pipelines import build_pipeline
+from ctxrecon.scan import Scan
+from ctxrecon.solvers import DDS
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SMALL = ("--resolution", "64", "--batch_size", "2", "--accelerations", "4")
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("prior")
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def load_script(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def test_solver_curves_compare_every_solver_with_the_papers(prior, tmp_path, load_script):
+    script = load_script("solver_curves")
+    command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL]
+    command += ["--scans", "3", "--solver_scans", "2", "--steps", "2", "3"]
+    script._IDEAS = {script.PAPER: (3,), "pnp_admm": (2,)}
+    script.main(command)
+    results = json.loads((tmp_path / "solver_curves.json").read_text())["results"]
+    ideas, solvers = results["ideas"], results["solvers"]
+    assert [cell["method"] for cell in ideas] == [script.PAPER, "pnp_admm", "l1-wavelet"]
+    assert ideas[0]["less_first"]["psnr"] == {"mean": 0.0, "standard_error": 0.0, "n": 3}
+    assert ideas[1]["evaluations"] == 2
+    assert len(solvers) == 2 * len(script._SOLVERS)
+    assert {cell["scores"]["psnr"]["n"] for cell in solvers} == {2}
+    assert (tmp_path / "solver_curves.png").stat().st_size > 10_000
+    rows = (tmp_path / "solver_curves" / "rows.csv").read_text()
+    script.main(command)  # nothing is measured again
+    assert (tmp_path / "solver_curves" / "rows.csv").read_text() == rows
+
+
+def test_calibration_of_gaussian_samples_is_what_theory_says(load_script):
+    """Samples and truth of one distribution: intervals cover what they say, f is 1."""
+    script = load_script("calibration")
+    source, count = seeded(0), 6
+    mean = 5 + torch.zeros(1, 150, 150)
+    target = (mean + torch.randn(1, 150, 150, generator=source)).to(torch.complex64)
+    samples = (mean + torch.randn(count, 150, 150, generator=source)).to(torch.complex64)
+    zeros = torch.zeros(1, 1, 150, 150, dtype=torch.complex64)
+    scan = Scan(zeros, torch.ones(1, 1, 150, 150, dtype=torch.bool), None, [], target)
+    row = script.rate(samples, scan)
+    for level in script.LEVELS:
+        assert script.coverage(row, level, 1.0, count) == pytest.approx(level, abs=0.02)
+        assert float(row[f"ratio{level:g}"]) == pytest.approx(1.0, abs=0.05)
+        # A spread that is half of what it should be.
+        narrow = script.coverage(row, level, 0.5, count)
+        expected = 2 * student_t.cdf(student_t.ppf(0.5 + level / 2, count - 1) / 2, count - 1) - 1
+        assert narrow == pytest.approx(expected, abs=0.02)
+    gain = float(row["psnr_mean"]) - float(row["psnr_one"])
+    assert gain == pytest.approx(10 * math.log10(2 / (1 + 1 / count)), abs=0.1)
+
+
+def test_calibration_is_written_and_goes_on(prior, tmp_path, load_script, monkeypatch):
+    script = load_script("calibration")
+    command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL, "--samples", "3"]
+    command += ["--scans", "2", "--fit_scans", "2", "--steps", "2"]
+    command += ["--methods", "dds", "dds:image=pnp_admm:strength=0.5"]
+    script.main(command)
+    results = json.loads((tmp_path / "calibration.json").read_text())["results"]
+    entry = results["x4 dds:image=pnp_admm:strength=0.5"]
+    assert entry["factor"] > 0
+    assert entry["fitted_on"] == entry["gain"]["n"] == 2
+    assert 0 <= entry["coverage 0.8"]["mean"] <= 1
+    assert (tmp_path / "calibration.png").stat().st_size > 10_000
+    rows = (tmp_path / "calibration.csv").read_text()
+    monkeypatch.setattr(script, "draw", lambda *_: None)
+    script.main(command)
+    assert (tmp_path / "calibration.csv").read_text() == rows
+
+
+def test_the_plain_loop_does_what_the_pipeline_does(prior, tmp_path, load_script):
+    script = load_script("reconstruction_speed")
+    command = ["--prior", prior, "--output_dir", str(tmp_path), "--size", "48", "--coils", "3"]
+    script.main([*command, "--steps", "3", "--turns", "1"])
+    results = json.loads((tmp_path / "reconstruction_speed.json").read_text())["results"]
+    assert results["plain"]["difference_of_results"] < 1e-4
+    assert len(results["profile"]) == 4
+    assert all(entry["network_seconds"] > 0 for entry in results["profile"])
+    found = results.get("deepinv")
+    if found is not None:
+        assert found["DiffPIR"]["evaluations"] == {"deepinv DiffPIR": 3, "ctxrecon DiffPIR": 3}
+        assert found["DPS"]["evaluations"] == {"deepinv DPS": 3, "ctxrecon DPS": 3}
+
+
+def test_the_network_is_timed_alone(prior, load_script):
+    script = load_script("reconstruction_speed")
+    pipe = script.open_prior(prior, "cpu")
+    one = script.make_slice("uniform1d", Namespace(seed=0, size=48, coils=3), torch.device("cpu"))
+    seconds: list[float] = []
+    handles = script._watch(pipe.unet, seconds)
+    script.reconstruct(pipe, one, 3, 1.0, solver=DDS())
+    for handle in handles:
+        handle.remove()
+    assert len(seconds) == 3
+    assert min(seconds) > 0

@@ -31,12 +31,13 @@ from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
 from ctxrecon.pipelines.warm_start import (
     ESTIMATORS,
     check_warm_start,
+    choose_solver,
     noised_image,
     remaining_timesteps,
     starting_image,
 )
 from ctxrecon.priors import TextDenoiser
-from ctxrecon.solvers import Solver, make_solver
+from ctxrecon.solvers import Solver
 
 
 class ContextMRIPipeline(TextPriorPipeline):
@@ -55,7 +56,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         *,
         coil_maps: ArrayLike | None = None,
         guidance_scale: float = 2.0,
-        num_inference_steps: int = 50,
+        num_inference_steps: int = 20,
         timesteps: Sequence[int] | str = "quadratic",
         solver: Solver | str | None = None,
         noise_std: NoiseStd | None = None,
@@ -87,13 +88,14 @@ class ContextMRIPipeline(TextPriorPipeline):
                 ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
             guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning, 2 to 3 served best
                 in the paper.
-            num_inference_steps: diffusion steps; the paper takes 100.
+            num_inference_steps: diffusion steps; the paper takes 100, evenly spaced.
             timesteps: how ``num_inference_steps`` are spaced: "quadratic"
                 (:func:`ctxrecon.priors.quadratic_timesteps`), or "scheduler" as the scheduler
                 says; or the training timesteps themselves, descending.
-            solver: a solver, or the name of one for its default settings, such as "dps"; see
-                :func:`ctxrecon.solvers.make_solver`. :class:`ctxrecon.solvers.DDS` with the
-                paper's settings by default.
+            solver: a solver, or the name of one for its default settings, such as "dds", which
+                are the paper's; see :func:`ctxrecon.solvers.make_solver`. By default
+                :class:`~ctxrecon.solvers.PnPADMM` for one image, and for several samples
+                :class:`~ctxrecon.solvers.DDS` started from its image.
             noise_std: standard deviation of a complex k-space sample in the units of ``kspace``,
                 real and imaginary parts together: one, one for each slice, or "auto" to estimate
                 it from the scan. It replaces the solver's own, which must have one, and a result
@@ -129,7 +131,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         Raises:
             InputError: for each malformed argument, in a sentence of its own.
         """
-        solver = make_solver(solver)
+        solver, image = choose_solver(solver, image, num_samples)
         check_warm_start(image, strength, solver)
         if getattr(solver, "couples_batch", False) and (num_samples > 1 or batch_size is not None):
             raise InputError(
@@ -142,7 +144,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                 f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
             )
         slices = count_slices(kspace)
-        check_noise(noise_std, slices, solver)
+        check_noise(noise_std, slices, solver, image)
         self.check_inputs(
             slices,
             prompt=prompt,
@@ -205,8 +207,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                     gamma,
                 )
                 factor = scale[owner, None, None]
-                told = solver if noise is None else with_noise(solver, (noise / scale)[owner])
-                padded = told(
+                padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
                     denoiser,
                     operator_of(measurement, owner) @ crop,
                     measurement.kspace[owner] / factor[..., None],

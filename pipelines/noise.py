@@ -14,7 +14,7 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.noise import estimate_noise_std
 from ctxrecon.pipelines.inputs import Measurement
-from ctxrecon.solvers import Solver
+from ctxrecon.solvers import SOLVERS, Solver
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +24,24 @@ NoiseStd: TypeAlias = "float | Sequence[float] | Tensor | str"
 _LARGEST_RATIO = 2.0
 
 
-def check_noise(noise_std: NoiseStd | None, slices: int, solver: Solver) -> None:
-    """Refuse a noise level that is none, or that the solver has no use for.
+def check_noise(
+    noise_std: NoiseStd | None, slices: int, solver: Solver, image: object = None
+) -> None:
+    """Refuse a noise level that is none, or that nothing that runs has a use for.
+
+    Args:
+        noise_std: as in the pipeline's call.
+        slices: how many there are.
+        solver: that runs.
+        image: that it starts from, which may be that of a solver which knows noise.
 
     Raises:
         InputError: for each, in a sentence of its own.
     """
     if noise_std is None:
         return
-    if not hasattr(solver, "noise_std"):
+    first = SOLVERS.get(image) if isinstance(image, str) else None
+    if not (hasattr(solver, "noise_std") or hasattr(first, "noise_std")):
         raise InputError(
             f"{type(solver).__name__} knows nothing of noise: leave noise_std out, or take a "
             "solver such as PnPADMM or DiffPIR"
@@ -60,8 +69,13 @@ def noise_of(noise_std: NoiseStd, measurement: Measurement) -> Tensor:
     return values.expand(len(kspace))
 
 
-def with_noise(solver: Solver, noise_std: Tensor) -> Solver:
-    """The solver, told the noise of the images of a batch, in the units that it works in."""
+def with_noise(solver: Solver, noise_std: Tensor | None) -> Solver:
+    """The solver, told the noise of the images of a batch, in the units that it works in.
+
+    One that takes no noise, or is told none, stays as it is.
+    """
+    if noise_std is None or not hasattr(solver, "noise_std"):
+        return solver
     told: Any = dataclasses.replace(solver, noise_std=noise_std)  # type: ignore[type-var]
     return told
 

@@ -12,10 +12,28 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement
-from ctxrecon.solvers import SOLVERS, Solver
+from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
+
+SAMPLER = DDS(data_weight=50.0, cg_iterations=10)
+"""Draws samples where no solver is named."""
 
 ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if getattr(kind, "deterministic", False))
 """Solvers whose image, the same each time, others may start from."""
+
+
+def choose_solver(
+    solver: Solver | str | None, image: ArrayLike | str | None, num_samples: int
+) -> tuple[Solver, ArrayLike | str | None]:
+    """The solver that was asked for, or the default, and the image to start from.
+
+    The default for one image is :class:`~ctxrecon.solvers.PnPADMM`, an estimate that draws
+    nothing; for several samples it is :class:`~ctxrecon.solvers.DDS`, started from that estimate.
+    """
+    if solver is not None:
+        return make_solver(solver), image
+    if num_samples == 1 and image is None:
+        return PnPADMM(), None
+    return SAMPLER, "pnp_admm" if image is None else image
 
 
 def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Solver) -> None:

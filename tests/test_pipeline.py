@@ -10,6 +10,7 @@ from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
+from ctxrecon.pipelines.warm_start import SAMPLER
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps
 from ctxrecon.solvers import DDS, SOLVERS, make_solver
 
@@ -104,7 +105,7 @@ def test_one_slice_without_coils_from_numpy(pipe, scan):
 
 
 def test_same_seeds_give_the_same_images_however_they_are_batched(pipe, scan):
-    settings = {"num_inference_steps": 3, "num_samples": 2, "guidance_scale": 1.5}
+    settings = {"num_inference_steps": 3, "num_samples": 2, "guidance_scale": 1.5, "solver": "dds"}
     together = pipe(**scan, prompt=PROMPTS, generator=[seeded(5), seeded(6)], **settings)
     in_threes = pipe(
         **scan, prompt=PROMPTS, generator=[seeded(5), seeded(6)], batch_size=3, **settings
@@ -131,14 +132,14 @@ def test_masks_and_maps_of_each_slice_go_with_their_samples(pipe, scan):
     masks[1] = True
     maps = torch.cat([scan["coil_maps"], simulate_coil_maps(4, (45, 37), generator=seeded(9))])
     kspace = CartesianSense(masks, maps)(torch.ones(2, 45, 37, dtype=torch.complex64))
-    settings = {"num_inference_steps": 2, "num_samples": 2}
+    settings = {"num_inference_steps": 2, "num_samples": 2, "solver": "dds"}
     together = pipe(kspace, masks, coil_maps=maps, generator=[seeded(1), seeded(2)], **settings)
     alone = pipe(kspace[1:], masks[1:], coil_maps=maps[1:], generator=seeded(2), **settings)
     torch.testing.assert_close(alone.samples[0], together.samples[1], atol=1e-4, rtol=1e-4)
 
 
 def test_result_scales_with_the_measurement(pipe, scan):
-    settings = {"num_inference_steps": 2, "prompt": PROMPTS}
+    settings = {"num_inference_steps": 2, "prompt": PROMPTS, "solver": "dds"}
     small = pipe(**scan, generator=seeded(0), **settings)
     large = pipe(**scan | {"kspace": 1e4 * scan["kspace"]}, generator=seeded(0), **settings)
     torch.testing.assert_close(large.images, 1e4 * small.images, rtol=1e-3, atol=1.0)
@@ -169,7 +170,7 @@ def test_pixels_that_no_coil_sees_are_zero(pipe, scan):
 
 
 def test_no_prompt_is_guidance_zero_and_logged(pipe, scan, caplog):
-    settings = {"num_inference_steps": 2}
+    settings = {"num_inference_steps": 2, "solver": "dds"}
     with caplog.at_level(logging.INFO):
         without = pipe(**scan, generator=seeded(0), **settings)
     assert "no prompt given" in caplog.text
@@ -180,7 +181,7 @@ def test_no_prompt_is_guidance_zero_and_logged(pipe, scan, caplog):
 
 
 def test_embeddings_may_replace_the_prompt(pipe, scan):
-    settings = {"num_inference_steps": 2, "guidance_scale": 1}
+    settings = {"num_inference_steps": 2, "guidance_scale": 1, "solver": "dds"}
     embeds = pipe.encode_prompt(PROMPTS)
     assert embeds.shape[:2] == (2, 77)
     by_prompt = pipe(**scan, prompt=PROMPTS, generator=seeded(0), **settings)
@@ -268,7 +269,7 @@ def test_generation_follows_the_plain_ddim_scheduler(pipe):
 def test_network_in_half_precision(pipe, scan):
     half = ContextMRIPipeline(**{**pipe.components, "unet": pipe.unet})
     half.set_progress_bar_config(disable=True)
-    settings = {"num_inference_steps": 2, "prompt": PROMPTS, "guidance_scale": 1.0}
+    settings = {"num_inference_steps": 2, "prompt": PROMPTS, "guidance_scale": 1.0, "solver": "dds"}
     single = pipe(**scan, generator=seeded(0), **settings).images
     try:
         half.to(torch.bfloat16)
@@ -321,3 +322,15 @@ def test_malformed_generation_is_refused(pipe):
         pipe.generate(eta=-0.1)
     with pytest.raises(InputError, match="num_inference_steps from 1 to 1000"):
         pipe.generate("Brain", num_inference_steps=0)
+
+
+def test_the_default_is_an_estimate_and_samples_start_from_it(pipe, scan):
+    call = {**scan, "prompt": PROMPTS, "num_inference_steps": 4}
+    estimate = pipe(**call).images
+    assert torch.equal(estimate, pipe(**call, solver="pnp_admm").images)
+    samples = pipe(**call, num_samples=2, generator=seeded(0)).samples
+    named = pipe(**call, num_samples=2, generator=seeded(0), solver=SAMPLER, image="pnp_admm")
+    assert torch.equal(samples, named.samples)
+    from_image = pipe(**call, image=estimate, generator=seeded(0))
+    again = pipe(**call, image=estimate, generator=seeded(0), solver=SAMPLER)
+    assert torch.equal(from_image.images, again.images)

@@ -40,14 +40,14 @@ def benchmark(
             "pipeline (image, strength, timesteps, noise_std=auto), and baselines "
             f"({', '.join(BASELINES)}); the first is what others are compared with."
         ),
-    ] = "dds,l1-wavelet,zero-filled",
+    ] = "pnp_admm,dds,l1-wavelet,zero-filled",
     masks: Annotated[str, typer.Option(help="Such as uniform1d,poisson_disk2d.")] = "uniform1d",
     accelerations: Annotated[str, typer.Option(help="Of every mask.")] = "4,8",
     prompts: Annotated[
         str, typer.Option(help="For solvers: metadata (those of the scan), none, or both.")
     ] = "metadata",
     guidance_scale: Annotated[float, typer.Option(help="Weight of the prompt.")] = 2.0,
-    steps: Annotated[str, typer.Option(help="Diffusion steps.")] = "50",
+    steps: Annotated[str, typer.Option(help="Diffusion steps.")] = "20",
     samples: Annotated[int, typer.Option(help="Posterior samples: their mean is measured.")] = 1,
     prior: Annotated[
         str | None,

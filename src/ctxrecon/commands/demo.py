@@ -17,10 +17,9 @@ from ctxrecon.commands.methods import (
 )
 from ctxrecon.commands.paths import output_folder
 
-_STEPS = 25
+_STEPS = 20
 _SAMPLES = 4
 _SEED = 0
-_DATA_WEIGHT = 50.0  # at the scan's SNR of 50 the data deserve more trust than by default
 
 
 def demo_scan() -> Path:
@@ -50,7 +49,6 @@ def demo(
     from ctxrecon.figures import comparison_figure
     from ctxrecon.io import read_scan
     from ctxrecon.pipelines import prepare_measurement
-    from ctxrecon.solvers import DDS
 
     scan = read_scan(demo_scan())
     assert scan.target is not None
@@ -68,7 +66,7 @@ def demo(
         results.append(run_baseline(method, measurement))
         table.add(results[-1])
     for prompt, samples in ((None, 1), (prompts, 1), (prompts, _SAMPLES)):
-        run = PriorRun(prompt, 2.0, _STEPS, samples, _SEED, DDS(data_weight=_DATA_WEIGHT))
+        run = PriorRun(prompt, 2.0, _STEPS, samples, _SEED, solver=None)
         results.append(run_prior(pipe, run, measurement))
         table.add(results[-1])
 

@@ -63,7 +63,7 @@ class PriorRun:
         steps: diffusion steps.
         samples: posterior samples of each slice.
         seed: of all randomness.
-        solver: with its data weight.
+        solver: with its options; the pipeline's default if ``None``.
         call: further arguments of the pipeline.
     """
 
@@ -72,7 +72,7 @@ class PriorRun:
     steps: int
     samples: int
     seed: int
-    solver: Solver = field(repr=False)
+    solver: Solver | None = field(repr=False)
     call: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -116,10 +116,11 @@ def open_prior(
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
     """Refuse what the pipeline would refuse, before coil maps are estimated."""
     from ctxrecon.pipelines.noise import check_noise
-    from ctxrecon.pipelines.warm_start import check_warm_start
+    from ctxrecon.pipelines.warm_start import check_warm_start, choose_solver
 
-    check_noise(run.call.get("noise_std"), num_slices, run.solver)
-    check_warm_start(run.call.get("image"), run.call.get("strength", 1.0), run.solver)
+    solver, image = choose_solver(run.solver, run.call.get("image"), run.samples)
+    check_noise(run.call.get("noise_std"), num_slices, solver, image)
+    check_warm_start(image, run.call.get("strength", 1.0), solver)
     pipe.check_inputs(
         num_slices,
         prompt=run.prompts,
@@ -132,10 +133,13 @@ def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) ->
 
 
 def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement) -> Result:
-    """One posterior sample, or the mean of several."""
+    """An estimate, one posterior sample, or the mean of several."""
     import torch
 
-    together = getattr(run.solver, "couples_batch", False)
+    from ctxrecon.pipelines.warm_start import choose_solver
+
+    solver, _ = choose_solver(run.solver, run.call.get("image"), run.samples)
+    together = getattr(solver, "couples_batch", False)
     started = time.perf_counter()
     # Of tensors, as output_type="pt" gives them: narrower than the declared type.
     output: Any = pipe(
@@ -152,9 +156,11 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
         **run.call,
     )
     seconds = time.perf_counter() - started
-    kind = "one sample" if run.samples == 1 else f"mean of {run.samples}"
+    kind = ", one sample" if run.samples == 1 else f", mean of {run.samples}"
+    if getattr(solver, "deterministic", False):
+        kind = ""
     return Result(
-        name=f"{TITLES[PRIOR]}{'' if run.uses_prompt else ' without prompt'}, {kind}",
+        name=f"{TITLES[PRIOR]}{'' if run.uses_prompt else ' without prompt'}{kind}",
         images=output.images.cpu(),
         residual=output.residual.cpu(),
         seconds=seconds,

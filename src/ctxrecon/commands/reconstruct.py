@@ -71,15 +71,20 @@ def reconstruct(
     guidance_scale: Annotated[
         float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
     ] = 2.0,
-    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 50,
+    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 20,
     samples: Annotated[
         int, typer.Option(help="Posterior samples: their mean and standard deviation.")
     ] = 1,
     solver: Annotated[
-        str, typer.Option(help="Diffusion solver, such as dds, diffpir, daps or pnp_admm.")
-    ] = "dds",
+        str | None,
+        typer.Option(
+            help="Diffusion solver, such as dds, diffpir or daps. (default: pnp_admm, and for "
+            "several samples dds started from its image)"
+        ),
+    ] = None,
     data_weight: Annotated[
-        float | None, typer.Option(help="Weight of the measurement in DDS. (default: 5)")
+        float | None,
+        typer.Option(help="Weight of the measurement in --solver dds. (default: 5)"),
     ] = None,
     noise_std: Annotated[
         str | None,
@@ -110,6 +115,9 @@ def reconstruct(
         )
     if start is not None and start not in BASELINES:
         raise InputError(f"unknown --start {start!r}: expected one of {', '.join(BASELINES)}")
+    options = {} if data_weight is None else {"data_weight": data_weight}
+    if options and solver is None:
+        raise InputError("--data-weight is an option of a solver: give --solver dds too")
     outputs = image_outputs(out)
 
     from ctxrecon.evaluation.grid import mvue_reference
@@ -117,8 +125,7 @@ def reconstruct(
     from ctxrecon.pipelines import prepare_measurement
     from ctxrecon.solvers import make_solver
 
-    options = {} if data_weight is None else {"data_weight": data_weight}
-    chosen_solver = make_solver(solver, **options)
+    chosen_solver = None if solver is None else make_solver(solver, **options)
     scan = read_scan(file, slices=chosen, coil_maps=coil_maps)
     prompts, origin = _prompts(scan, prompt)
     call: dict[str, Any] = {"noise_std": _noise(noise_std)}

@@ -33,7 +33,7 @@ from ctxrecon.metrics import Lpips, image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.sampling import make_mask
 from ctxrecon.scan import Scan
-from ctxrecon.solvers import parse_solver
+from ctxrecon.solvers import Solver, parse_solver
 
 MASKS = {
     "uniform1d ×4": ("uniform1d", 4.0),
@@ -266,6 +266,9 @@ def reconstruct(
             edited_prompt(method.edit, scan.metadata[0], seed)
             for scan, seed in zip(scans, seeds, strict=True)
         ]
+        solver: Solver | None = parse_solver(args.solver)
+        if method.samples > 1 and getattr(solver, "deterministic", False):
+            solver = None  # the pipeline's own, which starts from that estimate
         output = pipe(
             kspace,
             mask,
@@ -274,7 +277,7 @@ def reconstruct(
             guidance_scale=method.gamma,
             num_inference_steps=args.steps,
             timesteps=args.timesteps,
-            solver=parse_solver(args.solver),
+            solver=solver,
             # The same noise for every prompt and γ: differences are those of the prompt.
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_samples=method.samples,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ class Sampling:
         guidance_scales: every γ that is tried.
         steps: diffusion steps.
         samples: posterior samples.
-        solvers: those that draw give ``samples``, the others one image.
+        solvers: each with its further arguments of the pipeline; those that draw give
+            ``samples``, the others one image.
         seed: of the posterior samples, the same for every γ.
         batch_size: images denoised at once.
     """
@@ -79,7 +81,7 @@ class Sampling:
     guidance_scales: tuple[float, ...]
     steps: int
     samples: int
-    solvers: tuple[Solver, ...]
+    solvers: tuple[tuple[Solver, dict[str, Any]], ...]
     seed: int
     batch_size: int
 
@@ -125,10 +127,10 @@ def reconstruct_all(
             weight = None if weights is None else weights[name]
             tried = BART_LAMBDAS if weight is None else (weight,)
             results[name] = bart_l1_wavelet(kspace, mask, bart_maps, score, tried)
-    for solver in sampling.solvers:
+    for solver, call in sampling.solvers:
         for gamma in sampling.guidance_scales:
             bar.set_postfix_str(f"{type(solver).__name__} γ = {gamma:g}")
-            results.update(_posterior(kspace, mask, maps, pipe, sampling, solver, gamma))
+            results.update(_posterior(kspace, mask, maps, pipe, sampling, (solver, call), gamma))
     return results
 
 
@@ -138,10 +140,11 @@ def _posterior(
     maps: Tensor,
     pipe: ContextMRIPipeline,
     sampling: Sampling,
-    solver: Solver,
+    solver_and_call: tuple[Solver, dict[str, Any]],
     gamma: float,
 ) -> dict[str, Reconstruction]:
     """An estimate, or one posterior sample (each of those drawn) and the mean of all of them."""
+    solver, call = solver_and_call
     estimate = getattr(solver, "deterministic", False)
     samples = 1 if estimate else sampling.samples
     started = time.perf_counter()
@@ -156,6 +159,7 @@ def _posterior(
         generator=torch.Generator().manual_seed(sampling.seed),
         num_samples=samples,
         batch_size=sampling.batch_size,
+        **call,
     )
     seconds = time.perf_counter() - started
     name = f"{type(solver).__name__} γ = {gamma:g}"

@@ -41,6 +41,7 @@ from ctxrecon.coils import (
     mvue,
     root_sum_of_squares,
 )
+from ctxrecon.commands.benchmark import solver_and_call
 from ctxrecon.commands.methods import open_prior
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import fingerprint, summary, table, with_error
@@ -48,7 +49,6 @@ from ctxrecon.figures import comparison_figure
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.sampling import uniform1d
-from ctxrecon.solvers import parse_solver
 
 T2_FILE = "brain_t2_4ch/coil_images.npy"
 T1_FILE = "brain_t1_8ch_undersampled/cartesian_ksp.npy"
@@ -63,6 +63,11 @@ _COLUMNS = {
     "seconds": ("seconds", 1),
 }
 
+_SOLVERS = (
+    "pnp_admm:noise_std=auto",
+    "dds:data_weight=50:cg_iterations=10:image=pnp_admm:noise_std=auto",
+)
+
 Runs = dict[str, dict[str, list[float]]]
 
 
@@ -75,11 +80,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--figures_dir", type=Path, help="the output folder by default")
     parser.add_argument("--samples", type=int, default=8, help="posterior samples")
-    parser.add_argument("--steps", type=int, default=25, help="diffusion steps")
-    parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0])
-    parser.add_argument(
-        "--solvers", nargs="+", default=["pnp_admm", "dds"], help="such as dds:data_weight=50"
-    )
+    parser.add_argument("--steps", type=int, default=15, help="diffusion steps")
+    parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0])
+    parser.add_argument("--solvers", nargs="+", default=list(_SOLVERS))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--masks", type=int, default=3, help="masks of each acceleration")
     parser.add_argument("--t2_prompt", default="Brain, T2")
@@ -96,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     t2 = load(args.data / T2_FILE)
     t1 = load(args.data / T1_FILE)
     pipe = open_prior(args.prior, args.device)
+    pipe.unet.to(getattr(torch, args.dtype))
     pipe.set_progress_bar_config(disable=True)
     args.figures_dir = args.figures_dir or args.output_dir
     for folder in (args.output_dir, args.figures_dir):
@@ -107,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
             "samples": args.samples,
             "guidance_scales": args.guidance_scales,
             "solvers": args.solvers,
+            "dtype": args.dtype,
             "masks": args.masks,
             "t2_prompt": args.t2_prompt,
             "t1_prompt": args.t1_prompt,
@@ -148,7 +154,7 @@ def sampling_of(args: argparse.Namespace, prompt: str, seed: int) -> Sampling:
         guidance_scales=tuple(args.guidance_scales),
         steps=args.steps,
         samples=args.samples,
-        solvers=tuple(parse_solver(text) for text in args.solvers),
+        solvers=tuple(solver_and_call(text) for text in args.solvers),
         seed=seed,
         batch_size=args.batch_size,
     )
@@ -295,7 +301,7 @@ def _explanation(args: argparse.Namespace) -> str:
     """What the tables show."""
     gammas = ", ".join(f"{gamma:g}" for gamma in args.guidance_scales)
     prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
-    solvers = ", ".join(repr(parse_solver(text)) for text in args.solvers)
+    solvers = " and ".join(f"`{text}`" for text in args.solvers)
     return f"""\
 Coil maps: for every method from the undersampled scan itself. The prior is {prior}, with
 {solvers};

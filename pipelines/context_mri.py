@@ -55,7 +55,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         prompt: str | list[str] | None = None,
         *,
         coil_maps: ArrayLike | None = None,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.0,
         num_inference_steps: int = 20,
         timesteps: Sequence[int] | str = "quadratic",
         solver: Solver | str | None = None,
@@ -86,8 +86,8 @@ class ContextMRIPipeline(TextPriorPipeline):
                 list with one for each. ``None`` reconstructs without text (guidance 0).
             coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
                 ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
-            guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning, 2 to 3 served best
-                in the paper.
+            guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning and the best of the
+                shipped prior, 2 to 3 served best in the paper. Any but 0 and 1 doubles the work.
             num_inference_steps: diffusion steps; the paper takes 100, evenly spaced.
             timesteps: how ``num_inference_steps`` are spaced: "quadratic"
                 (:func:`ctxrecon.priors.quadratic_timesteps`), or "scheduler" as the scheduler

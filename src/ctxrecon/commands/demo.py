@@ -66,7 +66,7 @@ def demo(
         results.append(run_baseline(method, measurement))
         table.add(results[-1])
     for prompt, samples in ((None, 1), (prompts, 1), (prompts, _SAMPLES)):
-        run = PriorRun(prompt, 2.0, _STEPS, samples, _SEED, solver=None)
+        run = PriorRun(prompt, 1.0, _STEPS, samples, _SEED, solver=None)
         results.append(run_prior(pipe, run, measurement))
         table.add(results[-1])
 

@@ -70,7 +70,7 @@ def reconstruct(
     ] = None,
     guidance_scale: Annotated[
         float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
-    ] = 2.0,
+    ] = 1.0,
     steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 20,
     samples: Annotated[
         int, typer.Option(help="Posterior samples: their mean and standard deviation.")

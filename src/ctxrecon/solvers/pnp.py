@@ -38,8 +38,8 @@ class _AnnealedPnP(WalkSolver):
     deterministic: ClassVar[bool] = True
     """It draws nothing, so that several samples would be one."""
 
-    noise_std: NoiseStd = 0.02
-    largest_denoiser_std: float = 0.5
+    noise_std: NoiseStd = 0.01
+    largest_denoiser_std: float = 0.25
     cg_iterations: int = 10
 
     def __post_init__(self) -> None:

@@ -5,9 +5,9 @@
         --fit_label_volumes DIR/training_seg_12.nii.gz
 
 The error of a pixel's magnitude is held against the standard deviation ``s`` of its K samples: an
-interval of level p around the mean is ``± t_p f s √(1 + 1/K)`` with Student's t of K − 1 degrees of
-freedom. f is the recalibration factor, fitted on scans of other seeds and volumes, for which
-80 % intervals cover 80 %; f = 1 is the samples as they are. Only pixels of the object count.
+interval around the mean is that of ``ReconstructionOutput.interval``. Its factor f is fitted on
+scans of other seeds and volumes, so that 80 % intervals cover 80 %; f = 1 is the samples as they
+are. Only pixels of the object count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 from itertools import product
 from pathlib import Path
 
@@ -24,7 +23,6 @@ import numpy as np
 import torch
 from _held_out import NUM_COILS, SNR, held_out_scans, scan_seed, undersample
 from _record import write_record
-from scipy.stats import t as student_t
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -41,13 +39,14 @@ from ctxrecon.evaluation import (
 )
 from ctxrecon.metrics import psnr
 from ctxrecon.pipelines import ContextMRIPipeline
+from ctxrecon.pipelines.output import interval_width
 from ctxrecon.scan import Scan
 
 LEVELS = (0.5, 0.8, 0.95)
 METHODS = (
-    "dds:data_weight=50:cg_iterations=10",
-    "dds:data_weight=50:cg_iterations=10:image=pnp_admm:strength=0.4",
-    "daps:image=pnp_admm:strength=0.4",
+    "dds",
+    "dds:image=pnp_admm:strength=0.3",
+    "daps:noise_std=0.01:image=pnp_admm:strength=0.3",
 )
 _FIT_SEED = 100
 _OBJECT = 0.05
@@ -176,9 +175,8 @@ def rate(samples: Tensor, scan: Scan) -> Row:
     ratios = e / s.clamp(min=1e-12)
     quantiles = torch.quantile(ratios, torch.linspace(0, 1, _QUANTILES, dtype=torch.float64))
     each = psnr(samples, target.expand_as(samples))
-    factor = math.sqrt(1 + 1 / len(samples))
     wanted = {
-        name: float(torch.quantile(ratios, level)) / (factor * _quantile(level, len(samples)))
+        name: float(torch.quantile(ratios, level)) / interval_width(level, len(samples))
         for name, level in zip(_RATIOS, LEVELS, strict=True)
     }
     return {
@@ -192,14 +190,9 @@ def rate(samples: Tensor, scan: Scan) -> Row:
     }
 
 
-def _quantile(level: float, samples: int) -> float:
-    """Half width of a two-sided interval of a standardised variable of Student's t."""
-    return float(student_t.ppf(0.5 + level / 2, samples - 1))
-
-
 def coverage(row: Row, level: float, factor: float, samples: int) -> float:
     """Share of the pixels in the interval, from the quantiles of their ratios."""
-    limit = factor * _quantile(level, samples) * math.sqrt(1 + 1 / samples)
+    limit = factor * interval_width(level, samples)
     return float(np.interp(limit, json.loads(row["ratios"]), np.linspace(0, 1, _QUANTILES)))
 
 

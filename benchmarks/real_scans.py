@@ -65,7 +65,7 @@ _COLUMNS = {
 
 _SOLVERS = (
     "pnp_admm:noise_std=auto",
-    "dds:data_weight=50:cg_iterations=10:image=pnp_admm:noise_std=auto",
+    "dds:image=pnp_admm:noise_std=auto",
 )
 
 Runs = dict[str, dict[str, list[float]]]

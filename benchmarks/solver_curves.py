@@ -55,7 +55,7 @@ _IDEAS: dict[str, tuple[int, ...]] = {
     "pnp_hqs": (20,),
     "pnp_admm": (5, 10, 20),
     "pnp_admm:noise_std=auto": (20,),
-    f"{_TUNED}:image=pnp_admm:strength=0.4": (20,),
+    "dds:image=pnp_admm:strength=0.3": (20,),
 }
 """What each idea for fewer evaluations gives, one after the other."""
 

@@ -61,7 +61,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         solver: Solver | str | None = None,
         noise_std: NoiseStd | None = None,
         image: ArrayLike | str | None = None,
-        strength: float = 0.5,
+        strength: float = 0.3,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_samples: int = 1,
         batch_size: int | None = None,
@@ -175,7 +175,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         )
         if image is not None:
             if isinstance(image, str) and image in ESTIMATORS:
-                first: Any = self(
+                estimate: Any = self(
                     measurement.kspace,
                     measurement.mask,
                     coil_maps=measurement.coil_maps,
@@ -187,7 +187,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                     noise_std=noise,
                     batch_size=batch_size,
                 )
-                image = first.images
+                image = estimate.images
             steps = remaining_timesteps(steps, strength)
             start = starting_image(image, measurement) / scale[:, None, None]
             alpha_bar = float(self.scheduler.alphas_cumprod[steps[0]])

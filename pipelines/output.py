@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -46,6 +47,51 @@ class ReconstructionOutput(BaseOutput):
     residual: Tensor | None = None
     coil_maps: Tensor | None = None
     prompts: list[str] | None = None
+
+    def interval(self, level: float = 0.95, *, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Where the magnitude of each pixel lies with the probability ``level``.
+
+        ``m ± w f s`` with the mean m and the standard deviation s of the magnitudes of the K
+        samples, w of :func:`interval_width`. That holds where the samples are of the posterior;
+        ``factor`` is what their spread has to be multiplied by where they are too much alike
+        (the README says how much was measured for the shipped prior).
+
+        Args:
+            level: above 0, below 1.
+            factor: f, positive.
+
+        Returns:
+            lower and upper limit, ``(batch, ny, nx)`` float32, the lower one 0 at least.
+
+        Raises:
+            InputError: fewer than two samples, or a level or factor out of range.
+        """
+        if self.samples is None:
+            raise InputError("one image has no spread: reconstruct with num_samples of 2 or more")
+        if not factor > 0:
+            raise InputError(f"expected a positive factor, got {factor}")
+        magnitudes = self.samples.abs()
+        half = interval_width(level, magnitudes.shape[1]) * factor * magnitudes.std(dim=1)
+        mean = magnitudes.mean(dim=1)
+        return (mean - half).clamp(min=0), mean + half
+
+
+def interval_width(level: float, samples: int) -> float:
+    """Half the width of a prediction interval in standard deviations of K samples.
+
+    ``t √(1 + 1/K)``, Student's t of K − 1 degrees of freedom: the truth is one more draw from what
+    the samples are drawn from, and their mean and spread are estimates themselves.
+
+    Raises:
+        InputError: a level out of range, or fewer than two samples.
+    """
+    from scipy.special import stdtrit
+
+    if not 0 < level < 1:
+        raise InputError(f"expected a level between 0 and 1, got {level}")
+    if samples < 2:
+        raise InputError(f"expected 2 samples or more, got {samples}")
+    return float(stdtrit(samples - 1, 0.5 + level / 2)) * math.sqrt(1 + 1 / samples)
 
 
 def check_output_type(output_type: str) -> None:

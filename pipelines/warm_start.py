@@ -14,7 +14,7 @@ from ctxrecon.fourier import complex_to_channels
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement
 from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
 
-SAMPLER = DDS(data_weight=50.0, cg_iterations=10)
+SAMPLER = DDS()
 """Draws samples where no solver is named."""
 
 ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if getattr(kind, "deterministic", False))

@@ -43,7 +43,8 @@ def command(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("prior")
     build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
     options = "--scans 2 --images 4 --resolution 32 --steps 1 --batch_size 4 --true_maps"
-    return ["--prior", str(folder), "--guidance_scales", "0", "2", *options.split()]
+    gammas = "--guidance_scales 0 2 --guidance_scale 2"
+    return ["--prior", str(folder), *gammas.split(), *options.split()]
 
 
 @pytest.fixture(scope="module")

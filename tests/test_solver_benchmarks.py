@@ -13,7 +13,8 @@ import torch
 from gaussian import seeded
 from scipy.stats import t as student_t
 
-from ctxrecon.pipelines import build_pipeline
+from ctxrecon.errors import InputError
+from ctxrecon.pipelines import ReconstructionOutput, build_pipeline
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import DDS
 
@@ -72,6 +73,35 @@ def test_calibration_of_gaussian_samples_is_what_theory_says(load_script):
         assert narrow == pytest.approx(expected, abs=0.02)
     gain = float(row["psnr_mean"]) - float(row["psnr_one"])
     assert gain == pytest.approx(10 * math.log10(2 / (1 + 1 / count)), abs=0.1)
+
+
+def test_the_interval_of_the_output_is_the_one_that_was_calibrated(load_script):
+    script = load_script("calibration")
+    source, count = seeded(1), 5
+    target = 5 + torch.randn(1, 90, 90, generator=source)
+    samples = (5 + 0.7 * torch.randn(1, count, 90, 90, generator=source)).to(torch.complex64)
+    output = ReconstructionOutput(images=samples.mean(dim=1), samples=samples)
+    lower, upper = output.interval(0.8, factor=1.3)
+    inside = ((lower <= target) & (target <= upper)).double().mean()
+    ones = torch.ones(1, 1, 90, 90, dtype=torch.complex64)
+    scan = Scan(ones, ones.real > 0, None, [], target.to(torch.complex64))
+    row = script.rate(samples[0], scan)
+    assert script.coverage(row, 0.8, 1.3, count) == pytest.approx(float(inside), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"level": 1.0}, "a level between 0 and 1"),
+        ({"factor": 0.0}, "a positive factor"),
+    ],
+)
+def test_intervals_that_make_no_sense(arguments, sentence):
+    samples = torch.ones(1, 3, 4, 4, dtype=torch.complex64)
+    with pytest.raises(InputError, match=sentence):
+        ReconstructionOutput(images=samples[:, 0], samples=samples).interval(**arguments)
+    with pytest.raises(InputError, match="one image has no spread"):
+        ReconstructionOutput(images=samples[:, 0]).interval()
 
 
 def test_calibration_is_written_and_goes_on(prior, tmp_path, load_script, monkeypatch):

@@ -96,7 +96,7 @@ def reconstruct(
     ] = None,
     strength: Annotated[
         float, typer.Option(help="Of --start: the share of the diffusion that is left.")
-    ] = 0.5,
+    ] = 0.3,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")

@@ -126,6 +126,7 @@ def test_reconstruct_with_another_solver(tmp_path, full, prior):
             ("--solver", "pnp_hqs", "--noise-std", 3),
             ("--solver", "pnp_hqs", "--noise-std", "auto"),
             ("--start", "l1-wavelet", "--strength", 0.5),
+            ("--solver", "dds", "--dtype", "bfloat16"),
         ]
     ):
         out = tmp_path / f"{number}.npy"

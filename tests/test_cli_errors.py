@@ -183,6 +183,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "TR in words": (_prior("--prompt", "knee, TR: fast"), "could not read the value of TR"),
     "negative TE": (_prior("--prompt", "knee, TE: -3"), "expected TE to be an echo time"),
     "two contrasts": (_prior("--prompt", "T1, T2"), "gives contrast twice"),
+    "unknown dtype": (_prior("--dtype", "int8"), "unknown dtype 'int8': expected one of float32"),
     "unknown noise": (_prior("--noise-std", "some"), "--noise-std as a number or auto, got 'some'"),
     "useless noise": (
         _prior("--noise-std", "0.1", "--solver", "dds"),

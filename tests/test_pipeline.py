@@ -334,3 +334,20 @@ def test_the_default_is_an_estimate_and_samples_start_from_it(pipe, scan):
     from_image = pipe(**call, image=estimate, generator=seeded(0))
     again = pipe(**call, image=estimate, generator=seeded(0), solver=SAMPLER)
     assert torch.equal(from_image.images, again.images)
+
+
+@pytest.mark.parametrize("how", ["compiled", "bfloat16"])
+def test_a_compiled_network_and_one_in_half_precision(scan, how):
+    """Dynamo's graphs are traced and run; what makes machine code of them takes a compiler."""
+    own = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
+    own.set_progress_bar_config(disable=True)
+    call = {**scan, "prompt": PROMPTS, "num_inference_steps": 2, "guidance_scale": 1.5}
+    before = own(**call).images
+    if how == "compiled":
+        own.unet.compile(backend="aot_eager")
+    else:
+        own.unet.to(torch.bfloat16)
+    after = own(**call).images
+    difference = float((after - before).norm() / before.norm())
+    assert difference < (1e-4 if how == "compiled" else 0.02)
+    assert after.dtype == torch.complex64

@@ -61,6 +61,9 @@ def benchmark(
         str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all masks and noise.")] = 0,
+    dtype: Annotated[
+        str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
+    ] = "float32",
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Slices reconstructed at once. (default: 8 on CUDA, 1 on CPU)"),
@@ -108,7 +111,7 @@ def benchmark(
     settings: dict[str, object] = {"seed": seed}
     made: dict[str, list[Method]] = {}
     if solvers:
-        pipe = open_prior(prior, str(device), subfolder)
+        pipe = open_prior(prior, str(device), subfolder, dtype)
         pipe.set_progress_bar_config(disable=True)
         for text, (solver, call) in solvers.items():
             made[text] = solver_methods(
@@ -128,6 +131,7 @@ def benchmark(
             "prior": fingerprint(pipe),
             "guidance_scale": guidance_scale,
             "samples": samples,
+            "dtype": dtype,
         }
     for text in wanted:
         if text not in solvers:

@@ -87,10 +87,18 @@ def check_method(name: str) -> None:
         raise InputError(f"unknown method {name!r}: expected one of {', '.join(TITLES)}")
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
 def open_prior(
-    path: str | None, device: str | None, subfolder: str | None = None
+    path: str | None, device: str | None, subfolder: str | None = None, dtype: str = DTYPES[0]
 ) -> ContextMRIPipeline:
-    """Load a prior, without its libraries' loading bars; on CUDA by default where there is one."""
+    """Load a prior, without its libraries' loading bars; on CUDA by default where there is one.
+
+    ``dtype`` is that of the networks; what concerns the measurement is complex64 in any case.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     import diffusers.utils.logging
     import torch
     import transformers.utils.logging
@@ -108,7 +116,7 @@ def open_prior(
         ) from error
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    pipe = load_prior(path, subfolder=subfolder, device=device)
+    pipe = load_prior(path, subfolder=subfolder, device=device, dtype=getattr(torch, dtype))
     pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=TITLES[PRIOR])
     return pipe
 

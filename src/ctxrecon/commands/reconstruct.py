@@ -98,6 +98,9 @@ def reconstruct(
         float, typer.Option(help="Of --start: the share of the diffusion that is left.")
     ] = 0.3,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    dtype: Annotated[
+        str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
+    ] = "float32",
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
     ] = None,
@@ -137,7 +140,7 @@ def reconstruct(
         drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)
     pipe = None
     if method == PRIOR or compare:
-        pipe = open_prior(prior, device, subfolder)
+        pipe = open_prior(prior, device, subfolder, dtype)
         check_prior_run(pipe, run, len(scan))
         _say_prompt(run, origin)
 

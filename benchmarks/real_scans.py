@@ -80,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--figures_dir", type=Path, help="the output folder by default")
     parser.add_argument("--samples", type=int, default=8, help="posterior samples")
-    parser.add_argument("--steps", type=int, default=15, help="diffusion steps")
+    parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--solvers", nargs="+", default=list(_SOLVERS))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

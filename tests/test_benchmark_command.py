@@ -200,7 +200,8 @@ def test_a_finished_run_takes_more_methods_and_does_nothing_again(
 
 def test_numbers_depend_on_neither_the_other_scans_nor_the_batch(measured, scans, prior, tmp_path):
     alone = ("--methods", "dds", "--accelerations", 2.5, "--steps", 2, "--batch-size", 1)
-    run(scans / "a.npz", "--out", tmp_path, "--prior", prior, *alone)
+    guided = ("--guidance-scale", 2)
+    run(scans / "a.npz", "--out", tmp_path, "--prior", prior, *alone, *guided)
     for row in read(tmp_path):
         (same,) = (
             other

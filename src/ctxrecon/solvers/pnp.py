@@ -114,7 +114,8 @@ class PnPHQS(_AnnealedPnP):
     Attributes:
         noise_std: ``σ_y`` of a complex sample of the measurement, in its units.
         largest_denoiser_std: bound on ``σ_t``, in units of the image.
-        cg_iterations: conjugate-gradient steps of each proximal step.
+        cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
+            stopping early keeps out what parallel imaging amplifies.
     """
 
     def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
@@ -143,7 +144,8 @@ class PnPADMM(_AnnealedPnP):
     Attributes:
         noise_std: ``σ_y`` of a complex sample of the measurement, in its units.
         largest_denoiser_std: bound on ``σ_t``, in units of the image.
-        cg_iterations: conjugate-gradient steps of each proximal step.
+        cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
+            stopping early keeps out what parallel imaging amplifies.
     """
 
     def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:

@@ -14,24 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from _arguments import held_out_parser, open_named_prior
 from _held_out import NUM_COILS, SNR, held_out_scans, scan_seed, undersample
 from _record import write_record
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.commands.benchmark import solver_and_call
-from ctxrecon.commands.methods import open_prior
 from ctxrecon.evaluation import (
     Row,
     append_rows,
-    fingerprint,
     open_rows,
     summary,
     table,
@@ -59,25 +57,14 @@ _QUANTILES = 201
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
+    parser = held_out_parser(__doc__)
     parser.add_argument("--fit_label_volumes", type=Path, nargs="*", default=[])
     parser.add_argument("--scans", type=int, default=33)
     parser.add_argument("--fit_scans", type=int, default=12)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--guidance_scale", type=float, default=1.0)
-    parser.add_argument("--batch_size", type=int, default=8, help="images denoised at once")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.samples < 3 or args.scans < 2 or args.seed == _FIT_SEED:
         parser.error(f"expected --samples of 3 or more, --scans of 2, --seed not {_FIT_SEED}")
@@ -86,14 +73,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.ERROR)
-    pipe = open_prior(args.prior, args.device)
-    pipe.unet.to(getattr(torch, args.dtype))
-    pipe.set_progress_bar_config(disable=True)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    pipe, prior = open_named_prior(args)
     names = ("samples", "steps", "resolution", "guidance_scale", "dtype")
     settings: dict[str, object] = {
-        "prior": fingerprint(pipe),
+        "prior": prior,
         "label_volumes": [path.name for path in args.label_volumes],
         "fit_label_volumes": [path.name for path in args.fit_label_volumes],
         "coils": NUM_COILS,

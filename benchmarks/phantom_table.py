@@ -15,13 +15,13 @@ where it stopped.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from _arguments import held_out_parser, open_named_prior
 from _held_out import (
     NUM_COILS,
     SNR,
@@ -37,8 +37,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.baselines import BASELINES
-from ctxrecon.commands.methods import open_prior
-from ctxrecon.evaluation import Row, append_rows, fingerprint, open_rows, summary, table, with_error
+from ctxrecon.evaluation import Row, append_rows, open_rows, summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
@@ -53,15 +52,8 @@ Method = Callable[[list[int]], Tensor]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
+    parser = held_out_parser(__doc__)
     parser.add_argument("--scans", type=int, default=48)
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0])
     parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
     parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
@@ -70,10 +62,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--solvers", nargs="+", default=["pnp_admm", "dds"], help="such as dds:data_weight=50"
     )
     parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
-    parser.add_argument("--batch_size", type=int, default=8, help="scans reconstructed at once")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.batch_size < 1 or args.scans < 2:
         parser.error("expected --batch_size of 1 or more and --scans of 2 or more")
@@ -82,13 +70,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING)
-    pipe = open_prior(args.prior, args.device)
-    pipe.unet.to(getattr(torch, args.dtype))
-    pipe.set_progress_bar_config(disable=True)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    pipe, prior = open_named_prior(args)
     settings = {
-        "prior": fingerprint(pipe),
+        "prior": prior,
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,

@@ -17,11 +17,11 @@ methods are rated by how well they predict it; the figure and the data residual 
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import numpy as np
 import torch
+from _arguments import open_named_prior, prior_parser
 from _held_out import center_fraction
 from _methods import (
     BART_LAMBDAS,
@@ -42,9 +42,8 @@ from ctxrecon.coils import (
     root_sum_of_squares,
 )
 from ctxrecon.commands.benchmark import solver_and_call
-from ctxrecon.commands.methods import open_prior
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation import fingerprint, summary, table, with_error
+from ctxrecon.evaluation import summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.pipelines import ContextMRIPipeline
@@ -72,42 +71,31 @@ Runs = dict[str, dict[str, list[float]]]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = prior_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the two scans")
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--figures_dir", type=Path, help="the output folder by default")
     parser.add_argument("--samples", type=int, default=8, help="posterior samples")
     parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--solvers", nargs="+", default=list(_SOLVERS))
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--masks", type=int, default=3, help="masks of each acceleration")
     parser.add_argument("--t2_prompt", default="Brain, T2")
     parser.add_argument("--t1_prompt", default="Brain, T1")
-    parser.add_argument("--batch_size", type=int, default=8, help="images denoised at once")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING)
     t2 = load(args.data / T2_FILE)
     t1 = load(args.data / T1_FILE)
-    pipe = open_prior(args.prior, args.device)
-    pipe.unet.to(getattr(torch, args.dtype))
-    pipe.set_progress_bar_config(disable=True)
+    pipe, prior = open_named_prior(args)
     args.figures_dir = args.figures_dir or args.output_dir
     for folder in (args.output_dir, args.figures_dir):
         folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, object] = {
         "settings": {
-            "prior": fingerprint(pipe),
+            "prior": prior,
             "steps": args.steps,
             "samples": args.samples,
             "guidance_scales": args.guidance_scales,

@@ -12,26 +12,23 @@ are done, and a run that was stopped goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
+from _arguments import held_out_parser, open_named_prior
 from _held_out import NUM_COILS, SNR, held_out_scans
 from _record import write_record
 from accelerate import PartialState
 
 from ctxrecon.commands.benchmark import solver_and_call
-from ctxrecon.commands.methods import open_prior
 from ctxrecon.evaluation import (
     Grid,
     Method,
     Undersampling,
     baseline_method,
     find_scans,
-    fingerprint,
     run_grid,
     solver_methods,
     table,
@@ -65,35 +62,21 @@ _SOLVERS += ("pnp_hqs", "pnp_admm", "score_mri:corrector_steps=0")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
+    parser = held_out_parser(__doc__)
     parser.add_argument("--scans", type=int, default=66)
     parser.add_argument("--solver_scans", type=int, default=12)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="of every solver")
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--guidance_scale", type=float, default=1.0)
-    parser.add_argument("--batch_size", type=int, default=8, help="scans reconstructed at once")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.ERROR)
-    pipe = open_prior(args.prior, args.device)
-    pipe.unet.to(getattr(torch, args.dtype))
-    pipe.set_progress_bar_config(disable=True)
+    pipe, prior = open_named_prior(args)
     folder = args.output_dir / "solver_curves"
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
-        "prior": fingerprint(pipe),
+        "prior": prior,
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,

@@ -54,7 +54,7 @@ class ReconstructionOutput(BaseOutput):
         ``m ± w f s`` with the mean m and the standard deviation s of the magnitudes of the K
         samples, w of :func:`interval_width`. That holds where the samples are of the posterior;
         ``factor`` is what their spread has to be multiplied by where they are too much alike
-        (the README says how much was measured for the shipped prior).
+        (``benchmarks/calibration.py`` measures it).
 
         Args:
             level: above 0, below 1.

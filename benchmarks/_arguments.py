@@ -38,7 +38,7 @@ def held_out_parser(description: str | None) -> argparse.ArgumentParser:
 
 def open_named_prior(args: argparse.Namespace) -> tuple[ContextMRIPipeline, str]:
     """The prior, its U-Net in the precision asked for, and the fingerprint of its own weights."""
-    logging.basicConfig(level=logging.ERROR)
+    logging.basicConfig(level=logging.WARNING)
     pipe = open_prior(args.prior, args.device)
     found = fingerprint(pipe)
     pipe.unet.to(getattr(torch, args.dtype))

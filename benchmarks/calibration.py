@@ -26,11 +26,11 @@ from _record import write_record
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ctxrecon.commands.benchmark import solver_and_call
 from ctxrecon.evaluation import (
     Row,
     append_rows,
     open_rows,
+    solver_and_call,
     summary,
     table,
     with_error,

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _arguments import open_named_prior, prior_parser
 from _experiments import (
     ABLATION_MASK,
     COLUMNS,
@@ -65,9 +66,8 @@ from _sections import Section, verdicts
 from _text_to_image import CONTRASTS, GROUP, IMAGE_COLUMNS, References, generate_batch, method_name
 from tqdm.auto import tqdm
 
-from ctxrecon.commands.methods import open_prior
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation import Row, check_settings, fingerprint, open_rows, read_rows
+from ctxrecon.evaluation import Row, check_settings, open_rows, read_rows
 from ctxrecon.metrics import Lpips
 from ctxrecon.phantom import load_label_volume
 from ctxrecon.solvers import parse_solver
@@ -91,11 +91,7 @@ _TITLES = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser = prior_parser(__doc__)
     parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
     parser.add_argument("--scans", type=int, default=128, help="slices in each cell")
@@ -108,10 +104,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
     parser.add_argument("--solver", default="pnp_admm", help="such as dds:data_weight=50")
     parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
-    parser.add_argument("--batch_size", type=int, default=8, help="slices reconstructed at once")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report_only", action="store_true", help="tables of the rows that exist")
     args = parser.parse_args(argv)
     parse_solver(args.solver)
@@ -127,7 +119,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING)
     every = plan(args.guidance_scales, args.guidance_scale, args.samples)
     chosen = {name: every[name] for name in args.experiments if name in every}
     settings: dict[str, Any] = {
@@ -153,11 +144,8 @@ def main(argv: list[str] | None = None) -> None:
             image_settings = check_settings(image_path, image_settings)
             image_rows = read_rows(image_path)
     else:
-        pipe = open_prior(args.prior, args.device)
-        settings |= {"prior": fingerprint(pipe)}
-        pipe.unet.to(getattr(torch, args.dtype))
-        pipe.set_progress_bar_config(disable=True)
-        args.output_dir.mkdir(parents=True, exist_ok=True)
+        pipe, prior = open_named_prior(args)
+        settings |= {"prior": prior}
         lpips = _lpips(args.resolution)
         settings |= {"lpips": lpips is not None}
         image_settings["prior"] = settings["prior"]

@@ -41,9 +41,8 @@ from ctxrecon.coils import (
     mvue,
     root_sum_of_squares,
 )
-from ctxrecon.commands.benchmark import solver_and_call
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation import summary, table, with_error
+from ctxrecon.evaluation import solver_and_call, summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.pipelines import ContextMRIPipeline

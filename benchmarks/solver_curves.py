@@ -22,7 +22,6 @@ from _held_out import NUM_COILS, SNR, held_out_scans
 from _record import write_record
 from accelerate import PartialState
 
-from ctxrecon.commands.benchmark import solver_and_call
 from ctxrecon.evaluation import (
     Grid,
     Method,
@@ -30,6 +29,7 @@ from ctxrecon.evaluation import (
     baseline_method,
     find_scans,
     run_grid,
+    solver_and_call,
     solver_methods,
     table,
     with_error,

@@ -21,7 +21,7 @@ from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
 from ctxrecon.pipelines.samples import spawn_generators
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple
 from ctxrecon.priors.tokenizer import check_prompt_length
-from ctxrecon.solvers import ddim_sample
+from ctxrecon.solvers import check_timesteps, ddim_sample
 
 logger = logging.getLogger(__name__)
 
@@ -180,18 +180,19 @@ class TextPriorPipeline(DiffusionPipeline):
         """Training timesteps, descending: spaced in a way that has a name, or those given.
 
         Raises:
-            InputError: an unknown name.
+            InputError: an unknown name, or timesteps that cannot be walked.
         """
+        total = self.scheduler.config.num_train_timesteps
+        if not isinstance(timesteps, str):
+            check_timesteps(timesteps, total)
+            return [int(t) for t in timesteps]
         if timesteps == "quadratic":
-            total = self.scheduler.config.num_train_timesteps
             return quadratic_timesteps(num_inference_steps, start=total - 1, total=total)
         if timesteps == "scheduler":
             return self.set_timesteps(num_inference_steps)
-        if isinstance(timesteps, str):
-            raise InputError(
-                f"expected timesteps as numbers, 'quadratic' or 'scheduler', got {timesteps!r}"
-            )
-        return [int(t) for t in timesteps]
+        raise InputError(
+            f"expected timesteps as numbers, 'quadratic' or 'scheduler', got {timesteps!r}"
+        )
 
     def prepare_latents(
         self,

@@ -217,7 +217,7 @@ def test_a_report_of_a_stopped_run_takes_complete_slices(
     run, command, load_script, tmp_path, monkeypatch
 ):
     script = load_script("metadata")
-    monkeypatch.setattr(script, "open_prior", lambda *_: pytest.fail("no prior is needed"))
+    monkeypatch.setattr(script, "open_named_prior", lambda *_: pytest.fail("no prior is needed"))
     command = [*command, "--output_dir", str(tmp_path), "--report_only"]
     with pytest.raises(InputError, match="there are no rows at"):
         script.main(command)

@@ -13,7 +13,7 @@ from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.noise import estimate_noise_std
 from ctxrecon.operators import CartesianSense
-from ctxrecon.pipelines import build_pipeline, prepare_measurement
+from ctxrecon.pipelines import prepare_measurement
 from ctxrecon.pipelines.noise import noise_ratio
 from ctxrecon.solvers import DAPS, DDNM, DiffPIR, PiGDM, PnPADMM, PnPHQS
 
@@ -91,13 +91,6 @@ def test_a_bad_level_of_one_image():
     with pytest.raises(InputError, match=r"positive noise_std, got 0\.0"):
         PnPADMM(noise_std=torch.tensor([0.1, 0.0]))
     assert DiffPIR(noise_std=torch.tensor([0.1, 0.0])).noise_std.shape == (2,)
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    pipeline = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,6 @@ PROMPTS = ["Brain, Slice 8, T2", "Knee, Slice 20, PDFS"]
 
 
 @pytest.fixture(scope="module")
-def pipe() -> ContextMRIPipeline:
-    pipeline = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture(scope="module")
 def scan() -> dict[str, torch.Tensor]:
     """Two slices of odd size, four coils, every other line and the centre."""
     source = torch.Generator().manual_seed(1)
@@ -85,8 +78,15 @@ def test_timesteps_may_be_given(pipe, scan):
     assert not torch.allclose(run(), run(timesteps="scheduler"))
     with pytest.raises(InputError, match="'quadratic' or 'scheduler', got 'linear'"):
         run(timesteps="linear")
-    with pytest.raises(InputError, match="strictly descending"):
-        pipe(**scan, prompt=PROMPTS, timesteps=[10, 20])
+    for image in (None, "zero_filled"):  # of which the first timestep is looked at early
+        with pytest.raises(InputError, match="strictly descending"):
+            pipe(**scan, prompt=PROMPTS, timesteps=[10, 20], image=image)
+        with pytest.raises(InputError, match="from 0 to 999"):
+            pipe(**scan, prompt=PROMPTS, timesteps=[1000, 20], image=image)
+        with pytest.raises(InputError, match="at least one timestep"):
+            pipe(**scan, prompt=PROMPTS, timesteps=[], image=image)
+    given = np.array(quadratic_timesteps(4))
+    assert torch.equal(run(), run(timesteps=given))
 
 
 @pytest.mark.parametrize("split", [{"num_samples": 2}, {"batch_size": 1}])

@@ -35,11 +35,13 @@ def load_script(monkeypatch):
     return importlib.import_module
 
 
-def test_solver_curves_compare_every_solver_with_the_papers(prior, tmp_path, load_script):
+def test_solver_curves_compare_every_solver_with_the_papers(
+    prior, tmp_path, load_script, monkeypatch
+):
     script = load_script("solver_curves")
     command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL]
     command += ["--scans", "3", "--solver_scans", "2", "--steps", "2", "3"]
-    script._IDEAS = {script.PAPER: (3,), "pnp_admm": (2,)}
+    monkeypatch.setattr(script, "_IDEAS", {script.PAPER: (3,), "pnp_admm": (2,)})
     script.main(command)
     results = json.loads((tmp_path / "solver_curves.json").read_text())["results"]
     ideas, solvers = results["ideas"], results["solvers"]

@@ -205,7 +205,7 @@ def test_bad_settings(make, options, sentence):
 
 
 def test_solvers_by_name():
-    assert make_solver() == DDS()
+    assert make_solver("dds") == DDS()
     assert make_solver("DiffPIR", noise_std=0.2) == DiffPIR(noise_std=0.2)
     ready = PiGDM()
     assert make_solver(ready) is ready

@@ -12,19 +12,12 @@ from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import CartesianSense
-from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline, prepare_measurement
+from ctxrecon.pipelines import prepare_measurement
 from ctxrecon.pipelines.samples import training_scale
 from ctxrecon.pipelines.warm_start import noised_image, remaining_timesteps
 from ctxrecon.solvers import DDS
 
 SHAPE = (29, 37)  # padded to 32 × 40
-
-
-@pytest.fixture(scope="module")
-def pipe() -> ContextMRIPipeline:
-    pipeline = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from ctxrecon.evaluation import Method
-    from ctxrecon.solvers import Solver
 
 # A network sees one image after the other as fast on a CPU, and a GPU many at once faster.
 _BATCH_SIZE = {"cpu": 1, "cuda": 8}
-_CALL_OPTIONS = ("image", "strength", "timesteps")
 
 
 def benchmark(
@@ -96,6 +94,7 @@ def benchmark(
         find_scans,
         fingerprint,
         run_grid,
+        solver_and_call,
         solver_methods,
         write_report,
     )
@@ -196,17 +195,6 @@ def _numbers(text: str, option: str, kind: type) -> list[Any]:
     if len(set(numbers)) < len(numbers):
         raise InputError(f"--{option} names a number twice, {text!r}: leave one out")
     return numbers
-
-
-def solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
-    """A solver with its own options, and those that are the pipeline's."""
-    from ctxrecon.solvers import make_solver, split_options
-
-    name, options = split_options(text)
-    call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
-    if options.get("noise_std") == "auto":
-        call["noise_std"] = options.pop("noise_std")
-    return make_solver(name, **options), call
 
 
 def _is_baseline(text: str) -> bool:

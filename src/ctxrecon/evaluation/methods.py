@@ -14,10 +14,11 @@ from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
 from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline
 from ctxrecon.pipelines.warm_start import check_warm_start
 from ctxrecon.priors.tokenizer import check_prompt_length
-from ctxrecon.solvers import Solver
+from ctxrecon.solvers import Solver, make_solver, split_options
 
 METADATA, NO_PROMPT = "metadata", "none"
 PROMPTS = (METADATA, NO_PROMPT)
+_CALL_OPTIONS = ("image", "strength", "timesteps")
 
 
 def baseline_method(name: str, key: str) -> Method:
@@ -35,6 +36,22 @@ def baseline_method(name: str, key: str) -> Method:
         return Reconstruction(output.images.cpu(), output.residual.cpu())
 
     return Method(name, run)
+
+
+def solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
+    """A solver with its own options, and those that are the pipeline's.
+
+    Args:
+        text: such as ``"dds:eta=0.5:image=l1_wavelet:strength=0.3"``.
+
+    Raises:
+        InputError: an unknown solver, or an option that neither has.
+    """
+    name, options = split_options(text)
+    call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
+    if options.get("noise_std") == "auto":
+        call["noise_std"] = options.pop("noise_std")
+    return make_solver(name, **options), call
 
 
 def solver_methods(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctxrecon.solvers.base import Solver, ddim_sample
+from ctxrecon.solvers.base import Solver, check_timesteps, ddim_sample
 from ctxrecon.solvers.daps import DAPS
 from ctxrecon.solvers.ddnm import DDNM
 from ctxrecon.solvers.dds import DDS
@@ -29,6 +29,7 @@ __all__ = [
     "REDDiff",
     "ScoreMRI",
     "Solver",
+    "check_timesteps",
     "ddim_sample",
     "make_solver",
     "parse_solver",

@@ -272,6 +272,17 @@ def ddim_sample(
     )
 
 
+def check_timesteps(timesteps: Sequence[int], total: int) -> None:
+    """Refuse timesteps that are none, not descending, or not those of a scheduler of ``total``."""
+    steps = [int(t) for t in timesteps]
+    if not steps:
+        raise InputError("expected at least one timestep, got none")
+    if any(later >= earlier for earlier, later in pairwise(steps)):
+        raise InputError(f"expected strictly descending timesteps, got {steps}")
+    if steps[0] >= total or steps[-1] < 0:
+        raise InputError(f"expected timesteps from 0 to {total - 1}, got {steps}")
+
+
 def check_walk(
     denoiser: Denoiser,
     shape: tuple[int, int, int],
@@ -281,14 +292,7 @@ def check_walk(
 ) -> None:
     """Refuse a walk that cannot be taken, before its first step."""
     batch, ny, nx = shape
-    steps = [int(t) for t in timesteps]
-    total = len(denoiser.alphas_cumprod)
-    if not steps:
-        raise InputError("expected at least one timestep, got none")
-    if any(later >= earlier for earlier, later in pairwise(steps)):
-        raise InputError(f"expected strictly descending timesteps, got {steps}")
-    if steps[0] >= total or steps[-1] < 0:
-        raise InputError(f"expected timesteps from 0 to {total - 1}, got {steps}")
+    check_timesteps(timesteps, len(denoiser.alphas_cumprod))
     multiple = denoiser.size_multiple
     if ny % multiple or nx % multiple:
         raise InputError(

@@ -35,12 +35,11 @@ SOLVERS: dict[str, type] = {
 """Name -> class, a dataclass whose fields are the solver's options."""
 
 
-def make_solver(solver: str | Solver | None = None, **options: Any) -> Solver:
+def make_solver(solver: str | Solver, **options: Any) -> Solver:
     """A solver from its name.
 
     Args:
-        solver: a name of :data:`SOLVERS`, in any case; a solver, which is returned as it is;
-            ``None`` for :class:`~ctxrecon.solvers.DDS`, the solver of ContextMRI.
+        solver: a name of :data:`SOLVERS`, in any case, or a solver, which is returned as it is.
         **options: of the solver, such as ``data_weight=5.0``; not with a solver that is made.
 
     Returns:
@@ -50,8 +49,6 @@ def make_solver(solver: str | Solver | None = None, **options: Any) -> Solver:
         InputError: a name or an option that there is not, a class, or options for a solver that
             is made.
     """
-    if solver is None:
-        solver = "dds"
     if not isinstance(solver, str):
         if isinstance(solver, type) or not callable(solver):
             given = solver.__name__ if isinstance(solver, type) else type(solver).__name__

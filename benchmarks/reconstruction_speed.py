@@ -67,6 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--coils", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4, help="of what is compared")
+    parser.add_argument("--profile_steps", type=int, default=20, help="of the profile")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--large", action="store_true", help="profile a 400 M network too")
     parser.add_argument("--device", help="CUDA by default where there is one")
@@ -80,7 +81,9 @@ def main(argv: list[str] | None = None) -> None:
     pipe = open_prior(args.prior, args.device)
     pipe.set_progress_bar_config(disable=True)
     results: dict[str, Any] = {"prior": fingerprint(pipe), "device": str(pipe.device)}
-    results |= {name: getattr(args, name) for name in ("size", "coils", "steps", "turns")}
+    results |= {
+        name: getattr(args, name) for name in ("size", "coils", "steps", "profile_steps", "turns")
+    }
     slices = {name: make_slice(name, args, pipe.device) for name in MASKS}
     text = ["# Speed of a reconstruction\n", f"One slice, {args.size}², {args.coils} coils.\n"]
 
@@ -115,10 +118,12 @@ def make_slice(mask_name: str, args: argparse.Namespace, device: torch.device) -
     return Slice(kspace.to(device), mask.to(device), maps.to(device))
 
 
-def timed(entries: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+def timed(
+    entries: dict[str, Callable[[], object]], turns: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Seconds of each turn, after one turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in entries}
-    for turn in range(turns + 1):
+    for turn in range(0 if warm_up else 1, turns + 1):
         for name, entry in entries.items():
             started = time.perf_counter()
             entry()
@@ -166,9 +171,9 @@ def profile(
             for mask_name, one in slices.items():
                 inside: list[float] = []
                 handles = _watch(network, inside)
-                steps = args.steps if network is own else 2
+                steps = args.profile_steps if network is own else 1
                 run = _as_entry(pipe, one, steps, 1.0, solver=DDS())
-                total = timed({"all": run}, args.turns if network is own else 1)["all"]
+                total = timed({"all": run}, 1, warm_up=network is own)["all"]
                 for handle in handles:
                     handle.remove()
                 count = len(total) * steps

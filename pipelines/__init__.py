@@ -5,17 +5,27 @@ from __future__ import annotations
 from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
 from ctxrecon.pipelines.inputs import Measurement, prepare_measurement
-from ctxrecon.pipelines.loading import build_pipeline, load_prior, load_text_encoder
+from ctxrecon.pipelines.loading import (
+    build_pipeline,
+    load_pipeline,
+    load_prior,
+    load_reconstructor,
+    load_text_encoder,
+)
 from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
+from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
 
 __all__ = [
     "BaselinePipeline",
     "ContextMRIPipeline",
     "Measurement",
     "ReconstructionOutput",
+    "ReconstructionPipeline",
     "build_pipeline",
     "convert_images",
+    "load_pipeline",
     "load_prior",
+    "load_reconstructor",
     "load_text_encoder",
     "prepare_measurement",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines.output import check_output_type
+from ctxrecon.pipelines.text import check_prompts
 
 
 def check_arguments(
@@ -75,18 +76,7 @@ def check_arguments(
         )
     if prompt is not None and prompt_embeds is not None:
         raise InputError("expected prompt or prompt_embeds, got both: leave one of them out")
-    if isinstance(prompt, list | tuple):
-        if len(prompt) != num_slices:
-            raise InputError(
-                f"expected one prompt or one for each of the {num_slices} slices, got {len(prompt)}"
-            )
-        wrong = [type(text).__name__ for text in prompt if not isinstance(text, str)]
-        if wrong:
-            raise InputError(f"expected each prompt as a string, got {wrong[0]}")
-    elif prompt is not None and not isinstance(prompt, str):
-        raise InputError(
-            f"expected the prompt as a string or a list of strings, got {type(prompt).__name__}"
-        )
+    check_prompts(prompt, num_slices)
     if prompt_embeds is not None:
         shape = tuple(prompt_embeds.shape)
         if len(shape) != 3 or shape[0] not in (1, num_slices) or shape[2] != text_width:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,23 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.errors import InputError
+from ctxrecon.pipelines.checkpoint import (
+    load_model,
+    load_tokenizer,
+    open_folder,
+    part_folder,
+    read_config,
+)
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
+from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
 from ctxrecon.priors import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.priors.tokenizer import build_tokenizer
+from ctxrecon.reconstructors import RECONSTRUCTORS
 
 logger = logging.getLogger(__name__)
 
 _PUBLISHED_UNETS = ("fastmri", "skm-tea")
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.([\w-]+)\.safetensors")
-_PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
-_HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
 
 def shipped_prior() -> Path:
@@ -61,21 +64,22 @@ def load_prior(
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    root = shipped_prior() if path is None else _folder(path, subfolder)
+    skipped = [name for name in _PUBLISHED_UNETS if subfolder and name != subfolder]
+    root = shipped_prior() if path is None else open_folder(path, skipped)
     unet_folder = _unet_folder(root, subfolder)
-    scheduler_folder = _part(root, "scheduler", scheduler)
-    text_folder = _part(root, "text_encoder", text_encoder)
-    tokenizer_folder = _part(root, "tokenizer", tokenizer)
+    scheduler_folder = part_folder(root, "scheduler", scheduler)
+    text_folder = part_folder(root, "text_encoder", text_encoder)
+    tokenizer_folder = part_folder(root, "tokenizer", tokenizer)
 
-    config = _config(unet_folder, "config.json")
+    config = read_config(unet_folder, "config.json")
     channels = (config.get("in_channels"), config.get("out_channels"))
     if channels != (2, 2):
         raise InputError(
             f"expected a U-Net with 2 channels in and out (real, imaginary) in {unet_folder}, "
             f"got {channels[0]} and {channels[1]}"
         )
-    _config(scheduler_folder, "scheduler_config.json")
-    unet = _load_model(UNet2DConditionModel, unet_folder, dtype)
+    read_config(scheduler_folder, "scheduler_config.json")
+    unet = load_model(UNet2DConditionModel, unet_folder, dtype)
     encoder, words = load_text_encoder(text_folder, tokenizer=tokenizer_folder, dtype=dtype)
     needed = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
     if encoder.config.hidden_size != needed:
@@ -93,6 +97,84 @@ def load_prior(
         tokenizer=words,
     )
     return pipeline if device is None else pipeline.to(device)
+
+
+def shipped_reconstructor() -> Path:
+    """Folder of the small unrolled network that comes with the package."""
+    import ctxrecon.checkpoints
+
+    return Path(ctxrecon.checkpoints.__file__).parent / "reconstructor"
+
+
+def load_reconstructor(
+    path: str | Path | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> ReconstructionPipeline:
+    """Load a network that reconstructs directly.
+
+    Args:
+        path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
+            prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
+            by default.
+        dtype: of the networks; what concerns the measurement is complex64 in any case.
+        device: where to put them; the CPU by default.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    root = shipped_reconstructor() if path is None else open_folder(path)
+    folder = root / "reconstructor"
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no reconstructor/ in {root}: expected a checkpoint that "
+            "training/train_reconstructor.py wrote"
+        )
+    name = read_config(folder, "config.json").get("_class_name")
+    kinds = {kind.__name__: kind for kind in RECONSTRUCTORS.values()}
+    if name not in kinds:
+        raise InputError(
+            f"{folder} holds a network of the unknown kind {name!r}: expected one of "
+            + ", ".join(kinds)
+        )
+    network = load_model(kinds[name], folder, dtype).eval()
+    encoder, tokenizer = None, None
+    if network.text_width is not None:
+        encoder, tokenizer = load_text_encoder(
+            part_folder(root, "text_encoder", None),
+            tokenizer=part_folder(root, "tokenizer", None),
+            dtype=dtype,
+        )
+    pipeline = ReconstructionPipeline(network, encoder, tokenizer)
+    return pipeline if device is None else pipeline.to(device)
+
+
+def load_pipeline(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> ContextMRIPipeline | ReconstructionPipeline:
+    """Load whatever a checkpoint holds: a prior, or a network that reconstructs directly.
+
+    Args:
+        path: a folder or a hub repository; see :func:`load_prior` and :func:`load_reconstructor`.
+        dtype: of the networks.
+        device: where to put them; the CPU by default.
+        **options: of :func:`load_prior`.
+
+    Raises:
+        InputError: as those, or options of a prior for a network that is none.
+    """
+    root = open_folder(path)
+    if not (root / "reconstructor").is_dir():
+        return load_prior(root, dtype=dtype, device=device, **options)
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{root} holds no diffusion prior: leave {given[0]} out")
+    return load_reconstructor(root, dtype=dtype, device=device)
 
 
 def load_text_encoder(
@@ -113,11 +195,11 @@ def load_text_encoder(
     Raises:
         InputError: a missing or damaged part.
     """
-    text_folder = _part(Path(), "text_encoder", path)
-    _config(text_folder, "config.json")
-    encoder = _load_model(CLIPTextModel, text_folder, dtype)
-    folder = _part(Path(), "tokenizer", path if tokenizer is None else tokenizer)
-    return encoder.eval(), _load_tokenizer(folder)
+    text_folder = part_folder(Path(), "text_encoder", path)
+    read_config(text_folder, "config.json")
+    encoder = load_model(CLIPTextModel, text_folder, dtype)
+    folder = part_folder(Path(), "tokenizer", path if tokenizer is None else tokenizer)
+    return encoder.eval(), load_tokenizer(folder)
 
 
 def build_pipeline(
@@ -149,31 +231,6 @@ def build_pipeline(
     )
 
 
-def _folder(path: str | Path, subfolder: str | None = None) -> Path:
-    """A local folder, downloaded first if ``path`` names a hub repository."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise InputError(f"expected a checkpoint folder, got the file {folder}")
-    if not (isinstance(path, str) and _HUB_ID.fullmatch(path)):
-        raise InputError(f"there is no checkpoint folder {folder}: check the path")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    skipped = [f"{name}/*" for name in _PUBLISHED_UNETS if subfolder and name != subfolder]
-    logger.info("no local folder %s: looking for it on the hub", path)
-    try:
-        return Path(
-            snapshot_download(path, allow_patterns=_HUB_FILES, ignore_patterns=skipped or None)
-        )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"{path} is no local folder, and the hub did not give it "
-            f"({type(error).__name__}): check the name and the connection, or give a local folder"
-        ) from error
-
-
 def _unet_folder(root: Path, subfolder: str | None) -> Path:
     if subfolder is not None:
         folder = root / subfolder
@@ -195,92 +252,3 @@ def _unet_folder(root: Path, subfolder: str | None) -> Path:
         )
     logger.info("taking the U-Net in %s/", published[0])
     return root / published[0]
-
-
-def _part(root: Path, name: str, given: str | Path | None) -> Path:
-    """Folder of one part of the checkpoint: the one given, or ``root / name``."""
-    if given is not None:
-        folder = _folder(given)
-        return folder / name if (folder / name).is_dir() else folder
-    if not (root / name).is_dir():
-        example = "" if name == "scheduler" else " (such as openai/clip-vit-large-patch14)"
-        raise InputError(
-            f"there is no {name}/ in {root}: give the one the prior was trained with by "
-            f"{name}={example}".rstrip("=")
-        )
-    return root / name
-
-
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    if not path.is_file():
-        raise InputError(f"there is no {name} in {folder}: the checkpoint is incomplete")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): download it again") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds no configuration: expected a JSON object")
-    return config
-
-
-def _load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A model from safetensors only, with every weight it needs."""
-    variant = _check_weights(folder)
-    try:
-        model, info = kind.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"the weights in {folder} do not fit its config.json "
-            f"({str(error).splitlines()[0][:200]}): the two belong to different networks"
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise InputError(
-            f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, "
-            f"such as {missing[0]}: the two belong to different networks"
-        )
-    return model
-
-
-def _check_weights(folder: Path) -> str | None:
-    """Look into the safetensors files before they are loaded; the variant that they are of."""
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = [file.name for file in folder.iterdir() if file.suffix in _PICKLED]
-        if pickled:
-            raise InputError(
-                f"{folder} holds pickled weights only ({pickled[0]}), which can run code when "
-                "loaded: convert them to safetensors first"
-            )
-        raise InputError(f"there are no weights (*.safetensors) in {folder}")
-    for file in files:
-        try:
-            with safe_open(str(file), framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise InputError(
-                f"{file} is truncated or no safetensors file ({error}): download it again"
-            ) from error
-    variants = [match[1] for file in files if (match := _VARIANT.fullmatch(file.name))]
-    return variants[0] if len(variants) == len(files) else None
-
-
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
-    names = ("tokenizer.json", "vocab.json")
-    if not any((folder / name).is_file() for name in names):
-        raise InputError(
-            f"there is no {' or '.join(names)} in {folder}: the tokenizer is incomplete"
-        )
-    try:
-        return CLIPTokenizer.from_pretrained(str(folder))
-    except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"the tokenizer in {folder} cannot be read ({error})") from error

@@ -14,13 +14,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.errors import InputError
-from ctxrecon.metadata import canonical_prompt
 from ctxrecon.operators import Crop
 from ctxrecon.pipelines.arguments import check_arguments, check_count
 from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
 from ctxrecon.pipelines.samples import spawn_generators
+from ctxrecon.pipelines.text import prompt_tokens
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple
-from ctxrecon.priors.tokenizer import check_prompt_length
 from ctxrecon.solvers import check_timesteps, ddim_sample
 
 logger = logging.getLogger(__name__)
@@ -159,15 +158,8 @@ class TextPriorPipeline(DiffusionPipeline):
         Raises:
             InputError: a prompt that the tokenizer would cut short.
         """
-        texts = [canonical_prompt(text) if text.strip() else "" for text in prompts]
-        check_prompt_length(self.tokenizer, texts)
-        tokens = self.tokenizer(
-            texts,
-            padding="max_length",
-            max_length=self.text_encoder.config.max_position_embeddings,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
+        tokens = prompt_tokens(self.tokenizer, self.text_encoder, prompts)
+        return self.text_encoder(tokens.to(self._execution_device))[0]
 
     def set_timesteps(self, num_inference_steps: int) -> list[int]:
         """Training timesteps, descending, spaced as the scheduler says."""

@@ -20,7 +20,7 @@ from ctxrecon.commands import benchmark as command
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import Grid, Row, RowFolder, Slice, Undersampling, find_scans, summary
 from ctxrecon.evaluation.grid import case_seed
-from ctxrecon.evaluation.runner import COLUMNS
+from ctxrecon.evaluation.runner import COLUMNS, METRICS
 from ctxrecon.io import read_scan, write_scan
 from ctxrecon.metrics import psnr
 from ctxrecon.phantom import phantom_scan
@@ -223,7 +223,7 @@ def test_two_processes_give_the_numbers_of_one(measured, scans, prior, tmp_path)
     # torchrun gives each process one thread; other numbers of threads add in another order.
     for two, one in zip(untimed(tmp_path), untimed(measured), strict=True):
         for name, value in one.items():
-            if name in ("psnr", "ssim", "nmse", "residual"):
+            if name in (*METRICS, "residual"):
                 assert float(two[name]) == pytest.approx(float(value), rel=1e-4), name
             else:
                 assert two[name] == value, name

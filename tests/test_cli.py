@@ -278,3 +278,28 @@ def test_defects_of_the_program_keep_their_traceback(monkeypatch, tmp_path, meas
     monkeypatch.setattr(ctxrecon.pipelines, "prepare_measurement", broken)
     with pytest.raises(ZeroDivisionError):
         main(["reconstruct", measured, "--method", "tv", "--out", str(tmp_path / "x.npy")])
+
+
+def test_a_network_is_told_from_a_prior_by_its_checkpoint(tmp_path, measured, capsys):
+    from ctxrecon.pipelines import ReconstructionPipeline
+    from ctxrecon.reconstructors import UnrolledGenerator
+
+    torch.manual_seed(0)
+    network = UnrolledGenerator(width=4, iterations=1, predict_std=True)
+    ReconstructionPipeline(network).save_pretrained(tmp_path / "network")
+    out = tmp_path / "out.npy"
+    run("reconstruct", measured, "--out", out, "--model", tmp_path / "network", "--device", "cpu")
+    shown = capsys.readouterr().out
+    assert "unrolled network" in shown
+    assert "prompt" not in shown
+    assert (tmp_path / "out_std.npy").is_file()  # the error that it expects
+    for options, sentence in (
+        (("--method", "contextmri"), "serves the method network, not contextmri"),
+        (("--samples", 2), "--samples is of the diffusion prior"),
+        (("--solver", "dds"), "--solver is of the diffusion prior"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in ("reconstruct", measured, "--out", tmp_path / "no", "--model",
+                                   tmp_path / "network", "--device", "cpu", *options)])  # fmt: skip
+        assert stopped.value.code == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.metrics import Lpips, image_metrics, nmse, psnr, snr, ssim
+from ctxrecon.metrics import Lpips, hfen, image_metrics, nmse, psnr, sharpness, snr, ssim
 
 
 @pytest.fixture
@@ -46,11 +46,13 @@ def test_nmse_and_snr_of_a_known_error():
 def test_agreement_is_perfect(pair):
     _, reference = pair
     values = image_metrics(reference, reference)
-    assert set(values) == {"psnr", "ssim", "nmse", "snr"}
+    assert set(values) == {"psnr", "ssim", "nmse", "snr", "hfen", "sharpness"}
     assert torch.isinf(values["psnr"]).all()
     assert torch.isinf(values["snr"]).all()
     torch.testing.assert_close(values["ssim"], torch.ones(2))
     assert not values["nmse"].any()
+    assert not values["hfen"].any()
+    torch.testing.assert_close(values["sharpness"], torch.ones(2))
 
 
 def test_the_phase_does_not_count(pair):
@@ -220,3 +222,41 @@ def test_lpips_refuses_what_it_cannot_use(pair, alexnet_weights, tmp_path):
         Lpips(alexnet_weights)(torch.ones(1, 30, 40), torch.ones(1, 30, 40))
     with pytest.raises(InputError, match="the reference of a slice is zero"):
         Lpips(alexnet_weights)(torch.ones(1, 40, 40), torch.zeros(1, 40, 40))
+
+
+def test_hfen_is_scipys_laplacian_of_gaussian():
+    """The continuous filter, which the 15×15 kernel samples: to a few per cent."""
+    from scipy.ndimage import gaussian_laplace
+
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.zeros(2, 64, 60)
+    reference[:, 16:48, 15:45] = 1 + torch.rand(2, 32, 30, generator=generator)
+    prediction = reference.clone()
+    prediction[:, 20:40, 20:40] += 0.3 * torch.rand(2, 20, 20, generator=generator)
+    edges = [
+        [gaussian_laplace(image.double().numpy(), 1.5) for image in images]
+        for images in (prediction - reference, reference)
+    ]
+    expected = [np.linalg.norm(e) / np.linalg.norm(r) for e, r in zip(*edges, strict=True)]
+    np.testing.assert_allclose(hfen(prediction, reference).numpy(), expected, rtol=0.03)
+    flat = reference + 0.0
+    flat[:, 16:48, 15:45] += 0.001
+    assert float(hfen(flat, reference).max()) < 0.01
+
+
+def test_sharpness_of_blurred_and_of_noisy_images():
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.zeros(1, 40, 40)
+    reference[:, 10:30, 10:30] = 1
+    torch.testing.assert_close(sharpness(2 * reference, reference), torch.tensor([2.0]))
+    ramp = torch.linspace(0, 1, 5).repeat(1, 8, 1)
+    step = (ramp > 0.4).float()
+    torch.testing.assert_close(sharpness(ramp, step), torch.tensor([1.0]))  # total variation
+    blurred = torch.nn.functional.avg_pool2d(reference, 9, stride=1, padding=4)
+    texture = torch.rand(1, 40, 40, generator=generator)
+    assert float(sharpness(blurred * texture, reference * texture)) < 1
+    noisy = reference + 0.1 * texture
+    assert float(sharpness(noisy, reference)) > 1
+    both = torch.cat([reference, reference])
+    pair = torch.cat([reference, 3 * reference])
+    torch.testing.assert_close(sharpness(pair, both, aggregation="volume"), torch.tensor(2.0))

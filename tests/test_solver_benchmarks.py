@@ -149,3 +149,14 @@ def test_the_network_is_timed_alone(prior, load_script):
         handle.remove()
     assert len(seconds) == 3
     assert min(seconds) > 0
+
+
+def test_two_processes_give_the_numbers_of_one(prior, tmp_path, load_script):
+    script = load_script("processes")
+    command = ["--prior", prior, "--output_dir", str(tmp_path), "--scans", "3"]
+    script.main([*command, "--resolution", "64", "--steps", "2", "--turns", "1"])
+    results = json.loads((tmp_path / "processes.json").read_text())["results"]
+    assert results["same_numbers"] == {"1": True, "2": True}
+    assert min(seconds for (seconds,) in results["seconds"].values()) > 0
+    with pytest.raises(InputError, match="magic"):
+        script.main([*command, "--methods", "magic", "--turns", "1", "--resolution", "64"])

@@ -28,6 +28,12 @@ from ctxrecon.training.prior import Prior, export_pipeline, starting_point, with
 from ctxrecon.training.samples import PreparedSlices, PriorSamples, Source
 from ctxrecon.training.validation import HeldOutScans
 
+_ABOUT = """\
+# A metadata-prompted diffusion prior on complex MR images
+
+Load it with `ctxrecon.pipelines.load_prior(folder)`. Averaged weights in half precision."""
+_TAGS = ("MRI", "reconstruction", "diffusion", "k-space")
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line, named as in the diffusers training scripts."""
@@ -109,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     log = args.output_dir / "validation.jsonl"
 
     def export(weights: Weights) -> None:
-        card = model_card(args.output_dir, sys.argv)
+        card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
         export_pipeline(with_weights(pipe, weights), args.output_dir / "pipeline", card)
 
     scans = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,6 +97,57 @@ def conjugate_gradient(
             previous, energy = energy, _dot(residual, residual)
             direction = torch.addcmul(residual, _ratio(energy, previous, active), direction)
     return _from_rows(x * scale, rhs)
+
+
+def damped_solve(
+    normal: Callable[[Tensor], Tensor], rhs: Tensor, damping: Tensor, num_iterations: int
+) -> Tensor:
+    """``x = (H + λ)⁻¹ rhs`` by conjugate gradients, differentiable in ``rhs`` and ``λ``.
+
+    Gradients are those of the solution, not of the iterations (implicit differentiation): with
+    ``g`` the gradient by ``x`` and ``v = (H + λ)⁻¹ g``, that by ``rhs`` is ``v`` and that by ``λ``
+    is ``−Re⟨v, x⟩``. Nothing of the iterations is kept, so memory does not grow with them.
+
+    Args:
+        normal: ``x ↦ H x``, Hermitian, positive semi-definite, acting on each sample alone; it gets
+            no gradient.
+        rhs: ``(batch, …)``.
+        damping: ``λ``, positive, a real scalar.
+        num_iterations: of each of the two systems, at most.
+
+    Returns:
+        ``x``, of the shape and data type of ``rhs``.
+    """
+    return _DampedSolve.apply(rhs, damping, normal, num_iterations)
+
+
+class _DampedSolve(torch.autograd.Function):
+    """See :func:`damped_solve`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rhs: Tensor,
+        damping: Tensor,
+        normal: Callable[[Tensor], Tensor],
+        num_iterations: int,
+    ) -> Tensor:
+        ctx.normal, ctx.num_iterations = normal, num_iterations
+        x = conjugate_gradient(
+            lambda x: normal(x) + damping * x, rhs, num_iterations=num_iterations
+        )
+        ctx.save_for_backward(x, damping)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, damping = ctx.saved_tensors
+        v = conjugate_gradient(
+            lambda v: ctx.normal(v) + damping * v,
+            gradient.contiguous(),
+            num_iterations=ctx.num_iterations,
+        )
+        return v, -_dot(_as_rows(v), _as_rows(x)).sum().to(damping.dtype), None, None
 
 
 def power_iteration(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from ctxrecon.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ctxrecon.pipelines import ContextMRIPipeline, Measurement
+    from ctxrecon.pipelines import ContextMRIPipeline, Measurement, ReconstructionPipeline
     from ctxrecon.solvers import Solver
 
 PRIOR = "contextmri"
+NETWORK = "network"
 # Command-line name -> key of ctxrecon.baselines.BASELINES.
 BASELINES = {
     "zero-filled": "zero_filled",
@@ -25,6 +26,7 @@ BASELINES = {
 }
 TITLES = {
     PRIOR: "ContextMRI",
+    NETWORK: "unrolled network",
     "zero-filled": "zero-filled",
     "cg-sense": "CG-SENSE",
     "l1-wavelet": "L1-wavelet",
@@ -97,13 +99,74 @@ def open_prior(
 
     ``dtype`` is that of the networks; what concerns the measurement is complex64 in any case.
     """
+    from ctxrecon.pipelines import load_prior
+
+    return _opened(lambda **on: load_prior(path, subfolder=subfolder, **on), device, dtype)
+
+
+def open_network(
+    path: str | None, device: str | None, dtype: str = DTYPES[0]
+) -> ReconstructionPipeline:
+    """Load a network that reconstructs directly, likewise."""
+    from ctxrecon.pipelines import load_reconstructor
+
+    return _opened(lambda **on: load_reconstructor(path, **on), device, dtype)
+
+
+def open_model(
+    path: str, device: str | None, subfolder: str | None, dtype: str
+) -> ContextMRIPipeline | ReconstructionPipeline:
+    """Load whatever a checkpoint holds, likewise."""
+    from ctxrecon.pipelines import load_pipeline
+
+    return _opened(lambda **on: load_pipeline(path, subfolder=subfolder, **on), device, dtype)
+
+
+def open_methods(
+    method: str | None,
+    compare: bool,
+    model: str | None,
+    device: str | None,
+    subfolder: str | None,
+    dtype: str,
+) -> tuple[str, dict[str, Any]]:
+    """The method that is meant, and the pipelines of it and of those that it is compared with.
+
+    Args:
+        method: as given; by default what ``model`` is, or the diffusion prior.
+        compare: whether the baselines and the prior run too.
+        model: checkpoint of one of them; the others are those that are shipped.
+        device: of the networks.
+        subfolder: of ``model``.
+        dtype: of the networks.
+
+    Raises:
+        InputError: a model that is not what the method asks for.
+    """
+    pipes: dict[str, Any] = {}
+    if model is not None:
+        opened = open_model(model, device, subfolder, dtype)
+        kind = method_of(opened)
+        pipes[kind] = opened
+        if method in (PRIOR, NETWORK) and method != kind:
+            raise InputError(
+                f"--model {model} serves the method {kind}, not {method}: leave --method out"
+            )
+        method = method or kind
+    method = method or PRIOR
+    if PRIOR not in pipes and (method == PRIOR or compare):
+        pipes[PRIOR] = open_prior(None, device, dtype=dtype)
+    if NETWORK not in pipes and method == NETWORK:
+        pipes[NETWORK] = open_network(None, device, dtype)
+    return method, pipes
+
+
+def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     import diffusers.utils.logging
     import torch
     import transformers.utils.logging
-
-    from ctxrecon.pipelines import load_prior
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -116,9 +179,16 @@ def open_prior(
         ) from error
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    pipe = load_prior(path, subfolder=subfolder, device=device, dtype=getattr(torch, dtype))
-    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=TITLES[PRIOR])
+    pipe = load(device=device, dtype=getattr(torch, dtype))
+    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=TITLES[method_of(pipe)])
     return pipe
+
+
+def method_of(pipe: ContextMRIPipeline | ReconstructionPipeline) -> str:
+    """The method that a pipeline serves."""
+    from ctxrecon.pipelines import ReconstructionPipeline
+
+    return NETWORK if isinstance(pipe, ReconstructionPipeline) else PRIOR
 
 
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
@@ -188,6 +258,24 @@ def first_sample(result: Result, measurement: Measurement) -> Result:
         images=images,
         residual=relative_residual(measurement.operator(images), measurement.kspace),
         seconds=None,
+    )
+
+
+def run_network(
+    pipe: ReconstructionPipeline, prompts: list[str] | None, measurement: Measurement
+) -> Result:
+    """The image of a network, and the error that it expects where it says so."""
+    started = time.perf_counter()
+    output: Any = pipe(
+        measurement.kspace, measurement.mask, prompts, coil_maps=measurement.coil_maps
+    )
+    seconds = time.perf_counter() - started
+    return Result(
+        name=TITLES[NETWORK],
+        images=output.images.cpu(),
+        residual=output.residual.cpu(),
+        seconds=seconds,
+        std=None if output.std is None else output.std.cpu(),
     )
 
 

@@ -9,15 +9,18 @@ import typer
 
 from ctxrecon.commands.methods import (
     BASELINES,
+    NETWORK,
     PRIOR,
+    TITLES,
     PriorRun,
     Result,
     check_method,
     check_prior_run,
     figure_images,
     first_sample,
-    open_prior,
+    open_methods,
     run_baseline,
+    run_network,
     run_prior,
 )
 from ctxrecon.commands.paths import Outputs, image_outputs
@@ -40,7 +43,10 @@ def reconstruct(
         str | None,
         typer.Option(help="Such as 'Knee, PDFS, TR: 3150, TE: 33'. (default: the file's metadata)"),
     ] = None,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join((PRIOR, *BASELINES))}.")] = PRIOR,
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(TITLES)}. (default: {PRIOR}, or what --model is)"),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Run all other methods too.")] = False,
     mask: Annotated[
         Path | None,
@@ -61,12 +67,16 @@ def reconstruct(
     center_fraction: Annotated[
         float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
     ] = None,
-    prior: Annotated[
+    model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint folder or hub name. (default: the prior that is shipped)"),
+        typer.Option(
+            "--model",
+            "--prior",
+            help="Folder or hub name of a prior or a network. (default: those that are shipped)",
+        ),
     ] = None,
     subfolder: Annotated[
-        str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
+        str | None, typer.Option(help="Of the U-Net in --model, such as fastmri or skm-tea.")
     ] = None,
     guidance_scale: Annotated[
         float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
@@ -106,12 +116,13 @@ def reconstruct(
     ] = None,
 ) -> None:
     """Reconstruct a scan; writes the image, a figure and, with a reference, metrics."""
-    check_method(method)
+    if method is not None:
+        check_method(method)
     chosen = _slice_choice(slices)
     if undersample is not None and mask is not None:
         raise InputError("--undersample draws the mask itself: leave --mask out")
-    if subfolder is not None and prior is None:
-        raise InputError("--subfolder chooses a U-Net of --prior: give both")
+    if subfolder is not None and model is None:
+        raise InputError("--subfolder chooses a U-Net of --model: give both")
     if prompt is not None and not prompt.strip():
         raise InputError(
             "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
@@ -134,14 +145,17 @@ def reconstruct(
     call: dict[str, Any] = {"noise_std": _noise(noise_std)}
     if start is not None:
         call |= {"image": BASELINES[start], "strength": strength}
+    diffusion = {"samples": samples, "solver": solver, "noise-std": noise_std, "start": start}
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call)
     drawn = None
     if undersample is not None:
         drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)
-    pipe = None
-    if method == PRIOR or compare:
-        pipe = open_prior(prior, device, subfolder, dtype)
-        check_prior_run(pipe, run, len(scan))
+    method, pipes = open_methods(method, compare, model, device, subfolder, dtype)
+    if PRIOR in pipes:
+        check_prior_run(pipes[PRIOR], run, len(scan))
+    elif asked := [name for name, value in diffusion.items() if value not in (None, 1)]:
+        raise InputError(f"--{asked[0]} is of the diffusion prior, not of {method}: leave it out")
+    if PRIOR in pipes or (NETWORK in pipes and pipes[NETWORK].reconstructor.text_width):
         _say_prompt(run, origin)
 
     reference, reference_name = scan.target, "target"
@@ -157,15 +171,16 @@ def reconstruct(
 
     from ctxrecon.commands.report import Table
 
-    others = [name for name in (*BASELINES, PRIOR) if name != method] if compare else []
+    others = [name for name in (*BASELINES, *pipes) if name != method] if compare else []
     table = Table(reference)
     results: list[Result] = []
     for name in (*others, method):
         if name in BASELINES:
             found = [run_baseline(name, measurement)]
+        elif name == NETWORK:
+            found = [run_network(pipes[NETWORK], run.prompts, measurement)]
         else:
-            assert pipe is not None
-            mean = run_prior(pipe, run, measurement)
+            mean = run_prior(pipes[PRIOR], run, measurement)
             found = [first_sample(mean, measurement), mean] if mean.samples is not None else [mean]
         for result in found:
             table.add(result)
@@ -174,7 +189,7 @@ def reconstruct(
         "file": str(file),
         "reference": None if reference is None else reference_name,
         "acceleration": achieved,
-        "prompts": run.prompts if pipe is not None and run.uses_prompt else None,
+        "prompts": run.prompts if pipes and run.uses_prompt else None,
     }
     _write(outputs, results, reference, reference_name, f"{file.name}, ×{achieved:.3g}")
     if reference is not None:

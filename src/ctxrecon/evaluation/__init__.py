@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from ctxrecon.evaluation.grid import Grid, Method, ScanFile, Slice, Undersampling, find_scans
-from ctxrecon.evaluation.methods import baseline_method, solver_and_call, solver_methods
+from ctxrecon.evaluation.methods import (
+    baseline_method,
+    network_method,
+    solver_and_call,
+    solver_methods,
+)
 from ctxrecon.evaluation.record import fingerprint, hardware, write_record
 from ctxrecon.evaluation.report import write_report
 from ctxrecon.evaluation.rows import (
@@ -31,6 +36,7 @@ __all__ = [
     "find_scans",
     "fingerprint",
     "hardware",
+    "network_method",
     "open_rows",
     "read_rows",
     "run_grid",

@@ -11,7 +11,7 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
-from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline
+from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline, ReconstructionPipeline
 from ctxrecon.pipelines.warm_start import check_warm_start
 from ctxrecon.priors.tokenizer import check_prompt_length
 from ctxrecon.solvers import Solver, make_solver, split_options
@@ -123,6 +123,27 @@ def solver_methods(
         return Method(name, run, prompt, count)
 
     return [method(prompt, count) for prompt in prompts for count in steps]
+
+
+def network_method(name: str, pipe: ReconstructionPipeline) -> Method:
+    """A network that reconstructs directly.
+
+    Args:
+        name: in rows and tables.
+        pipe: the network; one that reads prompts gets those of the scan.
+    """
+    reads = pipe.reconstructor.text_width is not None
+
+    def run(batch: Batch) -> Reconstruction:
+        output: Any = pipe(
+            batch.kspace,
+            batch.mask,
+            batch.prompts if reads else None,
+            coil_maps=batch.coil_maps,
+        )
+        return Reconstruction(output.images.cpu(), output.residual.cpu(), 1)
+
+    return Method(name, run, METADATA if reads else "")
 
 
 def check_prompts(pipe: ContextMRIPipeline, scans: Sequence[ScanFile]) -> None:

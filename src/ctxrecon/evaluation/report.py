@@ -20,7 +20,14 @@ from ctxrecon.io._files import written_beside
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_UNITS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
+_UNITS = {
+    "psnr": "PSNR (dB)",
+    "snr": "SNR (dB)",
+    "ssim": "SSIM",
+    "nmse": "NMSE",
+    "hfen": "HFEN",
+    "sharpness": "sharpness",
+}
 # Okabe and Ito's colours, told apart by everyone.
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"),

@@ -26,7 +26,7 @@ from ctxrecon.evaluation.grid import (
 from ctxrecon.evaluation.rows import Row, RowFolder
 from ctxrecon.metrics import image_metrics
 
-METRICS = {"psnr": 2, "ssim": 4, "nmse": 4}
+METRICS = {"psnr": 2, "snr": 2, "ssim": 4, "nmse": 4, "hfen": 3, "sharpness": 3}
 """Metrics with the digits that tables show."""
 CASE = ("scan", "slice", "mask", "acceleration")
 COLUMNS = (

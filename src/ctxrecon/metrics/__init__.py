@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctxrecon.metrics.image import image_metrics, nmse, psnr, snr, ssim
+from ctxrecon.metrics.image import hfen, image_metrics, nmse, psnr, sharpness, snr, ssim
 from ctxrecon.metrics.perceptual import Lpips
 
-__all__ = ["Lpips", "image_metrics", "nmse", "psnr", "snr", "ssim"]
+__all__ = ["Lpips", "hfen", "image_metrics", "nmse", "psnr", "sharpness", "snr", "ssim"]

@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _SHOWN = (
+    "network",
     "pretrained_model_name_or_path",
     "text_encoder",
     "bank",
     "train_data_dir",
     "resolution",
+    "masks",
+    "accelerations",
+    "labels",
+    "scans",
+    "labelled",
+    "loss",
+    "adversarial",
     "train_batch_size",
     "num_processes",
     "gradient_accumulation_steps",
@@ -28,12 +38,14 @@ _SHOWN = (
 )
 
 
-def model_card(run: Path, argv: Sequence[str]) -> str:
+def model_card(run: Path, argv: Sequence[str], about: str, tags: Sequence[str]) -> str:
     """Markdown that says how to make these weights again: data, options, hardware and curve.
 
     Args:
         run: folder of the run, with its ``config.json`` and ``log.jsonl``.
         argv: the command as it was given.
+        about: a title, and in a sentence how it is loaded.
+        tags: what a hub finds it by.
     """
     stages = json.loads((run / "config.json").read_text(encoding="utf-8"))
     rows = []
@@ -50,13 +62,11 @@ def model_card(run: Path, argv: Sequence[str]) -> str:
 ---
 library_name: diffusers
 pipeline_tag: image-to-image
-tags: [MRI, reconstruction, diffusion, k-space]
+tags: [{", ".join(tags)}]
 ---
 
-# A metadata-prompted diffusion prior on complex MR images
-
-Load it with `ctxrecon.pipelines.load_prior(folder)`. Averaged weights in half precision,
-safetensors only. Not a clinical device.
+{about}
+Safetensors only. Not a clinical device.
 
 Last command: `accelerate launch {shlex.join([f"training/{name}", *argv[1:]])}`
 
@@ -70,3 +80,13 @@ GPU: {gpu}; system: {platform.system()}, torch {torch.__version__}.
 | --- | --- |
 {chr(10).join(losses)}
 """
+
+
+def write_pipeline(pipe: Any, folder: Path, card: str) -> None:
+    """Write a diffusers pipeline with its model card, whole or not at all."""
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    pipe.save_pretrained(beside, safe_serialization=True)
+    (beside / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,6 +100,7 @@ def train(
     *,
     export: Callable[[Weights], None],
     validate: Validation | None = None,
+    clip_apart: Sequence[str] = (),
 ) -> None:
     """Train ``model``, whose call on a batch gives a loss, with AdamW and averaged weights.
 
@@ -115,6 +116,7 @@ def train(
             process at each checkpoint.
         validate: ``validate(step, averaged weights)``, every ``--validation_steps`` and at the
             end, on the main process.
+        clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
     """
     optimizer = torch.optim.AdamW(
         [value for value in model.parameters() if value.requires_grad],
@@ -163,7 +165,7 @@ def train(
             loss = model(batch).mean()
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                clip_gradients(accelerator, model, args.max_grad_norm, clip_apart)
             optimizer.step()
             optimizer.zero_grad()
         log.add(loss.detach())
@@ -186,6 +188,22 @@ def train(
             accelerator.wait_for_everyone()
     log.close()
     accelerator.end_training()
+
+
+def clip_gradients(
+    accelerator: Accelerator, model: nn.Module, most: float, apart: Sequence[str]
+) -> None:
+    """Scale gradients down to a norm of ``most``, those of named parts each by itself."""
+    if not apart:
+        accelerator.clip_grad_norm_(model.parameters(), most)
+        return
+    accelerator.unscale_gradients()
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, value in model.named_parameters():
+        first = name.removeprefix("module.").split(".")[0]
+        parts.setdefault(first if first in apart else "", []).append(value)
+    for values in parts.values():
+        nn.utils.clip_grad_norm_(values, most)
 
 
 def learning_rate(args: argparse.Namespace) -> Callable[[int], float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.pipelines import ContextMRIPipeline, load_prior, load_text_encoder
 from ctxrecon.priors.factory import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.tokenizer import build_tokenizer
+from ctxrecon.training.card import write_pipeline
 from ctxrecon.training.loop import Weights
 from ctxrecon.training.losses import denoising_loss, loss_weights
 
@@ -158,9 +158,4 @@ def export_pipeline(pipe: ContextMRIPipeline, folder: Path, card: str) -> None:
     """Write a pipeline in half precision with its model card, whole or not at all."""
     pipe.unet.half()
     pipe.text_encoder.half()
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    pipe.save_pretrained(beside, safe_serialization=True)
-    (beside / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    write_pipeline(pipe, folder, card)

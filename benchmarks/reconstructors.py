@@ -1,0 +1,275 @@
+"""Networks that reconstruct directly, trained alike and compared on people never trained on.
+
+    python benchmarks/reconstructors.py --bank runs/bank.npz \
+        --label_volumes DIR/training_seg_1[3-6].nii.gz
+
+Each network is trained by ``training/train_reconstructor.py`` in a folder of ``--runs``, where a
+run that was stopped goes on, with the same number of scans, steps and slices in a batch. Test
+scans are procedural knees and brains of seeds that no bank uses and, where volumes are given,
+slices of label volumes of people that the bank does not have. Every method gets the same masks,
+and coil maps from the undersampled scan itself.
+
+- ``objectives``: Table II of the Wasserstein GAN paper, and what fastMRI users expect beside it:
+  variable-density Poisson samples, 10-fold.
+- ``adversarial``: its Figure 8: all labels, without the pixel-wise loss.
+- ``labels``: its Table I: labels of a third and of a fifth of the scans, at 5-, 7- and 9-fold.
+- ``prompt``: the same network with and without the prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _held_out import held_out_scans
+from _record import write_record
+from accelerate import PartialState
+
+from ctxrecon.errors import InputError
+from ctxrecon.evaluation import (
+    Grid,
+    Method,
+    Row,
+    Undersampling,
+    baseline_method,
+    find_scans,
+    network_method,
+    run_grid,
+    summary,
+    table,
+    with_error,
+)
+from ctxrecon.evaluation.grid import slices_of
+from ctxrecon.io import write_scan
+from ctxrecon.pipelines import load_reconstructor
+
+_SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_reconstructor.py"
+_MASK = "poisson_disk2d"
+_METRICS = {"snr": 2, "psnr": 2, "ssim": 3, "hfen": 3, "sharpness": 2}
+_TITLES = {"snr": "SNR (dB)", "psnr": "PSNR (dB)", "ssim": "SSIM", "hfen": "HFEN"}
+_TITLES["sharpness"] = "sharpness"
+
+_UNPAIRED = ("--loss", "none", "--adversarial")
+_UNROLLED, _PLAIN = "unrolled:width=32", "resnet:width=32"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of a table.
+
+    Attributes:
+        title: in the table.
+        network: as ``--network`` takes it.
+        options: further ones of the training script.
+    """
+
+    title: str
+    network: str
+    options: tuple[str, ...] = ()
+
+
+def disjoint(kind: str, scans: int) -> tuple[str, ...]:
+    """As many magnitudes of other scans as there are scans."""
+    labels = ("--labels", "disjoint", "--labelled", str(scans), "--magnitude_labels")
+    return (*labels, *_UNPAIRED, kind)
+
+
+def objectives(scans: int) -> list[Entry]:
+    """Table II, and other networks."""
+    return [
+        Entry("WGAN, unpaired", _UNROLLED, disjoint("wgan_gp", scans)),
+        Entry("ℓ1", _UNROLLED),
+        Entry("WGAN + ℓ1", _UNROLLED, ("--adversarial", "wgan_gp")),
+        Entry("plain generator, ℓ1", _PLAIN),
+        Entry("U-Net, ℓ1", "unet:width=24"),
+        Entry("VarNet, ℓ1", "varnet:width=10:cascades=4"),
+        Entry("MoDL, ℓ1", "modl:width=32:iterations=4:cg_iterations=6"),
+        Entry("ISTA-Net⁺, ℓ1", "ista_net:width=24:phases=6"),
+        Entry("MoDL, SSDU", "modl:width=32:iterations=4:cg_iterations=6",
+              ("--labels", "none", "--loss", "none")),
+    ]  # fmt: skip
+
+
+def adversarial(scans: int) -> list[Entry]:
+    """Figure 8: every label, no pixel-wise loss."""
+    return [
+        Entry(title, _PLAIN, (*_UNPAIRED, kind))
+        for title, kind in (("WGAN-GP", "wgan_gp"), ("LSGAN", "lsgan"), ("entropic", "entropic"))
+    ]
+
+
+def fewer_labels(scans: int) -> list[Entry]:
+    """Table I: 6 and 3 of 17 subjects, unpaired; all of them, paired."""
+    partial = ("--labels", "partial", "--labelled")
+    return [
+        Entry("ℓ1, all labels", _PLAIN),
+        *(
+            Entry(f"WGAN, {share} of the labels", _PLAIN,
+                  (*partial, str(round(scans * part)), *_UNPAIRED, "wgan_gp"))
+            for share, part in (("a third", 1 / 3), ("a fifth", 1 / 5))
+        ),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of entries.
+
+    Attributes:
+        title: over it.
+        entries: of so many scans.
+        accelerations: a network of its own for each.
+    """
+
+    title: str
+    entries: Callable[[int], list[Entry]]
+    accelerations: tuple[float, ...]
+
+
+TABLES = {
+    "objectives": Table("Objectives and networks", objectives, (10.0,)),
+    "adversarial": Table("Adversarial losses alone", adversarial, (3.0,)),
+    "labels": Table("Fewer labels", fewer_labels, (5.0, 7.0, 9.0)),
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=list(TABLES))
+    parser.add_argument("--bank", type=Path, required=True)
+    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
+    parser.add_argument("--runs", type=Path, default=Path("runs/reconstructors"))
+    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--resolution", type=int, default=96)
+    parser.add_argument("--scans", type=int, default=600, help="to train with")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--mixed_precision", default="no")
+    parser.add_argument("--test_scans", type=int, default=48)
+    parser.add_argument("--test_only", action="store_true", help="of what has been trained")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
+    trained: dict[str, Any] = {}
+    text = ["# Networks that reconstruct directly\n", _explanation(args)]
+    for name in args.tables:
+        chosen = TABLES[name]
+        text.append(f"## {chosen.title}\n")
+        for acceleration in chosen.accelerations:
+            methods = [
+                baseline_method("zero-filled", "zero_filled"),
+                baseline_method("CS-wavelet", "l1_wavelet"),
+            ]
+            for entry in chosen.entries(args.scans):
+                folder = args.runs / f"{name}_x{acceleration:g}_{_slug(entry.title)}"
+                if not args.test_only:
+                    train(entry, folder, acceleration, args)
+                if (folder / "pipeline").is_dir():
+                    pipe = load_reconstructor(folder / "pipeline")
+                    parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
+                    trained[folder.name] = asdict(entry) | {"parameters": parameters}
+                    pipe.set_progress_bar_config(disable=True)
+                    methods.append(network_method(entry.title, pipe))
+            rows = measure(methods, acceleration, args)
+            scores = {method.name: rate(rows, method.name) for method in methods}
+            results[f"{name} x{acceleration:g}"] = scores
+            text += [f"Poisson ×{acceleration:g}:\n", _table(scores)]
+    settings = {key: str(value) for key, value in vars(args).items()}
+    write_record(
+        args.output_dir / "reconstructors.json",
+        {"settings": settings, "entries": trained, **results},
+        seed=args.seed,
+    )
+    (args.output_dir / "reconstructors.md").write_text("\n".join(text), encoding="utf-8")
+    print("\n".join(text))
+
+
+def train(entry: Entry, folder: Path, acceleration: float, args: argparse.Namespace) -> None:
+    """Train to the last step, or go on with it."""
+    if (folder / f"checkpoint-{args.steps}").is_dir():
+        return
+    command = [sys.executable, "-m", "accelerate.commands.launch", str(_SCRIPT)]
+    command += ["--network", entry.network, "--bank", str(args.bank)]
+    command += ["--output_dir", str(folder), "--resolution", str(args.resolution)]
+    command += ["--masks", _MASK, "--accelerations", f"{acceleration:g}"]
+    command += ["--scans", str(args.scans), "--max_train_steps", str(args.steps)]
+    command += ["--train_batch_size", str(args.batch_size), "--report_to", "none"]
+    command += ["--learning_rate", str(args.learning_rate), "--seed", str(args.seed)]
+    command += ["--mixed_precision", args.mixed_precision, "--validation_steps", str(args.steps)]
+    command += entry.options
+    if any(folder.glob("checkpoint-*")):
+        command += ["--resume_from_checkpoint", "latest"]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise InputError(f"training of {entry.title} failed: {' '.join(command)}")
+
+
+def measure(methods: list[Method], acceleration: float, args: argparse.Namespace) -> list[Row]:
+    """Rows of every method on the test scans."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scans, rows = Path(temporary) / "scans", Path(temporary) / "rows"
+        scans.mkdir()
+        rows.mkdir()
+        drawn = held_out_scans(args.test_scans, args.resolution, args.label_volumes, args.seed)
+        for number, (_, scan) in enumerate(drawn):
+            write_scan(scans / f"{number:03d}.npz", scan)
+        grid = Grid(
+            slices=slices_of(find_scans([scans])),
+            undersamplings=(Undersampling(_MASK, acceleration),),
+            methods=tuple(methods),
+            seed=args.seed,
+            batch_size=args.batch_size,
+        )
+        found = run_grid(grid, rows, {}, PartialState(cpu=True))
+    assert found is not None  # a single process
+    return found
+
+
+def rate(rows: list[Row], method: str) -> dict[str, Any]:
+    """Mean and standard error of every metric over the scans."""
+    mine = [row for row in rows if row["method"] == method]
+    return {name: summary(np.array([float(row[name]) for row in mine])) for name in _METRICS}
+
+
+def _slug(title: str) -> str:
+    """A title as the name of a folder."""
+    return re.sub(r"\W+", "_", title.replace("ℓ", "l").replace("⁺", "")).strip("_").lower()
+
+
+def _explanation(args: argparse.Namespace) -> str:
+    """What the tables show."""
+    return f"""\
+{args.test_scans} held-out scans, {args.resolution}², coil maps from the undersampled scan;
+slice-wise metrics on magnitudes, mean ± standard error over the scans. Every network was trained
+with {args.scans} scans for {args.steps} steps of {args.batch_size} slices. SNR is ‖x‖² / ‖x − x̂‖²
+in dB; HFEN the relative error of the Laplacian of Gaussian (lower is better); sharpness the total
+variation over that of the truth.
+"""
+
+
+def _table(scores: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        [title, *(with_error(found[name], digits) for name, digits in _METRICS.items())]
+        for title, found in scores.items()
+    ]
+    return table(["", *_TITLES.values()], lines)
+
+
+if __name__ == "__main__":
+    main()

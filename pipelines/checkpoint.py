@@ -1,0 +1,141 @@
+"""Reading the parts of a checkpoint: folders, configurations, weights; safetensors only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTokenizer
+
+from ctxrecon.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.([\w-]+)\.safetensors")
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
+_HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+
+
+def open_folder(path: str | Path, skipped: Sequence[str] = ()) -> Path:
+    """A local folder; downloaded first, without the ``skipped`` ones in it, if it names a hub's."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise InputError(f"expected a checkpoint folder, got the file {folder}")
+    if not (isinstance(path, str) and _HUB_ID.fullmatch(path)):
+        raise InputError(f"there is no checkpoint folder {folder}: check the path")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    logger.info("no local folder %s: looking for it on the hub", path)
+    try:
+        return Path(
+            snapshot_download(
+                path,
+                allow_patterns=_HUB_FILES,
+                ignore_patterns=[f"{name}/*" for name in skipped] or None,
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"{path} is no local folder, and the hub did not give it "
+            f"({type(error).__name__}): check the name and the connection, or give a local folder"
+        ) from error
+
+
+def part_folder(root: Path, name: str, given: str | Path | None) -> Path:
+    """Folder of one part of the checkpoint: the one given, or ``root / name``."""
+    if given is not None:
+        folder = open_folder(given)
+        return folder / name if (folder / name).is_dir() else folder
+    if not (root / name).is_dir():
+        example = "" if name == "scheduler" else " (such as openai/clip-vit-large-patch14)"
+        raise InputError(
+            f"there is no {name}/ in {root}: give the one the prior was trained with by "
+            f"{name}={example}".rstrip("=")
+        )
+    return root / name
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in ``folder / name``."""
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"there is no {name} in {folder}: the checkpoint is incomplete")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): download it again") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no configuration: expected a JSON object")
+    return config
+
+
+def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A model from safetensors only, with every weight it needs."""
+    variant = _check_weights(folder)
+    try:
+        model, info = kind.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            variant=variant,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"the weights in {folder} do not fit its config.json "
+            f"({str(error).splitlines()[0][:200]}): the two belong to different networks"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise InputError(
+            f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, "
+            f"such as {missing[0]}: the two belong to different networks"
+        )
+    return model
+
+
+def _check_weights(folder: Path) -> str | None:
+    """Look into the safetensors files before they are loaded; the variant that they are of."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = [file.name for file in folder.iterdir() if file.suffix in _PICKLED]
+        if pickled:
+            raise InputError(
+                f"{folder} holds pickled weights only ({pickled[0]}), which can run code when "
+                "loaded: convert them to safetensors first"
+            )
+        raise InputError(f"there are no weights (*.safetensors) in {folder}")
+    for file in files:
+        try:
+            with safe_open(str(file), framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise InputError(
+                f"{file} is truncated or no safetensors file ({error}): download it again"
+            ) from error
+    variants = [match[1] for file in files if (match := _VARIANT.fullmatch(file.name))]
+    return variants[0] if len(variants) == len(files) else None
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a folder."""
+    names = ("tokenizer.json", "vocab.json")
+    if not any((folder / name).is_file() for name in names):
+        raise InputError(
+            f"there is no {' or '.join(names)} in {folder}: the tokenizer is incomplete"
+        )
+    try:
+        return CLIPTokenizer.from_pretrained(str(folder))
+    except (ValueError, OSError, TypeError) as error:
+        raise InputError(f"the tokenizer in {folder} cannot be read ({error})") from error

@@ -1,0 +1,167 @@
+"""Reconstruction by a network that inverts the measurement directly."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ctxrecon.errors import InputError
+from ctxrecon.pipelines.arguments import check_count
+from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
+from ctxrecon.pipelines.output import (
+    ReconstructionOutput,
+    check_output_type,
+    convert_images,
+    relative_residual,
+)
+from ctxrecon.pipelines.samples import count_slices, operator_of, to_device
+from ctxrecon.pipelines.text import check_prompts, prompt_tokens
+from ctxrecon.reconstructors import Reconstructor
+
+logger = logging.getLogger(__name__)
+
+
+class ReconstructionPipeline(DiffusionPipeline):
+    """Any :class:`~ctxrecon.reconstructors.Reconstructor` behind the call of the diffusion prior.
+
+    Example:
+        >>> output = load_reconstructor()(kspace, mask)
+
+    Args:
+        reconstructor: the network.
+        text_encoder: of networks that read the prompt; ``None`` for others.
+        tokenizer: of the text encoder.
+
+    Raises:
+        InputError: a network that reads prompts without a text encoder of its width.
+    """
+
+    model_cpu_offload_seq = "text_encoder->reconstructor"
+    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 (read so by diffusers)
+
+    reconstructor: Reconstructor
+    text_encoder: CLIPTextModel | None
+    tokenizer: CLIPTokenizer | None
+
+    def __init__(
+        self,
+        reconstructor: Reconstructor,
+        text_encoder: CLIPTextModel | None = None,
+        tokenizer: CLIPTokenizer | None = None,
+    ) -> None:
+        super().__init__()
+        width = reconstructor.text_width
+        if width is not None:
+            given = None if text_encoder is None else text_encoder.config.hidden_size
+            if given != width or tokenizer is None:
+                raise InputError(
+                    f"the network reads prompt embeddings of width {width}, the text encoder gives "
+                    f"{given}: give the text encoder and tokenizer that it was trained with"
+                )
+        self.register_modules(
+            reconstructor=reconstructor, text_encoder=text_encoder, tokenizer=tokenizer
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: Any, **options: Any) -> ReconstructionPipeline:
+        """:func:`ctxrecon.pipelines.load_reconstructor`."""
+        from ctxrecon.pipelines.loading import load_reconstructor
+
+        return load_reconstructor(path, **options)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        kspace: ArrayLike,
+        mask: ArrayLike | None = None,
+        prompt: str | list[str] | None = None,
+        *,
+        coil_maps: ArrayLike | None = None,
+        batch_size: int | None = None,
+        output_type: str = "pt",
+        return_dict: bool = True,
+    ) -> ReconstructionOutput | tuple:
+        """Reconstruct one slice or a batch of slices of any matrix size.
+
+        Args:
+            kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
+                ``(ny, nx)``; NumPy or torch.
+            mask: where k-space was sampled; see :func:`ctxrecon.pipelines.prepare_measurement`.
+            prompt: metadata such as ``"Knee, PDFS, TR: 3150"``, one for all slices or a list; a
+                network that reads no prompt leaves it aside, and that is logged.
+            coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
+                ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
+            batch_size: slices at once, all of them by default.
+            output_type: "pt", "np" (complex) or "pil" (magnitude).
+            return_dict: ``False`` gives the tuple (images, std, residual, coil_maps, prompts).
+
+        Returns:
+            ``images``; ``std``, the error that the network expects of each pixel, where it
+            predicts one; ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
+
+        Raises:
+            InputError: for each malformed argument, in a sentence of its own.
+        """
+        check_output_type(output_type)
+        slices = count_slices(kspace)
+        prompts = check_prompts(prompt, slices)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
+        if embeds is None and prompts is not None:
+            logger.info("this network reads no prompt: it is left aside")
+            prompts = None
+        measurement = to_device(
+            prepare_measurement(kspace, mask, coil_maps), self._execution_device
+        )
+        images, std = self._reconstruct(measurement, embeds, batch_size or slices)
+        self.maybe_free_model_hooks()
+        maps = measurement.coil_maps
+        if maps is not None:
+            images = images * (maps != 0).any(dim=1)
+        output = ReconstructionOutput(
+            images=convert_images(images, output_type),
+            std=std,
+            residual=relative_residual(measurement.operator(images), measurement.kspace),
+            coil_maps=maps,
+            prompts=prompts,
+        )
+        if return_dict:
+            return output
+        return (output.images, output.std, output.residual, output.coil_maps, output.prompts)
+
+    def encode_prompt(self, prompts: list[str]) -> Tensor | None:
+        """Embeddings ``(prompts, width)``, or ``None`` for a network that reads none.
+
+        Raises:
+            InputError: a prompt that the tokenizer would cut short.
+        """
+        if self.reconstructor.text_width is None:
+            return None
+        assert self.text_encoder is not None
+        tokens = prompt_tokens(self.tokenizer, self.text_encoder, prompts)
+        return self.text_encoder(tokens.to(self._execution_device)).pooler_output
+
+    def _reconstruct(
+        self, measurement: Measurement, embeds: Tensor | None, batch_size: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images and expected errors, batch by batch."""
+        slices = len(measurement.kspace)
+        images, errors = [], []
+        with self.progress_bar(total=slices) as bar:
+            for owner in torch.arange(slices, device=measurement.kspace.device).split(batch_size):
+                output = self.reconstructor(
+                    operator_of(measurement, owner),
+                    measurement.kspace[owner],
+                    None if embeds is None else embeds[owner],
+                )
+                images.append(output.images)
+                errors.append(output.std)
+                bar.update(len(owner))
+        std = None if errors[0] is None else torch.cat(errors)
+        return torch.cat(images), std

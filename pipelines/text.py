@@ -1,0 +1,52 @@
+"""Prompts as tokens of a text encoder, and what every pipeline asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import canonical_prompt
+from ctxrecon.priors.tokenizer import check_prompt_length
+
+
+def prompt_tokens(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> Tensor:
+    """Tokens ``(prompts, length)`` of prompts in the model's own wording.
+
+    Raises:
+        InputError: a prompt that the tokenizer would cut short.
+    """
+    texts = [canonical_prompt(text) if text.strip() else "" for text in prompts]
+    check_prompt_length(tokenizer, texts)
+    return tokenizer(
+        texts,
+        padding="max_length",
+        max_length=text_encoder.config.max_position_embeddings,
+        return_tensors="pt",
+    ).input_ids
+
+
+def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] | None:
+    """One prompt for each slice, or ``None``.
+
+    Raises:
+        InputError: another number of prompts than slices, or something else than text.
+    """
+    if prompt is None:
+        return None
+    if isinstance(prompt, str):
+        return [prompt] * num_slices
+    if not isinstance(prompt, list | tuple):
+        raise InputError(
+            f"expected the prompt as a string or a list of strings, got {type(prompt).__name__}"
+        )
+    if len(prompt) != num_slices:
+        raise InputError(
+            f"expected one prompt or one for each of the {num_slices} slices, got {len(prompt)}"
+        )
+    wrong = [type(text).__name__ for text in prompt if not isinstance(text, str)]
+    if wrong:
+        raise InputError(f"expected each prompt as a string, got {wrong[0]}")
+    return list(prompt)

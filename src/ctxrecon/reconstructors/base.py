@@ -1,0 +1,140 @@
+"""What every reconstructor provides: one call, a measurement in, a complex image out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+
+from ctxrecon.errors import InputError
+from ctxrecon.operators import CartesianSense
+from ctxrecon.reconstructors.blocks import Convolution, to_network
+
+_QUANTILE = 0.99
+_STD_WIDTH = 16
+
+
+@dataclass
+class ReconstructorOutput(BaseOutput):
+    """What a reconstructor makes of a measurement.
+
+    Attributes:
+        images: ``(batch, ny, nx)`` complex64.
+        std: ``(batch, ny, nx)`` float32, the error that the network expects of each pixel, real
+            and imaginary parts together; ``None`` where it predicts none.
+        penalty: ``(batch,)`` float32, what the network's own constraint adds to a training loss;
+            ``None`` where it has none.
+    """
+
+    images: Tensor
+    std: Tensor | None = None
+    penalty: Tensor | None = None
+
+
+class Reconstructor(ModelMixin, ConfigMixin):
+    """A network that inverts ``y = A x + n`` directly.
+
+    Intensities are divided by the 99 % quantile of the magnitude of ``Aᴴ y`` of each slice before
+    the network sees them, and multiplied afterwards: ``f(c y) = c f(y)`` for every ``c > 0``. No
+    layer takes statistics over the batch, so a batch gives what its slices give one by one, and
+    any matrix size is taken.
+
+    Args:
+        text_width: width of the prompt embeddings that modulate the features; ``None`` for a
+            network that reads no prompt.
+        predict_std: whether the error of each pixel is predicted as well.
+    """
+
+    def __init__(self, text_width: int | None = None, predict_std: bool = False) -> None:
+        super().__init__()
+        self.text_width = text_width
+        self.error_head = ErrorHead() if predict_std else None
+
+    @abstractmethod
+    def reconstruct(
+        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The image, and the penalty of each slice or ``None``, at the network's intensity.
+
+        Args:
+            operator: ``A``.
+            y: ``(batch, coils, ny, nx)`` complex64.
+            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
+        """
+
+    def forward(
+        self, operator: CartesianSense, y: Tensor, prompt_embeds: Tensor | None = None
+    ) -> ReconstructorOutput:
+        """Reconstruct a batch of slices.
+
+        Args:
+            operator: ``A``; its mask may differ from slice to slice.
+            y: ``(batch, coils, ny, nx)`` complex64, zero outside the mask.
+            prompt_embeds: ``(batch, text_width)``, one for each slice; a network that reads
+                prompts needs them, with those of the empty prompt where there is none.
+
+        Raises:
+            InputError: prompt embeddings that are missing, of another shape, or given to a network
+                that reads none.
+        """
+        self._check_embeds(prompt_embeds, len(y))
+        zero_filled = operator.adjoint(y)
+        scale = intensity(zero_filled)
+        zero_filled = zero_filled / scale
+        images, penalty = self.reconstruct(operator, y / scale[:, None], zero_filled, prompt_embeds)
+        std = None
+        if self.error_head is not None:
+            std = self.error_head(images, zero_filled) * scale
+        return ReconstructorOutput(images * scale, std, penalty)
+
+    def _check_embeds(self, embeds: Tensor | None, batch: int) -> None:
+        if self.text_width is None:
+            if embeds is not None:
+                raise InputError(
+                    f"this {type(self).__name__} was built without text_width and reads no "
+                    "prompt: leave the prompt out"
+                )
+            return
+        wanted = (batch, self.text_width)
+        if embeds is None or tuple(embeds.shape) != wanted:
+            came = "none" if embeds is None else str(tuple(embeds.shape))
+            raise InputError(f"expected prompt embeddings of shape {wanted}, got {came}")
+
+
+class ErrorHead(nn.Module):
+    """Standard deviation of each pixel, from the image and the zero-filled one.
+
+    Kendall and Gal, NeurIPS 2017: trained by a Gaussian likelihood whose variance is predicted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Convolution(4, _STD_WIDTH),
+            nn.ReLU(),
+            Convolution(_STD_WIDTH, _STD_WIDTH),
+            nn.ReLU(),
+            Convolution(_STD_WIDTH, 1),
+        )
+
+    def forward(self, images: Tensor, zero_filled: Tensor) -> Tensor:
+        """``(batch, ny, nx)`` float32, positive; the image itself gets no gradient through it."""
+        seen = [to_network(self, image) for image in (images.detach(), zero_filled)]
+        # A tenth of the bright signal to start with.
+        return (self.layers(torch.cat(seen, dim=1))[:, 0].float() - 2.3).exp()
+
+
+def intensity(images: Tensor) -> Tensor:
+    """99 % quantile of the magnitudes of each image, ``(batch, 1, 1)``; 1 for an empty image."""
+    scale = torch.quantile(images.detach().abs().flatten(1), _QUANTILE, dim=1)[:, None, None]
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def data_gradient(operator: CartesianSense, x: Tensor, zero_filled: Tensor) -> Tensor:
+    """``Aᴴ(A x − y)``, the gradient of ``½ ‖A x − y‖²``, with ``Aᴴ y`` computed before."""
+    return operator.normal(x) - zero_filled

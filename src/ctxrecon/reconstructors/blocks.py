@@ -1,0 +1,162 @@
+"""Convolutional building blocks: plain, residual and U-shaped, with features modulated by text."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctxrecon.fourier import channels_to_complex, complex_to_channels
+
+_SLOPE = 0.2
+
+
+class Convolution(nn.Conv2d):
+    """3×3, of the input's size."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+
+
+class Modulation(nn.Module):
+    """``h (1 + a(e)) + b(e)``, a and b linear in the prompt's embedding e and 0 to start with.
+
+    Feature-wise linear modulation (Perez et al., AAAI 2018).
+
+    Args:
+        text_width: width of e; ``None`` for a block that reads no prompt and changes nothing.
+        channels: of the features h.
+    """
+
+    def __init__(self, text_width: int | None, channels: int) -> None:
+        super().__init__()
+        self.linear = None if text_width is None else nn.Linear(text_width, 2 * channels)
+        for value in self.parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
+        """Modulated features ``(batch, channels, ny, nx)``."""
+        if self.linear is None or embeds is None:
+            return features
+        embeds = embeds.to(self.linear.weight.dtype)
+        factor, shift = self.linear(embeds)[:, :, None, None].chunk(2, dim=1)
+        return features * (1 + factor) + shift
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside the identity, which they are to start with."""
+
+    def __init__(self, channels: int, text_width: int | None) -> None:
+        super().__init__()
+        self.first, self.second = Convolution(channels, channels), Convolution(channels, channels)
+        self.modulation = Modulation(text_width, channels)
+        for value in self.second.parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
+        """Of the input's shape."""
+        inner = self.modulation(self.first(functional.relu(features)), embeds)
+        return features + self.second(functional.relu(inner))
+
+
+class ResNet(nn.Module):
+    """A convolution, residual blocks, and convolutions back to the image's channels.
+
+    Args:
+        channels: in and out.
+        width: of the features.
+        blocks: number of residual blocks.
+        last: number of convolutions after them.
+        text_width: see :class:`Modulation`.
+    """
+
+    def __init__(
+        self, channels: int, width: int, blocks: int, last: int, text_width: int | None
+    ) -> None:
+        super().__init__()
+        self.first = Convolution(channels, width)
+        self.blocks = nn.ModuleList(ResidualBlock(width, text_width) for _ in range(blocks))
+        self.middle = nn.ModuleList(Convolution(width, width) for _ in range(last - 1))
+        self.last = Convolution(width, channels)
+
+    def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
+        """``(batch, channels, ny, nx)``."""
+        features = self.first(x)
+        for block in self.blocks:
+            features = block(features, embeds)
+        for convolution in self.middle:
+            features = convolution(functional.relu(features))
+        return self.last(functional.relu(features))
+
+
+class ConvolutionBlock(nn.Module):
+    """Two convolutions, each normalised over the pixels of a slice and rectified."""
+
+    def __init__(self, in_channels: int, out_channels: int, text_width: int | None) -> None:
+        super().__init__()
+        self.first = Convolution(in_channels, out_channels, bias=False)
+        self.second = Convolution(out_channels, out_channels, bias=False)
+        self.modulation = Modulation(text_width, out_channels)
+
+    def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
+        """``(batch, out_channels, ny, nx)``."""
+        features = functional.leaky_relu(
+            functional.instance_norm(self.first(features)), _SLOPE, inplace=True
+        )
+        features = self.modulation(functional.instance_norm(self.second(features)), embeds)
+        return functional.leaky_relu(features, _SLOPE, inplace=True)
+
+
+class UNet(nn.Module):
+    """The U-Net of fastMRI (arXiv:1811.08839), for any matrix size.
+
+    Args:
+        channels: in and out.
+        width: of the features at full size; twice as many at each half of it.
+        depth: number of halvings.
+        text_width: see :class:`Modulation`.
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.down = nn.ModuleList(
+            ConvolutionBlock(before, after, text_width)
+            for before, after in zip([channels, *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in widths[-2::-1]
+        )
+        self.merge = nn.ModuleList(
+            ConvolutionBlock(2 * after, after, text_width) for after in widths[-2::-1]
+        )
+        self.last = nn.Conv2d(width, channels, 1)
+        self.multiple = 2**depth
+
+    def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
+        """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
+        ny, nx = x.shape[-2:]
+        full_ny, full_nx = (math.ceil(n / self.multiple) * self.multiple for n in (ny, nx))
+        features = functional.pad(x, (0, full_nx - nx, 0, full_ny - ny))
+        skipped = []
+        for level, block in enumerate(self.down):
+            if level:
+                features = functional.avg_pool2d(features, 2)
+            features = block(features, embeds)
+            skipped.append(features)
+        skipped.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            features = merge(torch.cat([up(features), skipped.pop()], dim=1), embeds)
+        return self.last(features)[..., :ny, :nx]
+
+
+def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:
+    """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision."""
+    return channels_to_complex(network(to_network(network, image), embeds))
+
+
+def to_network(network: nn.Module, image: Tensor) -> Tensor:
+    """A complex image as ``(batch, 2, ny, nx)`` in the precision of the network."""
+    return complex_to_channels(image).to(next(network.parameters()).dtype)

@@ -1,0 +1,86 @@
+"""ISTA-Net⁺: unrolled soft thresholding in a learned transform."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctxrecon.fourier import channels_to_complex
+from ctxrecon.operators import CartesianSense
+from ctxrecon.reconstructors.base import Reconstructor, data_gradient
+from ctxrecon.reconstructors.blocks import Convolution, Modulation, to_network
+
+_PENALTY = 0.01
+
+
+class ISTANetPlus(Reconstructor):
+    """``r = x − ρ Aᴴ(A x − y)``, ``x ← r + G(H̃(soft(H(D(r)), θ)))``, phase after phase.
+
+    Zhang and Ghanem, CVPR 2018. D and G are convolutions from the image and back to it, H and H̃
+    two convolutions with a rectifier between. The penalty ``0.01 ‖H̃(H(D r)) − D r‖²`` (the mean
+    over pixels and phases) makes H̃ invert H.
+
+    Args:
+        width: features.
+        phases: number of iterations.
+        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
+        predict_std: likewise.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int = 32,
+        phases: int = 9,
+        text_width: int | None = None,
+        predict_std: bool = False,
+    ) -> None:
+        super().__init__(text_width, predict_std)
+        self.stages = nn.ModuleList(Phase(width, text_width) for _ in range(phases))
+
+    def reconstruct(
+        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Reconstructor.reconstruct`."""
+        x = zero_filled
+        asymmetries = []
+        for phase in self.stages:
+            assert isinstance(phase, Phase)
+            r = x - phase.step * data_gradient(operator, x, zero_filled)
+            correction, asymmetry = phase(to_network(phase, r), embeds)
+            x = r + channels_to_complex(correction)
+            asymmetries.append(asymmetry)
+        return x, _PENALTY * torch.stack(asymmetries).mean(dim=0)
+
+
+class Phase(nn.Module):
+    """One iteration's transform, threshold and way back."""
+
+    def __init__(self, width: int, text_width: int | None) -> None:
+        super().__init__()
+        self.step = nn.Parameter(torch.tensor(1.0))
+        self.threshold = nn.Parameter(torch.tensor(0.01))
+        self.inward, self.outward = Convolution(2, width), Convolution(width, 2)
+        self.transform, self.inverse = Transform(width), Transform(width)
+        self.modulation = Modulation(text_width, width)
+
+    def forward(self, r: Tensor, embeds: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The correction ``(batch, 2, ny, nx)`` and ``‖H̃(H(D r)) − D r‖²``, ``(batch,)``."""
+        features = self.modulation(self.inward(r), embeds)
+        coefficients = self.transform(features)
+        shrunk = coefficients.sign() * functional.relu(coefficients.abs() - self.threshold)
+        asymmetry = (self.inverse(coefficients) - features).square().flatten(1).mean(dim=1)
+        return self.outward(self.inverse(shrunk)), asymmetry
+
+
+class Transform(nn.Sequential):
+    """Two convolutions with a rectifier between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            Convolution(width, width, bias=False),
+            nn.ReLU(),
+            Convolution(width, width, bias=False),
+        )

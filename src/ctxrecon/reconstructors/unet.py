@@ -1,0 +1,40 @@
+"""The U-Net that fastMRI compares with, on complex images."""
+
+from __future__ import annotations
+
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+from ctxrecon.operators import CartesianSense
+from ctxrecon.reconstructors.base import Reconstructor
+from ctxrecon.reconstructors.blocks import UNet, on_image
+
+
+class UNetReconstructor(Reconstructor):
+    """``x = Aᴴy + U(Aᴴy)``: a U-Net that takes aliasing off, without data consistency.
+
+    Zbontar et al., arXiv:1811.08839; on the complex coil-combined image.
+
+    Args:
+        width: features at full size.
+        depth: halvings.
+        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
+        predict_std: likewise.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int = 32,
+        depth: int = 3,
+        text_width: int | None = None,
+        predict_std: bool = False,
+    ) -> None:
+        super().__init__(text_width, predict_std)
+        self.network = UNet(2, width, depth, text_width)
+
+    def reconstruct(
+        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+    ) -> tuple[Tensor, None]:
+        """See :meth:`Reconstructor.reconstruct`."""
+        return zero_filled + on_image(self.network, zero_filled, embeds), None

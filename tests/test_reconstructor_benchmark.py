@@ -1,0 +1,69 @@
+"""The benchmark of networks that reconstruct directly, at its smallest size."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctxrecon.phantom import AnatomyBank, knee_anatomy
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("reconstructors")
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bank") / "bank.npz"
+    generator = torch.Generator().manual_seed(0)
+    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(2)]).save(path)
+    return path
+
+
+def test_every_entry_of_every_table_is_what_the_training_script_takes(script, bank, tmp_path):
+    """Titles make folders of their own, and options belong together."""
+    names = set()
+    for name, chosen in script.TABLES.items():
+        for entry in chosen.entries(30):
+            slug = f"{name}_{script._slug(entry.title)}"
+            assert slug.isascii()
+            assert slug not in names
+            names.add(slug)
+    assert "objectives_wgan_l1" in names
+    assert "objectives_ista_net_l1" in names
+
+
+def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    small = "unrolled:width=4:iterations=1:blocks=1"
+    entries = [
+        script.Entry("WGAN, unpaired", small, script.disjoint("wgan_gp", 4)),
+        script.Entry("ℓ1", small),
+    ]
+    tables = {"objectives": script.Table("Few", lambda scans: entries, (4.0,))}
+    monkeypatch.setattr(script, "TABLES", tables)
+    command = ["--bank", str(bank), "--runs", str(tmp_path / "runs"), "--tables", "objectives"]
+    command += ["--output_dir", str(tmp_path), "--resolution", "48", "--scans", "4"]
+    command += ["--steps", "2", "--batch_size", "2", "--test_scans", "2"]
+    script.main(command)
+    results = json.loads((tmp_path / "reconstructors.json").read_text())["results"]
+    scores = results["objectives x4"]
+    assert list(scores) == ["zero-filled", "CS-wavelet", "WGAN, unpaired", "ℓ1"]
+    assert scores["ℓ1"]["snr"]["n"] == 2
+    assert scores["ℓ1"]["hfen"]["mean"] > 0
+    trained = results["entries"]["objectives_x4_l1"]
+    assert trained["network"] == small
+    assert trained["parameters"] > 100
+    text = (tmp_path / "reconstructors.md").read_text()
+    assert "| WGAN, unpaired |" in text
+    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("trained before"))
+    script.main(command)
+    assert (tmp_path / "reconstructors.md").read_text() == text

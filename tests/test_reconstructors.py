@@ -1,0 +1,310 @@
+"""Networks that reconstruct directly: what holds for all, and the mathematics of each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gaussian import complex_noise, seeded
+from measured import measurement, part
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.linalg import conjugate_gradient, damped_solve
+from ctxrecon.operators import CartesianSense
+from ctxrecon.reconstructors import (
+    RECONSTRUCTORS,
+    Critic,
+    ISTANetPlus,
+    MoDL,
+    Reconstructor,
+    ResNetGenerator,
+    UnrolledGenerator,
+    VarNet,
+    hard_data_consistency,
+)
+
+TEXT = 5
+
+
+def build(name: str, **options: object) -> Reconstructor:
+    """A small network that does something: layers that start at zero are moved."""
+    torch.manual_seed(3)
+    small = {"unet": {"depth": 2}, "varnet": {"depth": 2, "cascades": 2}, "ista_net": {"phases": 2}}
+    network = RECONSTRUCTORS[name](width=6, **small.get(name, {}), **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for value in network.parameters():
+            value += 0.1 * torch.randn(value.shape)
+    return network.eval()
+
+
+@pytest.fixture(params=tuple(RECONSTRUCTORS))
+def name(request) -> str:
+    return request.param
+
+
+@torch.no_grad()
+def test_a_batch_gives_what_its_slices_give(name):
+    network = build(name)
+    operator, y, _ = measurement(batch=3)
+    together = network(operator, y).images
+    alone = torch.cat([network(part(operator, i), y[i : i + 1]).images for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("shape", "coils"), [((17, 22), 3), ((16, 16), 1)])
+def test_any_matrix_size_and_number_of_coils(name, shape, coils):
+    operator, y, _ = measurement(shape=shape, coils=coils)
+    images = build(name)(operator, y).images
+    assert images.shape == (2, *shape)
+    assert images.dtype == torch.complex64
+
+
+@torch.no_grad()
+def test_intensity_passes_through(name):
+    network = build(name)
+    operator, y, _ = measurement()
+    factor = torch.tensor([250.0, 0.02])
+    scaled = network(operator, y * factor[:, None, None, None]).images
+    expected = network(operator, y).images * factor[:, None, None]
+    torch.testing.assert_close(scaled / expected, torch.ones_like(scaled), rtol=1e-3, atol=1e-3)
+
+
+def test_every_parameter_gets_a_gradient(name):
+    network = build(name, text_width=TEXT, predict_std=True).train()
+    operator, y, _ = measurement()
+    output = network(operator, y, torch.randn(2, TEXT))
+    loss = output.images.abs().sum() + output.std.sum()
+    if output.penalty is not None:
+        loss = loss + output.penalty.sum()
+    loss.backward()
+    missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not missing
+
+
+@torch.no_grad()
+def test_text_matters_where_it_is_read(name):
+    network = build(name, text_width=TEXT)
+    operator, y, _ = measurement()
+    embeds = torch.randn(2, TEXT, generator=seeded(1))
+    one, other = (network(operator, y, e).images for e in (embeds, -embeds))
+    assert not torch.allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text_width", "embeds", "sentence"),
+    [
+        (None, torch.zeros(2, TEXT), "reads no prompt"),
+        (TEXT, None, r"shape \(2, 5\), got none"),
+        (TEXT, torch.zeros(1, TEXT), r"got \(1, 5\)"),
+    ],
+)
+def test_embeddings_that_do_not_fit(text_width, embeds, sentence):
+    operator, y, _ = measurement()
+    with pytest.raises(InputError, match=sentence):
+        build("unet", text_width=text_width)(operator, y, embeds)
+
+
+@torch.no_grad()
+def test_save_and_load(name, tmp_path):
+    network = build(name, predict_std=True, text_width=TEXT)
+    network.save_pretrained(tmp_path)
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".safetensors"]
+    again = RECONSTRUCTORS[name].from_pretrained(tmp_path)
+    operator, y, _ = measurement()
+    embeds = torch.ones(2, TEXT)
+    first, second = network(operator, y, embeds), again(operator, y, embeds)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.std, second.std)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet", "unrolled", "modl", "ista_net"])
+def test_silent_convolutions_do_no_harm(name):
+    """Fully sampled and without noise, data consistency alone gives the image itself."""
+    network = RECONSTRUCTORS[name](width=4)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.zeros_(module.weight)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+    operator, _, image = measurement()
+    full = CartesianSense(torch.ones_like(operator.mask), operator.coil_maps)
+    torch.testing.assert_close(network(full, full(image)).images, image, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_hard_data_consistency_is_the_papers_formula():
+    operator, y, _ = measurement()
+    v = complex_noise(operator.domain_shape, seeded(5))
+    maps, mask = operator.coil_maps, operator.mask
+    formula = (maps.conj() * ifft2c(y + ~mask * fft2c(maps * v[:, None]))).sum(dim=1)
+    found = hard_data_consistency(operator, v, operator.adjoint(y))
+    torch.testing.assert_close(found, formula, rtol=1e-4, atol=1e-5)
+    single = CartesianSense(mask)
+    y = single(v + 1)
+    kept = single(hard_data_consistency(single, v, single.adjoint(y)))
+    torch.testing.assert_close(kept, y, rtol=1e-4, atol=1e-5)  # what was measured stays
+
+
+@torch.no_grad()
+def test_unrolled_generator_without_its_networks_is_gradient_descent():
+    network = UnrolledGenerator(width=4, iterations=2)
+    for layers in network.networks:
+        torch.nn.init.zeros_(layers.last.weight)
+        torch.nn.init.zeros_(layers.last.bias)
+    network.steps.copy_(torch.tensor([0.5, 0.3]))
+    operator, y, _ = measurement()
+    x = operator.adjoint(y)
+    for step in (0.5, 0.3):
+        x = x - step * operator.adjoint(operator(x) - y)
+    torch.testing.assert_close(network(operator, y).images, x, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_varnet_without_its_networks_keeps_what_was_measured():
+    network = VarNet(width=4, depth=1, cascades=3)
+    for unet in network.networks:
+        torch.nn.init.zeros_(unet.last.weight)
+        torch.nn.init.zeros_(unet.last.bias)
+    operator, y, _ = measurement()
+    zero_filled = operator.adjoint(y)
+    torch.testing.assert_close(network(operator, y).images, zero_filled, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_learned_maps_have_unit_power_inside_and_none_outside():
+    network = build("varnet", learned_maps=True)
+    operator, y, _ = measurement()
+    maps = operator.coil_maps.clone()
+    maps[..., :4] = 0
+    improved = network.coil_maps(CartesianSense(operator.mask, maps))
+    power = improved.abs().square().sum(dim=1)
+    torch.testing.assert_close(power[..., 4:], torch.ones_like(power[..., 4:]))
+    assert not power[..., :4].any()
+    assert not torch.allclose(improved, maps)
+    assert network(operator, y).images.shape == operator.domain_shape
+
+
+def test_ista_net_shrinks_softly_and_its_penalty_is_of_the_inverse():
+    network = ISTANetPlus(width=4, phases=1)
+    phase = network.stages[0]
+    r, values = torch.randn(1, 2, 9, 8), torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
+    shrunk = values.sign() * torch.relu(values.abs() - 1.0)
+    torch.testing.assert_close(shrunk, torch.nn.functional.softshrink(values, 1.0))
+    with torch.no_grad():
+        phase.threshold.fill_(0.0)
+        correction, asymmetry = phase(r, None)
+        features = phase.inward(r)
+        back = phase.inverse(phase.transform(features))
+        torch.testing.assert_close(correction, phase.outward(back))
+        torch.testing.assert_close(asymmetry, (back - features).square().mean()[None])
+        phase.threshold.fill_(1e6)  # nothing is left of the transform
+        nothing, _ = phase(r, None)
+        torch.testing.assert_close(nothing, phase.outward(torch.zeros_like(features)))
+
+
+class TestDampedSolve:
+    """Conjugate gradients whose gradients are implicit."""
+
+    def test_it_solves(self):
+        operator, y, _ = measurement()
+        rhs, damping = operator.adjoint(y), torch.tensor(0.2)
+        x = damped_solve(operator.normal, rhs, damping, 60)
+        torch.testing.assert_close(operator.normal(x) + 0.2 * x, rhs, rtol=1e-4, atol=1e-4)
+
+    def test_gradients_are_those_of_the_unrolled_iterations_at_convergence(self):
+        operator, y, image = measurement()
+        found = []
+        for implicit in (True, False):
+            rhs = operator.adjoint(y).requires_grad_()
+            damping = torch.tensor(0.3, requires_grad=True)
+            if implicit:
+                x = damped_solve(operator.normal, rhs, damping, 60)
+            else:
+                x = conjugate_gradient(
+                    lambda v, d=damping: operator.normal(v) + d * v, rhs, num_iterations=60
+                )
+            (x - image).abs().square().sum().backward()
+            found.append((rhs.grad, damping.grad))
+        for implicit, unrolled in zip(*found, strict=True):
+            assert float((implicit - unrolled).norm() / unrolled.norm()) < 1e-4
+
+    def test_nothing_of_the_iterations_is_kept(self):
+        """Tensors saved for the backward pass, in elements, do not grow with the iterations."""
+        operator, y, _ = measurement()
+
+        def saved(iterations: int, implicit: bool) -> int:
+            kept = []
+            rhs = operator.adjoint(y).requires_grad_()
+            damping = torch.tensor(0.3, requires_grad=True)
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda t: kept.append(t.numel()) or t, lambda t: t
+            ):
+                if implicit:
+                    damped_solve(operator.normal, rhs, damping, iterations)
+                else:
+                    conjugate_gradient(
+                        lambda v: operator.normal(v) + damping * v, rhs, num_iterations=iterations
+                    )
+            return sum(kept)
+
+        assert saved(5, True) == saved(40, True)
+        assert saved(40, False) > 4 * saved(5, False)  # so the hooks do see what is kept
+
+
+def test_modl_solves_its_last_system():
+    """The output fulfils (AᴴA + λ) x = Aᴴy + λ z for some z of the network."""
+    network = MoDL(width=4, iterations=1, cg_iterations=60)
+    operator, y, _ = measurement()
+    seen: list[torch.Tensor] = []
+    network.network.register_forward_hook(lambda _, __, out: seen.append(out))
+    with torch.no_grad():
+        x = network(operator, y).images
+        zero_filled = operator.adjoint(y)
+        scale = torch.quantile(zero_filled.abs().flatten(1), 0.99, dim=1)[:, None, None]
+        z = zero_filled + torch.view_as_complex(seen[0].movedim(1, -1).contiguous()) * scale
+        lam = network.damping
+        torch.testing.assert_close(
+            operator.normal(x) + lam * x, zero_filled + lam * z, rtol=1e-3, atol=1e-3
+        )
+    assert float(lam) == pytest.approx(0.0486, abs=1e-3)
+
+
+class TestCritic:
+    """Seven convolutions and a mean."""
+
+    def test_the_papers_layers(self):
+        layers = Critic().layers
+        assert [layer.out_channels for layer in layers] == [4, 8, 16, 32, 32, 32, 1]
+        assert [layer.stride[0] for layer in layers] == [2, 2, 2, 2, 1, 1, 1]
+        assert Critic(magnitude=True).layers[0].in_channels == 1
+
+    def test_scores_of_each_image_alone(self):
+        critic = Critic()
+        images = complex_noise((3, 33, 40), seeded(0))
+        together = critic(critic.seen(images))
+        alone = torch.cat([critic(critic.seen(images[i : i + 1])) for i in range(3)])
+        torch.testing.assert_close(together, alone)
+        assert together.shape == (3,)
+
+    def test_magnitudes_of_complex_and_of_real_images_are_one(self):
+        critic = Critic(magnitude=True)
+        images = complex_noise((2, 16, 16), seeded(0)).requires_grad_()
+        torch.testing.assert_close(critic.seen(images), critic.seen(images.abs()))
+        critic.seen(images * 0).sum().backward()  # the root at zero
+        assert torch.isfinite(torch.view_as_real(images.grad)).all()
+
+    def test_real_images_for_a_critic_of_complex_ones(self):
+        with pytest.raises(InputError, match="magnitude=True"):
+            Critic().seen(torch.ones(1, 8, 8))
+
+
+def test_a_plain_generator_is_smaller_than_the_published_unrolled_one():
+    """Five blocks and three convolutions; three iterations of two blocks."""
+    plain, unrolled = ResNetGenerator(width=64), UnrolledGenerator(width=64)
+    convolutions = [
+        sum(isinstance(m, torch.nn.Conv2d) for m in network.modules())
+        for network in (plain, unrolled)
+    ]
+    assert convolutions == [1 + 2 * 5 + 3, 3 * (1 + 2 * 2 + 1)]

@@ -1,0 +1,249 @@
+"""The script that trains reconstructors: labels of every kind, resume, distribution."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+
+from ctxrecon.errors import InputError
+from ctxrecon.operators import CartesianSense
+from ctxrecon.phantom import AnatomyBank, PhantomSlices, knee_anatomy
+from ctxrecon.pipelines import build_pipeline, load_reconstructor
+from ctxrecon.training.measurements import Labels, MeasurementSamples, Sampling, split
+
+SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_reconstructor.py"
+UNPAIRED = ("--scans", "6", "--loss", "none", "--adversarial", "wgan_gp")
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bank") / "bank.npz"
+    generator = torch.Generator().manual_seed(0)
+    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(3)]).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("train_reconstructor", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(script, bank, monkeypatch):
+    """Train in this process; the options are those of a tiny run, then those given."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def train(folder: Path, *options: str) -> Path:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        script.main([*arguments(bank, folder), *options])
+        return folder
+
+    return train
+
+
+def arguments(bank: Path, folder: Path) -> list[str]:
+    return [
+        *("--network", "unrolled:width=4:iterations=1:blocks=1", "--bank", str(bank)),
+        *("--output_dir", str(folder), "--resolution", "32", "--train_batch_size", "2"),
+        *("--masks", "variable_density2d", "--accelerations", "3", "--center_fraction", "0.25"),
+        *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
+        *("--validation_scans", "0", "--report_to", "none"),
+    ]
+
+
+def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--loss", "ssim"),
+        ("--loss", "gaussian", "--predict_std"),
+        ("--adversarial", "wgan_gp", "--paired_start", "1", "--paired_end", "2"),
+        ("--labels", "disjoint", "--labelled", "4", "--magnitude_labels", *UNPAIRED),
+        ("--labels", "partial", "--labelled", "2", *UNPAIRED),
+        ("--labels", "none", "--loss", "none"),
+    ],
+)
+def test_every_kind_of_labels_moves_the_network(run, tmp_path, options):
+    folder = run(tmp_path / "run", *options)
+    pipe = load_reconstructor(folder / "pipeline")
+    assert pipe.reconstructor.config.width == 4
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 3
+    assert np.isfinite(lines[-1]["loss"])
+    moved = weights(folder)["reconstructor.networks.0.last.weight"]
+    first = run(tmp_path / "other", *options, "--max_train_steps", "1")
+    assert not torch.equal(moved, weights(first, 1)["reconstructor.networks.0.last.weight"])
+    assert any(name.startswith("critic.") for name in weights(folder)) == (
+        "--adversarial" in options
+    )
+    card = (folder / "pipeline" / "README.md").read_text()
+    assert "load_reconstructor" in card
+
+
+@pytest.mark.parametrize("kind", ["paired", "disjoint"])
+def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path, kind):
+    options = ["--adversarial", "wgan_gp", "--paired_start", "1", "--paired_end", "3"]
+    if kind == "disjoint":
+        options = ["--labels", "disjoint", "--labelled", "4", *UNPAIRED]
+    whole = run(tmp_path / "whole", *options, "--lr_scheduler", "constant")
+    stopped = tmp_path / "stopped"
+    run(stopped, *options, "--lr_scheduler", "constant", "--max_train_steps", "2")
+    run(stopped, *options, "--lr_scheduler", "constant", "--resume_from_checkpoint", "latest")
+    one, other = weights(whole), weights(stopped)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_two_processes_train_as_one(run, bank, tmp_path):
+    options = ["--scans", "4", "--adam_epsilon", "1e-3"]
+    one = run(tmp_path / "one", *options, "--train_batch_size", "4")
+    folder = tmp_path / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(SCRIPT), *arguments(bank, folder), *options]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_validation_and_fine_tuning(run, script, bank, tmp_path, monkeypatch):
+    folder = run(tmp_path / "first", "--validation_scans", "2")
+    line = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 3
+    assert line["psnr"] > 5
+    assert (folder / "validation-3.png").stat().st_size > 5_000
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    again = tmp_path / "second"
+    command = arguments(bank, again)[2:]  # without --network
+    script.main(
+        [*command, "--pretrained_model_name_or_path", str(folder / "pipeline")]
+        + ["--learning_rate", "0"]
+    )
+    kept = load_reconstructor(folder / "pipeline").reconstructor.state_dict()
+    for name, value in load_reconstructor(again / "pipeline").reconstructor.state_dict().items():
+        assert torch.equal(value, kept[name])
+
+
+def test_a_text_encoder_modulates(run, tmp_path):
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(
+        tmp_path / "prior"
+    )
+    folder = run(tmp_path / "run", "--text_encoder", str(tmp_path / "prior"))
+    pipe = load_reconstructor(folder / "pipeline")
+    assert pipe.reconstructor.text_width == pipe.text_encoder.config.hidden_size
+    name = "reconstructor.networks.0.blocks.0.modulation.linear.weight"
+    assert weights(folder)[name].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--network", "transformer"), "unknown network 'transformer'"),
+        (("--network", "unrolled:widht=4"), "widht"),
+        (("--pretrained_model_name_or_path", "x"), "either --network or"),
+        (("--train_data_dir", "x"), "either --bank or"),
+        (("--labels", "disjoint", *UNPAIRED), "give --labelled N"),
+        (("--labelled", "3"), "of partial or disjoint labels"),
+        (("--labels", "partial", "--labelled", "9", *UNPAIRED), "at most 6 labelled"),
+        (
+            ("--labels", "disjoint", "--labelled", "9", "--loss", "none")
+            + ("--adversarial", "wgan_gp"),
+            "give --scans M",
+        ),
+    ],
+)
+def test_bad_options(run, tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+class TestSamples:
+    """What a network learns from."""
+
+    @staticmethod
+    def samples(bank: Path, labels: Labels, **options: object) -> MeasurementSamples:
+        source = PhantomSlices(AnatomyBank.load(bank), resolution=32)
+        given = {"masks": ("variable_density2d",), "accelerations": (3.0,), "num_coils": 3}
+        sampling = Sampling(**given, center_fraction=0.25, fixed=bool(options.pop("fixed", False)))  # type: ignore[arg-type]
+        return MeasurementSamples(source, sampling, labels, resolutions=(32,), **options)  # type: ignore[arg-type]
+
+    def test_measurement_and_target_belong_together(self, bank):
+        samples = self.samples(bank, Labels())
+        item, other = samples[0, 5], samples[0, 6]
+        operator = CartesianSense(item["mask"][None], item["coil_maps"][None])
+
+        def error(target: torch.Tensor) -> float:
+            residual = operator(target[None]) - item["kspace"]
+            return float(residual.norm() / item["kspace"].norm())
+
+        assert error(item["target"]) < 0.2  # noise, and maps from few samples
+        assert error(other["target"]) > 0.5
+        assert not (item["kspace"] * ~item["mask"]).any()
+
+    def test_the_same_whenever_it_is_asked_for(self, bank):
+        for labels in (Labels(), Labels("none"), Labels("disjoint", 3, magnitude=True)):
+            first, second = (self.samples(bank, labels, scans=4) for _ in range(2))
+            second[0, 3]  # another order
+            for name, value in first[0, 7].items():
+                other = second[0, 7][name]
+                same = torch.equal(value, other) if isinstance(value, torch.Tensor) else True
+                assert same, name
+
+    def test_fixed_and_new_masks(self, bank):
+        fixed = self.samples(bank, Labels(), scans=1, fixed=True)
+        assert torch.equal(fixed[0, 0]["mask"], fixed[0, 9]["mask"])
+        new = self.samples(bank, Labels(), scans=1)
+        assert not torch.equal(new[0, 0]["mask"], new[0, 9]["mask"])
+
+    def test_disjoint_labels_are_of_other_scans_and_partial_ones_are_not(self, bank):
+        scans = [self.samples(bank, Labels(), scans=5)[0, n]["target"] for n in range(5)]
+        found = {}
+        for kind in ("partial", "disjoint"):
+            samples = self.samples(bank, Labels(kind, 2), scans=5)
+            labels = [samples[0, number]["label"] for number in range(10)]
+            distinct = {tuple(label.abs().flatten()[:50].tolist()) for label in labels}
+            assert len(distinct) == 2
+            found[kind] = [any(torch.equal(label, scan) for scan in scans) for label in labels]
+        assert all(found["partial"])
+        assert not any(found["disjoint"])
+        real = self.samples(bank, Labels("disjoint", 2, magnitude=True), scans=5)
+        assert not real[0, 0]["label"].is_complex()
+
+    def test_samples_are_split_in_two(self, bank):
+        samples = self.samples(bank, Labels("none"))
+        item = samples[0, 0]
+        held_out, seen = item["held_out"], item["mask"]
+        assert not (held_out & seen).any()
+        assert int(held_out.sum()) == round(0.4 * int((held_out | seen).sum()))
+        assert seen[0, 14:18, 14:18].all()
+        assert torch.equal(held_out | seen, (item["kspace"] != 0).any(dim=0, keepdim=True))
+
+    def test_all_of_a_small_mask_may_be_held_out_but_the_middle(self):
+        mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+        mask[:, 2:6, 2:6] = True
+        held_out, seen = split(mask, 0.9, np.random.default_rng(0))
+        assert not held_out.any()
+        assert torch.equal(seen, mask)

@@ -1,0 +1,189 @@
+"""Train a network that reconstructs directly: with labels, with unpaired ones, or without.
+
+    accelerate launch training/train_reconstructor.py --network varnet --bank runs/bank.npz \
+        --output_dir runs/varnet --max_train_steps 2000
+
+    ... --network unrolled --scans 300 --labels disjoint --labelled 300 --magnitude_labels \
+        --loss none --adversarial wgan_gp        # no scan has a label of its own
+
+    ... --network modl --labels none --loss none # self-supervised: no labels at all
+
+Slices come from the phantom on the fly (``--bank``) or from a set made by ``ctxrecon prepare``
+(``--train_data_dir``); coils, noise and masks are simulated. Everything about a sample follows from
+the seed and its number, so a run that is resumed goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ctxrecon.datasets import ShardSlices
+from ctxrecon.errors import InputError
+from ctxrecon.phantom import AnatomyBank, PhantomSlices
+from ctxrecon.pipelines import ReconstructionPipeline, load_reconstructor, load_text_encoder
+from ctxrecon.reconstructors import RECONSTRUCTORS
+from ctxrecon.sampling import MASKS
+from ctxrecon.solvers import split_options
+from ctxrecon.training import add_training_arguments, build_accelerator, train
+from ctxrecon.training.adversarial import ADVERSARIAL
+from ctxrecon.training.card import model_card, write_pipeline
+from ctxrecon.training.loop import Weights, log_picture, write_line
+from ctxrecon.training.measurements import LABELS, Labels, MeasurementSamples, Sampling
+from ctxrecon.training.reconstruction import (
+    LOSSES,
+    Objective,
+    ReconstructorTraining,
+    with_weights,
+)
+from ctxrecon.training.samples import PreparedSlices, Source
+from ctxrecon.training.validation import UndersampledScans
+
+_ABOUT = """\
+# A network that reconstructs undersampled MR k-space
+
+Load it with `ctxrecon.pipelines.load_reconstructor(folder)`. Averaged weights."""
+_TAGS = ("MRI", "reconstruction", "k-space")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line, named as in the diffusers training scripts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--network", help=f"{', '.join(RECONSTRUCTORS)}, with options: varnet:cascades=4:width=12")
+    add("--pretrained_model_name_or_path", help="network to go on with, in place of --network")
+    add("--text_encoder", help="trained CLIP, whose embedding of the prompt modulates features")
+    add("--predict_std", action="store_true", help="the error of each pixel as well")
+    add("--bank", type=Path, help="anatomies from training/build_bank.py")
+    add("--train_data_dir", type=Path, help="from ctxrecon prepare")
+    add("--resolution", type=int, nargs="+", default=[128], help="matrix sizes to draw from")
+    add("--field_of_view", type=float, default=1.0, help="smallest part of a slice that is shown")
+    add("--masks", nargs="+", choices=tuple(MASKS), default=["uniform1d"])
+    add("--accelerations", type=float, nargs="+", default=[4.0])
+    add("--center_fraction", type=float, help="0.32 / acceleration of the lines by default")
+    add("--fixed_masks", action="store_true", help="every scan keeps its mask")
+    add("--num_coils", type=int, default=8)
+    add("--snr", type=float, default=100.0, help="of the bright signal; 0 for no noise")
+    add("--scans", type=int, help="M, how many scans there are; endless by default")
+    add("--labels", choices=LABELS, default="paired")
+    add("--labelled", type=int, help="N, how many images partial or disjoint labels are")
+    add("--magnitude_labels", action="store_true", help="partial or disjoint labels have no phase")
+    add("--loss", choices=LOSSES, default="l1")
+    add("--adversarial", choices=ADVERSARIAL)
+    add("--paired_share", type=float, default=0.99, help="λ at the end; 1 − λ is the critic's")
+    add("--paired_start", type=int, default=500, help="steps with λ = 1")
+    add("--paired_end", type=int, default=1000, help="step from which on λ is --paired_share")
+    add("--validation_scans", type=int, default=4, help="0 for none")
+    add_training_arguments(parser, learning_rate=1e-3)
+    return parser.parse_args(argv)
+
+
+def starting_point(args: argparse.Namespace) -> ReconstructionPipeline:
+    """The network to train: a new one, or one to go on with."""
+    if (args.network is None) == (args.pretrained_model_name_or_path is None):
+        raise InputError("give either --network or --pretrained_model_name_or_path")
+    if args.pretrained_model_name_or_path:
+        if args.text_encoder or args.predict_std:
+            raise InputError(
+                "--text_encoder and --predict_std are of a new --network: leave them out"
+            )
+        return load_reconstructor(args.pretrained_model_name_or_path)
+    name, options = split_options(args.network)
+    if name not in RECONSTRUCTORS:
+        raise InputError(f"unknown network {name!r}: expected one of {', '.join(RECONSTRUCTORS)}")
+    encoder, tokenizer = None, None
+    if args.text_encoder:
+        encoder, tokenizer = load_text_encoder(args.text_encoder)
+        options["text_width"] = encoder.config.hidden_size
+    if args.predict_std:
+        options["predict_std"] = True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        try:
+            network: Any = RECONSTRUCTORS[name](**options)
+        except TypeError as error:
+            raise InputError(f"--network {args.network}: {error}") from None
+    return ReconstructionPipeline(network, encoder, tokenizer)
+
+
+def source(args: argparse.Namespace) -> Source:
+    """Where slices come from."""
+    if (args.bank is None) == (args.train_data_dir is None):
+        raise InputError("give either --bank or --train_data_dir")
+    if args.bank:
+        return PhantomSlices(
+            AnatomyBank.load(args.bank),
+            resolution=max(args.resolution),
+            seed=args.seed,
+            field_of_view=args.field_of_view,
+        )
+    return PreparedSlices(
+        ShardSlices(args.train_data_dir), seed=args.seed, field_of_view=args.field_of_view
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Data, model, loop."""
+    args = parse_args(argv)
+    pipe = starting_point(args)
+    labels = Labels(args.labels, args.labelled, args.magnitude_labels)
+    objective = Objective(
+        args.loss, args.adversarial, args.paired_share, args.paired_start, args.paired_end
+    )
+    model = ReconstructorTraining(pipe, objective, labels, args.seed)
+    sampling = Sampling(
+        args.masks,
+        args.accelerations,
+        args.center_fraction,
+        args.fixed_masks,
+        args.num_coils,
+        args.snr,
+    )
+    samples = MeasurementSamples(
+        source(args),
+        sampling,
+        labels,
+        args.scans,
+        args.resolution,
+        pipe.tokenizer,
+        seed=args.seed,
+    )
+    accelerator = build_accelerator(args)
+    log = args.output_dir / "validation.jsonl"
+
+    def export(weights: Weights) -> None:
+        card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
+        write_pipeline(with_weights(pipe, weights), args.output_dir / "pipeline", card)
+
+    scans = None
+
+    def validate(step: int, weights: Weights) -> None:
+        nonlocal scans
+        scans = scans or UndersampledScans(args.validation_scans, max(args.resolution), sampling)
+        picture = args.output_dir / f"validation-{step}.png"
+        scores = scans.validate(with_weights(pipe, weights).to(accelerator.device), picture)
+        write_line(log, {"step": step, **scores})
+        accelerator.log({f"validation/{name}": v for name, v in scores.items()}, step=step)
+        log_picture(accelerator, picture, step)
+        accelerator.print(json.dumps({"step": step, **scores}))
+
+    train(
+        args,
+        accelerator,
+        model.train(),
+        samples,
+        export=export,
+        validate=validate if args.validation_scans else None,
+        clip_apart=("critic",),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -193,7 +193,13 @@ def bart_coil_maps(kspace: Tensor, mask: Tensor) -> Tensor:
 
 
 def bart_l1_wavelet(
-    kspace: Tensor, mask: Tensor, maps: Tensor, score: Score, tried: Sequence[float]
+    kspace: Tensor,
+    mask: Tensor,
+    maps: Tensor,
+    score: Score,
+    tried: Sequence[float],
+    *,
+    iterations: int = _BART_ITERATIONS,
 ) -> Reconstruction:
     """``bart pics`` with an L1-wavelet penalty, its weight the best of those that are tried.
 
@@ -203,7 +209,7 @@ def bart_l1_wavelet(
     best: Reconstruction | None = None
     best_score = -np.inf
     for weight in tried:
-        options = ["-S", f"-i{_BART_ITERATIONS}", "-R", f"W:3:0:{weight:g}"]
+        options = ["-S", f"-i{iterations}", "-R", f"W:3:0:{weight:g}"]
         started = time.perf_counter()
         images = _bart(["pics", *options], kspace, maps)[:, 0]
         seconds = time.perf_counter() - started

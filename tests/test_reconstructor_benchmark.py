@@ -67,3 +67,16 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
     monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("trained before"))
     script.main(command)
     assert (tmp_path / "reconstructors.md").read_text() == text
+
+
+def test_gradients_of_modl_are_compared(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("reconstructor_speed")
+    command = ["--output_dir", str(tmp_path), "--size", "48", "--coils", "3", "--width", "4"]
+    script.main([*command, "--turns", "1", "--cg_iterations", "4", "60"])
+    results = json.loads((tmp_path / "reconstructor_speed.json").read_text())["results"]
+    few, many = results["modl"]
+    assert few["implicit_bytes"] == many["implicit_bytes"]
+    assert few["unrolled_bytes"] < many["unrolled_bytes"] / 4
+    assert many["difference"] < 1e-4 < few["difference"]
+    assert "UnrolledGenerator" in results["median_seconds"]

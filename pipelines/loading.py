@@ -99,15 +99,8 @@ def load_prior(
     return pipeline if device is None else pipeline.to(device)
 
 
-def shipped_reconstructor() -> Path:
-    """Folder of the small unrolled network that comes with the package."""
-    import ctxrecon.checkpoints
-
-    return Path(ctxrecon.checkpoints.__file__).parent / "reconstructor"
-
-
 def load_reconstructor(
-    path: str | Path | None = None,
+    path: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
@@ -116,15 +109,14 @@ def load_reconstructor(
 
     Args:
         path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
-            prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
-            by default.
+            prompts, ``text_encoder/`` and ``tokenizer/``.
         dtype: of the networks; what concerns the measurement is complex64 in any case.
         device: where to put them; the CPU by default.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    root = shipped_reconstructor() if path is None else open_folder(path)
+    root = open_folder(path)
     folder = root / "reconstructor"
     if not folder.is_dir():
         raise InputError(

@@ -30,7 +30,7 @@ class ReconstructionPipeline(DiffusionPipeline):
     """Any :class:`~ctxrecon.reconstructors.Reconstructor` behind the call of the diffusion prior.
 
     Example:
-        >>> output = load_reconstructor()(kspace, mask)
+        >>> output = load_reconstructor("runs/varnet/pipeline")(kspace, mask)
 
     Args:
         reconstructor: the network.
@@ -123,7 +123,8 @@ class ReconstructionPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         maps = measurement.coil_maps
         if maps is not None:
-            images = images * (maps != 0).any(dim=1)
+            inside = (maps != 0).any(dim=1)
+            images, std = images * inside, None if std is None else std * inside
         output = ReconstructionOutput(
             images=convert_images(images, output_type),
             std=std,

@@ -10,8 +10,8 @@ from gaussian import complex_noise, seeded
 from measured import measurement
 
 from ctxrecon.errors import InputError
+from ctxrecon.fourier import ifft2c
 from ctxrecon.metrics import ssim
-from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ReconstructionPipeline
 from ctxrecon.reconstructors import Critic, UnrolledGenerator
 from ctxrecon.training.adversarial import (
@@ -29,6 +29,8 @@ from ctxrecon.training.reconstruction import (
     held_out_loss,
     paired_loss,
 )
+
+EVERYWHERE = torch.ones(1, 6, 6, dtype=torch.bool)
 
 
 class LinearCritic(torch.nn.Module):
@@ -93,37 +95,51 @@ def test_hybrid_schedule():
 def test_l1_and_the_gaussian_likelihood():
     target = complex_noise((2, 6, 6), seeded(0))
     images = target + (3 - 4j)
-    torch.testing.assert_close(paired_loss("l1", images, None, target), torch.full((2,), 3.5))
+    torch.testing.assert_close(
+        paired_loss("l1", images, None, target, EVERYWHERE), torch.full((2,), 3.5)
+    )
     std = torch.full((2, 6, 6), 2.0, requires_grad=True)
-    loss = paired_loss("gaussian", images, std, target)
+    loss = paired_loss("gaussian", images, std, target, EVERYWHERE)
     torch.testing.assert_close(loss, torch.full((2,), 25 / 4 + 2 * math.log(2)))
     loss.sum().backward()
     assert (std.grad < 0).all()  # the error of 5 is larger than what was predicted
     best = torch.full((2, 6, 6), 5.0, requires_grad=True)
-    paired_loss("gaussian", images, best, target).sum().backward()
+    paired_loss("gaussian", images, best, target, EVERYWHERE).sum().backward()
     assert float(best.grad.abs().max()) < 1e-5
 
 
 def test_ssim_loss_is_that_of_the_metric():
     target = complex_noise((2, 32, 30), seeded(0))
     images = target + 0.3 * complex_noise((2, 32, 30), seeded(1))
-    loss = paired_loss("ssim", images, None, target)
-    expected = paired_loss("l1", images, None, target) + 1 - ssim(images, target)
+    loss = paired_loss("ssim", images, None, target, EVERYWHERE)
+    expected = paired_loss("l1", images, None, target, EVERYWHERE) + 1 - ssim(images, target)
     torch.testing.assert_close(loss, expected.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_held_out_samples_alone_count():
-    operator, y, image = measurement()
+    """One coil: a change of samples that are not held out changes nothing."""
+    operator, y, image = measurement(coils=1)
     held_out = operator.mask.clone()
     held_out[..., ::2] = False
-    batch = {"kspace": y, "held_out": held_out, "coil_maps": operator.coil_maps}
+    ones = torch.ones_like(image)[:, None]
+    batch = {"kspace": y, "held_out": held_out, "coil_maps": ones}
     assert float(held_out_loss(image, batch).max()) < 1e-5
     torch.testing.assert_close(held_out_loss(0 * image, batch), torch.full((2,), 2.0))
     half = held_out_loss(image / 2, batch)
     torch.testing.assert_close(half, torch.full((2,), 1.0), rtol=1e-4, atol=1e-4)
-    unseen = CartesianSense(operator.mask & ~held_out, operator.coil_maps)
-    other = image + unseen.adjoint(y)
-    assert float(held_out_loss(other, batch).min()) > 0  # maps spread samples over k-space
+    other = image + 7 * ifft2c(~held_out * torch.ones_like(y))[:, 0]
+    torch.testing.assert_close(held_out_loss(other, batch), torch.zeros(2), rtol=0, atol=1e-5)
+    scrambled = batch | {"kspace": torch.where(held_out, y, 3 - 2j)}
+    assert torch.equal(held_out_loss(image / 2, scrambled), held_out_loss(image / 2, batch))
+
+
+def test_the_likelihood_counts_what_some_coil_sees():
+    target = complex_noise((1, 6, 6), seeded(0))
+    std, inside = torch.full((1, 6, 6), 2.0), torch.zeros(1, 6, 6, dtype=torch.bool)
+    inside[..., :3] = True
+    images = torch.where(inside, target + (3 - 4j), target + 100)
+    loss = paired_loss("gaussian", images, std, target, inside)
+    torch.testing.assert_close(loss, torch.tensor([25 / 4 + 2 * math.log(2)]))
 
 
 @pytest.mark.parametrize("adversarial", ADVERSARIAL)
@@ -141,6 +157,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial):
         "coil_maps": operator.coil_maps,
         "label": image.abs(),
         "step": torch.tensor([4, 4]),
+        "share": torch.tensor([0.3, 0.8]),
     }
     model(batch).mean().backward()
     found = {name: value.grad.clone() for name, value in model.named_parameters()}
@@ -150,9 +167,8 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial):
     by_generator = torch.autograd.grad(played, list(network.parameters()))
     for (name, _), gradient in zip(network.named_parameters(), by_generator, strict=True):
         torch.testing.assert_close(found[f"reconstructor.{name}"], gradient)
-    share = torch.rand(2, generator=seeded(4))
     judged = critic_loss(
-        adversarial, critic, critic.seen(image.abs()), critic.seen(fake.detach()), share
+        adversarial, critic, critic.seen(image.abs()), critic.seen(fake.detach()), batch["share"]
     ).mean()
     by_critic = torch.autograd.grad(judged, list(critic.parameters()))
     for (name, _), gradient in zip(critic.named_parameters(), by_critic, strict=True):

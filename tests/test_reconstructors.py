@@ -21,6 +21,7 @@ from ctxrecon.reconstructors import (
     UnrolledGenerator,
     VarNet,
     hard_data_consistency,
+    intensity,
 )
 
 TEXT = 5
@@ -189,19 +190,24 @@ def test_learned_maps_have_unit_power_inside_and_none_outside():
 def test_ista_net_shrinks_softly_and_its_penalty_is_of_the_inverse():
     network = ISTANetPlus(width=4, phases=1)
     phase = network.stages[0]
-    r, values = torch.randn(1, 2, 9, 8), torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
-    shrunk = values.sign() * torch.relu(values.abs() - 1.0)
-    torch.testing.assert_close(shrunk, torch.nn.functional.softshrink(values, 1.0))
+    r = torch.randn(1, 2, 9, 8)
     with torch.no_grad():
-        phase.threshold.fill_(0.0)
-        correction, asymmetry = phase(r, None)
         features = phase.inward(r)
-        back = phase.inverse(phase.transform(features))
-        torch.testing.assert_close(correction, phase.outward(back))
+        coefficients = phase.transform(features)
+        threshold = float(coefficients.abs().median())
+        phase.threshold.fill_(threshold)
+        correction, asymmetry = phase(r, None)
+        shrunk = torch.nn.functional.softshrink(coefficients, threshold)
+        torch.testing.assert_close(correction, phase.outward(phase.inverse(shrunk)))
+        back = phase.inverse(coefficients)
         torch.testing.assert_close(asymmetry, (back - features).square().mean()[None])
-        phase.threshold.fill_(1e6)  # nothing is left of the transform
-        nothing, _ = phase(r, None)
-        torch.testing.assert_close(nothing, phase.outward(torch.zeros_like(features)))
+    operator, y, _ = measurement()
+    with torch.no_grad():
+        one, two = (ISTANetPlus(width=4, phases=n) for n in (1, 2))
+        two.stages[0].load_state_dict(one.stages[0].state_dict())
+        for value in two.stages[1].parameters():
+            value.zero_()
+        torch.testing.assert_close(two(operator, y).penalty, one(operator, y).penalty)  # their sum
 
 
 class TestDampedSolve:
@@ -251,6 +257,47 @@ class TestDampedSolve:
 
         assert saved(5, True) == saved(40, True)
         assert saved(40, False) > 4 * saved(5, False)  # so the hooks do see what is kept
+
+
+def test_inner_products_stay_whole_under_autocast():
+    operator, y, _ = measurement()
+    rhs, damping = 1e3 * operator.adjoint(y), torch.full((1,), 0.05)
+    expected = damped_solve(operator.normal, rhs, damping, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = damped_solve(operator.normal, rhs, damping, 8)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"width": 0}, {"width": 2.5}, {"iterations": 0}, {"cg_iterations": True}],
+)
+def test_counts_that_make_no_network(options):
+    with pytest.raises(InputError, match="a whole number from 1 on"):
+        MoDL(**options)
+
+
+@torch.no_grad()
+def test_the_smallest_matrices(name):
+    operator, y, _ = measurement(shape=(7, 6))
+    images = RECONSTRUCTORS[name](width=4)(operator, y).images
+    assert torch.isfinite(torch.view_as_real(images)).all()
+
+
+@torch.no_grad()
+def test_intensity_of_a_single_point_and_of_nothing():
+    point = torch.zeros(2, 20, 20, dtype=torch.complex64)
+    point[0, 3, 4] = 5j
+    torch.testing.assert_close(intensity(point).flatten(), torch.tensor([5.0, 1.0]))
+
+
+def test_predicted_errors_have_a_floor():
+    head = build("unet", predict_std=True).error_head
+    with torch.no_grad():
+        head.layers[-1].bias.fill_(-1e4)
+        found = head(*(complex_noise((2, 8, 8), seeded(n)) for n in (0, 1)))
+    assert float(found.min()) > 0
+    assert torch.isfinite(found.log()).all()
 
 
 def test_modl_solves_its_last_system():

@@ -115,8 +115,11 @@ def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path, kind):
         assert torch.equal(one[name], other[name]), name
 
 
-def test_two_processes_train_as_one(run, bank, tmp_path):
+@pytest.mark.parametrize("unpaired", [False, True])
+def test_two_processes_train_as_one(run, bank, tmp_path, unpaired):
     options = ["--scans", "4", "--adam_epsilon", "1e-3"]
+    if unpaired:  # a critic draws random numbers of its own
+        options += ["--labels", "disjoint", "--labelled", "4", *UNPAIRED[2:]]
     one = run(tmp_path / "one", *options, "--train_batch_size", "4")
     folder = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -168,10 +171,15 @@ def test_a_text_encoder_modulates(run, tmp_path):
         (("--labelled", "3"), "of partial or disjoint labels"),
         (("--labels", "partial", "--labelled", "9", *UNPAIRED), "at most 6 labelled"),
         (
-            ("--labels", "disjoint", "--labelled", "9", "--loss", "none")
+            ("--labels", "partial", "--labelled", "9", "--loss", "none")
             + ("--adversarial", "wgan_gp"),
             "give --scans M",
         ),
+        (("--scans", "0"), "at least one scan"),
+        (("--snr", "-1"), "SNR of 0 or more"),
+        (("--accelerations", "0.5"), "acceleration"),
+        (("--network", "unrolled:width=-4"), "width as a whole number"),
+        (("--network", "modl:iterations=0"), "iterations as a whole number"),
     ],
 )
 def test_bad_options(run, tmp_path, options, sentence):
@@ -187,6 +195,10 @@ class TestSamples:
     def samples(bank: Path, labels: Labels, **options: object) -> MeasurementSamples:
         source = PhantomSlices(AnatomyBank.load(bank), resolution=32)
         given = {"masks": ("variable_density2d",), "accelerations": (3.0,), "num_coils": 3}
+        if labels.kind == "disjoint":
+            first, second = AnatomyBank.load(bank).split(0.5)
+            source = PhantomSlices(first, resolution=32)
+            options["label_source"] = PhantomSlices(second, resolution=32)
         sampling = Sampling(**given, center_fraction=0.25, fixed=bool(options.pop("fixed", False)))  # type: ignore[arg-type]
         return MeasurementSamples(source, sampling, labels, resolutions=(32,), **options)  # type: ignore[arg-type]
 
@@ -218,19 +230,51 @@ class TestSamples:
         new = self.samples(bank, Labels(), scans=1)
         assert not torch.equal(new[0, 0]["mask"], new[0, 9]["mask"])
 
-    def test_disjoint_labels_are_of_other_scans_and_partial_ones_are_not(self, bank):
-        scans = [self.samples(bank, Labels(), scans=5)[0, n]["target"] for n in range(5)]
-        found = {}
-        for kind in ("partial", "disjoint"):
-            samples = self.samples(bank, Labels(kind, 2), scans=5)
-            labels = [samples[0, number]["label"] for number in range(10)]
-            distinct = {tuple(label.abs().flatten()[:50].tolist()) for label in labels}
-            assert len(distinct) == 2
-            found[kind] = [any(torch.equal(label, scan) for scan in scans) for label in labels]
-        assert all(found["partial"])
-        assert not any(found["disjoint"])
-        real = self.samples(bank, Labels("disjoint", 2, magnitude=True), scans=5)
-        assert not real[0, 0]["label"].is_complex()
+    def test_partial_labels_are_of_the_scans_themselves(self, bank):
+        samples = self.samples(bank, Labels("partial", 2), scans=5, fixed=True)
+        scans = [samples._scan(n, 32, ("variable_density2d", 3.0))["target"] for n in range(5)]
+        found = set()
+        for number in range(10):
+            label = samples[0, number]["label"]
+            found |= {n for n, scan in enumerate(scans) if torch.equal(label, scan)}
+        assert found == {0, 1}
+
+    def test_disjoint_labels_are_of_other_people(self, bank):
+        samples = self.samples(bank, Labels("disjoint", 4, magnitude=True), scans=5)
+        people = [set(part.bank.subjects) for part in (samples.source, samples.label_source)]
+        assert all(people)
+        assert not people[0] & people[1]
+        assert not samples[0, 0]["label"].is_complex()
+        with pytest.raises(InputError, match="a source of their own"):
+            self.samples(bank, Labels("partial", 2), scans=5, label_source=samples.source)
+
+    @pytest.mark.parametrize("kind", ["none", "disjoint"])
+    def test_a_scan_without_a_label_of_its_own_keeps_its_mask(self, bank, kind):
+        """Else its visits would add up to a fully sampled scan."""
+        labels = Labels(kind, 2 if kind == "disjoint" else None)
+        samples = self.samples(bank, labels, scans=1)
+        first = (samples[0, 0]["kspace"] != 0).any(dim=0)
+        union = torch.stack([(samples[0, n]["kspace"] != 0).any(dim=0) for n in range(9)])
+        assert torch.equal(union.any(dim=0), first)
+
+    def test_the_phase_of_a_single_coil_stays_in_the_image(self, bank):
+        source = PhantomSlices(AnatomyBank.load(bank), resolution=32)
+        sampling = Sampling(("variable_density2d",), (3.0,), 0.25, num_coils=1, snr=0.0)
+        item = MeasurementSamples(source, sampling, Labels(), resolutions=(32,))[0, 0]
+        assert torch.equal(item["coil_maps"], torch.ones_like(item["coil_maps"]))
+        operator = CartesianSense(item["mask"][None])
+        torch.testing.assert_close(operator(item["target"][None])[0], item["kspace"])
+
+    def test_memory_has_a_limit(self, bank, monkeypatch):
+        import ctxrecon.training.measurements as module
+
+        samples = self.samples(bank, Labels(), scans=4)
+        samples[0, 0]
+        assert len(samples._kept) == 1
+        monkeypatch.setattr(module, "_KEPT_BYTES", sum(samples._bytes))
+        for number in range(4):
+            samples[0, number]
+        assert len(samples._kept) == 1
 
     def test_samples_are_split_in_two(self, bank):
         samples = self.samples(bank, Labels("none"))

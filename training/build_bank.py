@@ -60,8 +60,14 @@ def main() -> None:
                     voxel_mm=float(voxel),
                 )
 
+    people = list(range(args.knees + args.brains))
+    for number, slices in enumerate(
+        np.array_split(np.arange(args.label_slices), max(len(args.label_volumes), 1))
+    ):
+        if args.label_volumes:
+            people += [args.knees + args.brains + number] * len(slices)
     total = args.knees + args.brains + (args.label_slices if args.label_volumes else 0)
-    bank = AnatomyBank.build(tqdm(draws(), total=total, unit="anatomy"))
+    bank = AnatomyBank.build(tqdm(draws(), total=total, unit="anatomy"), people)
     bank.save(args.output)
     print(f"{len(bank)} anatomies of {bank.labels.shape[1:]} in {args.output}")
 

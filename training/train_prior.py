@@ -112,11 +112,12 @@ def main(argv: list[str] | None = None) -> None:
         weighting=args.loss_weighting,
         snr_gamma=args.snr_gamma,
     )
+    blank = with_weights(pipe, {})  # the network itself may be spread over processes
     log = args.output_dir / "validation.jsonl"
 
     def export(weights: Weights) -> None:
         card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
-        export_pipeline(with_weights(pipe, weights), args.output_dir / "pipeline", card)
+        export_pipeline(with_weights(blank, weights), args.output_dir / "pipeline", card)
 
     scans = None
 
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         nonlocal scans
         scans = scans or HeldOutScans(args.validation_scans, max(args.resolution))
         picture = args.output_dir / f"validation-{step}.png"
-        averaged = with_weights(pipe, weights).to(accelerator.device)
+        averaged = with_weights(blank, weights).to(accelerator.device)
         scores = scans.validate(averaged, picture)
         write_line(log, {"step": step, **scores})
         accelerator.log({f"validation/{name}": v for name, v in scores.items()}, step=step)

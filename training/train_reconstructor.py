@@ -71,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--fixed_masks", action="store_true", help="every scan keeps its mask")
     add("--num_coils", type=int, default=8)
     add("--snr", type=float, default=100.0, help="of the bright signal; 0 for no noise")
-    add("--scans", type=int, help="M, how many scans there are; endless by default")
+    add("--scans", type=_count, help="M, how many scans there are; endless by default")
     add("--labels", choices=LABELS, default="paired")
     add("--labelled", type=int, help="N, how many images partial or disjoint labels are")
     add("--magnitude_labels", action="store_true", help="partial or disjoint labels have no phase")
@@ -80,9 +80,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--paired_share", type=float, default=0.99, help="λ at the end; 1 − λ is the critic's")
     add("--paired_start", type=int, default=500, help="steps with λ = 1")
     add("--paired_end", type=int, default=1000, help="step from which on λ is --paired_share")
-    add("--validation_scans", type=int, default=4, help="0 for none")
+    add("--validation_scans", type=_count, default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
     return parser.parse_args(argv)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {number}")
+    return number
 
 
 def starting_point(args: argparse.Namespace) -> ReconstructionPipeline:
@@ -108,25 +115,30 @@ def starting_point(args: argparse.Namespace) -> ReconstructionPipeline:
         torch.manual_seed(args.seed)
         try:
             network: Any = RECONSTRUCTORS[name](**options)
-        except TypeError as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"--network {args.network}: {error}") from None
     return ReconstructionPipeline(network, encoder, tokenizer)
 
 
-def source(args: argparse.Namespace) -> Source:
-    """Where slices come from."""
+def sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
+    """Where slices come from, and disjoint labels, if there are any: from other people."""
     if (args.bank is None) == (args.train_data_dir is None):
         raise InputError("give either --bank or --train_data_dir")
-    if args.bank:
-        return PhantomSlices(
-            AnatomyBank.load(args.bank),
-            resolution=max(args.resolution),
-            seed=args.seed,
-            field_of_view=args.field_of_view,
-        )
-    return PreparedSlices(
-        ShardSlices(args.train_data_dir), seed=args.seed, field_of_view=args.field_of_view
-    )
+    options = {"seed": args.seed, "field_of_view": args.field_of_view}
+
+    def phantom(bank: AnatomyBank) -> Source:
+        return PhantomSlices(bank, resolution=max(args.resolution), **options)
+
+    def prepared(slices: ShardSlices) -> Source:
+        return PreparedSlices(slices, **options)
+
+    data: Any = AnatomyBank.load(args.bank) if args.bank else ShardSlices(args.train_data_dir)
+    make: Any = phantom if args.bank else prepared
+    if args.labels != "disjoint":
+        return make(data), None
+    share = args.scans / (args.scans + args.labelled) if args.scans and args.labelled else 0.5
+    first, second = data.split(share, seed=args.seed)
+    return make(first), make(second)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -146,21 +158,24 @@ def main(argv: list[str] | None = None) -> None:
         args.num_coils,
         args.snr,
     )
+    slices, label_source = sources(args)
     samples = MeasurementSamples(
-        source(args),
+        slices,
         sampling,
         labels,
         args.scans,
         args.resolution,
         pipe.tokenizer,
+        label_source,
         seed=args.seed,
     )
+    blank = with_weights(pipe, {})  # the network itself may be spread over processes
     accelerator = build_accelerator(args)
     log = args.output_dir / "validation.jsonl"
 
     def export(weights: Weights) -> None:
         card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
-        write_pipeline(with_weights(pipe, weights), args.output_dir / "pipeline", card)
+        write_pipeline(with_weights(blank, weights), args.output_dir / "pipeline", card)
 
     scans = None
 
@@ -168,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
         nonlocal scans
         scans = scans or UndersampledScans(args.validation_scans, max(args.resolution), sampling)
         picture = args.output_dir / f"validation-{step}.png"
-        scores = scans.validate(with_weights(pipe, weights).to(accelerator.device), picture)
+        scores = scans.validate(with_weights(blank, weights).to(accelerator.device), picture)
         write_line(log, {"step": step, **scores})
         accelerator.log({f"validation/{name}": v for name, v in scores.items()}, step=step)
         log_picture(accelerator, picture, step)

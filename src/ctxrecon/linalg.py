@@ -112,7 +112,7 @@ def damped_solve(
         normal: ``x ↦ H x``, Hermitian, positive semi-definite, acting on each sample alone; it gets
             no gradient.
         rhs: ``(batch, …)``.
-        damping: ``λ``, positive, a real scalar.
+        damping: ``λ``, positive, one real number.
         num_iterations: of each of the two systems, at most.
 
     Returns:
@@ -133,21 +133,26 @@ class _DampedSolve(torch.autograd.Function):
         num_iterations: int,
     ) -> Tensor:
         ctx.normal, ctx.num_iterations = normal, num_iterations
-        x = conjugate_gradient(
-            lambda x: normal(x) + damping * x, rhs, num_iterations=num_iterations
-        )
+        x = _solve_damped(normal, rhs, damping, num_iterations)
         ctx.save_for_backward(x, damping)
         return x
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, damping = ctx.saved_tensors
-        v = conjugate_gradient(
-            lambda v: ctx.normal(v) + damping * v,
-            gradient.contiguous(),
-            num_iterations=ctx.num_iterations,
+        v = _solve_damped(ctx.normal, gradient.contiguous(), damping, ctx.num_iterations)
+        by_damping = -_dot(_as_rows(v), _as_rows(x)).sum()
+        return v, by_damping.to(damping.dtype).reshape(damping.shape), None, None
+
+
+def _solve_damped(
+    normal: Callable[[Tensor], Tensor], rhs: Tensor, damping: Tensor, num_iterations: int
+) -> Tensor:
+    # Autocast would take the inner products in half precision.
+    with torch.autocast(rhs.device.type, enabled=False):
+        return conjugate_gradient(
+            lambda x: normal(x) + damping * x, rhs, num_iterations=num_iterations
         )
-        return v, -_dot(_as_rows(v), _as_rows(x)).sum().to(damping.dtype), None, None
 
 
 def power_iteration(

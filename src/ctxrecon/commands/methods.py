@@ -26,7 +26,7 @@ BASELINES = {
 }
 TITLES = {
     PRIOR: "ContextMRI",
-    NETWORK: "unrolled network",
+    NETWORK: "network",
     "zero-filled": "zero-filled",
     "cg-sense": "CG-SENSE",
     "l1-wavelet": "L1-wavelet",
@@ -104,15 +104,6 @@ def open_prior(
     return _opened(lambda **on: load_prior(path, subfolder=subfolder, **on), device, dtype)
 
 
-def open_network(
-    path: str | None, device: str | None, dtype: str = DTYPES[0]
-) -> ReconstructionPipeline:
-    """Load a network that reconstructs directly, likewise."""
-    from ctxrecon.pipelines import load_reconstructor
-
-    return _opened(lambda **on: load_reconstructor(path, **on), device, dtype)
-
-
 def open_model(
     path: str, device: str | None, subfolder: str | None, dtype: str
 ) -> ContextMRIPipeline | ReconstructionPipeline:
@@ -152,12 +143,14 @@ def open_methods(
             raise InputError(
                 f"--model {model} serves the method {kind}, not {method}: leave --method out"
             )
+        if method in BASELINES and not compare:
+            raise InputError(f"{method} takes no --model: leave it out, or give --compare")
         method = method or kind
     method = method or PRIOR
     if PRIOR not in pipes and (method == PRIOR or compare):
         pipes[PRIOR] = open_prior(None, device, dtype=dtype)
     if NETWORK not in pipes and method == NETWORK:
-        pipes[NETWORK] = open_network(None, device, dtype)
+        raise InputError("no network comes with the package: give --model with one")
     return method, pipes
 
 
@@ -267,12 +260,17 @@ def run_network(
     """The image of a network, and the error that it expects where it says so."""
     started = time.perf_counter()
     output: Any = pipe(
-        measurement.kspace, measurement.mask, prompts, coil_maps=measurement.coil_maps
+        measurement.kspace,
+        measurement.mask,
+        prompts,
+        coil_maps=measurement.coil_maps,
+        batch_size=1 if pipe.device.type == "cpu" else None,
     )
+    images = output.images.cpu()
     seconds = time.perf_counter() - started
     return Result(
-        name=TITLES[NETWORK],
-        images=output.images.cpu(),
+        name=type(pipe.reconstructor).__name__,
+        images=images,
         residual=output.residual.cpu(),
         seconds=seconds,
         std=None if output.std is None else output.std.cpu(),

@@ -72,7 +72,7 @@ def reconstruct(
         typer.Option(
             "--model",
             "--prior",
-            help="Folder or hub name of a prior or a network. (default: those that are shipped)",
+            help="Folder or hub name of a prior or a network. (default: the prior that is shipped)",
         ),
     ] = None,
     subfolder: Annotated[
@@ -155,7 +155,10 @@ def reconstruct(
         check_prior_run(pipes[PRIOR], run, len(scan))
     elif asked := [name for name, value in diffusion.items() if value not in (None, 1)]:
         raise InputError(f"--{asked[0]} is of the diffusion prior, not of {method}: leave it out")
-    if PRIOR in pipes or (NETWORK in pipes and pipes[NETWORK].reconstructor.text_width):
+    reads = run.uses_prompt and any(
+        name == PRIOR or pipe.reconstructor.text_width for name, pipe in pipes.items()
+    )
+    if reads or PRIOR in pipes:
         _say_prompt(run, origin)
 
     reference, reference_name = scan.target, "target"
@@ -178,7 +181,7 @@ def reconstruct(
         if name in BASELINES:
             found = [run_baseline(name, measurement)]
         elif name == NETWORK:
-            found = [run_network(pipes[NETWORK], run.prompts, measurement)]
+            found = [run_network(pipes[NETWORK], prompts if reads else None, measurement)]
         else:
             mean = run_prior(pipes[PRIOR], run, measurement)
             found = [first_sample(mean, measurement), mean] if mean.samples is not None else [mean]
@@ -189,7 +192,7 @@ def reconstruct(
         "file": str(file),
         "reference": None if reference is None else reference_name,
         "acceleration": achieved,
-        "prompts": run.prompts if pipes and run.uses_prompt else None,
+        "prompts": run.prompts if reads else None,
     }
     _write(outputs, results, reference, reference_name, f"{file.name}, ×{achieved:.3g}")
     if reference is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctxrecon.commands.methods import Result
 from ctxrecon.io._files import written_beside
-from ctxrecon.metrics import image_metrics
+from ctxrecon.metrics import nmse, psnr, ssim
 
 _NAME_WIDTH = 38
 
@@ -34,8 +34,10 @@ class Table:
         """Measure and print one result."""
         row: dict[str, Any] = {"method": result.name}
         if self.reference is not None:
-            scores = image_metrics(result.images, self.reference)
-            row |= {name: float(scores[name].mean()) for name in ("psnr", "ssim", "nmse")}
+            row |= {
+                metric.__name__: float(metric(result.images, self.reference).mean())
+                for metric in (psnr, ssim, nmse)
+            }
         row |= {"residual": float(result.residual.mean()), "seconds": result.seconds}
         self.rows.append(row)
         digits = {"psnr": ".2f", "ssim": ".4f", "nmse": ".5f", "residual": ".4f", "seconds": ".1f"}

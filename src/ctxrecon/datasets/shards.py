@@ -162,6 +162,7 @@ class ShardSlices(Dataset[dict[str, object]]):
 
     Args:
         folder: written by ``ctxrecon prepare``.
+        files: shards of it to read; all of them by default.
 
     Attributes:
         prompt_form: in which the prompts are to be made from the metadata.
@@ -170,11 +171,12 @@ class ShardSlices(Dataset[dict[str, object]]):
         InputError: no folder, no shards, or one that is damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"expected a folder of shards, there is none at {folder}")
-        self.files = shard_files(folder)
+        self.folder = folder
+        self.files = shard_files(folder) if files is None else list(files)
         if not self.files:
             raise InputError(
                 f"expected shards (*{SUFFIX}) in {folder}, found none: make them with "
@@ -191,6 +193,24 @@ class ShardSlices(Dataset[dict[str, object]]):
         self._metadata = [item for info in infos for item in info.metadata]
         self._ends = list(accumulate(info.shape[0] for info in infos))
         self._forget()
+
+    def split(self, share: float, *, seed: int = 0) -> tuple[ShardSlices, ShardSlices]:
+        """Two sets without a common volume, the first with this share of the volumes.
+
+        Raises:
+            InputError: a share that leaves one of them empty.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.files))
+        count = round(share * len(order))
+        if not 0 < count < len(order):
+            raise InputError(
+                f"expected a share that splits {len(order)} volumes in two, got {share:g}"
+            )
+        first, second = (
+            ShardSlices(self.folder, [self.files[number] for number in sorted(part)])
+            for part in (order[:count], order[count:])
+        )
+        return first, second
 
     def __len__(self) -> int:
         return len(self._metadata)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class AnatomyBank:
     Attributes:
         labels: ``(count, ny, nx)`` uint8 tissue labels.
         names, voxel_mm, slices, pathologies: one entry for each anatomy, see :class:`Anatomy`.
+        subjects: number of the person that each anatomy is of; ``None`` in old banks.
     """
 
     labels: NDArray[np.uint8]
@@ -29,10 +30,18 @@ class AnatomyBank:
     voxel_mm: NDArray[np.float32]
     slices: NDArray[np.int32]
     pathologies: tuple[tuple[str, ...], ...]
+    subjects: NDArray[np.int32] | None
 
     @classmethod
-    def build(cls, draws: Iterable[Callable[[], Anatomy]]) -> AnatomyBank:
-        """Call each draw in turn and keep what it gives; all must be of one size."""
+    def build(
+        cls, draws: Iterable[Callable[[], Anatomy]], subjects: Sequence[int] | None = None
+    ) -> AnatomyBank:
+        """Call each draw in turn and keep what it gives; all must be of one size.
+
+        Args:
+            draws: one for each anatomy.
+            subjects: the person that each is of; by default everyone is another.
+        """
         anatomies = [draw() for draw in draws]
         if not anatomies:
             raise InputError("an anatomy bank needs at least one anatomy, got none")
@@ -44,6 +53,37 @@ class AnatomyBank:
             voxel_mm=np.array([anatomy.voxel_mm for anatomy in anatomies], np.float32),
             slices=np.array([anatomy.slice for anatomy in anatomies], np.int32),
             pathologies=tuple(anatomy.pathologies for anatomy in anatomies),
+            subjects=np.array(range(len(anatomies)) if subjects is None else subjects, np.int32),
+        )
+
+    def split(self, share: float, *, seed: int = 0) -> tuple[AnatomyBank, AnatomyBank]:
+        """Two banks without a common person, the first with this share of the people.
+
+        Raises:
+            InputError: a share that leaves one of them empty, or a bank from before people were
+                noted.
+        """
+        if self.subjects is None:
+            raise InputError(
+                "this bank does not say who is who: make it again with training/build_bank.py"
+            )
+        people = np.random.default_rng(seed).permutation(np.unique(self.subjects))
+        count = round(share * len(people))
+        if not 0 < count < len(people):
+            raise InputError(
+                f"expected a share that splits {len(people)} people in two, got {share:g}"
+            )
+        first = np.isin(self.subjects, people[:count])
+        return self._part(np.flatnonzero(first)), self._part(np.flatnonzero(~first))
+
+    def _part(self, numbers: NDArray[np.int64]) -> AnatomyBank:
+        return AnatomyBank(
+            labels=self.labels[numbers],
+            names=tuple(self.names[number] for number in numbers),
+            voxel_mm=self.voxel_mm[numbers],
+            slices=self.slices[numbers],
+            pathologies=tuple(self.pathologies[number] for number in numbers),
+            subjects=None if self.subjects is None else self.subjects[numbers],
         )
 
     def __len__(self) -> int:
@@ -65,12 +105,14 @@ class AnatomyBank:
         beside = path.with_name(f".{path.name}.partial")
         notes = json.dumps({"names": self.names, "pathologies": self.pathologies})
         with beside.open("wb") as file:
+            known = {} if self.subjects is None else {"subjects": self.subjects}
             np.savez_compressed(
                 file,
                 labels=self.labels,
                 voxel_mm=self.voxel_mm,
                 slices=self.slices,
                 notes=np.frombuffer(notes.encode(), np.uint8),
+                **known,
             )
         os.replace(beside, path)
 
@@ -89,6 +131,7 @@ class AnatomyBank:
                     voxel_mm=file["voxel_mm"],
                     slices=file["slices"],
                     pathologies=tuple(tuple(found) for found in notes["pathologies"]),
+                    subjects=file.get("subjects"),
                 )
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{path.name} is not an anatomy bank: {error}") from error

@@ -16,6 +16,8 @@ from ctxrecon.reconstructors.blocks import Convolution, to_network
 
 _QUANTILE = 0.99
 _STD_WIDTH = 16
+_SMALLEST_STD = 1e-3
+"""Of the bright signal: a likelihood has no upper bound where the error can be 0."""
 
 
 @dataclass
@@ -126,13 +128,30 @@ class ErrorHead(nn.Module):
         """``(batch, ny, nx)`` float32, positive; the image itself gets no gradient through it."""
         seen = [to_network(self, image) for image in (images.detach(), zero_filled)]
         # A tenth of the bright signal to start with.
-        return (self.layers(torch.cat(seen, dim=1))[:, 0].float() - 2.3).exp()
+        logarithm = self.layers(torch.cat(seen, dim=1))[:, 0].float() - 2.3
+        return _SMALLEST_STD + logarithm.exp()
 
 
 def intensity(images: Tensor) -> Tensor:
-    """99 % quantile of the magnitudes of each image, ``(batch, 1, 1)``; 1 for an empty image."""
-    scale = torch.quantile(images.detach().abs().flatten(1), _QUANTILE, dim=1)[:, None, None]
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    """99 % quantile of the magnitudes of each image, ``(batch, 1, 1)``.
+
+    The largest magnitude where the quantile is 0, and 1 for an empty image.
+    """
+    magnitudes = images.detach().abs().flatten(1)
+    scale, largest = torch.quantile(magnitudes, _QUANTILE, dim=1), magnitudes.amax(dim=1)
+    scale = torch.where(scale > 0, scale, largest)
+    return torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
+
+
+def check_positive(**counts: int) -> None:
+    """Refuse options of a network that are not whole numbers from 1 on.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"expected {name} as a whole number from 1 on, got {value!r}")
 
 
 def data_gradient(operator: CartesianSense, x: Tensor, zero_filled: Tensor) -> Tensor:

@@ -138,7 +138,8 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
         """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
         ny, nx = x.shape[-2:]
-        full_ny, full_nx = (math.ceil(n / self.multiple) * self.multiple for n in (ny, nx))
+        # One pixel alone could not be normalised.
+        full_ny, full_nx = (max(math.ceil(n / self.multiple), 2) * self.multiple for n in (ny, nx))
         features = functional.pad(x, (0, full_nx - nx, 0, full_ny - ny))
         skipped = []
         for level, block in enumerate(self.down):

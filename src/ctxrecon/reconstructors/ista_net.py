@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor, data_gradient
+from ctxrecon.reconstructors.base import Reconstructor, check_positive, data_gradient
 from ctxrecon.reconstructors.blocks import Convolution, Modulation, to_network
 
 _PENALTY = 0.01
@@ -20,7 +20,7 @@ class ISTANetPlus(Reconstructor):
 
     Zhang and Ghanem, CVPR 2018. D and G are convolutions from the image and back to it, H and H̃
     two convolutions with a rectifier between. The penalty ``0.01 ‖H̃(H(D r)) − D r‖²`` (the mean
-    over pixels and phases) makes H̃ invert H.
+    over pixels and features, the sum over phases) makes H̃ invert H.
 
     Args:
         width: features.
@@ -38,6 +38,7 @@ class ISTANetPlus(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
+        check_positive(width=width, phases=phases)
         self.stages = nn.ModuleList(Phase(width, text_width) for _ in range(phases))
 
     def reconstruct(
@@ -52,7 +53,7 @@ class ISTANetPlus(Reconstructor):
             correction, asymmetry = phase(to_network(phase, r), embeds)
             x = r + channels_to_complex(correction)
             asymmetries.append(asymmetry)
-        return x, _PENALTY * torch.stack(asymmetries).mean(dim=0)
+        return x, _PENALTY * torch.stack(asymmetries).sum(dim=0)
 
 
 class Phase(nn.Module):
@@ -60,8 +61,8 @@ class Phase(nn.Module):
 
     def __init__(self, width: int, text_width: int | None) -> None:
         super().__init__()
-        self.step = nn.Parameter(torch.tensor(1.0))
-        self.threshold = nn.Parameter(torch.tensor(0.01))
+        self.step = nn.Parameter(torch.ones(1))
+        self.threshold = nn.Parameter(torch.full((1,), 0.01))
         self.inward, self.outward = Convolution(2, width), Convolution(width, 2)
         self.transform, self.inverse = Transform(width), Transform(width)
         self.modulation = Modulation(text_width, width)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ctxrecon.linalg import damped_solve
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor
+from ctxrecon.reconstructors.base import Reconstructor, check_positive
 from ctxrecon.reconstructors.blocks import ResNet, on_image
 
 
@@ -40,10 +40,13 @@ class MoDL(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
+        check_positive(
+            width=width, iterations=iterations, blocks=blocks, cg_iterations=cg_iterations
+        )
         self.iterations, self.cg_iterations = iterations, cg_iterations
         self.network = ResNet(2, width, blocks, 1, text_width)
         # softplus(-3) is 0.05, the paper's λ.
-        self.raw_damping = nn.Parameter(torch.tensor(-3.0))
+        self.raw_damping = nn.Parameter(torch.full((1,), -3.0))
 
     @property
     def damping(self) -> Tensor:

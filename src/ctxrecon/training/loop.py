@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -261,6 +262,11 @@ class Log:
         mean = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
         seconds = (time.monotonic() - self.began) / (step - self.first)
         self.losses.clear()
+        if not math.isfinite(mean):
+            raise InputError(
+                f"the loss is {mean} at step {step}: lower --learning_rate, or look for damaged "
+                "data; the checkpoints before are as they were"
+            )
         self.bar.set_postfix(loss=f"{mean:.4f}")
         if self.accelerator.is_main_process:
             line = {"step": step, "loss": mean, "lr": rate, "seconds_per_step": round(seconds, 3)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,17 +16,19 @@ from ctxrecon.coils import estimate_coil_maps, simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, fft2c, ifft2c
 from ctxrecon.metadata import ScanMetadata
-from ctxrecon.priors.tokenizer import check_prompt_length
 from ctxrecon.sampling import make_mask
 from ctxrecon.training.prompts import drop_metadata
-from ctxrecon.training.samples import Source
+from ctxrecon.training.samples import Source, resolution_of, tokens_of
+
+Kind: TypeAlias = tuple[str, float]
+"""A mask's name and acceleration."""
 
 LABELS = ("paired", "partial", "disjoint", "none")
 _POOL = 256
 """Masks of each kind that samples draw from: Poisson disks take long to make."""
 
-_KEPT = 1024
-"""Scans that are kept in memory."""
+_KEPT_BYTES = 2**31
+"""Scans that are kept in memory, in each process."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,32 @@ class Sampling:
     num_coils: int = 8
     snr: float = 100.0
 
-    def draw(self, size: int, rng: np.random.Generator) -> Tensor:
-        """A mask ``(1, 1, size, size)``."""
-        name = str(rng.choice(np.array(self.masks)))
-        acceleration = float(rng.choice(np.array(self.accelerations)))
+    def check(self, sizes: Sequence[int]) -> None:
+        """Draw a mask of each kind and size.
+
+        Raises:
+            InputError: one that cannot be drawn, or another number that makes no sense.
+        """
+        if self.num_coils < 1 or self.snr < 0:
+            raise InputError(
+                f"expected at least one coil and an SNR of 0 or more, got {self.num_coils} coils "
+                f"and an SNR of {self.snr:g}"
+            )
+        for name, acceleration, size in product(self.masks, self.accelerations, sizes):
+            self.mask((name, acceleration), size, 0)
+
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Kind, Tensor]:
+        """A kind of mask, and a mask ``(1, 1, size, size)`` of it."""
+        kind = (str(rng.choice(np.array(self.masks))), float(rng.choice(self.accelerations)))
+        return kind, self.mask(kind, size, int(rng.integers(_POOL)))
+
+    def mask(self, kind: Kind, size: int, number: int) -> Tensor:
+        """The mask of this number."""
+        name, acceleration = kind
         fraction = self.center_fraction
         if fraction is None and name.endswith("1d"):
             fraction = 0.32 / acceleration
-        return _mask(name, size, acceleration, fraction, int(rng.integers(_POOL)))
+        return _mask(name, size, acceleration, fraction, number)
 
 
 @lru_cache(maxsize=8 * _POOL)
@@ -100,9 +121,11 @@ class MeasurementSamples:
     """What a reconstructor learns from. Everything follows from the seed and a sample's number.
 
     A batch holds ``kspace`` ``(batch, coils, ny, nx)``, ``mask``, ``coil_maps`` (estimated from
-    the samples that the scan's own first mask takes), ``step``, ``tokens`` where prompts are read,
-    and by the kind of labels ``target`` ``(batch, ny, nx)``; or ``label``, complex or real; or
-    ``held_out``, the mask of the samples that the network does not see, which ``kspace`` has.
+    what a mask of that kind takes of the scan), ``step``, ``tokens`` where prompts are read, and by
+    the kind of labels ``target`` ``(batch, ny, nx)``; or ``label``, complex or real, with the share
+    ``share`` of a critic's gradient penalty; or ``held_out``, the mask of the samples that the
+    network does not see, which ``kspace`` has. A scan without a label of its own was never fully
+    sampled: it keeps one mask.
 
     Attributes:
         source: of the slices.
@@ -111,6 +134,7 @@ class MeasurementSamples:
         scans: M, how many scans there are; ``None`` for as many as samples are drawn.
         resolutions: matrix sizes that steps draw from.
         tokenizer: of a text encoder, for networks that read prompts.
+        label_source: of disjoint labels; has no person in common with ``source``.
         held_out_share: of the samples of each scan, without labels.
         seed: of everything.
     """
@@ -121,38 +145,49 @@ class MeasurementSamples:
     scans: int | None = None
     resolutions: Sequence[int] = (128,)
     tokenizer: Any = None
+    label_source: Source | None = None
     held_out_share: float = 0.4
     seed: int = 0
-    _kept: dict[tuple[int, int], dict[str, Any]] = field(
+    _kept: dict[tuple[Any, ...], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _bytes: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
-        if self.labels.kind in ("partial", "disjoint") and self.scans is None:
-            raise InputError(f"{self.labels.kind} labels are of so many scans: give --scans M")
-        if self.labels.kind == "partial" and (self.labels.labelled or 0) > (self.scans or 0):
+        kind, labelled = self.labels.kind, self.labels.labelled or 0
+        if self.scans is not None and self.scans < 1:
+            raise InputError(f"expected at least one scan, got {self.scans}")
+        if kind == "partial" and self.scans is None:
+            raise InputError("partial labels are of so many scans: give --scans M")
+        if kind == "partial" and labelled > (self.scans or 0):
             raise InputError(
-                f"expected at most {self.scans} labelled scans, as there are, got "
-                f"{self.labels.labelled}"
+                f"expected at most {self.scans} labelled scans, as there are, got {labelled}"
             )
+        if (kind == "disjoint") != (self.label_source is not None):
+            raise InputError("disjoint labels have a source of their own, and no others have")
         if not 0 < self.held_out_share < 1:
             raise InputError(f"expected a held-out share in (0, 1), got {self.held_out_share}")
+        self.sampling.check(self.resolutions)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 3])
-        sizes = np.random.default_rng([self.seed, step, 2])
-        size = int(self.resolutions[int(sizes.integers(len(self.resolutions)))])
+        size = resolution_of(step, self.resolutions, self.seed)
         scan_number = number if self.scans is None else self._in_order(number, self.scans, 0)
-        scan = self._scan(scan_number, size)
-        mask = scan["mask"] if self.sampling.fixed else self.sampling.draw(size, rng)
+        fixed = self.sampling.fixed or self.labels.kind != "paired"
+        own = np.random.default_rng([self.seed, scan_number, 4])
+        kind, mask = self.sampling.draw(size, own if fixed else rng)
+        scan = self._remember(
+            ("scan", scan_number, size, kind), lambda: self._scan(scan_number, size, kind)
+        )
         item = {
             "kspace": scan["kspace"] * mask[0],
             "mask": mask[0],
             "coil_maps": scan["coil_maps"],
             "step": step,
+            "share": rng.random(),
             "metadata": scan["metadata"],
             "form": scan["form"],
             "seed": int(rng.integers(2**62)),
@@ -162,13 +197,20 @@ class MeasurementSamples:
         elif self.labels.kind == "none":
             item["held_out"], item["mask"] = split(mask[0], self.held_out_share, rng)
         else:
-            assert self.labels.labelled is not None
-            assert self.scans is not None
-            label = self._in_order(number, self.labels.labelled, 1)
-            first = 0 if self.labels.kind == "partial" else self.scans
-            image = self._scan(first + label, size)["target"]
-            item["label"] = image.abs() if self.labels.magnitude else image
+            item["label"] = self._label(number, size)
         return item
+
+    def _label(self, number: int, size: int) -> Tensor:
+        """An image that has nothing to do with the sample."""
+        assert self.labels.labelled is not None
+        chosen = self._in_order(number, self.labels.labelled, 1)
+
+        def make() -> Tensor:
+            own = np.random.default_rng([self.seed, chosen, 4])
+            image = self._scan(chosen, size, self.sampling.draw(size, own)[0], label=True)["target"]
+            return image.abs() if self.labels.magnitude else image
+
+        return self._remember(("label", chosen, size), make)
 
     def _in_order(self, number: int, count: int, stream: int) -> int:
         """One of so many, each once in every round, in another order each round."""
@@ -176,33 +218,41 @@ class MeasurementSamples:
         order = np.random.default_rng([self.seed, turn, 5, stream]).permutation(count)
         return int(order[place])
 
-    def _scan(self, number: int, size: int) -> dict[str, Any]:
-        """A fully sampled noisy scan, its maps and the image that they give; kept if finite."""
-        kept = self._kept.get((number, size))
-        if kept is None:
-            kept = self._make_scan(number, size)
-            if self.scans is not None and len(self._kept) < _KEPT:
-                self._kept[number, size] = kept
-        return kept
+    def _remember(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What was made before, if scans come again and there is room."""
+        if key in self._kept:
+            return self._kept[key]
+        made = make()
+        size = _size_of(made)
+        if self.scans is not None and sum(self._bytes) + size <= _KEPT_BYTES:
+            self._kept[key] = made
+            self._bytes.append(size)
+        return made
 
-    def _make_scan(self, number: int, size: int) -> dict[str, Any]:
-        drawn = self.source.draw(number, size)
+    def _scan(self, number: int, size: int, kind: Kind, *, label: bool = False) -> dict[str, Any]:
+        """A fully sampled noisy scan, its maps and the image that they give."""
+        disjoint = label and self.label_source is not None
+        source = self.label_source if disjoint else self.source
+        assert source is not None
+        drawn = source.draw(number, size)
         sampling = self.sampling
-        generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
-        true_maps = simulate_coil_maps(sampling.num_coils, (size, size), generator=generator)
-        kspace = fft2c(true_maps * channels_to_complex(drawn["image"]))
+        generator = torch.Generator().manual_seed(
+            self.seed * 2**40 + number + (2**39 if disjoint else 0)
+        )
+        maps = simulate_coil_maps(sampling.num_coils, (size, size), generator=generator)
+        kspace = fft2c(maps * channels_to_complex(drawn["image"]))
         if sampling.snr:
             noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
             kspace = kspace + noise / sampling.snr
-        mask = sampling.draw(size, np.random.default_rng([self.seed, number, 4]))
-        maps = true_maps
+        mask = sampling.mask(kind, size, 0)
         if sampling.num_coils > 1:
             maps = estimate_coil_maps(kspace * mask, mask)
+        else:  # as in every pipeline: the phase of a single coil stays in the image
+            maps = torch.ones_like(maps)
         return {
             "kspace": kspace[0],
             "coil_maps": maps[0],
             "target": (maps.conj() * ifft2c(kspace)).sum(dim=1)[0],
-            "mask": mask,
             "metadata": drawn["metadata"],
             "form": drawn.get("prompt_form", "fastmri"),
         }
@@ -212,12 +262,10 @@ class MeasurementSamples:
         tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in tensors}
         batch["step"] = torch.tensor([sample["step"] for sample in samples])
+        batch["share"] = torch.tensor([sample["share"] for sample in samples]).float()
         if self.tokenizer is not None:
             prompts = [self._prompt(sample) for sample in samples]
-            check_prompt_length(self.tokenizer, prompts)
-            batch["tokens"] = self.tokenizer(
-                prompts, padding="max_length", return_tensors="pt"
-            ).input_ids
+            batch["tokens"] = tokens_of(self.tokenizer, prompts)
         return batch
 
     def _prompt(self, sample: dict[str, Any]) -> str:
@@ -227,6 +275,12 @@ class MeasurementSamples:
         return drop_metadata(
             metadata, generator, parameters=0.2, prompt=0.1, field=0.1, form=sample["form"]
         )
+
+
+def _size_of(made: Any) -> int:
+    """Bytes of the tensors in it."""
+    values = made.values() if isinstance(made, dict) else [made]
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
 
 
 def split(mask: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

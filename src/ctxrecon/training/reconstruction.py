@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
+from ctxrecon.metrics.image import structural_similarity
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ReconstructionPipeline
 from ctxrecon.reconstructors import Critic, Reconstructor
@@ -25,7 +26,6 @@ from ctxrecon.training.loop import Weights
 from ctxrecon.training.measurements import Labels
 
 LOSSES = ("l1", "ssim", "gaussian", "none")
-_WINDOW = 7
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ class ReconstructorTraining(nn.Module):
         objective = self.objective
         paired: Tensor | float = 0.0
         if objective.loss != "none":
-            paired = paired_loss(objective.loss, output.images, output.std, batch["target"])
+            inside = (batch["coil_maps"] != 0).any(dim=1)
+            paired = paired_loss(objective.loss, output.images, output.std, batch["target"], inside)
         if objective.adversarial is None:
             assert isinstance(paired, Tensor)
             return paired
@@ -152,17 +153,14 @@ class ReconstructorTraining(nn.Module):
                 self.critic,
                 real,
                 fake.detach(),
-                torch.rand(len(fake), generator=_generator(batch["step"])).to(fake.device),
+                batch["share"],
             )
         return share * paired + (1 - share) * played + judged
 
 
-def _generator(step: Tensor) -> torch.Generator:
-    """Random numbers that follow from the step, so that a resumed run is the same."""
-    return torch.Generator().manual_seed(int(step[0]))
-
-
-def paired_loss(kind: str, images: Tensor, std: Tensor | None, target: Tensor) -> Tensor:
+def paired_loss(
+    kind: str, images: Tensor, std: Tensor | None, target: Tensor, inside: Tensor
+) -> Tensor:
     """Distance of images from their targets, one value for each.
 
     Args:
@@ -172,6 +170,7 @@ def paired_loss(kind: str, images: Tensor, std: Tensor | None, target: Tensor) -
         images: ``x̂``, ``(batch, ny, nx)`` complex.
         std: ``σ``, likewise, real, for "gaussian".
         target: ``x``.
+        inside: pixels that some coil sees, bool; elsewhere there is nothing to be unsure of.
     """
     difference = complex_to_channels(images - target)
     distance = difference.abs().flatten(1).mean(dim=1)
@@ -180,27 +179,16 @@ def paired_loss(kind: str, images: Tensor, std: Tensor | None, target: Tensor) -
     if kind == "gaussian":
         assert std is not None
         error = difference.square().sum(dim=1)
-        return (error / std.square() + 2 * std.log()).flatten(1).mean(dim=1)
+        surprise = (error / std.square() + 2 * std.log()) * inside
+        return surprise.flatten(1).sum(dim=1) / inside.flatten(1).sum(dim=1).clamp_min(1)
     return distance
 
 
 def _ssim(images: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity with 7×7 windows, differentiable, ``(batch,)``."""
-    peak = target.flatten(1).amax(dim=1)[:, None, None]
-
-    def local(values: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(values[:, None], _WINDOW, stride=1)[:, 0]
-
-    samples = _WINDOW**2
-    mean_x, mean_y = local(images), local(target)
-    unbiased = samples / (samples - 1)
-    var_x = unbiased * (local(images.square()) - mean_x.square())
-    var_y = unbiased * (local(target.square()) - mean_y.square())
-    covariance = unbiased * (local(images * target) - mean_x * mean_y)
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    top = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    bottom = (mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2)
-    return (top / bottom).flatten(1).mean(dim=1)
+    """Structural similarity of each slice, differentiable, ``(batch,)``."""
+    # An empty target, as of a slice outside the head, has no range of its own.
+    peak = target.flatten(1).amax(dim=1).clamp_min(1e-6)[:, None, None]
+    return structural_similarity(images, target, peak).flatten(1).mean(dim=1)
 
 
 def held_out_loss(images: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -220,12 +208,12 @@ def held_out_loss(images: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 
 def with_weights(pipe: ReconstructionPipeline, weights: Weights) -> ReconstructionPipeline:
-    """A copy of the pipeline with these weights of a :class:`ReconstructorTraining`."""
+    """A copy of the pipeline with these weights of a :class:`ReconstructorTraining`, if any."""
     network = copy.deepcopy(pipe.reconstructor)
     prefix = "reconstructor."
-    network.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    )
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if own:
+        network.load_state_dict(own)
     copied = ReconstructionPipeline(network.eval(), pipe.text_encoder, pipe.tokenizer)
     copied.set_progress_bar_config(disable=True)
     return copied

@@ -141,8 +141,7 @@ class PriorSamples:
 
     def resolution(self, step: int) -> int:
         """Matrix size of a step, the same for every process."""
-        rng = np.random.default_rng([self.seed, step, 2])
-        return int(self.resolutions[int(rng.integers(len(self.resolutions)))])
+        return resolution_of(step, self.resolutions, self.seed)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
@@ -171,11 +170,21 @@ class PriorSamples:
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One batch, with tokens ``(batch, length)``."""
         prompts = [sample["prompt"] for sample in samples]
-        check_prompt_length(self.tokenizer, prompts)
-        tokens = self.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
         return {
             "image": torch.stack([sample["image"] for sample in samples]),
             "noise": torch.stack([sample["noise"] for sample in samples]),
             "timestep": torch.tensor([sample["timestep"] for sample in samples]),
-            "tokens": tokens,
+            "tokens": tokens_of(self.tokenizer, prompts),
         }
+
+
+def resolution_of(step: int, resolutions: Sequence[int], seed: int) -> int:
+    """Matrix size of a step, the same for every process."""
+    rng = np.random.default_rng([seed, step, 2])
+    return int(resolutions[int(rng.integers(len(resolutions)))])
+
+
+def tokens_of(tokenizer: Any, prompts: list[str]) -> Tensor:
+    """``(batch, length)``, refused where one would be cut short."""
+    check_prompt_length(tokenizer, prompts)
+    return tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids

@@ -94,7 +94,7 @@ class UndersampledScans:
             resolution,
             lambda generator: sampling.draw(
                 resolution, np.random.default_rng(generator.initial_seed())
-            ),
+            )[1],
             num_coils=sampling.num_coils,
             snr=sampling.snr or None,
         )

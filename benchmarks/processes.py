@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     options += ["--dtype", args.dtype, "--batch-size", str(args.batch_size)]
     options += ["--seed", str(args.seed)] + (["--prior", args.prior] if args.prior else [])
     seconds: dict[int, list[float]] = {count: [] for count in args.processes}
-    rows: dict[int, list[Row]] = {}
+    rows: dict[int, list[list[Row]]] = {count: [] for count in args.processes}
     with tempfile.TemporaryDirectory() as temporary:
         scans = Path(temporary) / "scans"
         scans.mkdir()
@@ -53,14 +53,19 @@ def main(argv: list[str] | None = None) -> None:
             for count in args.processes:
                 out = Path(temporary) / f"turn{turn}_{count}"
                 seconds[count].append(run(count, [str(scans), "--out", str(out), *options]))
-                rows[count] = measured(out / "rows.csv")
+                rows[count].append(measured(out / "rows.csv"))
     first = args.processes[0]
     medians = {count: statistics.median(values) for count, values in seconds.items()}
+    # Every turn of every number of processes.
+    same = {count: all(turn == rows[first][0] for turn in rows[count]) for count in args.processes}
     results = {
-        **{name: getattr(args, name) for name in ("scans", "resolution", "methods", "steps")},
+        **{
+            name: getattr(args, name)
+            for name in ("prior", "dtype", "batch_size", "scans", "resolution", "methods", "steps")
+        },
         "seconds": seconds,
         "times_faster": {count: medians[first] / value for count, value in medians.items()},
-        "same_numbers": {count: rows[count] == rows[first] for count in args.processes},
+        "same_numbers": same,
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)
     write_record(args.output_dir / "processes.json", results, seed=args.seed)
@@ -71,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
                 str(count),
                 f"{medians[count]:.1f}",
                 f"{medians[first] / medians[count]:.2f}",
-                "yes" if rows[count] == rows[first] else "NO",
+                "yes" if same[count] else "NO",
             ]
             for count in args.processes
         ],

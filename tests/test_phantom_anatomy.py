@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ctxrecon.errors import InputError
+from ctxrecon.phantom import AnatomyBank
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.brain import brain_anatomy
 from ctxrecon.phantom.brain_findings import BRAIN_FINDINGS
@@ -131,3 +133,24 @@ def test_bad_input_is_refused(draw: Draw) -> None:
         drawn(draw, 0, fov_mm=0.0)
     with pytest.raises(InputError, match="fov_mm must be positive, got nan"):
         drawn(draw, 0, fov_mm=float("nan"))
+
+
+def test_a_bank_is_split_by_people(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    draws = [lambda: knee_anatomy(generator, size=32) for _ in range(9)]
+    bank = AnatomyBank.build(draws, [0, 0, 0, 1, 2, 2, 3, 3, 4])
+    bank.save(tmp_path / "bank.npz")
+    first, second = AnatomyBank.load(tmp_path / "bank.npz").split(0.6, seed=1)
+    assert len(first) + len(second) == 9
+    assert len(set(first.subjects)) == 3
+    assert not set(first.subjects) & set(second.subjects)
+    for part in (first, second):
+        for number, subject in enumerate(part.subjects):
+            assert any(
+                np.array_equal(part[number].labels, bank[place].labels)
+                for place in np.flatnonzero(bank.subjects == subject)
+            )
+    with pytest.raises(InputError, match=r"splits 5 people in two, got 0\.01"):
+        bank.split(0.01)
+    with pytest.raises(InputError, match="who is who"):
+        replace(bank, subjects=None).split(0.5)

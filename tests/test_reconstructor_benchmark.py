@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, knee_anatomy
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -28,8 +29,11 @@ def bank(tmp_path_factory) -> Path:
     return path
 
 
-def test_every_entry_of_every_table_is_what_the_training_script_takes(script, bank, tmp_path):
+def test_every_entry_of_every_table_is_what_the_training_script_takes(script, bank):
     """Titles make folders of their own, and options belong together."""
+    spec = importlib.util.spec_from_file_location("train_reconstructor", script._SCRIPT)
+    training = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(training)
     names = set()
     for name, chosen in script.TABLES.items():
         for entry in chosen.entries(30):
@@ -37,6 +41,12 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(script, ba
             assert slug.isascii()
             assert slug not in names
             names.add(slug)
+            command = ["--network", entry.network, "--bank", str(bank), "--scans", "30"]
+            command += ["--output_dir", "x", "--max_train_steps", "1", *entry.options]
+            args = training.parse_args(command)
+            labels = training.Labels(args.labels, args.labelled, args.magnitude_labels)
+            pipe = training.starting_point(args)
+            training.Objective(args.loss, args.adversarial).check(labels, pipe.reconstructor)
     assert "objectives_wgan_l1" in names
     assert "objectives_ista_net_l1" in names
 
@@ -67,6 +77,8 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
     monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("trained before"))
     script.main(command)
     assert (tmp_path / "reconstructors.md").read_text() == text
+    with pytest.raises(InputError, match="was trained by another command"):
+        script.main([*command, "--learning_rate", "1e-5"])
 
 
 def test_gradients_of_modl_are_compared(tmp_path, monkeypatch):

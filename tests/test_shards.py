@@ -127,3 +127,13 @@ def test_folders_without_shards(tmp_path):
     (tmp_path / ".0123456789abcdef-c.safetensors").write_bytes(b"half of it")
     with pytest.raises(InputError, match="found none: make them with ctxrecon prepare"):
         ShardSlices(tmp_path)
+
+
+def test_volumes_are_split(folder):
+    whole = ShardSlices(folder)
+    first, second = whole.split(0.5, seed=3)
+    assert not set(first.files) & set(second.files)
+    assert sorted([*first.files, *second.files]) == whole.files
+    assert len(first) + len(second) == len(whole)
+    with pytest.raises(InputError, match="volumes in two, got 0"):
+        whole.split(0.0)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,9 @@ class AnatomyBank:
         beside = path.with_name(f".{path.name}.partial")
         notes = json.dumps({"names": self.names, "pathologies": self.pathologies})
         with beside.open("wb") as file:
-            known = {} if self.subjects is None else {"subjects": self.subjects}
+            known: dict[str, Any] = {}
+            if self.subjects is not None:
+                known["subjects"] = self.subjects
             np.savez_compressed(
                 file,
                 labels=self.labels,

@@ -192,7 +192,7 @@ def draw(path: Path, cells: list[Cell], args: argparse.Namespace) -> None:
                 [cell.evaluations for cell in mine],
                 [cell.scores["psnr"]["mean"] for cell in mine],
                 [cell.scores["psnr"]["standard_error"] or 0.0 for cell in mine],
-                color=f"C{number % 10}",
+                color="black" if text == PAPER else f"C{number % 10}",
                 marker="os^vD"[number // 2 % 5],
                 linestyle="--" if text == PAPER else "-",
                 label="dds, the paper's timesteps" if text == PAPER else text.split(":")[0],

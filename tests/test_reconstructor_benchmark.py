@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import load_script
 
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, knee_anatomy
@@ -31,9 +32,7 @@ def bank(tmp_path_factory) -> Path:
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(script, bank):
     """Titles make folders of their own, and options belong together."""
-    spec = importlib.util.spec_from_file_location("train_reconstructor", script._SCRIPT)
-    training = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(training)
+    training = load_script("train_reconstructor")
     names = set()
     for name, chosen in script.TABLES.items():
         for entry in chosen.entries(30):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
+from scripts import forget_accelerate, load_script
 
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, brain_anatomy, knee_anatomy
@@ -21,8 +20,6 @@ from ctxrecon.training.contrastive import (
     readout_loss,
     readout_targets,
 )
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def loss_of(images: torch.Tensor, texts: torch.Tensor, tokens: list[int], scale: float) -> float:
@@ -76,16 +73,10 @@ def bank(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(bank, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    spec = importlib.util.spec_from_file_location("train_clip", ROOT / "training/train_clip.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, "train_clip", script)
-    spec.loader.exec_module(script)
+    script = load_script("train_clip")
 
     def train(folder: Path, *options: str) -> Path:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_accelerate()
         arguments = ["--bank", str(bank), "--output_dir", str(folder), "--resolution", "32"]
         arguments += ["--train_batch_size", "16", "--report_to", "none", "--learning_rate", "1e-3"]
         script.main([*arguments, "--lr_warmup_steps", "2", "--ema_decay", "0.5", *options])

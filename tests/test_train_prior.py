@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -16,8 +15,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file, save_file
+from scripts import TRAINING, forget_accelerate, load_script
 
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
@@ -28,7 +27,7 @@ from ctxrecon.pipelines import build_pipeline, load_prior
 # Adam divides a gradient by its size: one that is zero but for rounding (a bias before a group
 # norm) would move its parameter as far as any other, and no two orders of summation would agree.
 STEADY = ("--adam_epsilon", "1e-3")
-SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_prior.py"
+SCRIPT = TRAINING / "train_prior.py"
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,7 @@ def inputs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_prior", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_prior")
 
 
 @pytest.fixture
@@ -62,8 +56,7 @@ def run(script, inputs, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
     def train(folder: Path, *options: str, new: bool = True) -> Path:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_accelerate()
         script.main([*arguments(inputs, folder, new=new), *options])
         return folder
 

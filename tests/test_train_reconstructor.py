@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,8 +12,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
+from scripts import TRAINING, forget_accelerate, load_script
 
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense
@@ -22,7 +21,7 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices, knee_anatomy
 from ctxrecon.pipelines import build_pipeline, load_reconstructor
 from ctxrecon.training.measurements import Labels, MeasurementSamples, Sampling, split
 
-SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_reconstructor.py"
+SCRIPT = TRAINING / "train_reconstructor.py"
 UNPAIRED = ("--scans", "6", "--loss", "none", "--adversarial", "wgan_gp")
 
 
@@ -36,12 +35,7 @@ def bank(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_reconstructor", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_reconstructor")
 
 
 @pytest.fixture
@@ -50,8 +44,7 @@ def run(script, bank, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
     def train(folder: Path, *options: str) -> Path:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_accelerate()
         script.main([*arguments(bank, folder), *options])
         return folder
 
@@ -136,8 +129,7 @@ def test_validation_and_fine_tuning(run, script, bank, tmp_path, monkeypatch):
     assert line["step"] == 3
     assert line["psnr"] > 5
     assert (folder / "validation-3.png").stat().st_size > 5_000
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    forget_accelerate()
     again = tmp_path / "second"
     command = arguments(bank, again)[2:]  # without --network
     script.main(

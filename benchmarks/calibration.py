@@ -254,7 +254,7 @@ def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
             panel.imshow(image.numpy(), vmin=0, vmax=limit, cmap=colours)
             panel.set_title(name, fontsize=9)
             panel.axis("off")
-        line[0].text(0, -6, method, fontsize=8)
+        line[0].text(0, len(target) + 8, method, fontsize=8)
     figure.suptitle(f"Held-out brain, uniform1d ×{acceleration:g}: error and spread on one scale")
     figure.tight_layout()
     figure.savefig(args.output_dir / "calibration.png", dpi=110)

@@ -25,7 +25,8 @@ from ctxrecon.io import read_scan, write_scan
 from ctxrecon.metrics import psnr
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.phantom.protocols import draw_protocol
-from ctxrecon.pipelines import build_pipeline
+from ctxrecon.pipelines import ReconstructionPipeline, build_pipeline
+from ctxrecon.reconstructors import UnrolledGenerator
 
 GRID = (
     *("--methods", "dds,ddnm:eta=0.5,cg-sense,zero-filled", "--accelerations", "2,2.5"),
@@ -362,3 +363,21 @@ def test_clustered_errors_are_the_spread_of_the_mean_over_repetitions():
     found = [summary(draw.ravel(), names)["standard_error"] for draw in draws]
     spread = draws.mean((1, 2)).std()
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(spread, rel=0.05)
+
+
+def test_networks_beside_other_methods(prior, scans, tmp_path, capsys):
+    torch.manual_seed(0)
+    folder = tmp_path / "unrolled" / "pipeline"
+    ReconstructionPipeline(UnrolledGenerator(width=4, iterations=1)).save_pretrained(folder)
+    command = [scans, "--methods", "zero-filled", "--accelerations", "2"]
+    run(*command, "--out", tmp_path / "out", "--networks", folder)
+    rows = read(tmp_path / "out")
+    assert {row["method"] for row in rows} == {"zero-filled", "unrolled"}
+    assert {row["evaluations"] for row in rows if row["method"] == "unrolled"} == {"1"}
+    assert "| unrolled |" in capsys.readouterr().out
+    torch.manual_seed(1)
+    ReconstructionPipeline(UnrolledGenerator(width=4, iterations=1)).save_pretrained(folder)
+    said = refused(capsys, *command, "--out", tmp_path / "out", "--networks", folder)
+    assert "network unrolled" in " ".join(said.split())  # other weights of the same name
+    said = refused(capsys, *command, "--out", tmp_path / "new", "--networks", prior)
+    assert "holds a prior" in " ".join(said.split())

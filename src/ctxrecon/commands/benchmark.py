@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxrecon.commands.methods import BASELINES, open_prior
+from ctxrecon.commands.methods import BASELINES, NETWORK, method_of, open_model, open_prior
 from ctxrecon.commands.paths import output_folder
 from ctxrecon.errors import InputError
 
@@ -55,6 +55,10 @@ def benchmark(
             help="Checkpoint folder or hub name. (default: the prior that is shipped)",
         ),
     ] = None,
+    networks: Annotated[
+        str | None,
+        typer.Option(help="Folders of networks that reconstruct directly, measured as well."),
+    ] = None,
     subfolder: Annotated[
         str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
     ] = None,
@@ -93,6 +97,7 @@ def benchmark(
         baseline_method,
         find_scans,
         fingerprint,
+        network_method,
         run_grid,
         solver_and_call,
         solver_methods,
@@ -135,10 +140,23 @@ def benchmark(
     for text in wanted:
         if text not in solvers:
             made[text] = [baseline_method(text, BASELINES[text])]
+    for folder_name in [] if networks is None else _words(networks, "networks"):
+        network = open_model(folder_name, str(device), None, dtype)
+        if method_of(network) != NETWORK:
+            raise InputError(f"{folder_name} holds a prior, not a network: give it by --prior")
+        network.set_progress_bar_config(disable=True)
+        if network.reconstructor.text_width is not None:
+            check_prompts(network, found)
+        name = _network_name(folder_name)
+        if name in made:
+            raise InputError(f"two methods are called {name}: rename the folder of the network")
+        made[name] = [network_method(name, network)]
+        settings |= {f"network {name}": fingerprint(network), "dtype": dtype}
+    names = dict.fromkeys([*wanted, *made])
     grid = Grid(
         slices=slices_of(found),
         undersamplings=tuple(Undersampling(mask, r) for mask in chosen_masks for r in factors),
-        methods=tuple(method for text in wanted for method in made[text]),
+        methods=tuple(method for name in names for method in made[name]),
         seed=seed,
         batch_size=batch_size,
     )
@@ -151,6 +169,12 @@ def benchmark(
         for path in (folder / "rows.csv", *written):
             typer.echo(path)
     state.destroy_process_group()
+
+
+def _network_name(folder: str) -> str:
+    """``varnet`` of ``runs/varnet/pipeline`` and of ``runs/varnet``."""
+    path = Path(folder)
+    return path.parent.name if path.name == "pipeline" and path.parent.name else path.name
 
 
 def _state() -> PartialState:

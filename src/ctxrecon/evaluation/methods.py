@@ -146,7 +146,9 @@ def network_method(name: str, pipe: ReconstructionPipeline) -> Method:
     return Method(name, run, METADATA if reads else "")
 
 
-def check_prompts(pipe: ContextMRIPipeline, scans: Sequence[ScanFile]) -> None:
+def check_prompts(
+    pipe: ContextMRIPipeline | ReconstructionPipeline, scans: Sequence[ScanFile]
+) -> None:
     """Refuse scans whose metadata cannot serve as a prompt.
 
     Raises:

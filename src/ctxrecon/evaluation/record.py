@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ctxrecon.io._files import written_beside
-from ctxrecon.pipelines import ContextMRIPipeline
+from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline
 
 
 def hardware() -> dict[str, Any]:
@@ -54,10 +54,13 @@ def write_record(path: str | Path, results: Any, *, command: str, seed: int | No
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def fingerprint(pipe: ContextMRIPipeline) -> str:
-    """A short hash of the weights, so that a record says which prior it is of."""
+def fingerprint(pipe: ContextMRIPipeline | ReconstructionPipeline) -> str:
+    """A short hash of the weights, so that a record says which prior or network it is of."""
     digest = hashlib.sha256()
-    for module in (pipe.unet, pipe.text_encoder):
+    for part in ("unet", "reconstructor", "text_encoder"):
+        module = getattr(pipe, part, None)
+        if module is None:
+            continue
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().numpy().tobytes())

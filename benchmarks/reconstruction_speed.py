@@ -7,7 +7,9 @@ One slice of 320² with 15 coils, coil maps given, so that what is timed is the 
 - Profile: the share of the network, and of all the rest, for the shipped network and for one of
   ContextMRI's size (``--large``, 400 M parameters, random weights), by mask and precision.
 - DDS beside the published loop written down plainly (``_plain_loop.py``): same network, steps,
-  noise and result. Then with half-precision network, and with the fewer steps that suffice.
+  noise and result. Then with half-precision network.
+- The published loop with its 100 steps and guidance beside the default, which needs 20 evaluations
+  for a better image (``solver_curves.py``).
 - DiffPIR and DPS beside deepinv's, where it is installed, at equal evaluations.
 
 All that is compared runs by turns in one process.
@@ -68,6 +70,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--coils", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4, help="of what is compared")
     parser.add_argument("--profile_steps", type=int, default=20, help="of the profile")
+    parser.add_argument("--published_steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--large", action="store_true", help="profile a 400 M network too")
     parser.add_argument("--device", help="CUDA by default where there is one")
@@ -93,6 +96,9 @@ def main(argv: list[str] | None = None) -> None:
 
     results["plain"] = against_plain = compare_with_plain(pipe, slices["uniform1d"], args)
     text += ["## DDS beside the published loop (uniform1d ×4, γ = 2)\n", _ratios(against_plain)]
+
+    results["defaults"] = defaults = compare_defaults(pipe, slices["uniform1d"], args)
+    text += ["## The published setting beside the default (uniform1d ×4)\n", _ratios(defaults)]
 
     others = compare_with_deepinv(pipe, slices["uniform1d"], args)
     if others is not None:
@@ -222,14 +228,31 @@ def compare_with_plain(
     pipe: ContextMRIPipeline, one: Slice, args: argparse.Namespace
 ) -> dict[str, Any]:
     """DDS by the pipeline and by the plain loop, from the same noise."""
-    scale = training_scale(prepare_measurement(one.kspace, one.mask, one.maps))[:, None, None]
     shape = (1, 2, args.size, args.size)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(pipe.device)
     # Where ᾱ is nearly 0 the pipeline bounds what the published loop divides by √ᾱ.
     steps = quadratic_timesteps(args.steps, start=_FIRST_TIMESTEP)
+    plain = plain_loop(pipe, one, steps, latents)
+    call = {"timesteps": steps, "latents": latents, "solver": DDS(eta=0.0)}
+    ours = _as_entry(pipe, one, args.steps, 2.0, **call)
+    difference = float((ours() - plain()).norm() / plain().norm())
+    entries = {
+        "plain loop, float32": plain,
+        "ctxrecon, float32": ours,
+        "ctxrecon, bfloat16 network": in_half_precision(pipe, ours),
+    }
+    seconds = timed(entries, args.turns)
+    return _compared(seconds, "plain loop, float32") | {"difference_of_results": difference}
 
-    def plain() -> Tensor:
-        image = plain_dds(
+
+def plain_loop(
+    pipe: ContextMRIPipeline, one: Slice, steps: list[int], latents: Tensor
+) -> Callable[[], Tensor]:
+    """The published loop at γ = 2 from this noise, without noise on the way."""
+    scale = training_scale(prepare_measurement(one.kspace, one.mask, one.maps))[:, None, None]
+    return lambda: (
+        scale
+        * plain_dds(
             pipe,
             one.kspace / scale[..., None],
             one.mask,
@@ -243,26 +266,40 @@ def compare_with_plain(
             latents=latents,
             draw=lambda: torch.zeros_like(latents),
         )
-        return image * scale
+    )
 
-    call = {"timesteps": steps, "latents": latents, "solver": DDS(eta=0.0)}
-    ours = _as_entry(pipe, one, args.steps, 2.0, **call)
-    difference = float((ours() - plain()).norm() / plain().norm())
+
+def in_half_precision(
+    pipe: ContextMRIPipeline, entry: Callable[[], Tensor]
+) -> Callable[[], Tensor]:
+    """The same with the network in bfloat16."""
     full, half = pipe.unet, copy.deepcopy(pipe.unet).to(torch.bfloat16)
 
-    def ours_in_half_precision() -> Tensor:
+    def run() -> Tensor:
         pipe.unet = half
-        image = ours()
+        image = entry()
         pipe.unet = full
         return image
 
+    return run
+
+
+def compare_defaults(
+    pipe: ContextMRIPipeline, one: Slice, args: argparse.Namespace
+) -> dict[str, Any]:
+    """The published loop with its 100 steps, and what a user gets who says nothing."""
+    latents = torch.zeros((1, 2, args.size, args.size), device=pipe.device)
+    steps = quadratic_timesteps(args.published_steps, start=_FIRST_TIMESTEP)
+    ours = _as_entry(pipe, one, args.profile_steps, 1.0)
+    name = f"plain loop, {args.published_steps} steps, γ = 2, float32"
     entries = {
-        "plain loop, float32": plain,
-        "ctxrecon, float32": ours,
-        "ctxrecon, bfloat16 network": ours_in_half_precision,
+        name: plain_loop(pipe, one, steps, latents),
+        f"ctxrecon, ADMM, {args.profile_steps} steps, γ = 1, float32": ours,
+        f"ctxrecon, ADMM, {args.profile_steps} steps, γ = 1, bfloat16": in_half_precision(
+            pipe, ours
+        ),
     }
-    seconds = timed(entries, args.turns)
-    return _compared(seconds, "plain loop, float32") | {"difference_of_results": difference}
+    return _compared(timed(entries, 1, warm_up=False), name)
 
 
 def compare_with_deepinv(

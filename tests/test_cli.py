@@ -290,7 +290,7 @@ def test_a_network_is_told_from_a_prior_by_its_checkpoint(tmp_path, measured, ca
     out = tmp_path / "out.npy"
     run("reconstruct", measured, "--out", out, "--model", tmp_path / "network", "--device", "cpu")
     shown = capsys.readouterr().out
-    assert "unrolled network" in shown
+    assert "UnrolledGenerator" in shown
     assert "prompt" not in shown
     assert (tmp_path / "out_std.npy").is_file()  # the error that it expects
     for options, sentence in (

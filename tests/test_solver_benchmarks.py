@@ -127,10 +127,11 @@ def test_calibration_is_written_and_goes_on(prior, tmp_path, load_script, monkey
 def test_the_plain_loop_does_what_the_pipeline_does(prior, tmp_path, load_script):
     script = load_script("reconstruction_speed")
     command = ["--prior", prior, "--output_dir", str(tmp_path), "--size", "48", "--coils", "3"]
-    script.main([*command, "--steps", "3", "--turns", "1"])
+    script.main([*command, "--steps", "3", "--turns", "1", "--published_steps", "4"])
     results = json.loads((tmp_path / "reconstruction_speed.json").read_text())["results"]
     assert results["plain"]["difference_of_results"] < 1e-4
     assert len(results["profile"]) == 4
+    assert len(results["defaults"]["median_seconds"]) == 3
     assert all(entry["network_seconds"] > 0 for entry in results["profile"])
     found = results.get("deepinv")
     if found is not None:

@@ -64,8 +64,7 @@ def load_prior(
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    skipped = [name for name in _PUBLISHED_UNETS if subfolder and name != subfolder]
-    root = shipped_prior() if path is None else open_folder(path, skipped)
+    root = shipped_prior() if path is None else open_folder(path, _others(subfolder))
     unet_folder = _unet_folder(root, subfolder)
     scheduler_folder = part_folder(root, "scheduler", scheduler)
     text_folder = part_folder(root, "text_encoder", text_encoder)
@@ -160,7 +159,7 @@ def load_pipeline(
     Raises:
         InputError: as those, or options of a prior for a network that is none.
     """
-    root = open_folder(path)
+    root = open_folder(path, _others(options.get("subfolder")))
     if not (root / "reconstructor").is_dir():
         return load_prior(root, dtype=dtype, device=device, **options)
     given = [name for name, value in options.items() if value is not None]
@@ -221,6 +220,11 @@ def build_pipeline(
         text_encoder=encoder,
         tokenizer=tokenizer,
     )
+
+
+def _others(subfolder: str | None) -> list[str]:
+    """Published U-Nets that need not be downloaded."""
+    return [name for name in _PUBLISHED_UNETS if subfolder and name != subfolder]
 
 
 def _unet_folder(root: Path, subfolder: str | None) -> Path:

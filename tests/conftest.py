@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ctxrecon.phantom import AnatomyBank, knee_anatomy
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
 
 
@@ -17,6 +18,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real development data is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank of three knees of 64²."""
+    path = tmp_path_factory.mktemp("bank") / "bank.npz"
+    generator = torch.Generator().manual_seed(0)
+    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(3)]).save(path)
+    return path
 
 
 @pytest.fixture(scope="module")

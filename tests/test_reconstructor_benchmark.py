@@ -7,11 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from scripts import load_script
 
 from ctxrecon.errors import InputError
-from ctxrecon.phantom import AnatomyBank, knee_anatomy
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -20,14 +18,6 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module("reconstructors")
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("bank") / "bank.npz"
-    generator = torch.Generator().manual_seed(0)
-    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(2)]).save(path)
-    return path
 
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(script, bank):

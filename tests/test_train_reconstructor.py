@@ -15,22 +15,16 @@ import torch
 from safetensors.torch import load_file
 from scripts import TRAINING, forget_accelerate, load_script
 
+from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
+from ctxrecon.metadata import ScanMetadata
 from ctxrecon.operators import CartesianSense
-from ctxrecon.phantom import AnatomyBank, PhantomSlices, knee_anatomy
+from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.pipelines import build_pipeline, load_reconstructor
 from ctxrecon.training.measurements import Labels, MeasurementSamples, Sampling, split
 
 SCRIPT = TRAINING / "train_reconstructor.py"
 UNPAIRED = ("--scans", "6", "--loss", "none", "--adversarial", "wgan_gp")
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("bank") / "bank.npz"
-    generator = torch.Generator().manual_seed(0)
-    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(3)]).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +172,34 @@ def test_bad_options(run, tmp_path, options, sentence):
     with pytest.raises(InputError, match=sentence):
         run(tmp_path / "run", *options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--scans", "6"), "--scans of 5 slices at most"),
+        (
+            ("--labels", "disjoint", "--labelled", "4", "--loss", "none")
+            + ("--adversarial", "wgan_gp"),
+            "--labelled of [23] slices at most",
+        ),
+    ],
+)
+def test_a_prepared_slice_is_not_taken_for_two_scans(script, tmp_path, options, sentence):
+    source = tmp_path / "a.h5"
+    source.write_bytes(b"four")
+    images = np.ones((3, 2, 32, 32), np.float32)
+    for name, count in (("a", 3), ("b", 2)):
+        write_shard(
+            tmp_path / f"{name}.safetensors",
+            images[:count],
+            [ScanMetadata(anatomy="knee")] * count,
+            source=source,
+        )
+    command = ["--network", "unet", "--train_data_dir", str(tmp_path), "--resolution", "32"]
+    command += ["--output_dir", str(tmp_path / "run"), "--max_train_steps", "1", *options]
+    with pytest.raises(InputError, match=sentence):
+        script.main(command)
 
 
 class TestSamples:

@@ -12,7 +12,6 @@ stopped, and several processes see what one would.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.priors import size_multiple
 from ctxrecon.training import add_training_arguments, build_accelerator, train
 from ctxrecon.training.card import model_card
-from ctxrecon.training.loop import Weights, log_picture, write_line
+from ctxrecon.training.loop import Weights, log_validation
 from ctxrecon.training.losses import LOSS_WEIGHTINGS, PREDICTION_TYPES, TIMESTEP_DENSITIES
 from ctxrecon.training.prior import Prior, export_pipeline, starting_point, with_weights
 from ctxrecon.training.samples import PreparedSlices, PriorSamples, Source
@@ -113,7 +112,6 @@ def main(argv: list[str] | None = None) -> None:
         snr_gamma=args.snr_gamma,
     )
     blank = with_weights(pipe, {})  # the network itself may be spread over processes
-    log = args.output_dir / "validation.jsonl"
 
     def export(weights: Weights) -> None:
         card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
@@ -127,10 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         picture = args.output_dir / f"validation-{step}.png"
         averaged = with_weights(blank, weights).to(accelerator.device)
         scores = scans.validate(averaged, picture)
-        write_line(log, {"step": step, **scores})
-        accelerator.log({f"validation/{name}": v for name, v in scores.items()}, step=step)
-        log_picture(accelerator, picture, step)
-        accelerator.print(json.dumps({"step": step, **scores}))
+        log_validation(accelerator, args.output_dir, step, scores, picture)
 
     train(
         args,

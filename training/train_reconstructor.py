@@ -16,7 +16,6 @@ the seed and its number, so a run that is resumed goes on as if it had not stopp
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from ctxrecon.solvers import split_options
 from ctxrecon.training import add_training_arguments, build_accelerator, train
 from ctxrecon.training.adversarial import ADVERSARIAL
 from ctxrecon.training.card import model_card, write_pipeline
-from ctxrecon.training.loop import Weights, log_picture, write_line
+from ctxrecon.training.loop import Weights, log_validation
 from ctxrecon.training.measurements import LABELS, Labels, MeasurementSamples, Sampling
 from ctxrecon.training.reconstruction import (
     LOSSES,
@@ -115,7 +114,7 @@ def starting_point(args: argparse.Namespace) -> ReconstructionPipeline:
         torch.manual_seed(args.seed)
         try:
             network: Any = RECONSTRUCTORS[name](**options)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except TypeError as error:
             raise InputError(f"--network {args.network}: {error}") from None
     return ReconstructionPipeline(network, encoder, tokenizer)
 
@@ -135,10 +134,21 @@ def sources(args: argparse.Namespace) -> tuple[Source, Source | None]:
     data: Any = AnatomyBank.load(args.bank) if args.bank else ShardSlices(args.train_data_dir)
     make: Any = phantom if args.bank else prepared
     if args.labels != "disjoint":
+        if args.train_data_dir:
+            _check_enough("--scans", args.scans, len(data))
         return make(data), None
     share = args.scans / (args.scans + args.labelled) if args.scans and args.labelled else 0.5
     first, second = data.split(share, seed=args.seed)
+    if args.train_data_dir:
+        _check_enough("--labelled", args.labelled, len(second))
+        _check_enough("--scans", args.scans, len(first))
     return make(first), make(second)
+
+
+def _check_enough(option: str, wanted: int | None, there: int) -> None:
+    """A slice that is taken twice would be two scans, one with a label and one without."""
+    if wanted is not None and wanted > there:
+        raise InputError(f"expected {option} of {there} slices at most, as there are, got {wanted}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -171,7 +181,6 @@ def main(argv: list[str] | None = None) -> None:
     )
     blank = with_weights(pipe, {})  # the network itself may be spread over processes
     accelerator = build_accelerator(args)
-    log = args.output_dir / "validation.jsonl"
 
     def export(weights: Weights) -> None:
         card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
@@ -184,10 +193,7 @@ def main(argv: list[str] | None = None) -> None:
         scans = scans or UndersampledScans(args.validation_scans, max(args.resolution), sampling)
         picture = args.output_dir / f"validation-{step}.png"
         scores = scans.validate(with_weights(blank, weights).to(accelerator.device), picture)
-        write_line(log, {"step": step, **scores})
-        accelerator.log({f"validation/{name}": v for name, v in scores.items()}, step=step)
-        log_picture(accelerator, picture, step)
-        accelerator.print(json.dumps({"step": step, **scores}))
+        log_validation(accelerator, args.output_dir, step, scores, picture)
 
     train(
         args,

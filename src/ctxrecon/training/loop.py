@@ -292,7 +292,17 @@ def _drop_later_lines(path: Path, step: int) -> None:
         beside.write_text("".join(kept), encoding="utf-8")
 
 
-def log_picture(accelerator: Accelerator, path: Path, step: int) -> None:
+def log_validation(
+    accelerator: Accelerator, folder: Path, step: int, scores: dict[str, float], picture: Path
+) -> None:
+    """Scores to ``validation.jsonl``, the trackers and the terminal; the picture to tensorboard."""
+    write_line(folder / "validation.jsonl", {"step": step, **scores})
+    accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=step)
+    _log_picture(accelerator, picture, step)
+    accelerator.print(json.dumps({"step": step, **scores}))
+
+
+def _log_picture(accelerator: Accelerator, path: Path, step: int) -> None:
     """Show a picture in tensorboard, where there is one."""
     from PIL import Image
 

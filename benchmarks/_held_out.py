@@ -43,7 +43,12 @@ def center_fraction(acceleration: float) -> float:
 
 
 def held_out_scans(
-    count: int, resolution: int, label_volumes: list[Path], seed: int
+    count: int,
+    resolution: int,
+    label_volumes: list[Path],
+    seed: int,
+    *,
+    num_coils: int = NUM_COILS,
 ) -> list[tuple[str, Scan]]:
     """Fully sampled noisy scans of one slice, with the kind of each."""
     kinds = ["knee", "brain"] + [LABEL_VOLUME] * bool(label_volumes)
@@ -52,7 +57,8 @@ def held_out_scans(
     for number in tqdm(range(count), desc="drawing scans", unit="scan"):
         kind = kinds[number % len(kinds)]
         volume = volumes[number // len(kinds) % len(volumes)] if kind == LABEL_VOLUME else None
-        scans.append((kind, held_out_scan(kind, scan_seed(seed, number), resolution, volume)))
+        own_seed = scan_seed(seed, number)
+        scans.append((kind, held_out_scan(kind, own_seed, resolution, volume, num_coils=num_coils)))
     return scans
 
 
@@ -63,6 +69,7 @@ def held_out_scan(
     volume: NDArray[np.int16] | None = None,
     *,
     with_finding: bool = False,
+    num_coils: int = NUM_COILS,
 ) -> Scan:
     """One fully sampled noisy slice.
 
@@ -72,6 +79,7 @@ def held_out_scan(
         resolution: matrix size.
         volume: the label volume, where ``kind`` says so.
         with_finding: draws procedural anatomies until one shows a pathology.
+        num_coils: of the simulated array.
     """
     generator = torch.Generator().manual_seed(own_seed)
     if volume is not None:
@@ -92,7 +100,7 @@ def held_out_scan(
     return phantom_scan(
         anatomy,
         shape=(resolution, resolution),
-        num_coils=NUM_COILS,
+        num_coils=num_coils,
         snr=SNR,
         generator=generator,
     )

@@ -21,7 +21,7 @@ from ctxrecon.coils import estimate_coil_maps, find_calibration_region
 from ctxrecon.io.bart import read_cfl
 from ctxrecon.metrics import image_metrics
 from ctxrecon.operators import CartesianSense
-from ctxrecon.pipelines import ContextMRIPipeline
+from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline, load_reconstructor
 from ctxrecon.solvers import Solver
 
 BASELINE_NAMES = {
@@ -86,6 +86,13 @@ class Sampling:
     batch_size: int
 
 
+def shipped_network() -> tuple[str, ReconstructionPipeline]:
+    """The network that comes with the package, and its name in tables."""
+    pipe = load_reconstructor()
+    pipe.set_progress_bar_config(disable=True)
+    return type(pipe.reconstructor).__name__, pipe
+
+
 def reconstruct_all(
     kspace: Tensor,
     mask: Tensor,
@@ -117,6 +124,11 @@ def reconstruct_all(
         started = time.perf_counter()
         images = BASELINES[key](kspace, mask, maps)
         results[name] = Reconstruction(images, maps, time.perf_counter() - started)
+    name, network = shipped_network()
+    bar.set_postfix_str(name)
+    started = time.perf_counter()
+    output: Any = network(kspace, mask, coil_maps=maps)
+    results[name] = Reconstruction(output.images, maps, time.perf_counter() - started)
     if shutil.which("bart"):
         bar.set_postfix_str("BART")
         choices = {
@@ -163,6 +175,8 @@ def _posterior(
     )
     seconds = time.perf_counter() - started
     name = f"{type(solver).__name__} γ = {gamma:g}"
+    if "image" in call:
+        name += f" from {call['image']}"
     if samples == 1:
         name += "" if estimate else ", one sample"
         return {name: Reconstruction(output.images.cpu(), maps, seconds)}

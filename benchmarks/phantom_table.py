@@ -1,4 +1,4 @@
-"""Table of held-out phantom scans: baselines, and the prior at several guidance scales.
+"""Held-out phantom scans: baselines, the shipped network, and the prior at several γ.
 
     python benchmarks/phantom_table.py --output_dir benchmarks/results \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
@@ -31,7 +31,7 @@ from _held_out import (
     shuffled,
     undersample,
 )
-from _methods import BASELINE_NAMES
+from _methods import BASELINE_NAMES, shipped_network
 from _record import write_record
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -142,7 +142,13 @@ def methods_of(
 
         return run
 
+    def direct(numbers: list[int]) -> Tensor:
+        kspace, mask, maps = gather(numbers)
+        return network(kspace, mask, coil_maps=maps).images
+
     methods = {name: baseline(key) for key, name in BASELINE_NAMES.items()}
+    title, network = shipped_network()
+    methods[title] = direct
     for solver in map(parse_solver, args.solvers):
         methods |= {
             method_name(solver, gamma): prior(solver, gamma, prompts)
@@ -164,7 +170,7 @@ def shuffled_name(solver: Solver) -> str:
 
 def names_of(args: argparse.Namespace) -> list[str]:
     """Every method in the order of the table."""
-    names = list(BASELINE_NAMES.values())
+    names = [*BASELINE_NAMES.values(), shipped_network()[0]]
     for solver in map(parse_solver, args.solvers):
         names += [method_name(solver, gamma) for gamma in args.guidance_scales]
         names.append(shuffled_name(solver))
@@ -311,13 +317,14 @@ def columns(rows: list[Row], method: str) -> dict[str, np.ndarray]:
 def differences(
     values: dict[str, dict[str, np.ndarray]], args: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """Scan by scan: every γ > 0 less γ = 0, γ = 1 less another scan's prompt, and L1-wavelet."""
+    """Scan by scan: every γ > 0 less γ = 0; γ = 1 less a wrong prompt, L1-wavelet and network."""
     pairs = []
     for solver in map(parse_solver, args.solvers):
         none, own, other = method_name(solver, 0), method_name(solver, 1), shuffled_name(solver)
         positive = [method_name(solver, gamma) for gamma in args.guidance_scales if gamma > 0]
         pairs += [(name, none) for name in positive] + [(other, none), (own, other)]
         pairs += [(name, BASELINE_NAMES["l1_wavelet"]) for name in positive]
+        pairs.append((own, shipped_network()[0]))
     return {
         f"{one} less {other}": {
             key: summary(list(values[one][key] - values[other][key])) for key in _METRICS

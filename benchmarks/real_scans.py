@@ -64,6 +64,7 @@ _COLUMNS = {
 _SOLVERS = (
     "pnp_admm:noise_std=auto",
     "dds:image=pnp_admm:noise_std=auto",
+    "dds:image=network:noise_std=auto",
 )
 
 Runs = dict[str, dict[str, list[float]]]

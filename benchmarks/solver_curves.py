@@ -19,6 +19,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from _arguments import held_out_parser, open_named_prior
 from _held_out import NUM_COILS, SNR, held_out_scans
+from _methods import shipped_network
 from _record import write_record
 from accelerate import PartialState
 
@@ -28,6 +29,7 @@ from ctxrecon.evaluation import (
     Undersampling,
     baseline_method,
     find_scans,
+    network_method,
     run_grid,
     solver_and_call,
     solver_methods,
@@ -53,6 +55,7 @@ _IDEAS: dict[str, tuple[int, ...]] = {
     "pnp_admm": (5, 10, 20),
     "pnp_admm:noise_std=auto": (20,),
     "dds:image=pnp_admm:strength=0.3": (20,),
+    "dds:image=network:strength=0.3": (20,),
 }
 """What each idea for fewer evaluations gives, one after the other."""
 
@@ -129,9 +132,10 @@ def methods_of(
 
 
 def ideas(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Method]:
-    """The paper's DDS, what was tried to need fewer evaluations, and L1-wavelet."""
+    """The paper's DDS, what was tried to need fewer evaluations, L1-wavelet, and a network."""
     found = [one for text, steps in _IDEAS.items() for one in methods_of(text, steps, pipe, args)]
-    return [*found, baseline_method("l1-wavelet", "l1_wavelet")]
+    shipped = network_method(*shipped_network())
+    return [*found, baseline_method("l1-wavelet", "l1_wavelet"), shipped]
 
 
 def every_solver(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Method]:

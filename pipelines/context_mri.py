@@ -101,8 +101,9 @@ class ContextMRIPipeline(TextPriorPipeline):
                 it from the scan. It replaces the solver's own, which must have one, and a result
                 whose data residual it does not explain is warned of.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
-                or ``(ny, nx)``, in scan units, or the name of a baseline such as "l1_wavelet", or
-                of a solver that draws nothing, "pnp_admm" say, which then runs first.
+                or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
+                "network", the one that comes with the package; or a solver that draws nothing,
+                "pnp_admm" say, which then runs first.
             strength: how much noise ``image`` gets, as in diffusers: the share of the timesteps
                 that are left, the least noisy ones; above 0 and up to 1.
             generator: source of randomness: one, or one for each slice. Every posterior sample

@@ -32,9 +32,18 @@ _PUBLISHED_UNETS = ("fastmri", "skm-tea")
 
 def shipped_prior() -> Path:
     """Folder of the small prior that comes with the package."""
+    return _shipped() / "prior"
+
+
+def shipped_reconstructor() -> Path:
+    """Folder of the small unrolled network that comes with the package."""
+    return _shipped() / "reconstructor"
+
+
+def _shipped() -> Path:
     import ctxrecon.checkpoints
 
-    return Path(ctxrecon.checkpoints.__file__).parent / "prior"
+    return Path(ctxrecon.checkpoints.__file__).parent
 
 
 def load_prior(
@@ -99,7 +108,7 @@ def load_prior(
 
 
 def load_reconstructor(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
@@ -108,14 +117,15 @@ def load_reconstructor(
 
     Args:
         path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
-            prompts, ``text_encoder/`` and ``tokenizer/``.
+            prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
+            by default.
         dtype: of the networks; what concerns the measurement is complex64 in any case.
         device: where to put them; the CPU by default.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    root = open_folder(path)
+    root = shipped_reconstructor() if path is None else open_folder(path)
     folder = root / "reconstructor"
     if not folder.is_dir():
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
 
 SAMPLER = DDS()
 """Draws samples where no solver is named."""
+
+NETWORK = "network"
+"""The network that comes with the package, as the maker of the image."""
 
 ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if getattr(kind, "deterministic", False))
 """Solvers whose image, the same each time, others may start from."""
@@ -51,8 +55,9 @@ def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Sol
             f"{type(solver).__name__} starts from the measurement whatever the image: leave image "
             "out, or take a solver such as DDS"
         )
-    if isinstance(image, str) and image not in (*BASELINES, *ESTIMATORS):
-        known = ", ".join((*BASELINES, *ESTIMATORS))
+    makers = (*BASELINES, NETWORK, *ESTIMATORS)
+    if isinstance(image, str) and image not in makers:
+        known = ", ".join(makers)
         raise InputError(f"unknown image {image!r}: expected an array or one of {known}")
 
 
@@ -65,14 +70,22 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
     """The image to start from, ``(batch, ny, nx)`` complex64, in the units of the scan.
 
     Args:
-        image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, or the name of a baseline to
-            compute it by.
+        image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, the name of a baseline to
+            compute it by, or :data:`NETWORK`.
         measurement: whose image it is.
 
     Raises:
         InputError: an image of another shape or kind, or one that is not finite.
     """
     kspace = measurement.kspace
+    if isinstance(image, str) and image == NETWORK:
+        # It imports the pipelines, which import this.
+        from ctxrecon.pipelines.loading import load_reconstructor
+
+        network = load_reconstructor(device=kspace.device)
+        network.set_progress_bar_config(disable=True)
+        output: Any = network(kspace, measurement.mask, coil_maps=measurement.coil_maps)
+        return output.images
     if isinstance(image, str):
         return BASELINES[image](kspace, measurement.mask, measurement.coil_maps)
     batch, _, ny, nx = kspace.shape

@@ -142,14 +142,16 @@ def test_the_likelihood_counts_what_some_coil_sees():
     torch.testing.assert_close(loss, torch.tensor([25 / 4 + 2 * math.log(2)]))
 
 
+@pytest.mark.parametrize("consistency", [0.0, 2.0])
 @pytest.mark.parametrize("adversarial", ADVERSARIAL)
-def test_each_player_gets_the_gradient_of_its_own_loss(adversarial):
+def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency):
     """One backward pass of the sum is what two passes would be."""
     torch.manual_seed(0)
     network = UnrolledGenerator(width=4, iterations=1, blocks=1)
     pipe = ReconstructionPipeline(network)
     labels = Labels("disjoint", 3, magnitude=True)
-    model = ReconstructorTraining(pipe, Objective("none", adversarial), labels)
+    objective = Objective("none", adversarial, consistency=consistency)
+    model = ReconstructorTraining(pipe, objective, labels)
     operator, y, image = measurement(shape=(24, 24))
     batch = {
         "kspace": y,
@@ -164,6 +166,8 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial):
     fake = network(operator, y).images
     critic = model.critic
     played = generator_loss(adversarial, critic(critic.seen(fake))).mean()
+    away = operator(fake) - operator.mask * y
+    played = played + consistency * (away.abs().square().sum(dim=(1, 2, 3)).sqrt()).mean()
     by_generator = torch.autograd.grad(played, list(network.parameters()))
     for (name, _), gradient in zip(network.named_parameters(), by_generator, strict=True):
         torch.testing.assert_close(found[f"reconstructor.{name}"], gradient)
@@ -186,6 +190,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial):
         (Objective("l1"), Labels("none"), "that of the samples held out"),
         (Objective("gaussian"), Labels(), "--predict_std together"),
         (Objective("l1", paired_share=1.2), Labels(), "a paired share from 0 to 1"),
+        (Objective("l1", consistency=-1), Labels(), "a consistency of 0 or more, got -1"),
     ],
 )
 def test_what_does_not_belong_together(objective, labels, sentence):

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline, load_prior
+from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline, load_pipeline, load_prior
 from ctxrecon.pipelines.loading import shipped_prior
 from ctxrecon.priors import build_text_encoder
 from ctxrecon.priors.tokenizer import build_tokenizer
@@ -210,6 +210,22 @@ def test_paths_that_are_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(InputError, match="DHCAI/ContextMRI is no local folder, and the hub"):
         load_prior("DHCAI/ContextMRI", subfolder="fastmri")
+
+
+@pytest.mark.parametrize("load", [load_prior, load_pipeline])
+def test_published_networks_that_are_not_asked_for_are_not_downloaded(monkeypatch, load):
+    import huggingface_hub
+
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options)
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(InputError, match="the hub did not give it"):
+        load("DHCAI/ContextMRI", subfolder="fastmri")
+    assert asked["ignore_patterns"] == ["skm-tea/*"]
 
 
 def _remove_config(root: Path) -> None:

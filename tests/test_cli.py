@@ -175,7 +175,7 @@ def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, c
     written = json.loads((tmp_path / "new" / "reconstruction_metrics.json").read_text())
     names = [row["method"] for row in written["methods"]]
     assert names[:4] == ["zero-filled", "CG-SENSE", "L1-wavelet", "TV"]
-    assert names[4:] == ["ContextMRI, one sample", "ContextMRI, mean of 2"]
+    assert names[4:] == ["UnrolledGenerator", "ContextMRI, one sample", "ContextMRI, mean of 2"]
     assert written["reference"] == "target"
     assert written["prompts"][0].startswith("brain")
     assert all(row["psnr"] > 5 and row["residual"] < 1 for row in written["methods"])
@@ -250,10 +250,19 @@ def test_demo_on_the_shipped_scan(tmp_path, monkeypatch, prior, capsys):
     monkeypatch.setattr(command, "_SAMPLES", 2)
     run("demo", "--out", tmp_path / "demo")
     shown = capsys.readouterr().out
-    for name in ("zero-filled", "CG-SENSE", "L1-wavelet", "TV", "without prompt", "mean of 2"):
+    names = (
+        "zero-filled",
+        "CG-SENSE",
+        "L1-wavelet",
+        "TV",
+        "UnrolledGenerator",
+        "without prompt",
+        "mean of 2",
+    )
+    for name in names:
         assert name in shown
     written = json.loads((tmp_path / "demo" / "metrics.json").read_text())
-    assert len(written["methods"]) == 7
+    assert len(written["methods"]) == 8
     assert (tmp_path / "demo" / "comparison.png").stat().st_size > 10_000
 
 

@@ -79,6 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--paired_share", type=float, default=0.99, help="λ at the end; 1 − λ is the critic's")
     add("--paired_start", type=int, default=500, help="steps with λ = 1")
     add("--paired_end", type=int, default=1000, help="step from which on λ is --paired_share")
+    add("--consistency", type=float, default=1.0, help="γ of ‖A x − y‖₂ without paired loss")
     add("--validation_scans", type=_count, default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
     return parser.parse_args(argv)
@@ -157,7 +158,12 @@ def main(argv: list[str] | None = None) -> None:
     pipe = starting_point(args)
     labels = Labels(args.labels, args.labelled, args.magnitude_labels)
     objective = Objective(
-        args.loss, args.adversarial, args.paired_share, args.paired_start, args.paired_end
+        args.loss,
+        args.adversarial,
+        args.paired_share,
+        args.paired_start,
+        args.paired_end,
+        args.consistency,
     )
     model = ReconstructorTraining(pipe, objective, labels, args.seed)
     sampling = Sampling(

@@ -1,1 +1,1 @@
-"""The small prior that ships with the package, and the scan of the demo."""
+"""The small prior and the small network that ship with the package, and the scan of the demo."""

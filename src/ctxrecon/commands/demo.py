@@ -11,8 +11,10 @@ from ctxrecon.commands.methods import (
     BASELINES,
     PriorRun,
     figure_images,
+    open_network,
     open_prior,
     run_baseline,
+    run_network,
     run_prior,
 )
 from ctxrecon.commands.paths import output_folder
@@ -40,8 +42,8 @@ def demo(
 ) -> None:
     """Reconstruct a shipped scan by every method; about a minute on two cores.
 
-    The scan is a slice of the digital phantom, which the prior was trained on (this slice it has
-    not seen): the demo shows how things work, not how they do on patients.
+    The scan is a slice of the digital phantom, which prior and network were trained on (this slice
+    they have not seen): the demo shows how things work, not how they do on patients.
     """
     folder = output_folder(out)
 
@@ -65,6 +67,8 @@ def demo(
     for method in BASELINES:
         results.append(run_baseline(method, measurement))
         table.add(results[-1])
+    results.append(run_network(open_network(None), None, measurement))
+    table.add(results[-1])
     for prompt, samples in ((None, 1), (prompts, 1), (prompts, _SAMPLES)):
         run = PriorRun(prompt, 1.0, _STEPS, samples, _SEED, solver=None)
         results.append(run_prior(pipe, run, measurement))

@@ -104,6 +104,13 @@ def open_prior(
     return _opened(lambda **on: load_prior(path, subfolder=subfolder, **on), device, dtype)
 
 
+def open_network(device: str | None, dtype: str = DTYPES[0]) -> ReconstructionPipeline:
+    """Load the network that is shipped, likewise."""
+    from ctxrecon.pipelines import load_reconstructor
+
+    return _opened(lambda **on: load_reconstructor(**on), device, dtype)
+
+
 def open_model(
     path: str, device: str | None, subfolder: str | None, dtype: str
 ) -> ContextMRIPipeline | ReconstructionPipeline:
@@ -125,7 +132,7 @@ def open_methods(
 
     Args:
         method: as given; by default what ``model`` is, or the diffusion prior.
-        compare: whether the baselines and the prior run too.
+        compare: whether the baselines, the prior and the network run too.
         model: checkpoint of one of them; the others are those that are shipped.
         device: of the networks.
         subfolder: of ``model``.
@@ -149,8 +156,8 @@ def open_methods(
     method = method or PRIOR
     if PRIOR not in pipes and (method == PRIOR or compare):
         pipes[PRIOR] = open_prior(None, device, dtype=dtype)
-    if NETWORK not in pipes and method == NETWORK:
-        raise InputError("no network comes with the package: give --model with one")
+    if NETWORK not in pipes and (method == NETWORK or compare):
+        pipes[NETWORK] = open_network(device, dtype)
     return method, pipes
 
 

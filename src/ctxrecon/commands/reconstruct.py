@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from ctxrecon.scan import Scan
 
 
+_STARTS = BASELINES | {NETWORK: NETWORK}
+"""Command-line name -> ``image`` of the diffusion prior."""
+
+
 def reconstruct(
     file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
     out: Annotated[
@@ -72,7 +76,7 @@ def reconstruct(
         typer.Option(
             "--model",
             "--prior",
-            help="Folder or hub name of a prior or a network. (default: the prior that is shipped)",
+            help="Folder or hub name of a prior or a network. (default: those that are shipped)",
         ),
     ] = None,
     subfolder: Annotated[
@@ -102,7 +106,7 @@ def reconstruct(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(help=f"Start from one of {', '.join(BASELINES)} in place of noise."),
+        typer.Option(help=f"Start from one of {', '.join(_STARTS)} in place of noise."),
     ] = None,
     strength: Annotated[
         float, typer.Option(help="Of --start: the share of the diffusion that is left.")
@@ -127,8 +131,8 @@ def reconstruct(
         raise InputError(
             "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
         )
-    if start is not None and start not in BASELINES:
-        raise InputError(f"unknown --start {start!r}: expected one of {', '.join(BASELINES)}")
+    if start is not None and start not in _STARTS:
+        raise InputError(f"unknown --start {start!r}: expected one of {', '.join(_STARTS)}")
     options = {} if data_weight is None else {"data_weight": data_weight}
     if options and solver is None:
         raise InputError("--data-weight is an option of a solver: give --solver dds too")
@@ -144,7 +148,7 @@ def reconstruct(
     prompts, origin = _prompts(scan, prompt)
     call: dict[str, Any] = {"noise_std": _noise(noise_std)}
     if start is not None:
-        call |= {"image": BASELINES[start], "strength": strength}
+        call |= {"image": _STARTS[start], "strength": strength}
     diffusion = {"samples": samples, "solver": solver, "noise-std": noise_std, "start": start}
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call)
     drawn = None

@@ -64,6 +64,8 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """A convolution, residual blocks, and convolutions back to the image's channels.
 
+    Its output is 0 to start with, so that what adds it to an image starts from the physics alone.
+
     Args:
         channels: in and out.
         width: of the features.
@@ -80,6 +82,8 @@ class ResNet(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width, text_width) for _ in range(blocks))
         self.middle = nn.ModuleList(Convolution(width, width) for _ in range(last - 1))
         self.last = Convolution(width, channels)
+        for value in self.last.parameters():
+            nn.init.zeros_(value)
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
         """``(batch, channels, ny, nx)``."""
@@ -110,7 +114,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net of fastMRI (arXiv:1811.08839), for any matrix size.
+    """The U-Net of fastMRI (arXiv:1811.08839), for any matrix size; its output is 0 to start with.
 
     Args:
         channels: in and out.
@@ -133,6 +137,8 @@ class UNet(nn.Module):
             ConvolutionBlock(2 * after, after, text_width) for after in widths[-2::-1]
         )
         self.last = nn.Conv2d(width, channels, 1)
+        for value in self.last.parameters():
+            nn.init.zeros_(value)
         self.multiple = 2**depth
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:

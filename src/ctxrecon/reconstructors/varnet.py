@@ -6,19 +6,20 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor, check_positive
+from ctxrecon.reconstructors.base import Reconstructor, check_positive, data_gradient
 from ctxrecon.reconstructors.blocks import UNet, on_image
 
 _MAPS_WIDTH, _MAPS_DEPTH = 8, 3
 
 
 class VarNet(Reconstructor):
-    """Descent steps on multi-coil k-space, each with a U-Net on the combined image.
+    """Descent steps on ``½ ‖A x − y‖²``, each with a U-Net on the image.
 
-    ``k ← k − η_m M (k − y) + F S U_m(Sᴴ F⁻¹ k)``, from ``k = y``: the end-to-end variational
-    network, Sriram et al., arXiv:2004.06688.
+    ``x ← x − η_m Aᴴ(A x − y) + U_m(x)``, from ``x = Aᴴ y``: the end-to-end variational network,
+    Sriram et al., arXiv:2004.06688, with the image as its state, as in Hammernik et al., Magn Reson
+    Med 79:3055 (2018). The end-to-end network keeps multi-coil k-space, which need not be that of
+    any image: with the same U-Nets it needs more cascades.
 
     Args:
         width: features of the U-Nets at full size.
@@ -51,30 +52,20 @@ class VarNet(Reconstructor):
         self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
         """See :meth:`Reconstructor.reconstruct`."""
-        maps = self.coil_maps(operator)
-        kspace = y
+        if self.maps_network is not None and operator.coil_maps is not None:
+            maps = _improved(self.maps_network, operator.coil_maps)
+            operator = CartesianSense(operator.mask, maps)
+            zero_filled = operator.adjoint(y)
+        x = zero_filled
         for step, network in zip(self.steps, self.networks, strict=True):
-            refined = fft2c(maps * on_image(network, _combined(maps, kspace), embeds)[:, None])
-            kspace = kspace - step * operator.mask * (kspace - y) + refined
-        return _combined(maps, kspace), None
-
-    def coil_maps(self, operator: CartesianSense) -> Tensor:
-        """Those of the operator, improved if that is learned; ``(batch or 1, coils, ny, nx)``.
-
-        Improved maps have unit power where the given ones are not zero.
-        """
-        maps = operator.coil_maps
-        if maps is None:
-            return torch.ones_like(operator.mask, dtype=torch.complex64)
-        if self.maps_network is None:
-            return maps
-        correction = on_image(self.maps_network, maps.flatten(0, 1), None)
-        improved = maps + correction.view_as(maps)
-        power = improved.abs().square().sum(dim=1, keepdim=True)
-        inside = (maps != 0).any(dim=1, keepdim=True)
-        return improved * torch.where(inside, power.clamp_min(1e-12).rsqrt(), 0.0)
+            descent = step * data_gradient(operator, x, zero_filled)
+            x = x - descent + on_image(network, x, embeds)
+        return x, None
 
 
-def _combined(maps: Tensor, kspace: Tensor) -> Tensor:
-    """``Sᴴ F⁻¹ k``."""
-    return (maps.conj() * ifft2c(kspace)).sum(dim=1)
+def _improved(network: nn.Module, maps: Tensor) -> Tensor:
+    """Maps ``(batch or 1, coils, ny, nx)``, improved, of unit power where these are not 0."""
+    improved = maps + on_image(network, maps.flatten(0, 1), None).view_as(maps)
+    power = improved.abs().square().sum(dim=1, keepdim=True)
+    inside = (maps != 0).any(dim=1, keepdim=True)
+    return improved * torch.where(inside, power.clamp_min(1e-12).rsqrt(), 0.0)

@@ -39,6 +39,9 @@ class Objective:
         paired_share: λ at the end, of ``λ loss + (1 − λ) adversarial``.
         paired_start: steps with λ = 1 at the beginning.
         paired_end: step from which on λ is ``paired_share``.
+        consistency: γ of ``γ ‖A x − y‖₂``, which a generator that has a critic and no paired loss
+            minimises as well: all that it knows of its own scan. Both ``‖A x − y‖₂`` and a
+            Wasserstein critic change by at most 1 where x does by 1, so γ = 1 balances them.
     """
 
     loss: str = "l1"
@@ -46,6 +49,7 @@ class Objective:
     paired_share: float = 0.99
     paired_start: int = 500
     paired_end: int = 1000
+    consistency: float = 1.0
 
     def check(self, labels: Labels, network: Reconstructor) -> None:
         """Refuse what the labels or the network cannot serve.
@@ -62,6 +66,8 @@ class Objective:
             )
         if not 0 <= self.paired_share <= 1:
             raise InputError(f"expected a paired share from 0 to 1, got {self.paired_share}")
+        if self.consistency < 0:
+            raise InputError(f"expected a consistency of 0 or more, got {self.consistency:g}")
         if labels.kind == "paired" and self.loss == "none" and self.adversarial is None:
             raise InputError("nothing to train for: give --loss, --adversarial or both")
         if labels.kind in ("partial", "disjoint") and (
@@ -128,21 +134,13 @@ class ReconstructorTraining(nn.Module):
     def _labelled(self, output: Any, batch: dict[str, Tensor]) -> Tensor:
         """Paired, adversarial, or both."""
         objective = self.objective
-        paired: Tensor | float = 0.0
+        paired: Tensor | None = None
         if objective.loss != "none":
             inside = (batch["coil_maps"] != 0).any(dim=1)
             paired = paired_loss(objective.loss, output.images, output.std, batch["target"], inside)
         if objective.adversarial is None:
-            assert isinstance(paired, Tensor)
+            assert paired is not None
             return paired
-        share: Tensor | float = 0.0
-        if objective.loss != "none":
-            share = paired_share(
-                batch["step"],
-                objective.paired_start,
-                objective.paired_end,
-                objective.paired_share,
-            )
         fake = self.critic.seen(output.images)
         real = self.critic.seen(batch["label" if "label" in batch else "target"])
         # The penalty is of a gradient, which half precision would round.
@@ -155,6 +153,14 @@ class ReconstructorTraining(nn.Module):
                 fake.detach(),
                 batch["share"],
             )
+        if paired is None:
+            return played + objective.consistency * data_distance(output.images, batch) + judged
+        share = paired_share(
+            batch["step"],
+            objective.paired_start,
+            objective.paired_end,
+            objective.paired_share,
+        )
         return share * paired + (1 - share) * played + judged
 
 
@@ -189,6 +195,18 @@ def _ssim(images: Tensor, target: Tensor) -> Tensor:
     # An empty target, as of a slice outside the head, has no range of its own.
     peak = target.flatten(1).amax(dim=1).clamp_min(1e-6)[:, None, None]
     return structural_similarity(images, target, peak).flatten(1).mean(dim=1)
+
+
+def data_distance(images: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """``‖A x − y‖₂`` of each slice, ``(batch,)``.
+
+    Args:
+        images: ``(batch, ny, nx)`` complex.
+        batch: with ``kspace``, ``mask`` and ``coil_maps``.
+    """
+    difference = CartesianSense(batch["mask"], batch["coil_maps"])(images)
+    difference = difference - batch["kspace"] * batch["mask"]
+    return torch.view_as_real(difference).flatten(1).norm(dim=1)
 
 
 def held_out_loss(images: Tensor, batch: dict[str, Tensor]) -> Tensor:

@@ -55,8 +55,9 @@ from ctxrecon.evaluation import (
     with_error,
 )
 from ctxrecon.evaluation.grid import Batch, Reconstruction, slices_of
+from ctxrecon.figures import comparison_figure
 from ctxrecon.io import write_scan
-from ctxrecon.pipelines import BaselinePipeline, load_reconstructor
+from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_measurement
 from ctxrecon.pipelines.loading import shipped_prior
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_reconstructor.py"
@@ -148,6 +149,7 @@ class Table:
         title: over it.
         entries: of so many scans.
         accelerations: a network of its own for each.
+        compared: title of the entry that all others are compared with, scan by scan.
         sweep: whether it is of the smaller matrix.
         num_coils: of the simulated array.
     """
@@ -155,6 +157,7 @@ class Table:
     title: str
     entries: Callable[[int], list[Entry]]
     accelerations: tuple[float, ...]
+    compared: str
     sweep: bool = False
     num_coils: int = NUM_COILS
 
@@ -174,10 +177,12 @@ class Task:
 
 
 TABLES = {
-    "objectives": Table("Objectives and networks", objectives, (10.0,)),
-    "adversarial": Table("Adversarial losses alone", adversarial, (3.0,), sweep=True, num_coils=1),
-    "labels": Table("Fewer labels", fewer_labels, (5.0, 7.0, 9.0), sweep=True),
-    "prompt": Table("With the prompt", with_prompt, (10.0,)),
+    "objectives": Table("Objectives and networks", objectives, (10.0,), "ℓ1"),
+    "adversarial": Table(
+        "Adversarial losses alone", adversarial, (3.0,), "WGAN-GP", sweep=True, num_coils=1
+    ),
+    "labels": Table("Fewer labels", fewer_labels, (5.0, 7.0, 9.0), "ℓ1, all labels", sweep=True),
+    "prompt": Table("With the prompt", with_prompt, (10.0,), "unrolled, no prompt"),
 }
 
 
@@ -230,9 +235,10 @@ def main(argv: list[str] | None = None) -> None:
                     pipe.set_progress_bar_config(disable=True)
                     methods.append(network_method(entry.title, pipe))
             rows = measure(methods, task, args, scans=args.test_scans, seed=args.seed)
-            scores = {method.name: rate(rows, method.name) for method in methods}
+            scores = {method.name: rate(rows, method.name, chosen.compared) for method in methods}
             results[f"{name} x{acceleration:g}"] = scores
-            text += [f"{task}:\n", _table(scores)]
+            draw(args.output_dir / f"{name}_x{acceleration:g}.png", methods, task, args)
+            text += [f"{task}:\n", _table(scores, chosen.compared)]
     settings = {key: str(value) for key, value in vars(args).items()}
     write_record(
         args.output_dir / "reconstructors.json",
@@ -289,7 +295,7 @@ def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
 
     tried = [weighted(weight) for weight in _WEIGHTS]
     rows = measure(tried, task, args, scans=_TUNING_SCANS, seed=_TUNING_SEED)
-    best = max(tried, key=lambda method: rate(rows, method.name)["snr"]["mean"])
+    best = max(tried, key=lambda method: columns(rows, method.name)["snr"].mean())
     return replace(best, name="CS-wavelet")
 
 
@@ -318,10 +324,36 @@ def measure(
     return found
 
 
-def rate(rows: list[Row], method: str) -> dict[str, Any]:
-    """Mean and standard error of every metric over the scans."""
-    mine = [row for row in rows if row["method"] == method]
-    return {name: summary(np.array([float(row[name]) for row in mine])) for name in _METRICS}
+def rate(rows: list[Row], method: str, compared: str) -> dict[str, Any]:
+    """Mean and standard error of every metric, and of the SNR less another's, over the scans."""
+    mine, others = columns(rows, method), columns(rows, compared)
+    found: dict[str, Any] = {name: summary(values) for name, values in mine.items()}
+    if len(others["snr"]):
+        found["snr_less"] = summary(mine["snr"] - others["snr"])
+    return found
+
+
+def columns(rows: list[Row], method: str) -> dict[str, np.ndarray]:
+    """Every metric of one method in the order of the scans, ``(scans,)`` each."""
+    mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["scan"])
+    return {name: np.array([float(row[name]) for row in mine]) for name in _METRICS}
+
+
+def draw(path: Path, methods: list[Method], task: Task, args: argparse.Namespace) -> None:
+    """A figure of the last kind of scan: a label volume's, or a brain."""
+    kinds = 2 + bool(args.label_volumes)
+    drawn = held_out_scans(
+        kinds, task.resolution, args.label_volumes, args.seed, num_coils=task.num_coils
+    )
+    scan = drawn[-1][1]
+    mask = Undersampling(_MASK, task.acceleration).draw((task.resolution,) * 2, args.seed)
+    measured = prepare_measurement(scan.kspace, mask)
+    batch = Batch(
+        measured.kspace, mask, measured.coil_maps, [scan.metadata[0].to_prompt()], [args.seed]
+    )
+    assert scan.target is not None
+    images = {method.name: method.run(batch).images[0] for method in methods}
+    comparison_figure(path, images, scan.target[0], title=f"Held-out phantom, {task}")
 
 
 def _slug(title: str) -> str:
@@ -333,19 +365,23 @@ def _explanation(args: argparse.Namespace) -> str:
     """What the tables show."""
     return f"""\
 {args.test_scans} held-out scans, coil maps from the undersampled scan;
-slice-wise metrics on magnitudes, mean ± standard error over the scans. Every network was trained
-with {args.scans} scans for {args.steps} steps of {args.batch_size} slices. SNR is ‖x‖² / ‖x − x̂‖²
-in dB; HFEN the relative error of the Laplacian of Gaussian (lower is better); sharpness the total
-variation over that of the truth.
+slice-wise metrics on magnitudes, mean ± standard error over the scans; differences are paired.
+Every network was trained with {args.scans} scans for {args.steps} steps of {args.batch_size}
+slices. SNR is ‖x‖² / ‖x − x̂‖² in dB; HFEN the relative error of the Laplacian of Gaussian (lower
+is better); sharpness the total variation over that of the truth.
 """
 
 
-def _table(scores: dict[str, dict[str, Any]]) -> str:
+def _table(scores: dict[str, dict[str, Any]], compared: str) -> str:
     lines = [
-        [title, *(with_error(found[name], digits) for name, digits in _METRICS.items())]
+        [
+            title,
+            *(with_error(found[name], digits) for name, digits in _METRICS.items()),
+            with_error(found["snr_less"], 2, sign=True) if "snr_less" in found else "",
+        ]
         for title, found in scores.items()
     ]
-    return table(["", *_TITLES.values()], lines)
+    return table(["", *_TITLES.values(), f"SNR less that of “{compared}”"], lines)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
         script.Entry("WGAN, unpaired", small, script.disjoint("wgan_gp", 4)),
         script.Entry("ℓ1", small),
     ]
-    tables = {"objectives": script.Table("Few", lambda scans: entries, (4.0,))}
+    tables = {"objectives": script.Table("Few", lambda scans: entries, (4.0,), "ℓ1")}
     monkeypatch.setattr(script, "TABLES", tables)
     command = ["--bank", str(bank), "--runs", str(tmp_path / "runs"), "--tables", "objectives"]
     command += ["--output_dir", str(tmp_path), "--resolution", "48", "--scans", "4"]
@@ -58,6 +58,10 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
     assert list(scores) == ["zero-filled", "CS-wavelet", "WGAN, unpaired", "ℓ1"]
     assert scores["ℓ1"]["snr"]["n"] == 2
     assert scores["ℓ1"]["hfen"]["mean"] > 0
+    assert scores["ℓ1"]["snr_less"]["mean"] == 0
+    less = scores["ℓ1"]["snr"]["mean"] - scores["zero-filled"]["snr"]["mean"]
+    assert scores["zero-filled"]["snr_less"]["mean"] == pytest.approx(-less, abs=1e-6)
+    assert (tmp_path / "objectives_x4.png").stat().st_size > 10_000
     trained = results["entries"]["objectives_x4_l1"]
     assert trained["network"] == small
     assert trained["parameters"] > 100

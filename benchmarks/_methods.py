@@ -174,9 +174,8 @@ def _posterior(
         **call,
     )
     seconds = time.perf_counter() - started
-    name = f"{type(solver).__name__} γ = {gamma:g}"
-    if "image" in call:
-        name += f" from {call['image']}"
+    start = f" from {call['image']}" if "image" in call else ""
+    name = f"{type(solver).__name__}{start} γ = {gamma:g}"
     if samples == 1:
         name += "" if estimate else ", one sample"
         return {name: Reconstruction(output.images.cpu(), maps, seconds)}

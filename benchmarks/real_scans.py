@@ -64,7 +64,7 @@ _COLUMNS = {
 _SOLVERS = (
     "pnp_admm:noise_std=auto",
     "dds:image=pnp_admm:noise_std=auto",
-    "dds:image=network:noise_std=auto",
+    "dds:image=network",
 )
 
 Runs = dict[str, dict[str, list[float]]]

@@ -45,7 +45,12 @@ def test_solver_curves_compare_every_solver_with_the_papers(
     script.main(command)
     results = json.loads((tmp_path / "solver_curves.json").read_text())["results"]
     ideas, solvers = results["ideas"], results["solvers"]
-    assert [cell["method"] for cell in ideas] == [script.PAPER, "pnp_admm", "l1-wavelet"]
+    assert [cell["method"] for cell in ideas] == [
+        script.PAPER,
+        "pnp_admm",
+        "l1-wavelet",
+        "UnrolledGenerator",
+    ]
     assert ideas[0]["less_first"]["psnr"] == {"mean": 0.0, "standard_error": 0.0, "n": 3}
     assert ideas[1]["evaluations"] == 2
     assert len(solvers) == 2 * len(script._SOLVERS)

@@ -139,11 +139,12 @@ def test_a_text_encoder_modulates(run, tmp_path):
     build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(
         tmp_path / "prior"
     )
-    folder = run(tmp_path / "run", "--text_encoder", str(tmp_path / "prior"))
+    more = ("--max_train_steps", "5")  # what it modulates is 0 to start with
+    folder = run(tmp_path / "run", "--text_encoder", str(tmp_path / "prior"), *more)
     pipe = load_reconstructor(folder / "pipeline")
     assert pipe.reconstructor.text_width == pipe.text_encoder.config.hidden_size
     name = "reconstructor.networks.0.blocks.0.modulation.linear.weight"
-    assert weights(folder)[name].any()
+    assert weights(folder, step=5)[name].any()
 
 
 @pytest.mark.parametrize(

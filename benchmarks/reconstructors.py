@@ -231,7 +231,13 @@ def main(argv: list[str] | None = None) -> None:
                 if (folder / f"checkpoint-{args.steps}").is_dir():
                     pipe = load_reconstructor(folder / "pipeline")
                     parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
-                    trained[folder.name] = asdict(entry) | {"parameters": parameters}
+                    # A record is not of this machine's folders.
+                    options = [one.replace(str(shipped_prior()), "PRIOR") for one in entry.options]
+                    trained[folder.name] = {
+                        **asdict(entry),
+                        "options": options,
+                        "parameters": parameters,
+                    }
                     pipe.set_progress_bar_config(disable=True)
                     methods.append(network_method(entry.title, pipe))
             rows = measure(methods, task, args, scans=args.test_scans, seed=args.seed)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.phantom import (
+    Anatomy,
     anatomy_from_labels,
     brain_anatomy,
     knee_anatomy,
@@ -82,21 +83,9 @@ def held_out_scan(
         num_coils: of the simulated array.
     """
     generator = torch.Generator().manual_seed(own_seed)
-    if volume is not None:
-        rng = np.random.default_rng(own_seed)
-        anatomy = anatomy_from_labels(
-            volume,
-            float(rng.random()),
-            rng,
-            size=_FINE_SIZE,
-            voxel_mm=float(rng.uniform(0.82, 1.0)),
-        )
-    else:
-        draw = {"knee": knee_anatomy, "brain": brain_anatomy}[kind]
-        size = max(_FINE_SIZE, resolution)
-        anatomy = draw(generator, size=size)
-        while with_finding and not anatomy.pathologies:
-            anatomy = draw(generator, size=size)
+    anatomy = held_out_anatomy(
+        kind, own_seed, resolution, generator, volume, with_finding=with_finding
+    )
     return phantom_scan(
         anatomy,
         shape=(resolution, resolution),
@@ -104,6 +93,37 @@ def held_out_scan(
         snr=SNR,
         generator=generator,
     )
+
+
+def held_out_anatomy(
+    kind: str,
+    own_seed: int,
+    resolution: int,
+    generator: torch.Generator,
+    volume: NDArray[np.int16] | None = None,
+    *,
+    with_finding: bool = False,
+) -> Anatomy:
+    """The anatomy of :func:`held_out_scan`, whose other arguments these are.
+
+    Args:
+        generator: draws procedural anatomies.
+    """
+    if volume is not None:
+        rng = np.random.default_rng(own_seed)
+        return anatomy_from_labels(
+            volume,
+            float(rng.random()),
+            rng,
+            size=_FINE_SIZE,
+            voxel_mm=float(rng.uniform(0.82, 1.0)),
+        )
+    draw = {"knee": knee_anatomy, "brain": brain_anatomy}[kind]
+    size = max(_FINE_SIZE, resolution)
+    anatomy = draw(generator, size=size)
+    while with_finding and not anatomy.pathologies:
+        anatomy = draw(generator, size=size)
+    return anatomy
 
 
 def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> Scan:

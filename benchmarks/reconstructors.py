@@ -25,10 +25,6 @@ the best of several on scans that no table shows.
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -38,9 +34,9 @@ from typing import Any
 import numpy as np
 from _held_out import NUM_COILS, held_out_scans
 from _record import write_record
+from _training import is_trained, slug, train_run
 from accelerate import PartialState
 
-from ctxrecon.errors import InputError
 from ctxrecon.evaluation import (
     Grid,
     Method,
@@ -60,7 +56,6 @@ from ctxrecon.io import write_scan
 from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_measurement
 from ctxrecon.pipelines.loading import shipped_prior
 
-_SCRIPT = Path(__file__).resolve().parents[1] / "training" / "train_reconstructor.py"
 _MASK = "poisson_disk2d"
 _METRICS = {"snr": 2, "psnr": 2, "ssim": 3, "hfen": 3, "sharpness": 2}
 _TITLES = {"snr": "SNR (dB)", "psnr": "PSNR (dB)", "ssim": "SSIM", "hfen": "HFEN"}
@@ -225,10 +220,11 @@ def main(argv: list[str] | None = None) -> None:
             )
             methods = [baseline_method("zero-filled", "zero_filled"), cs_wavelet(task, args)]
             for entry in chosen.entries(args.scans):
-                folder = args.runs / f"{name}_x{acceleration:g}_{_slug(entry.title)}"
+                folder = args.runs / f"{name}_x{acceleration:g}_{slug(entry.title)}"
                 if not args.test_only:
-                    train(entry, folder, task, args)
-                if (folder / f"checkpoint-{args.steps}").is_dir():
+                    options = options_of(entry, task, args)
+                    train_run("train_reconstructor.py", options, folder, args.steps)
+                if is_trained(folder, args.steps):
                     pipe = load_reconstructor(folder / "pipeline")
                     parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
                     # A record is not of this machine's folders.
@@ -255,36 +251,15 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(text))
 
 
-def train(entry: Entry, folder: Path, task: Task, args: argparse.Namespace) -> None:
-    """Train to the last step, or go on with it.
-
-    Raises:
-        InputError: the folder was trained otherwise, or training failed.
-    """
-    command = [str(_SCRIPT.relative_to(_SCRIPT.parents[1]))]
-    command += ["--network", entry.network, "--bank", str(args.bank)]
-    command += ["--resolution", str(task.resolution), "--num_coils", str(task.num_coils)]
-    command += ["--masks", _MASK, "--accelerations", f"{task.acceleration:g}"]
-    command += ["--scans", str(args.scans), "--max_train_steps", str(args.steps)]
-    command += ["--train_batch_size", str(args.batch_size), "--report_to", "none"]
-    command += ["--learning_rate", str(args.learning_rate), "--seed", str(args.seed)]
-    command += ["--mixed_precision", args.mixed_precision, "--validation_steps", str(args.steps)]
-    command += entry.options
-    note = folder / "command.json"
-    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != command:
-        raise InputError(
-            f"{folder} was trained by another command: remove it, or give other --runs"
-        )
-    if (folder / f"checkpoint-{args.steps}").is_dir():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(command, indent=2) + "\n", encoding="utf-8")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", str(_SCRIPT), *command[1:]]
-    launch += ["--output_dir", str(folder)]
-    if any(folder.glob("checkpoint-*")):
-        launch += ["--resume_from_checkpoint", "latest"]
-    if subprocess.run(launch, check=False).returncode:
-        raise InputError(f"training of {entry.title} failed: {' '.join(launch)}")
+def options_of(entry: Entry, task: Task, args: argparse.Namespace) -> list[str]:
+    """What ``training/train_reconstructor.py`` is called with."""
+    options = ["--network", entry.network, "--bank", str(args.bank)]
+    options += ["--resolution", str(task.resolution), "--num_coils", str(task.num_coils)]
+    options += ["--masks", _MASK, "--accelerations", f"{task.acceleration:g}"]
+    options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
+    options += ["--learning_rate", str(args.learning_rate), "--seed", str(args.seed)]
+    options += ["--mixed_precision", args.mixed_precision, "--validation_steps", str(args.steps)]
+    return [*options, "--report_to", "none", *entry.options]
 
 
 def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
@@ -360,11 +335,6 @@ def draw(path: Path, methods: list[Method], task: Task, args: argparse.Namespace
     assert scan.target is not None
     images = {method.name: method.run(batch).images[0] for method in methods}
     comparison_figure(path, images, scan.target[0], title=f"Held-out phantom, {task}")
-
-
-def _slug(title: str) -> str:
-    """A title as the name of a folder."""
-    return re.sub(r"\W+", "_", title.replace("ℓ", "l").replace("⁺", "")).strip("_").lower()
 
 
 def _explanation(args: argparse.Namespace) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
 from ctxrecon.pipelines.inputs import Measurement, prepare_measurement
+from ctxrecon.pipelines.joint import JointOutput, JointPipeline
 from ctxrecon.pipelines.loading import (
     build_pipeline,
+    load_joint,
     load_pipeline,
     load_prior,
     load_reconstructor,
@@ -18,11 +20,14 @@ from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
 __all__ = [
     "BaselinePipeline",
     "ContextMRIPipeline",
+    "JointOutput",
+    "JointPipeline",
     "Measurement",
     "ReconstructionOutput",
     "ReconstructionPipeline",
     "build_pipeline",
     "convert_images",
+    "load_joint",
     "load_pipeline",
     "load_prior",
     "load_reconstructor",

@@ -56,12 +56,12 @@ def prepare_measurement(
     Raises:
         InputError: for anything malformed, in a sentence of its own.
     """
-    y = _check_kspace(kspace)
+    y = check_kspace(kspace)
     batch, coils, ny, nx = y.shape
     if mask is None:
         sampled = _infer_mask(y)
     else:
-        sampled = _check_mask(mask, (batch, ny, nx)).to(y.device)
+        sampled = check_mask(mask, (batch, ny, nx)).to(y.device)
         outside = int((~sampled & (y != 0)).any(dim=1).sum())
         if outside:
             logger.warning(
@@ -73,7 +73,7 @@ def prepare_measurement(
 
     maps: Tensor | None
     if coil_maps is not None:
-        maps = _check_coil_maps(coil_maps, (batch, coils, ny, nx)).to(y.device)
+        maps = check_coil_maps(coil_maps, (batch, coils, ny, nx)).to(y.device)
     elif coils == 1:
         maps = None
     else:
@@ -86,7 +86,8 @@ def prepare_measurement(
 _PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
 
 
-def _as_tensor(value: ArrayLike, name: str) -> Tensor:
+def as_tensor(value: ArrayLike, name: str) -> Tensor:
+    """A tensor of what torch has a type for; ``name`` is for the error."""
     if isinstance(value, Tensor):
         return value.detach().resolve_conj()
     if not isinstance(value, np.ndarray):
@@ -99,8 +100,9 @@ def _as_tensor(value: ArrayLike, name: str) -> Tensor:
         return torch.from_numpy(value.astype(_PORTABLE[value.dtype.kind], order="C"))
 
 
-def _check_kspace(kspace: ArrayLike) -> Tensor:
-    y = _as_tensor(kspace, "k-space")
+def check_kspace(kspace: ArrayLike) -> Tensor:
+    """Complex64 k-space ``(batch, coils, ny, nx)``; see :func:`prepare_measurement`."""
+    y = as_tensor(kspace, "k-space")
     shape = tuple(y.shape)
     if not y.is_complex():
         raise InputError(
@@ -140,9 +142,10 @@ def _infer_mask(y: Tensor) -> Tensor:
     return sampled
 
 
-def _check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
+def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
+    """A mask ``(batch or 1, 1, ny, nx)`` bool for ``shape`` ``(batch, ny, nx)``; see there too."""
     batch, ny, nx = shape
-    sampled = _as_tensor(mask, "the mask")
+    sampled = as_tensor(mask, "the mask")
     got = tuple(sampled.shape)
     if sampled.dtype != torch.bool:
         if sampled.is_complex() or not bool(((sampled == 0) | (sampled == 1)).all()):
@@ -166,9 +169,10 @@ def _check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
     return sampled
 
 
-def _check_coil_maps(coil_maps: ArrayLike, shape: tuple[int, int, int, int]) -> Tensor:
+def check_coil_maps(coil_maps: ArrayLike, shape: tuple[int, int, int, int]) -> Tensor:
+    """Complex64 maps ``(batch or 1, coils, ny, nx)`` for k-space of ``shape``; see there too."""
     coils, ny, nx = shape[1:]
-    maps = _as_tensor(coil_maps, "coil maps")
+    maps = as_tensor(coil_maps, "coil maps")
     if not maps.is_complex():
         raise InputError(f"expected complex coil maps, got {coil_maps.dtype}")
     if maps.ndim == 3:

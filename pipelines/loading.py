@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from ctxrecon.pipelines.checkpoint import (
     read_config,
 )
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
+from ctxrecon.pipelines.joint import JointPipeline
 from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
 from ctxrecon.priors import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.priors.tokenizer import build_tokenizer
-from ctxrecon.reconstructors import RECONSTRUCTORS
+from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
+from ctxrecon.sampling.learned import SAMPLERS
+from ctxrecon.tasks import T2StarMLP
 
 logger = logging.getLogger(__name__)
 
@@ -126,29 +130,71 @@ def load_reconstructor(
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
     root = shipped_reconstructor() if path is None else open_folder(path)
-    folder = root / "reconstructor"
-    if not folder.is_dir():
-        raise InputError(
-            f"there is no reconstructor/ in {root}: expected a checkpoint that "
-            "training/train_reconstructor.py wrote"
-        )
-    name = read_config(folder, "config.json").get("_class_name")
-    kinds = {kind.__name__: kind for kind in RECONSTRUCTORS.values()}
-    if name not in kinds:
-        raise InputError(
-            f"{folder} holds a network of the unknown kind {name!r}: expected one of "
-            + ", ".join(kinds)
-        )
-    network = load_model(kinds[name], folder, dtype).eval()
-    encoder, tokenizer = None, None
-    if network.text_width is not None:
-        encoder, tokenizer = load_text_encoder(
-            part_folder(root, "text_encoder", None),
-            tokenizer=part_folder(root, "tokenizer", None),
-            dtype=dtype,
-        )
+    network, encoder, tokenizer = _networks(root, RECONSTRUCTORS, dtype)
     pipeline = ReconstructionPipeline(network, encoder, tokenizer)
     return pipeline if device is None else pipeline.to(device)
+
+
+def load_joint(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> JointPipeline:
+    """Load a sampler and a reconstructor that were trained together.
+
+    Args:
+        path: a folder or a hub repository with ``sampler/`` and ``reconstructor/``; for T2* maps
+            ``relaxometer/``, and for networks that read prompts ``text_encoder/`` and
+            ``tokenizer/``.
+        dtype: of the networks; what concerns the measurement is complex64 in any case.
+        device: where to put them; the CPU by default.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    root = open_folder(path)
+    sampler = _one_of(root, "sampler", SAMPLERS, torch.float32, "train_sampler.py")
+    network, encoder, tokenizer = _networks(root, {**RECONSTRUCTORS, **MULTI_CONTRAST}, dtype)
+    relaxometer = None
+    if (root / "relaxometer").is_dir():
+        relaxometer = load_model(T2StarMLP, root / "relaxometer", torch.float32)
+    pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer)
+    return pipeline if device is None else pipeline.to(device)
+
+
+def _networks(
+    root: Path, kinds: Mapping[str, type], dtype: torch.dtype
+) -> tuple[Any, CLIPTextModel | None, CLIPTokenizer | None]:
+    """The network in ``reconstructor/``, with the text encoder that it needs."""
+    network = _one_of(root, "reconstructor", kinds, dtype, "train_reconstructor.py")
+    if network.text_width is None:
+        return network, None, None
+    encoder, tokenizer = load_text_encoder(
+        part_folder(root, "text_encoder", None),
+        tokenizer=part_folder(root, "tokenizer", None),
+        dtype=dtype,
+    )
+    return network, encoder, tokenizer
+
+
+def _one_of(
+    root: Path, part: str, kinds: Mapping[str, type], dtype: torch.dtype, script: str
+) -> Any:
+    """A model whose class its folder names, out of those that are known."""
+    folder = root / part
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no {part}/ in {root}: expected a checkpoint that training/{script} wrote"
+        )
+    name = read_config(folder, "config.json").get("_class_name")
+    known = {kind.__name__: kind for kind in kinds.values()}
+    if name not in known:
+        raise InputError(
+            f"{folder} holds a {part} of the unknown kind {name!r}: expected one of "
+            + ", ".join(known)
+        )
+    return load_model(known[name], folder, dtype).eval()
 
 
 def load_pipeline(
@@ -157,11 +203,14 @@ def load_pipeline(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
     **options: Any,
-) -> ContextMRIPipeline | ReconstructionPipeline:
-    """Load whatever a checkpoint holds: a prior, or a network that reconstructs directly.
+) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
+    """Load whatever a checkpoint holds.
+
+    A prior, a network that reconstructs directly, or one with the sampler of its masks.
 
     Args:
-        path: a folder or a hub repository; see :func:`load_prior` and :func:`load_reconstructor`.
+        path: a folder or a hub repository; see :func:`load_prior`, :func:`load_reconstructor` and
+            :func:`load_joint`.
         dtype: of the networks.
         device: where to put them; the CPU by default.
         **options: of :func:`load_prior`.
@@ -175,6 +224,8 @@ def load_pipeline(
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise InputError(f"{root} holds no diffusion prior: leave {given[0]} out")
+    if (root / "sampler").is_dir():
+        return load_joint(root, dtype=dtype, device=device)
     return load_reconstructor(root, dtype=dtype, device=device)
 
 

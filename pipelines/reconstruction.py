@@ -55,14 +55,7 @@ class ReconstructionPipeline(DiffusionPipeline):
         tokenizer: CLIPTokenizer | None = None,
     ) -> None:
         super().__init__()
-        width = reconstructor.text_width
-        if width is not None:
-            given = None if text_encoder is None else text_encoder.config.hidden_size
-            if given != width or tokenizer is None:
-                raise InputError(
-                    f"the network reads prompt embeddings of width {width}, the text encoder gives "
-                    f"{given}: give the text encoder and tokenizer that it was trained with"
-                )
+        check_text_width(reconstructor.text_width, text_encoder, tokenizer)
         self.register_modules(
             reconstructor=reconstructor, text_encoder=text_encoder, tokenizer=tokenizer
         )
@@ -166,3 +159,19 @@ class ReconstructionPipeline(DiffusionPipeline):
                 bar.update(len(owner))
         std = None if errors[0] is None else torch.cat(errors)
         return torch.cat(images), std
+
+
+def check_text_width(width: int | None, text_encoder: Any, tokenizer: Any) -> None:
+    """Refuse a text encoder that does not fit the network that reads its embeddings.
+
+    Raises:
+        InputError: a network that reads prompts without a text encoder of its width.
+    """
+    if width is None:
+        return
+    given = None if text_encoder is None else text_encoder.config.hidden_size
+    if given != width or tokenizer is None:
+        raise InputError(
+            f"the network reads prompt embeddings of width {width}, the text encoder gives "
+            f"{given}: give the text encoder and tokenizer that it was trained with"
+        )

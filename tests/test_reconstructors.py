@@ -10,7 +10,7 @@ from measured import measurement, part
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.linalg import conjugate_gradient, damped_solve
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import CartesianSense, WeightedSense
 from ctxrecon.reconstructors import (
     RECONSTRUCTORS,
     Critic,
@@ -23,6 +23,7 @@ from ctxrecon.reconstructors import (
     hard_data_consistency,
     intensity,
 )
+from ctxrecon.reconstructors.blocks import ResidualUNet
 from ctxrecon.reconstructors.varnet import _improved
 
 TEXT = 5
@@ -225,6 +226,26 @@ class TestDampedSolve:
         for implicit, unrolled in zip(*found, strict=True):
             assert float((implicit - unrolled).norm() / unrolled.norm()) < 1e-4
 
+    def test_gradients_by_the_operator_itself(self):
+        """The weights of a mask in ``H``, which the iterations differentiate as well."""
+        operator, y, image = measurement()
+        found: list[torch.Tensor] = []
+        for implicit in (True, False):
+            weights = (0.3 + 0.5 * operator.mask.float()).requires_grad_()
+            weighted = WeightedSense(weights, operator.coil_maps)
+            rhs, damping = operator.adjoint(y), torch.tensor(0.3)
+            if implicit:
+                x = damped_solve(weighted.normal, rhs, damping, 60)
+            else:
+                x = conjugate_gradient(
+                    lambda v, a=weighted: a.normal(v) + 0.3 * v, rhs, num_iterations=60
+                )
+            (x - image).abs().square().sum().backward()
+            assert weights.grad is not None
+            found.append(weights.grad)
+        assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-4
+        assert float(found[1].norm()) > 0
+
     def test_nothing_of_the_iterations_is_kept(self):
         """Tensors saved for the backward pass, in elements, do not grow with the iterations."""
         operator, y, _ = measurement()
@@ -294,7 +315,7 @@ def test_modl_solves_its_last_system():
     network = MoDL(width=4, iterations=1, cg_iterations=60)
     operator, y, _ = measurement()
     seen: list[torch.Tensor] = []
-    network.network.register_forward_hook(lambda _, __, out: seen.append(out))
+    network.networks[0].register_forward_hook(lambda _, __, out: seen.append(out))
     with torch.no_grad():
         x = network(operator, y).images
         zero_filled = operator.adjoint(y)
@@ -304,7 +325,34 @@ def test_modl_solves_its_last_system():
         torch.testing.assert_close(
             operator.normal(x) + lam * x, zero_filled + lam * z, rtol=1e-3, atol=1e-3
         )
-    assert float(lam) == pytest.approx(0.0486, abs=1e-3)
+    assert float(lam) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_modl_with_networks_of_its_own_for_each_iteration():
+    torch.manual_seed(0)
+    network = MoDL(width=4, iterations=3, depth=2, shared=False, damping=0.3)
+    torch.testing.assert_close(network.damping, torch.full((3,), 0.3))
+    operator, y, _ = measurement()
+    output = network(operator, y).images
+    output.abs().sum().backward()
+    for each in network.networks:  # the last layers alone move at first
+        assert float(each.last.weight.grad.norm()) > 0
+    assert bool((network.raw_damping.grad != 0).all())
+    with pytest.raises(InputError, match="positive damping"):
+        MoDL(damping=0.0)
+    with pytest.raises(InputError, match="depth of 0 or more"):
+        MoDL(depth=-1)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (13, 9), (5, 5)])
+def test_a_residual_u_net_takes_any_size_and_starts_at_zero(shape):
+    network = ResidualUNet(2, 4, 2, None)
+    x = torch.randn(2, 2, *shape, generator=seeded(0))
+    assert not network(x, None).any()
+    torch.nn.init.normal_(network.last.weight)
+    found = network(x, None)
+    assert found.shape == x.shape
+    torch.testing.assert_close(found[1:], network(x[1:], None), rtol=1e-4, atol=1e-5)
 
 
 class TestCritic:

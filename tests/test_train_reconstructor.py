@@ -209,7 +209,7 @@ class TestSamples:
     @staticmethod
     def samples(bank: Path, labels: Labels, **options: object) -> MeasurementSamples:
         source = PhantomSlices(AnatomyBank.load(bank), resolution=32)
-        given = {"masks": ("variable_density2d",), "accelerations": (3.0,), "num_coils": 3}
+        given = {"masks": ("variable_density2d",), "accelerations": (3.0,), "num_coils": (3,)}
         if labels.kind == "disjoint":
             first, second = AnatomyBank.load(bank).split(0.5)
             source = PhantomSlices(first, resolution=32)
@@ -247,7 +247,7 @@ class TestSamples:
 
     def test_partial_labels_are_of_the_scans_themselves(self, bank):
         samples = self.samples(bank, Labels("partial", 2), scans=5, fixed=True)
-        scans = [samples._scan(n, 32, ("variable_density2d", 3.0))["target"] for n in range(5)]
+        scans = [samples._scan(n, 32, 3, ("variable_density2d", 3.0))["target"] for n in range(5)]
         found = set()
         for number in range(10):
             label = samples[0, number]["label"]
@@ -274,22 +274,30 @@ class TestSamples:
 
     def test_the_phase_of_a_single_coil_stays_in_the_image(self, bank):
         source = PhantomSlices(AnatomyBank.load(bank), resolution=32)
-        sampling = Sampling(("variable_density2d",), (3.0,), 0.25, num_coils=1, snr=0.0)
+        sampling = Sampling(("variable_density2d",), (3.0,), 0.25, num_coils=(1,), snr=0.0)
         item = MeasurementSamples(source, sampling, Labels(), resolutions=(32,))[0, 0]
         assert torch.equal(item["coil_maps"], torch.ones_like(item["coil_maps"]))
         operator = CartesianSense(item["mask"][None])
         torch.testing.assert_close(operator(item["target"][None])[0], item["kspace"])
 
     def test_memory_has_a_limit(self, bank, monkeypatch):
-        import ctxrecon.training.measurements as module
+        import ctxrecon.training.scans as module
 
         samples = self.samples(bank, Labels(), scans=4)
         samples[0, 0]
-        assert len(samples._kept) == 1
-        monkeypatch.setattr(module, "_KEPT_BYTES", sum(samples._bytes))
+        assert len(samples._memory.kept) == 1
+        monkeypatch.setattr(module, "_KEPT_BYTES", samples._memory.bytes)
         for number in range(4):
             samples[0, number]
-        assert len(samples._kept) == 1
+        assert len(samples._memory.kept) == 1
+
+    def test_numbers_of_coils_are_drawn_step_by_step(self, bank):
+        source = PhantomSlices(AnatomyBank.load(bank), resolution=32)
+        sampling = Sampling(("variable_density2d",), (3.0,), 0.25, num_coils=(2, 3))
+        samples = MeasurementSamples(source, sampling, Labels(), scans=2, resolutions=(32,))
+        coils = [{len(samples[step, n]["kspace"]) for n in (0, 1)} for step in range(8)]
+        assert all(len(found) == 1 for found in coils)  # or they could not be batched
+        assert set.union(*coils) == {2, 3}
 
     def test_samples_are_split_in_two(self, bank):
         samples = self.samples(bank, Labels("none"))

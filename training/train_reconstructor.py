@@ -68,7 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--accelerations", type=float, nargs="+", default=[4.0])
     add("--center_fraction", type=float, help="0.32 / acceleration of the lines by default")
     add("--fixed_masks", action="store_true", help="every scan keeps its mask")
-    add("--num_coils", type=int, default=8)
+    add("--num_coils", type=int, nargs="+", default=[8], help="numbers of coils to draw from")
     add("--snr", type=float, default=100.0, help="of the bright signal; 0 for no noise")
     add("--scans", type=_count, help="M, how many scans there are; endless by default")
     add("--labels", choices=LABELS, default="paired")

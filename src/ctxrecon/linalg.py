@@ -102,15 +102,16 @@ def conjugate_gradient(
 def damped_solve(
     normal: Callable[[Tensor], Tensor], rhs: Tensor, damping: Tensor, num_iterations: int
 ) -> Tensor:
-    """``x = (H + λ)⁻¹ rhs`` by conjugate gradients, differentiable in ``rhs`` and ``λ``.
+    """``x = (H + λ)⁻¹ rhs`` by conjugate gradients, differentiable in ``rhs``, ``λ`` and ``H``.
 
     Gradients are those of the solution, not of the iterations (implicit differentiation): with
-    ``g`` the gradient by ``x`` and ``v = (H + λ)⁻¹ g``, that by ``rhs`` is ``v`` and that by ``λ``
-    is ``−Re⟨v, x⟩``. Nothing of the iterations is kept, so memory does not grow with them.
+    ``g`` the gradient by ``x`` and ``v = (H + λ)⁻¹ g``, they are those of
+    ``Re⟨v, rhs − λ x − H x⟩`` at a fixed ``x``: ``v`` by ``rhs``, ``−Re⟨v, x⟩`` by ``λ``, and what
+    ``normal`` makes of it by its own parameters, such as the weights of a learned mask. Nothing of
+    the iterations is kept, so memory does not grow with them.
 
     Args:
-        normal: ``x ↦ H x``, Hermitian, positive semi-definite, acting on each sample alone; it gets
-            no gradient.
+        normal: ``x ↦ H x``, Hermitian, positive semi-definite, acting on each sample alone.
         rhs: ``(batch, …)``.
         damping: ``λ``, positive, one real number.
         num_iterations: of each of the two systems, at most.
@@ -118,31 +119,35 @@ def damped_solve(
     Returns:
         ``x``, of the shape and data type of ``rhs``.
     """
-    return _DampedSolve.apply(rhs, damping, normal, num_iterations)
+    with torch.no_grad():
+        x = _solve_damped(normal, rhs, damping, num_iterations)
+    if not torch.is_grad_enabled():
+        return x
+    residual = rhs - damping * x - normal(x)
+    return _Implicit.apply(residual, x, damping.detach(), normal, num_iterations)
 
 
-class _DampedSolve(torch.autograd.Function):
-    """See :func:`damped_solve`."""
+class _Implicit(torch.autograd.Function):
+    """``x``, whose gradient by the residual of its equation is ``v``; see :func:`damped_solve`."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        rhs: Tensor,
+        residual: Tensor,
+        x: Tensor,
         damping: Tensor,
         normal: Callable[[Tensor], Tensor],
         num_iterations: int,
     ) -> Tensor:
         ctx.normal, ctx.num_iterations = normal, num_iterations
-        x = _solve_damped(normal, rhs, damping, num_iterations)
-        ctx.save_for_backward(x, damping)
-        return x
+        ctx.save_for_backward(damping)
+        return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, damping = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (damping,) = ctx.saved_tensors
         v = _solve_damped(ctx.normal, gradient.contiguous(), damping, ctx.num_iterations)
-        by_damping = -_dot(_as_rows(v), _as_rows(x)).sum()
-        return v, by_damping.to(damping.dtype).reshape(damping.shape), None, None
+        return v, None, None, None, None
 
 
 def _solve_damped(

@@ -12,11 +12,18 @@ from ctxrecon.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ctxrecon.pipelines import ContextMRIPipeline, Measurement, ReconstructionPipeline
+    from ctxrecon.pipelines import (
+        ContextMRIPipeline,
+        JointPipeline,
+        Measurement,
+        ReconstructionPipeline,
+    )
     from ctxrecon.solvers import Solver
 
 PRIOR = "contextmri"
 NETWORK = "network"
+JOINT = "joint"
+"""A model with masks of its own, which comes by ``--model`` alone."""
 # Command-line name -> key of ctxrecon.baselines.BASELINES.
 BASELINES = {
     "zero-filled": "zero_filled",
@@ -32,6 +39,8 @@ TITLES = {
     "l1-wavelet": "L1-wavelet",
     "tv": "TV",
 }
+_LABELS = {**TITLES, JOINT: "joint"}
+"""Of progress bars and results."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def open_network(device: str | None, dtype: str = DTYPES[0]) -> ReconstructionPi
 
 def open_model(
     path: str, device: str | None, subfolder: str | None, dtype: str
-) -> ContextMRIPipeline | ReconstructionPipeline:
+) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
     """Load whatever a checkpoint holds, likewise."""
     from ctxrecon.pipelines import load_pipeline
 
@@ -180,14 +189,16 @@ def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     pipe = load(device=device, dtype=getattr(torch, dtype))
-    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=TITLES[method_of(pipe)])
+    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=_LABELS[method_of(pipe)])
     return pipe
 
 
-def method_of(pipe: ContextMRIPipeline | ReconstructionPipeline) -> str:
+def method_of(pipe: ContextMRIPipeline | ReconstructionPipeline | JointPipeline) -> str:
     """The method that a pipeline serves."""
-    from ctxrecon.pipelines import ReconstructionPipeline
+    from ctxrecon.pipelines import JointPipeline, ReconstructionPipeline
 
+    if isinstance(pipe, JointPipeline):
+        return JOINT
     return NETWORK if isinstance(pipe, ReconstructionPipeline) else PRIOR
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctxrecon.commands.joint import run_joint, write_sampling
 from ctxrecon.commands.methods import (
     BASELINES,
+    JOINT,
     NETWORK,
     PRIOR,
     TITLES,
@@ -67,7 +69,10 @@ def reconstruct(
         str | None,
         typer.Option(help="Undersample fully sampled data by this mask, such as uniform1d."),
     ] = None,
-    acceleration: Annotated[float, typer.Option(help="Of --undersample.")] = 4.0,
+    acceleration: Annotated[
+        float | None,
+        typer.Option(help="Of --undersample (default: 4), or of the masks of a joint --model."),
+    ] = None,
     center_fraction: Annotated[
         float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
     ] = None,
@@ -76,7 +81,8 @@ def reconstruct(
         typer.Option(
             "--model",
             "--prior",
-            help="Folder or hub name of a prior or a network. (default: those that are shipped)",
+            help="Folder or hub name of a prior, a network, or a network with masks of its own. "
+            "(default: those that are shipped)",
         ),
     ] = None,
     subfolder: Annotated[
@@ -138,7 +144,7 @@ def reconstruct(
         raise InputError("--data-weight is an option of a solver: give --solver dds too")
     outputs = image_outputs(out)
 
-    from ctxrecon.evaluation.grid import mvue_reference
+    from ctxrecon.evaluation.grid import is_fully_sampled, mvue_reference
     from ctxrecon.io import read_scan
     from ctxrecon.pipelines import prepare_measurement
     from ctxrecon.solvers import make_solver
@@ -153,7 +159,7 @@ def reconstruct(
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call)
     drawn = None
     if undersample is not None:
-        drawn = _undersampling(scan, undersample, acceleration, center_fraction, seed)
+        drawn = _undersampling(scan, undersample, acceleration or 4.0, center_fraction, seed)
     method, pipes = open_methods(method, compare, model, device, subfolder, dtype)
     if PRIOR in pipes:
         check_prior_run(pipes[PRIOR], run, len(scan))
@@ -166,12 +172,20 @@ def reconstruct(
         _say_prompt(run, origin)
 
     reference, reference_name = scan.target, "target"
-    if drawn is not None:
-        if reference is None:
-            reference, reference_name = mvue_reference(scan), "MVUE"
+    own_masks = JOINT in pipes and mask is None and is_fully_sampled(scan)
+    if reference is None and (drawn is not None or own_masks):
+        reference, reference_name = mvue_reference(scan), "MVUE"
+    sampled = drawn if mask is None else _read_mask(mask)
+    joint = None
+    if JOINT in pipes:
+        joint = run_joint(
+            pipes[JOINT], scan, sampled, prompts if reads else None, acceleration, seed
+        )
+        measurement = joint.measurement
+    elif drawn is not None:
         measurement = prepare_measurement(scan.kspace * drawn, drawn, scan.coil_maps)
     else:
-        sampled = scan.mask if mask is None else _read_mask(mask)
+        sampled = scan.mask if sampled is None else sampled
         measurement = prepare_measurement(scan.kspace, sampled, scan.coil_maps)
     achieved = 1 / float(measurement.mask.float().mean())
     typer.echo(f"{file}: {_size(scan)}, acceleration {achieved:.2f}")
@@ -184,6 +198,9 @@ def reconstruct(
     for name in (*others, method):
         if name in BASELINES:
             found = [run_baseline(name, measurement)]
+        elif name == JOINT:
+            assert joint is not None
+            found = [joint.result]
         elif name == NETWORK:
             found = [run_network(pipes[NETWORK], prompts if reads else None, measurement)]
         else:
@@ -199,6 +216,8 @@ def reconstruct(
         "prompts": run.prompts if reads else None,
     }
     _write(outputs, results, reference, reference_name, f"{file.name}, ×{achieved:.3g}")
+    if joint is not None:
+        typer.echo("masks: " + ", ".join(map(str, write_sampling(outputs.image, joint))))
     if reference is not None:
         table.write(outputs.metrics, **about)
         typer.echo(f"metrics: {outputs.metrics}")
@@ -294,11 +313,11 @@ def _undersampling(
     """A mask for retrospective undersampling, inside what was measured."""
     import torch
 
-    from ctxrecon.evaluation.grid import FULLY_SAMPLED
+    from ctxrecon.evaluation.grid import is_fully_sampled
     from ctxrecon.sampling import make_mask
 
-    sampled = float(scan.mask.float().mean())
-    if sampled < FULLY_SAMPLED:
+    if not is_fully_sampled(scan):
+        sampled = float(scan.mask.float().mean())
         raise InputError(
             f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
             "is sampled: leave it out to reconstruct what was measured"

@@ -276,6 +276,11 @@ def load_slice(one: Slice) -> FullSlice:
     return FullSlice(scan.kspace, scan.mask, reference, name, prompt)
 
 
+def is_fully_sampled(scan: Scan) -> bool:
+    """Whether enough is sampled to take the scan for the truth."""
+    return float(scan.mask.float().mean()) >= FULLY_SAMPLED
+
+
 def mvue_reference(scan: Scan) -> Tensor:
     """MVUE image ``(batch, ny, nx)`` of fully sampled data, with coil maps from all of it."""
     if scan.kspace.shape[1] == 1 and scan.coil_maps is None:

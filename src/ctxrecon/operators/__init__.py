@@ -15,6 +15,7 @@ from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
 from ctxrecon.operators.soft_sense import SoftSense
 from ctxrecon.operators.super_resolution import SuperResolution
+from ctxrecon.operators.weighted import WeightedSense
 
 __all__ = [
     "CartesianSense",
@@ -26,6 +27,7 @@ __all__ = [
     "NonCartesianSense",
     "SoftSense",
     "SuperResolution",
+    "WeightedSense",
     "adjoint_error",
     "valid_adjoint",
 ]

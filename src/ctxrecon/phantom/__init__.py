@@ -4,6 +4,16 @@ from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.brain import brain_anatomy
 from ctxrecon.phantom.dataset import PhantomSlices, describe, normalise
+from ctxrecon.phantom.echoes import (
+    ECHO_TIMES,
+    ContrastScan,
+    PhantomContrasts,
+    contrast_images,
+    contrast_scan,
+    multi_echo,
+    pd_pair,
+    true_t2_star,
+)
 from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
 from ctxrecon.phantom.protocols import draw_protocol
@@ -13,22 +23,30 @@ from ctxrecon.phantom.subject import Subject
 from ctxrecon.phantom.tissues import NUM_TISSUES, Tissue, TissueParameters, tissue_parameters
 
 __all__ = [
+    "ECHO_TIMES",
     "NUM_TISSUES",
     "Anatomy",
     "AnatomyBank",
+    "ContrastScan",
+    "PhantomContrasts",
     "PhantomSlices",
     "Subject",
     "Tissue",
     "TissueParameters",
     "anatomy_from_labels",
     "brain_anatomy",
+    "contrast_images",
+    "contrast_scan",
     "describe",
     "draw_protocol",
     "knee_anatomy",
     "load_label_volume",
     "measure",
+    "multi_echo",
     "normalise",
+    "pd_pair",
     "phantom_scan",
     "signal",
     "tissue_parameters",
+    "true_t2_star",
 ]

@@ -77,6 +77,18 @@ class AnatomyBank:
         first = np.isin(self.subjects, people[:count])
         return self._part(np.flatnonzero(first)), self._part(np.flatnonzero(~first))
 
+    def of_anatomy(self, name: str) -> AnatomyBank:
+        """The part of the bank with this anatomy, such as ``"knee"``.
+
+        Raises:
+            InputError: a bank without any.
+        """
+        numbers = [number for number, each in enumerate(self.names) if each == name]
+        if not numbers:
+            known = ", ".join(sorted(set(self.names)))
+            raise InputError(f"this bank has no {name}, only {known}: build one with it")
+        return self._part(np.array(numbers))
+
     def _part(self, numbers: NDArray[np.int64]) -> AnatomyBank:
         return AnatomyBank(
             labels=self.labels[numbers],

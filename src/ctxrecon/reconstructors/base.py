@@ -143,17 +143,6 @@ def intensity(images: Tensor) -> Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
 
 
-def check_positive(**counts: int) -> None:
-    """Refuse options of a network that are not whole numbers from 1 on.
-
-    Raises:
-        InputError: naming the option.
-    """
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"expected {name} as a whole number from 1 on, got {value!r}")
-
-
 def data_gradient(operator: CartesianSense, x: Tensor, zero_filled: Tensor) -> Tensor:
     """``Aᴴ(A x − y)``, the gradient of ``½ ‖A x − y‖²``, with ``Aᴴ y`` computed before."""
     return operator.normal(x) - zero_filled

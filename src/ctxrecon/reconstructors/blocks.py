@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +158,51 @@ class UNet(nn.Module):
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([up(features), skipped.pop()], dim=1), embeds)
         return self.last(features)[..., :ny, :nx]
+
+
+class ResidualUNet(nn.Module):
+    """A U-Net of residual blocks without normalisation; its output is 0 to start with.
+
+    DRUNet (Zhang et al., IEEE Trans Pattern Anal Mach Intell 44:6360, 2022) with one block a level:
+    strided convolutions between the levels, what was skipped is added. Nothing is divided by the
+    spread of the features, so the intensity of an image is not lost.
+
+    Args:
+        channels: in and out.
+        width: of the features at full size; twice as many at each half of it.
+        depth: number of halvings.
+        text_width: see :class:`Modulation`.
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.first = Convolution(channels, width)
+        self.down = nn.ModuleList(ResidualBlock(each, text_width) for each in widths)
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths)
+        )
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) for fine in widths[-2::-1]
+        )
+        self.up = nn.ModuleList(ResidualBlock(each, text_width) for each in widths[-2::-1])
+        self.last = Convolution(width, channels)
+        for value in self.last.parameters():
+            nn.init.zeros_(value)
+        self.multiple = 2**depth
+
+    def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
+        """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
+        ny, nx = x.shape[-2:]
+        features = functional.pad(x, (0, -nx % self.multiple, 0, -ny % self.multiple))
+        features = self.down[0](self.first(features), embeds)
+        skipped = []
+        for shrink, block in zip(self.shrink, self.down[1:], strict=True):
+            skipped.append(features)
+            features = block(shrink(features), embeds)
+        for grow, block in zip(self.grow, self.up, strict=True):
+            features = block(grow(features) + skipped.pop(), embeds)
+        return self.last(functional.relu(features))[..., :ny, :nx]
 
 
 def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from ctxrecon.errors import check_counts
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor, check_positive, data_gradient
+from ctxrecon.reconstructors.base import Reconstructor, data_gradient
 from ctxrecon.reconstructors.blocks import ResNet, on_image
 
 
@@ -35,7 +36,7 @@ class ResNetGenerator(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
-        check_positive(width=width, blocks=blocks)
+        check_counts(width=width, blocks=blocks)
         self.network = ResNet(2, width, blocks, 3, text_width)
 
     def reconstruct(
@@ -71,7 +72,7 @@ class UnrolledGenerator(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
-        check_positive(width=width, iterations=iterations, blocks=blocks)
+        check_counts(width=width, iterations=iterations, blocks=blocks)
         self.steps = nn.Parameter(torch.ones(iterations))
         self.networks = nn.ModuleList(
             ResNet(2, width, blocks, 1, text_width) for _ in range(iterations)

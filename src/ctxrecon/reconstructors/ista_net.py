@@ -7,9 +7,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctxrecon.errors import check_counts
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor, check_positive, data_gradient
+from ctxrecon.reconstructors.base import Reconstructor, data_gradient
 from ctxrecon.reconstructors.blocks import Convolution, Modulation, to_network
 
 _PENALTY = 0.01
@@ -38,7 +39,7 @@ class ISTANetPlus(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
-        check_positive(width=width, phases=phases)
+        check_counts(width=width, phases=phases)
         self.stages = nn.ModuleList(Phase(width, text_width) for _ in range(phases))
 
     def reconstruct(

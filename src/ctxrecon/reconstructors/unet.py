@@ -5,8 +5,9 @@ from __future__ import annotations
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from ctxrecon.errors import check_counts
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor, check_positive
+from ctxrecon.reconstructors.base import Reconstructor
 from ctxrecon.reconstructors.blocks import UNet, on_image
 
 
@@ -31,7 +32,7 @@ class UNetReconstructor(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
-        check_positive(width=width, depth=depth)
+        check_counts(width=width, depth=depth)
         self.network = UNet(2, width, depth, text_width)
 
     def reconstruct(

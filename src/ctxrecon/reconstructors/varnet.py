@@ -6,8 +6,9 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from ctxrecon.errors import check_counts
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import Reconstructor, check_positive, data_gradient
+from ctxrecon.reconstructors.base import Reconstructor, data_gradient
 from ctxrecon.reconstructors.blocks import UNet, on_image
 
 _MAPS_WIDTH, _MAPS_DEPTH = 8, 3
@@ -43,7 +44,7 @@ class VarNet(Reconstructor):
         predict_std: bool = False,
     ) -> None:
         super().__init__(text_width, predict_std)
-        check_positive(width=width, depth=depth, cascades=cascades)
+        check_counts(width=width, depth=depth, cascades=cascades)
         self.steps = nn.Parameter(torch.ones(cascades))
         self.networks = nn.ModuleList(UNet(2, width, depth, text_width) for _ in range(cascades))
         self.maps_network = UNet(2, _MAPS_WIDTH, _MAPS_DEPTH, None) if learned_maps else None

@@ -63,7 +63,7 @@ def uniform1d(
             fraction outside [0, 1], a centre beyond the budget, or too few generators.
     """
     ny, nx = check_shape(shape)
-    num_lines, center = _line_budget(nx, acceleration, center_fraction)
+    num_lines, center = line_budget(nx, acceleration, center_fraction)
     log_weights = torch.zeros(nx, dtype=torch.float64)
     return _weighted_lines(log_weights, ny, num_lines, center, batch_size, generator)
 
@@ -102,7 +102,7 @@ def gaussian1d(
     are distinct. Arguments, result and errors are those of :func:`uniform1d`.
     """
     ny, nx = check_shape(shape)
-    num_lines, center = _line_budget(nx, acceleration, center_fraction)
+    num_lines, center = line_budget(nx, acceleration, center_fraction)
     distance = torch.arange(nx, dtype=torch.float64) - nx // 2
     log_weights = -0.5 * (distance / (_GAUSSIAN_STD * nx)) ** 2
     return _weighted_lines(log_weights, ny, num_lines, center, batch_size, generator)
@@ -139,7 +139,7 @@ def equispaced1d(
         InputError: as :func:`uniform1d`, and for an offset outside its range.
     """
     ny, nx = check_shape(shape)
-    num_lines, center = _line_budget(nx, acceleration, center_fraction)
+    num_lines, center = line_budget(nx, acceleration, center_fraction)
     lines = torch.zeros(nx, dtype=torch.bool)
     lines[center_slice(nx, center)] = True
     outside = torch.nonzero(~lines)[:, 0]
@@ -163,7 +163,17 @@ def equispaced1d(
     return draw_batch(draw, batch_size, generator)
 
 
-def _line_budget(nx: int, acceleration: float, center_fraction: float | None) -> tuple[int, int]:
+def line_budget(nx: int, acceleration: float, center_fraction: float | None) -> tuple[int, int]:
+    """Lines of a mask, and those of its centre, which are among them.
+
+    Args:
+        nx: lines of the grid.
+        acceleration: ``nx`` over the number of lines.
+        center_fraction: share of ``nx``; ``None`` for ``0.32 / acceleration``.
+
+    Raises:
+        InputError: an acceleration or a fraction that makes no sense, a centre beyond the budget.
+    """
     num_lines = exact_budget(nx, acceleration, "lines")
     if center_fraction is None:
         center_fraction = _CENTER_TIMES_ACCELERATION / acceleration

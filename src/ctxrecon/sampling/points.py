@@ -60,7 +60,7 @@ def variable_density2d(
         InputError: for a shape that is not two positive integers, an acceleration below 1, a
             fraction outside [0, 1], a centre beyond the budget, or too few generators.
     """
-    sizes, budget, center = _point_budget(shape, acceleration, center_fraction)
+    sizes, budget, center = point_budget(shape, acceleration, center_fraction)
     radius = torch.from_numpy(_radius(sizes)) / math.sqrt(2.0)
     # The floor keeps the outermost corner possible, which acceleration 1 needs.
     log_weights = _DENSITY_POWER * torch.log((1.0 - radius).clamp_min(1e-6)).flatten()
@@ -95,7 +95,7 @@ def poisson_disk2d(
     Raises:
         InputError: also where the budget exceeds the ellipse, which is ``π / 4`` of the grid.
     """
-    sizes, budget, center = _point_budget(shape, acceleration, center_fraction)
+    sizes, budget, center = point_budget(shape, acceleration, center_fraction)
     radius = _radius(sizes)
     allowed = (radius <= 1.0) | center.numpy()
     if budget > allowed.sum():
@@ -126,7 +126,7 @@ def radial2d(
     end at the edge of the grid. Arguments, result and errors are those of
     :func:`variable_density2d`; the centre needs no box, and by default has none.
     """
-    sizes, budget, center = _point_budget(shape, acceleration, center_fraction)
+    sizes, budget, center = point_budget(shape, acceleration, center_fraction)
 
     def draw(item: torch.Generator | None) -> Tensor:
         start = math.pi * float(random_uniform(1, item))
@@ -135,9 +135,19 @@ def radial2d(
     return draw_batch(draw, batch_size, generator)
 
 
-def _point_budget(
+def point_budget(
     shape: Shape, acceleration: float, center_fraction: float
 ) -> tuple[Shape, int, Tensor]:
+    """Grid, samples of a mask, and the box that is always among them, ``(ny, nx)`` bool.
+
+    Args:
+        shape: ``(ny, nx)``.
+        acceleration: size of the grid over the number of samples.
+        center_fraction: share of each axis that the box has.
+
+    Raises:
+        InputError: a shape, acceleration or fraction that makes no sense, a box beyond the budget.
+    """
     ny, nx = check_shape(shape)
     budget = exact_budget(ny * nx, acceleration, "samples")
     check_center_fraction(center_fraction)

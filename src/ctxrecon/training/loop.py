@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +102,7 @@ def train(
     export: Callable[[Weights], None],
     validate: Validation | None = None,
     clip_apart: Sequence[str] = (),
+    rates: Mapping[str, float] | None = None,
 ) -> None:
     """Train ``model``, whose call on a batch gives a loss, with AdamW and averaged weights.
 
@@ -118,12 +119,11 @@ def train(
         validate: ``validate(step, averaged weights)``, every ``--validation_steps`` and at the
             end, on the main process.
         clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
+        rates: by the name of a part of the model, the factor of its learning rate; its weights do
+            not decay.
     """
     optimizer = torch.optim.AdamW(
-        [value for value in model.parameters() if value.requires_grad],
-        lr=args.learning_rate,
-        weight_decay=args.adam_weight_decay,
-        eps=args.adam_epsilon,
+        _groups(args, model, rates or {}), lr=args.learning_rate, eps=args.adam_epsilon
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     trained = [value for value in model.parameters() if value.requires_grad]
@@ -158,7 +158,7 @@ def train(
     step = start
     for batch in loader:
         for group in optimizer.param_groups:
-            group["lr"] = args.learning_rate * rate(step)
+            group["lr"] = args.learning_rate * rate(step) * group["factor"]
         batch = {
             name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()
         }
@@ -199,12 +199,29 @@ def clip_gradients(
         accelerator.clip_grad_norm_(model.parameters(), most)
         return
     accelerator.unscale_gradients()
+    for values in _parts(model, apart).values():
+        nn.utils.clip_grad_norm_(values, most)
+
+
+def _groups(
+    args: argparse.Namespace, model: nn.Module, rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Parameter groups of the optimiser, those with a rate of their own apart."""
+    groups = []
+    for name, values in _parts(model, rates).items():
+        decay = 0.0 if name else args.adam_weight_decay
+        groups.append({"params": values, "weight_decay": decay, "factor": rates.get(name, 1.0)})
+    return groups
+
+
+def _parts(model: nn.Module, names: Container[str]) -> dict[str, list[nn.Parameter]]:
+    """Trained parameters of the named parts of the model, and of all the rest under ``""``."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
-        first = name.removeprefix("module.").split(".")[0]
-        parts.setdefault(first if first in apart else "", []).append(value)
-    for values in parts.values():
-        nn.utils.clip_grad_norm_(values, most)
+        if value.requires_grad:
+            first = name.removeprefix("module.").split(".")[0]
+            parts.setdefault(first if first in names else "", []).append(value)
+    return parts
 
 
 def learning_rate(args: argparse.Namespace) -> Callable[[int], float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctxrecon.coils import estimate_coil_maps, simulate_coil_maps
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import channels_to_complex, fft2c, ifft2c
+from ctxrecon.fourier import channels_to_complex
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.sampling import make_mask
 from ctxrecon.training.prompts import drop_metadata
-from ctxrecon.training.samples import Source, resolution_of, tokens_of
+from ctxrecon.training.samples import Source, one_of, tokens_of
+from ctxrecon.training.scans import Memory, fully_sampled, in_turn
 
 Kind: TypeAlias = tuple[str, float]
 """A mask's name and acceleration."""
@@ -26,9 +26,6 @@ Kind: TypeAlias = tuple[str, float]
 LABELS = ("paired", "partial", "disjoint", "none")
 _POOL = 256
 """Masks of each kind that samples draw from: Poisson disks take long to make."""
-
-_KEPT_BYTES = 2**31
-"""Scans that are kept in memory, in each process."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Sampling:
         center_fraction: of every mask; ``None`` for ``0.32 / acceleration`` of the lines, and the
             mask's own default in 2-D.
         fixed: whether every scan keeps one mask, or gets another each time.
-        num_coils: of the simulated array.
+        num_coils: of the simulated array, one of which each step draws.
         snr: of the bright signal to complex noise; 0 for none.
     """
 
@@ -49,7 +46,7 @@ class Sampling:
     accelerations: Sequence[float] = (4.0,)
     center_fraction: float | None = None
     fixed: bool = False
-    num_coils: int = 8
+    num_coils: Sequence[int] = (8,)
     snr: float = 100.0
 
     def check(self, sizes: Sequence[int]) -> None:
@@ -58,10 +55,10 @@ class Sampling:
         Raises:
             InputError: one that cannot be drawn, or another number that makes no sense.
         """
-        if self.num_coils < 1 or self.snr < 0:
+        if min(self.num_coils, default=0) < 1 or self.snr < 0:
             raise InputError(
-                f"expected at least one coil and an SNR of 0 or more, got {self.num_coils} coils "
-                f"and an SNR of {self.snr:g}"
+                "expected at least one coil and an SNR of 0 or more, got "
+                f"{list(self.num_coils)} coils and an SNR of {self.snr:g}"
             )
         for name, acceleration, size in product(self.masks, self.accelerations, sizes):
             self.mask((name, acceleration), size, 0)
@@ -148,10 +145,7 @@ class MeasurementSamples:
     label_source: Source | None = None
     held_out_share: float = 0.4
     seed: int = 0
-    _kept: dict[tuple[Any, ...], Any] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _bytes: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
@@ -174,13 +168,17 @@ class MeasurementSamples:
         """The sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 3])
-        size = resolution_of(step, self.resolutions, self.seed)
-        scan_number = number if self.scans is None else self._in_order(number, self.scans, 0)
+        size = one_of(self.resolutions, step, self.seed, 2)
+        coils = one_of(self.sampling.num_coils, step, self.seed, 6)
+        scan_number = number
+        if self.scans is not None:
+            scan_number = in_turn(number, self.scans, self.seed, 5, 0)
         fixed = self.sampling.fixed or self.labels.kind != "paired"
         own = np.random.default_rng([self.seed, scan_number, 4])
         kind, mask = self.sampling.draw(size, own if fixed else rng)
         scan = self._remember(
-            ("scan", scan_number, size, kind), lambda: self._scan(scan_number, size, kind)
+            ("scan", scan_number, size, coils, kind),
+            lambda: self._scan(scan_number, size, coils, kind),
         )
         item = {
             "kspace": scan["kspace"] * mask[0],
@@ -203,56 +201,38 @@ class MeasurementSamples:
     def _label(self, number: int, size: int) -> Tensor:
         """An image that has nothing to do with the sample."""
         assert self.labels.labelled is not None
-        chosen = self._in_order(number, self.labels.labelled, 1)
+        chosen = in_turn(number, self.labels.labelled, self.seed, 5, 1)
 
         def make() -> Tensor:
             own = np.random.default_rng([self.seed, chosen, 4])
-            image = self._scan(chosen, size, self.sampling.draw(size, own)[0], label=True)["target"]
+            kind, coils = self.sampling.draw(size, own)[0], self.sampling.num_coils[0]
+            image = self._scan(chosen, size, coils, kind, label=True)["target"]
             return image.abs() if self.labels.magnitude else image
 
         return self._remember(("label", chosen, size), make)
 
-    def _in_order(self, number: int, count: int, stream: int) -> int:
-        """One of so many, each once in every round, in another order each round."""
-        turn, place = divmod(number, count)
-        order = np.random.default_rng([self.seed, turn, 5, stream]).permutation(count)
-        return int(order[place])
+    def _remember(self, key: tuple[Any, ...], make: Any) -> Any:
+        """What was made before, if scans come again."""
+        return make() if self.scans is None else self._memory.get(key, make)
 
-    def _remember(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """What was made before, if scans come again and there is room."""
-        if key in self._kept:
-            return self._kept[key]
-        made = make()
-        size = _size_of(made)
-        if self.scans is not None and sum(self._bytes) + size <= _KEPT_BYTES:
-            self._kept[key] = made
-            self._bytes.append(size)
-        return made
-
-    def _scan(self, number: int, size: int, kind: Kind, *, label: bool = False) -> dict[str, Any]:
+    def _scan(
+        self, number: int, size: int, coils: int, kind: Kind, *, label: bool = False
+    ) -> dict[str, Any]:
         """A fully sampled noisy scan, its maps and the image that they give."""
         disjoint = label and self.label_source is not None
         source = self.label_source if disjoint else self.source
         assert source is not None
         drawn = source.draw(number, size)
-        sampling = self.sampling
         generator = torch.Generator().manual_seed(
             self.seed * 2**40 + number + (2**39 if disjoint else 0)
         )
-        maps = simulate_coil_maps(sampling.num_coils, (size, size), generator=generator)
-        kspace = fft2c(maps * channels_to_complex(drawn["image"]))
-        if sampling.snr:
-            noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
-            kspace = kspace + noise / sampling.snr
-        mask = sampling.mask(kind, size, 0)
-        if sampling.num_coils > 1:
-            maps = estimate_coil_maps(kspace * mask, mask)
-        else:  # as in every pipeline: the phase of a single coil stays in the image
-            maps = torch.ones_like(maps)
+        image = channels_to_complex(drawn["image"])[None]
+        calibration = self.sampling.mask(kind, size, 0)
+        scan = fully_sampled(image, coils, self.sampling.snr, calibration, generator)
         return {
-            "kspace": kspace[0],
-            "coil_maps": maps[0],
-            "target": (maps.conj() * ifft2c(kspace)).sum(dim=1)[0],
+            "kspace": scan["kspace"][0],
+            "coil_maps": scan["coil_maps"],
+            "target": scan["target"][0],
             "metadata": drawn["metadata"],
             "form": drawn.get("prompt_form", "fastmri"),
         }
@@ -275,12 +255,6 @@ class MeasurementSamples:
         return drop_metadata(
             metadata, generator, parameters=0.2, prompt=0.1, field=0.1, form=sample["form"]
         )
-
-
-def _size_of(made: Any) -> int:
-    """Bytes of the tensors in it."""
-    values = made.values() if isinstance(made, dict) else [made]
-    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
 
 
 def split(mask: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

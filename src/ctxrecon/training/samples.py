@@ -141,7 +141,7 @@ class PriorSamples:
 
     def resolution(self, step: int) -> int:
         """Matrix size of a step, the same for every process."""
-        return resolution_of(step, self.resolutions, self.seed)
+        return one_of(self.resolutions, step, self.seed, 2)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
@@ -178,10 +178,10 @@ class PriorSamples:
         }
 
 
-def resolution_of(step: int, resolutions: Sequence[int], seed: int) -> int:
-    """Matrix size of a step, the same for every process."""
-    rng = np.random.default_rng([seed, step, 2])
-    return int(resolutions[int(rng.integers(len(resolutions)))])
+def one_of(choices: Sequence[int], step: int, seed: int, stream: int) -> int:
+    """What a step draws, such as its matrix size: the same for every process."""
+    rng = np.random.default_rng([seed, step, stream])
+    return int(choices[int(rng.integers(len(choices)))])
 
 
 def tokens_of(tokenizer: Any, prompts: list[str]) -> Tensor:

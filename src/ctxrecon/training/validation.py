@@ -41,7 +41,7 @@ class HeldOutScans:
             lambda generator: uniform1d(
                 (resolution, resolution), _ACCELERATION, _CENTER_FRACTION, generator=generator
             ),
-            num_coils=_NUM_COILS,
+            num_coils=[_NUM_COILS],
             snr=_SNR,
         )
 
@@ -133,10 +133,10 @@ def held_out_scans(
     resolution: int,
     draw_mask: Callable[[torch.Generator], Tensor],
     *,
-    num_coils: int,
+    num_coils: Sequence[int],
     snr: float | None,
 ) -> list[Scan]:
-    """Knees and brains by turns, each with a mask of its own."""
+    """Knees and brains by turns, each with a mask of its own; two of each number of coils."""
     scans = []
     for number in range(count):
         generator = torch.Generator().manual_seed(_SEED + number)
@@ -144,7 +144,7 @@ def held_out_scans(
             phantom_scan(
                 ("knee", "brain")[number % 2],
                 shape=(resolution, resolution),
-                num_coils=num_coils,
+                num_coils=num_coils[number // 2 % len(num_coils)],
                 mask=draw_mask(generator),
                 snr=snr,
                 generator=generator,

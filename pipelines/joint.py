@@ -1,0 +1,307 @@
+"""Several contrasts of one slice, sampled by a learned pattern and reconstructed together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.errors import InputError
+from ctxrecon.operators import CartesianSense
+from ctxrecon.pipelines.inputs import ArrayLike, as_tensor, check_coil_maps, check_kspace
+from ctxrecon.pipelines.inputs import check_mask as check_one_mask
+from ctxrecon.pipelines.output import relative_residual
+from ctxrecon.pipelines.reconstruction import check_text_width
+from ctxrecon.pipelines.text import prompt_tokens
+from ctxrecon.reconstructors import (
+    MultiContrastOutput,
+    MultiContrastReconstructor,
+    Reconstructor,
+    reconstruct_contrasts,
+)
+from ctxrecon.sampling.learned import GreedyPolicy, MaskNetwork, SequentialSampler
+from ctxrecon.tasks import T2StarMLP
+
+_LEAST_MEASURED = 0.7
+"""Of k-space; a scan with less is not fully sampled."""
+
+
+@dataclass
+class JointOutput(BaseOutput):
+    """Reconstructions of several contrasts; read the fields by name.
+
+    Attributes:
+        images: ``(batch, contrasts, ny, nx)`` complex64.
+        masks: ``(batch, contrasts, 1, ny, nx)`` bool, what was sampled.
+        maps: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
+        std: ``(batch, contrasts, ny, nx)`` float32, the error that the network expects of each
+            pixel; ``None`` where it predicts none.
+        residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
+        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        prompts: of each slice and contrast, or ``None`` where none are read.
+    """
+
+    images: Tensor
+    masks: Tensor
+    maps: Tensor | None = None
+    std: Tensor | None = None
+    residual: Tensor | None = None
+    coil_maps: Tensor | None = None
+    prompts: list[list[str]] | None = None
+
+
+class JointPipeline(DiffusionPipeline):
+    """A sampler and a reconstructor that were trained together, and a map of the tissue.
+
+    Example:
+        >>> output = load_joint("runs/joint/pipeline")(kspace, acceleration=4)
+        >>> output.images, output.masks, output.maps
+
+    Args:
+        reconstructor: of several contrasts, or of one, which then takes each by itself.
+        sampler: chooses the masks, in any of :data:`~ctxrecon.sampling.learned.SAMPLERS`.
+        relaxometer: T2* from the echoes; ``None`` for contrasts that are no echoes.
+        text_encoder: of reconstructors that read prompts.
+        tokenizer: of the text encoder.
+
+    Raises:
+        InputError: a network that reads prompts without a text encoder of its width.
+    """
+
+    model_cpu_offload_seq = "text_encoder->sampler->reconstructor->relaxometer"
+    _optional_components = ["relaxometer", "text_encoder", "tokenizer"]  # noqa: RUF012
+
+    reconstructor: Reconstructor | MultiContrastReconstructor
+    sampler: Any
+    relaxometer: T2StarMLP | None
+    text_encoder: CLIPTextModel | None
+    tokenizer: CLIPTokenizer | None
+
+    def __init__(
+        self,
+        reconstructor: Reconstructor | MultiContrastReconstructor,
+        sampler: MaskNetwork,
+        relaxometer: T2StarMLP | None = None,
+        text_encoder: CLIPTextModel | None = None,
+        tokenizer: CLIPTokenizer | None = None,
+    ) -> None:
+        super().__init__()
+        check_text_width(reconstructor.text_width, text_encoder, tokenizer)
+        self.register_modules(
+            reconstructor=reconstructor,
+            sampler=sampler,
+            relaxometer=relaxometer,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: Any, **options: Any) -> JointPipeline:
+        """:func:`ctxrecon.pipelines.load_joint`."""
+        from ctxrecon.pipelines.loading import load_joint
+
+        return load_joint(path, **options)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        kspace: ArrayLike,
+        mask: ArrayLike | None = None,
+        prompt: str | list[str] | list[list[str]] | None = None,
+        *,
+        acceleration: float | None = None,
+        coil_maps: ArrayLike | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> JointOutput:
+        """Reconstruct every contrast.
+
+        Args:
+            kspace: complex and centred, ``(batch, contrasts, coils, ny, nx)``, or
+                ``(contrasts, coils, ny, nx)`` for one slice; NumPy or torch. Fully sampled, for the
+                sampler to choose from; or as a scanner measured it, with ``mask``.
+            mask: ``(batch or 1, contrasts or 1, 1, ny, nx)`` or ``(contrasts, 1, ny, nx)``, bool or
+                numbers 0 and 1: where k-space was sampled. ``None`` takes the sampler's masks.
+            prompt: metadata such as ``"Knee, PDFS, TR: 3150"``: one, one for each contrast, or such
+                a list for each slice; a network that reads none leaves it aside.
+            acceleration: of the sampler's masks, by default its own; not with ``mask``.
+            coil_maps: ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, of all contrasts;
+                estimated if not given, from the contrast with the most signal where all its
+                neighbours are sampled.
+            generator: source of the masks: one, or a list with one for each slice.
+
+        Raises:
+            InputError: for each malformed argument, in a sentence of its own.
+        """
+        y, leading = _check_contrasts(kspace)
+        prompts = _check_prompts(prompt, leading)
+        if mask is not None and acceleration is not None:
+            raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
+        device = self._execution_device
+        maps = None
+        if coil_maps is not None:
+            maps = check_coil_maps(coil_maps, (leading[0], *y.shape[2:])).to(device)
+        given = None if mask is None else _check_masks(mask, y).to(device)
+        y = y.to(device)
+        if maps is None and y.shape[2] > 1:
+            maps = _shared_maps(y, self._centre(acceleration) if given is None else given)
+        embeds = self._embeds(prompts)
+
+        def measure(masks: Tensor) -> MultiContrastOutput:
+            """What the network makes of the samples that these masks take."""
+            masks = masks.expand(*leading, -1, -1, -1)
+            operators = [CartesianSense(masks[:, c], maps) for c in range(leading[1])]
+            return reconstruct_contrasts(self.reconstructor, operators, y * masks, embeds)
+
+        if given is None:
+            given = self._draw(measure, leading, acceleration, generator).to(device)
+            given = _measured(y, given)
+        given = given.expand(*leading, -1, -1, -1)
+        output = measure(given)
+        self.maybe_free_model_hooks()
+        images, std = output.images, output.std
+        if maps is not None:
+            inside = (maps != 0).any(dim=1)[:, None]
+            images, std = images * inside, None if std is None else std * inside
+        predicted = [
+            CartesianSense(given[:, c], maps)(images[:, c].contiguous()) for c in range(leading[1])
+        ]
+        residual = relative_residual(
+            torch.stack(predicted, dim=1).flatten(0, 1), (y * given).flatten(0, 1)
+        )
+        return JointOutput(
+            images=images,
+            masks=given,
+            maps=None if self.relaxometer is None else self.relaxometer(images),
+            std=std,
+            residual=residual.unflatten(0, leading),
+            coil_maps=maps,
+            prompts=None if embeds is None else prompts,
+        )
+
+    def _draw(
+        self,
+        measure: Any,
+        leading: tuple[int, int],
+        acceleration: float | None,
+        generator: Any,
+    ) -> Tensor:
+        """Masks ``(batch, contrasts or 1, 1, ny, nx)`` of the sampler."""
+        if isinstance(self.sampler, SequentialSampler | GreedyPolicy):
+            if leading[1] != 1:
+                raise InputError(
+                    f"this {type(self.sampler).__name__} chooses by one image: expected one "
+                    f"contrast, got {leading[1]}"
+                )
+            options = {} if isinstance(self.sampler, GreedyPolicy) else {"generator": generator}
+
+            def image(mask: Tensor) -> Tensor:
+                return measure(mask[:, None]).images[:, 0]
+
+            return self.sampler(image, acceleration, **options).mask[:, None]
+        masks = self.sampler(acceleration, leading[0], generator)
+        if masks.ndim == 4:
+            return masks[:, None]
+        if masks.shape[1] != leading[1]:
+            raise InputError(
+                f"the sampler has masks for {masks.shape[1]} contrasts, k-space has {leading[1]}"
+            )
+        return masks
+
+    def _centre(self, acceleration: float | None) -> Tensor:
+        """What every mask of the sampler takes, ``(1, 1, 1, ny, nx)`` bool."""
+        centre = self.sampler.budget(acceleration).center.to(self._execution_device)
+        return self.sampler.as_mask(centre)[None, None, None]
+
+    def _embeds(self, prompts: list[list[str]]) -> Tensor | None:
+        """Embeddings ``(batch, contrasts, width)``, if the network reads prompts."""
+        if self.reconstructor.text_width is None:
+            return None
+        assert self.text_encoder is not None
+        flat = [text for slice_ in prompts for text in slice_]
+        tokens = prompt_tokens(self.tokenizer, self.text_encoder, flat)
+        found = self.text_encoder(tokens.to(self._execution_device)).pooler_output
+        return found.unflatten(0, (len(prompts), len(prompts[0])))
+
+
+def _check_contrasts(kspace: ArrayLike) -> tuple[Tensor, tuple[int, int]]:
+    """``(batch, contrasts, coils, ny, nx)`` complex64, and its first two sizes."""
+    y = as_tensor(kspace, "k-space")
+    if y.ndim not in (4, 5):
+        raise InputError(
+            "expected k-space (batch, contrasts, coils, ny, nx) or (contrasts, coils, ny, nx), got "
+            f"shape {tuple(y.shape)}"
+        )
+    y = y[(None,) * (5 - y.ndim)]
+    leading = (y.shape[0], y.shape[1])
+    return check_kspace(y.flatten(0, 1)).unflatten(0, leading), leading
+
+
+def _check_masks(mask: ArrayLike, y: Tensor) -> Tensor:
+    """``(batch or 1, contrasts or 1, 1, ny, nx)`` bool."""
+    masks = as_tensor(mask, "the mask")
+    masks = masks[(None,) * (5 - masks.ndim)] if masks.ndim in (4, 5) else masks
+    batch, contrasts, _, ny, nx = y.shape
+    fits = masks.ndim == 5 and masks.shape[0] in (1, batch) and masks.shape[1] in (1, contrasts)
+    if not fits or tuple(masks.shape[2:]) != (1, ny, nx):
+        raise InputError(
+            f"mask of shape {tuple(mask.shape)} does not fit k-space of shape {tuple(y.shape)}: "
+            f"expected {(batch, contrasts, 1, ny, nx)}, {(contrasts, 1, ny, nx)} or 1 in place of "
+            "batch or contrasts"
+        )
+    count = masks.shape[0] * masks.shape[1]
+    checked = check_one_mask(masks.reshape(count, 1, ny, nx), (count, ny, nx))
+    return checked.reshape(masks.shape)
+
+
+def _measured(y: Tensor, masks: Tensor) -> Tensor:
+    """The masks without what was never measured, such as the rest of a partial Fourier scan."""
+    there = (y != 0).any(dim=2, keepdim=True)
+    share = float(there.float().mean(dim=(2, 3, 4)).min())
+    if share < _LEAST_MEASURED:
+        raise InputError(
+            f"only {100 * share:.0f} % of a contrast's k-space is not zero: the sampler chooses "
+            "from fully sampled k-space, for any other give its mask"
+        )
+    return masks & there
+
+
+def _check_prompts(
+    prompt: str | list[str] | list[list[str]] | None, leading: tuple[int, int]
+) -> list[list[str]]:
+    """A prompt for each slice and contrast, empty ones where none is given."""
+    batch, contrasts = leading
+    if prompt is None or isinstance(prompt, str):
+        return [[prompt or ""] * contrasts] * batch
+    lists: list[Any] = list(prompt)
+    if all(isinstance(text, str) for text in lists):
+        lists = [lists] * batch
+    right = len(lists) == batch and all(
+        isinstance(one, list | tuple)
+        and len(one) == contrasts
+        and all(isinstance(text, str) for text in one)
+        for one in lists
+    )
+    if not right:
+        raise InputError(
+            f"expected one prompt, one for each of the {contrasts} contrasts, or such a list for "
+            f"each of the {batch} slices, got {prompt!r}"
+        )
+    return [list(one) for one in lists]
+
+
+def _shared_maps(y: Tensor, masks: Tensor) -> Tensor:
+    """Coil maps of each slice, from its contrast with the most signal where all are sampled."""
+    masks = masks.expand(*y.shape[:2], -1, -1, -1)
+    common = masks.all(dim=1)
+    found = []
+    for kspace, mask, centre in zip(y, masks, common, strict=True):
+        energy = (kspace * centre).abs().square().flatten(1).sum(dim=1)
+        best = int(energy.argmax())
+        found.append(estimate_coil_maps((kspace[best] * mask[best])[None], mask[best][None]))
+    return torch.cat(found)

@@ -1,0 +1,127 @@
+"""Scans in several contrasts, sampled and reconstructed by a model that was trained for both."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxrecon.commands.methods import Result
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxrecon.pipelines import JointPipeline, Measurement
+    from ctxrecon.scan import Scan
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """What a joint model gave.
+
+    Attributes:
+        result: its images, a slice of the scan each.
+        measurement: the samples that it took, for other methods.
+        maps: ``(subjects, ny, nx)`` T2* in ms, or ``None``.
+    """
+
+    result: Result
+    measurement: Measurement
+    maps: Tensor | None
+
+
+def run_joint(
+    pipe: JointPipeline,
+    scan: Scan,
+    mask: Any,
+    prompts: list[str] | None,
+    acceleration: float | None,
+    seed: int,
+) -> JointResult:
+    """Take the scan's slices as the contrasts of one subject, or each for itself.
+
+    A network of several contrasts gets all slices together. Fully sampled scans are undersampled
+    by the model's own masks; others are reconstructed as they are.
+
+    Args:
+        pipe: the model.
+        scan: with one slice for each contrast.
+        mask: in place of the scan's own, or ``None``.
+        prompts: one for each slice, or ``None``.
+        acceleration: of the model's masks; ``None`` for its own.
+        seed: of the masks.
+
+    Raises:
+        InputError: an acceleration for a scan that is undersampled already.
+    """
+    import torch
+
+    from ctxrecon.evaluation.grid import is_fully_sampled
+    from ctxrecon.pipelines import prepare_measurement
+    from ctxrecon.pipelines.inputs import check_mask
+    from ctxrecon.reconstructors import MultiContrastReconstructor
+
+    together = isinstance(pipe.reconstructor, MultiContrastReconstructor)
+    axis = 0 if together else 1
+    sampled = scan.mask if mask is None else check_mask(mask, (len(scan), *scan.kspace.shape[2:]))
+    full = mask is None and is_fully_sampled(scan)
+    if not full and acceleration is not None:
+        raise InputError(
+            "--acceleration is of the model's own masks, and this scan is undersampled already: "
+            "leave it out"
+        )
+    started = time.perf_counter()
+    maps = scan.coil_maps
+    if together and maps is not None and len(maps) > 1:
+        maps = None  # one set for all contrasts is estimated anew
+    output = pipe(
+        scan.kspace.unsqueeze(axis),
+        None if full else sampled.expand(len(scan), -1, -1, -1).unsqueeze(axis),
+        None if prompts is None else (prompts if together else [[text] for text in prompts]),
+        acceleration=acceleration,
+        coil_maps=maps,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    seconds = time.perf_counter() - started
+    masks = output.masks.flatten(0, 1).cpu()
+    found = None if output.coil_maps is None else output.coil_maps.cpu()
+    assert output.residual is not None
+    result = Result(
+        name=f"joint {type(pipe.reconstructor).__name__}",
+        images=output.images.flatten(0, 1).cpu(),
+        residual=output.residual.flatten().cpu(),
+        seconds=seconds,
+        std=None if output.std is None else output.std.flatten(0, 1).cpu(),
+    )
+    measurement = prepare_measurement(scan.kspace * masks, masks, found)
+    return JointResult(result, measurement, None if output.maps is None else output.maps.cpu())
+
+
+def write_sampling(image: Path, found: JointResult) -> list[Path]:
+    """Write masks as .npy, their lines in the order of a scan as JSON, and the map as .npy.
+
+    Args:
+        image: the file of the image; these lie beside it.
+        found: what to write.
+    """
+    from ctxrecon.io import write_image
+    from ctxrecon.io._files import written_beside
+    from ctxrecon.sampling.learned import write_line_order
+
+    def beside(ending: str) -> Path:
+        return image.with_name(image.name.split(".")[0] + ending)
+
+    import numpy as np
+
+    masks = found.measurement.mask
+    written = [beside("_masks.npy")]
+    with written_beside(written[0]) as path, path.open("wb") as file:
+        np.save(file, masks.numpy())
+    if bool((masks == masks[..., :1, :]).all()):
+        written.append(beside("_lines.json"))
+        write_line_order(written[-1], masks[None])
+    if found.maps is not None:
+        written += write_image(beside("_t2star.npy"), found.maps)
+    return written

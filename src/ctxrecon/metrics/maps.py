@@ -1,0 +1,108 @@
+"""Quality of parameter maps, such as of T2*, with and without their background.
+
+With the background a map is judged as an image is. Without it, as here, only the object counts:
+where there is no signal, a map is noise in the reference already. Errors are averaged over the
+object's pixels alone; an average over the whole slice with zeros outside would add
+``10 log₁₀(pixels/object)`` dB.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.metrics.image import ArrayLike, check_images, psnr, ssim, structural_similarity
+
+_BORDER = 3
+"""That SSIM's window of 7×7 leaves out on each side."""
+
+
+def foreground_psnr(prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike) -> Tensor:
+    """PSNR of each slice over the foreground, in dB.
+
+    The peak is the reference's maximum in the foreground.
+
+    Args:
+        prediction: map ``(batch, ny, nx)``, NumPy or torch.
+        reference: true map of the same shape, in the same units.
+        foreground: ``(batch, ny, nx)`` bool.
+
+    Returns:
+        ``(batch,)`` float32; infinite where the two agree.
+
+    Raises:
+        InputError: maps that cannot be compared, see :func:`~ctxrecon.metrics.psnr`; a foreground
+            of another shape or type, or without a pixel.
+    """
+    p, r, inside = _checked(prediction, reference, foreground)
+    slices = [
+        psnr(a[where][None, None], b[where][None, None])
+        for a, b, where in zip(p, r, inside, strict=True)
+    ]
+    return torch.cat(slices)
+
+
+def foreground_ssim(prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike) -> Tensor:
+    """SSIM of each slice, its map averaged over the foreground.
+
+    Both maps are zero outside the foreground for the windows that reach beyond it; the data range
+    is the reference's maximum inside. Arguments, result and errors are those of
+    :func:`foreground_psnr` and :func:`~ctxrecon.metrics.ssim`; the border of 3 pixels does not
+    count.
+    """
+    p, r, inside = _checked(prediction, reference, foreground)
+    if min(p.shape[-2:]) <= 2 * _BORDER:
+        raise InputError(
+            f"expected maps of at least {2 * _BORDER + 1} pixels along each axis for SSIM, got "
+            f"{tuple(p.shape[-2:])}"
+        )
+    p, r = p * inside, r * inside
+    similarity = structural_similarity(p, r, r.amax(dim=(-2, -1), keepdim=True))
+    counted = inside[:, _BORDER:-_BORDER, _BORDER:-_BORDER]
+    pixels = counted.sum(dim=(-2, -1))
+    if not bool(pixels.all()):
+        raise InputError(
+            f"the foreground of slice {int((pixels == 0).nonzero()[0])} lies within {_BORDER} "
+            "pixels of the border, where SSIM is not defined: leave it out"
+        )
+    return ((similarity * counted).sum(dim=(-2, -1)) / pixels).float()
+
+
+def map_metrics(
+    prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike
+) -> dict[str, Tensor]:
+    """PSNR and SSIM of each slice, as in the columns BG and NBG of JoJoNet's table II.
+
+    Returns:
+        ``psnr_bg`` and ``ssim_bg``, of the whole maps; ``psnr_nbg`` and ``ssim_nbg``, of the
+        foreground; each ``(batch,)`` float32.
+
+    Arguments and errors are those of :func:`foreground_psnr` and :func:`foreground_ssim`.
+    """
+    return {
+        "psnr_bg": psnr(prediction, reference),
+        "ssim_bg": ssim(prediction, reference),
+        "psnr_nbg": foreground_psnr(prediction, reference, foreground),
+        "ssim_nbg": foreground_ssim(prediction, reference, foreground),
+    }
+
+
+def _checked(
+    prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike
+) -> tuple[Tensor, Tensor, Tensor]:
+    p, r = check_images(prediction, reference)
+    inside = torch.as_tensor(foreground)
+    if inside.dtype != torch.bool or inside.shape != p.shape:
+        raise InputError(
+            f"expected a boolean foreground of the maps' shape {tuple(p.shape)}, got "
+            f"{inside.dtype} of shape {tuple(inside.shape)}"
+        )
+    inside = inside.to(p.device)
+    empty = ~((r > 0) & inside).flatten(1).any(dim=1)
+    if bool(empty.any()):
+        raise InputError(
+            f"the reference of slice {int(empty.nonzero()[0])} is zero in the foreground, or the "
+            "foreground is empty: leave the slice out"
+        )
+    return p, r, inside

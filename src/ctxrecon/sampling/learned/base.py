@@ -1,0 +1,301 @@
+"""What all samplers provide: masks of an exact budget, and masks to train with."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.sampling.budget import Generators, Shape, center_slice, check_shape, draw_batch
+from ctxrecon.sampling.learned.relaxation import (
+    draw_uniform,
+    exact_choice,
+    odds_against,
+    rescale,
+    straight_through,
+)
+from ctxrecon.sampling.lines import line_budget
+from ctxrecon.sampling.points import point_budget
+
+_CENTER_2D = 0.08
+_REMEMBERED = 32
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much an acceleration allows.
+
+    Attributes:
+        count: lines or samples, the centre included.
+        center: ``(positions,)`` bool, what is always kept.
+    """
+
+    count: int
+    center: Tensor
+
+    @property
+    def kept(self) -> int:
+        """Lines or samples of the centre."""
+        return int(self.center.sum())
+
+    @property
+    def ratio(self) -> float:
+        """r: share of the positions that is taken."""
+        return self.count / len(self.center)
+
+
+@lru_cache(maxsize=64)
+def plan(shape: Shape, lines: bool, center_fraction: float | None, acceleration: float) -> Budget:
+    """The budget of the other masks of ``ctxrecon.sampling`` at this acceleration.
+
+    Args:
+        shape: ``(ny, nx)``.
+        lines: whether a position is a line along ``ny``, or a single sample.
+        center_fraction: as in ``uniform1d`` or ``variable_density2d``; ``None`` for their default.
+        acceleration: positions over those taken.
+
+    Raises:
+        InputError: as the masks named.
+    """
+    if lines:
+        count, width = line_budget(shape[1], acceleration, center_fraction)
+        center = torch.zeros(shape[1], dtype=torch.bool)
+        center[center_slice(shape[1], width)] = True
+        return Budget(count, center)
+    fraction = _CENTER_2D if center_fraction is None else center_fraction
+    _, count, box = point_budget(shape, acceleration, fraction)
+    return Budget(count, box.flatten())
+
+
+class MaskNetwork(ModelMixin, ConfigMixin):
+    """A network that chooses positions of k-space: lines, or single samples.
+
+    Args:
+        shape: ``(ny, nx)``.
+        acceleration: used where none is given in a call; ``None`` if one has to be.
+        lines: whether whole lines along ``ny`` are chosen, along ``nx``, or single samples.
+        center_fraction: what is always kept, as part of the budget: that share of the lines, or a
+            box with that share of each axis. ``None`` for the defaults of the other masks,
+            ``0.32 / acceleration`` of the lines or 0.08 of each axis.
+
+    Raises:
+        InputError: a shape that is not two positive integers; a budget that is impossible at the
+            acceleration given.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        acceleration: float | None,
+        lines: bool,
+        center_fraction: float | None,
+    ) -> None:
+        super().__init__()
+        self.shape = check_shape(shape)
+        self.acceleration, self.lines, self.center_fraction = acceleration, lines, center_fraction
+        self.ratios: tuple[float, float] | None = None
+        if acceleration is not None:
+            self.budget(acceleration)
+
+    @property
+    def positions(self) -> int:
+        """Number of positions to choose from: ``nx`` lines, or ``ny nx`` samples."""
+        ny, nx = self.shape
+        return nx if self.lines else ny * nx
+
+    def budget(self, acceleration: float | None = None) -> Budget:
+        """What this acceleration, or the network's own, allows.
+
+        Raises:
+            InputError: an acceleration below 1 or so high that nothing, or not even the centre, is
+                left; none given to a network that has none.
+        """
+        acceleration = self.acceleration if acceleration is None else acceleration
+        if acceleration is None:
+            raise InputError(f"this {type(self).__name__} has no acceleration of its own: give one")
+        return plan(self.shape, self.lines, self.center_fraction, float(acceleration))
+
+    def set_ratios(self, ratios: tuple[float, float]) -> None:
+        """Serve a range of ratios r in place of one acceleration.
+
+        Raises:
+            InputError: ratios that are not ``0 < r_min ≤ r_max ≤ 1``.
+        """
+        if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
+            raise InputError(f"expected ratios (r_min, r_max) within (0, 1], got {ratios}")
+        self.ratios = (float(ratios[0]), float(ratios[1]))
+
+    def draw_acceleration(self, generator: torch.Generator | None = None) -> float:
+        """``1 / r`` for r uniform on its range, to train with; or the one acceleration."""
+        if self.ratios is None:
+            assert self.acceleration is not None
+            return self.acceleration
+        low, high = self.ratios
+        return 1 / (low + (high - low) * float(draw_uniform((1,), generator)))
+
+    def as_mask(self, chosen: Tensor) -> Tensor:
+        """``(..., positions)`` as masks ``(..., ny, nx)``; lines are views of one row."""
+        if self.lines:
+            return chosen[..., None, :].expand(*chosen.shape[:-1], *self.shape)
+        return chosen.unflatten(-1, self.shape)
+
+
+class Sampler(MaskNetwork):
+    """A trainable distribution of masks; see :class:`MaskNetwork` for the first four arguments.
+
+    ``sampler(acceleration=8, generator=g)`` draws masks of an exact budget. :meth:`relaxed` draws
+    masks to train with: independent tosses ``u ≤ p`` with a straight-through gradient, whose
+    *expected* budget is exact.
+
+    In evaluation mode probabilities are computed once for each acceleration. They are computed
+    again after ``train()``, ``eval()``, an optimiser's step, loading or moving; a change through
+    ``parameter.data`` alone has to be followed by ``eval()``.
+
+    Args:
+        slope: s of the straight-through gradient; 12 in the code of LOUPE.
+
+    Raises:
+        InputError: also for a slope that is not positive.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        acceleration: float | None,
+        lines: bool,
+        center_fraction: float | None,
+        slope: float,
+    ) -> None:
+        super().__init__(shape, acceleration, lines, center_fraction)
+        if not slope > 0:
+            raise InputError(f"expected a positive slope, got {slope}")
+        self.slope = slope
+        self._known: dict[tuple[object, ...], tuple[Tensor, list[int]]] = {}
+
+    @abstractmethod
+    def preferences(self, ratio: float) -> Tensor:
+        """Probabilities before they are rescaled, ``(rows, positions)`` float32 in [0, 1].
+
+        Rows are masks that are drawn together, one of each contrast.
+
+        Args:
+            ratio: r, share of the positions that is taken.
+        """
+
+    def expected_counts(self, budget: Budget) -> Tensor:
+        """Positions that each row takes on average, ``(rows,)`` float64, differentiable."""
+        return torch.full((1,), float(budget.count), dtype=torch.float64)
+
+    def counts(self, budget: Budget) -> list[int]:
+        """Positions that each row takes in a mask of an exact budget."""
+        return [budget.count]
+
+    def arrange(self, chosen: Tensor) -> Tensor:
+        """``(batch, rows, positions)`` as masks ``(batch, 1, ny, nx)``."""
+        return self.as_mask(chosen)
+
+    def forward(
+        self,
+        acceleration: float | None = None,
+        batch_size: int = 1,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Draw masks of the exact budget.
+
+        The tosses of :meth:`relaxed`, with the threshold moved until the count is right
+        (:func:`~ctxrecon.sampling.learned.relaxation.exact_choice`).
+
+        Args:
+            acceleration: size of the grid over the number of samples, centre included; by default
+                the sampler's own.
+            batch_size: number of masks, drawn independently.
+            generator: one, drawn from mask after mask, or a list with one for each mask.
+
+        Returns:
+            ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled.
+
+        Raises:
+            InputError: an impossible acceleration, batch size or number of generators.
+        """
+        against, counts = self._odds(acceleration)
+
+        def draw(item: torch.Generator | None) -> Tensor:
+            uniform = draw_uniform(tuple(against.shape), item)
+            rows = zip(against, uniform, counts, strict=True)
+            return torch.stack([exact_choice(*row) for row in rows])
+
+        return self.arrange(draw_batch(draw, batch_size, generator)[:, 0]).contiguous()
+
+    def relaxed(
+        self,
+        acceleration: float | None = None,
+        batch_size: int = 1,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Draw masks to train with: ``u ≤ p``, with the gradient of ``σ_s(p − u)``.
+
+        Arguments and errors are those of :meth:`forward`.
+
+        Returns:
+            ``(batch_size, 1, ny, nx)`` float32 on the sampler's device, 0 or 1, for
+            :class:`~ctxrecon.operators.WeightedSense`.
+        """
+        probabilities = self._rescaled(acceleration)
+        known = probabilities.detach().cpu()
+        tosses = draw_batch(lambda item: self._tosses(known, item), batch_size, generator)[:, 0]
+        tosses = tosses.to(probabilities.device)
+        return self.arrange(straight_through(probabilities, tosses, self.slope))
+
+    def probabilities(self, acceleration: float | None = None) -> Tensor:
+        """The probability of each position, ``(1, 1, ny, nx)`` float32, 1 in the centre.
+
+        Their sum over the positions is the budget. Differentiable.
+
+        Args:
+            acceleration: by default the sampler's own.
+
+        Raises:
+            InputError: an impossible acceleration.
+        """
+        return self.arrange(self._rescaled(acceleration)[None])
+
+    def train(self, mode: bool = True) -> Sampler:
+        """As ``torch.nn.Module.train``; forgets what was computed before."""
+        self._known.clear()
+        return super().train(mode)
+
+    def _rescaled(self, acceleration: float | None, counts: Tensor | None = None) -> Tensor:
+        """Probabilities ``(rows, positions)`` with the mean that the counts ask for."""
+        budget = self.budget(acceleration)
+        preferences = self.preferences(budget.ratio)
+        device = preferences.device
+        if counts is None:
+            counts = self.expected_counts(budget)
+        outside = (~budget.center).nonzero()[:, 0].to(device)
+        ratio = (counts.to(device) - budget.kept) / max(len(outside), 1)
+        free = rescale(preferences[:, outside], ratio[:, None])
+        return torch.ones_like(preferences).index_copy(1, outside, free)
+
+    def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+        """u of one mask, ``(rows, positions)`` on the CPU."""
+        return draw_uniform(tuple(probabilities.shape), generator)
+
+    @torch.no_grad()
+    def _odds(self, acceleration: float | None) -> tuple[Tensor, list[int]]:
+        """``(1 − p) / p`` of each row on the CPU and its count, remembered in evaluation mode."""
+        weights = tuple((value.data_ptr(), value._version) for value in self.parameters())
+        known = self._known.get((acceleration, weights))
+        if known is None:
+            counts = self.counts(self.budget(acceleration))
+            exact = self._rescaled(acceleration, torch.tensor(counts, dtype=torch.float64))
+            known = odds_against(exact.cpu()), counts
+            if not self.training:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[acceleration, weights] = known
+        return known

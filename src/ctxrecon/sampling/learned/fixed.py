@@ -1,0 +1,79 @@
+"""Masks that are not learned, called as the learned ones are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from ctxrecon.errors import InputError
+from ctxrecon.sampling import MASKS, make_mask
+from ctxrecon.sampling.budget import Generators, Shape
+from ctxrecon.sampling.learned.base import MaskNetwork
+
+
+class FixedMasks(MaskNetwork):
+    """One of ``ctxrecon.sampling.MASKS``, drawn anew in every call: what samplers are held against.
+
+    With several contrasts all of them get one mask, "RM-S" of JoJoNet.
+
+    Args:
+        shape: ``(ny, nx)``.
+        acceleration: size of the grid over the number of samples, centre included; ``None`` with
+            ``ratios``.
+        mask: its name.
+        center_fraction: see :class:`~ctxrecon.sampling.learned.base.MaskNetwork`.
+        ratios: range of the share of k-space that is sampled, from which each step of training
+            draws.
+
+    Raises:
+        InputError: also for an unknown name, and without either acceleration or ratios.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        shape: Shape,
+        acceleration: float | None = None,
+        mask: str = "uniform1d",
+        center_fraction: float | None = None,
+        ratios: tuple[float, float] | None = None,
+    ) -> None:
+        if mask not in MASKS:
+            raise InputError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}")
+        if (acceleration is None) == (ratios is None):
+            raise InputError("fixed masks have either one acceleration or a range of ratios")
+        super().__init__(shape, acceleration, mask.endswith("1d"), center_fraction)
+        if ratios is not None:
+            self.set_ratios(ratios)
+        self.mask = mask
+        # A model without any weights is neither saved nor placed on a device.
+        self.placeholder = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def forward(
+        self,
+        acceleration: float | None = None,
+        batch_size: int = 1,
+        generator: Generators = None,
+    ) -> Tensor:
+        """As :meth:`~ctxrecon.sampling.learned.base.Sampler.forward`."""
+        own: Any = self.acceleration
+        return make_mask(
+            self.mask,
+            self.shape,
+            own if acceleration is None else acceleration,
+            self.center_fraction,
+            batch_size=batch_size,
+            generator=generator,
+        )
+
+    def relaxed(
+        self,
+        acceleration: float | None = None,
+        batch_size: int = 1,
+        generator: Generators = None,
+    ) -> Tensor:
+        """The same masks as 0 and 1, float32, without a gradient."""
+        return self(acceleration, batch_size, generator).float()

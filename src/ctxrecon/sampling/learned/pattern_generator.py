@@ -1,0 +1,80 @@
+"""InfoMRI's sampler: one network for every sampling ratio."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from ctxrecon.errors import InputError, check_counts
+from ctxrecon.sampling.budget import Shape
+from ctxrecon.sampling.learned.base import Sampler
+
+
+class PatternGenerator(Sampler):
+    """``p = rescale_r(σ(MLP([E, r 1])))``, E an embedding of each position, for every ratio r.
+
+    The pattern generation network of InfoMRI, section III-C, equations (13) to (17): the MLP has
+    one hidden layer and sees one position at a time (1×1 convolutions). To train, r is drawn from
+    its range for each batch (:meth:`draw_acceleration`), and the tosses ``m_i ~ Bernoulli(p_i)``
+    of :meth:`relaxed` are repeated until ``|mean(m) − r| ≤ τ``.
+
+    Args:
+        shape: ``(ny, nx)``.
+        ratios: range of r in training. Other accelerations may be asked for as well.
+        lines: whether whole lines along ``ny`` are chosen, or single samples.
+        center_fraction: see :class:`~ctxrecon.sampling.learned.base.MaskNetwork`.
+        embedding: width of E. The paper's parameter count leaves room for little more than one
+            number for each position.
+        width: of the hidden layer.
+        tolerance: τ.
+        slope: see :class:`~ctxrecon.sampling.learned.base.Sampler`.
+
+    Raises:
+        InputError: also for ratios that are not ``0 < r_min ≤ r_max ≤ 1``, widths below 1 and a
+            negative tolerance.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        shape: Shape,
+        ratios: tuple[float, float] = (1 / 32, 1 / 2),
+        lines: bool = True,
+        center_fraction: float | None = None,
+        embedding: int = 4,
+        width: int = 32,
+        tolerance: float = 0.01,
+        slope: float = 12.0,
+    ) -> None:
+        super().__init__(shape, None, lines, center_fraction, slope)
+        check_counts(embedding=embedding, width=width)
+        if not tolerance >= 0:
+            raise InputError(f"expected a tolerance of at least 0, got {tolerance}")
+        self.set_ratios(ratios)
+        self.tolerance = tolerance
+        self.embeddings = nn.Parameter(torch.randn(embedding, self.positions))
+        self.network = nn.Sequential(
+            nn.Conv1d(embedding + 1, width, 1), nn.ReLU(), nn.Conv1d(width, 1, 1)
+        )
+
+    def preferences(self, ratio: float) -> Tensor:
+        """``σ(MLP([E, r 1]))``, ``(1, positions)``."""
+        ratios = torch.full_like(self.embeddings[:1], ratio)
+        features = torch.cat([self.embeddings, ratios])
+        return torch.sigmoid(self.network(features[None])[0].float())
+
+    def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Repeated until as many positions are taken as the tolerance asks for."""
+        ratio = probabilities.mean()
+        if not bool(torch.isfinite(ratio)):  # no toss would ever be within the tolerance
+            raise InputError(
+                "the pattern generator's probabilities are not finite: its training has diverged, "
+                "lower the learning rate"
+            )
+        while True:
+            uniform = super()._tosses(probabilities, generator)
+            taken = (uniform <= probabilities).float().mean()
+            # One position may be taken or not where the tolerance is finer than the grid.
+            if abs(taken - ratio) <= max(self.tolerance, 0.5 / self.positions):
+                return uniform

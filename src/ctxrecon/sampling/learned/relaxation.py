@@ -1,0 +1,131 @@
+"""The mathematics that learned samplers share: rescaling, straight-through tosses, exact choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Odds this near to 1 hold enough positions to correct a count of tosses, for all but small grids.
+_NEAR = 1.1
+
+
+def rescale(probabilities: Tensor, ratio: Tensor | float) -> Tensor:
+    """Probabilities with the mean ``r``, differentiable in both.
+
+    ``p r / p̄`` where ``p̄ ≥ r``, else ``1 − (1 − p)(1 − r) / (1 − p̄)``: the rescaling of LOUPE
+    (Bahadir et al., IEEE Trans Comput Imaging 6:1139, 2020), which keeps them in [0, 1].
+
+    Args:
+        probabilities: p, ``(..., n)``.
+        ratio: r, from 0 to 1, a number or ``(..., 1)``.
+
+    Returns:
+        ``(..., n)``, in [0, 1].
+    """
+    mean = probabilities.mean(dim=-1, keepdim=True)
+    ratio = torch.as_tensor(ratio, dtype=probabilities.dtype, device=probabilities.device)
+    # The branch that is not taken must stay finite, or its gradient would be 0 times infinity.
+    lowered = probabilities * (ratio / mean.clamp_min(1e-12))
+    raised = 1 - (1 - probabilities) * ((1 - ratio) / (1 - mean).clamp_min(1e-12))
+    return torch.where(mean >= ratio, lowered, raised)
+
+
+def straight_through(
+    probabilities: Tensor, uniform: Tensor, slope: float, taken: Tensor | None = None
+) -> Tensor:
+    """``u ≤ p`` as 0 or 1, with the gradient of ``σ_s(p − u) = 1 / (1 + e^{−s (p − u)})``.
+
+    JoJoNet (Zhao et al.), after equation (2), and LOUPE.
+
+    Args:
+        probabilities: p.
+        uniform: u, of the same shape.
+        slope: s.
+        taken: bool, what to give in place of ``u ≤ p``.
+
+    Returns:
+        float32, 0 or 1.
+    """
+    if taken is None:
+        taken = uniform <= probabilities
+    soft = torch.sigmoid(slope * (probabilities - uniform))
+    return taken.to(soft.dtype) + (soft - soft.detach())
+
+
+def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """float32 in [0, 1), drawn on the generator's device, given on the CPU."""
+    device = "cpu" if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=device).cpu()
+
+
+def odds_against(probabilities: Tensor) -> Tensor:
+    """``(1 − p) / p``, infinite for p = 0."""
+    return (1 - probabilities) / probabilities
+
+
+def exact_choice(against: Tensor, uniform: Tensor, count: int) -> Tensor:
+    """The tosses ``u ≤ p``, with the threshold moved until exactly ``count`` are taken.
+
+    ``u ≤ p`` is ``u / (1 − u) · (1 − p) / p ≤ 1``; the ``count`` positions where the left side is
+    smallest are taken. That is Pareto sampling (Rosén, J Stat Plan Inference 62:159, 1997): for
+    probabilities whose sum is ``count``, each position is taken with very nearly its p.
+
+    Args:
+        against: ``(1 − p) / p``, ``(n,)``; 0 is always taken.
+        uniform: u, ``(n,)``.
+        count: at most n.
+
+    Returns:
+        ``(n,)`` bool with ``count`` positions.
+    """
+    key = uniform / (1 - uniform) * against
+    # About ``count`` keys are below 1, so that sorting a few near 1 spares sorting all.
+    taken = key < 1 / _NEAR
+    # NumPy finds them several times faster than torch.
+    near = torch.from_numpy(np.flatnonzero((key < _NEAR) ^ taken))
+    missing = count - int(taken.sum())
+    if not 0 <= missing <= len(near):
+        taken, near, missing = torch.zeros_like(taken), torch.arange(len(key)), count
+    taken[near[key[near].topk(missing, largest=False, sorted=False).indices]] = True
+    return taken
+
+
+def water_fill(shares: Tensor, mean: float, low: float, high: float) -> Tensor:
+    """``clip(λ a_c, low, high)`` with the λ that gives the wanted mean, differentiable in a.
+
+    Where nothing is clipped this is ``C · mean · a_c / Σ a``.
+
+    Args:
+        shares: a, ``(C,)`` float64, positive.
+        mean: between ``low`` and ``high``.
+        low: at least 0.
+        high: at least ``low``.
+
+    Returns:
+        ``(C,)`` float64.
+    """
+    total = mean * len(shares)
+    with torch.no_grad():
+        # The sum grows with λ, linearly between those λ at which a share meets a bound.
+        bends = torch.cat([low / shares, high / shares]).sort().values
+        sums = (bends[:, None] * shares).clamp(low, high).sum(dim=1)
+        piece = (int((sums <= total).sum()) - 1) if total > low * len(shares) else 0
+        piece = min(max(piece, 0), len(bends) - 2)
+        scaled = (bends[piece] + bends[piece + 1]) / 2 * shares
+        bound = torch.full_like(shares, high).masked_fill(scaled <= low, low)
+        free = (scaled > low) & (scaled < high)
+    if not bool(free.any()):
+        return bound
+    level = (total - bound[~free].sum()) / shares[free].sum()
+    return torch.where(free, level * shares, bound)
+
+
+def largest_remainder(expected: Tensor, total: int) -> list[int]:
+    """Whole numbers next to ``expected`` whose sum is ``total``, the sum of ``expected``."""
+    values = expected.double()
+    # Sums that are whole but for rounding stay whole.
+    counts = torch.floor(values + 1e-6)
+    order = torch.argsort(values - counts, descending=True, stable=True)
+    counts[order[: total - int(counts.sum())]] += 1
+    return [int(count) for count in counts]

@@ -1,0 +1,85 @@
+"""Fully sampled scans to train on: measured, kept in memory, taken in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxrecon.coils import estimate_coil_maps, simulate_coil_maps
+from ctxrecon.fourier import fft2c, ifft2c
+
+_KEPT_BYTES = 2**31
+"""Scans that are kept in memory, in each process."""
+
+
+def fully_sampled(
+    images: Tensor, num_coils: int, snr: float, calibration: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """A noisy scan of several contrasts, its maps, and the images that they give.
+
+    Args:
+        images: ``(contrasts, ny, nx)`` complex64, 99 % quantile of the magnitude at 1.
+        num_coils: of the simulated array.
+        snr: of the bright signal to complex noise; 0 for none.
+        calibration: ``(1, 1, ny, nx)`` bool, samples that coil maps are estimated from, those of
+            the contrast with the most signal there.
+        generator: draws coils and noise.
+
+    Returns:
+        ``kspace`` ``(contrasts, coils, ny, nx)``, ``coil_maps`` ``(coils, ny, nx)``, ``target``
+        ``(contrasts, ny, nx)``, complex64.
+    """
+    shape = (images.shape[-2], images.shape[-1])
+    maps = simulate_coil_maps(num_coils, shape, generator=generator)
+    kspace = fft2c(maps * images[:, None])
+    if snr:
+        noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
+        kspace = kspace + noise / snr
+    if num_coils > 1:
+        seen = kspace * calibration
+        maps = estimate_coil_maps(seen[brightest(seen)][None], calibration)
+    else:  # as in every pipeline: the phase of a single coil stays in the image
+        maps = torch.ones_like(maps)
+    target = (maps.conj() * ifft2c(kspace)).sum(dim=1)
+    return {"kspace": kspace, "coil_maps": maps[0], "target": target}
+
+
+def brightest(kspace: Tensor) -> int:
+    """The contrast with the most energy, of ``(contrasts, coils, ny, nx)``."""
+    return int(kspace.abs().square().flatten(1).sum(dim=1).argmax())
+
+
+def in_turn(number: int, count: int, *seed: int) -> int:
+    """One of so many, each once in every round, in another order each round."""
+    turn, place = divmod(number, count)
+    order = np.random.default_rng([seed[0], turn, *seed[1:]]).permutation(count)
+    return int(order[place])
+
+
+class Memory:
+    """Scans that come again, as long as there is room."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Any, ...], Any] = {}
+        self.bytes = 0
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What was made for this key before, or is made now."""
+        if key in self.kept:
+            return self.kept[key]
+        made = make()
+        size = _size_of(made)
+        if self.bytes + size <= _KEPT_BYTES:
+            self.kept[key] = made
+            self.bytes += size
+        return made
+
+
+def _size_of(made: Any) -> int:
+    """Bytes of the tensors in it."""
+    values = made.values() if isinstance(made, dict) else [made]
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))

@@ -1,0 +1,352 @@
+"""Samplers with reconstructors: one call, what training differentiates, checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from gaussian import complex_noise, seeded
+
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c
+from ctxrecon.operators import CartesianSense
+from ctxrecon.phantom import ECHO_TIMES
+from ctxrecon.pipelines import JointPipeline, load_joint, load_pipeline
+from ctxrecon.reconstructors import (
+    MULTI_CONTRAST,
+    RECONSTRUCTORS,
+    HRUNet,
+    MoDL,
+    UnrolledGenerator,
+    reconstruct_contrasts,
+)
+from ctxrecon.sampling.learned import (
+    LOUPE,
+    FixedMasks,
+    GreedyPolicy,
+    PatternGenerator,
+    PerContrastSampler,
+    SequentialSampler,
+)
+from ctxrecon.tasks import T2StarMLP
+from ctxrecon.training.greedy import GreedyTraining
+from ctxrecon.training.joint import JointObjective, JointTraining, image_loss, with_joint_weights
+
+SHAPE = (24, 24)
+NAMES = [*RECONSTRUCTORS, *MULTI_CONTRAST]
+
+
+def network(name: str, contrasts: int = 2, **options: object) -> torch.nn.Module:
+    """A small network that does something: layers that start at zero are moved."""
+    torch.manual_seed(3)
+    sizes: dict[str, object] = {"width": 4, **options}
+    if name in ("unet", "varnet", *MULTI_CONTRAST):
+        sizes["depth"] = 2
+    if name == "unet_i":
+        sizes["contrasts"] = contrasts
+    made = {**RECONSTRUCTORS, **MULTI_CONTRAST}[name](**sizes)
+    with torch.no_grad():
+        for value in made.parameters():
+            value += 0.1 * torch.randn(value.shape)
+    return made
+
+
+def scan(contrasts: int = 2, coils: int = 3, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fully sampled k-space of smooth images, and coil maps."""
+    source = seeded(5)
+    y = complex_noise((batch, contrasts, *SHAPE), source)
+    maps = simulate_coil_maps(coils, SHAPE, generator=source)
+    return fft2c(maps[:, None] * y[:, :, None]), maps
+
+
+def batch_of(contrasts: int = 2) -> dict[str, torch.Tensor]:
+    kspace, maps = scan(contrasts)
+    operator = CartesianSense(torch.ones(1, 1, *SHAPE, dtype=torch.bool), maps)
+    target = [operator.adjoint(kspace[:, c]) for c in range(contrasts)]
+    return {
+        "kspace": kspace,
+        "coil_maps": maps.expand(2, -1, -1, -1),
+        "target": torch.stack(target, dim=1),
+        "seed": torch.tensor([3, 4]),
+        "step": torch.tensor([0, 0]),
+    }
+
+
+def joint(name: str = "hru_net", sampler: object = None, **options: object) -> JointPipeline:
+    torch.manual_seed(1)
+    sampler = sampler or PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.25)
+    pipeline = JointPipeline(network(name), sampler, **options)  # type: ignore[arg-type]
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class TestPipeline:
+    """The call that chooses masks or takes them."""
+
+    @pytest.mark.parametrize("name", ["hru_net", "modl"])
+    def test_what_the_sampler_takes_is_what_is_reconstructed(self, name):
+        pipe = joint(name)
+        kspace, maps = scan()
+        output = pipe(kspace, coil_maps=maps, generator=seeded(0))
+        assert torch.equal(output.masks, pipe.sampler(batch_size=2, generator=seeded(0)))
+        again = pipe(kspace * output.masks, output.masks, coil_maps=maps)
+        torch.testing.assert_close(again.images, output.images)
+        operators = [CartesianSense(output.masks[:, c], maps) for c in range(2)]
+        with torch.no_grad():
+            direct = reconstruct_contrasts(pipe.reconstructor, operators, kspace * output.masks)
+        torch.testing.assert_close(output.images, direct.images)
+        for c, operator in enumerate(operators):
+            y = (kspace * output.masks)[:, c]
+            error = (operator(output.images[:, c]) - y).flatten(1).norm(dim=1)
+            expected = error / y.flatten(1).norm(dim=1)
+            torch.testing.assert_close(output.residual[:, c], expected)
+
+    def test_one_slice_needs_no_batch(self):
+        pipe = joint()
+        kspace, maps = scan(batch=1)
+        generator = [seeded(0)]
+        one = pipe(kspace[0].numpy(), coil_maps=maps.numpy(), generator=generator)
+        assert one.images.shape == (1, 2, *SHAPE)
+        given = pipe(kspace[0], one.masks[0].numpy(), coil_maps=maps)
+        torch.testing.assert_close(given.images, one.images)
+
+    def test_maps_come_from_the_contrast_with_the_most_signal(self):
+        """A contrast without any signal has no say in them."""
+        pipe = joint()
+        kspace, _ = scan()
+        kspace[:, 0] *= 1e-3
+        noise = complex_noise(tuple(kspace[:, 0].shape), seeded(1))
+        mixed = kspace.clone()
+        mixed[:, 0] = 1e-3 * noise
+        first, second = (pipe(y, generator=seeded(0)).coil_maps for y in (kspace, mixed))
+        assert torch.equal(first, second)
+
+    def test_a_sampler_of_one_mask_serves_all_contrasts(self):
+        pipe = joint(sampler=LOUPE(SHAPE, 3.0, center_fraction=0.25))
+        masks = pipe(scan()[0], generator=seeded(0)).masks
+        assert masks.shape == (2, 2, 1, *SHAPE)
+        assert torch.equal(masks[:, 0], masks[:, 1])
+
+    def test_samplers_that_look(self):
+        for sampler in (
+            SequentialSampler(SHAPE, 3.0, 2, center_fraction=0.25, width=4),
+            GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4),
+        ):
+            pipe = joint("unrolled", sampler)
+            kspace, maps = scan(contrasts=1)
+            output = pipe(kspace, coil_maps=maps, generator=seeded(0))
+            assert output.masks[0, 0, 0, 0].sum() == 8
+            with pytest.raises(InputError, match="chooses by one image"):
+                pipe(scan()[0], coil_maps=maps)
+
+    def test_maps_of_the_tissue(self):
+        relaxometer = T2StarMLP(list(ECHO_TIMES))
+        torch.manual_seed(1)
+        sampler = PerContrastSampler(SHAPE, 5, 2.0, center_fraction=0.25)
+        pipe = JointPipeline(network("unet_s"), sampler, relaxometer)  # type: ignore[arg-type]
+        output = pipe(scan(contrasts=5)[0], generator=seeded(0))
+        assert torch.equal(output.maps, relaxometer(output.images))
+
+    def test_prompts(self, pipe):
+        width = pipe.text_encoder.config.hidden_size
+        made = network("hru_net", text_width=width)
+        reading = JointPipeline(
+            made,  # type: ignore[arg-type]
+            PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.25),
+            None,
+            pipe.text_encoder,
+            pipe.tokenizer,
+        )
+        kspace, maps = scan()
+        call = {"coil_maps": maps}
+        plain = reading(kspace, prompt=None, generator=seeded(0), **call)
+        assert plain.prompts == [["", ""]] * 2
+        each = reading(kspace, prompt=["Knee, PD", "Knee, PDFS"], generator=seeded(0), **call)
+        assert each.prompts == [["Knee, PD", "Knee, PDFS"]] * 2
+        assert not torch.equal(each.images, plain.images)
+        with pytest.raises(InputError, match="one for each of the 2 contrasts"):
+            reading(kspace, prompt=["Knee"] * 3, **call)
+        with pytest.raises(InputError, match="it was trained with"):
+            JointPipeline(made, FixedMasks(SHAPE, 3.0))  # type: ignore[arg-type]
+
+    def test_malformed_calls(self):
+        pipe = joint()
+        kspace, maps = scan()
+        half = pipe(kspace, coil_maps=maps, generator=seeded(0)).masks
+        refused = [
+            ("only 33 % of a contrast", (kspace * half,), {}),
+            ("leave it or mask out", (kspace, half), {"acceleration": 4.0}),
+            ("expected k-space", (kspace[0, 0],), {}),
+            ("does not fit k-space", (kspace, half[..., :5]), {}),
+            ("samples nothing", (kspace, torch.zeros_like(half)), {}),
+            ("masks for 2 contrasts, k-space has 3", (scan(3)[0],), {}),
+            ("complex", (kspace.abs(),), {}),
+        ]
+        for sentence, arguments, options in refused:
+            with pytest.raises(InputError, match=sentence):
+                pipe(*arguments, coil_maps=maps, **options)
+
+    def test_what_was_never_measured_is_not_sampled(self):
+        """The empty rest of a partial Fourier scan."""
+        pipe = joint()
+        kspace, maps = scan()
+        kspace[..., :2] = 0
+        masks = pipe(kspace, coil_maps=maps, generator=seeded(0)).masks
+        assert not masks[..., :2].any()
+
+
+class TestCheckpoint:
+    """Save and load."""
+
+    def test_round_trip(self, tmp_path):
+        torch.manual_seed(1)
+        sampler = PerContrastSampler(SHAPE, 5, 2.0, learn_split=True, center_fraction=0.25)
+        relaxometer = T2StarMLP(list(ECHO_TIMES))
+        pipe = JointPipeline(network("hru_net"), sampler, relaxometer)  # type: ignore[arg-type]
+        pipe.save_pretrained(tmp_path / "joint")
+        kspace, maps = scan(contrasts=5)
+        expected = pipe(kspace, coil_maps=maps, generator=seeded(0))
+        for load in (load_joint, load_pipeline, JointPipeline.from_pretrained):
+            again = load(tmp_path / "joint")
+            assert isinstance(again, JointPipeline)
+            found = again(kspace, coil_maps=maps, generator=seeded(0))
+            assert torch.equal(found.images, expected.images)
+            assert torch.equal(found.maps, expected.maps)
+
+    def test_an_unknown_sampler_is_refused(self, tmp_path):
+        joint().save_pretrained(tmp_path / "joint")
+        path = tmp_path / "joint" / "sampler" / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "_class_name": "Exploit"}))
+        with pytest.raises(InputError, match="sampler of the unknown kind 'Exploit'"):
+            load_joint(tmp_path / "joint")
+
+
+class TestTraining:
+    """The loss of a sampler and a reconstructor."""
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_every_reconstructor_teaches_the_sampler(self, name):
+        model = JointTraining(joint(name), JointObjective())
+        model(batch_of()).sum().backward()
+        gradient = model.sampler.weights.grad
+        assert bool(torch.isfinite(gradient).all())
+        assert float(gradient.abs().sum()) > 0
+
+    @pytest.mark.parametrize(
+        "sampler",
+        [
+            LOUPE(SHAPE, 3.0, lines=False, center_fraction=0.25),
+            PatternGenerator(SHAPE, (0.3, 0.5), center_fraction=0.25),
+            SequentialSampler(SHAPE, 3.0, 2, center_fraction=0.25, width=4),
+        ],
+        ids=["loupe", "generator", "sequential"],
+    )
+    def test_every_sampler_learns(self, sampler):
+        model = JointTraining(joint("unrolled", sampler), JointObjective())
+        model(batch_of(contrasts=1)).sum().backward()
+        for name, value in sampler.named_parameters():
+            assert value.grad is not None, name
+            assert bool(torch.isfinite(value.grad).all()), name
+
+    def test_the_task_drives_masks_and_their_shares(self):
+        torch.manual_seed(1)
+        sampler = PerContrastSampler(SHAPE, 5, 2.0, learn_split=True, center_fraction=0.25)
+        relaxometer = T2StarMLP(list(ECHO_TIMES))
+        pipe = JointPipeline(network("unet_s"), sampler, relaxometer)  # type: ignore[arg-type]
+        images = complex_noise((2, 1, *SHAPE), seeded(1)).abs()
+        decay = torch.exp(-torch.tensor(ECHO_TIMES) / 40)[None, :, None, None]
+        batch = batch_of(contrasts=5)
+        batch["target"] = (images * decay).to(torch.complex64)
+        batch["kspace"] = fft2c(batch["coil_maps"][:, None] * batch["target"][:, :, None])
+        model = JointTraining(pipe, JointObjective(aim="task"))
+        model(batch).sum().backward()
+        assert float(sampler.split.grad.abs().sum()) > 0
+        assert not any(value.requires_grad for value in relaxometer.parameters())
+
+    def test_contrasts_count_equally(self):
+        """A dark contrast's relative error weighs as much as a bright one's."""
+        batch = batch_of()
+        error = torch.zeros_like(batch["target"])
+        error[:, 0] = 0.1 * batch["target"][:, 0]
+        from ctxrecon.reconstructors import MultiContrastOutput
+
+        first = image_loss("l1", MultiContrastOutput(batch["target"] + error), batch)
+        dark = {**batch, "target": batch["target"] * torch.tensor([1e-3, 1.0])[:, None, None]}
+        error = error * 1e-3
+        second = image_loss("l1", MultiContrastOutput(dark["target"] + error), dark)
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+    def test_masks_follow_from_the_seeds_of_the_samples(self):
+        model = JointTraining(joint(), JointObjective())
+        batch = batch_of()
+        both = model._weights(batch, None)
+        turned = {name: value.flip(0) for name, value in batch.items()}
+        assert torch.equal(both.flip(0), model._weights(turned, None))
+
+    def test_export_holds_what_was_trained(self):
+        pipe = joint()
+        model = JointTraining(pipe, JointObjective())
+        weights = {name: value + 1 for name, value in model.state_dict().items()}
+        copied = with_joint_weights(pipe, weights)
+        torch.testing.assert_close(copied.sampler.weights, pipe.sampler.weights + 1)
+        assert not copied.reconstructor.training
+        assert torch.equal(with_joint_weights(pipe, {}).sampler.weights, pipe.sampler.weights)
+
+    def test_objectives_that_cannot_be_served(self):
+        greedy = GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4)
+        refused = [
+            ("task is a T2", joint(), JointObjective(aim="both")),
+            ("task is a T2", joint(relaxometer=T2StarMLP([1.0, 2.0])), JointObjective()),
+            ("--predict_std together", joint(), JointObjective(loss="gaussian")),
+            ("expected an aim", joint(), JointObjective(aim="speed")),
+            ("positive task weight", joint(), JointObjective(task_weight=0.0)),
+            ("use GreedyTraining", joint("unrolled", greedy), JointObjective()),
+        ]
+        for sentence, pipe, objective in refused:
+            with pytest.raises(InputError, match=sentence):
+                JointTraining(pipe, objective)
+        with pytest.raises(InputError, match="expected a greedy policy"):
+            GreedyTraining(joint())
+
+
+def test_a_greedy_policy_learns_which_line_gains():
+    """A line that alone holds signal beyond the centre is soon preferred."""
+    policy = GreedyPolicy((16, 16), 4.0, center_fraction=0.125, width=4)
+    pipe = JointPipeline(UnrolledGenerator(width=4, iterations=1, blocks=1), policy)
+    kspace = 1e-3 * complex_noise((2, 1, 1, 16, 16), seeded(0))
+    kspace[..., 8, 8], kspace[..., 8, 2] = 8.0, 8.0
+    maps = torch.ones(2, 1, 16, 16, dtype=torch.complex64)
+    target = CartesianSense(torch.ones(1, 1, 16, 16, dtype=torch.bool)).adjoint(kspace[:, 0])
+    batch = {
+        "kspace": kspace,
+        "coil_maps": maps,
+        "target": target[:, None],
+        "seed": torch.tensor([1, 2]),
+        "step": torch.tensor([0, 0]),
+    }
+    model = GreedyTraining(pipe, samples=8)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+    for step in range(40):
+        batch["seed"], batch["step"] = torch.tensor([step, 0]), torch.tensor([step, step])
+        optimizer.zero_grad()
+        model(batch).mean().backward()
+        optimizer.step()
+    masks = pipe(kspace, coil_maps=maps).masks
+    assert bool(masks[..., 2].all())
+
+
+def test_a_batch_of_contrasts_is_what_each_gives():
+    """For a network of one contrast."""
+    made: MoDL = network("modl")  # type: ignore[assignment]
+    kspace, maps = scan()
+    masks = FixedMasks(SHAPE, 3.0, center_fraction=0.25)(batch_size=2, generator=seeded(0))
+    operator = CartesianSense(masks, maps)
+    y = kspace * masks[:, None]
+    with torch.no_grad():
+        together = reconstruct_contrasts(made, [operator, operator], y).images
+        for c in range(2):
+            torch.testing.assert_close(together[:, c], made(operator, y[:, c]).images)
+    assert isinstance(network("hru_net"), HRUNet)

@@ -13,9 +13,9 @@ from _held_out import LABEL_VOLUME, SNR, held_out_anatomy, scan_seed
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ctxrecon.metrics import redundancy_ratio
+from ctxrecon.metrics import image_metrics, redundancy_ratio
 from ctxrecon.phantom import ContrastScan, contrast_scan, load_label_volume
-from ctxrecon.pipelines import JointPipeline
+from ctxrecon.pipelines import JointPipeline, load_prior, prepare_measurement
 from ctxrecon.training.contrast_validation import (
     draw_protocols,
     joint_scores,
@@ -123,12 +123,7 @@ def score(
             if output.std is not None:
                 pairs.append(expected_and_real(output.std[0], output.images[0], scan.images[0]))
         every = torch.stack(masks)
-        model: dict[str, Any] = {
-            "parameters": parameters,
-            "redundancy": redundancy_ratio(every).mean(dim=0).tolist(),
-            "accelerations": (1 / every.float().mean(dim=(0, 2, 3, 4))).tolist(),
-            "lines": every.float().mean(dim=(0, 2, 3)).tolist(),
-        }
+        model: dict[str, Any] = {"parameters": parameters, **_of_masks(every)}
         if pairs:
             model["uncertainty"] = uncertainty(pairs)
         found.append(
@@ -143,6 +138,53 @@ def score(
             )
         )
     return found
+
+
+def score_prior(
+    title: str, pipe: JointPipeline, scans: Sequence[ContrastScan], acceleration: float, seed: int
+) -> Found:
+    """The shipped diffusion prior with the masks of a model that was trained with a network."""
+    prior = load_prior()
+    prior.set_progress_bar_config(disable=True)
+    rows, masks = [], []
+    for number, scan in enumerate(tqdm(scans, desc="diffusion prior", unit="scan")):
+        own_seed = scan_seed(seed, number)
+        generator = torch.Generator().manual_seed(own_seed)
+        drawn = pipe.sampler(acceleration, 1, generator)
+        measured = prepare_measurement(scan.kspace[0] * drawn, drawn)
+        output: Any = prior(
+            measured.kspace,
+            measured.mask,
+            scan.metadata[0].to_prompt(),
+            coil_maps=measured.coil_maps,
+            generator=torch.Generator().manual_seed(own_seed),
+        )
+        scores = image_metrics(output.images, scan.images[0])
+        rows.append({name: float(scores[name].mean()) for name in ("psnr", "ssim")})
+        masks.append(drawn)
+    every = torch.stack(masks)
+    model = {
+        "parameters": sum(value.numel() for value in prior.unet.parameters()),
+        **_of_masks(every),
+    }
+    return Found(
+        f"diffusion prior, {title.split(', ')[-1]}",
+        acceleration,
+        {name: np.array([row[name] for row in rows]) for name in rows[0]},
+        masks[0][:, 0],
+        output.images,
+        None,
+        model,
+    )
+
+
+def _of_masks(every: Tensor) -> dict[str, Any]:
+    """What is known of masks ``(scans, contrasts, 1, ny, nx)``."""
+    return {
+        "redundancy": redundancy_ratio(every).mean(dim=0).tolist(),
+        "accelerations": (1 / every.float().mean(dim=(0, 2, 3, 4))).tolist(),
+        "lines": every.float().mean(dim=(0, 2, 3)).tolist(),
+    }
 
 
 def expected_and_real(std: Tensor, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

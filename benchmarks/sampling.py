@@ -32,7 +32,7 @@ from typing import Any
 
 from _record import write_record
 from _sampling_report import Found, report, write_figures
-from _sampling_scans import held_out_contrasts, score
+from _sampling_scans import held_out_contrasts, score, score_prior
 from _training import is_trained, slug, train_run
 
 from ctxrecon.pipelines import load_joint
@@ -80,7 +80,8 @@ class Table:
         sweep: whether it is of the smaller matrix.
         num_coils: of the simulated array.
         batch_size: slices, or subjects with all their contrasts.
-        solver: of the diffusion prior, which reconstructs with each entry's masks as well.
+        prior: whether the diffusion prior that is shipped, with its default solver,
+            reconstructs with the masks of the entries of the first network as well.
     """
 
     title: str
@@ -91,7 +92,7 @@ class Table:
     sweep: bool = False
     num_coils: int = 4
     batch_size: int = 2
-    solver: str | None = None
+    prior: bool = False
 
 
 _GAUSSIAN = ("--loss", "gaussian", "--predict_std")
@@ -179,7 +180,7 @@ TABLES = {
         ),
         "U-Net, uniform1d",
         contrasts="one", options=("--center_fraction", "0.04"), num_coils=4, batch_size=4,
-        solver="pnp_admm",
+        prior=True,
     ),
 }  # fmt: skip
 
@@ -235,6 +236,12 @@ def main(argv: list[str] | None = None) -> None:
             for entry, folder, accelerations in models
             for found in score(entry.title, load_joint(folder), scans, accelerations, args.seed)
         ]
+        if chosen.prior:
+            results[name] += [
+                score_prior(entry.title, load_joint(folder), scans, accelerations, args.seed)
+                for entry, folder, (accelerations,) in models
+                if entry.network == chosen.entries[0].network
+            ]
         write_figures(args.output_dir, name, chosen, results[name], scans)
     if args.train_only:
         return

@@ -26,7 +26,7 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(script, ba
     names = set()
     for name, chosen in script.TABLES.items():
         for entry in chosen.entries(30):
-            slug = f"{name}_{script._slug(entry.title)}"
+            slug = f"{name}_{script.slug(entry.title)}"
             assert slug.isascii()
             assert slug not in names
             names.add(slug)
@@ -67,7 +67,8 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
     assert trained["parameters"] > 100
     text = (tmp_path / "reconstructors.md").read_text()
     assert "| WGAN, unpaired |" in text
-    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("trained before"))
+    launcher = importlib.import_module("_training").subprocess
+    monkeypatch.setattr(launcher, "run", lambda *_, **__: pytest.fail("trained before"))
     script.main(command)
     assert (tmp_path / "reconstructors.md").read_text() == text
     with pytest.raises(InputError, match="was trained by another command"):

@@ -29,19 +29,16 @@ _BIN = 1 / 32
 """Width of a bin of lines; JoJoNet's is 10 of 320."""
 
 
-def report(tables: dict[str, tuple[Any, list[Found]]], args: argparse.Namespace) -> str:
-    """Markdown of all tables, each a pair of its description and what was found."""
+def report(name: str, described: Any, found: Sequence[Found], args: argparse.Namespace) -> str:
+    """Markdown of a table: its description and what was found."""
     text = [
-        "# Learned k-space sampling\n",
-        f"{args.test_scans} held-out subjects; slice-wise metrics on magnitudes, the mean of the "
-        "contrasts, mean ± standard error over the subjects; differences are paired. Every model "
-        f"was trained with {args.scans} scans for {args.steps} steps.\n",
+        f"# {described.title}\n",
+        _caption(described, args) + "\n",
+        _scores(described, found),
+        "",
     ]
-    for name, (described, found) in tables.items():
-        text += [f"## {described.title}\n", _caption(described, args) + "\n"]
-        text += [_scores(described, found), ""]
-        if name.startswith("ratios"):
-            text += [_curves(described, found), "", _uncertainty(found), ""]
+    if name.startswith("ratios"):
+        text += [_curves(described, found), "", _uncertainty(found), ""]
     return "\n".join(text)
 
 
@@ -50,8 +47,10 @@ def _caption(described: Any, args: argparse.Namespace) -> str:
     coils = f"{described.num_coils} coil{'s' * (described.num_coils > 1)}"
     contrasts = {"one": "one contrast", "multi_echo": "five echoes", "pd_pair": "PD and PDFS"}
     return (
-        f"{size}², {coils}, {contrasts[described.contrasts]}, {described.batch_size} subjects in a "
-        "batch."
+        f"{args.test_scans} held-out subjects, {size}², {coils}, {contrasts[described.contrasts]}; "
+        "slice-wise metrics on magnitudes, the mean of the contrasts, mean ± standard error over "
+        f"the subjects; differences are paired. Every model was trained with {args.scans} scans "
+        f"for {args.steps} steps of {described.batch_size}."
     )
 
 
@@ -98,7 +97,8 @@ def _curves(described: Any, found: Sequence[Found]) -> str:
     anchor = curves.get(described.compared)
     lines = []
     for title, curve in curves.items():
-        compared = anchor is not None and title != described.compared and len(curve[0]) > 1
+        others = title != described.compared and anchor is not None
+        compared = others and anchor is not None and min(len(curve[0]), len(anchor[0])) > 1
         lines.append(
             [
                 title,

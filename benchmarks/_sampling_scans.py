@@ -13,9 +13,10 @@ from _held_out import LABEL_VOLUME, SNR, held_out_anatomy, scan_seed
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.metrics import image_metrics, redundancy_ratio
 from ctxrecon.phantom import ContrastScan, contrast_scan, load_label_volume
-from ctxrecon.pipelines import JointPipeline, load_prior, prepare_measurement
+from ctxrecon.pipelines import JointPipeline, load_prior
 from ctxrecon.training.contrast_validation import (
     draw_protocols,
     joint_scores,
@@ -121,7 +122,8 @@ def score(
             rows.append(joint_scores(pipe, output, scan))
             masks.append(output.masks[0])
             if output.std is not None:
-                pairs.append(expected_and_real(output.std[0], output.images[0], scan.images[0]))
+                truth = seen_by(output.coil_maps, scan)
+                pairs.append(expected_and_real(output.std[0], output.images[0], truth))
         every = torch.stack(masks)
         model: dict[str, Any] = {"parameters": parameters, **_of_masks(every)}
         if pairs:
@@ -151,12 +153,12 @@ def score_prior(
         own_seed = scan_seed(seed, number)
         generator = torch.Generator().manual_seed(own_seed)
         drawn = pipe.sampler(acceleration, 1, generator)
-        measured = prepare_measurement(scan.kspace[0] * drawn, drawn)
+        centre = pipe.sampler.as_mask(pipe.sampler.budget(acceleration).center)[None, None]
         output: Any = prior(
-            measured.kspace,
-            measured.mask,
+            scan.kspace[0] * drawn,
+            drawn,
             scan.metadata[0].to_prompt(),
-            coil_maps=measured.coil_maps,
+            coil_maps=estimate_coil_maps(scan.kspace[0] * centre, centre),
             generator=torch.Generator().manual_seed(own_seed),
         )
         scores = image_metrics(output.images, scan.images[0])
@@ -185,6 +187,15 @@ def _of_masks(every: Tensor) -> dict[str, Any]:
         "accelerations": (1 / every.float().mean(dim=(0, 2, 3, 4))).tolist(),
         "lines": every.float().mean(dim=(0, 2, 3)).tolist(),
     }
+
+
+def seen_by(coil_maps: Tensor | None, scan: ContrastScan) -> Tensor:
+    """The noiseless images with the phase that these maps, or a single coil, leave in them.
+
+    ``Σ_c conj(Ŝ_c) S_c x``, ``(contrasts, ny, nx)`` complex64.
+    """
+    estimated = torch.ones_like(scan.coil_maps) if coil_maps is None else coil_maps.cpu()
+    return (estimated.conj() * scan.coil_maps).sum(dim=1) * scan.images[0]
 
 
 def expected_and_real(std: Tensor, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

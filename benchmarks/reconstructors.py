@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from _held_out import NUM_COILS, held_out_scans
 from _record import write_record
-from _training import is_trained, slug, train_run
+from _training import slug, train_run
 from accelerate import PartialState
 
 from ctxrecon.evaluation import (
@@ -221,10 +221,13 @@ def main(argv: list[str] | None = None) -> None:
             methods = [baseline_method("zero-filled", "zero_filled"), cs_wavelet(task, args)]
             for entry in chosen.entries(args.scans):
                 folder = args.runs / f"{name}_x{acceleration:g}_{slug(entry.title)}"
-                if not args.test_only:
-                    options = options_of(entry, task, args)
-                    train_run("train_reconstructor.py", options, folder, args.steps)
-                if is_trained(folder, args.steps):
+                if train_run(
+                    "train_reconstructor.py",
+                    options_of(entry, task, args),
+                    folder,
+                    args.steps,
+                    test_only=args.test_only,
+                ):
                     pipe = load_reconstructor(folder / "pipeline")
                     parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
                     # A record is not of this machine's folders.

@@ -69,6 +69,8 @@ class JointPipeline(DiffusionPipeline):
         relaxometer: T2* from the echoes; ``None`` for contrasts that are no echoes.
         text_encoder: of reconstructors that read prompts.
         tokenizer: of the text encoder.
+        contrasts: how many it was trained with; calls may have others where sampler and network
+            take them.
 
     Raises:
         InputError: a network that reads prompts without a text encoder of its width.
@@ -90,6 +92,7 @@ class JointPipeline(DiffusionPipeline):
         relaxometer: T2StarMLP | None = None,
         text_encoder: CLIPTextModel | None = None,
         tokenizer: CLIPTokenizer | None = None,
+        contrasts: int = 1,
     ) -> None:
         super().__init__()
         check_text_width(reconstructor.text_width, text_encoder, tokenizer)
@@ -100,6 +103,7 @@ class JointPipeline(DiffusionPipeline):
             text_encoder=text_encoder,
             tokenizer=tokenizer,
         )
+        self.register_to_config(contrasts=contrasts)
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> JointPipeline:
@@ -146,6 +150,11 @@ class JointPipeline(DiffusionPipeline):
         maps = None
         if coil_maps is not None:
             maps = check_coil_maps(coil_maps, (leading[0], *y.shape[2:])).to(device)
+        if mask is None and tuple(y.shape[-2:]) != self.sampler.shape:
+            raise InputError(
+                f"the sampler is of the matrix {self.sampler.shape}, k-space of "
+                f"{tuple(y.shape[-2:])}: give a mask, or train one of that size"
+            )
         given = None if mask is None else _check_masks(mask, y).to(device)
         y = y.to(device)
         if maps is None and y.shape[2] > 1:

@@ -159,7 +159,10 @@ def load_joint(
     relaxometer = None
     if (root / "relaxometer").is_dir():
         relaxometer = load_model(T2StarMLP, root / "relaxometer", torch.float32)
-    pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer)
+    contrasts = read_config(root, "model_index.json").get("contrasts", 1)
+    if not isinstance(contrasts, int) or contrasts < 1:
+        raise InputError(f"expected a number of contrasts in {root}, got {contrasts!r}")
+    pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=contrasts)
     return pipeline if device is None else pipeline.to(device)
 
 

@@ -187,6 +187,8 @@ class TestPipeline:
         for sentence, arguments, options in refused:
             with pytest.raises(InputError, match=sentence):
                 pipe(*arguments, coil_maps=maps, **options)
+        with pytest.raises(InputError, match="the sampler is of the matrix"):
+            pipe(kspace[..., :20])
 
     def test_what_was_never_measured_is_not_sampled(self):
         """The empty rest of a partial Fourier scan."""

@@ -10,7 +10,8 @@ from gaussian import complex_noise, seeded
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
-from ctxrecon.sampling import make_mask, uniform1d, variable_density2d
+from ctxrecon.operators import WeightedSense
+from ctxrecon.sampling import MASKS, make_mask, uniform1d, variable_density2d
 from ctxrecon.sampling.learned import (
     LOUPE,
     SAMPLERS,
@@ -65,7 +66,8 @@ def test_the_centre_is_that_of_other_masks(name, shape, lines):
     for fraction in (None, 0.1, 0.0):
         arguments = () if fraction is None else (fraction,)
         always = draw(shape, 8, *arguments, batch_size=60, generator=seeded(0)).all(dim=0)
-        sampler = build(name, shape, lines=lines, center_fraction=fraction)
+        ratios = {"ratios": (1 / 8, 1 / 2)} if name == "pattern_generator" else {}
+        sampler = build(name, shape, lines=lines, center_fraction=fraction, **ratios)
         with torch.no_grad():
             sure = sampler.probabilities(8)[0] == 1
         # Chance alone keeps no line in 60 masks; single samples near the centre it may.
@@ -359,7 +361,7 @@ def refused(sentence, function, *arguments, **options):
         refused("embedding as a whole number", PatternGenerator, (8, 8), embedding=0),
         refused("width as a whole number", PatternGenerator, (8, 8), width=1.5),
         refused("tolerance of at least 0", PatternGenerator, (8, 8), tolerance=-1.0),
-        refused("no acceleration of its own: give", PatternGenerator((8, 8))),
+        refused("no acceleration of its own: give", PatternGenerator((8, 64))),
         refused("acceleration of at least 1, got nan", LOUPE((8, 8), 2), float("nan")),
         refused("batch size of at least 1", LOUPE((8, 8), 2), batch_size=0),
         refused("one generator or 3", LOUPE((8, 8), 2), 2, 3, [seeded(0)]),
@@ -391,12 +393,21 @@ class TestFixedMasks:
         always = again.as_mask(again.budget().center)
         assert bool((expected >= always).all())
 
+    @pytest.mark.parametrize("mask", list(MASKS))
+    def test_the_centre_is_always_taken(self, mask):
+        """Coil maps are estimated from it."""
+        sampler = FixedMasks((32, 40), 8.0, mask)
+        centre = sampler.as_mask(sampler.budget().center)
+        assert bool((sampler(batch_size=3, generator=seeded(0)) >= centre).all())
+
     def test_a_range_of_ratios(self):
         sampler = FixedMasks((32, 40), mask="uniform1d", ratios=(0.2, 0.5))
         drawn = [sampler.draw_acceleration(seeded(n)) for n in range(50)]
         assert 2 <= min(drawn) < 2.6 < 4 < max(drawn) <= 5
         assert int(sampler(4.0)[0, 0, 0].sum()) == 10
         assert FixedMasks((32, 40), 4.0).draw_acceleration() == 4.0
+        with pytest.raises(InputError, match="no acceleration of its own"):
+            sampler()
 
     def test_malformed_options(self):
         with pytest.raises(InputError, match="unknown mask 'spiral'"):
@@ -407,3 +418,24 @@ class TestFixedMasks:
             FixedMasks((8, 8), 2.0, ratios=(0.2, 0.5))
         with pytest.raises(InputError, match=r"within \(0, 1\]"):
             FixedMasks((8, 8), ratios=(0.2, 1.5))
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_masks_to_train_with_are_never_empty(lines):
+    """Without a centre, 1 line of 36 is expected, and often none would be tossed."""
+    sampler = build("loupe", (4, 36), acceleration=32, lines=lines, center_fraction=0.0)
+    masks = sampler.relaxed(batch_size=200, generator=seeded(0))
+    assert bool((masks.flatten(1).sum(dim=1) > 0).all())
+    WeightedSense(masks)
+
+
+def test_probabilities_do_not_depend_on_autocast():
+    sampler = build("pattern_generator")
+    expected = sampler.probabilities(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sampler.probabilities(4), expected)
+
+
+def test_impossible_ratios_are_refused_at_once():
+    with pytest.raises(InputError, match="more than the"):
+        PatternGenerator((16, 64), (1 / 32, 1 / 2), center_fraction=0.08)

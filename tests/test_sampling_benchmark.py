@@ -80,8 +80,8 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
     command += ["--output_dir", str(tmp_path), "--sweep_resolution", "32", "--scans", "4"]
     command += ["--steps", "2", "--test_scans", "2"]
     script.main(command)
-    record = json.loads((tmp_path / "sampling.json").read_text())["results"]
-    found = record["results"]["ratios2d"]
+    record = json.loads((tmp_path / "sampling_ratios2d.json").read_text())["results"]
+    found = record["results"]
     assert [(one["title"], one["acceleration"]) for one in found] == [
         ("pattern generator", 4.0),
         ("pattern generator", 2.0),
@@ -94,7 +94,7 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
         assert 0 <= one["redundancy"][0] <= 1
         assert len(one["uncertainty"]["variance"]) == 10
         assert np.diff(one["uncertainty"]["variance"]).min() >= 0
-    text = (tmp_path / "sampling.md").read_text()
+    text = (tmp_path / "sampling_ratios2d.md").read_text()
     assert "| pattern generator | 4 |" in text
     assert "BD-PSNR" in text
     for part in ("masks", "lines", "curves", "x4", "x2"):
@@ -103,7 +103,7 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
     launcher = importlib.import_module("_training").subprocess
     monkeypatch.setattr(launcher, "run", lambda *_, **__: pytest.fail("trained before"))
     script.main(command)
-    assert (tmp_path / "sampling.md").read_text() == text
+    assert (tmp_path / "sampling_ratios2d.md").read_text() == text
 
 
 def test_the_prior_takes_the_masks_that_a_network_learned(script, tmp_path, monkeypatch):

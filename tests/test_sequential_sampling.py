@@ -13,6 +13,7 @@ from gaussian import complex_noise, seeded
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.metrics import redundancy_ratio
 from ctxrecon.operators import CartesianSense, WeightedSense
 from ctxrecon.sampling import make_mask, uniform1d, variable_density2d
 from ctxrecon.sampling.learned import (
@@ -21,7 +22,6 @@ from ctxrecon.sampling.learned import (
     SequentialSampler,
     line_order,
     policy_gradient_loss,
-    redundancy_ratio,
     with_lines,
     write_line_order,
 )

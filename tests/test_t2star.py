@@ -316,3 +316,22 @@ def test_other_input_that_makes_no_sense() -> None:
         foreground_mask(images)
     with pytest.raises(InputError, match=r"\(batch, echoes, ny, nx\)"):
         foreground_mask(torch.zeros(1, 32, 32))
+
+
+@pytest.mark.parametrize("way", ["network", "fit"])
+def test_what_is_not_a_number_is_not_hidden(mlp, way):
+    """A network that has diverged would else look like an empty map."""
+    images = echoes(field(20, 80, 8))
+    images[:, :, 2, 3] = torch.nan
+    found = mlp(images) if way == "network" else fit_t2star(images, TIMES)
+    assert not torch.isfinite(found).all()
+
+
+def test_uneven_echoes_are_fitted():
+    times = (1.0, 100.0, 101.0)
+    truth = field(20, 80, 8)
+    decays = torch.exp(-torch.tensor(times)[None, :, None, None] / truth[:, None])
+    torch.testing.assert_close(fit_t2star(decays, times), truth, rtol=1e-3, atol=1e-2)
+    spike = torch.zeros(1, 3, 4, 4)
+    spike[:, 0] = 1.0
+    assert torch.isfinite(fit_t2star(spike, times)).all()

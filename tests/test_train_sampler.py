@@ -140,6 +140,22 @@ def test_two_processes_train_as_one(run, bank, tmp_path):
         torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_a_resumed_run_takes_new_learning_rates(run, tmp_path):
+    folder = run(tmp_path / "run", "--max_train_steps", "2")
+    before = weights(folder, 2)["sampler.weights"]
+    run(folder, "--resume_from_checkpoint", "latest", "--sampler_learning_rate", "0")
+    assert torch.equal(weights(folder)["sampler.weights"], before)
+
+
+def test_a_run_that_was_stopped_before_its_export_is_exported(run, tmp_path):
+    import shutil
+
+    folder = run(tmp_path / "run")
+    shutil.rmtree(folder / "pipeline")
+    run(folder, "--resume_from_checkpoint", "latest")
+    load_joint(folder / "pipeline")
+
+
 def test_validation_and_what_goes_on_from_it(run, script, bank, tmp_path):
     folder = run(tmp_path / "first", "--validation_scans", "2")
     line = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
@@ -197,6 +213,13 @@ def test_prepared_slices_and_prompts(script, tmp_path, monkeypatch):
         (("--scans", "0"), "at least one coil and one scan"),
         (("--anatomy", "heart"), "no heart, only knee"),
         (("--acceleration", "0.5"), "acceleration"),
+        (("--sampler", "per_contrast:contrasts=3"), "the sampler is of 3 contrasts"),
+        ((*ECHOES, "--sampler", "sequential"), "chooses by one image"),
+        (("--sampler", "greedy", "--loss", "ssim"), "leave --aim and --loss out"),
+        (
+            (*ECHOES, "--network", HRU, "--aim", "task", "--loss", "gaussian", "--predict_std"),
+            "give --aim both",
+        ),
     ],
 )
 def test_bad_options(run, tmp_path, options, sentence):

@@ -301,9 +301,14 @@ def test_water_filling_is_a_clipped_multiple_and_differentiable():
         if len(level):
             assert float(level.std(correction=0)) < 1e-9 * float(level.mean())
             torch.testing.assert_close((level[0] * shares).clamp(0.05, 1), found)
-    for shares in ([6.0, 3.0, 1.0], [8.0, 1.1, 1.0], [1.0, 100.0, 4.0, 5.0]):
-        leaf = torch.tensor(shares, dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradcheck(lambda a: water_fill(a, 0.35, 0.05, 1.0), leaf)
+    leaf = torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a: water_fill(a, 0.2, 0.05, 1.0), leaf)
+    # At a bound the gradient is that of the share before it was clipped: there is a way back.
+    clipped = torch.tensor([1.0, 100.0, 4.0, 5.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.arange(4.0, dtype=torch.float64)
+    (water_fill(clipped, 0.35, 0.05, 1.0) * weights).sum().backward()
+    (expected,) = torch.autograd.grad((4 * 0.35 * clipped / clipped.sum() * weights).sum(), clipped)
+    torch.testing.assert_close(clipped.grad, expected)
 
 
 def test_whole_numbers_with_the_right_sum():

@@ -35,7 +35,7 @@ from ctxrecon.phantom import (
 )
 from ctxrecon.pipelines import JointPipeline, load_joint, load_text_encoder
 from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
-from ctxrecon.sampling.learned import SAMPLERS, GreedyPolicy
+from ctxrecon.sampling.learned import SAMPLERS, GreedyPolicy, SequentialSampler
 from ctxrecon.solvers import split_options
 from ctxrecon.tasks import train_t2star_mlp
 from ctxrecon.training import add_training_arguments, build_accelerator, train
@@ -59,6 +59,7 @@ _ABOUT = """\
 Load it with `ctxrecon.pipelines.load_joint(folder)`. Averaged weights."""
 _TAGS = ("MRI", "reconstruction", "k-space", "sampling")
 _NETWORKS = {**RECONSTRUCTORS, **MULTI_CONTRAST}
+_ACCELERATION = 4.0
 _COUNT = {"one": 1, "multi_echo": len(ECHO_TIMES), "pd_pair": 2}
 
 
@@ -78,8 +79,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--anatomy", help="of the bank, such as brain; all of it by default")
     add("--train_data_dir", type=Path, help="from ctxrecon prepare, one contrast")
     add("--resolution", type=int, default=128, help="matrix size, that of the masks")
-    add("--acceleration", type=float, default=4.0, help="of the masks, over all contrasts")
-    add("--center_fraction", type=float, help="0.32 / acceleration of the lines by default")
+    add("--acceleration", type=float, help="of a new sampler, over all contrasts; 4 by default")
+    add("--center_fraction", type=float, help="likewise; 0.32 / acceleration of the lines")
     add("--num_coils", type=int, default=8)
     add("--snr", type=float, default=100.0, help="of the bright signal; 0 for no noise")
     add("--scans", type=int, help="how many scans there are; endless by default")
@@ -111,7 +112,12 @@ def starting_point(args: argparse.Namespace) -> JointPipeline:
             old = load_joint(args.pretrained_model_name_or_path)
             network, encoder, tokenizer = old.reconstructor, old.text_encoder, old.tokenizer
             relaxometer = old.relaxometer
+            if not args.sampler and (args.acceleration or args.center_fraction is not None):
+                raise InputError(
+                    "--acceleration and --center_fraction are of a new --sampler: leave them out"
+                )
         sampler = _new_sampler(args) if args.sampler else old.sampler
+    _check_contrasts(sampler, args.contrasts)
     if args.aim == "reconstruction":
         relaxometer = None
     elif args.contrasts != "multi_echo":
@@ -120,7 +126,21 @@ def starting_point(args: argparse.Namespace) -> JointPipeline:
         relaxometer = relaxometer or train_t2star_mlp(
             ECHO_TIMES, generator=torch.Generator().manual_seed(args.seed)
         )
-    return JointPipeline(network, sampler, relaxometer, encoder, tokenizer)
+    count = _COUNT[args.contrasts]
+    return JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=count)
+
+
+def _check_contrasts(sampler: Any, contrasts: str) -> None:
+    """Refuse a sampler of another number of contrasts than there are."""
+    count = _COUNT[contrasts]
+    own = getattr(sampler, "contrasts", count)
+    if own != count:
+        raise InputError(f"the sampler is of {own} contrasts, --contrasts {contrasts} has {count}")
+    if count > 1 and isinstance(sampler, SequentialSampler | GreedyPolicy):
+        raise InputError(
+            f"a {type(sampler).__name__} chooses by one image: give --contrasts one, or another "
+            "sampler"
+        )
 
 
 def _new_network(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -140,12 +160,13 @@ def _new_network(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 def _new_sampler(args: argparse.Namespace) -> Any:
     """A sampler with new weights."""
     name, options = split_options(args.sampler)
-    options |= {
-        "shape": (args.resolution, args.resolution),
-        "center_fraction": args.center_fraction,
-    }
-    if "ratios" not in options and name != "pattern_generator":
+    options["shape"] = (args.resolution, args.resolution)
+    if args.center_fraction is not None:
+        options["center_fraction"] = args.center_fraction
+    if args.acceleration is not None:
         options["acceleration"] = args.acceleration
+    elif "ratios" not in options and name != "pattern_generator":
+        options.setdefault("acceleration", _ACCELERATION)
     if name == "per_contrast":
         options.setdefault("contrasts", _COUNT[args.contrasts])
     return _build("--sampler", args.sampler, name, SAMPLERS, options)
@@ -165,6 +186,8 @@ def source(args: argparse.Namespace) -> ContrastSource:
     if (args.bank is None) == (args.train_data_dir is None):
         raise InputError("give either --bank or --train_data_dir")
     if args.train_data_dir:
+        if args.anatomy:
+            raise InputError("--anatomy chooses from a bank: leave it out")
         if args.contrasts != "one":
             raise InputError("slices of --train_data_dir come one by one: give --contrasts one")
         return OneContrast(PreparedSlices(ShardSlices(args.train_data_dir), seed=args.seed))
@@ -172,7 +195,8 @@ def source(args: argparse.Namespace) -> ContrastSource:
     if args.anatomy:
         bank = bank.of_anatomy(args.anatomy)
     if args.contrasts == "one":
-        return OneContrast(PhantomSlices(bank, resolution=args.resolution, seed=args.seed))
+        slices = PhantomSlices(bank, resolution=args.resolution, seed=args.seed, noise=0.0)
+        return OneContrast(slices)
     protocols = multi_echo if args.contrasts == "multi_echo" else pd_pair
     return PhantomContrasts(bank, protocols, resolution=args.resolution, seed=args.seed)
 
@@ -192,6 +216,11 @@ def main(argv: list[str] | None = None) -> None:
     pipe = starting_point(args)
     model: Any
     if isinstance(pipe.sampler, GreedyPolicy):
+        if args.aim != "reconstruction" or args.loss != "l1":
+            raise InputError(
+                "a greedy policy is rewarded by the ℓ1 error of the image: leave --aim and --loss "
+                "out"
+            )
         if args.network:
             raise InputError(
                 "a greedy policy is trained on a reconstruction that works: train one first, and "
@@ -222,7 +251,12 @@ def main(argv: list[str] | None = None) -> None:
     def validate(step: int, weights: Weights) -> None:
         nonlocal scans
         scans = scans or ContrastScans(
-            args.validation_scans, args.resolution, args.contrasts, args.num_coils, args.snr
+            args.validation_scans,
+            pipe.sampler.shape[0],
+            args.contrasts,
+            args.anatomy,
+            args.num_coils,
+            args.snr,
         )
         picture = args.output_dir / f"validation-{step}.png"
         pipeline = with_joint_weights(blank, weights).to(accelerator.device)
@@ -237,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
         export=export,
         validate=validate if args.validation_scans else None,
         clip_apart=("sampler",),
-        rates={"sampler": args.sampler_learning_rate / args.learning_rate},
+        rates={"sampler": args.sampler_learning_rate},
     )
 
 

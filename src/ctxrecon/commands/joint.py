@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxrecon.commands.methods import Result
+from ctxrecon.commands.paths import Outputs
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run_joint(
 ) -> JointResult:
     """Take the scan's slices as the contrasts of one subject, or each for itself.
 
-    A network of several contrasts gets all slices together. Fully sampled scans are undersampled
+    A model of several contrasts gets all slices together. Fully sampled scans are undersampled
     by the model's own masks; others are reconstructed as they are.
 
     Args:
@@ -54,16 +54,22 @@ def run_joint(
         seed: of the masks.
 
     Raises:
-        InputError: an acceleration for a scan that is undersampled already.
+        InputError: an acceleration for a scan that is undersampled already; another number of
+            slices than the contrasts of the model.
     """
     import torch
 
     from ctxrecon.evaluation.grid import is_fully_sampled
     from ctxrecon.pipelines import prepare_measurement
     from ctxrecon.pipelines.inputs import check_mask
-    from ctxrecon.reconstructors import MultiContrastReconstructor
 
-    together = isinstance(pipe.reconstructor, MultiContrastReconstructor)
+    contrasts = pipe.config.contrasts
+    together = contrasts > 1
+    if together and len(scan) != contrasts:
+        raise InputError(
+            f"this model is of {contrasts} contrasts of one slice, the scan has {len(scan)} "
+            "slices: choose the contrasts of one with --slices"
+        )
     axis = 0 if together else 1
     sampled = scan.mask if mask is None else check_mask(mask, (len(scan), *scan.kspace.shape[2:]))
     full = mask is None and is_fully_sampled(scan)
@@ -72,7 +78,6 @@ def run_joint(
             "--acceleration is of the model's own masks, and this scan is undersampled already: "
             "leave it out"
         )
-    started = time.perf_counter()
     maps = scan.coil_maps
     if together and maps is not None and len(maps) > 1:
         maps = None  # one set for all contrasts is estimated anew
@@ -84,7 +89,6 @@ def run_joint(
         coil_maps=maps,
         generator=torch.Generator().manual_seed(seed),
     )
-    seconds = time.perf_counter() - started
     masks = output.masks.flatten(0, 1).cpu()
     found = None if output.coil_maps is None else output.coil_maps.cpu()
     assert output.residual is not None
@@ -92,36 +96,28 @@ def run_joint(
         name=f"joint {type(pipe.reconstructor).__name__}",
         images=output.images.flatten(0, 1).cpu(),
         residual=output.residual.flatten().cpu(),
-        seconds=seconds,
+        seconds=None,
         std=None if output.std is None else output.std.flatten(0, 1).cpu(),
     )
     measurement = prepare_measurement(scan.kspace * masks, masks, found)
     return JointResult(result, measurement, None if output.maps is None else output.maps.cpu())
 
 
-def write_sampling(image: Path, found: JointResult) -> list[Path]:
-    """Write masks as .npy, their lines in the order of a scan as JSON, and the map as .npy.
+def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
+    """Write masks as .npy, their lines in the order of a scan as JSON, and the map as .npy."""
+    import numpy as np
 
-    Args:
-        image: the file of the image; these lie beside it.
-        found: what to write.
-    """
     from ctxrecon.io import write_image
     from ctxrecon.io._files import written_beside
     from ctxrecon.sampling.learned import write_line_order
 
-    def beside(ending: str) -> Path:
-        return image.with_name(image.name.split(".")[0] + ending)
-
-    import numpy as np
-
     masks = found.measurement.mask
-    written = [beside("_masks.npy")]
-    with written_beside(written[0]) as path, path.open("wb") as file:
+    written = [outputs.masks]
+    with written_beside(outputs.masks) as path, path.open("wb") as file:
         np.save(file, masks.numpy())
     if bool((masks == masks[..., :1, :]).all()):
-        written.append(beside("_lines.json"))
-        write_line_order(written[-1], masks[None])
+        write_line_order(outputs.lines, masks[None])
+        written.append(outputs.lines)
     if found.maps is not None:
-        written += write_image(beside("_t2star.npy"), found.maps)
+        written += write_image(outputs.t2star, found.maps)
     return written

@@ -19,12 +19,18 @@ class Outputs:
         std: standard deviation of the posterior samples, in the same format.
         figure: PNG.
         metrics: JSON.
+        masks: ``.npy``, of a model that chooses its samples.
+        lines: JSON, of such a model.
+        t2star: ``.npy``, of such a model.
     """
 
     image: Path
     std: Path
     figure: Path
     metrics: Path
+    masks: Path
+    lines: Path
+    t2star: Path
 
 
 def check_parent(path: Path) -> None:
@@ -69,4 +75,5 @@ def image_outputs(out: Path) -> Outputs:
     def beside(ending: str) -> Path:
         return out.with_name(stem + ending)
 
-    return Outputs(out, beside(f"_std{suffix}"), beside("_figure.png"), beside("_metrics.json"))
+    endings = ("_figure.png", "_metrics.json", "_masks.npy", "_lines.json", "_t2star.npy")
+    return Outputs(out, beside(f"_std{suffix}"), *map(beside, endings))

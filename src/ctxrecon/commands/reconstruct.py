@@ -159,7 +159,9 @@ def reconstruct(
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call)
     drawn = None
     if undersample is not None:
-        drawn = _undersampling(scan, undersample, acceleration or 4.0, center_fraction, seed)
+        drawn = _undersampling(
+            scan, undersample, 4.0 if acceleration is None else acceleration, center_fraction, seed
+        )
     method, pipes = open_methods(method, compare, model, device, subfolder, dtype)
     if PRIOR in pipes:
         check_prior_run(pipes[PRIOR], run, len(scan))
@@ -178,9 +180,8 @@ def reconstruct(
     sampled = drawn if mask is None else _read_mask(mask)
     joint = None
     if JOINT in pipes:
-        joint = run_joint(
-            pipes[JOINT], scan, sampled, prompts if reads else None, acceleration, seed
-        )
+        own = acceleration if drawn is None else None
+        joint = run_joint(pipes[JOINT], scan, sampled, prompts if reads else None, own, seed)
         measurement = joint.measurement
     elif drawn is not None:
         measurement = prepare_measurement(scan.kspace * drawn, drawn, scan.coil_maps)
@@ -217,7 +218,7 @@ def reconstruct(
     }
     _write(outputs, results, reference, reference_name, f"{file.name}, ×{achieved:.3g}")
     if joint is not None:
-        typer.echo("masks: " + ", ".join(map(str, write_sampling(outputs.image, joint))))
+        typer.echo("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))
     if reference is not None:
         table.write(outputs.metrics, **about)
         typer.echo(f"metrics: {outputs.metrics}")

@@ -84,7 +84,7 @@ class Reconstructor(ModelMixin, ConfigMixin):
             InputError: prompt embeddings that are missing, of another shape, or given to a network
                 that reads none.
         """
-        self._check_embeds(prompt_embeds, len(y))
+        check_embeds(self, prompt_embeds, (len(y),))
         zero_filled = operator.adjoint(y)
         scale = intensity(zero_filled)
         zero_filled = zero_filled / scale
@@ -93,19 +93,6 @@ class Reconstructor(ModelMixin, ConfigMixin):
         if self.error_head is not None:
             std = self.error_head(images, zero_filled) * scale
         return ReconstructorOutput(images * scale, std, penalty)
-
-    def _check_embeds(self, embeds: Tensor | None, batch: int) -> None:
-        if self.text_width is None:
-            if embeds is not None:
-                raise InputError(
-                    f"this {type(self).__name__} was built without text_width and reads no "
-                    "prompt: leave the prompt out"
-                )
-            return
-        wanted = (batch, self.text_width)
-        if embeds is None or tuple(embeds.shape) != wanted:
-            came = "none" if embeds is None else str(tuple(embeds.shape))
-            raise InputError(f"expected prompt embeddings of shape {wanted}, got {came}")
 
 
 class ErrorHead(nn.Module):
@@ -146,3 +133,27 @@ def intensity(images: Tensor) -> Tensor:
 def data_gradient(operator: CartesianSense, x: Tensor, zero_filled: Tensor) -> Tensor:
     """``Aᴴ(A x − y)``, the gradient of ``½ ‖A x − y‖²``, with ``Aᴴ y`` computed before."""
     return operator.normal(x) - zero_filled
+
+
+def check_embeds(network: nn.Module, embeds: Tensor | None, leading: tuple[int, ...]) -> None:
+    """Refuse prompt embeddings that a network cannot read, or does without.
+
+    Args:
+        network: with ``text_width``.
+        embeds: what was given.
+        leading: batch, and contrasts where there are several.
+
+    Raises:
+        InputError: in a sentence of its own for each.
+    """
+    if network.text_width is None:
+        if embeds is not None:
+            raise InputError(
+                f"this {type(network).__name__} was built without text_width and reads no "
+                "prompt: leave the prompt out"
+            )
+        return
+    wanted = (*leading, network.text_width)
+    if embeds is None or tuple(embeds.shape) != wanted:
+        came = "none" if embeds is None else str(tuple(embeds.shape))
+        raise InputError(f"expected prompt embeddings of shape {wanted}, got {came}")

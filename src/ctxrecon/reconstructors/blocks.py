@@ -164,8 +164,8 @@ class ResidualUNet(nn.Module):
     """A U-Net of residual blocks without normalisation; its output is 0 to start with.
 
     DRUNet (Zhang et al., IEEE Trans Pattern Anal Mach Intell 44:6360, 2022) with one block a level:
-    strided convolutions between the levels, what was skipped is added. Nothing is divided by the
-    spread of the features, so the intensity of an image is not lost.
+    strided convolutions between the levels; what was skipped is added, here after the features have
+    grown. Nothing is divided by their spread, so the intensity of an image is not lost.
 
     Args:
         channels: in and out.

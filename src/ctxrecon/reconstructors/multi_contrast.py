@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.base import ErrorHead, Reconstructor, intensity
+from ctxrecon.reconstructors.base import ErrorHead, Reconstructor, check_embeds, intensity
 from ctxrecon.reconstructors.recurrent_blocks import RecurrentUNet, run_cascade
 
 
@@ -49,7 +49,8 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
     them. No layer takes statistics over the batch, and any matrix size is taken.
 
     Args:
-        networks: one for each block, as :func:`~.recurrent_blocks.run_cascade` takes them.
+        networks: one for each block, as :func:`~.recurrent_blocks.run_cascade` takes them, or such
+            a list for each contrast.
         text_width: width of the prompt embeddings that modulate the features; ``None`` for a
             network that reads no prompt.
         predict_std: whether the error of each pixel is predicted as well, by one head for all
@@ -103,7 +104,7 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
                 a network that reads none.
         """
         _check_measurement(operators, y)
-        self._check_embeds(prompt_embeds, (y.shape[0], y.shape[1]))
+        check_embeds(self, prompt_embeds, (y.shape[0], y.shape[1]))
         zero_filled = torch.stack(
             [operator.adjoint(y[:, c]) for c, operator in enumerate(operators)], dim=1
         )
@@ -121,22 +122,6 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
             expected = self.error_head(images.flatten(0, 1), zero_filled.flatten(0, 1))
             std = expected.unflatten(0, y.shape[:2]) * scale
         return MultiContrastOutput(images * scale, std)
-
-    def _check_embeds(self, embeds: Tensor | None, leading: tuple[int, int]) -> None:
-        if self.text_width is None:
-            if embeds is not None:
-                raise InputError(
-                    f"this {type(self).__name__} was built without text_width and reads no "
-                    "prompts: leave them out"
-                )
-            return
-        wanted = (*leading, self.text_width)
-        if embeds is None or tuple(embeds.shape) != wanted:
-            came = "none" if embeds is None else str(tuple(embeds.shape))
-            raise InputError(
-                f"expected prompt embeddings of shape {wanted}, one for each slice and contrast, "
-                f"got {came}"
-            )
 
 
 class SharedUNet(MultiContrastReconstructor):

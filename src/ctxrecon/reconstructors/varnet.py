@@ -55,7 +55,7 @@ class VarNet(Reconstructor):
         """See :meth:`Reconstructor.reconstruct`."""
         if self.maps_network is not None and operator.coil_maps is not None:
             maps = _improved(self.maps_network, operator.coil_maps)
-            operator = CartesianSense(operator.mask, maps)
+            operator = type(operator)(operator.mask, maps)
             zero_filled = operator.adjoint(y)
         x = zero_filled
         for step, network in zip(self.steps, self.networks, strict=True):

@@ -68,7 +68,7 @@ def unit_decays(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
     """
     norm = torch.linalg.vector_norm(magnitudes, dim=1, keepdim=True)
     strongest = norm.detach().amax(dim=(-2, -1), keepdim=True)
-    present = norm.detach() > _FAINTEST * strongest
+    present = ~(norm.detach() <= _FAINTEST * strongest)  # NaN is passed on, not hidden
     decays = magnitudes / torch.where(present, norm, torch.ones_like(norm))
     return torch.where(present, decays, torch.zeros_like(decays)), present
 

@@ -8,7 +8,6 @@ gradient where a pixel's signal is below 1 % of the slice's strongest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ctxrecon.errors import InputError
+from ctxrecon.errors import InputError, check_counts
 from ctxrecon.tasks.decays import (
     LONGEST_T2_STAR,
     check_echo_times,
@@ -27,7 +26,7 @@ from ctxrecon.tasks.decays import (
 
 _NUM_STEPS = 10
 _FASTEST = 10.0
-"""Largest ``ΔTE/T2*`` of the fit: the second echo is then lost in the precision of the first."""
+"""Largest ``(TE_2 − TE_1)/T2*`` of the fit: the second echo is then lost beside the first."""
 
 
 class T2StarMLP(ModelMixin, ConfigMixin):
@@ -46,8 +45,7 @@ class T2StarMLP(ModelMixin, ConfigMixin):
     def __init__(self, echo_times: Sequence[float], width: int = 32) -> None:
         super().__init__()
         echoes = len(check_echo_times(echo_times))
-        if width < 1:
-            raise InputError(f"expected a width of 1 or more, got {width}")
+        check_counts(width=width)
         self.num_echoes = echoes
         self.layers = nn.Sequential(
             nn.Linear(echoes, echoes),
@@ -143,7 +141,7 @@ def fit_t2star(images: Tensor, echo_times: Sequence[float]) -> Tensor:
 
     Returns:
         The map ``(batch, ny, nx)``, float32 or float64 as the images, in ms, clipped to [0, 300]
-        with no gradient outside. Times below a tenth of the smallest echo spacing are not told
+        with no gradient outside. Times below a tenth of the first echo spacing are not told
         apart.
 
     Raises:
@@ -153,11 +151,11 @@ def fit_t2star(images: Tensor, echo_times: Sequence[float]) -> Tensor:
     decays, present = unit_decays(check_echoes(images, len(times)))
     # From the first echo on, whose signal then is S_0, and nothing underflows.
     t = decays.new_tensor([time - times[0] for time in times])[:, None, None]
-    fastest = _FASTEST / min(b - a for a, b in pairwise(times))
+    fastest = _FASTEST / (times[1] - times[0])
     with torch.no_grad():
         rate = _least_squares_rate(decays, t, fastest)
         curvature = _project(decays, t, rate).curvature()
-        curvature = torch.where(present, curvature, torch.ones_like(curvature))
+        curvature = torch.where(present & (curvature > 0), curvature, torch.ones_like(curvature))
     rate = rate - _project(decays, t, rate).gradient / curvature
     found = 1 / rate.clamp(1 / LONGEST_T2_STAR, fastest)
     return torch.where(present, found, torch.zeros_like(found))[:, 0]

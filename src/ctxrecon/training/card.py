@@ -14,6 +14,8 @@ import torch
 
 _SHOWN = (
     "network",
+    "sampler",
+    "contrasts",
     "pretrained_model_name_or_path",
     "text_encoder",
     "bank",
@@ -21,6 +23,10 @@ _SHOWN = (
     "resolution",
     "masks",
     "accelerations",
+    "acceleration",
+    "center_fraction",
+    "num_coils",
+    "aim",
     "labels",
     "scans",
     "labelled",
@@ -30,6 +36,7 @@ _SHOWN = (
     "num_processes",
     "gradient_accumulation_steps",
     "learning_rate",
+    "sampler_learning_rate",
     "lr_scheduler",
     "max_train_steps",
     "mixed_precision",

@@ -50,24 +50,33 @@ class ContrastScans:
     """Procedural subjects that no training bank holds, fully sampled.
 
     Args:
-        count: number of scans: knees and brains by turns, knees alone for "pd_pair".
+        count: number of scans.
         resolution: matrix size ``n``.
         contrasts: one of :data:`CONTRASTS`.
+        anatomy: "knee" or "brain"; by default both by turns, and knees alone for "pd_pair".
         num_coils: of the simulated array.
         snr: of the bright signal to complex noise; 0 for none.
     """
 
     def __init__(
-        self, count: int, resolution: int, contrasts: str, num_coils: int, snr: float
+        self,
+        count: int,
+        resolution: int,
+        contrasts: str,
+        anatomy: str | None,
+        num_coils: int,
+        snr: float,
     ) -> None:
+        kinds = [anatomy] if anatomy else ["knee", "brain"][: 1 if contrasts == "pd_pair" else 2]
+        draws = {"knee": knee_anatomy, "brain": brain_anatomy}
         self.scans: list[ContrastScan] = []
         for number in range(count):
             generator = torch.Generator().manual_seed(_SEED + number)
-            knee = contrasts == "pd_pair" or number % 2 == 0
-            anatomy = (knee_anatomy if knee else brain_anatomy)(generator, size=_FINE_SIZE)
+            draw = draws[kinds[number % len(kinds)]]
+            subject = draw(generator, size=max(_FINE_SIZE, resolution))
             scan = contrast_scan(
-                anatomy,
-                draw_protocols(contrasts, anatomy.name, generator),
+                subject,
+                draw_protocols(contrasts, subject.name, generator),
                 shape=(resolution, resolution),
                 num_coils=num_coils,
                 snr=snr or None,

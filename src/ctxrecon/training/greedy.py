@@ -32,6 +32,9 @@ class GreedyTraining(nn.Module):
         super().__init__()
         if not isinstance(pipe.sampler, GreedyPolicy):
             raise InputError(f"expected a greedy policy, got a {type(pipe.sampler).__name__}")
+        budget = pipe.sampler.budget()
+        if budget.kept == budget.count:
+            raise InputError("the centre takes every line: there is nothing for a policy to choose")
         self.sampler: Any = pipe.sampler
         self.reconstructor: Any = pipe.reconstructor.requires_grad_(False)
         self.text_encoder = pipe.text_encoder

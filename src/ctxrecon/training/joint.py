@@ -61,6 +61,8 @@ class JointObjective:
                 "the gaussian loss trains the predicted error, and nothing else does: give "
                 "--loss gaussian and --predict_std together"
             )
+        if self.loss == "gaussian" and self.aim == "task":
+            raise InputError("the task alone trains no predicted error: give --aim both")
         if isinstance(pipe.sampler, GreedyPolicy):
             raise InputError(
                 "a greedy policy is trained by the gain of single lines: use GreedyTraining"
@@ -128,8 +130,10 @@ class JointTraining(nn.Module):
     ) -> MultiContrastOutput:
         kspace, maps = batch["kspace"], batch["coil_maps"]
         contrasts = kspace.shape[1]
+        if weights.shape[1] not in (1, contrasts):
+            raise InputError(f"the sampler has {weights.shape[1]} masks for {contrasts} contrasts")
         # An expanded row stays one: the operator is then one-dimensional.
-        each = [weights[:, min(c, weights.shape[1] - 1)] for c in range(contrasts)]
+        each = [weights[:, c % weights.shape[1]] for c in range(contrasts)]
         operators = [WeightedSense(mask, maps) for mask in each]
         y = torch.stack([mask * kspace[:, c] for c, mask in enumerate(each)], dim=1)
         return reconstruct_contrasts(self.reconstructor, operators, y, embeds)
@@ -186,6 +190,7 @@ def with_joint_weights(pipe: JointPipeline, weights: Weights) -> JointPipeline:
         pipe.relaxometer,
         pipe.text_encoder,
         pipe.tokenizer,
+        contrasts=pipe.config.contrasts,
     )
     copied.set_progress_bar_config(disable=True)
     return copied

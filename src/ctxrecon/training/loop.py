@@ -119,11 +119,17 @@ def train(
         validate: ``validate(step, averaged weights)``, every ``--validation_steps`` and at the
             end, on the main process.
         clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
-        rates: by the name of a part of the model, the factor of its learning rate; its weights do
-            not decay.
+        rates: by the name of a part of the model, its own learning rate; its weights do not decay.
     """
+    parts = _parts(model, rates or {})
+    learning_rates = [(rates or {}).get(name, args.learning_rate) for name in parts]
     optimizer = torch.optim.AdamW(
-        _groups(args, model, rates or {}), lr=args.learning_rate, eps=args.adam_epsilon
+        [
+            {"params": values, "weight_decay": 0.0 if name else args.adam_weight_decay}
+            for name, values in parts.items()
+        ],
+        lr=args.learning_rate,
+        eps=args.adam_epsilon,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     trained = [value for value in model.parameters() if value.requires_grad]
@@ -156,9 +162,11 @@ def train(
     rate = learning_rate(args)
     log = Log(args, accelerator, start)
     step = start
+    if start >= args.max_train_steps and accelerator.is_main_process:
+        export(averaged_weights(model, ema))  # in case it was stopped before that
     for batch in loader:
-        for group in optimizer.param_groups:
-            group["lr"] = args.learning_rate * rate(step) * group["factor"]
+        for group, highest in zip(optimizer.param_groups, learning_rates, strict=True):
+            group["lr"] = highest * rate(step)
         batch = {
             name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()
         }
@@ -174,7 +182,7 @@ def train(
             continue
         ema.step(trained)
         step += 1
-        log.step(step, optimizer.param_groups[0]["lr"])
+        log.step(step, args.learning_rate * rate(step - 1))
         last = step == args.max_train_steps
         averages = None
         if step % args.checkpointing_steps == 0 or last:
@@ -201,17 +209,6 @@ def clip_gradients(
     accelerator.unscale_gradients()
     for values in _parts(model, apart).values():
         nn.utils.clip_grad_norm_(values, most)
-
-
-def _groups(
-    args: argparse.Namespace, model: nn.Module, rates: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Parameter groups of the optimiser, those with a rate of their own apart."""
-    groups = []
-    for name, values in _parts(model, rates).items():
-        decay = 0.0 if name else args.adam_weight_decay
-        groups.append({"params": values, "weight_decay": decay, "factor": rates.get(name, 1.0)})
-    return groups
 
 
 def _parts(model: nn.Module, names: Container[str]) -> dict[str, list[nn.Parameter]]:

@@ -148,7 +148,12 @@ class PositionScore(nn.Module):
         kspace = fft2c(image)
         magnitude = kspace.abs().clamp_min(1e-6)
         known = complex_to_channels(kspace * (torch.log1p(magnitude) / magnitude))
-        features = self.beside(torch.cat([known, mask.expand(len(known), -1, -1, -1)], dim=1))
-        if self.lines:
-            features = features.mean(dim=-2)
-        return self.last(features).flatten(1) + self.shown(complex_to_channels(image))
+        dtype = next(self.parameters()).dtype
+        seen = torch.cat([known, mask.expand(len(known), -1, -1, -1)], dim=1).to(dtype)
+        # Autocast would round the scores, and other lines would be chosen without it.
+        with torch.autocast(image.device.type, enabled=False):
+            features = self.beside(seen)
+            if self.lines:
+                features = features.mean(dim=-2)
+            shown = self.shown(complex_to_channels(image).to(dtype))
+            return self.last(features).flatten(1) + shown

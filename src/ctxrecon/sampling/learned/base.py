@@ -22,7 +22,8 @@ from ctxrecon.sampling.learned.relaxation import (
 from ctxrecon.sampling.lines import line_budget
 from ctxrecon.sampling.points import point_budget
 
-_CENTER_2D = 0.08
+CENTER_2D = 0.08
+"""Share of each axis of the box that masks of single samples keep by default."""
 _REMEMBERED = 32
 
 
@@ -64,10 +65,10 @@ def plan(shape: Shape, lines: bool, center_fraction: float | None, acceleration:
     """
     if lines:
         count, width = line_budget(shape[1], acceleration, center_fraction)
-        center = torch.zeros(shape[1], dtype=torch.bool)
+        center = torch.zeros(shape[1], dtype=torch.bool, device="cpu")
         center[center_slice(shape[1], width)] = True
         return Budget(count, center)
-    fraction = _CENTER_2D if center_fraction is None else center_fraction
+    fraction = CENTER_2D if center_fraction is None else center_fraction
     _, count, box = point_budget(shape, acceleration, fraction)
     return Budget(count, box.flatten())
 
@@ -115,20 +116,30 @@ class MaskNetwork(ModelMixin, ConfigMixin):
             InputError: an acceleration below 1 or so high that nothing, or not even the centre, is
                 left; none given to a network that has none.
         """
+        return plan(self.shape, self.lines, self.center_fraction, self.resolve(acceleration))
+
+    def resolve(self, acceleration: float | None) -> float:
+        """This acceleration, or the network's own.
+
+        Raises:
+            InputError: none given to a network that has none.
+        """
         acceleration = self.acceleration if acceleration is None else acceleration
         if acceleration is None:
             raise InputError(f"this {type(self).__name__} has no acceleration of its own: give one")
-        return plan(self.shape, self.lines, self.center_fraction, float(acceleration))
+        return float(acceleration)
 
-    def set_ratios(self, ratios: tuple[float, float]) -> None:
+    def _serve(self, ratios: tuple[float, float]) -> None:
         """Serve a range of ratios r in place of one acceleration.
 
         Raises:
-            InputError: ratios that are not ``0 < r_min ≤ r_max ≤ 1``.
+            InputError: ratios that are not ``0 < r_min ≤ r_max ≤ 1``, or impossible budgets.
         """
         if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
             raise InputError(f"expected ratios (r_min, r_max) within (0, 1], got {ratios}")
         self.ratios = (float(ratios[0]), float(ratios[1]))
+        for ratio in self.ratios:
+            self.budget(1 / ratio)
 
     def draw_acceleration(self, generator: torch.Generator | None = None) -> float:
         """``1 / r`` for r uniform on its range, to train with; or the one acceleration."""
@@ -172,8 +183,7 @@ class Sampler(MaskNetwork):
         slope: float,
     ) -> None:
         super().__init__(shape, acceleration, lines, center_fraction)
-        if not slope > 0:
-            raise InputError(f"expected a positive slope, got {slope}")
+        check_slope(slope)
         self.slope = slope
         self._known: dict[tuple[object, ...], tuple[Tensor, list[int]]] = {}
 
@@ -217,7 +227,8 @@ class Sampler(MaskNetwork):
             generator: one, drawn from mask after mask, or a list with one for each mask.
 
         Returns:
-            ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled.
+            ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled; with the contrasts
+            before the 1 from a sampler of several.
 
         Raises:
             InputError: an impossible acceleration, batch size or number of generators.
@@ -242,7 +253,7 @@ class Sampler(MaskNetwork):
         Arguments and errors are those of :meth:`forward`.
 
         Returns:
-            ``(batch_size, 1, ny, nx)`` float32 on the sampler's device, 0 or 1, for
+            As :meth:`forward`, but float32 on the sampler's device, 0 or 1, for
             :class:`~ctxrecon.operators.WeightedSense`.
         """
         probabilities = self._rescaled(acceleration)
@@ -253,6 +264,8 @@ class Sampler(MaskNetwork):
 
     def probabilities(self, acceleration: float | None = None) -> Tensor:
         """The probability of each position, ``(1, 1, ny, nx)`` float32, 1 in the centre.
+
+        With the contrasts in place of the second 1 from a sampler of several, ``(1, C, 1, …)``.
 
         Their sum over the positions is the budget. Differentiable.
 
@@ -282,13 +295,20 @@ class Sampler(MaskNetwork):
         return torch.ones_like(preferences).index_copy(1, outside, free)
 
     def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-        """u of one mask, ``(rows, positions)`` on the CPU."""
-        return draw_uniform(tuple(probabilities.shape), generator)
+        """u of one mask, ``(rows, positions)`` on the CPU, drawn again if a row took nothing."""
+        while True:
+            uniform = draw_uniform(tuple(probabilities.shape), generator)
+            if bool((uniform <= probabilities).any(dim=-1).all()):
+                return uniform
 
     @torch.no_grad()
     def _odds(self, acceleration: float | None) -> tuple[Tensor, list[int]]:
         """``(1 − p) / p`` of each row on the CPU and its count, remembered in evaluation mode."""
-        weights = tuple((value.data_ptr(), value._version) for value in self.parameters())
+        acceleration = self.resolve(acceleration)
+        weights = tuple(
+            (value.data_ptr(), 0 if value.is_inference() else value._version)
+            for value in self.parameters()
+        )
         known = self._known.get((acceleration, weights))
         if known is None:
             counts = self.counts(self.budget(acceleration))
@@ -299,3 +319,9 @@ class Sampler(MaskNetwork):
                     self._known.clear()
                 self._known[acceleration, weights] = known
         return known
+
+
+def check_slope(slope: float) -> None:
+    """Refuse a slope s of the straight-through gradient that is not positive."""
+    if not slope > 0:
+        raise InputError(f"expected a positive slope, got {slope}")

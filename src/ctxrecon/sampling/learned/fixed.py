@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from ctxrecon.errors import InputError
 from ctxrecon.sampling import MASKS, make_mask
 from ctxrecon.sampling.budget import Generators, Shape
-from ctxrecon.sampling.learned.base import MaskNetwork
+from ctxrecon.sampling.learned.base import CENTER_2D, MaskNetwork
 
 
 class FixedMasks(MaskNetwork):
@@ -47,7 +45,7 @@ class FixedMasks(MaskNetwork):
             raise InputError("fixed masks have either one acceleration or a range of ratios")
         super().__init__(shape, acceleration, mask.endswith("1d"), center_fraction)
         if ratios is not None:
-            self.set_ratios(ratios)
+            self._serve(ratios)
         self.mask = mask
         # A model without any weights is neither saved nor placed on a device.
         self.placeholder = nn.Parameter(torch.zeros(1), requires_grad=False)
@@ -59,12 +57,14 @@ class FixedMasks(MaskNetwork):
         generator: Generators = None,
     ) -> Tensor:
         """As :meth:`~ctxrecon.sampling.learned.base.Sampler.forward`."""
-        own: Any = self.acceleration
+        fraction = self.center_fraction
+        if fraction is None and not self.lines:
+            fraction = CENTER_2D  # radial masks have none of their own
         return make_mask(
             self.mask,
             self.shape,
-            own if acceleration is None else acceleration,
-            self.center_fraction,
+            self.resolve(acceleration),
+            fraction,
             batch_size=batch_size,
             generator=generator,
         )
@@ -75,5 +75,5 @@ class FixedMasks(MaskNetwork):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """The same masks as 0 and 1, float32, without a gradient."""
+        """The same masks as 0 and 1, float32 on the CPU, without a gradient."""
         return self(acceleration, batch_size, generator).float()

@@ -51,7 +51,7 @@ class PatternGenerator(Sampler):
         check_counts(embedding=embedding, width=width)
         if not tolerance >= 0:
             raise InputError(f"expected a tolerance of at least 0, got {tolerance}")
-        self.set_ratios(ratios)
+        self._serve(ratios)
         self.tolerance = tolerance
         self.embeddings = nn.Parameter(torch.randn(embedding, self.positions))
         self.network = nn.Sequential(
@@ -62,7 +62,9 @@ class PatternGenerator(Sampler):
         """``σ(MLP([E, r 1]))``, ``(1, positions)``."""
         ratios = torch.full_like(self.embeddings[:1], ratio)
         features = torch.cat([self.embeddings, ratios])
-        return torch.sigmoid(self.network(features[None])[0].float())
+        # Autocast would round the probabilities, and other masks would be drawn without it.
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.sigmoid(self.network(features[None])[0].float())
 
     def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
         """Repeated until as many positions are taken as the tolerance asks for."""

@@ -24,8 +24,8 @@ class PerContrastSampler(Sampler):
     the *sum* of the shares would be α; with it their mean is α, and all contrasts together take as
     many lines as with equal shares. A share below that of the centre, or above 1, is set to that
     bound and the others are multiplied by one factor, so that the mean stays α
-    (:func:`~ctxrecon.sampling.learned.relaxation.water_fill`); v gets no gradient of a share that
-    is at a bound.
+    (:func:`~ctxrecon.sampling.learned.relaxation.water_fill`); the gradient by v is that of the
+    formula, also for a share that is at a bound.
 
     Masks have the contrasts before the axis of the coils: ``(batch, contrasts, 1, ny, nx)``.
 

@@ -92,9 +92,10 @@ def exact_choice(against: Tensor, uniform: Tensor, count: int) -> Tensor:
 
 
 def water_fill(shares: Tensor, mean: float, low: float, high: float) -> Tensor:
-    """``clip(λ a_c, low, high)`` with the λ that gives the wanted mean, differentiable in a.
+    """``clip(λ a_c, low, high)`` with the λ that gives the wanted mean.
 
-    Where nothing is clipped this is ``C · mean · a_c / Σ a``.
+    Where nothing is clipped this is ``C · mean · a_c / Σ a``, whose gradient by a it has in any
+    case: a share at a bound would else have none, and never leave it.
 
     Args:
         shares: a, ``(C,)`` float64, positive.
@@ -113,12 +114,13 @@ def water_fill(shares: Tensor, mean: float, low: float, high: float) -> Tensor:
         piece = (int((sums <= total).sum()) - 1) if total > low * len(shares) else 0
         piece = min(max(piece, 0), len(bends) - 2)
         scaled = (bends[piece] + bends[piece + 1]) / 2 * shares
-        bound = torch.full_like(shares, high).masked_fill(scaled <= low, low)
+        filled = torch.full_like(shares, high).masked_fill(scaled <= low, low)
         free = (scaled > low) & (scaled < high)
-    if not bool(free.any()):
-        return bound
-    level = (total - bound[~free].sum()) / shares[free].sum()
-    return torch.where(free, level * shares, bound)
+        if bool(free.any()):
+            level = (total - filled[~free].sum()) / shares[free].sum()
+            filled = torch.where(free, level * shares, filled)
+    unclipped = total * shares / shares.sum()
+    return filled + (unclipped - unclipped.detach())
 
 
 def largest_remainder(expected: Tensor, total: int) -> list[int]:

@@ -7,9 +7,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ctxrecon.errors import InputError, check_counts
+from ctxrecon.errors import check_counts
 from ctxrecon.sampling.budget import Generators, Shape, draw_batch
 from ctxrecon.sampling.learned.adaptive import AdaptiveSampler, Measure, StagedMask
+from ctxrecon.sampling.learned.base import check_slope
 from ctxrecon.sampling.learned.relaxation import (
     draw_uniform,
     exact_choice,
@@ -55,8 +56,7 @@ class SequentialSampler(AdaptiveSampler):
     ) -> None:
         super().__init__(shape, acceleration, lines, center_fraction, width)
         check_counts(stages=stages)
-        if not slope > 0:
-            raise InputError(f"expected a positive slope, got {slope}")
+        check_slope(slope)
         self.stages, self.slope = stages, slope
 
     def stage_counts(self, acceleration: float | None = None) -> list[int]:
@@ -81,7 +81,8 @@ class SequentialSampler(AdaptiveSampler):
         Args:
             measure: gives the image for the mask so far, bool; it is called once a stage.
             acceleration: by default the sampler's own.
-            generator: one, drawn from mask after mask, or a list with one for each mask.
+            generator: one, drawn from stage after stage and in each from mask after mask, or a list
+                with one for each mask.
 
         Returns:
             Masks, bool.

@@ -265,7 +265,9 @@ def trained(
         options = ["--sampler", entry.sampler, "--network", entry.network]
         options += ["--contrasts", table.contrasts, "--bank", str(args.bank)]
         options += ["--resolution", str(resolution), "--num_coils", str(table.num_coils)]
-        options += ["--acceleration", f"{acceleration:g}", "--scans", str(args.scans)]
+        options += ["--scans", str(args.scans)]
+        if not entry.amortised:
+            options += ["--acceleration", f"{acceleration:g}"]
         options += ["--train_batch_size", str(table.batch_size), "--seed", str(args.seed)]
         options += ["--learning_rate", str(args.learning_rate)]
         options += ["--sampler_learning_rate", str(args.sampler_learning_rate)]

@@ -28,7 +28,7 @@ from ctxrecon.scan import Scan
 from ctxrecon.tasks import train_t2star_mlp
 
 SCRIPT = TRAINING / "train_sampler.py"
-ECHOES = ("--contrasts", "multi_echo", "--sampler", "per_contrast:learn_split=true")
+ECHOES = ("--contrasts", "multi_echo", "--sampler", "per_contrast:learn_split=true:acceleration=3")
 HRU = "hru_net:width=4:depth=2:blocks=1"
 
 
@@ -54,9 +54,14 @@ def run(script, bank, monkeypatch):
 
 def arguments(bank: Path, folder: Path) -> list[str]:
     return [
-        *("--network", "unrolled:width=4:iterations=1:blocks=1", "--sampler", "loupe"),
+        *(
+            "--network",
+            "unrolled:width=4:iterations=1:blocks=1",
+            "--sampler",
+            "loupe:acceleration=3",
+        ),
         *("--bank", str(bank), "--output_dir", str(folder), "--resolution", "32"),
-        *("--train_batch_size", "2", "--acceleration", "3", "--center_fraction", "0.25"),
+        *("--train_batch_size", "2", "--center_fraction", "0.25"),
         *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
         *("--validation_scans", "0", "--report_to", "none"),
     ]
@@ -76,14 +81,21 @@ def status(*arguments: object) -> int:
 @pytest.mark.parametrize(
     ("options", "moved"),
     [
-        (("--sampler", "loupe:lines=false"), "sampler.weights"),
+        (("--sampler", "loupe:lines=false:acceleration=3"), "sampler.weights"),
         (("--loss", "gaussian", "--predict_std"), "sampler.weights"),
         (("--sampler", "pattern_generator:ratios=[0.3,0.5]"), "sampler.embeddings"),
-        (("--sampler", "sequential:stages=2:width=4"), "sampler.score.last.weight"),
+        (("--sampler", "sequential:stages=2:width=4:acceleration=3"), "sampler.score.last.weight"),
         ((*ECHOES, "--network", HRU, "--aim", "task"), "sampler.split"),
         ((*ECHOES, "--network", HRU, "--aim", "both"), "sampler.weights"),
         (
-            ("--contrasts", "pd_pair", "--anatomy", "knee", "--sampler", "per_contrast")
+            (
+                "--contrasts",
+                "pd_pair",
+                "--anatomy",
+                "knee",
+                "--sampler",
+                "per_contrast:acceleration=3",
+            )
             + ("--network", "unet_i:width=4:depth=2"),
             "sampler.weights",
         ),
@@ -112,7 +124,7 @@ def test_the_sampler_has_a_learning_rate_of_its_own(run, tmp_path):
 
 
 def test_fixed_masks_have_nothing_to_learn(run, tmp_path):
-    folder = run(tmp_path / "run", "--sampler", "fixed:mask=gaussian1d")
+    folder = run(tmp_path / "run", "--sampler", "fixed:mask=gaussian1d:acceleration=3")
     assert load_joint(folder / "pipeline").sampler.mask == "gaussian1d"
 
 
@@ -164,9 +176,18 @@ def test_validation_and_what_goes_on_from_it(run, script, bank, tmp_path):
     assert (folder / "validation-3.png").stat().st_size > 5_000
     # A policy, on the reconstruction that was just trained and stays as it is.
     forget_accelerate()
-    command = arguments(bank, tmp_path / "policy")[4:]
+    command = arguments(bank, tmp_path / "policy")[4:]  # without --network and --sampler
     pretrained = ("--pretrained_model_name_or_path", str(folder / "pipeline"))
-    script.main([*command, *pretrained, "--sampler", "greedy:width=4", "--validation_scans", "1"])
+    script.main(
+        [
+            *command,
+            *pretrained,
+            "--sampler",
+            "greedy:width=4:acceleration=3",
+            "--validation_scans",
+            "1",
+        ]
+    )
     pipe = load_joint(tmp_path / "policy" / "pipeline")
     assert type(pipe.sampler).__name__ == "GreedyPolicy"
     kept = load_joint(folder / "pipeline").reconstructor.state_dict()
@@ -174,7 +195,10 @@ def test_validation_and_what_goes_on_from_it(run, script, bank, tmp_path):
         assert torch.equal(value, kept[name])
     # Without another sampler its own goes on.
     forget_accelerate()
-    script.main([*arguments(bank, tmp_path / "more")[4:], *pretrained])
+    command = arguments(bank, tmp_path / "more")[4:]
+    where = command.index("--center_fraction")
+    del command[where : where + 2]
+    script.main([*command, *pretrained])
     assert type(load_joint(tmp_path / "more" / "pipeline").sampler).__name__ == "LOUPE"
 
 
@@ -213,6 +237,7 @@ def test_prepared_slices_and_prompts(script, tmp_path, monkeypatch):
         (("--scans", "0"), "at least one coil and one scan"),
         (("--anatomy", "heart"), "no heart, only knee"),
         (("--acceleration", "0.5"), "acceleration"),
+        (("--sampler", "pattern_generator", "--acceleration", "4"), "leave --acceleration out"),
         (("--sampler", "per_contrast:contrasts=3"), "the sampler is of 3 contrasts"),
         ((*ECHOES, "--sampler", "sequential"), "chooses by one image"),
         (("--sampler", "greedy", "--loss", "ssim"), "leave --aim and --loss out"),

@@ -163,9 +163,12 @@ def _new_sampler(args: argparse.Namespace) -> Any:
     options["shape"] = (args.resolution, args.resolution)
     if args.center_fraction is not None:
         options["center_fraction"] = args.center_fraction
+    serves_ratios = "ratios" in options or name == "pattern_generator"
+    if serves_ratios and args.acceleration is not None:
+        raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
     if args.acceleration is not None:
         options["acceleration"] = args.acceleration
-    elif "ratios" not in options and name != "pattern_generator":
+    elif not serves_ratios:
         options.setdefault("acceleration", _ACCELERATION)
     if name == "per_contrast":
         options.setdefault("contrasts", _COUNT[args.contrasts])

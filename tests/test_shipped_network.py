@@ -1,4 +1,4 @@
-"""The unrolled network that comes with the package."""
+"""The network that comes with the package."""
 
 from __future__ import annotations
 
@@ -41,10 +41,14 @@ def test_it_is_small_and_says_what_it_is():
 
 
 @pytest.mark.parametrize(
-    ("mask", "acceleration", "gain"),
-    [("uniform1d", 4, 3.0), ("uniform1d", 8, 0.3), ("poisson_disk2d", 8, 1.0)],
+    ("mask", "acceleration", "baseline", "gain"),
+    [
+        ("uniform1d", 4, "l1_wavelet", 0.2),
+        ("uniform1d", 8, "l1_wavelet", 0.2),
+        ("poisson_disk2d", 8, "cg_sense", 1.0),
+    ],
 )
-def test_it_is_better_than_parallel_imaging_alone(network, scan, mask, acceleration, gain):
+def test_it_is_better_than_a_baseline(network, scan, mask, acceleration, baseline, gain):
     """On the scan of the demo, sampled anew: of the phantom, but never trained on."""
     _, _, ny, nx = scan.kspace.shape
     maps = prepare_measurement(scan.kspace, scan.mask).coil_maps
@@ -53,8 +57,9 @@ def test_it_is_better_than_parallel_imaging_alone(network, scan, mask, accelerat
     noise = 0.01 * complex_noise(tuple(scan.kspace.shape), seeded(1))
     kspace = (CartesianSense(full, maps)(scan.target) + noise) * sampled
     call = {"kspace": kspace, "mask": sampled, "coil_maps": maps}
-    by_network, sense = network(**call).images, BaselinePipeline("cg_sense")(**call).images
-    assert float(psnr(by_network, scan.target)) > float(psnr(sense, scan.target)) + gain
+    images = [network(**call).images, BaselinePipeline(baseline)(**call).images]
+    scores = [float(psnr(image, scan.target)) for image in images]
+    assert scores[0] > scores[1] + gain
 
 
 def test_the_command_line_takes_it_by_default(tmp_path, network, scan, capsys):

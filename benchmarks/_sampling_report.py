@@ -17,6 +17,7 @@ from ctxrecon.evaluation import summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import bd_psnr, bd_rate
 from ctxrecon.phantom import ContrastScan
+from ctxrecon.tasks import LONGEST_T2_STAR
 
 _COLOURS = ("#1f6f8b", "#e07a3f", "#5b8c3e", "#8a4f9e", "#b23a48", "#7a6a53", "#3a7ca5")
 _MAPS = {
@@ -152,12 +153,17 @@ def write_figures(
     _save(folder / f"sampling_{name}_curves.png", _quality(described, found))
     middle = found[0].images.shape[0] // 2
     for acceleration in dict.fromkeys(one.acceleration for one in found):
-        images = {
-            one.title: one.images[middle] for one in found if one.acceleration == acceleration
-        }
+        mine = [one for one in found if one.acceleration == acceleration]
+        images = {one.title: one.images[middle] for one in mine}
         path = folder / f"sampling_{slug(f'{name}_x{acceleration:.3g}')}.png"
         title = f"Held-out phantom, contrast {middle + 1}, ×{acceleration:.3g}"
         comparison_figure(path, images, scans[-1].images[0, middle], title=title)
+        maps = {one.title: one.maps for one in mine if one.maps is not None}
+        if maps:
+            path = folder / f"sampling_{slug(f'{name}_map_x{acceleration:.3g}')}.png"
+            truth = scans[-1].t2_star[0].clamp(max=LONGEST_T2_STAR)
+            title = f"T2* map, ×{acceleration:.3g}"
+            comparison_figure(path, maps, truth, reference_name="T2* of the tissue", title=title)
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -50,7 +50,7 @@ def test_phantom_table_is_written_and_goes_on_where_it_stopped(
     record = json.loads((tmp_path / "phantom_table.json").read_text())
     assert record["seed"] == 0
     result = record["results"]["x4"]
-    expected = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV", "UnrolledGenerator"]
+    expected = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV", "MoDL"]
     for solver in ("PnPADMM", "DDS"):
         expected += [f"{solver} γ = 0", f"{solver} γ = 1", f"{solver} γ = 1, prompts shuffled"]
     assert list(result["methods"]) == expected
@@ -91,7 +91,7 @@ def test_real_scans_are_scored_without_the_reference_maps(
     command += ["--samples", "2", "--steps", "1", "--masks", "2", "--accelerations", "4"]
     script.main([*command, "--guidance_scales", "2"])
     results = json.loads((tmp_path / "real_scans.json").read_text())["results"]
-    names = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV", "UnrolledGenerator", "PnPADMM γ = 2"]
+    names = ["zero-filled", "CG-SENSE", "L1-wavelet", "TV", "MoDL", "PnPADMM γ = 2"]
     for start in ("pnp_admm", "network"):
         names += [f"DDS from {start} γ = 2, {kind}" for kind in ("one sample", "mean of 2")]
     t2, t1 = results["brain_t2_4ch x4"], results["brain_t1_8ch_undersampled"]

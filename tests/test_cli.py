@@ -175,7 +175,7 @@ def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, c
     written = json.loads((tmp_path / "new" / "reconstruction_metrics.json").read_text())
     names = [row["method"] for row in written["methods"]]
     assert names[:4] == ["zero-filled", "CG-SENSE", "L1-wavelet", "TV"]
-    assert names[4:] == ["UnrolledGenerator", "ContextMRI, one sample", "ContextMRI, mean of 2"]
+    assert names[4:] == ["MoDL", "ContextMRI, one sample", "ContextMRI, mean of 2"]
     assert written["reference"] == "target"
     assert written["prompts"][0].startswith("brain")
     assert all(row["psnr"] > 5 and row["residual"] < 1 for row in written["methods"])
@@ -255,7 +255,7 @@ def test_demo_on_the_shipped_scan(tmp_path, monkeypatch, prior, capsys):
         "CG-SENSE",
         "L1-wavelet",
         "TV",
-        "UnrolledGenerator",
+        "MoDL",
         "without prompt",
         "mean of 2",
     )

@@ -49,7 +49,7 @@ def test_solver_curves_compare_every_solver_with_the_papers(
         script.PAPER,
         "pnp_admm",
         "l1-wavelet",
-        "UnrolledGenerator",
+        "MoDL",
     ]
     assert ideas[0]["less_first"]["psnr"] == {"mean": 0.0, "standard_error": 0.0, "n": 3}
     assert ideas[1]["evaluations"] == 2

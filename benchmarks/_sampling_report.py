@@ -46,12 +46,15 @@ def report(name: str, described: Any, found: Sequence[Found], args: argparse.Nam
 def _caption(described: Any, args: argparse.Namespace) -> str:
     size = args.sweep_resolution if described.sweep else args.resolution
     coils = f"{described.num_coils} coil{'s' * (described.num_coils > 1)}"
+    served = ""
+    if any(entry.amortised for entry in described.entries):
+        served = " One model serves every ratio, but for LOUPE, which has one for each."
     contrasts = {"one": "one contrast", "multi_echo": "five echoes", "pd_pair": "PD and PDFS"}
     return (
         f"{args.test_scans} held-out subjects, {size}², {coils}, {contrasts[described.contrasts]}; "
         "slice-wise metrics on magnitudes, the mean of the contrasts, mean ± standard error over "
         f"the subjects; differences are paired. Every model was trained with {args.scans} scans "
-        f"for {args.steps} steps of {described.batch_size}."
+        f"for {args.steps} steps of {described.batch_size}.{served}"
     )
 
 
@@ -158,12 +161,12 @@ def write_figures(
         path = folder / f"sampling_{slug(f'{name}_x{acceleration:.3g}')}.png"
         title = f"Held-out phantom, contrast {middle + 1}, ×{acceleration:.3g}"
         comparison_figure(path, images, scans[-1].images[0, middle], title=title)
-        maps = {one.title: one.maps for one in mine if one.maps is not None}
+        truth = scans[-1].t2_star[0].clamp(max=LONGEST_T2_STAR)
+        maps = {one.title: one.maps * (truth > 0) for one in mine if one.maps is not None}
         if maps:
             path = folder / f"sampling_{slug(f'{name}_map_x{acceleration:.3g}')}.png"
-            truth = scans[-1].t2_star[0].clamp(max=LONGEST_T2_STAR)
-            title = f"T2* map, ×{acceleration:.3g}"
-            comparison_figure(path, maps, truth, reference_name="T2* of the tissue", title=title)
+            title = f"T2* map of tissue, ×{acceleration:.3g}"
+            comparison_figure(path, maps, truth, reference_name="truth", title=title)
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, np.ndarray]:

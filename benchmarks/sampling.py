@@ -5,12 +5,13 @@
 
 Each sampler is trained with its network by ``training/train_sampler.py`` in a folder of ``--runs``,
 where a run that was stopped goes on; within a table all have the same scans, steps and slices in a
-batch. Test scans are subjects of seeds that no bank uses and, where volumes are given, slices of
-label volumes of people that the bank does not have. Masks have the exact number of lines, coil
-maps come from the centre that every mask takes.
+batch, but for one whose title says so. Test scans are subjects of seeds that no bank uses and,
+where volumes are given, slices of label volumes of people that the bank does not have. Masks have
+the exact number of lines, coil maps come from the centre that every mask takes.
 
 - ``networks``: Table I of JoJoNet: random (RM) or learned (LM) masks, shared by the contrasts (S)
-  or one each (I), and networks that hand over more and more from contrast to contrast.
+  or one each (I), and networks that hand over more and more from contrast to contrast. ``knees``:
+  the same with two contrasts.
 - ``accelerations``: its Figure 4. ``blocks``: its Figure 8.
 - ``task``: its Table II: masks and network trained for the T2* map, with equal accelerations of
   the echoes and with learned ones.
@@ -19,8 +20,8 @@ maps come from the centre that every mask takes.
 - ``backbones``: its Table I in kind: networks, and the diffusion prior without training, under
   learned and fixed masks.
 
-The headline tables ``networks`` and ``task`` are of ``--resolution``, the others of
-``--sweep_resolution``. Standard errors are over the test scans; each was trained once.
+The tables ``networks``, ``knees``, ``task`` and ``backbones`` are of ``--resolution``, the others
+of ``--sweep_resolution``. Standard errors are over the test scans; each was trained once.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Entry:
         network: as ``--network`` takes it.
         accelerations: it is trained for each, or, serving a range of ratios, tested at each.
         options: further ones of the training script.
+        times: how many times as long as the others it is trained.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Entry:
     network: str
     accelerations: tuple[float, ...] = (4.0,)
     options: tuple[str, ...] = ()
+    times: int = 1
 
     @property
     def amortised(self) -> bool:
@@ -107,29 +110,36 @@ def _ratios(lines: bool) -> tuple[Entry, ...]:
     fixed = ("uniform1d", "gaussian1d", "equispaced1d")
     if not lines:
         fixed = ("variable_density2d", "poisson_disk2d")
+    generator = f"pattern_generator:{served}:{kind}"
     return (
-        Entry("pattern generator", f"pattern_generator:{served}:{kind}", _INFO, accelerations),
+        Entry("pattern generator", generator, _INFO, accelerations),
+        Entry("pattern generator, 4 times the steps", generator, _INFO, accelerations, times=4),
         Entry("LOUPE for each ratio", f"loupe:{kind}", _INFO, accelerations),
         *(Entry(mask, f"fixed:mask={mask}:{served}", _INFO, accelerations) for mask in fixed),
     )
 
 
+_NETWORKS = (
+    Entry("RM-S / U-Net-S", "fixed:mask=uniform1d", _UNET),
+    Entry("LM-S / U-Net-S", _SHARED, _UNET),
+    Entry("LM-I / U-Net-I", _EACH, "unet_i:width=16"),
+    Entry("LM-I / U-Net-S", _EACH, _UNET),
+    Entry("LM-I / GRU-U-Net", _EACH, "gru_unet:width=16"),
+    Entry("LM-I / RU-Net", _EACH, "ru_net:width=16:blocks=3"),
+    Entry("LM-I / HRU-Net", _EACH, _HRU),
+)
+_KNEE = ("--anatomy", "knee", "--center_fraction", "0.0625")
 _ONE = {"contrasts": "one", "sweep": True, "num_coils": 1, "batch_size": 8}
 _NO_CENTRE = ("--center_fraction", "0.03125", *_GAUSSIAN)
 
 TABLES = {
-    "networks": Table(
-        "Masks and networks of several contrasts",
-        (
-            Entry("RM-S / U-Net-S", "fixed:mask=uniform1d", _UNET),
-            Entry("LM-S / U-Net-S", _SHARED, _UNET),
-            Entry("LM-I / U-Net-I", _EACH, "unet_i:width=16"),
-            Entry("LM-I / U-Net-S", _EACH, _UNET),
-            Entry("LM-I / GRU-U-Net", _EACH, "gru_unet:width=16"),
-            Entry("LM-I / RU-Net", _EACH, "ru_net:width=16:blocks=3"),
-            Entry("LM-I / HRU-Net", _EACH, _HRU),
-        ),
-        "RM-S / U-Net-S",
+    "networks": Table("Masks and networks, five echoes of a head", _NETWORKS, _NETWORKS[0].title),
+    "knees": Table(
+        "Masks and networks, PD and PDFS of a knee",
+        _NETWORKS,
+        _NETWORKS[0].title,
+        contrasts="pd_pair",
+        options=_KNEE,
     ),
     "task": Table(
         "T2* maps",
@@ -142,7 +152,7 @@ TABLES = {
     "accelerations": Table(
         "Masks and networks at several accelerations",
         tuple(
-            Entry(title, sampler, network, (2.0, 3.0, 4.0, 5.0, 6.0))
+            Entry(title, sampler, network, (2.0, 4.0, 6.0))
             for title, sampler, network in (
                 ("RM-S / U-Net-S", "fixed:mask=uniform1d", _UNET),
                 ("LM-I / U-Net-S", _EACH, _UNET),
@@ -175,8 +185,8 @@ TABLES = {
             Entry(f"{name}, {mask}", sampler, network, (4.0, 8.0))
             for mask, sampler in (("LOUPE", "loupe"), ("uniform1d", "fixed:mask=uniform1d"),
                                   ("gaussian1d", "fixed:mask=gaussian1d"))
-            for name, network in (("U-Net", "unet:width=24:depth=3"),
-                                  ("unrolled", "unrolled:width=24:iterations=4"))
+            for name, network in (("U-Net", "unet:width=16"),
+                                  ("unrolled", "unrolled:width=16:iterations=3"))
         ),
         "U-Net, uniform1d",
         contrasts="one", options=("--center_fraction", "0.04"), num_coils=4, batch_size=4,
@@ -274,7 +284,8 @@ def trained(
         options += ["--mixed_precision", args.mixed_precision]
         options += ["--validation_steps", str(args.steps), "--report_to", "none"]
         options += [*table.options, *entry.options]
-        if train_run("train_sampler.py", options, folder, args.steps, test_only=args.test_only):
+        steps = args.steps * entry.times
+        if train_run("train_sampler.py", options, folder, steps, test_only=args.test_only):
             tested = entry.accelerations if entry.amortised else (acceleration,)
             models.append((entry, folder / "pipeline", tested))
     return models

@@ -68,6 +68,7 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
                 "pattern_generator:ratios=[0.25,0.5]:lines=false",
                 network,
                 (4.0, 2.0),
+                times=2,
             ),
             script.Entry("fixed", "fixed:mask=variable_density2d", network, (4.0, 2.0)),
         ),
@@ -96,6 +97,8 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
         assert 0 <= one["redundancy"][0] <= 1
         assert len(one["uncertainty"]["variance"]) == 10
         assert np.diff(one["uncertainty"]["variance"]).min() >= 0
+    for name, steps in (("pattern_generator", 2 * 2), ("fixed_x4", 2)):
+        assert (tmp_path / "runs" / f"ratios2d_{name}" / f"checkpoint-{steps}").is_dir()
     text = (tmp_path / "sampling_ratios2d.md").read_text()
     assert "| pattern generator | 4 |" in text
     assert "BD-PSNR" in text

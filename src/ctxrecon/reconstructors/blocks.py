@@ -146,8 +146,7 @@ class UNet(nn.Module):
         """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
         ny, nx = x.shape[-2:]
         # One pixel alone could not be normalised.
-        full_ny, full_nx = (max(math.ceil(n / self.multiple), 2) * self.multiple for n in (ny, nx))
-        features = functional.pad(x, (0, full_nx - nx, 0, full_ny - ny))
+        features = pad_to_multiple(x, self.multiple, least=2)
         skipped = []
         for level, block in enumerate(self.down):
             if level:
@@ -194,7 +193,7 @@ class ResidualUNet(nn.Module):
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
         """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
         ny, nx = x.shape[-2:]
-        features = functional.pad(x, (0, -nx % self.multiple, 0, -ny % self.multiple))
+        features = pad_to_multiple(x, self.multiple)
         features = self.down[0](self.first(features), embeds)
         skipped = []
         for shrink, block in zip(self.shrink, self.down[1:], strict=True):
@@ -203,6 +202,12 @@ class ResidualUNet(nn.Module):
         for grow, block in zip(self.grow, self.up, strict=True):
             features = block(grow(features) + skipped.pop(), embeds)
         return self.last(functional.relu(features))[..., :ny, :nx]
+
+
+def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Zeros after the last rows and columns, up to a multiple, at least ``least`` times it."""
+    full_ny, full_nx = (max(math.ceil(n / multiple), least) * multiple for n in x.shape[-2:])
+    return functional.pad(x, (0, full_nx - x.shape[-1], 0, full_ny - x.shape[-2]))
 
 
 def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:

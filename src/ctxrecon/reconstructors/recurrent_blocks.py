@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -11,7 +10,12 @@ from torch.nn import functional
 
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import CartesianSense
-from ctxrecon.reconstructors.blocks import Convolution, ConvolutionBlock, to_network
+from ctxrecon.reconstructors.blocks import (
+    Convolution,
+    ConvolutionBlock,
+    pad_to_multiple,
+    to_network,
+)
 from ctxrecon.reconstructors.generators import hard_data_consistency
 
 
@@ -73,8 +77,7 @@ class RecurrentUNet(nn.Module):
         """
         ny, nx = x.shape[-2:]
         # One pixel alone could not be normalised.
-        full_ny, full_nx = (max(math.ceil(n / self.multiple), 2) * self.multiple for n in (ny, nx))
-        features = functional.pad(x, (0, full_nx - nx, 0, full_ny - ny))
+        features = pad_to_multiple(x, self.multiple, least=2)
         skipped = []
         for block in self.down:
             features = block(features, embeds)

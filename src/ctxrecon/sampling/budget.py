@@ -78,10 +78,14 @@ def draw_batch(
     return torch.stack([draw(item) for item in generator])[:, None]
 
 
-def random_uniform(size: int, generator: torch.Generator | None) -> Tensor:
-    """``size`` numbers in [0, 1), drawn on the generator's device, given on the CPU."""
+def random_uniform(
+    size: int | tuple[int, ...],
+    generator: torch.Generator | None,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Numbers in [0, 1), drawn on the generator's device, given on the CPU."""
     device = "cpu" if generator is None else generator.device
-    return torch.rand(size, generator=generator, device=device, dtype=torch.float64).cpu()
+    return torch.rand(size, generator=generator, device=device, dtype=dtype).cpu()
 
 
 def weighted_choice(log_weights: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

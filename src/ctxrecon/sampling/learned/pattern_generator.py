@@ -60,8 +60,10 @@ class PatternGenerator(Sampler):
 
     def preferences(self, ratio: float) -> Tensor:
         """``σ(MLP([E, r 1]))``, ``(1, positions)``."""
-        ratios = torch.full_like(self.embeddings[:1], ratio)
-        features = torch.cat([self.embeddings, ratios])
+        low, high = self.ratios
+        # From −1 to 1 over its range, as wide as E: the same networks, but they learn what r means.
+        known = (2 * ratio - low - high) / max(high - low, 1e-3)
+        features = torch.cat([self.embeddings, torch.full_like(self.embeddings[:1], known)])
         # Autocast would round the probabilities, and other masks would be drawn without it.
         with torch.autocast(features.device.type, enabled=False):
             return torch.sigmoid(self.network(features[None])[0].float())

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctxrecon.sampling.budget import random_uniform
+
 # Odds this near to 1 hold enough positions to correct a count of tosses, for all but small grids.
 _NEAR = 1.1
 
@@ -54,9 +56,8 @@ def straight_through(
 
 
 def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    """float32 in [0, 1), drawn on the generator's device, given on the CPU."""
-    device = "cpu" if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=device).cpu()
+    """float32 in [0, 1) on the CPU, one toss for each probability."""
+    return random_uniform(shape, generator, torch.float32)
 
 
 def odds_against(probabilities: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from _sampling_scans import Found
 from _training import slug
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ctxrecon.evaluation import summary, table, with_error
 from ctxrecon.figures import comparison_figure
@@ -180,16 +181,26 @@ def _save(path: Path, figure: Figure) -> None:
 
 
 def _masks(found: Sequence[Found]) -> Figure:
-    """A row for each model, a column for each contrast."""
-    contrasts = max(len(one.masks) for one in found)
-    figure, axes = _figure(1.3 * contrasts + 2.6, 1.35 * len(found), len(found), contrasts)
-    for row, one in zip(axes, found, strict=True):
-        for axis, mask in zip(row, one.masks, strict=False):
-            axis.imshow(mask.numpy(), cmap="gray", interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-        label = f"{one.title}\n×{one.acceleration:.3g}"
-        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    """A row for each model with a column for each contrast; of one contrast, for each ×."""
+    rows: dict[str, list[tuple[str, Tensor]]] = {}
+    for one in found:
+        ratio = f"×{one.acceleration:.3g}"
+        if len(one.masks) == 1:
+            rows.setdefault(one.title, []).append((ratio, one.masks[0]))
+        else:
+            named = [(f"contrast {c}", mask) for c, mask in enumerate(one.masks, start=1)]
+            rows[f"{one.title}\n{ratio}"] = named
+    columns = max(len(row) for row in rows.values())
+    figure, axes = _figure(1.3 * columns + 2.6, 1.4 * len(rows), len(rows), columns)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(False)
+    for shown, (label, row) in zip(axes, rows.items(), strict=True):
+        shown[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        for axis, (title, mask) in zip(shown, row, strict=False):
+            axis.imshow(mask.numpy(), cmap="gray", interpolation="nearest", vmin=0, vmax=1)
+            axis.set_title(title, fontsize=7)
     return figure
 
 

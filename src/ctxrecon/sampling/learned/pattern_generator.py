@@ -15,9 +15,10 @@ class PatternGenerator(Sampler):
     """``p = rescale_r(σ(MLP([E, r 1])))``, E an embedding of each position, for every ratio r.
 
     The pattern generation network of InfoMRI, section III-C, equations (13) to (17): the MLP has
-    one hidden layer and sees one position at a time (1×1 convolutions). To train, r is drawn from
-    its range for each batch (:meth:`draw_acceleration`), and the tosses ``m_i ~ Bernoulli(p_i)``
-    of :meth:`relaxed` are repeated until ``|mean(m) − r| ≤ τ``.
+    one hidden layer and sees one position at a time (1×1 convolutions); it is given r as −1 to 1
+    over its range. To train, r is drawn from that range for each batch (:meth:`draw_acceleration`),
+    and the tosses ``m_i ~ Bernoulli(p_i)`` of :meth:`relaxed` are repeated until
+    ``|mean(m) − r| ≤ τ``.
 
     Args:
         shape: ``(ny, nx)``.
@@ -52,6 +53,8 @@ class PatternGenerator(Sampler):
         if not tolerance >= 0:
             raise InputError(f"expected a tolerance of at least 0, got {tolerance}")
         self._serve(ratios)
+        self._middle = (ratios[0] + ratios[1]) / 2
+        self._half = max((ratios[1] - ratios[0]) / 2, 5e-4)
         self.tolerance = tolerance
         self.embeddings = nn.Parameter(torch.randn(embedding, self.positions))
         self.network = nn.Sequential(
@@ -60,9 +63,8 @@ class PatternGenerator(Sampler):
 
     def preferences(self, ratio: float) -> Tensor:
         """``σ(MLP([E, r 1]))``, ``(1, positions)``."""
-        low, high = self.ratios
-        # From −1 to 1 over its range, as wide as E: the same networks, but they learn what r means.
-        known = (2 * ratio - low - high) / max(high - low, 1e-3)
+        # As wide as E: as a number of some percent it would hardly be learned from.
+        known = (ratio - self._middle) / self._half
         features = torch.cat([self.embeddings, torch.full_like(self.embeddings[:1], known)])
         # Autocast would round the probabilities, and other masks would be drawn without it.
         with torch.autocast(features.device.type, enabled=False):

@@ -14,9 +14,8 @@ from ctxrecon.operators import CartesianSense, WeightedSense, valid_adjoint
 from ctxrecon.reconstructors import hard_data_consistency
 from ctxrecon.sampling.learned import LOUPE, kspace_energy, rescale, spectrum_mask
 from ctxrecon.sampling.learned.relaxation import (
-    exact_choice,
+    ExactChoice,
     largest_remainder,
-    odds_against,
     straight_through,
     water_fill,
 )
@@ -217,20 +216,20 @@ def test_the_quick_choice_is_the_smallest_keys(size, ratio):
     source = seeded(0)
     count = max(1, round(size * ratio))
     probabilities = rescale(torch.rand(size, generator=source), count / size)
-    against = odds_against(probabilities)
+    choice = ExactChoice(probabilities)
     for offset in (0, -count // 2, count // 3):  # far from what the tosses give, too
         uniform = torch.rand(size, generator=source)
         wanted = min(count + offset, size)
-        keys = uniform / (1 - uniform) * against
+        keys = uniform / (1 - uniform) * ((1 - probabilities) / probabilities)
         expected = torch.zeros(size, dtype=torch.bool)
         expected[keys.argsort()[:wanted]] = True
-        assert torch.equal(exact_choice(against, uniform, wanted), expected)
+        assert torch.equal(choice(uniform, wanted), expected)
 
 
 def test_certain_and_impossible_positions():
-    against = odds_against(torch.tensor([0.0, 1.0, 0.5, 0.5, 1.0, 0.0]))
+    choice = ExactChoice(torch.tensor([0.0, 1.0, 0.5, 0.5, 1.0, 0.0]))
     for seed in range(20):
-        chosen = exact_choice(against, torch.rand(6, generator=seeded(seed)), 3)
+        chosen = choice(torch.rand(6, generator=seeded(seed)), 3)
         assert chosen[[1, 4]].all()
         assert not chosen[[0, 5]].any()
         assert int(chosen.sum()) == 3

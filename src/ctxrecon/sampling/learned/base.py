@@ -13,9 +13,8 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.sampling.budget import Generators, Shape, center_slice, check_shape, draw_batch
 from ctxrecon.sampling.learned.relaxation import (
+    ExactChoice,
     draw_uniform,
-    exact_choice,
-    odds_against,
     rescale,
     straight_through,
 )
@@ -185,7 +184,7 @@ class Sampler(MaskNetwork):
         super().__init__(shape, acceleration, lines, center_fraction)
         check_slope(slope)
         self.slope = slope
-        self._known: dict[tuple[object, ...], tuple[Tensor, list[int]]] = {}
+        self._known: dict[tuple[object, ...], tuple[list[ExactChoice], list[int]]] = {}
 
     @abstractmethod
     def preferences(self, ratio: float) -> Tensor:
@@ -218,7 +217,7 @@ class Sampler(MaskNetwork):
         """Draw masks of the exact budget.
 
         The tosses of :meth:`relaxed`, with the threshold moved until the count is right
-        (:func:`~ctxrecon.sampling.learned.relaxation.exact_choice`).
+        (:class:`~ctxrecon.sampling.learned.relaxation.ExactChoice`).
 
         Args:
             acceleration: size of the grid over the number of samples, centre included; by default
@@ -233,12 +232,12 @@ class Sampler(MaskNetwork):
         Raises:
             InputError: an impossible acceleration, batch size or number of generators.
         """
-        against, counts = self._odds(acceleration)
+        choices, counts = self._choices(acceleration)
 
         def draw(item: torch.Generator | None) -> Tensor:
-            uniform = draw_uniform(tuple(against.shape), item)
-            rows = zip(against, uniform, counts, strict=True)
-            return torch.stack([exact_choice(*row) for row in rows])
+            uniform = draw_uniform((len(choices), self.positions), item)
+            rows = zip(choices, uniform, counts, strict=True)
+            return torch.stack([choice(tosses, count) for choice, tosses, count in rows])
 
         return self.arrange(draw_batch(draw, batch_size, generator)[:, 0]).contiguous()
 
@@ -302,8 +301,8 @@ class Sampler(MaskNetwork):
                 return uniform
 
     @torch.no_grad()
-    def _odds(self, acceleration: float | None) -> tuple[Tensor, list[int]]:
-        """``(1 − p) / p`` of each row on the CPU and its count, remembered in evaluation mode."""
+    def _choices(self, acceleration: float | None) -> tuple[list[ExactChoice], list[int]]:
+        """A choice for each row and its count, remembered in evaluation mode."""
         acceleration = self.resolve(acceleration)
         weights = tuple(
             (value.data_ptr(), 0 if value.is_inference() else value._version)
@@ -313,7 +312,7 @@ class Sampler(MaskNetwork):
         if known is None:
             counts = self.counts(self.budget(acceleration))
             exact = self._rescaled(acceleration, torch.tensor(counts, dtype=torch.float64))
-            known = odds_against(exact.cpu()), counts
+            known = [ExactChoice(row) for row in exact.cpu()], counts
             if not self.training:
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctxrecon.sampling.budget import random_uniform
 
-# Odds this near to 1 hold enough positions to correct a count of tosses, for all but small grids.
+# A left side this near to 1 leaves enough positions to correct a count of tosses, but on small grids.
 _NEAR = 1.1
 
 
@@ -60,36 +60,41 @@ def draw_uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> T
     return random_uniform(shape, generator, torch.float32)
 
 
-def odds_against(probabilities: Tensor) -> Tensor:
-    """``(1 − p) / p``, infinite for p = 0."""
-    return (1 - probabilities) / probabilities
+class ExactChoice:
+    """The tosses ``u ≤ p``, with the threshold moved until a given number is taken.
 
-
-def exact_choice(against: Tensor, uniform: Tensor, count: int) -> Tensor:
-    """The tosses ``u ≤ p``, with the threshold moved until exactly ``count`` are taken.
-
-    ``u ≤ p`` is ``u / (1 − u) · (1 − p) / p ≤ 1``; the ``count`` positions where the left side is
-    smallest are taken. That is Pareto sampling (Rosén, J Stat Plan Inference 62:159, 1997): for
-    probabilities whose sum is ``count``, each position is taken with very nearly its p.
+    ``u ≤ p`` is ``u / (1 − u) · (1 − p) / p ≤ 1``; the positions where the left side is smallest
+    are taken. That is Pareto sampling (Rosén, J Stat Plan Inference 62:159, 1997): for
+    probabilities whose sum is that number, each position is taken with very nearly its p.
 
     Args:
-        against: ``(1 − p) / p``, ``(n,)``; 0 is always taken.
-        uniform: u, ``(n,)``.
-        count: at most n.
-
-    Returns:
-        ``(n,)`` bool with ``count`` positions.
+        probabilities: p, ``(n,)`` on the CPU; 1 is always taken.
     """
-    key = uniform / (1 - uniform) * against
-    # About ``count`` keys are below 1, so that sorting a few near 1 spares sorting all.
-    taken = key < 1 / _NEAR
-    # NumPy finds them several times faster than torch.
-    near = torch.from_numpy(np.flatnonzero((key < _NEAR) ^ taken))
-    missing = count - int(taken.sum())
-    if not 0 <= missing <= len(near):
-        taken, near, missing = torch.zeros_like(taken), torch.arange(len(key)), count
-    taken[near[key[near].topk(missing, largest=False, sorted=False).indices]] = True
-    return taken
+
+    def __init__(self, probabilities: Tensor) -> None:
+        self._odds = (1 - probabilities) / probabilities
+        # Where the left side is surely, and possibly, small enough: one comparison for each draw.
+        self._sure = 1 / (1 + _NEAR * self._odds)
+        self._possible = 1 / (1 + self._odds / _NEAR)
+
+    def __call__(self, uniform: Tensor, count: int) -> Tensor:
+        """``(n,)`` bool with ``count`` positions.
+
+        Args:
+            uniform: u, ``(n,)``.
+            count: at most n.
+        """
+        # About ``count`` are below the threshold, so that sorting a few near it spares sorting all.
+        taken = uniform < self._sure
+        # NumPy finds and counts them several times faster than torch.
+        near = torch.from_numpy(np.flatnonzero((uniform < self._possible) ^ taken))
+        missing = count - int(np.count_nonzero(taken.numpy()))
+        if not 0 <= missing <= len(near):
+            taken, near, missing = torch.zeros_like(taken), torch.arange(len(taken)), count
+        few = uniform[near]
+        key = few / (1 - few) * self._odds[near]
+        taken[near[key.topk(missing, largest=False, sorted=False).indices]] = True
+        return taken
 
 
 def water_fill(shares: Tensor, mean: float, low: float, high: float) -> Tensor:

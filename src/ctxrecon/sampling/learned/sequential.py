@@ -12,9 +12,8 @@ from ctxrecon.sampling.budget import Generators, Shape, draw_batch
 from ctxrecon.sampling.learned.adaptive import AdaptiveSampler, Measure, StagedMask
 from ctxrecon.sampling.learned.base import check_slope
 from ctxrecon.sampling.learned.relaxation import (
+    ExactChoice,
     draw_uniform,
-    exact_choice,
-    odds_against,
     rescale,
     straight_through,
 )
@@ -140,9 +139,8 @@ class SequentialSampler(AdaptiveSampler):
         uniform = draw_batch(
             lambda item: draw_uniform((size,), item), len(probabilities), generator
         )
-        against = odds_against(probabilities.detach().cpu())
-        rows = zip(against, uniform[:, 0], strict=True)
-        chosen = torch.stack([exact_choice(odds, tosses, count) for odds, tosses in rows])
+        rows = zip(probabilities.detach().cpu(), uniform[:, 0], strict=True)
+        chosen = torch.stack([ExactChoice(each)(tosses, count) for each, tosses in rows])
         device = probabilities.device
         return straight_through(
             probabilities, uniform[:, 0].to(device), self.slope, chosen.to(device)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctxrecon.sampling.budget import random_uniform
 
-# A left side this near to 1 leaves enough positions to correct a count of tosses, but on small grids.
+# Left sides this near to 1 are enough positions to correct a count of tosses, but on small grids.
 _NEAR = 1.1
 
 

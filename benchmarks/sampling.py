@@ -128,7 +128,6 @@ _NETWORKS = (
     Entry("LM-I / RU-Net", _EACH, "ru_net:width=16:blocks=3"),
     Entry("LM-I / HRU-Net", _EACH, _HRU),
 )
-_KNEE = ("--anatomy", "knee", "--center_fraction", "0.0625")
 _ONE = {"contrasts": "one", "sweep": True, "num_coils": 1, "batch_size": 8}
 _NO_CENTRE = ("--center_fraction", "0.03125", *_GAUSSIAN)
 
@@ -139,7 +138,7 @@ TABLES = {
         _NETWORKS,
         _NETWORKS[0].title,
         contrasts="pd_pair",
-        options=_KNEE,
+        options=("--anatomy", "knee", "--center_fraction", "0.0625"),
     ),
     "task": Table(
         "T2* maps",

@@ -115,7 +115,7 @@ def test_no_host_synchronisation_without_a_tolerance(generator):
     # The meta device has no values: whatever needs one on the host fails there.
     rhs = torch.empty(2, 8, dtype=torch.complex64, device="meta")
     assert conjugate_gradient(lambda x: 2 * x, rhs, num_iterations=3).shape == (2, 8)
-    with pytest.raises((RuntimeError, NotImplementedError)):
+    with pytest.raises(RuntimeError, match="meta tensor"):
         conjugate_gradient(lambda x: 2 * x, rhs, num_iterations=3, tolerance=0.1)
 
 

@@ -118,7 +118,7 @@ class _Archive:
         try:
             with self._zip.open(info) as member:
                 shape, dtype, _ = _header(self.path, member, info.file_size, name)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
         return shape, dtype
 

@@ -50,12 +50,14 @@ def _caption(described: Any, args: argparse.Namespace) -> str:
     served = ""
     if any(entry.amortised for entry in described.entries):
         served = " One model serves every ratio, but for LOUPE, which has one for each."
+    # An entry that is trained for longer than the others says so in its title.
+    steps = args.steps * min(entry.times for entry in described.entries)
     contrasts = {"one": "one contrast", "multi_echo": "five echoes", "pd_pair": "PD and PDFS"}
     return (
         f"{args.test_scans} held-out subjects, {size}², {coils}, {contrasts[described.contrasts]}; "
         "slice-wise metrics on magnitudes, the mean of the contrasts, mean ± standard error over "
         f"the subjects; differences are paired. Every model was trained with {args.scans} scans "
-        f"for {args.steps} steps of {described.batch_size}.{served}"
+        f"for {steps} steps of {described.batch_size}.{served}"
     )
 
 

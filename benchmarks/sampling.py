@@ -14,14 +14,15 @@ the exact number of lines, coil maps come from the centre that every mask takes.
   the same with two contrasts.
 - ``accelerations``: its Figure 4. ``blocks``: its Figure 8.
 - ``task``: its Table II: masks and network trained for the T2* map, with equal accelerations of
-  the echoes and with learned ones.
+  the echoes and with learned ones. ``task_longer``: twice the steps, at ×4 alone.
 - ``ratios1d``, ``ratios2d``: Figure 5 and Table II of InfoMRI: one pattern generator for all
   ratios, against LOUPE trained for each and fixed masks; its uncertainty.
 - ``backbones``: its Table I in kind: networks, and the diffusion prior without training, under
   learned and fixed masks.
 
-The tables ``networks``, ``knees``, ``task`` and ``backbones`` are of ``--resolution``, the others
-of ``--sweep_resolution``. Standard errors are over the test scans; each was trained once.
+The tables ``networks``, ``knees``, ``task``, ``task_longer`` and ``backbones`` are of
+``--resolution``, the others of ``--sweep_resolution``. Standard errors are over the test scans;
+each was trained once.
 """
 
 from __future__ import annotations
@@ -102,6 +103,14 @@ _GAUSSIAN = ("--loss", "gaussian", "--predict_std")
 _AIM = ("--aim", "task", "--sampler_learning_rate", "0.01")
 
 
+def _task(accelerations: tuple[float, ...], times: int = 1) -> tuple[Entry, ...]:
+    """Masks and network for the T2* map, with equal and with learned shares of the time."""
+    return tuple(
+        Entry(f"{title} accelerations", sampler, _HRU, accelerations, _AIM, times)
+        for title, sampler in (("equal", _EACH), ("learned", f"{_EACH}:learn_split=true"))
+    )
+
+
 def _ratios(lines: bool) -> tuple[Entry, ...]:
     """One generator of patterns, LOUPE for each ratio, and masks that are not learned."""
     kind = f"lines={str(lines).lower()}"
@@ -140,13 +149,9 @@ TABLES = {
         contrasts="pd_pair",
         options=("--anatomy", "knee", "--center_fraction", "0.0625"),
     ),
-    "task": Table(
-        "T2* maps",
-        (
-            Entry("equal accelerations", _EACH, _HRU, (2.0, 4.0), _AIM),
-            Entry("learned accelerations", f"{_EACH}:learn_split=true", _HRU, (2.0, 4.0), _AIM),
-        ),
-        "equal accelerations",
+    "task": Table("T2* maps", _task((2.0, 4.0)), "equal accelerations"),
+    "task_longer": Table(
+        "T2* maps, trained twice as long", _task((4.0,), times=2), "equal accelerations"
     ),
     "accelerations": Table(
         "Masks and networks at several accelerations",

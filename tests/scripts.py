@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +23,14 @@ def load_script(name: str) -> ModuleType:
     sys.modules[name] = module  # where data loaders of other processes look for it
     spec.loader.exec_module(module)
     return module
+
+
+def run_here(command: Sequence[str], check: bool = False) -> subprocess.CompletedProcess[str]:
+    """What ``accelerate launch`` would do with this command, in this process."""
+    script, *options = command[command.index("accelerate.commands.launch") + 1 :]
+    forget_accelerate()
+    load_script(Path(script).stem).main(options)
+    return subprocess.CompletedProcess(list(command), 0)
 
 
 def forget_accelerate() -> None:

@@ -12,6 +12,7 @@ from measured import measurement
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
 from ctxrecon.metrics import ssim
+from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ReconstructionPipeline
 from ctxrecon.reconstructors import Critic, UnrolledGenerator
 from ctxrecon.training.adversarial import (
@@ -142,16 +143,13 @@ def test_the_likelihood_counts_what_some_coil_sees():
     torch.testing.assert_close(loss, torch.tensor([25 / 4 + 2 * math.log(2)]))
 
 
-@pytest.mark.parametrize("consistency", [0.0, 2.0])
-@pytest.mark.parametrize("adversarial", ADVERSARIAL)
-def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency):
-    """One backward pass of the sum is what two passes would be."""
+def unpaired_training(
+    adversarial: str, **options: float
+) -> tuple[ReconstructorTraining, dict[str, torch.Tensor]]:
+    """A small generator with a critic of magnitudes, and a batch of step 4."""
     torch.manual_seed(0)
-    network = UnrolledGenerator(width=4, iterations=1, blocks=1)
-    pipe = ReconstructionPipeline(network)
-    labels = Labels("disjoint", 3, magnitude=True)
-    objective = Objective("none", adversarial, consistency=consistency)
-    model = ReconstructorTraining(pipe, objective, labels)
+    pipe = ReconstructionPipeline(UnrolledGenerator(width=4, iterations=1, blocks=1))
+    objective = Objective("none", adversarial, **options)
     operator, y, image = measurement(shape=(24, 24))
     batch = {
         "kspace": y,
@@ -161,6 +159,16 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency)
         "step": torch.tensor([4, 4]),
         "share": torch.tensor([0.3, 0.8]),
     }
+    return ReconstructorTraining(pipe, objective, Labels("disjoint", 3, magnitude=True)), batch
+
+
+@pytest.mark.parametrize("consistency", [0.0, 2.0])
+@pytest.mark.parametrize("adversarial", ADVERSARIAL)
+def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency):
+    """One backward pass of the sum is what two passes would be."""
+    model, batch = unpaired_training(adversarial, consistency=consistency)
+    network, image = model.reconstructor, batch["label"]
+    operator, y = CartesianSense(batch["mask"], batch["coil_maps"]), batch["kspace"]
     model(batch).mean().backward()
     found = {name: value.grad.clone() for name, value in model.named_parameters()}
     fake = network(operator, y).images
@@ -172,11 +180,28 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency)
     for (name, _), gradient in zip(network.named_parameters(), by_generator, strict=True):
         torch.testing.assert_close(found[f"reconstructor.{name}"], gradient)
     judged = critic_loss(
-        adversarial, critic, critic.seen(image.abs()), critic.seen(fake.detach()), batch["share"]
+        adversarial, critic, critic.seen(image), critic.seen(fake.detach()), batch["share"]
     ).mean()
     by_critic = torch.autograd.grad(judged, list(critic.parameters()))
     for (name, _), gradient in zip(critic.named_parameters(), by_critic, strict=True):
         torch.testing.assert_close(found[f"critic.{name}"], gradient)
+
+
+@pytest.mark.parametrize(("step", "plays"), [(3, False), (4, False), (5, True)])
+def test_the_critic_is_trained_at_every_step_and_the_generator_at_some(step, plays):
+    """Where it is not, it gets no gradient at all, so that its optimiser rests too."""
+    model, batch = unpaired_training("wgan_gp", critic_steps=3, critic_width=6)
+    always, _ = unpaired_training("wgan_gp", critic_width=6)
+    batch["step"] = torch.tensor([step, step])
+    for one in (model, always):
+        one(batch).mean().backward()
+    for (name, found), (_, expected) in zip(
+        model.named_parameters(), always.named_parameters(), strict=True
+    ):
+        if plays or name.startswith("critic."):
+            assert torch.equal(found.grad, expected.grad), name
+        else:
+            assert found.grad is None, name
 
 
 @pytest.mark.parametrize(
@@ -191,6 +216,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency)
         (Objective("gaussian"), Labels(), "--predict_std together"),
         (Objective("l1", paired_share=1.2), Labels(), "a paired share from 0 to 1"),
         (Objective("l1", consistency=-1), Labels(), "a consistency of 0 or more, got -1"),
+        (Objective("l1", critic_steps=0), Labels(), "1 or more critic steps, got 0"),
     ],
 )
 def test_what_does_not_belong_together(objective, labels, sentence):

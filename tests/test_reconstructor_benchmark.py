@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from scripts import load_script
+from scripts import load_script, run_here
 
 from ctxrecon.errors import InputError
 
@@ -49,11 +49,16 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
     ]
     tables = {"objectives": script.Table("Few", lambda scans: entries, (4.0,), "ℓ1")}
     monkeypatch.setattr(script, "TABLES", tables)
+    monkeypatch.setattr(script, "_WEIGHTS", (0.002, 0.01))
+    monkeypatch.setattr(script, "_TUNING_SCANS", 2)
     command = ["--bank", str(bank), "--runs", str(tmp_path / "runs"), "--tables", "objectives"]
     command += ["--output_dir", str(tmp_path), "--resolution", "48", "--scans", "4"]
     command += ["--steps", "2", "--batch_size", "2", "--test_scans", "2"]
+    launcher = importlib.import_module("_training").subprocess
+    launches = iter([launcher.run, run_here])  # one as users do, one as is quicker
+    monkeypatch.setattr(launcher, "run", lambda *given, **named: next(launches)(*given, **named))
     script.main(command)
-    results = json.loads((tmp_path / "reconstructors.json").read_text())["results"]
+    results = json.loads((tmp_path / "reconstructors_objectives.json").read_text())["results"]
     scores = results["objectives x4"]
     assert list(scores) == ["zero-filled", "CS-wavelet", "WGAN, unpaired", "ℓ1"]
     assert scores["ℓ1"]["snr"]["n"] == 2
@@ -65,12 +70,11 @@ def test_networks_are_trained_once_and_rated(script, bank, tmp_path, monkeypatch
     trained = results["entries"]["objectives_x4_l1"]
     assert trained["network"] == small
     assert trained["parameters"] > 100
-    text = (tmp_path / "reconstructors.md").read_text()
+    text = (tmp_path / "reconstructors_objectives.md").read_text()
     assert "| WGAN, unpaired |" in text
-    launcher = importlib.import_module("_training").subprocess
     monkeypatch.setattr(launcher, "run", lambda *_, **__: pytest.fail("trained before"))
     script.main(command)
-    assert (tmp_path / "reconstructors.md").read_text() == text
+    assert (tmp_path / "reconstructors_objectives.md").read_text() == text
     with pytest.raises(InputError, match="was trained by another command"):
         script.main([*command, "--learning_rate", "1e-5"])
 

@@ -363,6 +363,8 @@ class TestCritic:
         assert [layer.out_channels for layer in layers] == [4, 8, 16, 32, 32, 32, 1]
         assert [layer.stride[0] for layer in layers] == [2, 2, 2, 2, 1, 1, 1]
         assert Critic(magnitude=True).layers[0].in_channels == 1
+        wider = Critic(width=6).layers
+        assert [layer.out_channels for layer in wider] == [6, 12, 24, 48, 48, 48, 1]
 
     def test_scores_of_each_image_alone(self):
         critic = Critic()

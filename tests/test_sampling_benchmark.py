@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import seeded
-from scripts import load_script
+from scripts import load_script, run_here
 
 from ctxrecon.phantom import AnatomyBank, brain_anatomy, knee_anatomy
 
@@ -82,6 +82,8 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
     command = ["--bank", str(both), "--runs", str(tmp_path / "runs"), "--tables", "ratios2d"]
     command += ["--output_dir", str(tmp_path), "--sweep_resolution", "32", "--scans", "4"]
     command += ["--steps", "2", "--test_scans", "2"]
+    launcher = importlib.import_module("_training").subprocess
+    monkeypatch.setattr(launcher, "run", run_here)
     script.main(command)
     record = json.loads((tmp_path / "sampling_ratios2d.json").read_text())["results"]
     found = record["results"]
@@ -105,7 +107,6 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
     for part in ("masks", "lines", "curves", "x4", "x2"):
         path = tmp_path / f"sampling_ratios2d_{part}.png"
         assert path.stat().st_size > 5_000, part
-    launcher = importlib.import_module("_training").subprocess
     monkeypatch.setattr(launcher, "run", lambda *_, **__: pytest.fail("trained before"))
     script.main(command)
     assert (tmp_path / "sampling_ratios2d.md").read_text() == text

@@ -25,6 +25,7 @@ from ctxrecon.training.measurements import Labels, MeasurementSamples, Sampling,
 
 SCRIPT = TRAINING / "train_reconstructor.py"
 UNPAIRED = ("--scans", "6", "--loss", "none", "--adversarial", "wgan_gp")
+PLAYED = ("--critic_steps", "2", "--critic_width", "2", "--critic_learning_rate", "1e-2")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_every_kind_of_labels_moves_the_network(run, tmp_path, options):
 def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path, kind):
     options = ["--adversarial", "wgan_gp", "--paired_start", "1", "--paired_end", "3"]
     if kind == "disjoint":
-        options = ["--labels", "disjoint", "--labelled", "4", *UNPAIRED]
+        options = ["--labels", "disjoint", "--labelled", "4", *UNPAIRED, *PLAYED]
     whole = run(tmp_path / "whole", *options, "--lr_scheduler", "constant")
     stopped = tmp_path / "stopped"
     run(stopped, *options, "--lr_scheduler", "constant", "--max_train_steps", "2")
@@ -106,7 +107,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path, kind):
 def test_two_processes_train_as_one(run, bank, tmp_path, unpaired):
     options = ["--scans", "4", "--adam_epsilon", "1e-3"]
     if unpaired:  # a critic draws random numbers of its own
-        options += ["--labels", "disjoint", "--labelled", "4", *UNPAIRED[2:]]
+        options += ["--labels", "disjoint", "--labelled", "4", *UNPAIRED[2:], *PLAYED]
     one = run(tmp_path / "one", *options, "--train_batch_size", "4")
     folder = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -133,6 +134,23 @@ def test_validation_and_fine_tuning(run, script, bank, tmp_path, monkeypatch):
     kept = load_reconstructor(folder / "pipeline").reconstructor.state_dict()
     for name, value in load_reconstructor(again / "pipeline").reconstructor.state_dict().items():
         assert torch.equal(value, kept[name])
+
+
+def test_a_critic_with_steps_and_a_rate_of_its_own(run, tmp_path):
+    """The generator waits for its turn; at a rate of 0 it would stay as it was."""
+    options = ["--labels", "disjoint", "--labelled", "4", *UNPAIRED, *PLAYED]
+    options += ["--lr_scheduler", "constant", "--lr_warmup_steps", "0"]
+    first = weights(run(tmp_path / "first", *options, "--max_train_steps", "1"), 1)
+    second = weights(run(tmp_path / "second", *options, "--max_train_steps", "2"), 2)
+    rested = run(tmp_path / "rested", *options, "--max_train_steps", "2", "--learning_rate", "0")
+    resting = weights(rested, 2)
+    name = "reconstructor.networks.0.last.weight"
+    assert not first[name].any()  # as it begins
+    assert second[name].any()
+    assert not resting[name].any()
+    name = "critic.layers.0.weight"
+    assert not torch.equal(first[name], second[name])
+    assert torch.equal(second[name], resting[name])
 
 
 def test_a_text_encoder_modulates(run, tmp_path):

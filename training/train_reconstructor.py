@@ -80,6 +80,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--paired_start", type=int, default=500, help="steps with λ = 1")
     add("--paired_end", type=int, default=1000, help="step from which on λ is --paired_share")
     add("--consistency", type=float, default=1.0, help="γ of ‖A x − y‖₂ without paired loss")
+    add("--critic_width", type=_count, default=4, help="features of its first convolution")
+    add("--critic_steps", type=_count, default=1, help="its steps for one of the generator")
+    add("--critic_learning_rate", type=float, help="that of the network by default")
     add("--validation_scans", type=_count, default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
     return parser.parse_args(argv)
@@ -164,6 +167,8 @@ def main(argv: list[str] | None = None) -> None:
         args.paired_start,
         args.paired_end,
         args.consistency,
+        args.critic_width,
+        args.critic_steps,
     )
     model = ReconstructorTraining(pipe, objective, labels, args.seed)
     sampling = Sampling(
@@ -186,12 +191,15 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
     )
     blank = with_weights(pipe, {})  # the network itself may be spread over processes
-    accelerator = build_accelerator(args)
+    accelerator = build_accelerator(args, parts_rest=args.critic_steps > 1)
 
     def export(weights: Weights) -> None:
         card = model_card(args.output_dir, sys.argv, _ABOUT, _TAGS)
         write_pipeline(with_weights(blank, weights), args.output_dir / "pipeline", card)
 
+    rates = {}
+    if args.critic_learning_rate is not None:
+        rates["critic"] = args.critic_learning_rate
     scans = None
 
     def validate(step: int, weights: Weights) -> None:
@@ -209,6 +217,7 @@ def main(argv: list[str] | None = None) -> None:
         export=export,
         validate=validate if args.validation_scans else None,
         clip_apart=("critic",),
+        rates=rates,
     )
 
 

@@ -10,10 +10,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctxrecon.errors import InputError
+from ctxrecon.errors import InputError, check_counts
 from ctxrecon.fourier import complex_to_channels
 
-_WIDTHS = (4, 8, 16, 32)
 _SLOPE = 0.2
 
 
@@ -26,13 +25,15 @@ class Critic(ModelMixin, ConfigMixin):
 
     Args:
         magnitude: whether it sees magnitudes, one channel, or complex images, two.
+        width: features of the first convolution, doubled by each of the next three.
     """
 
     @register_to_config
-    def __init__(self, magnitude: bool = False) -> None:
+    def __init__(self, magnitude: bool = False, width: int = 4) -> None:
         super().__init__()
-        channels = [1 if magnitude else 2, *_WIDTHS]
-        last = _WIDTHS[-1]
+        check_counts(width=width)
+        channels = [1 if magnitude else 2, *(width * 2**level for level in range(4))]
+        last = channels[-1]
         self.layers = nn.ModuleList(
             [
                 nn.Conv2d(before, after, 3, stride=2, padding=1)

@@ -23,6 +23,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, learning_rate: fl
     add("--learning_rate", type=float, default=learning_rate)
     add("--lr_scheduler", choices=LR_SCHEDULERS, default="cosine")
     add("--lr_warmup_steps", type=int, default=100)
+    add("--adam_beta1", type=float, default=0.9)
+    add("--adam_beta2", type=float, default=0.999)
     add("--adam_weight_decay", type=float, default=1e-3)
     add("--adam_epsilon", type=float, default=1e-8)
     add("--max_grad_norm", type=float, default=1.0)

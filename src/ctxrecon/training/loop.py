@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -68,8 +68,14 @@ class SampleNumbers:
                 yield [(step, first + offset) for offset in range(self.size)]
 
 
-def build_accelerator(args: argparse.Namespace) -> Accelerator:
-    """The accelerator of a script, with its output folder and trackers."""
+def build_accelerator(args: argparse.Namespace, *, parts_rest: bool = False) -> Accelerator:
+    """The accelerator of a script, with its output folder and trackers.
+
+    Args:
+        args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
+        parts_rest: whether at some steps a part of the model gets no gradient, for which processes
+            have to look.
+    """
     if args.report_to == "tensorboard" and not _has_tensorboard():
         raise InputError(
             "--report_to tensorboard needs tensorboard: install it with pip install "
@@ -80,6 +86,9 @@ def build_accelerator(args: argparse.Namespace) -> Accelerator:
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+        if parts_rest
+        else None,
     )
     if accelerator.is_main_process:
         args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -129,6 +138,7 @@ def train(
             for name, values in parts.items()
         ],
         lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
         eps=args.adam_epsilon,
     )
     model, optimizer = accelerator.prepare(model, optimizer)

@@ -42,6 +42,8 @@ class Objective:
         consistency: γ of ``γ ‖A x − y‖₂``, which a generator that has a critic and no paired loss
             minimises as well: all that it knows of its own scan. Both ``‖A x − y‖₂`` and a
             Wasserstein critic change by at most 1 where x does by 1, so γ = 1 balances them.
+        critic_width: see :class:`~ctxrecon.reconstructors.Critic`.
+        critic_steps: the generator is trained at every such step, the critic at each.
     """
 
     loss: str = "l1"
@@ -50,6 +52,8 @@ class Objective:
     paired_start: int = 500
     paired_end: int = 1000
     consistency: float = 1.0
+    critic_width: int = 4
+    critic_steps: int = 1
 
     def check(self, labels: Labels, network: Reconstructor) -> None:
         """Refuse what the labels or the network cannot serve.
@@ -68,6 +72,8 @@ class Objective:
             raise InputError(f"expected a paired share from 0 to 1, got {self.paired_share}")
         if self.consistency < 0:
             raise InputError(f"expected a consistency of 0 or more, got {self.consistency:g}")
+        if self.critic_steps < 1:
+            raise InputError(f"expected 1 or more critic steps, got {self.critic_steps}")
         if labels.kind == "paired" and self.loss == "none" and self.adversarial is None:
             raise InputError("nothing to train for: give --loss, --adversarial or both")
         if labels.kind in ("partial", "disjoint") and (
@@ -116,7 +122,7 @@ class ReconstructorTraining(nn.Module):
         if objective.adversarial is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.critic = Critic(magnitude=labels.magnitude)
+                self.critic = Critic(labels.magnitude, objective.critic_width)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of each sample, ``(batch,)``."""
@@ -124,12 +130,30 @@ class ReconstructorTraining(nn.Module):
         if self.text_encoder is not None:
             embeds = self.text_encoder(batch["tokens"]).pooler_output
         operator = CartesianSense(batch["mask"], batch["coil_maps"])
-        output = self.reconstructor(operator, batch["kspace"] * batch["mask"], embeds)
+        plays = self._plays(batch)
+        with torch.set_grad_enabled(plays and torch.is_grad_enabled()):
+            output = self.reconstructor(operator, batch["kspace"] * batch["mask"], embeds)
+        if not plays:
+            return self._judged(output.images, batch)
         if self.labels.kind == "none":
             loss = held_out_loss(output.images, batch)
         else:
             loss = self._labelled(output, batch)
         return loss if output.penalty is None else loss + output.penalty
+
+    def _plays(self, batch: dict[str, Tensor]) -> bool:
+        """Whether the generator is trained at this step, not the critic alone."""
+        every = self.objective.critic_steps
+        return self.critic is None or every == 1 or int(batch["step"][0]) % every == every - 1
+
+    def _judged(self, images: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """What the critic minimises."""
+        assert self.objective.adversarial is not None
+        real = self.critic.seen(batch["label" if "label" in batch else "target"])
+        fake = self.critic.seen(images.detach())
+        # The penalty is of a gradient, which half precision would round.
+        with torch.autocast(fake.device.type, enabled=False):
+            return critic_loss(self.objective.adversarial, self.critic, real, fake, batch["share"])
 
     def _labelled(self, output: Any, batch: dict[str, Tensor]) -> Tensor:
         """Paired, adversarial, or both."""
@@ -141,18 +165,10 @@ class ReconstructorTraining(nn.Module):
         if objective.adversarial is None:
             assert paired is not None
             return paired
+        judged = self._judged(output.images, batch)
         fake = self.critic.seen(output.images)
-        real = self.critic.seen(batch["label" if "label" in batch else "target"])
-        # The penalty is of a gradient, which half precision would round.
         with torch.autocast(fake.device.type, enabled=False):
             played = generator_loss(objective.adversarial, fixed_scores(self.critic, fake))
-            judged = critic_loss(
-                objective.adversarial,
-                self.critic,
-                real,
-                fake.detach(),
-                batch["share"],
-            )
         if paired is None:
             return played + objective.consistency * data_distance(output.images, batch) + judged
         share = paired_share(

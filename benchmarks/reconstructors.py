@@ -145,13 +145,14 @@ def adversarial(scans: int) -> list[Entry]:
 
 
 def fewer_labels(scans: int) -> list[Entry]:
-    """Table I: 6 and 3 of 17 subjects, unpaired; all of them, paired."""
-    partial = ("--labels", "partial", "--labelled")
+    """Table I: 6 and 3 of 17 subjects, unpaired, with their phase and without; all, paired."""
+    partial = ("--labels", "partial", *_UNPAIRED, "wgan_gp", "--labelled")
     return [
         Entry("ℓ1, all labels", _PLAIN),
         *(
-            Entry(f"WGAN, {share} of the labels", _PLAIN,
-                  (*partial, str(round(scans * part)), *_UNPAIRED, "wgan_gp"))
+            Entry(f"WGAN, {share} of the labels{what}", _PLAIN,
+                  (*partial, str(round(scans * part)), *phase))
+            for what, phase in (("", ()), (", magnitudes", ("--magnitude_labels",)))
             for share, part in (("a third", 1 / 3), ("a fifth", 1 / 5))
         ),
     ]  # fmt: skip

@@ -147,5 +147,9 @@ def relative_residual(predicted: Tensor, kspace: Tensor) -> Tensor:
     Returns:
         ``(batch,)`` float32.
     """
-    error = torch.linalg.vector_norm((predicted - kspace).flatten(1), dim=1)
-    return (error / torch.linalg.vector_norm(kspace.flatten(1), dim=1)).float()
+    error, measured = (
+        # Of complex numbers the norm takes ten times as long.
+        torch.linalg.vector_norm(torch.view_as_real(each.resolve_conj()).flatten(1), dim=1)
+        for each in (predicted - kspace, kspace)
+    )
+    return (error / measured).float()

@@ -57,6 +57,17 @@ def test_many_images_wrap_to_rows_of_at_most_five(tmp_path):
     assert width < 1500
 
 
+def test_long_titles_get_lines_of_their_own(tmp_path):
+    def height(name: str) -> int:
+        image = np.ones((8, 8))
+        return _size(comparison_figure(tmp_path / "a.png", {name: image}, image / 2))[1]
+
+    third = ", a third of the labels"
+    details = ("", ", 6 steps", third, f"{third} of as many people as are there")
+    plain, beside, below, twice = (height(f"WGAN{detail}") for detail in details)
+    assert plain == beside < below < twice
+
+
 def test_same_figure_again(tmp_path, images):
     first = comparison_figure(tmp_path / "a.png", images).read_bytes()
     assert comparison_figure(tmp_path / "b.png", images).read_bytes() == first

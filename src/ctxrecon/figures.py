@@ -30,8 +30,11 @@ _PANEL = 2.35
 _GAP = 0.05
 _TITLE = 0.42
 _LINE = 0.19
+_DETAIL = 0.155
 _MARGIN = 0.2
 _LABEL = 0.3
+_DETAIL_LENGTH = 38
+"""Characters under the title of a panel that fit over it."""
 _BACKGROUND, _TEXT, _MUTED = "#0d0f12", "#f2f4f7", "#a4acb8"
 
 
@@ -87,9 +90,9 @@ def comparison_figure(
     return path
 
 
-# A panel: title, second line, and the pictures (image, colour map, white level) under it.
+# A panel: title, lines below, and the pictures (image, colour map, white level) under them.
 _Picture: TypeAlias = "tuple[np.ndarray, str, float]"
-_Panel: TypeAlias = "tuple[str, str, list[_Picture | None]]"
+_Panel: TypeAlias = "tuple[str, list[str], list[_Picture | None]]"
 
 
 def _panels(
@@ -106,12 +109,12 @@ def _panels(
             (*_split(name), [(image, "gray", white)]) for name, image in magnitudes.items()
         ]
         if deviation is not None:
-            panels.append((f"std ×{ERROR_GAIN}", "", [deviation]))
+            panels.append((f"std ×{ERROR_GAIN}", [], [deviation]))
         return panels
 
     from ctxrecon.metrics import psnr, ssim
 
-    below = "" if deviation is None else "below: std of the samples"
+    below = [] if deviation is None else ["below: std of the samples"]
     panels = [(reference_name, below, [(truth, "gray", white), deviation])]
     for name, image in magnitudes.items():
         scores = [float(metric(image[None], truth[None])) for metric in (psnr, ssim)]
@@ -119,16 +122,18 @@ def _panels(
             (image, "gray", white),
             (np.abs(image - truth), "magma", dim),
         ]
-        name, detail = _split(name)
-        details = [detail] * bool(detail) + [f"{scores[0]:.2f} dB", f"SSIM {scores[1]:.3f}"]
-        panels.append((name, " · ".join(details), pictures))
+        name, lines = _split(name)
+        measured = f"{scores[0]:.2f} dB · SSIM {scores[1]:.3f}"
+        if lines and len(lines[-1]) + len(measured) + 3 <= _DETAIL_LENGTH:
+            measured = f"{lines.pop()} · {measured}"
+        panels.append((name, [*lines, measured], pictures))
     return panels
 
 
-def _split(name: str) -> tuple[str, str]:
-    """``"method, detail"`` in two, so that long names fit over a panel."""
+def _split(name: str) -> tuple[str, list[str]]:
+    """``"method, detail"`` in two, the detail in lines, so that long names fit over a panel."""
     head, _, detail = name.partition(", ")
-    return head, detail
+    return head, textwrap.wrap(detail, _DETAIL_LENGTH)
 
 
 def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, caption: str) -> Figure:
@@ -140,7 +145,8 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     rows = len(panels[0][2])
     height = _PANEL * min(max(shape[0] / shape[1], 0.4), 2.5)
     label = _LABEL if rows > 1 else _GAP
-    block_height = _TITLE + rows * (height + _GAP) + _GAP
+    above = _TITLE + _DETAIL * max(0, *(len(lines) - 1 for _, lines, _ in panels))
+    block_height = above + rows * (height + _GAP) + _GAP
     width = label + columns * (_PANEL + _GAP) + 2 * _GAP
     heading = textwrap.wrap(title or "", int(11 * width))  # characters that fit
     legend = textwrap.wrap(caption, int(15 * width))
@@ -161,26 +167,28 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     for line, words in enumerate(legend):
         y = size[1] - footer + _MARGIN + _LINE * line
         text(left, y, words, color=_MUTED, size=8, va="center")
-    for number, (name, details, pictures) in enumerate(panels):
+    for number, (name, lines, pictures) in enumerate(panels):
         block, column = divmod(number, columns)
         left = label + _GAP + column * (_PANEL + _GAP)
         top = header + block * block_height
         middle = left + _PANEL / 2
-        y = top + (0.17 if details else 0.26)
+        y = top + (0.17 if lines else 0.26)
         text(middle, y, name, color=_TEXT, size=9.5, ha="center", va="center", weight="bold")
-        text(middle, top + 0.325, details, color=_MUTED, size=8.5, ha="center", va="center")
+        for line, words in enumerate(lines):
+            y = top + 0.325 + _DETAIL * line
+            text(middle, y, words, color=_MUTED, size=8.5, ha="center", va="center")
         for row, picture in enumerate(pictures):
             if picture is None:
                 continue
             image, colours, white = picture
-            y = top + _TITLE + row * (height + _GAP)
+            y = top + above + row * (height + _GAP)
             place = (left / size[0], 1 - (y + height) / size[1])
             axes = figure.add_axes((*place, _PANEL / size[0], height / size[1]))
             axes.imshow(image, cmap=colours, vmin=0, vmax=white, interpolation="nearest")
             axes.set_axis_off()
         if column == 0 and rows > 1:
             for row, words in enumerate(("magnitude", f"error ×{ERROR_GAIN}")):
-                y = top + _TITLE + row * (height + _GAP) + height / 2
+                y = top + above + row * (height + _GAP) + height / 2
                 style = {"color": _MUTED, "size": 8.5, "rotation": 90}
                 text(label / 2 + 0.03, y, words, ha="center", va="center", **style)
     return figure

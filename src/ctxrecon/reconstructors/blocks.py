@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
         """Of the input's shape."""
         inner = self.modulation(self.first(functional.relu(features)), embeds)
-        return features + self.second(functional.relu(inner))
+        return features + self.second(functional.relu(inner, inplace=True))
 
 
 class ResNet(nn.Module):
@@ -88,7 +88,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
         """``(batch, channels, ny, nx)``."""
-        features = self.first(x)
+        features = self.first(channels_last(x))
         for block in self.blocks:
             features = block(features, embeds)
         for convolution in self.middle:
@@ -193,7 +193,7 @@ class ResidualUNet(nn.Module):
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
         """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
         ny, nx = x.shape[-2:]
-        features = pad_to_multiple(x, self.multiple)
+        features = channels_last(pad_to_multiple(x, self.multiple))
         features = self.down[0](self.first(features), embeds)
         skipped = []
         for shrink, block in zip(self.shrink, self.down[1:], strict=True):
@@ -208,6 +208,14 @@ def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Zeros after the last rows and columns, up to a multiple, at least ``least`` times it."""
     full_ny, full_nx = (max(math.ceil(n / multiple), least) * multiple for n in x.shape[-2:])
     return functional.pad(x, (0, full_nx - x.shape[-1], 0, full_ny - x.shape[-2]))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same with the channels of a pixel beside each other in memory, and so what comes of it.
+
+    Convolutions are up to twice as fast so; instance normalisation is slower, and costs the gain.
+    """
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:

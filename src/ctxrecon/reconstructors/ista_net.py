@@ -11,7 +11,7 @@ from ctxrecon.errors import check_counts
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import CartesianSense
 from ctxrecon.reconstructors.base import Reconstructor, data_gradient
-from ctxrecon.reconstructors.blocks import Convolution, Modulation, to_network
+from ctxrecon.reconstructors.blocks import Convolution, Modulation, channels_last, to_network
 
 _PENALTY = 0.01
 
@@ -70,7 +70,7 @@ class Phase(nn.Module):
 
     def forward(self, r: Tensor, embeds: Tensor | None) -> tuple[Tensor, Tensor]:
         """The correction ``(batch, 2, ny, nx)`` and ``‖H̃(H(D r)) − D r‖²``, ``(batch,)``."""
-        features = self.modulation(self.inward(r), embeds)
+        features = self.modulation(self.inward(channels_last(r)), embeds)
         coefficients = self.transform(features)
         shrunk = coefficients.sign() * functional.relu(coefficients.abs() - self.threshold)
         asymmetry = (self.inverse(coefficients) - features).square().flatten(1).mean(dim=1)

@@ -156,7 +156,7 @@ TABLES = {
     "accelerations": Table(
         "Masks and networks at several accelerations",
         tuple(
-            Entry(title, sampler, network, (2.0, 4.0, 6.0))
+            Entry(title, sampler, network, (2.0, 3.0, 4.0, 5.0, 6.0))
             for title, sampler, network in (
                 ("RM-S / U-Net-S", "fixed:mask=uniform1d", _UNET),
                 ("LM-I / U-Net-S", _EACH, _UNET),

@@ -381,11 +381,14 @@ def draw(path: Path, methods: list[Method], task: Task, args: argparse.Namespace
 
 def _explanation(table: Table, args: argparse.Namespace) -> str:
     """What a table shows."""
-    steps = args.steps * max(entry.times for entry in table.entries(args.scans))
+    entries = table.entries(args.scans)
+    least = min(entry.times for entry in entries)
+    more = [f"{e.title}: {args.steps * e.times}" for e in entries if e.times > least]
+    steps = f"{args.steps * least} steps" + (f" ({'; '.join(more)})" if more else "")
     return f"""\
 {args.test_scans} held-out scans, coil maps from the undersampled scan;
 slice-wise metrics on magnitudes, mean ± standard error over the scans; differences are paired.
-Every network was trained with {args.scans} scans for {steps} steps of {args.batch_size}
+Every network was trained with {args.scans} scans for {steps} of {args.batch_size}
 slices. SNR is ‖x‖² / ‖x − x̂‖² in dB; HFEN the relative error of the Laplacian of Gaussian (lower
 is better); sharpness the total variation over that of the truth.
 """

@@ -29,6 +29,7 @@ from ctxrecon.io._arrays import metadata_from_json, metadata_to_json
 from ctxrecon.io._files import written_beside
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.metadata.scan_metadata import PromptForm
+from ctxrecon.permissions import with_umask_mode
 
 SUFFIX = ".safetensors"
 _TENSOR, _KEY = "images", "ctxrecon"
@@ -89,6 +90,7 @@ def write_shard(
             save_file({_TENSOR: images}, temporary, metadata={_KEY: json.dumps(notes)})
         except SafetensorError as error:
             raise InputError(f"cannot write {path}: {error}") from error
+        with_umask_mode(temporary)
 
 
 def open_shard(path: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.metadata import canonical_prompt
+from ctxrecon.metadata import canonical_prompt, parse_prompt
 from ctxrecon.priors.tokenizer import check_prompt_length
 
 
@@ -32,11 +32,13 @@ def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] 
     """One prompt for each slice, or ``None``.
 
     Raises:
-        InputError: another number of prompts than slices, or something else than text.
+        InputError: another number of prompts than slices, something else than text, or a prompt
+            that :func:`ctxrecon.metadata.parse_prompt` refuses.
     """
     if prompt is None:
         return None
     if isinstance(prompt, str):
+        parse_prompt(prompt)
         return [prompt] * num_slices
     if not isinstance(prompt, list | tuple):
         raise InputError(
@@ -49,4 +51,6 @@ def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] 
     wrong = [type(text).__name__ for text in prompt if not isinstance(text, str)]
     if wrong:
         raise InputError(f"expected each prompt as a string, got {wrong[0]}")
+    for text in dict.fromkeys(prompt):
+        parse_prompt(text)
     return list(prompt)

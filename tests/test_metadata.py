@@ -10,6 +10,7 @@ import pytest
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata, canonical_prompt, from_prompt, parse_prompt
+from ctxrecon.metadata.parsing import _warn_once
 
 FASTMRI = (
     "knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence: TurboSpinEcho, TR: 3120, TE: 33, "
@@ -27,6 +28,11 @@ KNEE = ScanMetadata(
     ti=100,
     flip_angle=140,
 )
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_given_again():
+    _warn_once.cache_clear()
 
 
 def test_the_published_forms_are_written_and_read_exactly():
@@ -66,7 +72,7 @@ def random_metadata(rng: random.Random) -> ScanMetadata:
 
     def number(low, high):
         kind = rng.randrange(3)
-        value = rng.uniform(low, high)
+        value = float(f"{rng.uniform(low, high):.6g}")
         return (
             round(value) if kind == 0 and round(value) else round(value, 3) if kind == 1 else value
         )
@@ -88,7 +94,7 @@ def random_metadata(rng: random.Random) -> ScanMetadata:
         contrast=maybe(rng.choice(["PD", "PDFS", "T2", "FLAIR", "T1POST", "T2* map", "Other: q"])),
         pathologies=tuple(rng.choices(labels, k=rng.choice([0, 0, 1, 2, 5]))),
         sequence=maybe(rng.choice(["TurboSpinEcho", "Flash", "Qdess", "EPI", "TE: 5", "none"])),
-        tr=maybe(number(1e-3, 1e4)),
+        tr=maybe(number(250, 1e4)),
         te=maybe(number(0, 200)),
         ti=maybe(number(0, 3000)),
         flip_angle=maybe(number(0.5, 360)),
@@ -142,6 +148,34 @@ def test_parts_may_come_in_any_order_and_case():
         ("slice number 7", ScanMetadata(slice=7)),
         ("Pathology: 2 Mass, TR: 500", ScanMetadata(pathologies=("Mass", "Mass"), tr=500)),
         ("Pathology: none, T2", ScanMetadata(contrast="T2")),
+        ("Kopf, T1-gewichtet", ScanMetadata("brain", contrast="T1")),
+        ("SCHÄDEL", ScanMetadata("brain")),
+        ("Scha\u0308del", ScanMetadata("brain")),
+        ("t2_tse", ScanMetadata(contrast="T2", sequence="TurboSpinEcho")),
+        ("pd-tse-fs", ScanMetadata(contrast="PDFS", sequence="TurboSpinEcho")),
+        ("PD, fettgesättigt", ScanMetadata(contrast="PDFS")),
+        ("knee PD fat sat", ScanMetadata("knee", contrast="PDFS")),
+        ("T1 mit KM", ScanMetadata(contrast="T1POST")),
+        ("FLAIR T2", ScanMetadata(contrast="FLAIR")),
+        ("T2*", ScanMetadata(contrast="T2*")),
+        ("MP-RAGE", ScanMetadata(sequence="MPRAGE")),
+        ("knee\u00a0T2|3T", ScanMetadata("knee", contrast="T2", field_strength=3)),
+        ("ｋｎｅｅ，ＰＤ", ScanMetadata("knee", contrast="PD")),
+        ("TR: 3.15 seconds, TE 900 us", ScanMetadata(tr=3150, te=0.9)),
+        ("TE: 80 µs", ScanMetadata(te=0.08)),
+        ("TE: 80 μs", ScanMetadata(te=0.08)),
+        ("TR (ms): 3150, TE [s] = 0.033", ScanMetadata(tr=3150, te=33)),
+        ("TR/TE = 3000/30 ms", ScanMetadata(tr=3000, te=30)),
+        ("Echozeit 33, Repetitionszeit: 3150", ScanMetadata(tr=3150, te=33)),
+        ("Flipwinkel 90 Grad", ScanMetadata(flip_angle=90)),
+        ("flip angle of 90 degrees", ScanMetadata(flip_angle=90)),
+        ("\ufeffkn\u00adee, TR: 3150\u200b", ScanMetadata("knee", tr=3150)),
+        ("3-T", ScanMetadata(field_strength=3)),
+        ("Feldstärke: 1.5 T", ScanMetadata(field_strength=1.5)),
+        ("MRI scan of the knee", ScanMetadata("knee")),
+        ("48-year-old woman", ScanMetadata(age=48, sex="F")),
+        ("Geschlecht: w, Alter: 48 Jahre", ScanMetadata(age=48, sex="F")),
+        ("TE: 34, TR: 20, DESS", ScanMetadata(tr=20, te=34, sequence="Qdess")),
         ("", ScanMetadata()),
         (" , ,", ScanMetadata()),
     ],
@@ -151,16 +185,32 @@ def test_prompts_as_people_write_them(text, expected):
 
 
 def test_unknown_parts_are_listed_and_kept_and_refused_when_strict(caplog):
-    text = "left Knee, PDFS, 2-D, TR/TE 3000/30, TE: 33"
+    text = "left Knee with effusion, PDFS, 2-D, TE: 33"
     metadata, unknown = parse_prompt(text)
-    assert metadata == ScanMetadata(contrast="PDFS", te=33)
-    assert unknown == ("left Knee", "2-D", "TR/TE 3000/30")
+    assert metadata == ScanMetadata("knee", contrast="PDFS", te=33)
+    assert unknown == ("left", "with effusion", "2-D")
     with caplog.at_level(logging.WARNING):
         assert from_prompt(text) == metadata
-    assert "'2-D'" in caplog.text
-    assert canonical_prompt(text) == "PDFS, TE: 33, left Knee, 2-D, TR/TE 3000/30"
-    with pytest.raises(InputError, match="could not read 'left Knee', '2-D'"):
+        assert "'2-D'" in caplog.text
+        caplog.clear()
+        assert canonical_prompt(text) == "knee, PDFS, TE: 33, left, with effusion, 2-D"
+    assert "'left', 'with effusion', '2-D'" in caplog.text
+    with pytest.raises(InputError, match="could not read 'left', 'with effusion', '2-D'"):
         from_prompt(text, strict=True)
+
+
+def test_what_the_prior_has_not_seen_is_named_once_for_each_prompt(caplog):
+    for _ in range(3):
+        assert canonical_prompt("T1 mprage, links") == "T1, Sequence: MPRAGE, links"
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "'links'" in caplog.text
+    assert "sequence 'MPRAGE'" in caplog.text
+    canonical_prompt("T1 mprage, rechts")
+    assert len(caplog.records) == 3
+    caplog.clear()
+    canonical_prompt(FASTMRI)
+    canonical_prompt(SKM_TEA)
+    assert not caplog.records
 
 
 def test_canonical_prompt_is_stable_and_adds_no_pathology():
@@ -183,12 +233,15 @@ def test_known_words_get_their_trained_spelling():
     assert metadata == ScanMetadata("knee", contrast="T2", sequence="TurboSpinEcho", sex="F")
 
 
-def test_numbers_keep_their_shortest_exact_form():
-    for value in (1e-5, 0.1 + 0.2, 1e16, 3120.0, np.float32(0.1), np.int64(7)):
+def test_numbers_are_written_without_exponent_and_noise():
+    for value in (0.0123456, 1e5, 3120.0, np.float32(0.1), np.int64(7)):
         prompt = ScanMetadata(tr=value).to_prompt()
         assert "e" not in prompt
-        assert from_prompt(prompt).tr == float(value)
+        assert from_prompt(prompt).tr == pytest.approx(float(value), rel=1e-6)
     assert ScanMetadata(tr=3120.0, te=0).to_prompt() == "TR: 3120, TE: 0"
+    assert canonical_prompt("TR: 219.639999, TE: 0.30000000000000004") == "TR: 219.64, TE: 0.3"
+    assert ScanMetadata(field_strength=2.89362).to_prompt() == "Field strength: 2.89362"
+    assert ScanMetadata(tr=219.639999).tr == 219.639999
     assert ScanMetadata(slice=np.int64(3)).slice == 3
 
 
@@ -208,6 +261,18 @@ def test_numbers_keep_their_shortest_exact_form():
         ({"flip_angle": 361}, r"an angle in \(0, 360\] degrees, got 361"),
         ({"age": -1}, "an age from 0 to 150 years, got -1"),
         ({"field_strength": 0}, "a field strength above 0 tesla, got 0"),
+        ({"tr": 1e-300}, "repetition time above 0 ms, got 1e-300; plausible are 0.01 to 100000"),
+        ({"tr": 3.15e6}, "plausible are 0.01 to 100000 ms"),
+        ({"te": 1e-9}, "plausible are 0.001 to 10000 ms"),
+        ({"field_strength": 1e5}, "plausible are 0.001 to 25 T"),
+        ({"tr": 30, "te": 33}, "expected TE below TR, got TE 33 ms and TR 30 ms"),
+        ({"tr": 30, "te": 30}, "expected TE below TR"),
+        ({"tr": 15, "te": 30, "sequence": "Qdess"}, "expected TE below twice TR"),
+        ({"slice": 10**9}, "a slice number of at most 100000"),
+        ({"anatomy": "K\udcf6rper"}, "anatomy in UTF-8, got .* at character 2"),
+        ({"pathologies": ("a\0b",)}, r"without control characters, got U\+0000 at character 2"),
+        ({"sequence": "x" * 10**6}, "at most 100000 characters, got 1000000"),
+        ({"sequence": "a，b"}, "expected sequence without commas"),
         ({"sex": "X"}, "expected sex as 'F', 'M' or 'O', got 'X'"),
         ({"sex": 1}, "expected sex as 'F', 'M' or 'O', got 1"),
         ({"slice": -1}, "expected a slice number of 0 or more, got -1"),
@@ -242,6 +307,19 @@ def test_impossible_values_are_refused(fields, sentence):
         ("Pathology: 0 Mass", "expected the number of findings from 1 to 999, got '0 Mass'"),
         ("Pathology: 100000000 Mass", "expected the number of findings from 1 to 999"),
         ("Anatomy:", "expected anatomy as words"),
+        ("TE: 33 ms, TR: 3.15", "expected TE below TR"),
+        ("TR: 3150 s", "plausible are 0.01 to 100000 ms"),
+        ("TR nan", "could not read the value of TR"),
+        ("TE ~30", "could not read the value of TE"),
+        ("slice 3mm", "could not read the value of slice"),
+        ("slice 3 mm", "could not read the value of slice"),
+        ("TR 3000-3500", "could not read the value of TR"),
+        ("TR/TE 3000/30/3", "expected as many numbers as names"),
+        ("K\udcf6rper", "expected the prompt in UTF-8, got .* at character 2"),
+        ("\ud83d", "expected the prompt in UTF-8"),
+        ("knee\0", r"without control characters, got U\+0000 at character 5"),
+        ("knee\x1b[31m", r"U\+001B"),
+        ("x" * 10**6, "at most 100000 characters, got 1000000"),
     ],
 )
 def test_unreadable_prompts_are_refused(text, sentence):
@@ -249,11 +327,77 @@ def test_unreadable_prompts_are_refused(text, sentence):
         from_prompt(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("TR: 3,150 ms", "'TR: 3150 ms' or 'TR: 3.15 ms'"),
+        ("knee, TR: 3,150, T2", "'TR: 3150' or 'TR: 3.15'"),
+        ("TE: 3,5", "'TE: 3.5'"),
+        ("TE 3,50 ms", "'TE: 3.5 ms'"),
+        ("TR 3.150,5", "'TR: 3150.5'"),
+        ("TR: 3,150.5", "'TR: 3150.5'"),
+        ("TR: 1'234", "'TR: 1234'"),
+        ("TR: 1’234 ms", "'TR: 1234 ms'"),
+        ("TR 3 150", "'TR: 3150'"),
+        ("TR 3\u202f150 TE 33", "'TR: 3150'"),
+        ("TR: 12,345,678", "'TR: 12345678'"),
+        ("B0 1,5T", "'Field strength: 1.5 T'"),
+        ("brain, 1,5T", "'1.5 T'"),
+        ("flip 12,5°", "'Flip angle: 12.5 °'"),
+        ("TR: ３，１５０", "'TR: 3150' or 'TR: 3.15'"),
+        ("TE: 33, 66", "'TE: 33.66'"),
+        ("Slice 20,5", "one number"),
+        ("TR: 3150.0.1", "one number"),
+        ("knee, 150 ms", "the name of a quantity before the number '150 ms'"),
+        ("knee 5", "the name of a quantity before the number '5'"),
+        ("Pathology: Mass, 5", "the name of a quantity"),
+        ("TR: 3150 ms, 33 ms", "the name of a quantity before the number '33 ms'"),
+    ],
+)
+def test_numbers_in_other_notations_are_refused_with_what_they_may_mean(text, meant):
+    with pytest.raises(InputError) as caught:
+        parse_prompt(text)
+    assert meant in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Slice 20, 3T",
+        "TE: 33,3T",
+        "Slice 20, 3 lesions",
+        "cor_320",
+        "256x256, 0.5 mm pixels",
+        "3-D",
+    ],
+)
+def test_digits_after_a_comma_that_are_no_decimals_are_kept(text):
+    parse_prompt(text)
+
+
 def test_other_bad_arguments_are_refused():
     with pytest.raises(InputError, match="expected the prompt as a string, got int"):
         from_prompt(3)
     with pytest.raises(InputError, match="expected the prompt form 'fastmri' or 'skm-tea'"):
         KNEE.to_prompt("xml")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("T2 \N{GRINNING FACE}", "T2, \N{GRINNING FACE}"),
+        ("brain axial", "brain, axial"),
+        ("PD without FS", "PD, without FS"),
+        ("T2 fs", "T2, fs"),
+        ("Other: FS, PD", "PD, Other: FS"),
+        ("Knie links, STIR", "knee, links, STIR"),
+        ("pd_tse_fs_cor_320", "PDFS, Sequence: TurboSpinEcho, cor_320"),
+        ("Pathology: Mass, T2 hyperintensity", "Pathology: 1 Mass, 1 T2 hyperintensity"),
+    ],
+)
+def test_parts_keep_what_is_understood_and_what_is_not(text, canonical):
+    assert canonical_prompt(text) == canonical
+    assert canonical_prompt(canonical) == canonical
 
 
 def test_letters_that_only_look_alike_do_not_match():

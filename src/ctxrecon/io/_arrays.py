@@ -14,7 +14,7 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata import ScanMetadata, plausible_metadata
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def metadata_from_json(path: Path, text: str) -> tuple[ScanMetadata, ...]:
         for item in items:
             if "pathologies" in item:
                 item["pathologies"] = tuple(item["pathologies"])
-        return tuple(ScanMetadata(**item) for item in items)
+        return tuple(plausible_metadata(str(path), **item) for item in items)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: expected the metadata as a JSON list of objects with the fields of "

@@ -7,7 +7,7 @@ k-space. They are sorted into ``(slices, coils, ny, nx)`` with the readout along
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ctxrecon.io._arrays import (
 )
 from ctxrecon.io._files import check_expansion, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.io._header import EncodingHeader, parse_header
+from ctxrecon.metadata import plausible_metadata
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ def read_ismrmrd(
     echo, times = int(raw.heads["idx"]["contrast"][chosen[0]]), raw.header.echo_times
     if echo > 0:  # the header's first echo time is not this echo's
         te = times[echo] if echo < len(times) else None
-        metadata = tuple(replace(item, te=te) for item in metadata)
+        metadata = tuple(plausible_metadata(str(path), **{**asdict(m), "te": te}) for m in metadata)
     return build_scan(path, kspace, metadata=metadata, noise_std=noise_std)
 
 

@@ -4,6 +4,7 @@ from ctxrecon.metadata.headers import (
     from_dicom,
     from_fastmri_header,
     from_fastmri_row,
+    plausible_metadata,
     read_fastmri_plus,
 )
 from ctxrecon.metadata.parsing import canonical_prompt, from_prompt, parse_prompt
@@ -17,5 +18,6 @@ __all__ = [
     "from_fastmri_row",
     "from_prompt",
     "parse_prompt",
+    "plausible_metadata",
     "read_fastmri_plus",
 ]

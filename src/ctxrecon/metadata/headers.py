@@ -12,6 +12,7 @@ from typing import Any
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata.scan_metadata import ScanMetadata
+from ctxrecon.metadata.text import shown
 from ctxrecon.metadata.vocabulary import (
     ANATOMIES,
     CONTRASTS,
@@ -61,7 +62,8 @@ def from_fastmri_header(
     """Read the ISMRMRD XML header of a fastMRI (or another ISMRMRD) file.
 
     A parameter that the header lists for several echoes or contrasts is that of the first; one
-    that is 0 where 0 is impossible was not filled in and stays unknown.
+    that is 0 where 0 is impossible was not filled in and stays unknown, and another impossible one
+    is left out with a warning.
 
     Args:
         xml: the header; ``None`` when the file has none.
@@ -70,8 +72,8 @@ def from_fastmri_header(
         slice: slice number to note.
 
     Raises:
-        InputError: when the XML is not well formed, declares a document type or entities, is no
-            ISMRMRD header, or holds an impossible value.
+        InputError: when the XML is not well formed, declares a document type or entities, or is
+            no ISMRMRD header.
     """
     header = {} if xml is None else _header_values(xml)
     name = acquisition or header.get("protocolName")
@@ -85,7 +87,8 @@ def from_fastmri_header(
             ("field_strength", "systemFieldStrength_T", True),
         )
     }
-    return ScanMetadata(
+    return plausible_metadata(
+        "header",
         anatomy=_anatomy(header.get("bodyPartExamined"), name),
         slice=slice,
         contrast=_contrast(name),
@@ -134,11 +137,37 @@ def _header_number(
     try:
         number = float(str(text))
     except ValueError:
-        raise InputError(f"expected {name} in the {source} as a number, got {text!r}") from None
+        logger.warning(
+            "expected %s in the %s as a number, got %s: left out", name, source, shown(text)
+        )
+        return None
     if number == 0 and zero_is_unknown:
         logger.info("%s is 0 in the %s: taken as unknown", name, source)
         return None
     return number
+
+
+def plausible_metadata(source: str, **values: Any) -> ScanMetadata:
+    """Metadata from a file, in which an impossible value is no reason to refuse the scan.
+
+    Args:
+        source: where the values come from, for the warning.
+        values: fields of :class:`ScanMetadata`; one that it refuses is left out with a warning, and
+            so are TR and TE that do not fit each other.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            ScanMetadata(**{name: value})
+        except InputError as error:
+            logger.warning("left out of the metadata of the %s: %s", source, error)
+        else:
+            kept[name] = value
+    try:
+        return ScanMetadata(**kept)
+    except InputError as error:
+        logger.warning("left TR and TE out of the metadata of the %s: %s", source, error)
+        return ScanMetadata(**{**kept, "tr": None, "te": None})
 
 
 def _anatomy(body_part: str | None, acquisition: str | None) -> str | None:
@@ -164,6 +193,8 @@ def from_fastmri_row(
 ) -> ScanMetadata:
     """Read one volume's row of a table of fastMRI headers, as meddlr publishes them.
 
+    Impossible values are left out with a warning.
+
     Args:
         row: with ``fname``, ``acquisition``, ``systemFieldStrength_T``, ``TR``, ``TE``, ``TI``,
             ``flipAngle_deg``, ``sequence_type`` as text; a field may be empty.
@@ -171,8 +202,7 @@ def from_fastmri_row(
         annotations: from :func:`read_fastmri_plus`; needs ``slice``.
 
     Raises:
-        InputError: when a column is missing, a value is impossible, or annotations come without
-            a slice.
+        InputError: when a column is missing, or annotations come without a slice.
     """
     if missing := [name for name in _ROW_COLUMNS if name not in row]:
         raise InputError(f"expected the column {missing[0]!r} in the row, got {sorted(row)}")
@@ -181,7 +211,8 @@ def from_fastmri_row(
         if slice is None:
             raise InputError("annotations belong to slices: give the slice with them")
         pathologies = annotations.get((str(row["fname"]).removesuffix(".h5"), slice), ())
-    return ScanMetadata(
+    return plausible_metadata(
+        f"row of {row['fname']}",
         anatomy=_anatomy(None, row["acquisition"]),
         slice=slice,
         contrast=_contrast(row["acquisition"]),
@@ -244,11 +275,11 @@ def from_dicom(path: str | Path) -> ScanMetadata:
 
     The contrast comes from the series description or protocol name where it names one, the
     sequence from the scanner's sequence name, the slice from the instance number (which counts
-    from 1). All three are logged, as they are inferred.
+    from 1). All three are logged, as they are inferred. Impossible values are left out with a
+    warning.
 
     Raises:
-        InputError: when the file is missing, is no DICOM file, is no MR image, or holds an
-            impossible value.
+        InputError: when the file is missing, is no DICOM file, or is no MR image.
     """
     try:
         from pydicom import dcmread
@@ -280,7 +311,8 @@ def from_dicom(path: str | Path) -> ScanMetadata:
     def number(name: str, zero_is_unknown: bool = True) -> float | None:
         return _header_number(values, name, zero_is_unknown, "DICOM header")
 
-    return ScanMetadata(
+    return plausible_metadata(
+        f"DICOM file {path}",
         anatomy=_anatomy(values["BodyPartExamined"], None),
         slice=slice,
         contrast=contrast,
@@ -319,7 +351,8 @@ def _dicom_age(text: str) -> float | None:
         return None
     match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text.upper(), re.ASCII)
     if match is None:
-        raise InputError(f"expected PatientAge as in '048Y', got {text!r}")
+        logger.warning("expected PatientAge as in '048Y', got %s: left out", shown(text))
+        return None
     if not match[2]:
         logger.info("PatientAge %s has no unit: taken as years", text)
     return int(match[1]) / {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]

@@ -4,129 +4,245 @@ from __future__ import annotations
 
 import logging
 import re
-from decimal import Decimal
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from ctxrecon.errors import InputError
+from ctxrecon.metadata.quantities import (
+    FLAGS,
+    QUANTITIES,
+    Reading,
+    alternatives,
+    is_bare_number,
+    literal_end,
+    read_bare,
+    read_quantity,
+    refuse_number,
+)
 from ctxrecon.metadata.scan_metadata import MAX_FINDINGS, PromptForm, ScanMetadata
-from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, SEQUENCES, SEXES
+from ctxrecon.metadata.text import check_text, read_as, shown
+from ctxrecon.metadata.vocabulary import (
+    ANATOMIES,
+    CONTRASTS,
+    FAT_SUPPRESSION,
+    FILLERS,
+    SEQUENCES,
+    SEXES,
+)
 
 logger = logging.getLogger(__name__)
 
-_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?"
-_END = r"(?=\s|$)"
-_FLAGS = re.IGNORECASE | re.ASCII  # else "ſ" would match "s"
-
-# field -> (names, units with their factors)
-_TIMES = {"ms": 1, "msec": 1, "s": 1000, "sec": 1000}
-_QUANTITIES: dict[str, tuple[str, dict[str, int]]] = {
-    "slice": (r"slice(?:\s+(?:number|no\.?|index))?", {}),
-    "tr": (r"tr|repetition time", _TIMES),
-    "te": (r"te|echo time", _TIMES),
-    "ti": (r"ti|inversion time", _TIMES),
-    "flip_angle": (r"flip[\s-]?angle|flip|fa", {"°": 1, "deg": 1, "degree": 1, "degrees": 1}),
-    "age": (r"age", {"y": 1, "yr": 1, "years": 1, "year": 1}),
-    "field_strength": (r"field(?:\s+strength)?|b0", {"t": 1, "tesla": 1}),
-}
-_TITLES = {"flip_angle": "flip angle", "field_strength": "field strength"}
+_WORDS = {"anatomy": ANATOMIES, "contrast": CONTRASTS, "sequence": SEQUENCES}
+_WORD_END = r"(?![*]|(?u:\w))"
+_FAT = "fat_suppression"
 
 
-def _alternatives(words: dict[str, Any]) -> str:
-    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+def _word_pattern(spellings: Iterable[str]) -> re.Pattern[str]:
+    """Any of the spellings, with or without a space or hyphen between their words."""
+    longest_first = sorted(map(str.lower, spellings), key=len, reverse=True)
+    joined = (r"[\s-]?".join(map(re.escape, re.split(r"[\s_-]+", word))) for word in longest_first)
+    return re.compile(rf"({'|'.join(joined)}){_WORD_END}", FLAGS)
 
 
-def _quantity_pattern(names: str, units: dict[str, int]) -> re.Pattern[str]:
-    unit = rf"(?:\s*({_alternatives(units)}))?" if units else "()"
-    return re.compile(rf"(?:{names})(?:\s*[:=]\s*|\s+|(?=\d))({_NUMBER}){unit}{_END}", _FLAGS)
-
-
-_QUANTITY_PATTERNS = {
-    name: _quantity_pattern(names, units) for name, (names, units) in _QUANTITIES.items()
-}
-_WORDS = {
-    "anatomy": ANATOMIES.spellings,
-    "contrast": CONTRASTS.spellings,
-    "sequence": SEQUENCES.spellings,
-}
-_WORD_PATTERNS = {
-    name: re.compile(rf"({_alternatives(words)}){_END}", _FLAGS) for name, words in _WORDS.items()
-}
-_SEX_WORDS = SEXES.spellings
+_WORD_PATTERNS = {name: _word_pattern(words.spellings) for name, words in _WORDS.items()}
+_FAT_PATTERN = _word_pattern(FAT_SUPPRESSION)
 _SEX_PATTERN = re.compile(
-    rf"(?:sex|gender)(?:\s*[:=]\s*|\s+)({_alternatives(_SEX_WORDS)}){_END}", _FLAGS
+    rf"(?:sex|gender|geschlecht)(?:\s*[:=]\s*|\s+)({alternatives(SEXES.spellings)}){_WORD_END}",
+    FLAGS,
 )
-_BARE_SEX_PATTERN = re.compile(rf"(female|male){_END}", _FLAGS)
-_BARE_FIELD_PATTERN = re.compile(rf"({_NUMBER})\s*(?:t|tesla){_END}", _FLAGS)
+_BARE_SEX_PATTERN = _word_pattern(
+    word for word in SEXES.spellings if len(word) > 1 and SEXES.canonical(word) != "O"
+)
+_SEX_KEY = re.compile(r"(sex|gender|geschlecht)\s*[:=]", FLAGS)
 
 _TEXT_KEYS = {
-    "anatomy": r"anatomy|body part",
-    "contrast": r"contrast",
-    "sequence": r"sequence",
-    "pathology": r"patholog(?:y|ies)|findings?",
+    "anatomy": r"anatomy|body\s?part(?: examined)?|anatomie|körperteil",
+    "contrast": r"contrast|kontrast",
+    "sequence": r"sequence|sequenz",
+    "pathology": r"patholog(?:y|ies)|findings?|pathologien?|befunde?",
     "other": r"other",
 }
 _TEXT_PATTERNS = {
-    name: re.compile(rf"(?:{keys})\s*[:=]\s*(.*)", _FLAGS | re.S)
+    name: re.compile(rf"(?:{keys})\s*[:=]\s*(.*)", FLAGS | re.S)
     for name, keys in _TEXT_KEYS.items()
 }
-_VALUE_KEY = re.compile(
-    rf"(?:^|\s)({'|'.join(names for names, _ in _QUANTITIES.values())}|sex|gender)\s*[:=]", _FLAGS
-)
 _COUNTED = re.compile(r"(\d{1,9})\s+(\S.*)", re.ASCII)
+
+# Between understood words, and around words that are not.
+_PUNCTUATION = " ()[]|/&+:.-"
+_NEGATIONS = {"no", "non", "not", "without", "ohne", "kein", "keine", "nicht"}
+
+
+class _Parser:
+    """Reads the parts of one prompt after one another."""
+
+    def __init__(self, prompt: str) -> None:
+        self.text = re.sub(r"[^\S\n]+", " ", check_text("prompt", prompt))
+        # What is matched; positions are those of the text, whose own characters are kept.
+        self.plain = read_as(self.text)
+        self.found: dict[str, Any] = {}
+        self.pathologies: list[str] = []
+        self.unknown: list[str] = []
+        self.in_pathologies = False
+        # Field and position of a number without a unit at the end of the part read last.
+        self.number: tuple[str, int] | None = None
+        self.fat_suppression: list[str] = []
+
+    def read(self) -> tuple[ScanMetadata, tuple[str, ...]]:
+        """Metadata, and the words that were not understood."""
+        for match in re.finditer(r"[^,;\n]+", self.plain):
+            part = self.text[match.start() : match.end()]
+            if stripped := part.strip(" "):
+                start = match.start() + part.index(stripped)
+                self._part(start, start + len(stripped))
+        if self.found.get("contrast") == "PD" and self.fat_suppression:
+            self.found["contrast"] = "PDFS"
+        elif self.found.get("contrast") != "PDFS":
+            self.unknown += self.fat_suppression
+        metadata = ScanMetadata(pathologies=tuple(self.pathologies), **self.found)
+        return metadata, tuple(self.unknown)
+
+    def _part(self, start: int, stop: int) -> None:
+        """Read a part without separators."""
+        key, text = self._text_key(start, stop)
+        if key is None and not (self.in_pathologies and _COUNTED.fullmatch(text)):
+            self._scan(start, stop)
+            return
+        self.number = None
+        if key == "other":
+            self.unknown += [text] if text else []
+        elif key in _WORDS:
+            known = _WORDS[key].canonical(text)
+            self._put(key, known or (text.lower() if key == "anatomy" else text))
+            self.in_pathologies = False
+        else:
+            self.pathologies += _counted(text)
+            self.in_pathologies = True
+
+    def _text_key(self, start: int, stop: int) -> tuple[str | None, str]:
+        for name, pattern in _TEXT_PATTERNS.items():
+            if match := pattern.fullmatch(self.plain, start, stop):
+                return name, self.text[match.start(1) : stop].strip()
+        return None, self.text[start:stop]
+
+    def _put(self, name: str, value: Any) -> None:
+        if self.found.setdefault(name, value) != value:
+            title = QUANTITIES[name].title.lower() if name in QUANTITIES else name
+            raise InputError(
+                f"the prompt gives {title} twice, {self.found[name]} and {value}; keep one of them"
+            )
+
+    def _scan(self, start: int, stop: int) -> None:
+        """Take what is understood of a part, and list the rest."""
+        items = self._items(start, stop)
+        readings = [item for item in items if isinstance(item, Reading)]
+        runs = [item for item in items if not isinstance(item, Reading)]
+        self._check_numbers(items)
+        if self.in_pathologies and runs:
+            self.pathologies += _counted(self.text[start:stop])
+            return
+        self.in_pathologies = False
+        for name, value in (pair for reading in readings for pair in reading.values):
+            if name == _FAT:
+                self.fat_suppression.append(value)
+            else:
+                self._put(name, value)
+        if not readings:
+            self.unknown.append(self.text[start:stop])
+            return
+        for first, last in runs:
+            words = self.text[first:last].strip(_PUNCTUATION + "_")
+            if not FILLERS.issuperset(words.lower().split()):
+                self.unknown.append(words)
+
+    def _items(self, start: int, stop: int) -> list[Reading | tuple[int, int]]:
+        """What is read in a part, and between it the runs ``(start, end)`` of other words."""
+        items: list[Reading | tuple[int, int]] = []
+        negated = False
+        position = self._skip(start, stop)
+        while position < stop:
+            reading = None if negated else self._next(position, stop)
+            if reading is not None:
+                items.append(reading)
+                position = self._skip(reading.end, stop)
+                continue
+            end = self.plain.find(" ", position, stop)
+            end = stop if end < 0 else end
+            negated |= self.plain[position:end].lower() in _NEGATIONS
+            if items and not isinstance(items[-1], Reading):
+                items[-1] = (items[-1][0], end)
+            else:
+                items.append((position, end))
+            position = self._skip(end, stop)
+        return items
+
+    def _skip(self, position: int, stop: int) -> int:
+        while position < stop and self.plain[position] in _PUNCTUATION:
+            position += 1
+        return position
+
+    def _next(self, position: int, stop: int) -> Reading | None:
+        if reading := read_quantity(self.plain, position, stop):
+            return reading
+        for name, pattern in _WORD_PATTERNS.items():
+            if match := pattern.match(self.plain, position, stop):
+                return Reading(((name, _WORDS[name].canonical(match[1])),), position, match.end())
+        if match := _FAT_PATTERN.match(self.plain, position, stop):
+            return Reading(((_FAT, self.text[position : match.end()]),), position, match.end())
+        for pattern in (_SEX_PATTERN, _BARE_SEX_PATTERN):
+            if match := pattern.match(self.plain, position, stop):
+                return Reading((("sex", SEXES.canonical(match[1])),), position, match.end())
+        if match := _SEX_KEY.match(self.plain, position, stop):
+            raise InputError(
+                f"could not read the value of {match[1]} in {shown(self.text[position:stop])}; "
+                "expected 'Sex: F', 'Sex: M' or 'Sex: O'"
+            )
+        return read_bare(self.plain, position, stop)
+
+    def _check_numbers(self, items: list[Reading | tuple[int, int]]) -> None:
+        """Refuse numbers that belong to none of the quantities, or to the one before."""
+        for item in items:
+            before, self.number = self.number, None
+            if isinstance(item, Reading):
+                name = item.values[-1][0]
+                if before and before[0] == name and item.number == item.start:
+                    refuse_number(name, self.plain, before[1])
+                if item.number is not None and item.number != item.start:
+                    self.number = (name, item.number)
+                continue
+            start, end = item
+            bare = is_bare_number(self.plain[start:end]) and self.text[start - 1 : start] != "_"
+            goes_on = bare or self._is_group(start)
+            if before and goes_on and literal_end(self.plain, before[1]) > start:
+                refuse_number(before[0], self.plain, before[1])
+            if bare:
+                refuse_number(None, self.plain, start)
+
+    def _is_group(self, start: int) -> bool:
+        """Whether digits follow others as in ``3,150`` or ``3 150``, other than ``20, 3 cysts``."""
+        after_comma = re.match(r"\d,", self.plain[max(start - 2, 0) : start])
+        return bool(after_comma or re.match(r"\d{3}(?!\S)", self.plain[start : start + 4]))
 
 
 def parse_prompt(prompt: str) -> tuple[ScanMetadata, tuple[str, ...]]:
     """Read a prompt in any order, case and completeness.
 
     Understood are the forms of :meth:`ScanMetadata.to_prompt`, units (``TR: 3150 ms``, ``TR 3.15
-    s``, ``flip angle 150°``, ``3T``), parts without a colon or a comma (``Knee PDFS TR 3150``) and
-    usual other names (``T2FLAIR``, ``TSE``, ``fat-suppressed PD``).
+    s``, ``flip angle 150°``, ``3T``), parts without a colon or a comma (``Knee PDFS TR 3150``,
+    ``t2_tse``) and usual other names in English and German (``T2FLAIR``, ``TSE``, ``PD fat sat``,
+    ``Kopf``, ``Echozeit 33``). Decimals follow a point and thousands have no separator.
 
     Returns:
-        The metadata and the parts that were not understood, in their order.
+        The metadata and the words that were not understood, in their order.
 
     Raises:
-        InputError: when a named field has a value that cannot be read (``TR: fast``), when a
-            field is given twice with different values, or when a value is impossible.
+        InputError: when the text is not UTF-8 or holds control characters, when a number has a
+            decimal comma, thousands separators or no name, when a named field has a value that
+            cannot be read (``TR: fast``), when a field is given twice with different values, or
+            when a value is impossible.
     """
-    if not isinstance(prompt, str):
-        raise InputError(f"expected the prompt as a string, got {type(prompt).__name__}")
-    found: dict[str, Any] = {}
-    pathologies: list[str] = []
-    unknown: list[str] = []
-    in_pathologies = False
-
-    def put(name: str, value: Any) -> None:
-        if found.setdefault(name, value) != value:
-            raise InputError(
-                f"the prompt gives {_TITLES.get(name, name)} twice, {found[name]} and {value}; "
-                "keep one of them"
-            )
-
-    for part in re.split(r"[,;\n]", prompt):
-        part = " ".join(part.split())
-        if not part:
-            continue
-        key, text = _split_text_key(part)
-        if key == "other":
-            unknown += [text] if text else []
-        elif key in _WORDS:
-            put(key, _WORDS[key].get(text.lower(), text.lower() if key == "anatomy" else text))
-            in_pathologies = False
-        elif key == "pathology":
-            pathologies += _counted(text)
-            in_pathologies = True
-        elif in_pathologies and _COUNTED.fullmatch(part):
-            pathologies += _counted(part)
-        elif (values := _scan(part)) is not None:
-            for name, value in values:
-                put(name, value)
-            in_pathologies = False
-        elif in_pathologies:
-            pathologies += _counted(part)
-        else:
-            unknown.append(part)
-    return ScanMetadata(pathologies=tuple(pathologies), **found), tuple(unknown)
+    return _Parser(prompt).read()
 
 
 def from_prompt(prompt: str, *, strict: bool = False) -> ScanMetadata:
@@ -134,27 +250,28 @@ def from_prompt(prompt: str, *, strict: bool = False) -> ScanMetadata:
 
     Args:
         prompt: see :func:`parse_prompt`.
-        strict: refuse parts that are not understood; otherwise they are logged and left out.
+        strict: refuse words that are not understood; otherwise they are left out with a warning.
 
     Raises:
-        InputError: as :func:`parse_prompt`, and for unknown parts when ``strict``.
+        InputError: as :func:`parse_prompt`, and for unknown words when ``strict``.
     """
     metadata, unknown = parse_prompt(prompt)
     if unknown:
-        listed = ", ".join(repr(part) for part in unknown)
+        listed = ", ".join(map(shown, unknown))
         if strict:
             raise InputError(
-                f"could not read {listed} in the prompt {prompt!r}; write for example "
+                f"could not read {listed} in the prompt {shown(prompt)}; write for example "
                 "'knee, Slice 20, PDFS, TR: 3120, TE: 33'"
             )
-        logger.warning("left out of the metadata, not understood in the prompt: %s", listed)
+        _warn_once(f"left out of the metadata, not understood in the prompt: {listed}")
     return metadata
 
 
 def canonical_prompt(prompt: str, form: PromptForm | None = None) -> str:
     """A person's prompt in the order and spelling that the prior was trained on.
 
-    What is not understood follows at the end, so nothing that was written is lost.
+    What is not understood follows at the end, so nothing that was written is lost; it is named in
+    a warning, once for every distinct prompt, as are words that no training prompt has.
 
     Args:
         prompt: see :func:`parse_prompt`.
@@ -167,19 +284,40 @@ def canonical_prompt(prompt: str, form: PromptForm | None = None) -> str:
     metadata, unknown = parse_prompt(prompt)
     if form is None:
         form = "skm-tea" if metadata.sequence == "Qdess" else "fastmri"
+    _warn_of_unseen(metadata, unknown)
     written = metadata.to_prompt(form)
     parts = [written] if written else []
-    if unknown:
-        logger.info("kept at the end of the prompt, not understood: %s", ", ".join(unknown))
     # A bare part must not read as one more pathology, nor as a field that it was kept from being.
     bare = not _ends_in_pathologies(metadata, form)
-    parts += [part if bare and _is_unknown(part) else f"Other: {part}" for part in unknown]
+    parts += [
+        part if bare and _is_unknown(part, metadata.contrast) else f"Other: {part}"
+        for part in unknown
+    ]
     return ", ".join(parts)
 
 
-def _is_unknown(part: str) -> bool:
+def _warn_of_unseen(metadata: ScanMetadata, unknown: tuple[str, ...]) -> None:
+    if unknown:
+        _warn_once(
+            f"not understood in the prompt: {', '.join(map(shown, unknown))}; kept at its end as "
+            "free text, which the prior has not seen in training"
+        )
+    values = {name: getattr(metadata, name) for name in _WORDS}
+    unseen = [f"{name} {shown(v)}" for name, v in values.items() if v and v not in _WORDS[name]]
+    if unseen:
+        _warn_once(f"the prior has not seen in training: {', '.join(unseen)}")
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    """Warn, but not again for every slice, sample and command that uses the same prompt."""
+    logger.warning(message)
+
+
+def _is_unknown(part: str, contrast: str | None) -> bool:
+    beside = "PD, " if contrast == "PD" else ""  # of which fat suppression makes PDFS
     try:
-        return parse_prompt(part)[1] == (part,)
+        return parse_prompt(beside + part)[1] == (part,)
     except InputError:
         return False
 
@@ -191,13 +329,6 @@ def _ends_in_pathologies(metadata: ScanMetadata, form: PromptForm) -> bool:
     return _COUNTED.fullmatch(last) is not None
 
 
-def _split_text_key(part: str) -> tuple[str | None, str]:
-    for name, pattern in _TEXT_PATTERNS.items():
-        if match := pattern.fullmatch(part):
-            return name, match[1].strip()
-    return None, part
-
-
 def _counted(text: str) -> list[str]:
     """``"2 Meniscus Tear"`` → the label twice; without a number once."""
     match = _COUNTED.fullmatch(text)
@@ -205,52 +336,7 @@ def _counted(text: str) -> list[str]:
         return [] if text.lower() == "none" else [text]
     if not 1 <= int(match[1]) <= MAX_FINDINGS:
         raise InputError(
-            f"expected the number of findings from 1 to {MAX_FINDINGS}, got {text!r}; "
+            f"expected the number of findings from 1 to {MAX_FINDINGS}, got {shown(text)}; "
             "leave out what is not seen"
         )
     return [match[2]] * int(match[1])
-
-
-def _scan(part: str) -> list[tuple[str, Any]] | None:
-    """Every field in a part without commas, or ``None`` when any of it is not understood."""
-    values: list[tuple[str, Any]] = []
-    position = 0
-    while position < len(part):
-        step = _next_value(part, position)
-        if step is None:
-            if key := _VALUE_KEY.search(part):
-                raise InputError(
-                    f"could not read the value of {key[1]} in {part!r}; expected for example "
-                    "'TR: 3120', 'TE: 33 ms', 'Flip angle: 140', 'Sex: F' or 'Slice 20'"
-                )
-            return None
-        name, value, position = step
-        values.append((name, value))
-        while position < len(part) and part[position] == " ":
-            position += 1
-    return values
-
-
-def _next_value(part: str, position: int) -> tuple[str, Any, int] | None:
-    for name, pattern in _QUANTITY_PATTERNS.items():
-        if match := pattern.match(part, position):
-            factor = _QUANTITIES[name][1].get((match[2] or "").lower(), 1)
-            return name, _value(name, match[1], factor), match.end()
-    for name, pattern in _WORD_PATTERNS.items():
-        if match := pattern.match(part, position):
-            return name, _WORDS[name][match[1].lower()], match.end()
-    for pattern in (_SEX_PATTERN, _BARE_SEX_PATTERN):
-        if match := pattern.match(part, position):
-            return "sex", _SEX_WORDS[match[1].lower()], match.end()
-    if match := _BARE_FIELD_PATTERN.match(part, position):
-        return "field_strength", float(match[1]), match.end()
-    return None
-
-
-def _value(name: str, text: str, factor: int) -> float | int:
-    exact = Decimal(text) * factor
-    if name == "slice":
-        if exact != exact.to_integral_value():
-            raise InputError(f"expected the slice as a whole number, got {text}")
-        return int(exact)
-    return float(exact)

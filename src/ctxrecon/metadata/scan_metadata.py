@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctxrecon.errors import InputError
+from ctxrecon.metadata.text import SEPARATORS, check_text, shown
 from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, SEQUENCES, SEXES, Words
 
 MAX_FINDINGS = 999
@@ -21,23 +21,22 @@ MAX_FINDINGS = 999
 PromptForm = Literal["fastmri", "skm-tea"]
 
 
-def _positive(value: float) -> bool:
-    return value > 0
-
-
-def _not_negative(value: float) -> bool:
-    return value >= 0
-
-
-# field -> (what it is called, what is accepted, in words)
+# field -> (what it is called, what it must be, the plausible range, whether 0 is fine too, unit)
 _NUMBERS = {
-    "tr": ("TR", _positive, "a repetition time above 0 ms"),
-    "te": ("TE", _not_negative, "an echo time of 0 ms or more"),
-    "ti": ("TI", _not_negative, "an inversion time of 0 ms or more"),
-    "flip_angle": ("flip angle", lambda v: 0 < v <= 360, "an angle in (0, 360] degrees"),
-    "age": ("age", lambda v: 0 <= v <= 150, "an age from 0 to 150 years"),
-    "field_strength": ("field strength", _positive, "a field strength above 0 tesla"),
+    "tr": ("TR", "a repetition time above 0 ms", (0.01, 1e5), False, "ms"),
+    "te": ("TE", "an echo time of 0 ms or more", (1e-3, 1e4), True, "ms"),
+    "ti": ("TI", "an inversion time of 0 ms or more", (1e-3, 1e5), True, "ms"),
+    "flip_angle": ("flip angle", "an angle in (0, 360] degrees", (1e-3, 360), False, "degrees"),
+    "age": ("age", "an age from 0 to 150 years", (1e-3, 150), True, "years"),
+    "field_strength": ("field strength", "a field strength above 0 tesla", (1e-3, 25), False, "T"),
 }
+_MAX_SLICE = 100_000
+
+# Its second echo is the steady state's time-reversed signal, at 2 TR - TE.
+_ECHO_AFTER_TR = "Qdess"
+
+_DIGITS = 6
+"""Significant digits of the numbers in prompts; header tables have at most as many."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class ScanMetadata:
             several times is listed several times.
         sequence: ``"TurboSpinEcho"``, ``"Flash"``, ``"Qdess"``, …
         tr: repetition time in ms.
-        te: echo time in ms.
+        te: echo time in ms, below TR (in Qdess, which has an echo after TR, below twice TR).
         ti: inversion time in ms, as in the header, also where the sequence inverts nothing.
         flip_angle: in degrees; the refocusing angle of a turbo spin echo.
         age: in years.
@@ -102,10 +101,11 @@ class ScanMetadata:
             put("sex", sex)
         if self.slice is not None:
             put("slice", _slice(self.slice))
-        for name, (title, accepts, expected) in _NUMBERS.items():
+        for name in _NUMBERS:
             value = getattr(self, name)
             if value is not None:
-                put(name, _number(title, value, accepts, expected))
+                put(name, _number(name, value))
+        self._check_echo_time()
         if isinstance(self.pathologies, str):
             raise InputError(
                 f"expected pathologies as a tuple of labels, got the string {self.pathologies!r}"
@@ -115,11 +115,23 @@ class ScanMetadata:
             raise InputError(f"expected at most {MAX_FINDINGS} findings, got {counts.total()}")
         put("pathologies", tuple(counts.elements()))
 
+    def _check_echo_time(self) -> None:
+        if self.te is None or self.tr is None:
+            return
+        latest = 2 * self.tr if self.sequence == _ECHO_AFTER_TR else self.tr
+        if self.te >= latest:
+            raise InputError(
+                f"expected TE below {'twice ' if latest > self.tr else ''}TR, got TE "
+                f"{self.te:g} ms and TR {self.tr:g} ms: thousands are written as in 'TR: 3150', "
+                "seconds as in 'TR: 3.15 s'"
+            )
+
     def to_prompt(self, form: PromptForm = "fastmri") -> str:
         """The prompt, in the exact form that the published weights were trained on.
 
         What is unknown is left out; what the published form does not have (age, sex and field
-        strength in fastMRI's) follows at the end, so that :meth:`from_prompt` loses nothing.
+        strength in fastMRI's) follows at the end, so that :meth:`from_prompt` loses nothing but
+        digits: numbers have at most 6 significant ones.
 
         Args:
             form: ``"fastmri"``: ``knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence:
@@ -198,13 +210,13 @@ class ScanMetadata:
 
 
 def _text(name: str, value: Any) -> str:
-    text = " ".join(value.split()) if isinstance(value, str) else ""
+    text = " ".join(check_text(name, value).split()) if isinstance(value, str) else ""
     if not text:
         raise InputError(f"expected {name} as words, got {value!r}; leave it out when unknown")
-    if re.search(r"[,;]", text):
+    if any(mark in text for mark in SEPARATORS):
         raise InputError(
             f"expected {name} without commas or semicolons, which separate the parts of a prompt, "
-            f"got {value!r}"
+            f"got {shown(value)}"
         )
     return text
 
@@ -218,27 +230,32 @@ def _slice(value: Any) -> int:
         raise InputError(f"expected the slice as a whole number, got {value!r}") from None
     if number < 0:
         raise InputError(f"expected a slice number of 0 or more, got {number}")
+    if number > _MAX_SLICE:
+        raise InputError(f"expected a slice number of at most {_MAX_SLICE}, got {number:g}")
     return number
 
 
-def _number(title: str, value: Any, accepts: Any, expected: str) -> float:
+def _number(name: str, value: Any) -> float:
+    title, expected, (least, largest), zero, unit = _NUMBERS[name]
     if isinstance(value, (bool, str)):
-        raise InputError(f"expected {title} as a number, got {value!r}")
+        raise InputError(f"expected {title} as a number, got {shown(value)}")
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"expected {title} as a number, got {value!r}") from None
+        raise InputError(f"expected {title} as a number, got {shown(value)}") from None
     if not math.isfinite(number):
         raise InputError(f"expected {title} as a finite number, got {number}")
-    if not accepts(number):
-        raise InputError(f"expected {title} to be {expected}, got {number:g}")
+    if not (least <= number <= largest or (zero and number == 0)):
+        raise InputError(
+            f"expected {title} to be {expected}, got {number:g}; plausible are {least:g} to "
+            f"{largest:g} {unit}"
+        )
     return number + 0.0  # no negative zero
 
 
 def format_number(value: float) -> str:
-    """Shortest decimal form that reads back exactly: ``3120``, ``6.428``; no exponent."""
-    text = format(Decimal(repr(float(value))), "f")
-    return text.removesuffix(".0")
+    """Decimal form without exponent, rounded to 6 significant digits: ``3120``, ``6.428``."""
+    return f"{Decimal(f'{value:.{_DIGITS}g}'):f}"
 
 
 def _keyed(key: str, value: float | str | None) -> str | None:
@@ -249,6 +266,6 @@ def _keyed(key: str, value: float | str | None) -> str | None:
 
 def _word(key: str, value: str | None, words: Words) -> str | None:
     """A known word stands alone, as in training; another needs its key to be found again."""
-    if value is None or words.canonical(value) is not None:
+    if value is None or words.canonical(value) in words:
         return value
     return f"{key}: {value}"

@@ -28,6 +28,7 @@ from ctxrecon.datasets import (
     Source,
     prepare_shards,
 )
+from ctxrecon.datasets.skmtea import read_headers
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
 from ctxrecon.metadata import ScanMetadata
@@ -220,8 +221,6 @@ def test_skmtea(tmp_path, capsys):
     ("text", "words"),
     [
         ("MTR_ID,PatientSex\nMTR_005,F\n", "expected the column 'PatientAge'"),
-        (f"{SKMTEA_COLUMNS}\nMTR_005,old,F,20,6,20,3\n", "line 2: expected PatientAge as a number"),
-        (f"{SKMTEA_COLUMNS}\nMTR_005,40,F,0,6,20,3\n", "line 2: expected TR to be"),
         (f"{SKMTEA_COLUMNS}\nA,40,F,9,6,20,3\nA,40,F,9,6,20,3\n", "line 3: expected one row"),
         (None, "no table of SKM-TEA headers"),
     ],
@@ -232,6 +231,23 @@ def test_skmtea_headers_are_checked(tmp_path, text, words):
         table.write_text(text)
     with pytest.raises(InputError, match=words):
         SKMTEASource(headers=table)
+
+
+@pytest.mark.parametrize(
+    ("row", "known", "words"),
+    [
+        ("old,F,20,6,20,3", {"tr": 20, "te": 6}, "line 2: expected age as a number, got 'old'"),
+        ("40,F,0,6,20,3", {"age": 40, "te": 6}, "line 2: expected TR to be"),
+        ("40,F,20,60,20,3", {"age": 40}, "line 2: expected TE below twice TR"),
+    ],
+)
+def test_impossible_skmtea_headers_are_left_out(tmp_path, caplog, row, known, words):
+    table = tmp_path / "table.csv"
+    table.write_text(f"{SKMTEA_COLUMNS}\nMTR_005,{row}\n")
+    assert read_headers(table)["MTR_005"] == ScanMetadata(
+        "knee", sequence="Qdess", sex="F", flip_angle=20, **known
+    )
+    assert words in caplog.text
 
 
 def write_labels(path: Path, thickness: int = 20) -> Path:

@@ -85,7 +85,8 @@ REFUSED = {
     "folder": ("fastmri set.h5 --out new", "set.h5 is a folder"),
     "tiny": ("fastmri file1.h5 --out new --size 4 4", "a size of at least 16"),
     "no slices": ("labels file1.nii --out new --slices_per_volume 0", "slices_per_volume of 1"),
-    "no parent": ("fastmri file1.h5 --out no/set", "the folder no does not exist"),
+    "file for a folder": ("fastmri file1.h5 --out text.txt/set", "cannot make the folder"),
+    "two absent": ("fastmri absent.h5 gone.h5 --out new", "does not exist: check the name (and 1"),
     "no table": ("fastmri file1.h5 --out new --annotations k.csv", "no fastMRI+ table at k.csv"),
     "no settings": ("fastmri file1.h5 --out no_settings", "but no settings.json"),
     "bad settings": ("fastmri file1.h5 --out bad_settings", "settings.json is damaged"),
@@ -93,7 +94,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_at_the_door(prepared, monkeypatch, capsys, name):
+def test_bad_arguments_are_refused(prepared, monkeypatch, capsys, name):
     if "labels" in REFUSED[name][0]:
         pytest.importorskip("nibabel")
     monkeypatch.chdir(prepared)
@@ -106,6 +107,74 @@ def test_refused_at_the_door(prepared, monkeypatch, capsys, name):
     assert len(lines) == 1
     assert words in lines[0]
     assert contents(prepared / "set") == before
+
+
+def test_paths_that_cannot_be_read_do_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    truth = images(2, (64, 56))
+    for name in ("good.h5", "cut.h5", "old.h5", ".hidden.h5"):
+        write_fastmri(Path(name), truth)
+    out = Path("data/knee")  # made with its parents
+    options = ("--out", out, "--size", *SIZE, "--workers", 1)
+    assert run("prepare", "fastmri", "cut.h5", "old.h5", *options) == 0
+    os.truncate(out / "cut.safetensors", 100)
+    os.truncate("old.h5", Path("old.h5").stat().st_size - 1)
+    Path("folder.h5").mkdir()
+    Path("text.txt").touch()
+    os.symlink("nowhere", "link.h5")
+    reasons = {
+        "cut": "cut.safetensors is truncated",
+        "old": "was made from another file",
+        ".hidden": "does not begin with a dot",
+        "folder": "is a folder",
+        "text.txt": "expected a file .hdf5 or .h5",
+        "link": "does not exist",
+        "absent": "does not exist",
+        r"K\udcf6rper": "does not exist",
+    }
+    capsys.readouterr()
+    inputs = [name if name == "text.txt" else f"{name}.h5" for name in reasons]
+    inputs[-1] = "K\udcf6rper.h5"
+    assert run("prepare", "fastmri", *inputs, "good.h5", *options) == 1
+    shown = capsys.readouterr().err
+    assert "8 of 9 volumes failed" in shown
+    failed = json.loads((out / "summary.json").read_text())["failed"]
+    assert set(failed) == set(reasons)
+    for name, words in reasons.items():
+        assert words in failed[name]
+        assert failed[name] in shown
+    assert set(contents(out)) == {"good.safetensors", "cut.safetensors", "old.safetensors"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o007])
+def test_shards_have_the_mode_that_the_umask_asks_for(tmp_path, mask):
+    path = write_fastmri(tmp_path / "file1.h5", images(1, (64, 56)))
+    before = os.umask(mask)
+    try:
+        prepare_shards(FastMRISource(size=SIZE), [path], tmp_path, workers=1, progress=False)
+    finally:
+        os.umask(before)
+    for name in ("file1.safetensors", "settings.json", "summary.json"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask, name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+@pytest.mark.parametrize("read_only", ["folder", "lock"])
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_work(
+    tmp_path, monkeypatch, read_only
+):
+    out = tmp_path / "set"
+    out.mkdir()
+    (out / ".lock").touch()
+    if read_only == "folder":  # root may write anywhere, so that modes alone would not do
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != out)
+    else:
+        monkeypatch.setattr(Path, "open", lambda *_: os.open("/", os.O_WRONLY))
+    path = write_fastmri(tmp_path / "file1.h5", images(1, (64, 56)))
+    with pytest.raises(InputError, match=r"may not be written to|cannot write to .*\.lock"):
+        prepare_shards(FastMRISource(size=SIZE), [path], out, workers=1, progress=False)
+    assert [found.name for found in out.iterdir()] == [".lock"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks are POSIX")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctxrecon.commands.paths import output_folder
+from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
     from ctxrecon.datasets import Source
@@ -17,7 +17,13 @@ prepare = typer.Typer(
     no_args_is_help=True,
 )
 
-_Out = Annotated[Path, typer.Option(help="Folder for the shards; a stopped run goes on in it.")]
+_Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for the shards, made if missing; a stopped run goes on in it with the volumes "
+        "that have none."
+    ),
+]
 _Size = Annotated[tuple[int, int], typer.Option(help="Centre crop, ny and nx.")]
 _Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes, one volume each. (default: all cores)")
@@ -79,7 +85,7 @@ def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None)
     """Run, tell what became of the volumes, and exit with status 1 when some are missing."""
     from ctxrecon.datasets import prepare_shards
 
-    summary = prepare_shards(source, inputs, output_folder(out), workers=workers)
+    summary = prepare_shards(source, inputs, _made(out), workers=workers)
     typer.echo(
         f"{summary.volumes} volumes with {summary.slices} slices in {out} "
         f"({summary.resumed} volumes were there before, {summary.empty_slices} empty slices left "
@@ -87,8 +93,19 @@ def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None)
     )
     if summary.failed:
         typer.echo(
-            f"{len(summary.failed)} of {len(inputs)} volumes failed, see {out / 'summary.json'}: "
-            f"{', '.join(summary.failed)}",
+            f"{len(summary.failed)} of {len(inputs)} volumes failed, the reasons are above and in "
+            f"{out / 'summary.json'}: {', '.join(summary.failed)}",
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _made(out: Path) -> Path:
+    """The folder, made with its parents where it is missing."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {out} ({error.strerror}): give another --out"
+        ) from error
+    return out

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
 from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
@@ -31,7 +32,7 @@ from ctxrecon.io._files import check_input, written_beside
 from ctxrecon.phantom.dataset import normalise
 
 _FORMAT = 1
-_SETTINGS, _SUMMARY, _LOCK = "settings.json", "summary.json", ".lock"
+_SETTINGS, _SUMMARY = "settings.json", "summary.json"
 # What `written_beside` leaves of a shard when the process is killed.
 _PARTIAL = re.compile(rf"\.[0-9a-f]{{16}}-.*{re.escape(SUFFIX)}")
 
@@ -45,7 +46,7 @@ class Summary:
         resumed: how many of these had it before.
         slices: in these shards.
         empty_slices: left out for want of signal.
-        failed: volume → why it has no shard.
+        failed: volume → why it was left out.
     """
 
     volumes: int = 0
@@ -73,8 +74,10 @@ def prepare_shards(
 ) -> Summary:
     """Make a shard of every volume that has none yet; the same bytes whoever makes them.
 
-    A volume that cannot be read is reported and left out, the others are made. With several
-    workers a script that calls this needs ``if __name__ == "__main__":``, as they are spawned.
+    A volume that cannot be read is reported and left out, the others are made. Finished volumes
+    are kept when a run is stopped, and the next run goes on with the others; a shard holds a whole
+    volume, so the slices of one that was being made are made again. With several workers a script
+    that calls this needs ``if __name__ == "__main__":``, as they are spawned.
 
     Args:
         source: how volumes of this kind become slices.
@@ -85,22 +88,27 @@ def prepare_shards(
         progress: whether to show a bar.
 
     Raises:
-        InputError: inputs or settings that do not fit the folder, another run at work in it, or a
-            worker that died.
+        InputError: no input that can be used, two of one name, settings that do not fit the
+            folder, a folder that may not be written to, another run at work in it, or a worker that
+            died.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
         raise InputError(f"expected 1 worker or more, got {workers}")
     if not out.is_dir():
         raise InputError(f"expected a folder to write shards to, there is none at {out}")
-    jobs = _jobs(source, inputs)
-    with _locked(out):
+    summary = Summary()
+    jobs = _jobs(source, inputs, summary)
+    _check_any(jobs, summary)
+    with locked(out):
         _settle(out, {"format": _FORMAT, "source": source.kind, **source.settings()})
-        summary = Summary()
         (out / _SUMMARY).unlink(missing_ok=True)
         try:
             _remove_partial(out)
             missing = _missing(out, jobs, summary)
+            _check_any([*missing, *range(summary.resumed)], summary)
+            for name, reason in summary.failed.items():
+                _report_failure(name, reason)
             _run(source, missing, out, workers, summary, progress)
         finally:
             _remove_partial(out)
@@ -108,19 +116,26 @@ def prepare_shards(
     return summary
 
 
-def _jobs(source: Source, inputs: Sequence[Path]) -> dict[str, Path]:
-    """Shard name → volume; two volumes of one name are refused."""
+def _jobs(source: Source, inputs: Sequence[Path], summary: Summary) -> dict[str, Path]:
+    """Shard name → volume, without those that cannot be used; two of one name are refused."""
     if not inputs:
         raise InputError("expected volumes to prepare, got none")
     jobs: dict[str, Path] = {}
     # Names that differ in case only are one file on many disks.
     seen: dict[str, Path] = {}
     for path in map(Path, inputs):
-        name = source.name(path)
-        if not path.is_file():
-            check_input(path)  # tells what it is instead
-        if not name or name.startswith("."):
-            raise InputError(f"{path}: expected a name that does not begin with a dot: rename it")
+        name = reason = None
+        try:
+            name = source.name(path)
+            _check_volume(path, name)
+        except InputError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{path} cannot be read ({error.strerror}): check its path"
+        if name is None or reason is not None:
+            shown = str(path) if name is None or name in summary.failed else name
+            summary.failed[_printable(shown)] = _printable(reason or "")
+            continue
         other = seen.setdefault(name.casefold(), path)
         if other is not path:
             raise InputError(
@@ -131,22 +146,30 @@ def _jobs(source: Source, inputs: Sequence[Path]) -> dict[str, Path]:
     return jobs
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Refuse a second run in the same folder; the lock ends with the process, however it ends."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
+def _check_volume(path: Path, name: str) -> None:
+    """Refuse a path that can be no volume, or whose name can be none of a shard."""
+    check_input(path)
+    if not name or name.startswith("."):
+        raise InputError(f"{path}: expected a name that does not begin with a dot: rename it")
+    if _printable(name) != name:
+        raise InputError(f"{path}: expected a name in UTF-8: rename it")
 
-    with (out / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run is writing to {out}: wait for its end, or give another --out"
-            ) from None
-        yield
+
+def _printable(text: str) -> str:
+    """With the bytes of names that are not UTF-8 as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _check_any(usable: Collection[object], summary: Summary) -> None:
+    """Refuse to begin when every volume is left out."""
+    if not usable:
+        more = len(summary.failed) - 1
+        reason = next(iter(summary.failed.values()))
+        raise InputError(f"{reason} (and {more} more volumes cannot be used)" if more else reason)
+
+
+def _report_failure(name: str, reason: str) -> None:
+    tqdm.write(f"ctxrecon: {name} left out: {reason}", file=sys.stderr)
 
 
 def _settle(out: Path, settings: dict[str, Any]) -> None:
@@ -182,12 +205,17 @@ def _missing(out: Path, jobs: dict[str, Path], summary: Summary) -> dict[str, Pa
         if not shard.is_file():
             missing[name] = path
             continue
-        info = read_shard_info(shard)
+        try:
+            info = read_shard_info(shard)
+        except InputError as error:
+            summary.failed[name] = str(error)
+            continue
         if (info.source, info.source_bytes) != (path.name, path.stat().st_size):
-            raise InputError(
+            summary.failed[name] = (
                 f"{shard} was made from another file ({info.source}, {info.source_bytes} bytes) "
                 f"than {path}: remove it, or give another --out"
             )
+            continue
         summary.resumed += 1
         _count(summary, _Outcome(name, info.shape[0], info.empty_slices))
     return missing
@@ -212,9 +240,10 @@ def _run(
 ) -> None:
     """Prepare the volumes of ``jobs``, here or in worker processes, and count them."""
     workers = min(workers, len(jobs))
+    settled = summary.resumed + len(summary.failed)
     with tqdm(
-        total=summary.resumed + len(jobs),
-        initial=summary.resumed,
+        total=settled + len(jobs),
+        initial=settled,
         unit="volume",
         disable=not progress,
     ) as bar:
@@ -222,7 +251,7 @@ def _run(
         def report(outcome: _Outcome) -> None:
             _count(summary, outcome)
             if outcome.error is not None:
-                bar.write(f"ctxrecon: {outcome.name} left out: {outcome.error}", file=sys.stderr)
+                _report_failure(outcome.name, outcome.error)
             bar.set_postfix(slices=summary.slices, failed=len(summary.failed))
             bar.update()
 

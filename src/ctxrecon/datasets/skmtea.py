@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from ctxrecon.datasets.source import Slice, Source, central, check_size, digest
 from ctxrecon.errors import InputError
 from ctxrecon.io._arrays import check_complex
 from ctxrecon.io._files import check_expansion, hdf5_member, open_hdf5
-from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata import ScanMetadata, plausible_metadata
+
+logger = logging.getLogger(__name__)
 
 _ID = "MTR_ID"
 _NUMBERS = {
@@ -129,7 +132,7 @@ def read_headers(path: Path) -> dict[str, ScanMetadata]:
     Args:
         path: a CSV file with the columns ``MTR_ID``, ``PatientAge``, ``PatientSex``,
             ``RepetitionTime``, ``EchoTime1`` and ``FlipAngle`` (years, ms, degrees); an empty
-            field is unknown.
+            field is unknown, an impossible one is left out with a warning.
 
     Returns:
         Scan id → what the prompts tell of every slice of the scan.
@@ -155,16 +158,13 @@ def read_headers(path: Path) -> dict[str, ScanMetadata]:
 
 
 def _metadata(row: dict[str, str], where: str) -> ScanMetadata:
+    texts = {field: (row[column] or "").strip() for field, column in _NUMBERS.items()}
     values: dict[str, Any] = {}
-    for field, column in _NUMBERS.items():
-        text = (row[column] or "").strip()
+    for field, text in texts.items():
         try:
             values[field] = float(text) if text else None
         except ValueError:
-            raise InputError(f"{where}: expected {column} as a number, got {text!r}") from None
-    try:
-        return ScanMetadata(
-            anatomy="knee", sequence="Qdess", sex=(row[_SEX] or "").strip() or None, **values
-        )
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+            logger.warning("%s: expected %s as a number, got %r: left out", where, field, text)
+    return plausible_metadata(
+        where, anatomy="knee", sequence="Qdess", sex=(row[_SEX] or "").strip() or None, **values
+    )

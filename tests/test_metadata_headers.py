@@ -230,6 +230,36 @@ def test_dicom(tmp_path):
     )
 
 
+def test_enhanced_dicom(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+
+    def group(**elements):
+        item = pydicom.Dataset()
+        for name, value in elements.items():
+            setattr(item, name, value)
+        return [item]
+
+    timing = group(RepetitionTime=3150.0, FlipAngle=140.0)
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        SeriesDescription="t2_tse_sag",
+        PulseSequenceName="*tse2d1_9",
+        InstanceNumber=1,
+        NumberOfFrames=2,
+        SharedFunctionalGroupsSequence=group(MRTimingAndRelatedParametersSequence=timing),
+        PerFrameFunctionalGroupsSequence=[
+            *group(
+                MREchoSequence=group(EffectiveEchoTime=33.0),
+                MRModifierSequence=group(InversionTimes=[100.0, 200.0]),
+            ),
+            *group(MREchoSequence=group(EffectiveEchoTime=66.0)),
+        ],
+    )
+    assert from_dicom(path) == ScanMetadata(
+        contrast="T2", sequence="TurboSpinEcho", tr=3150, te=33, ti=100, flip_angle=140
+    )
+
+
 @pytest.mark.parametrize(
     ("description", "contrast"),
     [("t2_flair_tra", "FLAIR"), ("T1 MPRAGE", "T1"), ("t1_t2_dual", None), ("survey", None)],

@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,24 @@ _DICOM_ELEMENTS = (
     "PatientSex",
 )
 
+# Where an Enhanced MR image keeps them: functional groups, shared by all frames or of each one.
+_ENHANCED_ELEMENTS = {
+    "SequenceName": (None, "PulseSequenceName"),
+    "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "InversionTime": ("MRModifierSequence", "InversionTimes"),
+    "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+}
+
 # What pydicom raises when an element's bytes do not fit its type.
-_DICOM_DAMAGE = (ValueError, TypeError, KeyError, NotImplementedError, struct.error)
+_DICOM_DAMAGE = (
+    AttributeError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 Annotations = Mapping[tuple[str, int], tuple[str, ...]]
 
@@ -275,8 +291,9 @@ def from_dicom(path: str | Path) -> ScanMetadata:
 
     The contrast comes from the series description or protocol name where it names one, the
     sequence from the scanner's sequence name, the slice from the instance number (which counts
-    from 1). All three are logged, as they are inferred. Impossible values are left out with a
-    warning.
+    from 1). All three are logged, as they are inferred. Of an Enhanced MR image, which holds many
+    frames, TR, TE, TI and flip angle are those of the first one and the slice stays unknown.
+    Impossible values are left out with a warning.
 
     Raises:
         InputError: when the file is missing, is no DICOM file, or is no MR image.
@@ -291,7 +308,7 @@ def from_dicom(path: str | Path) -> ScanMetadata:
         raise InputError(f"no DICOM file at {path}")
     try:
         header = dcmread(path, stop_before_pixels=True)
-        read = {name: header.get(name) for name in _DICOM_ELEMENTS}
+        read = {name: _dicom_element(header, name) for name in _DICOM_ELEMENTS}
         values = {name: "" if v is None else str(v).strip() for name, v in read.items()}
     except (InvalidDicomError, EOFError) as error:
         raise InputError(f"{path}: expected a DICOM file, got something else ({error})") from error
@@ -304,7 +321,8 @@ def from_dicom(path: str | Path) -> ScanMetadata:
         None,
     )
     instance = values["InstanceNumber"]
-    slice = int(instance) - 1 if instance.isdecimal() and int(instance) > 0 else None
+    single = "PerFrameFunctionalGroupsSequence" not in header
+    slice = int(instance) - 1 if single and instance.isdecimal() and int(instance) > 0 else None
     sequence = _dicom_sequence(values["SequenceName"])
     logger.info("%s: inferred contrast %s, sequence %s, slice %s", path, contrast, sequence, slice)
 
@@ -325,6 +343,23 @@ def from_dicom(path: str | Path) -> ScanMetadata:
         sex=SEXES.canonical(values["PatientSex"]),
         field_strength=number("MagneticFieldStrength"),
     )
+
+
+def _dicom_element(header: Any, name: str) -> Any:
+    """An element of the header, or of the first frame of an Enhanced MR image."""
+    value = header.get(name)
+    if value is not None or name not in _ENHANCED_ELEMENTS:
+        return value
+    group, element = _ENHANCED_ELEMENTS[name]
+    if group is None:
+        return header.get(element)
+    for shared in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for frame in (header.get(shared) or [])[:1]:
+            for item in (frame.get(group) or [])[:1]:
+                if (value := item.get(element)) is not None:
+                    several = isinstance(value, Sequence) and not isinstance(value, str)
+                    return next(iter(value), None) if several else value
+    return None
 
 
 def _named_contrast(description: str) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata, canonical_prompt, from_prompt, parse_prompt
 from ctxrecon.metadata.parsing import _warn_once
+from ctxrecon.pipelines.text import check_prompts
 
 FASTMRI = (
     "knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence: TurboSpinEcho, TR: 3120, TE: 33, "
@@ -398,6 +399,12 @@ def test_other_bad_arguments_are_refused():
 def test_parts_keep_what_is_understood_and_what_is_not(text, canonical):
     assert canonical_prompt(text) == canonical
     assert canonical_prompt(canonical) == canonical
+
+
+@pytest.mark.parametrize("prompt", ["TR: 3,150", ["knee", "K\udcf6rper"], "TR: 30, TE: 33"])
+def test_pipelines_refuse_a_prompt_before_they_work(prompt):
+    with pytest.raises(InputError, match=r"thousands|UTF-8|below TR"):
+        check_prompts(prompt, 2)
 
 
 def test_letters_that_only_look_alike_do_not_match():

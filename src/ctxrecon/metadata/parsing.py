@@ -130,7 +130,8 @@ class _Parser:
         if self.found.setdefault(name, value) != value:
             title = QUANTITIES[name].title.lower() if name in QUANTITIES else name
             raise InputError(
-                f"the prompt gives {title} twice, {self.found[name]} and {value}; keep one of them"
+                f"the prompt gives {title} twice, {self.found[name]!s:.60} and {value!s:.60}; "
+                "keep one of them"
             )
 
     def _scan(self, start: int, stop: int) -> None:

@@ -148,7 +148,7 @@ def test_t1_grows_with_the_field_and_spread_is_seeded() -> None:
     ("metadata", "sentence"),
     [
         (replace(T2, tr=None), "needs TR and TE"),
-        (replace(T2, te=6000.0), "TE below TR"),
+        (replace(T2, sequence="Qdess", te=6000.0), "TE below TR"),
         (replace(FLAIR, ti=None), "needs TI"),
         (replace(T1, flip_angle=None), "needs a flip angle"),
         (replace(T2, sequence="EPI"), "no signal equation"),

@@ -133,23 +133,68 @@ def _espirit_chunk(
 ) -> tuple[Tensor, Tensor]:
     # The Gram matrix squares the data: scaled first, it neither under- nor overflows.
     calibration = calibration / calibration.abs().amax(dim=(1, 2, 3), keepdim=True)
-    projector = _signal_projector(calibration, kernel_size, threshold)
-    gram = _pixel_gram(projector, calibration.shape[1], kernel_size, grid)
-    references = principal_components(calibration, num_maps)
-    images = images_on_grid(calibration, grid)
-    energy = (images.real**2 + images.imag**2).sum(dim=1)
-    losses = [share * energy.sum(dim=(1, 2)) for share in _CROPPED_ENERGY]
+    projector = SignalSubspace(calibration, kernel_size).projector(threshold)
+    gram = pixel_gram(projector, calibration.shape[1], kernel_size, grid)
     if num_maps == 1:
         vectors, values = leading_eigenpair(gram)
-        crops = _crops(crop, energy, values, losses[0])
-        maps, eigenvalues = one_set(vectors, values, references[..., 0], shape)
-        return maps * (eigenvalues >= crops[:, None, None])[:, None], eigenvalues
+        return single_maps(calibration, vectors, values, crop, shape)
     values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values[..., -2:].flip(-1), vectors[..., -2:].flip(-1)
+    return paired_maps(
+        calibration, vectors[..., -2:].flip(-1), values[..., -2:].flip(-1), crop, shape
+    )
+
+
+def single_maps(
+    calibration: Tensor,
+    vectors: Tensor,
+    values: Tensor,
+    crop: float | Literal["auto"],
+    shape: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Cropped maps ``(batch, coils, ny, nx)`` and eigenvalues ``(batch, ny, nx)``.
+
+    Args:
+        calibration: ``(batch, coils, cy, cx)``.
+        vectors: leading eigenvectors on the grid, ``(batch, gy, gx, coils)``.
+        values: their eigenvalues, ``(batch, gy, gx)``.
+        crop: as in :func:`espirit`.
+        shape: ``(ny, nx)``.
+    """
+    images = images_on_grid(calibration, (values.shape[1], values.shape[2]))
+    energy = (images.real**2 + images.imag**2).sum(dim=1)
+    crops = _crops(crop, energy, values, _CROPPED_ENERGY[0] * energy.sum(dim=(1, 2)))
+    reference = principal_components(calibration, 1)[..., 0]
+    maps, eigenvalues = one_set(vectors, values, reference, shape)
+    return maps * (eigenvalues >= crops[:, None, None])[:, None], eigenvalues
+
+
+def paired_maps(
+    calibration: Tensor,
+    vectors: Tensor,
+    values: Tensor,
+    crop: float | Literal["auto"],
+    shape: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Cropped maps ``(batch, 2, coils, ny, nx)`` and eigenvalues ``(batch, 2, ny, nx)``.
+
+    Args:
+        calibration: ``(batch, coils, cy, cx)``.
+        vectors: ``(batch, gy, gx, coils, 2)``, the leading one first.
+        values: ``(batch, gy, gx, 2)``.
+        crop: as in :func:`espirit`.
+        shape: ``(ny, nx)``.
+    """
+    images = images_on_grid(calibration, (values.shape[1], values.shape[2]))
+    energy = (images.real**2 + images.imag**2).sum(dim=(1, 2, 3))
     parts = torch.einsum("byxck,bcyx->byxk", vectors.conj(), images).abs().square()
     crops = torch.stack(
-        [_crops(crop, parts[..., k], values[..., k], loss) for k, loss in enumerate(losses)], dim=1
+        [
+            _crops(crop, parts[..., k], values[..., k], share * energy)
+            for k, share in enumerate(_CROPPED_ENERGY)
+        ],
+        dim=1,
     )
+    references = principal_components(calibration, 2)
     maps, eigenvalues = two_sets(vectors, values, references, crops, shape)
     return maps * (eigenvalues >= crops[..., None, None])[:, :, None], eigenvalues
 
@@ -159,28 +204,43 @@ def _crops(crop: float | Literal["auto"], energy: Tensor, values: Tensor, loss: 
     return automatic_crop(energy, values, loss) if crop == "auto" else torch.full_like(loss, crop)
 
 
-def _signal_projector(
-    calibration: Tensor, kernel_size: tuple[int, int], threshold: float | Literal["auto"]
-) -> Tensor:
-    """``(batch, n, n)`` projector on the span of the patches; ``n = coils · ky · kx``."""
-    windows = calibration.unfold(2, kernel_size[0], 1).unfold(3, kernel_size[1], 1)
-    # (batch, coils, py, px, ky, kx) -> (batch, coils·ky·kx, positions)
-    patches = windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
-    n, positions = patches.shape[1:]
-    if positions < n:  # the smaller Gram has the same singular values
-        values, right = torch.linalg.eigh(patches.mH @ patches)
-        scale = values.clamp_min(1e-20).rsqrt()
-        vectors = patches @ (right * scale[:, None])
-    else:
-        values, vectors = torch.linalg.eigh(patches @ patches.mH)
-    if threshold == "auto":
-        thresholds = _noise_threshold(values, n, positions)
-    else:
-        thresholds = torch.full_like(values[:, -1:], threshold)
-    keep = values > thresholds**2 * values[:, -1:]
-    vectors = vectors * keep[:, None]
-    vectors = vectors[..., -int(keep.sum(dim=1).max()) :]
-    return vectors @ vectors.mH
+class SignalSubspace:
+    """Singular vectors of the matrix of patches, from which projectors of any threshold follow.
+
+    Args:
+        calibration: ``(batch, coils, cy, cx)`` complex64, largest magnitude near 1.
+        kernel_size: of the patches.
+    """
+
+    def __init__(self, calibration: Tensor, kernel_size: tuple[int, int]) -> None:
+        windows = calibration.unfold(2, kernel_size[0], 1).unfold(3, kernel_size[1], 1)
+        # (batch, coils, py, px, ky, kx) -> (batch, coils·ky·kx, positions)
+        patches = windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+        self._size, self._positions = patches.shape[1:]
+        if self._positions < self._size:  # the smaller Gram has the same singular values
+            self._values, right = torch.linalg.eigh(patches.mH @ patches)
+            scale = self._values.clamp_min(1e-20).rsqrt()
+            self._vectors = patches @ (right * scale[:, None])
+        else:
+            self._values, self._vectors = torch.linalg.eigh(patches @ patches.mH)
+
+    def projector(self, threshold: float | Literal["auto"]) -> Tensor:
+        """``(batch, n, n)`` projector on the span of the patches; ``n = coils · ky · kx``."""
+        keep = self._kept(threshold)
+        vectors = (self._vectors * keep[:, None])[..., -int(keep.sum(dim=1).max()) :]
+        return vectors @ vectors.mH
+
+    def rank(self, threshold: float | Literal["auto"]) -> tuple[int, ...]:
+        """Singular vectors that are signal, of each item."""
+        return tuple(self._kept(threshold).sum(dim=1).tolist())
+
+    def _kept(self, threshold: float | Literal["auto"]) -> Tensor:
+        values = self._values
+        if threshold == "auto":
+            thresholds = _noise_threshold(values, self._size, self._positions)
+        else:
+            thresholds = torch.full_like(values[:, -1:], threshold)
+        return values > thresholds**2 * values[:, -1:]
 
 
 def _noise_threshold(values: Tensor, n: int, positions: int) -> Tensor:
@@ -197,7 +257,7 @@ def _noise_threshold(values: Tensor, n: int, positions: int) -> Tensor:
     return (omega * relative).clamp_min(_SMALLEST_THRESHOLD)
 
 
-def _pixel_gram(
+def pixel_gram(
     projector: Tensor, coils: int, kernel_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
     """``G`` on a periodic grid over the field of view, ``(batch, gy, gx, coils, coils)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.coils._checks import check_kspace
-from ctxrecon.coils._espirit import espirit
+from ctxrecon.coils._selection import THRESHOLDS, choose_settings, chosen_maps, kernel_for
 from ctxrecon.coils._walsh import walsh
 from ctxrecon.errors import InputError
 
@@ -24,6 +25,12 @@ MAX_CALIBRATION = (48, 24)
 
 Coils vary slowly, so samples further out carry mostly noise for them and still cost time. With
 few lines the long readout window is what makes up for them.
+"""
+
+CALIBRATION_SIZES = (MAX_CALIBRATION, (24, 24), (16, 16))
+"""Limits of the calibration regions that are compared.
+
+Where two places share a pixel, maps from fewer samples may mix them less.
 """
 
 
@@ -101,13 +108,16 @@ def estimate_coil_maps(
     kernel_size: int = 6,
     threshold: float | Literal["auto"] = "auto",
     crop: float | Literal["auto"] = "auto",
-    num_maps: Literal[1, 2] = 1,
+    num_maps: Literal[1, 2, "auto"] = "auto",
 ) -> Tensor:
-    """Coil maps from the fully sampled centre of undersampled k-space.
+    """Estimate coil maps from the fully sampled centre of undersampled k-space.
 
-    The region is found by :func:`find_calibration_region`; the kernel shrinks along an axis with
-    few lines (6 lines take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and
-    for the phase of the maps.
+    Each slice is treated by itself, from the calibration region of its own mask
+    (:func:`find_calibration_region`); the kernel shrinks along an axis with few lines (6 lines
+    take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and for the phase of the
+    maps. What is "auto" is chosen for each slice by how well the maps predict samples that are held
+    back: the calibration region (the largest, or the middle 24 or 16 samples a side of it), the
+    threshold, and one or two sets of maps.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.
@@ -118,18 +128,22 @@ def estimate_coil_maps(
             centre lines its maps are poor or empty.
         kernel_size: largest kernel along an axis.
         threshold: singular values below ``threshold`` times the largest are noise. ``"auto"``
-            is 0.02, or more where the singular values show more noise (0.02 for
-            ``method="sigpy"``): in a noisy scan a fixed one takes noise for signal.
+            compares 0.02, 0.05 and the optimal threshold for white noise (0.02 for
+            ``method="sigpy"``).
         crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
             is 0.8, sigpy's 0.95. ``"auto"`` is the strictest up to 0.95 that keeps 99.5 % of the
             calibration image's energy (0.95 for ``method="sigpy"``): knowing where there is
             nothing helps a reconstruction, losing signal ruins it.
-        num_maps: 2 gives two sets of maps, for a field of view that is smaller than the object
-            (``method="espirit"`` only).
+        num_maps: sets of maps: 1, or 2 for a field of view that is smaller than the object
+            (``method="espirit"`` only). ``"auto"`` takes two for the slices that they serve
+            better, by at least 5 % of the held-back error.
 
     Returns:
-        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped; two sets
-        are ``(batch, 2, coils, ny, nx)``. A single coil has maps of ones.
+        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped. Two sets
+        are ``(batch, 2, coils, ny, nx)``, orthonormal at each pixel, for
+        :class:`ctxrecon.operators.SoftSense`; with ``num_maps="auto"`` they are returned if any
+        slice needs them, and the second is zero for the slices that do not. A single coil has maps
+        of ones.
 
     Raises:
         InputError: malformed k-space or mask, options that do not exist or do not go together,
@@ -140,14 +154,16 @@ def estimate_coil_maps(
         raise InputError(
             f'expected method "espirit", "walsh" or "sigpy", got {method!r}: use one of them'
         )
-    if num_maps != 1 and method != "espirit":
+    if num_maps not in (1, 2, "auto"):
+        raise InputError(f'expected num_maps of 1, 2 or "auto", got {num_maps!r}: use one of them')
+    if num_maps == 2 and method != "espirit":
         raise InputError(
-            f'expected method "espirit" for num_maps={num_maps!r}, got {method!r}: '
+            f'expected method "espirit" for num_maps=2, got {method!r}: '
             "the others give one set of maps"
         )
     _check_options(kernel_size, threshold, crop)
     batch, coils, ny, nx = kspace.shape
-    if coils == 1 and num_maps == 1:
+    if coils == 1 and num_maps != 2:
         logger.info("a single coil: its map is one everywhere")
         return torch.ones(kspace.shape, dtype=torch.complex64, device=kspace.device)
     if mask is None:
@@ -158,29 +174,55 @@ def estimate_coil_maps(
             f"expected a mask (batch or 1, 1, ny, nx) for k-space {tuple(kspace.shape)}, got "
             f"{tuple(mask.shape)}: give one mask for each slice or one for all"
         )
-    region = find_calibration_region(mask)
-    calibration = kspace[:, :, region[0], region[1]]
-    empty = (calibration == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
-    if empty:
-        raise InputError(
-            f"expected signal in the calibration region, got only zeros in slices {empty}: "
-            "leave these slices out"
-        )
-    if method == "walsh":
-        return walsh(calibration, (ny, nx), crop=crop)
-    size = (calibration.shape[2], calibration.shape[3])
-    kernel = (min(kernel_size, size[0] // 2), min(kernel_size, size[1] // 2))
-    logger.info("calibration region %d×%d, kernel %d×%d", *size, *kernel)
-    if method == "sigpy":
-        return _sigpy_maps(kspace, min(size), min(kernel), threshold, crop)
-    return espirit(
-        calibration,
-        (ny, nx),
-        kernel_size=kernel,
-        threshold=threshold,
-        crop=crop,
-        num_maps=num_maps,
-    ).coil_maps
+    kspace = kspace.to(torch.complex64)
+    limits = CALIBRATION_SIZES if method == "espirit" else CALIBRATION_SIZES[:1]
+    shared = _regions(mask, limits) if len(mask) == 1 else None
+    maps = []
+    for number in range(batch):
+        item, sampled = kspace[number : number + 1], mask[min(number, len(mask) - 1)][None]
+        regions = shared or _regions(sampled, limits)
+        calibration = item[:, :, regions[0][0], regions[0][1]]
+        if not bool((calibration != 0).any()):
+            raise InputError(
+                f"expected signal in the calibration region, got only zeros in slice {number}: "
+                "leave this slice out"
+            )
+        if method == "walsh":
+            maps.append(walsh(calibration, (ny, nx), crop=crop))
+        elif method == "sigpy":
+            maps.append(_sigpy_maps(item, regions[0], kernel_size, threshold, crop))
+        else:
+            chosen = choose_settings(
+                item,
+                sampled,
+                regions,
+                kernel_size=kernel_size,
+                thresholds=THRESHOLDS if threshold == "auto" else (threshold,),
+                crop=crop,
+                sets=(1, 2) if num_maps == "auto" else (num_maps,),
+            )
+            maps.append(chosen_maps(item, chosen, kernel_size=kernel_size, crop=crop))
+    return _joined(maps)
+
+
+def _regions(mask: Tensor, limits: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
+    """Calibration regions of the mask, the largest first, each once."""
+    regions: list[tuple[slice, slice]] = []
+    for limit in limits:
+        region = find_calibration_region(mask, max_size=limit)
+        if region not in regions:
+            regions.append(region)
+    return regions
+
+
+def _joined(maps: list[Tensor]) -> Tensor:
+    """Maps of slices one after the other; where any has two sets, the others get a zero second."""
+    if any(item.ndim == 5 for item in maps):
+        maps = [
+            item if item.ndim == 5 else torch.stack([item, torch.zeros_like(item)], dim=1)
+            for item in maps
+        ]
+    return torch.cat(maps)
 
 
 def _check_options(kernel_size: int, threshold: float | str, crop: float | str) -> None:
@@ -200,22 +242,20 @@ def _check_options(kernel_size: int, threshold: float | str, crop: float | str) 
 
 def _sigpy_maps(
     kspace: Tensor,
-    calib_width: int,
-    kernel_width: int,
+    region: tuple[slice, slice],
+    kernel_size: int,
     threshold: float | str,
     crop: float | str,
 ) -> Tensor:
     from sigpy.mri.app import EspiritCalib
 
-    maps = [
-        EspiritCalib(
-            item.to(torch.complex64).cpu().numpy(),
-            calib_width=calib_width,
-            kernel_width=kernel_width,
-            thresh=0.02 if threshold == "auto" else threshold,
-            crop=0.95 if crop == "auto" else crop,
-            show_pbar=False,
-        ).run()
-        for item in kspace
-    ]
-    return torch.as_tensor(np.stack(maps), dtype=torch.complex64, device=kspace.device)
+    width = min(part.stop - part.start for part in region)
+    maps = EspiritCalib(
+        kspace[0].cpu().numpy(),
+        calib_width=width,
+        kernel_width=min(kernel_for(region, kernel_size)),
+        thresh=0.02 if threshold == "auto" else threshold,
+        crop=0.95 if crop == "auto" else crop,
+        show_pbar=False,
+    ).run()
+    return torch.as_tensor(maps, dtype=torch.complex64, device=kspace.device)[None]

@@ -1,7 +1,7 @@
 """Scans that are hard for coil maps: heads larger than the field of view, dark regions, few coils.
 
-Each scan is an object on a canvas larger than the field of view, seen by a simulated array around
-the canvas. What lies outside the field of view wraps into it, coil by coil, as it does in a scanner.
+Each scan is an object on a canvas larger than the field of view, seen by a simulated array
+around it. What lies outside the field of view wraps into it, coil by coil, as in a scanner.
 """
 
 from __future__ import annotations
@@ -183,4 +183,3 @@ def _fold(coil_images: Tensor, shape: tuple[int, int]) -> Tensor:
         padded = pad(coil_images, widths)
         coil_images = padded.unflatten(axis, (copies, n)).sum(dim=axis)
     return coil_images
-

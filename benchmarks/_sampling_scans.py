@@ -158,7 +158,7 @@ def score_prior(
             scan.kspace[0] * drawn,
             drawn,
             scan.metadata[0].to_prompt(),
-            coil_maps=estimate_coil_maps(scan.kspace[0] * centre, centre),
+            coil_maps=estimate_coil_maps(scan.kspace[0] * centre, centre, num_maps=1),
             generator=torch.Generator().manual_seed(own_seed),
         )
         scores = image_metrics(output.images, scan.images[0])

@@ -312,5 +312,7 @@ def _shared_maps(y: Tensor, masks: Tensor) -> Tensor:
     for kspace, mask, centre in zip(y, masks, common, strict=True):
         energy = (kspace * centre).abs().square().flatten(1).sum(dim=1)
         best = int(energy.argmax())
-        found.append(estimate_coil_maps((kspace[best] * mask[best])[None], mask[best][None]))
+        found.append(
+            estimate_coil_maps((kspace[best] * mask[best])[None], mask[best][None], num_maps=1)
+        )
     return torch.cat(found)

@@ -3,6 +3,10 @@
 All minimise over ``x`` for the measurement ``y = A x + n`` with ``A = M F S``. Each slice is
 scaled so that the 99 % quantile of its zero-filled magnitude is 1, and scaled back at the end, so
 that a regularization weight means the same whatever the units of the scan.
+
+With two sets of coil maps the unknown is the image of
+:class:`~ctxrecon.operators.SoftSense`, ``(batch, sets · ny, nx)``: its ``combine`` makes one image
+of the sets. Penalties take each set by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import combine_sets, sense_operator
 
 _SCALE_QUANTILE = 0.99
 # ‖G‖² of the two-dimensional finite differences.
@@ -32,18 +36,20 @@ def zero_filled(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None) -> Tenso
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
         mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
 
     Returns:
-        ``(batch, ny, nx)`` complex64; zero where no coil sees anything.
+        ``(batch, [sets ·] ny, nx)`` complex64; zero where no coil sees anything.
 
     Raises:
         InputError: for shapes or dtypes that do not fit.
     """
-    image = CartesianSense(mask, coil_maps).adjoint(kspace)
+    image = sense_operator(mask, coil_maps).adjoint(kspace)
     if coil_maps is None:
         return image
-    energy = coil_maps.abs().square().sum(dim=1)
+    energy = coil_maps.abs().square().sum(dim=-3)
+    if energy.ndim == 4:
+        energy = energy.flatten(1, 2)
     return torch.where(energy > 0, image / energy.clamp_min(torch.finfo(energy.dtype).tiny), 0)
 
 
@@ -62,18 +68,18 @@ def cg_sense(
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
         mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
         num_iterations: conjugate-gradient iterations.
         regularization: ``λ``, against coil maps with ``Σ_c |S_c|² = 1``.
 
     Returns:
-        ``(batch, ny, nx)`` complex64.
+        ``(batch, [sets ·] ny, nx)`` complex64.
 
     Raises:
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
-    operator = CartesianSense(mask, coil_maps)
+    operator = sense_operator(mask, coil_maps)
 
     def normal(x: Tensor) -> Tensor:
         return operator.normal(x) + regularization * x
@@ -100,18 +106,18 @@ def l1_wavelet(
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
         mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
         num_iterations: FISTA iterations.
         regularization: ``λ``, for a slice whose zero-filled 99 % quantile is 1.
 
     Returns:
-        ``(batch, ny, nx)`` complex64 on the device of ``kspace``; wavelets run on the CPU.
+        ``(batch, [sets ·] ny, nx)`` complex64 on the device of ``kspace``; wavelets run on the CPU.
 
     Raises:
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
-    operator = CartesianSense(mask, coil_maps)
+    operator = sense_operator(mask, coil_maps)
     scale = _zero_filled_scale(kspace, mask, coil_maps)[:, None, None]
     step = 1.0 / _energy_bound(len(kspace), coil_maps).to(kspace.device)[:, None, None]
     adjoint = operator.adjoint(kspace) / scale
@@ -123,8 +129,9 @@ def l1_wavelet(
         previous = x
         shift = torch.randint(_MAX_SHIFT, (2,), generator=shifts).tolist()
         descended = z - step * (operator.normal(z) - adjoint)
-        x = shrink(descended.roll(shift, (-2, -1)), regularization * step)
-        x = x.roll([-n for n in shift], (-2, -1))
+        sets = descended.reshape(-1, *kspace.shape[-2:]).roll(shift, (-2, -1))
+        limits = (regularization * step).repeat_interleave(len(sets) // len(kspace), dim=0)
+        x = shrink(sets, limits).roll([-n for n in shift], (-2, -1)).reshape(descended.shape)
         following = (1.0 + math.sqrt(1.0 + 4.0 * momentum**2)) / 2.0
         z = x + (momentum - 1.0) / following * (x - previous)
         momentum = following
@@ -147,35 +154,42 @@ def total_variation(
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
         mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
         num_iterations: iterations of the primal-dual hybrid gradient method.
         regularization: ``λ``, for a slice whose zero-filled 99 % quantile is 1.
 
     Returns:
-        ``(batch, ny, nx)`` complex64 on the device of ``kspace``; computed on the CPU.
+        ``(batch, [sets ·] ny, nx)`` complex64 on the device of ``kspace``; computed on the CPU.
 
     Raises:
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
 
-    from sigpy.mri.app import TotalVariationRecon
+    from sigpy.app import LinearLeastSquares
+    from sigpy.linop import Diag, FiniteDifference, Hstack
+    from sigpy.mri.linop import Sense
+    from sigpy.prox import L1Reg
 
     batch = len(kspace)
     scale = _zero_filled_scale(kspace, mask, coil_maps)
     scaled = (kspace / scale[:, None, None, None]).cpu().numpy()
     weights = mask.expand(batch, -1, -1, -1).cpu().numpy().astype(np.float32)
-    sensitivity = torch.ones_like(kspace) if coil_maps is None else coil_maps
-    maps = sensitivity.expand(batch, -1, -1, -1).cpu().numpy()
+    sets = torch.ones_like(kspace) if coil_maps is None else coil_maps
+    sets = sets[:, None] if sets.ndim == 4 else sets
+    maps = sets.expand(batch, -1, -1, -1, -1).cpu().numpy()
     images = []
     for item, bound in enumerate(_energy_bound(batch, coil_maps).tolist()):
+        operator = Hstack([Sense(each, weights=weights[item]) for each in maps[item]], axis=0)
+        difference = FiniteDifference(kspace.shape[-2:])
+        gradient = Diag([difference for _ in maps[item]], iaxis=0, oaxis=1)
         # The steps converge for σ τ ‖[A; G]‖² <= 1. The dual variables are far smaller than the
         # image, so σ is too; sigpy's own choice, σ = 1, is nowhere near after 400 iterations.
-        app = TotalVariationRecon(
+        app = LinearLeastSquares(
+            operator,
             scaled[item],
-            maps[item],
-            regularization,
-            weights=weights[item],
+            proxg=L1Reg(gradient.oshape, regularization),
+            G=gradient,
             sigma=_DUAL_STEP,
             tau=1.0 / (_DUAL_STEP * (bound + _GRADIENT_NORM)),
             max_iter=num_iterations,
@@ -202,16 +216,24 @@ def _check_options(num_iterations: int, regularization: float) -> None:
 
 def _zero_filled_scale(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None) -> Tensor:
     """99 % quantile of each slice's zero-filled magnitude, ``(batch,)``; 1 for an empty slice."""
-    magnitude = zero_filled(kspace, mask, coil_maps).abs().flatten(1)
+    image = zero_filled(kspace, mask, coil_maps)
+    if image.shape[1:] != kspace.shape[2:]:
+        image = combine_sets(image.unflatten(1, (-1, kspace.shape[2])))
+    magnitude = image.abs().flatten(1)
     scale = torch.quantile(magnitude, _SCALE_QUANTILE, dim=1)
     return torch.where(scale > 0, scale, 1.0)
 
 
 def _energy_bound(batch: int, coil_maps: Tensor | None) -> Tensor:
-    """``max Σ_c |S_c|²`` of each slice, ``(batch,)``: a bound of ``‖AᴴA‖`` that costs nothing."""
+    """A bound of ``‖AᴴA‖`` of each slice that costs nothing, ``(batch,)``.
+
+    ``max Σ_c |S_c|²``; of several sets the largest sum of a row of the matrix ``|⟨S_k, S_j⟩|``.
+    """
     if coil_maps is None:
         return torch.ones(batch)
-    bound = coil_maps.abs().square().sum(dim=1).amax(dim=(-2, -1)).expand(batch)
+    maps = coil_maps[:, None] if coil_maps.ndim == 4 else coil_maps
+    products = torch.einsum("bkcyx,bjcyx->bkjyx", maps.conj(), maps).abs()
+    bound = products.sum(dim=2).amax(dim=(1, 2, 3)).expand(batch)
     return torch.where(bound > 0, bound, 1.0)
 
 

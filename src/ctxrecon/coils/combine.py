@@ -10,6 +10,7 @@ from torch import Tensor
 from ctxrecon.coils._checks import check_kspace
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
+from ctxrecon.operators import combine_sets
 
 _SAMPLES_PER_COIL = 10
 
@@ -17,28 +18,32 @@ _SAMPLES_PER_COIL = 10
 def mvue(kspace: Tensor, coil_maps: Tensor) -> Tensor:
     """Minimum-variance unbiased estimate ``Σ_c S̄_c F⁻¹y_c / Σ_c |S_c|²`` (white noise).
 
-    Zero where all maps are zero.
+    Zero where all maps are zero. Of two orthonormal sets of maps each gives an image, and
+    :func:`~ctxrecon.operators.combine_sets` one of both.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex.
 
     Returns:
         ``(batch, ny, nx)`` complex64 for complex64 input.
     """
     check_kspace(kspace)
     if (
-        coil_maps.ndim != 4
-        or coil_maps.shape[1:] != kspace.shape[1:]
+        coil_maps.ndim not in (4, 5)
+        or coil_maps.shape[-3:] != kspace.shape[1:]
         or coil_maps.shape[0] not in (1, kspace.shape[0])
     ):
         raise InputError(
-            f"expected coil maps (batch or 1, coils, ny, nx) for k-space {tuple(kspace.shape)}, "
-            f"got {tuple(coil_maps.shape)}: give maps of the same coils and matrix size"
+            f"expected coil maps (batch or 1, [sets,] coils, ny, nx) for k-space "
+            f"{tuple(kspace.shape)}, got {tuple(coil_maps.shape)}: give maps of the same coils and "
+            "matrix size"
         )
-    combined = (coil_maps.conj() * ifft2c(kspace)).sum(dim=1)
-    power = (coil_maps.real**2 + coil_maps.imag**2).sum(dim=1)
-    return torch.where(power > 0, combined / power.clamp_min(1e-20), 0)
+    maps = coil_maps[:, None] if coil_maps.ndim == 4 else coil_maps
+    combined = (maps.conj() * ifft2c(kspace)[:, None]).sum(dim=2)
+    power = (maps.real**2 + maps.imag**2).sum(dim=2)
+    images = torch.where(power > 0, combined / power.clamp_min(1e-20), 0)
+    return images[:, 0] if coil_maps.ndim == 4 else combine_sets(images)
 
 
 def root_sum_of_squares(images: Tensor, *, dim: int = 1) -> Tensor:

@@ -72,7 +72,7 @@ def _combine(kspace: Tensor, window: tuple[slice, slice]) -> Tensor:
     """MVUE image ``(ny, nx)`` of the window of fully sampled k-space ``(1, coils, …)``."""
     cropped = fft2c(ifft2c(kspace)[:, :, window[0], window[1]].contiguous())
     mask = torch.ones(1, 1, *cropped.shape[-2:], dtype=torch.bool)
-    return mvue(cropped, estimate_coil_maps(cropped, mask))[0]
+    return mvue(cropped, estimate_coil_maps(cropped, mask, num_maps=1))[0]
 
 
 def _is_empty(path: Path, index: int) -> bool:

@@ -13,7 +13,7 @@ from ctxrecon.operators.crop import Crop
 from ctxrecon.operators.inpainting import Inpainting
 from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
-from ctxrecon.operators.soft_sense import SoftSense
+from ctxrecon.operators.soft_sense import SoftSense, combine_sets, sense_operator
 from ctxrecon.operators.super_resolution import SuperResolution
 from ctxrecon.operators.weighted import WeightedSense
 
@@ -29,5 +29,7 @@ __all__ = [
     "SuperResolution",
     "WeightedSense",
     "adjoint_error",
+    "combine_sets",
+    "sense_operator",
     "valid_adjoint",
 ]

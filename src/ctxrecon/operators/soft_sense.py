@@ -9,6 +9,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators._checks import check_coil_maps, check_complex64, check_mask
 from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators.cartesian import CartesianSense
 
 
 class SoftSense(LinearOperator):
@@ -21,9 +22,7 @@ class SoftSense(LinearOperator):
     The images of the sets lie one below the other in one image ``(batch, sets · ny, nx)``: set
     ``k`` has the rows ``k · ny`` to ``(k + 1) · ny``. The domain is thus that of an ordinary image,
     and solvers that are written for one work unchanged, with all sets as one unknown.
-    :meth:`images` takes them apart. For the orthonormal maps of
-    ``estimate_coil_maps(..., num_maps=2)``, ``root_sum_of_squares(operator.images(x))`` is the
-    magnitude that all coils together see.
+    :meth:`images` takes them apart, and :meth:`combine` makes one image of them.
 
     Args:
         mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled, zero frequency at
@@ -56,15 +55,20 @@ class SoftSense(LinearOperator):
         )
 
     @property
+    def batch_size(self) -> int:
+        """Batch of the mask or the coil maps, whichever is larger."""
+        return max(len(self.mask), len(self.coil_maps))
+
+    @property
     def domain_shape(self) -> tuple[int, ...]:
         """``(batch, sets · ny, nx)``."""
         ny, nx = self.mask.shape[-2:]
-        return (self._batch, self.coil_maps.shape[1] * ny, nx)
+        return (self.batch_size, self.coil_maps.shape[1] * ny, nx)
 
     @property
     def range_shape(self) -> tuple[int, ...]:
         """``(batch, coils, ny, nx)``."""
-        return (self._batch, *self.coil_maps.shape[2:])
+        return (self.batch_size, *self.coil_maps.shape[2:])
 
     @property
     def device(self) -> torch.device:
@@ -75,6 +79,10 @@ class SoftSense(LinearOperator):
         """The image of each set, ``(batch, sets, ny, nx)``, from ``x`` of the domain."""
         check_complex64(x, self.domain_shape, "an image with the sets one below the other")
         return x.unflatten(1, (self.coil_maps.shape[1], -1))
+
+    def combine(self, x: Tensor) -> Tensor:
+        """One image ``(batch, ny, nx)`` of ``x``; see :func:`combine_sets`."""
+        return combine_sets(self.images(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """``M F Σ_k S_k x_k``: ``(batch, sets · ny, nx)`` to ``(batch, coils, ny, nx)``."""
@@ -93,12 +101,45 @@ class SoftSense(LinearOperator):
         spectrum = torch.fft.fft2(self._coil_images(x)).masked_fill(~self._shifted_mask, 0)
         return self._combined(torch.fft.ifft2(spectrum))
 
-    @property
-    def _batch(self) -> int:
-        return max(len(self.mask), len(self.coil_maps))
-
     def _coil_images(self, x: Tensor) -> Tensor:
         return (self.coil_maps * self.images(x)[:, :, None]).sum(dim=1)
 
     def _combined(self, coil_images: Tensor) -> Tensor:
         return (self.coil_maps.conj() * coil_images[:, None]).sum(dim=2).flatten(1, 2)
+
+
+def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | SoftSense:
+    """Return the measurement operator ``A = M F S`` of one or of several sets of coil maps.
+
+    Args:
+        mask: ``(batch or 1, 1, ny, nx)`` bool.
+        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64 for :class:`CartesianSense`,
+            ``(batch or 1, sets, coils, ny, nx)`` for :class:`SoftSense`, or ``None`` for a single
+            coil of sensitivity 1.
+
+    Raises:
+        InputError: maps or a mask that the operator refuses.
+    """
+    if coil_maps is not None and coil_maps.ndim == 5:
+        return SoftSense(mask, coil_maps)
+    return CartesianSense(mask, coil_maps)
+
+
+def combine_sets(images: Tensor) -> Tensor:
+    """Combine the images of several sets of orthonormal coil maps into one.
+
+    The magnitude ``√Σ_k |x_k|²`` is what all coils together see; the phase is that of
+    ``Σ_k |x_k| x_k``, mostly that of the stronger image. Where one image alone is not zero, it is
+    the result.
+
+    Args:
+        images: ``(batch, sets, ny, nx)`` complex.
+
+    Returns:
+        ``(batch, ny, nx)`` complex.
+    """
+    magnitudes = images.abs()
+    phases = (magnitudes * images).sum(dim=1).sgn()
+    combined = torch.linalg.vector_norm(magnitudes, dim=1) * phases
+    alone = (magnitudes > 0).sum(dim=1) <= 1
+    return torch.where(alone, images.sum(dim=1), combined)

@@ -41,7 +41,7 @@ def fully_sampled(
         kspace = kspace + noise / snr
     if num_coils > 1:
         seen = kspace * calibration
-        maps = estimate_coil_maps(seen[brightest(seen)][None], calibration)
+        maps = estimate_coil_maps(seen[brightest(seen)][None], calibration, num_maps=1)
     else:  # as in every pipeline: the phase of a single coil stays in the image
         maps = torch.ones_like(maps)
     target = (maps.conj() * ifft2c(kspace)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Random operators of every kind, singular ones above all, with their normal operator in float64."""
+"""Random operators of every kind, most of them singular, and what they do in float64."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from gaussian import GaussianDenoiser, seeded
 from random_operators import Case, conjugate_gradient64, normal64, random_case
 
 from ctxrecon.linalg import conjugate_gradient

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
+from ctxrecon.pipelines.inputs import ArrayLike, as_tensor
 from ctxrecon.pipelines.output import check_output_type
 from ctxrecon.pipelines.text import check_prompts
 
@@ -27,7 +28,7 @@ def check_arguments(
     text_width: int,
     callback_tensor_inputs: Sequence[str],
     prompt: str | list[str] | None = None,
-    prompt_embeds: Tensor | None = None,
+    prompt_embeds: ArrayLike | None = None,
     guidance_scale: float = 1.0,
     num_inference_steps: int = 1,
     generator: torch.Generator | list[torch.Generator] | None = None,
@@ -69,28 +70,23 @@ def check_arguments(
     check_whole("num_samples", num_samples)
     if batch_size is not None:
         check_whole("batch_size", batch_size)
-    if isinstance(callback_on_step_end_tensor_inputs, str):
-        raise InputError(
-            "expected callback_on_step_end_tensor_inputs as a list of names, got "
-            f"{callback_on_step_end_tensor_inputs!r}"
-        )
     if not (callback_on_step_end is None or callable(callback_on_step_end)):
         raise InputError(
             "expected callback_on_step_end as a function, got "
             f"{type(callback_on_step_end).__name__}"
         )
-    unknown = set(callback_on_step_end_tensor_inputs) - set(callback_tensor_inputs)
-    if unknown:
+    names = callback_on_step_end_tensor_inputs
+    if not isinstance(names, list | tuple) or not all(n in callback_tensor_inputs for n in names):
         raise InputError(
-            f"expected callback_on_step_end_tensor_inputs out of "
-            f"{callback_tensor_inputs}, got {sorted(unknown)}"
+            f"expected callback_on_step_end_tensor_inputs out of {callback_tensor_inputs}, got "
+            f"{names!r}"
         )
     check_generator(generator, num_slices)
     if prompt is not None and prompt_embeds is not None:
         raise InputError("expected prompt or prompt_embeds, got both: leave one of them out")
     check_prompts(prompt, num_slices)
     if prompt_embeds is not None:
-        check_tensor("prompt_embeds", prompt_embeds)
+        check_tensor("prompt_embeds", as_tensor(prompt_embeds, "prompt_embeds"))
         shape = tuple(prompt_embeds.shape)
         if len(shape) != 3 or shape[0] not in (1, num_slices) or shape[2] != text_width:
             raise InputError(

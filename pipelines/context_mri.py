@@ -72,7 +72,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         num_samples: int = 1,
         batch_size: int | None = None,
         latents: ArrayLike | None = None,
-        prompt_embeds: Tensor | None = None,
+        prompt_embeds: ArrayLike | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
         callback_on_step_end: StepEndCallback | None = None,
@@ -123,7 +123,8 @@ class ContextMRIPipeline(TextPriorPipeline):
                 2.5 GB in float32 (ten images of 320 × 320 with the shipped prior), or one.
             latents: starting noise ``(batch · num_samples, 2, NY, NX)``, slice by slice, at the
                 matrix size padded to the network's multiple; NumPy or torch.
-            prompt_embeds: ``(batch or 1, tokens, width)`` text states in place of ``prompt``.
+            prompt_embeds: ``(batch or 1, tokens, width)`` text states in place of ``prompt``; NumPy
+                or torch.
             output_type: "pt", "np" (complex) or "pil" (magnitude).
             return_dict: ``False`` gives the tuple (images, std, samples, residual, coil_maps,
                 prompts).

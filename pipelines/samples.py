@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,16 +22,18 @@ logger = logging.getLogger(__name__)
 _FEATURES_AT_ONCE = 24 * 2**20
 _SCALE_QUANTILE = 0.99
 _SCALE_ITERATIONS = 8
-# Estimated maps are that near to a sum of squares of 1, by rounding and by what is cropped.
-_NEARLY_NORMALIZED = 0.05
+# Normalized maps are that near to a root sum of squares of 1 whoever estimated them.
+_NEARLY_NORMALIZED = 0.02
 
 
 def named_bar(pipeline: Any, name: str, total: int) -> Any:
     """The pipeline's progress bar with the name of what runs, unless the user gave it another."""
-    bar = pipeline.progress_bar(total=total)
-    if "desc" not in getattr(pipeline, "_progress_bar_config", {}):
-        bar.set_description(name)
-    return bar
+    chosen = dict(getattr(pipeline, "_progress_bar_config", {}))
+    pipeline.set_progress_bar_config(**{"desc": name, **chosen})
+    try:
+        return pipeline.progress_bar(total=total)
+    finally:
+        pipeline.set_progress_bar_config(**chosen)
 
 
 def images_at_once(features: int, image: Sequence[int], copies: int = 1) -> int:
@@ -59,12 +62,13 @@ def to_device(measurement: Measurement, device: torch.device) -> Measurement:
         return measurement
     mask = measurement.mask.to(device)
     maps = None if measurement.coil_maps is None else measurement.coil_maps.to(device)
-    return Measurement(
-        measurement.kspace.to(device),
-        mask,
-        maps,
-        CartesianSense(mask, maps),
-        measurement.empty.to(device),
+    return replace(
+        measurement,
+        kspace=measurement.kspace.to(device),
+        mask=mask,
+        coil_maps=maps,
+        operator=CartesianSense(mask, maps),
+        empty=measurement.empty.to(device),
     )
 
 
@@ -116,26 +120,38 @@ def normalize_maps(measurement: Measurement) -> tuple[Measurement, Tensor]:
     maps = measurement.coil_maps
     if maps is None:
         return measurement, torch.ones(1, device=measurement.kspace.device)
-    peak = maps.abs().flatten(1).amax(dim=1)
-    peak = torch.where(peak > 0, peak, 1.0)
-    energy = (maps / peak[:, None, None, None]).abs().square().sum(dim=1).flatten(1).amax(dim=1)
-    gain = peak * energy.sqrt()
-    # Maps that are zero everywhere stay so.
-    normalized = ((gain.square() - 1).abs() <= _NEARLY_NORMALIZED) | (energy == 0)
-    gain = torch.where(normalized, 1.0, gain)
-    if bool(normalized.all()):
+    gain = maps_gain(maps)
+    if bool((gain == 1).all()):
         return measurement, gain
-    logger.info(
-        "the coil maps have a sum of squares of up to %.3g: maps and k-space are divided by its "
-        "root",
-        float(gain.amax() ** 2),
-    )
     divisor = gain[:, None, None, None]
-    maps = maps / divisor
-    operator = CartesianSense(measurement.mask, maps)
-    return Measurement(
-        measurement.kspace / divisor, measurement.mask, maps, operator, measurement.empty
-    ), gain
+    operator = CartesianSense(measurement.mask, maps / divisor)
+    normalized = replace(
+        measurement,
+        kspace=measurement.kspace / divisor,
+        coil_maps=operator.coil_maps,
+        operator=operator,
+    )
+    return normalized, gain
+
+
+def maps_gain(coil_maps: Tensor) -> Tensor:
+    """``√max Σ_c |S_c|²`` of each set of maps, ``(batch,)``; 1 where they are normalized or zero.
+
+    Another value is logged.
+    """
+    peak = coil_maps.abs().flatten(1).amax(dim=1)
+    peak = torch.where(peak > 0, peak, 1.0)
+    relative = (coil_maps / peak[:, None, None, None]).abs().square().sum(dim=1)
+    energy = relative.flatten(1).amax(dim=1)
+    gain = peak * energy.sqrt()
+    known = ((gain - 1).abs() <= _NEARLY_NORMALIZED) | (energy == 0)
+    if not bool(known.all()):
+        logger.info(
+            "the coil maps have a root sum of squares of up to %.3g: they and k-space are divided "
+            "by it",
+            float(gain.amax()),
+        )
+    return torch.where(known, 1.0, gain)
 
 
 def training_scale(measurement: Measurement) -> Tensor:
@@ -213,7 +229,7 @@ def conclude(
         std = peak * (deviation.abs().square().sum(dim=1) / (number - 1)).sqrt()
     elif std is not None:
         std = torch.where(inside, std, 0)
-    _check_finite(images, std)
+    check_finite(images, std)
     residual = relative_residual(measurement.operator(images), measurement.kspace)
     report(residual, measurement.empty)
     return ReconstructionOutput(
@@ -226,33 +242,30 @@ def conclude(
     )
 
 
-def _check_finite(images: Tensor, std: Tensor | None) -> None:
-    finite = torch.isfinite(images.abs()).flatten(1).all(dim=1)
-    if std is not None:
-        finite &= torch.isfinite(std).flatten(1).all(dim=1)
-    check_finite(finite)
-
-
-def check_finite(finite: Tensor) -> None:
-    """Refuse a result of which a slice is not finite, ``(batch,)`` bool.
+def check_finite(*results: Tensor | None) -> None:
+    """Refuse results ``(batch, …, ny, nx)`` of which a slice is not finite.
 
     Raises:
         InputError: naming the slices.
     """
-    if not bool(finite.all()):
-        raise InputError(
-            f"expected a finite image, got NaN or infinite values in {_listed(~finite)}: look at "
-            "the network's weights and precision, the guidance, the solver's options and the coil "
-            "maps"
-        )
+    for result in results:
+        if result is None:
+            continue
+        broken = ~torch.isfinite(result.abs()).flatten(-2).all(dim=-1)
+        if bool(broken.any()):
+            raise InputError(
+                f"expected a finite image, got NaN or infinite values in {_listed(broken)}: look "
+                "at the network's weights and precision, the guidance, the solver's options and "
+                "the coil maps"
+            )
 
 
 def report(residual: Tensor, empty: Tensor) -> None:
     """Log the slices without signal, and those whose image is worse than none.
 
     Args:
-        residual: ``‖A x − y‖/‖y‖``, ``(batch,)``.
-        empty: ``(batch,)`` bool.
+        residual: ``‖A x − y‖/‖y‖``, ``(batch,)`` or ``(batch, contrasts)``.
+        empty: of the same shape, bool.
     """
     if bool(empty.any()):
         logger.warning("no signal above the noise in %s: the image is zero there", _listed(empty))
@@ -267,6 +280,9 @@ def report(residual: Tensor, empty: Tensor) -> None:
 
 
 def _listed(chosen: Tensor) -> str:
-    """``slice 3`` or ``slices 1, 3``, counted from 0."""
-    indices = chosen.nonzero()[:, 0].tolist()
-    return f"slice{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
+    """``slice 3``, ``slices 1, 3`` or ``slices 1 (contrast 0), 3 (contrast 2)``, from 0 on."""
+    places = [
+        str(slice_) + "".join(f" (contrast {contrast})" for contrast in contrasts)
+        for slice_, *contrasts in chosen.nonzero().tolist()
+    ]
+    return f"slice{'s' * (len(places) > 1)} {', '.join(places)}"

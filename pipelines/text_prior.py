@@ -133,7 +133,7 @@ class TextPriorPipeline(DiffusionPipeline):
                 callback=self._step_callback(bar, None, (), crop),
             )
         self.maybe_free_model_hooks()
-        check_finite(torch.isfinite(padded.abs()).flatten(1).all(dim=1))
+        check_finite(padded)
         names = None if texts is None else [t for t in texts for _ in range(num_images_per_prompt)]
         return ReconstructionOutput(images=convert_images(crop(padded), output_type), prompts=names)
 
@@ -180,6 +180,8 @@ class TextPriorPipeline(DiffusionPipeline):
         """
         total = self.scheduler.config.num_train_timesteps
         if not isinstance(timesteps, str):
+            if isinstance(timesteps, Tensor):
+                timesteps = timesteps.tolist()
             if not isinstance(timesteps, Iterable) or not all(is_whole(t) for t in timesteps):
                 raise InputError(
                     "expected timesteps as a list of whole numbers, 'quadratic' or 'scheduler', "
@@ -229,7 +231,7 @@ class TextPriorPipeline(DiffusionPipeline):
     def _encode_conditions(
         self,
         prompts: Sequence[str] | None,
-        prompt_embeds: Tensor | None,
+        prompt_embeds: ArrayLike | None,
         guidance_scale: float,
         number: int,
     ) -> tuple[Tensor | None, Tensor | None, float]:
@@ -239,8 +241,11 @@ class TextPriorPipeline(DiffusionPipeline):
             guidance_scale = 0.0
         embeds = None
         if guidance_scale != 0:
-            embeds = self.encode_prompt(prompts) if prompts is not None else prompt_embeds
-            assert embeds is not None
+            if prompts is not None:
+                embeds = self.encode_prompt(prompts)
+            else:
+                assert prompt_embeds is not None
+                embeds = as_tensor(prompt_embeds, "prompt_embeds")
             embeds = embeds.to(self._execution_device).expand(number, -1, -1)
         uncond_embeds = None if guidance_scale == 1 else self.encode_prompt([""])
         return embeds, uncond_embeds, guidance_scale

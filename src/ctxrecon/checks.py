@@ -110,9 +110,8 @@ def as_device(device: Any) -> torch.device:
         torch.empty(1, device=found).tolist()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"the device {str(device)!r} cannot be used here "
-            f"({str(error).splitlines()[0].rstrip('.')[:120]}): take 'cpu', or a device that is "
-            "there"
+            f"the device {str(device)!r} cannot be used on this machine: take 'cpu', or one that "
+            "torch finds"
         ) from error
     return found
 

@@ -154,26 +154,24 @@ class JointPipeline(DiffusionPipeline):
         if mask is not None and acceleration is not None:
             raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
         device = self._execution_device
-        maps = None
-        if coil_maps is not None:
-            maps = check_coil_maps(
-                coil_maps, (leading[0], *y.shape[2:]), (y == 0).flatten(1).all(dim=1)
-            ).to(device)
         if mask is None and tuple(y.shape[-2:]) != self.sampler.shape:
             raise InputError(
                 f"the sampler is of the matrix {self.sampler.shape}, k-space of "
                 f"{tuple(y.shape[-2:])}: give a mask, or train one of that size"
             )
-        given = None if mask is None else _check_masks(mask, y).to(device)
         y = y.to(device)
-        centre = self._centre(acceleration) if given is None else given
-        seen = torch.ones_like(y[:1, :1, :1], dtype=torch.bool) if given is None else given
-        empty = _find_empty(y, seen)
+        given = None if mask is None else _check_masks(mask, y).to(device)
+        everything = torch.ones_like(y[:1, :1, :1], dtype=torch.bool)
+        empty = _find_empty(y, everything if given is None else given)
+        maps = None
+        if coil_maps is not None:
+            shape = (leading[0], *y.shape[2:])
+            maps = check_coil_maps(coil_maps, shape, empty.all(dim=1)).to(device)
         measured = y
         # A contrast without signal is there as zeros, so that the network has what it expects.
         y = y.masked_fill(empty[:, :, None, None, None], 0)
         if maps is None and y.shape[2] > 1:
-            maps = _shared_maps(y, centre)
+            maps = _shared_maps(y, self._centre(acceleration) if given is None else given)
         gain = torch.ones(1, device=device) if maps is None else maps_gain(maps)
         y = y / gain[:, None, None, None, None]
         work = None if maps is None else maps / gain[:, None, None, None]

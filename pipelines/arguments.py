@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
+from ctxrecon.pipelines.inputs import ArrayLike, as_tensor
 from ctxrecon.pipelines.output import check_output_type
 from ctxrecon.pipelines.text import check_prompts
+
+LARGEST_GUIDANCE = 50.0
+"""Ten times the strongest of Ho and Salimans (arXiv:2207.12598: w = 4, which is γ = 5).
+
+The difference of two predictions of unit noise is multiplied by it, errors of the network included.
+"""
 
 
 def check_arguments(
@@ -21,13 +28,14 @@ def check_arguments(
     text_width: int,
     callback_tensor_inputs: Sequence[str],
     prompt: str | list[str] | None = None,
-    prompt_embeds: Tensor | None = None,
+    prompt_embeds: ArrayLike | None = None,
     guidance_scale: float = 1.0,
     num_inference_steps: int = 1,
     generator: torch.Generator | list[torch.Generator] | None = None,
     num_samples: int = 1,
     batch_size: int | None = None,
     output_type: str = "pt",
+    callback_on_step_end: Any = None,
     callback_on_step_end_tensor_inputs: Sequence[str] = (),
 ) -> None:
     """Refuse malformed arguments of a call to :class:`ctxrecon.pipelines.ContextMRIPipeline`.
@@ -45,24 +53,54 @@ def check_arguments(
         num_samples: as in the call.
         batch_size: as in the call.
         output_type: as in the call.
+        callback_on_step_end: as in the call.
         callback_on_step_end_tensor_inputs: as in the call.
 
     Raises:
         InputError: for each, in a sentence of its own.
     """
     check_output_type(output_type)
-    if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
-        raise InputError(f"expected a guidance_scale of 0 or more, got {guidance_scale}")
-    check_count("num_inference_steps", num_inference_steps, num_train_timesteps)
-    check_count("num_samples", num_samples)
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
-    unknown = set(callback_on_step_end_tensor_inputs) - set(callback_tensor_inputs)
-    if unknown:
+    check_number("guidance_scale", guidance_scale, least=0)
+    if guidance_scale > LARGEST_GUIDANCE:
         raise InputError(
-            f"expected callback_on_step_end_tensor_inputs out of "
-            f"{callback_tensor_inputs}, got {sorted(unknown)}"
+            f"expected a guidance_scale of {LARGEST_GUIDANCE:g} or less, got {guidance_scale:g}: "
+            "1 to 3 serve a reconstruction"
         )
+    check_whole("num_inference_steps", num_inference_steps, most=num_train_timesteps)
+    check_whole("num_samples", num_samples)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size)
+    if not (callback_on_step_end is None or callable(callback_on_step_end)):
+        raise InputError(
+            "expected callback_on_step_end as a function, got "
+            f"{type(callback_on_step_end).__name__}"
+        )
+    names = callback_on_step_end_tensor_inputs
+    if not isinstance(names, list | tuple) or not all(n in callback_tensor_inputs for n in names):
+        raise InputError(
+            f"expected callback_on_step_end_tensor_inputs out of {callback_tensor_inputs}, got "
+            f"{names!r}"
+        )
+    check_generator(generator, num_slices)
+    if prompt is not None and prompt_embeds is not None:
+        raise InputError("expected prompt or prompt_embeds, got both: leave one of them out")
+    check_prompts(prompt, num_slices)
+    if prompt_embeds is not None:
+        check_tensor("prompt_embeds", as_tensor(prompt_embeds, "prompt_embeds"))
+        shape = tuple(prompt_embeds.shape)
+        if len(shape) != 3 or shape[0] not in (1, num_slices) or shape[2] != text_width:
+            raise InputError(
+                f"expected prompt_embeds of shape ({num_slices} or 1, tokens, {text_width}), "
+                f"got {shape}"
+            )
+
+
+def check_generator(generator: Any, num_slices: int) -> None:
+    """Refuse anything but a generator, or a list of one for each slice.
+
+    Raises:
+        InputError: in a sentence of its own for each.
+    """
     for each in generator if isinstance(generator, list) else [generator]:
         if not (each is None or isinstance(each, torch.Generator)):
             raise InputError(
@@ -74,22 +112,16 @@ def check_arguments(
             f"expected one generator or one for each of the {num_slices} slices, "
             f"got {len(generator)}"
         )
-    if prompt is not None and prompt_embeds is not None:
-        raise InputError("expected prompt or prompt_embeds, got both: leave one of them out")
-    check_prompts(prompt, num_slices)
-    if prompt_embeds is not None:
-        shape = tuple(prompt_embeds.shape)
-        if len(shape) != 3 or shape[0] not in (1, num_slices) or shape[2] != text_width:
-            raise InputError(
-                f"expected prompt_embeds of shape ({num_slices} or 1, tokens, {text_width}), "
-                f"got {shape}"
-            )
 
 
-def check_count(name: str, value: Any, most: int | None = None) -> None:
-    """Refuse anything but a whole number from 1 to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"expected {name} as a whole number, got {value!r}")
-    if value < 1 or (most is not None and value > most):
-        limits = "1 or more" if most is None else f"from 1 to {most}"
-        raise InputError(f"expected {name} {limits}, got {value}")
+def check_tensor(name: str, value: Any) -> None:
+    """Refuse anything but a real tensor of finite values.
+
+    Raises:
+        InputError: with the name and what came.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        came = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"expected {name} as a real torch tensor, got {came}")
+    if not bool(torch.isfinite(value).all()):
+        raise InputError(f"expected finite {name}, got NaN or infinite values")

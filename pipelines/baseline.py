@@ -10,12 +10,16 @@ import torch
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines.inputs import ArrayLike, prepare_measurement
-from ctxrecon.pipelines.output import (
-    ReconstructionOutput,
-    check_output_type,
-    convert_images,
-    relative_residual,
+from ctxrecon.pipelines.output import ReconstructionOutput, check_output_type
+from ctxrecon.pipelines.samples import (
+    conclude,
+    count_slices,
+    filled_slices,
+    normalize_maps,
+    put_back,
+    select,
 )
+from ctxrecon.pipelines.text import check_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ class BaselinePipeline:
     """
 
     def __init__(self, method: str) -> None:
-        if method not in BASELINES:
+        if not isinstance(method, str) or method not in BASELINES:
             raise InputError(f"unknown baseline {method!r}: expected one of {', '.join(BASELINES)}")
         self.method = method
 
@@ -66,7 +70,8 @@ class BaselinePipeline:
             Output with ``images``, ``residual`` and ``coil_maps``.
 
         Raises:
-            InputError: for a malformed measurement, or an option that the method does not have.
+            InputError: for a malformed measurement, an option that the method does not have, or
+                NaN or infinite values in the result.
         """
         check_output_type(output_type)
         given = {"regularization": regularization, "num_iterations": num_iterations}
@@ -75,12 +80,16 @@ class BaselinePipeline:
         unknown = options.keys() - inspect.signature(reconstruct).parameters.keys()
         if unknown:
             raise InputError(f"{self.method} has no {' or '.join(sorted(unknown))}: leave it out")
+        check_prompts(prompt, count_slices(kspace))
         if prompt is not None:
             logger.info("%s does not use the prompt", self.method)
         measurement = prepare_measurement(kspace, mask, coil_maps)
-        images = reconstruct(measurement.kspace, measurement.mask, measurement.coil_maps, **options)
-        return ReconstructionOutput(
-            images=convert_images(images, output_type),
-            residual=relative_residual(measurement.operator(images), measurement.kspace),
-            coil_maps=measurement.coil_maps,
+        work, _ = normalize_maps(measurement)
+        filled = filled_slices(work)
+        images = []
+        if len(filled):
+            part = select(work, filled)
+            images = [reconstruct(part.kspace, part.mask, part.coil_maps, **options)]
+        return conclude(
+            put_back(images, filled, len(work.kspace), work.kspace), measurement, output_type
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
 def open_folder(path: str | Path, skipped: Sequence[str] = ()) -> Path:
     """A local folder; downloaded first, without the ``skipped`` ones in it, if it names a hub's."""
+    if not isinstance(path, str | Path):
+        raise InputError(
+            f"expected a checkpoint folder or a hub repository as text, got {type(path).__name__}"
+        )
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
@@ -82,13 +87,14 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A model from safetensors only, with every weight it needs."""
     variant = _check_weights(folder)
     try:
-        model, info = kind.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _without_bars():
+            model, info = kind.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"the weights in {folder} do not fit its config.json "
@@ -100,7 +106,34 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, "
             f"such as {missing[0]}: the two belong to different networks"
         )
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"the weights in {folder} hold NaN or infinite values, in {name}: take an earlier "
+                "checkpoint, or a dtype with the range that they need"
+            )
     return model
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Load without the libraries' progress bars, and leave their settings as they were."""
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    hub_is_quiet = are_progress_bars_disabled()
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+        if hub_is_quiet:  # Transformers switches the bars of the hub as well.
+            disable_progress_bars()
 
 
 def _check_weights(folder: Path) -> str | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.inputs import ArrayLike, prepare_measurement
+from ctxrecon.operators import Crop
+from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
 from ctxrecon.pipelines.noise import (
     NoiseStd,
     check_noise,
@@ -20,10 +21,15 @@ from ctxrecon.pipelines.noise import (
 )
 from ctxrecon.pipelines.output import ReconstructionOutput
 from ctxrecon.pipelines.samples import (
+    conclude,
     count_slices,
-    operator_of,
+    filled_slices,
+    images_at_once,
+    named_bar,
+    normalize_maps,
+    put_back,
+    select,
     spawn_generators,
-    summarise,
     to_device,
     training_scale,
 )
@@ -37,7 +43,7 @@ from ctxrecon.pipelines.warm_start import (
     starting_image,
 )
 from ctxrecon.priors import TextDenoiser
-from ctxrecon.solvers import Solver
+from ctxrecon.solvers import Solver, make_solver
 
 
 class ContextMRIPipeline(TextPriorPipeline):
@@ -65,8 +71,8 @@ class ContextMRIPipeline(TextPriorPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_samples: int = 1,
         batch_size: int | None = None,
-        latents: Tensor | None = None,
-        prompt_embeds: Tensor | None = None,
+        latents: ArrayLike | None = None,
+        prompt_embeds: ArrayLike | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
         callback_on_step_end: StepEndCallback | None = None,
@@ -76,7 +82,9 @@ class ContextMRIPipeline(TextPriorPipeline):
 
         The k-space of each slice is divided by the 99 % quantile of the magnitude of a CG-SENSE
         image of 8 iterations, which brings it to the prior's training scale; results are scaled
-        back. Pixels that no coil sees are zero, as in the MVUE image.
+        back. Pixels that no coil sees are zero, as in the MVUE image, and so are slices without
+        signal, which are left out of all work. A slice whose residual is above 1, that of an empty
+        image, is warned of.
 
         Args:
             kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
@@ -88,6 +96,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                 ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
             guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning and the best of the
                 shipped prior, 2 to 3 served best in the paper. Any but 0 and 1 doubles the work.
+                50 at most, ten times the strongest that Ho and Salimans tried.
             num_inference_steps: diffusion steps; the paper takes 100, evenly spaced.
             timesteps: how ``num_inference_steps`` are spaced: "quadratic"
                 (:func:`ctxrecon.priors.quadratic_timesteps`), or "scheduler" as the scheduler
@@ -110,10 +119,12 @@ class ContextMRIPipeline(TextPriorPipeline):
                 gets a generator seeded from its slice's, so results do not depend on how slices
                 and samples are batched.
             num_samples: posterior samples of each slice.
-            batch_size: images denoised at once, all of them by default; guidance doubles it.
+            batch_size: images denoised at once; guidance doubles it. By default what takes about
+                2.5 GB in float32 (ten images of 320 × 320 with the shipped prior), or one.
             latents: starting noise ``(batch · num_samples, 2, NY, NX)``, slice by slice, at the
-                matrix size padded to the network's multiple.
-            prompt_embeds: ``(batch or 1, tokens, width)`` text states in place of ``prompt``.
+                matrix size padded to the network's multiple; NumPy or torch.
+            prompt_embeds: ``(batch or 1, tokens, width)`` text states in place of ``prompt``; NumPy
+                or torch.
             output_type: "pt", "np" (complex) or "pil" (magnitude).
             return_dict: ``False`` gives the tuple (images, std, samples, residual, coil_maps,
                 prompts).
@@ -130,7 +141,8 @@ class ContextMRIPipeline(TextPriorPipeline):
             of ``images`` for each slice.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own.
+            InputError: for each malformed argument, in a sentence of its own; NaN or infinite
+                values in the result.
         """
         solver, image = choose_solver(solver, image, num_samples)
         check_warm_start(image, strength, solver)
@@ -156,79 +168,56 @@ class ContextMRIPipeline(TextPriorPipeline):
             num_samples=num_samples,
             batch_size=batch_size,
             output_type=output_type,
+            callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         prompts = [prompt] * slices if isinstance(prompt, str) else prompt
+        steps = self.choose_timesteps(num_inference_steps, timesteps)
         # The prompts come before the measurement, whose coil maps may take long to estimate.
-        embeds, uncond_embeds, gamma = self._encode_conditions(
-            prompts, prompt_embeds, guidance_scale, slices
-        )
+        conditions = self._encode_conditions(prompts, prompt_embeds, guidance_scale, slices)
         device = self._execution_device
         measurement = to_device(prepare_measurement(kspace, mask, coil_maps), device)
-        steps = self.choose_timesteps(num_inference_steps, timesteps)
-        scale = training_scale(measurement)
-        noise = None if noise_std is None else noise_of(noise_std, measurement)
-        crop = self._crop(measurement.operator.domain_shape[1:])
+        work, gain = normalize_maps(measurement)
+        scale = training_scale(work)
+        noise = None if noise_std is None else _noise(noise_std, measurement)
+        level = None if noise is None else noise / gain / scale
+        crop = self._crop(work.operator.domain_shape[1:])
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
         latents = self.prepare_latents(
             (count, *crop.domain_shape[1:]), generators, latents=latents, device=device
         )
+        solve = partial(
+            self._solve,
+            work=work,
+            scale=scale,
+            noise=level,
+            conditions=conditions,
+            crop=crop,
+            batch_size=batch_size,
+        )
         if image is not None:
             if isinstance(image, str) and image in ESTIMATORS:
-                estimate: Any = self(
-                    measurement.kspace,
-                    measurement.mask,
-                    coil_maps=measurement.coil_maps,
-                    prompt_embeds=embeds,
-                    guidance_scale=gamma,
-                    num_inference_steps=num_inference_steps,
-                    timesteps=steps,
-                    solver=image,
-                    noise_std=noise,
-                    batch_size=batch_size,
-                )
-                image = estimate.images
+                # It draws nothing, and looks at no latents.
+                image = solve("estimate", make_solver(image), steps, latents[::num_samples])
             steps = remaining_timesteps(steps, strength)
-            start = starting_image(image, measurement) / scale[:, None, None]
+            start = starting_image(image, work) / scale[:, None, None]
             alpha_bar = float(self.scheduler.alphas_cumprod[steps[0]])
             latents = noised_image(crop.adjoint(start), alpha_bar, latents)
-
-        per_batch = min(batch_size or count, count)
-        samples: list[Tensor] = []
-        with self.progress_bar(total=math.ceil(count / per_batch) * len(steps)) as bar:
-            for first in range(0, count, per_batch):
-                images = range(first, min(first + per_batch, count))
-                owner = torch.tensor([image // num_samples for image in images], device=device)
-                denoiser = TextDenoiser(
-                    self.unet,
-                    self.scheduler,
-                    None if embeds is None else embeds[owner],
-                    uncond_embeds,
-                    gamma,
-                )
-                factor = scale[owner, None, None]
-                padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
-                    denoiser,
-                    operator_of(measurement, owner) @ crop,
-                    measurement.kspace[owner] / factor[..., None],
-                    timesteps=steps,
-                    generator=[generators[image] for image in images],
-                    latents=latents[first : first + per_batch],
-                    callback=self._step_callback(
-                        bar,
-                        callback_on_step_end,
-                        callback_on_step_end_tensor_inputs,
-                        crop,
-                        factor,
-                    ),
-                )
-                samples.append(crop(padded) * factor)
-        output = summarise(torch.cat(samples), num_samples, measurement, output_type, prompts)
+        samples = solve(
+            "reconstruction" if num_samples == 1 else "samples",
+            solver,
+            steps,
+            latents,
+            generators,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+        )
+        self.maybe_free_model_hooks()
+        output = conclude(samples, measurement, output_type, prompts=prompts)
         if noise is not None:
             assert output.residual is not None
             warn_of_residual(measurement, output.residual, noise)
-        self.maybe_free_model_hooks()
         if return_dict:
             return output
         return (
@@ -239,3 +228,91 @@ class ContextMRIPipeline(TextPriorPipeline):
             output.coil_maps,
             output.prompts,
         )
+
+    def _solve(
+        self,
+        name: str,
+        solver: Solver,
+        steps: Sequence[int],
+        latents: Tensor,
+        generators: list[torch.Generator] | None = None,
+        callback: StepEndCallback | None = None,
+        tensor_inputs: Sequence[str] = (),
+        *,
+        work: Measurement,
+        scale: Tensor,
+        noise: Tensor | None,
+        conditions: tuple[Tensor | None, Tensor | None, float],
+        crop: Crop,
+        batch_size: int | None,
+    ) -> Tensor:
+        """Images ``(batch · each, ny, nx)`` of a solver, in scan units, batch by batch.
+
+        Args:
+            name: of the progress bar.
+            solver: what to run.
+            steps: training timesteps.
+            latents: what to start from, ``(batch · each, 2, NY, NX)``.
+            generators: one for each image; ``None`` where nothing is drawn.
+            callback: the user's, after each step.
+            tensor_inputs: what it sees.
+            work: y, with normalized maps.
+            scale: of each slice, ``(batch,)``.
+            noise: of each slice, in the solver's units, ``(batch,)``.
+            conditions: text states of each slice, those of the empty prompt, and γ.
+            crop: from the size of the network to that of the scan.
+            batch_size: images at once.
+        """
+        embeds, uncond_embeds, gamma = conditions
+        slices, count = len(scale), len(latents)
+        device, each = latents.device, count // slices
+        if getattr(solver, "couples_batch", False):
+            # Neighbours need every slice: one without signal is there as zeros.
+            todo, per_batch = torch.arange(count, device=device), count
+            kspace = torch.where(work.empty[:, None, None, None], 0, work.kspace)
+            work = replace(work, kspace=kspace)
+        else:
+            owners = torch.arange(count, device=device) // each
+            todo = (~work.empty[owners]).nonzero()[:, 0]
+            per_batch = batch_size or images_at_once(
+                self.unet.config.block_out_channels[0],
+                crop.domain_shape[1:],
+                1 if gamma in (0, 1) else 2,
+            )
+        images: list[Tensor] = []
+        batches = todo.split(per_batch) if len(todo) else ()
+        with named_bar(self, name, len(batches) * len(steps)) as bar:
+            for chosen in batches:
+                owner = chosen // each
+                batch, factor = select(work, owner), scale[owner, None, None]
+                denoiser = TextDenoiser(
+                    self.unet,
+                    self.scheduler,
+                    None if embeds is None else embeds[owner],
+                    uncond_embeds,
+                    gamma,
+                )
+                padded = with_noise(solver, None if noise is None else noise[owner])(
+                    denoiser,
+                    batch.operator @ crop,
+                    batch.kspace / factor[..., None],
+                    timesteps=steps,
+                    generator=None
+                    if generators is None
+                    else [generators[image] for image in chosen.tolist()],
+                    latents=latents[chosen],
+                    callback=self._step_callback(bar, callback, tensor_inputs, crop, factor),
+                )
+                images.append(crop(padded) * factor)
+        return put_back(images, todo, count, work.kspace)
+
+
+def _noise(noise_std: NoiseStd, measurement: Measurement) -> Tensor:
+    """Of a sample of each slice, ``(batch,)``; slices without signal are not looked at."""
+    filled = filled_slices(measurement)
+    if not isinstance(noise_std, str) or len(filled) == len(measurement.kspace):
+        return noise_of(noise_std, measurement)
+    noise = torch.ones(len(measurement.kspace), device=measurement.kspace.device)
+    if len(filled):
+        noise[filled] = noise_of(noise_std, select(measurement, filled))
+    return noise

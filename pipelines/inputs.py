@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense
 
@@ -28,12 +29,15 @@ class Measurement:
         mask: ``(batch or 1, 1, ny, nx)`` bool.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
         operator: ``A = M F S``.
+        empty: ``(batch,)`` bool, slices of zeros or of nothing but noise, whose maps are the same
+            for every coil.
     """
 
     kspace: Tensor
     mask: Tensor
     coil_maps: Tensor | None
     operator: CartesianSense
+    empty: Tensor
 
 
 def prepare_measurement(
@@ -53,6 +57,9 @@ def prepare_measurement(
         coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``. ``None``
             estimates them from the calibration region of ``kspace`` (a single coil needs none).
 
+    Slices without signal, such as those of air at the ends of a volume, stay in the batch; see
+    :func:`ctxrecon.emptiness.find_empty`.
+
     Raises:
         InputError: for anything malformed, in a sentence of its own.
     """
@@ -68,18 +75,31 @@ def prepare_measurement(
                 "k-space is not zero at %d positions outside the mask; they are set to zero",
                 outside,
             )
+            _check_not_all_outside(y, sampled)
             y = y * sampled
-            _check_not_all_zero(y, "inside the mask")
 
+    empty = find_empty(y, sampled).to(y.device)
     maps: Tensor | None
     if coil_maps is not None:
-        maps = check_coil_maps(coil_maps, (batch, coils, ny, nx)).to(y.device)
+        maps = check_coil_maps(coil_maps, (batch, coils, ny, nx), empty).to(y.device)
     elif coils == 1:
         maps = None
     else:
         logger.info("no coil maps given: estimating them from the calibration region")
-        maps = estimate_coil_maps(y, sampled)
-    return Measurement(y, sampled, maps, CartesianSense(sampled, maps))
+        maps = _estimate_coil_maps(y, sampled, ~empty)
+        empty = empty | (maps == 0).flatten(1).all(dim=1)
+    return Measurement(y, sampled, maps, CartesianSense(sampled, maps), empty)
+
+
+def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:
+    """Maps of the slices that hold signal; the same for every coil in the others."""
+    if bool(filled.all()):
+        return estimate_coil_maps(y, sampled)
+    maps = torch.full_like(y, y.shape[1] ** -0.5)
+    if bool(filled.any()):
+        masks = sampled if len(sampled) == 1 else sampled[filled]
+        maps[filled] = estimate_coil_maps(y[filled], masks)
+    return maps
 
 
 # torch has no long doubles, few unsigned integers and one byte order.
@@ -119,21 +139,23 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
     y = y.to(torch.complex64)[(None,) * (4 - y.ndim)]
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise InputError("k-space holds NaN or infinite values: find out where they come from")
-    _check_not_all_zero(y, "")
     return y
 
 
-def _check_not_all_zero(y: Tensor, where: str) -> None:
-    empty = (y == 0).flatten(1).all(dim=1)
-    if bool(empty.any()):
+def _check_not_all_outside(y: Tensor, sampled: Tensor) -> None:
+    there = (y != 0).flatten(1).any(dim=1)
+    lost = there & ~(sampled & (y != 0)).flatten(1).any(dim=1)
+    if bool(lost.any()):
         raise InputError(
-            f"k-space of slice {int(empty.nonzero()[0])} is zero everywhere {where}".rstrip()
-            + ": there is nothing to reconstruct from"
+            f"k-space of slice {int(lost.nonzero()[0])} is zero everywhere inside the mask: "
+            "give the mask that it was measured with"
         )
 
 
 def _infer_mask(y: Tensor) -> Tensor:
     sampled = (y != 0).any(dim=1, keepdim=True)
+    # Of a slice of zeros nothing is known; its image is zero whatever was sampled.
+    sampled |= ~sampled.flatten(1).any(dim=1)[:, None, None, None]
     fraction = float(sampled.float().mean())
     logger.info(
         "no mask given: the samples that are not zero are taken as sampled (%.1f %%)",
@@ -169,8 +191,13 @@ def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
     return sampled
 
 
-def check_coil_maps(coil_maps: ArrayLike, shape: tuple[int, int, int, int]) -> Tensor:
-    """Complex64 maps ``(batch or 1, coils, ny, nx)`` for k-space of ``shape``; see there too."""
+def check_coil_maps(
+    coil_maps: ArrayLike, shape: tuple[int, int, int, int], empty: Tensor | None = None
+) -> Tensor:
+    """Complex64 maps ``(batch or 1, coils, ny, nx)`` for k-space of ``shape``; see there too.
+
+    Those of a slice that is ``empty`` may be zero everywhere.
+    """
     coils, ny, nx = shape[1:]
     maps = as_tensor(coil_maps, "coil maps")
     if not maps.is_complex():
@@ -185,6 +212,9 @@ def check_coil_maps(coil_maps: ArrayLike, shape: tuple[int, int, int, int]) -> T
     maps = maps.to(torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
         raise InputError("coil maps hold NaN or infinite values: estimate them again")
-    if not bool((maps != 0).flatten(1).any(dim=1).all()):
+    blind = (maps == 0).flatten(1).all(dim=1)
+    if empty is not None and len(blind) == len(empty):
+        blind = blind & ~empty.to(blind.device)
+    if bool(blind.any()):
         raise InputError("coil maps are zero everywhere: leave them out to have them estimated")
     return maps

@@ -11,13 +11,17 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.checks import check_number
 from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense
+from ctxrecon.pipelines.arguments import check_generator
 from ctxrecon.pipelines.inputs import ArrayLike, as_tensor, check_coil_maps, check_kspace
 from ctxrecon.pipelines.inputs import check_mask as check_one_mask
 from ctxrecon.pipelines.output import relative_residual
 from ctxrecon.pipelines.reconstruction import check_text_width
+from ctxrecon.pipelines.samples import check_finite, maps_gain, report
 from ctxrecon.pipelines.text import prompt_tokens
 from ctxrecon.reconstructors import (
     MultiContrastOutput,
@@ -142,53 +146,71 @@ class JointPipeline(DiffusionPipeline):
         Raises:
             InputError: for each malformed argument, in a sentence of its own.
         """
+        if acceleration is not None:
+            check_number("acceleration", acceleration, least=1)
         y, leading = _check_contrasts(kspace)
+        check_generator(generator, leading[0])
         prompts = _check_prompts(prompt, leading)
         if mask is not None and acceleration is not None:
             raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
         device = self._execution_device
-        maps = None
-        if coil_maps is not None:
-            maps = check_coil_maps(coil_maps, (leading[0], *y.shape[2:])).to(device)
         if mask is None and tuple(y.shape[-2:]) != self.sampler.shape:
             raise InputError(
                 f"the sampler is of the matrix {self.sampler.shape}, k-space of "
                 f"{tuple(y.shape[-2:])}: give a mask, or train one of that size"
             )
-        given = None if mask is None else _check_masks(mask, y).to(device)
         y = y.to(device)
+        given = None if mask is None else _check_masks(mask, y).to(device)
+        everything = torch.ones_like(y[:1, :1, :1], dtype=torch.bool)
+        empty = _find_empty(y, everything if given is None else given)
+        maps = None
+        if coil_maps is not None:
+            shape = (leading[0], *y.shape[2:])
+            maps = check_coil_maps(coil_maps, shape, empty.all(dim=1)).to(device)
+        measured = y
+        # A contrast without signal is there as zeros, so that the network has what it expects.
+        y = y.masked_fill(empty[:, :, None, None, None], 0)
         if maps is None and y.shape[2] > 1:
             maps = _shared_maps(y, self._centre(acceleration) if given is None else given)
+        gain = torch.ones(1, device=device) if maps is None else maps_gain(maps)
+        y = y / gain[:, None, None, None, None]
+        work = None if maps is None else maps / gain[:, None, None, None]
         embeds = self._embeds(prompts)
 
         def measure(masks: Tensor) -> MultiContrastOutput:
             """What the network makes of the samples that these masks take."""
             masks = masks.expand(*leading, -1, -1, -1)
-            operators = [CartesianSense(masks[:, c], maps) for c in range(leading[1])]
+            operators = [CartesianSense(masks[:, c], work) for c in range(leading[1])]
             return reconstruct_contrasts(self.reconstructor, operators, y * masks, embeds)
 
         if given is None:
             given = self._draw(measure, leading, acceleration, generator).to(device)
-            given = _measured(y, given)
+            given = _measured(y, given, empty)
         given = given.expand(*leading, -1, -1, -1)
         output = measure(given)
         self.maybe_free_model_hooks()
-        images, std = output.images, output.std
+        inside = ~empty[:, :, None, None]
         if maps is not None:
-            inside = (maps != 0).any(dim=1)[:, None]
-            images, std = images * inside, None if std is None else std * inside
+            inside = inside & (maps != 0).any(dim=1)[:, None]
+        images = torch.where(inside, output.images, 0)
+        std = None if output.std is None else torch.where(inside, output.std, 0)
+        check_finite(images, std)
         predicted = [
             CartesianSense(given[:, c], maps)(images[:, c].contiguous()) for c in range(leading[1])
         ]
         residual = relative_residual(
-            torch.stack(predicted, dim=1).flatten(0, 1), (y * given).flatten(0, 1)
-        )
+            torch.stack(predicted, dim=1).flatten(0, 1), (measured * given).flatten(0, 1)
+        ).unflatten(0, leading)
+        report(residual, empty)
+        t2star = None if self.relaxometer is None else self.relaxometer(images)
+        if t2star is not None:
+            t2star = torch.where(empty.all(dim=1)[:, None, None], 0, t2star)
         return JointOutput(
             images=images,
             masks=given,
-            maps=None if self.relaxometer is None else self.relaxometer(images),
+            maps=t2star,
             std=std,
-            residual=residual.unflatten(0, leading),
+            residual=residual,
             coil_maps=maps,
             prompts=None if embeds is None else prompts,
         )
@@ -268,9 +290,17 @@ def _check_masks(mask: ArrayLike, y: Tensor) -> Tensor:
     return checked.reshape(masks.shape)
 
 
-def _measured(y: Tensor, masks: Tensor) -> Tensor:
+def _find_empty(y: Tensor, masks: Tensor) -> Tensor:
+    """Which contrasts hold no signal, ``(batch, contrasts)`` bool."""
+    batch, contrasts = y.shape[:2]
+    masks = masks.expand(batch, contrasts, -1, -1, -1)
+    found = find_empty(y.flatten(0, 1), masks.flatten(0, 1)).to(y.device)
+    return found.unflatten(0, (batch, contrasts))
+
+
+def _measured(y: Tensor, masks: Tensor, empty: Tensor) -> Tensor:
     """The masks without what was never measured, such as the rest of a partial Fourier scan."""
-    there = (y != 0).any(dim=2, keepdim=True)
+    there = (y != 0).any(dim=2, keepdim=True) | empty[:, :, None, None, None]
     share = float(there.float().mean(dim=(2, 3, 4)).min())
     if share < _LEAST_MEASURED:
         raise InputError(
@@ -312,6 +342,9 @@ def _shared_maps(y: Tensor, masks: Tensor) -> Tensor:
     for kspace, mask, centre in zip(y, masks, common, strict=True):
         energy = (kspace * centre).abs().square().flatten(1).sum(dim=1)
         best = int(energy.argmax())
+        if not bool(energy[best] > 0):
+            found.append(torch.full_like(kspace[:1], len(kspace[0]) ** -0.5))
+            continue
         found.append(
             estimate_coil_maps((kspace[best] * mask[best])[None], mask[best][None], num_maps=1)
         )

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.checks import as_device, as_dtype
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines.checkpoint import (
     load_model,
@@ -57,7 +58,7 @@ def load_prior(
     scheduler: str | Path | None = None,
     text_encoder: str | Path | None = None,
     tokenizer: str | Path | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
 ) -> ContextMRIPipeline:
     """Load a prior.
@@ -71,12 +72,14 @@ def load_prior(
         scheduler: folder with a ``scheduler_config.json``, where ``path`` has no ``scheduler/``.
         text_encoder: folder or hub repository, where ``path`` has no ``text_encoder/``.
         tokenizer: likewise.
-        dtype: of U-Net and text encoder, whatever they are stored in.
+        dtype: of U-Net and text encoder, whatever they are stored in: float32, bfloat16 or
+            float16, or its name.
         device: where to put them; the CPU by default.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
+    dtype, place = as_dtype(dtype), as_device(device)
     root = shipped_prior() if path is None else open_folder(path, _others(subfolder))
     unet_folder = _unet_folder(root, subfolder)
     scheduler_folder = part_folder(root, "scheduler", scheduler)
@@ -108,13 +111,13 @@ def load_prior(
         text_encoder=encoder,
         tokenizer=words,
     )
-    return pipeline if device is None else pipeline.to(device)
+    return pipeline.to(place)
 
 
 def load_reconstructor(
     path: str | Path | None = None,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
 ) -> ReconstructionPipeline:
     """Load a network that reconstructs directly.
@@ -123,22 +126,24 @@ def load_reconstructor(
         path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
             prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
             by default.
-        dtype: of the networks; what concerns the measurement is complex64 in any case.
+        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
+            measurement is complex64 in any case.
         device: where to put them; the CPU by default.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
+    dtype, place = as_dtype(dtype), as_device(device)
     root = shipped_reconstructor() if path is None else open_folder(path)
     network, encoder, tokenizer = _networks(root, RECONSTRUCTORS, dtype)
     pipeline = ReconstructionPipeline(network, encoder, tokenizer)
-    return pipeline if device is None else pipeline.to(device)
+    return pipeline.to(place)
 
 
 def load_joint(
     path: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
 ) -> JointPipeline:
     """Load a sampler and a reconstructor that were trained together.
@@ -147,12 +152,14 @@ def load_joint(
         path: a folder or a hub repository with ``sampler/`` and ``reconstructor/``; for T2* maps
             ``relaxometer/``, and for networks that read prompts ``text_encoder/`` and
             ``tokenizer/``.
-        dtype: of the networks; what concerns the measurement is complex64 in any case.
+        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
+            measurement is complex64 in any case.
         device: where to put them; the CPU by default.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
+    dtype, place = as_dtype(dtype), as_device(device)
     root = open_folder(path)
     sampler = _one_of(root, "sampler", SAMPLERS, torch.float32, "train_sampler.py")
     network, encoder, tokenizer = _networks(root, {**RECONSTRUCTORS, **MULTI_CONTRAST}, dtype)
@@ -163,7 +170,7 @@ def load_joint(
     if not isinstance(contrasts, int) or contrasts < 1:
         raise InputError(f"expected a number of contrasts in {root}, got {contrasts!r}")
     pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=contrasts)
-    return pipeline if device is None else pipeline.to(device)
+    return pipeline.to(place)
 
 
 def _networks(
@@ -203,7 +210,7 @@ def _one_of(
 def load_pipeline(
     path: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
     **options: Any,
 ) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
@@ -236,7 +243,7 @@ def load_text_encoder(
     path: str | Path,
     *,
     tokenizer: str | Path | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> tuple[CLIPTextModel, CLIPTokenizer]:
     """Load a text encoder with its tokenizer.
 
@@ -250,6 +257,7 @@ def load_text_encoder(
     Raises:
         InputError: a missing or damaged part.
     """
+    dtype = as_dtype(dtype)
     text_folder = part_folder(Path(), "text_encoder", path)
     read_config(text_folder, "config.json")
     encoder = load_model(CLIPTextModel, text_folder, dtype)
@@ -293,6 +301,8 @@ def _others(subfolder: str | None) -> list[str]:
 
 def _unet_folder(root: Path, subfolder: str | None) -> Path:
     if subfolder is not None:
+        if not isinstance(subfolder, str):
+            raise InputError(f"expected subfolder as text, got {type(subfolder).__name__}")
         folder = root / subfolder
         if not folder.is_dir():
             raise InputError(f"there is no subfolder {subfolder!r} in {root}")

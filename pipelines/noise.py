@@ -104,7 +104,7 @@ def warn_of_residual(measurement: Measurement, residual: Tensor, noise_std: Tens
     pixels = math.prod(measurement.kspace.shape[2:])
     least = (1 - pixels / _samples(measurement)).clamp(min=0).sqrt() / _LARGEST_RATIO
     for index, (ratio, lower) in enumerate(zip(ratios.tolist(), least.tolist(), strict=True)):
-        if lower <= ratio <= _LARGEST_RATIO:
+        if lower <= ratio <= _LARGEST_RATIO or bool(measurement.empty[index]):
             continue
         reason = (
             "does not explain the data: look at the coil maps, the mask and motion"

@@ -10,20 +10,28 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.arguments import check_count
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
-from ctxrecon.pipelines.output import (
-    ReconstructionOutput,
-    check_output_type,
-    convert_images,
-    relative_residual,
+from ctxrecon.pipelines.output import ReconstructionOutput, check_output_type
+from ctxrecon.pipelines.samples import (
+    conclude,
+    count_slices,
+    filled_slices,
+    images_at_once,
+    named_bar,
+    normalize_maps,
+    put_back,
+    select,
+    to_device,
 )
-from ctxrecon.pipelines.samples import count_slices, operator_of, to_device
 from ctxrecon.pipelines.text import check_prompts, prompt_tokens
 from ctxrecon.reconstructors import Reconstructor
 
 logger = logging.getLogger(__name__)
+
+_FEATURES = 64
+"""At full size, of the widest network here; most have fewer."""
 
 
 class ReconstructionPipeline(DiffusionPipeline):
@@ -89,7 +97,7 @@ class ReconstructionPipeline(DiffusionPipeline):
                 network that reads no prompt leaves it aside, and that is logged.
             coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
                 ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
-            batch_size: slices at once, all of them by default.
+            batch_size: slices at once; by default what takes little memory, four of 320 × 320.
             output_type: "pt", "np" (complex) or "pil" (magnitude).
             return_dict: ``False`` gives the tuple (images, std, residual, coil_maps, prompts).
 
@@ -104,7 +112,7 @@ class ReconstructionPipeline(DiffusionPipeline):
         slices = count_slices(kspace)
         prompts = check_prompts(prompt, slices)
         if batch_size is not None:
-            check_count("batch_size", batch_size)
+            check_whole("batch_size", batch_size)
         embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
         if embeds is None and prompts is not None:
             logger.info("this network reads no prompt: it is left aside")
@@ -112,19 +120,10 @@ class ReconstructionPipeline(DiffusionPipeline):
         measurement = to_device(
             prepare_measurement(kspace, mask, coil_maps), self._execution_device
         )
-        images, std = self._reconstruct(measurement, embeds, batch_size or slices)
+        work, _ = normalize_maps(measurement)
+        images, std = self._reconstruct(work, embeds, batch_size)
         self.maybe_free_model_hooks()
-        maps = measurement.coil_maps
-        if maps is not None:
-            inside = (maps != 0).any(dim=1)
-            images, std = images * inside, None if std is None else std * inside
-        output = ReconstructionOutput(
-            images=convert_images(images, output_type),
-            std=std,
-            residual=relative_residual(measurement.operator(images), measurement.kspace),
-            coil_maps=maps,
-            prompts=prompts,
-        )
+        output = conclude(images, measurement, output_type, std=std, prompts=prompts)
         if return_dict:
             return output
         return (output.images, output.std, output.residual, output.coil_maps, output.prompts)
@@ -142,23 +141,26 @@ class ReconstructionPipeline(DiffusionPipeline):
         return self.text_encoder(tokens.to(self._execution_device)).pooler_output
 
     def _reconstruct(
-        self, measurement: Measurement, embeds: Tensor | None, batch_size: int
+        self, measurement: Measurement, embeds: Tensor | None, batch_size: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """Images and expected errors, batch by batch."""
-        slices = len(measurement.kspace)
-        images, errors = [], []
-        with self.progress_bar(total=slices) as bar:
-            for owner in torch.arange(slices, device=measurement.kspace.device).split(batch_size):
+        kspace = measurement.kspace
+        filled = filled_slices(measurement)
+        at_once = batch_size or images_at_once(_FEATURES, kspace.shape[-2:])
+        images: list[Tensor] = []
+        errors: list[Tensor] = []
+        with named_bar(self, "reconstruction", len(filled)) as bar:
+            for owner in filled.split(at_once) if len(filled) else ():
+                batch = select(measurement, owner)
                 output = self.reconstructor(
-                    operator_of(measurement, owner),
-                    measurement.kspace[owner],
-                    None if embeds is None else embeds[owner],
+                    batch.operator, batch.kspace, None if embeds is None else embeds[owner]
                 )
                 images.append(output.images)
-                errors.append(output.std)
+                if output.std is not None:
+                    errors.append(output.std)
                 bar.update(len(owner))
-        std = None if errors[0] is None else torch.cat(errors)
-        return torch.cat(images), std
+        std = put_back(errors, filled, len(kspace), kspace.real) if errors else None
+        return put_back(images, filled, len(kspace), kspace), std
 
 
 def check_text_width(width: int | None, text_encoder: Any, tokenizer: Any) -> None:

@@ -1,20 +1,53 @@
-"""Posterior samples of several slices: their seeds, operators, scale and summary."""
+"""Slices of a measurement: their selection, scale, seeds, and the output they are put back into."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
-from ctxrecon.operators import CartesianSense, LinearOperator
+from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement
 from ctxrecon.pipelines.output import ReconstructionOutput, convert_images, relative_residual
 
+logger = logging.getLogger(__name__)
+
+_FEATURES_AT_ONCE = 24 * 2**20
 _SCALE_QUANTILE = 0.99
 _SCALE_ITERATIONS = 8
+# Normalized maps are that near to a root sum of squares of 1 whoever estimated them.
+_NEARLY_NORMALIZED = 0.02
+
+
+def named_bar(pipeline: Any, name: str, total: int) -> Any:
+    """The pipeline's progress bar with the name of what runs, unless the user gave it another."""
+    chosen = dict(getattr(pipeline, "_progress_bar_config", {}))
+    pipeline.set_progress_bar_config(**{"desc": name, **chosen})
+    try:
+        return pipeline.progress_bar(total=total)
+    finally:
+        pipeline.set_progress_bar_config(**chosen)
+
+
+def images_at_once(features: int, image: Sequence[int], copies: int = 1) -> int:
+    """How many images a network takes at once without much memory; at least one.
+
+    Features of full size are what fills memory, about 26 of each in a U-Net's evaluation: 2.5 GB
+    in float32 by the limit here. Larger batches are hardly faster, on CPUs nor on GPUs.
+
+    Args:
+        features: of the network, at full size.
+        image: ``(ny, nx)``.
+        copies: evaluations of each image at once, two with guidance.
+    """
+    return max(_FEATURES_AT_ONCE // (features * copies * math.prod(image)), 1)
 
 
 def count_slices(kspace: ArrayLike) -> int:
@@ -29,33 +62,117 @@ def to_device(measurement: Measurement, device: torch.device) -> Measurement:
         return measurement
     mask = measurement.mask.to(device)
     maps = None if measurement.coil_maps is None else measurement.coil_maps.to(device)
-    return Measurement(measurement.kspace.to(device), mask, maps, CartesianSense(mask, maps))
+    return replace(
+        measurement,
+        kspace=measurement.kspace.to(device),
+        mask=mask,
+        coil_maps=maps,
+        operator=CartesianSense(mask, maps),
+        empty=measurement.empty.to(device),
+    )
 
 
-def operator_of(measurement: Measurement, owner: Tensor) -> LinearOperator:
-    """The operator of a batch of images, given the slice that each belongs to."""
-    operator = measurement.operator
-    if operator.batch_size == 1:
-        return operator
+def select(measurement: Measurement, slices: Tensor) -> Measurement:
+    """The measurement of some slices, each as often as its index is in ``slices``."""
 
     def pick(value: Tensor) -> Tensor:
-        return value if len(value) == 1 else value[owner]
+        return value if len(value) == 1 else value[slices]
 
+    kspace, empty = measurement.kspace[slices], measurement.empty[slices]
+    mask, maps, operator = measurement.mask, measurement.coil_maps, measurement.operator
+    if operator.batch_size > 1:
+        mask, maps = pick(mask), None if maps is None else pick(maps)
+        operator = CartesianSense(mask, maps)
+    return Measurement(kspace, mask, maps, operator, empty)
+
+
+def filled_slices(measurement: Measurement) -> Tensor:
+    """Indices of the slices that hold signal; the others are left out of all work."""
+    return (~measurement.empty).nonzero()[:, 0]
+
+
+def put_back(values: Sequence[Tensor], index: Tensor, count: int, like: Tensor) -> Tensor:
+    """A batch of ``count`` with the concatenated ``values`` at ``index``, zero elsewhere.
+
+    Args:
+        values: batches, ``(…, ny, nx)`` each; none where there is nothing to put back.
+        index: where each of their items belongs.
+        count: size of the batch.
+        like: whose last two axes, type and device are taken where there are no values.
+    """
+    if not values:
+        return like.new_zeros((count, *like.shape[-2:]))
+    joined = torch.cat(list(values))
+    if len(joined) == count:
+        return joined
+    return joined.new_zeros((count, *joined.shape[1:])).index_copy_(0, index, joined)
+
+
+def normalize_maps(measurement: Measurement) -> tuple[Measurement, Tensor]:
+    """The same images to be found from maps with ``max Σ_c |S_c|² = 1``.
+
+    Solvers and networks weigh the data for such maps. ``A x = y`` and ``(A/g) x = y/g`` have the
+    same solution, so maps in other units, or ones for every coil, only need both divided.
+
+    Returns:
+        The measurement, and what its k-space was divided by, ``(batch or 1,)``.
+    """
     maps = measurement.coil_maps
-    return CartesianSense(pick(measurement.mask), None if maps is None else pick(maps))
+    if maps is None:
+        return measurement, torch.ones(1, device=measurement.kspace.device)
+    gain = maps_gain(maps)
+    if bool((gain == 1).all()):
+        return measurement, gain
+    divisor = gain[:, None, None, None]
+    operator = CartesianSense(measurement.mask, maps / divisor)
+    normalized = replace(
+        measurement,
+        kspace=measurement.kspace / divisor,
+        coil_maps=operator.coil_maps,
+        operator=operator,
+    )
+    return normalized, gain
+
+
+def maps_gain(coil_maps: Tensor) -> Tensor:
+    """``√max Σ_c |S_c|²`` of each set of maps, ``(batch,)``; 1 where they are normalized or zero.
+
+    Another value is logged.
+    """
+    peak = coil_maps.abs().flatten(1).amax(dim=1)
+    peak = torch.where(peak > 0, peak, 1.0)
+    relative = (coil_maps / peak[:, None, None, None]).abs().square().sum(dim=1)
+    energy = relative.flatten(1).amax(dim=1)
+    gain = peak * energy.sqrt()
+    known = ((gain - 1).abs() <= _NEARLY_NORMALIZED) | (energy == 0)
+    if not bool(known.all()):
+        logger.info(
+            "the coil maps have a root sum of squares of up to %.3g: they and k-space are divided "
+            "by it",
+            float(gain.amax()),
+        )
+    return torch.where(known, 1.0, gain)
 
 
 def training_scale(measurement: Measurement) -> Tensor:
-    """99 % quantile of a quick CG-SENSE magnitude of each slice, ``(batch,)``."""
+    """99 % quantile of a quick CG-SENSE magnitude of each slice, ``(batch,)``; 1 if it is empty."""
+    filled = filled_slices(measurement)
+    scale = torch.ones(len(measurement.kspace), device=measurement.kspace.device)
+    if len(filled) == 0:
+        return scale
+    if len(filled) < len(scale):
+        measurement = select(measurement, filled)
     operator = measurement.operator
     image = conjugate_gradient(
         operator.normal, operator.adjoint(measurement.kspace), num_iterations=_SCALE_ITERATIONS
     )
     magnitude = image.abs().flatten(1)
     rank = max(math.ceil(_SCALE_QUANTILE * magnitude.shape[1]), 1)
-    scale = magnitude.kthvalue(rank, dim=1).values
+    found = magnitude.kthvalue(rank, dim=1).values
     # Fewer than 1 % of the pixels lit, as with point sources: their brightest one is the scale.
-    return torch.where(scale > 0, scale, magnitude.amax(dim=1))
+    found = torch.where(found > 0, found, magnitude.amax(dim=1))
+    scale[filled] = torch.where(found > 0, found, 1.0)
+    return scale
 
 
 def spawn_generators(
@@ -75,28 +192,97 @@ def spawn_generators(
     return [spawn(parent) for parent in parents for _ in range(each)]
 
 
-def summarise(
+def conclude(
     samples: Tensor,
-    num_samples: int,
     measurement: Measurement,
     output_type: str,
-    prompts: Sequence[str] | None,
+    *,
+    std: Tensor | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> ReconstructionOutput:
-    """Mean, spread and residual of ``(batch · num_samples, ny, nx)`` samples."""
-    maps = measurement.coil_maps
-    samples = samples.unflatten(0, (-1, num_samples))
+    """Mean, spread and residual of the samples of every slice, after a look at whether they serve.
+
+    Pixels that no coil sees, and slices without signal, are zero.
+
+    Args:
+        samples: ``(batch · each, ny, nx)`` complex, those of one slice after the other.
+        measurement: what they are samples for.
+        output_type: "pt", "np" or "pil".
+        std: ``(batch, ny, nx)``, where it is not that of the samples.
+        prompts: one for each slice.
+
+    Raises:
+        InputError: NaN or infinite values in a result.
+    """
+    batch, maps = len(measurement.kspace), measurement.coil_maps
+    inside = ~measurement.empty[:, None, None]
     if maps is not None:
-        samples = samples * (maps != 0).any(dim=1)[:, None]
-    images = samples.mean(dim=1)
-    spread = None
-    if num_samples > 1:
-        deviation = (samples - images[:, None]).abs().square().sum(dim=1)
-        spread = (deviation / (num_samples - 1)).sqrt()
+        inside = inside & (maps != 0).any(dim=1)
+    samples = samples.unflatten(0, (batch, -1))
+    samples = torch.where(inside[:, None], samples, 0)
+    images, number = samples.mean(dim=1), samples.shape[1]
+    if number > 1:
+        # Float32 has no squares of values below 1e-19.
+        peak = images.abs().flatten(1).amax(dim=1)[:, None, None]
+        peak = torch.where(peak > 0, peak, 1.0)
+        deviation = (samples - images[:, None]) / peak[:, None]
+        std = peak * (deviation.abs().square().sum(dim=1) / (number - 1)).sqrt()
+    elif std is not None:
+        std = torch.where(inside, std, 0)
+    check_finite(images, std)
+    residual = relative_residual(measurement.operator(images), measurement.kspace)
+    report(residual, measurement.empty)
     return ReconstructionOutput(
         images=convert_images(images, output_type),
-        std=spread,
-        samples=samples if num_samples > 1 else None,
-        residual=relative_residual(measurement.operator(images), measurement.kspace),
+        std=std,
+        samples=samples if number > 1 else None,
+        residual=residual,
         coil_maps=maps,
         prompts=None if prompts is None else list(prompts),
     )
+
+
+def check_finite(*results: Tensor | None) -> None:
+    """Refuse results ``(batch, …, ny, nx)`` of which a slice is not finite.
+
+    Raises:
+        InputError: naming the slices.
+    """
+    for result in results:
+        if result is None:
+            continue
+        broken = ~torch.isfinite(result.abs()).flatten(-2).all(dim=-1)
+        if bool(broken.any()):
+            raise InputError(
+                f"expected a finite image, got NaN or infinite values in {_listed(broken)}: look "
+                "at the network's weights and precision, the guidance, the solver's options and "
+                "the coil maps"
+            )
+
+
+def report(residual: Tensor, empty: Tensor) -> None:
+    """Log the slices without signal, and those whose image is worse than none.
+
+    Args:
+        residual: ``‖A x − y‖/‖y‖``, ``(batch,)`` or ``(batch, contrasts)``.
+        empty: of the same shape, bool.
+    """
+    if bool(empty.any()):
+        logger.warning("no signal above the noise in %s: the image is zero there", _listed(empty))
+    worse = (residual > 1) & ~empty
+    if bool(worse.any()):
+        logger.warning(
+            "the data residual ‖A x − y‖/‖y‖ is above 1, that of an empty image, in %s (%s): look "
+            "at the coil maps, the mask, the scale of the data and the guidance",
+            _listed(worse),
+            ", ".join(f"{value:.3g}" for value in residual[worse].tolist()),
+        )
+
+
+def _listed(chosen: Tensor) -> str:
+    """``slice 3``, ``slices 1, 3`` or ``slices 1 (contrast 0), 3 (contrast 2)``, from 0 on."""
+    places = [
+        str(slice_) + "".join(f" (contrast {contrast})" for contrast in contrasts)
+        for slice_, *contrasts in chosen.nonzero().tolist()
+    ]
+    return f"slice{'s' * (len(places) > 1)} {', '.join(places)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.checks import check_number, check_whole, is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.operators import Crop
-from ctxrecon.pipelines.arguments import check_arguments, check_count
+from ctxrecon.pipelines.arguments import check_arguments, check_tensor
+from ctxrecon.pipelines.inputs import ArrayLike, as_tensor
 from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
-from ctxrecon.pipelines.samples import spawn_generators
+from ctxrecon.pipelines.samples import check_finite, named_bar, spawn_generators
 from ctxrecon.pipelines.text import prompt_tokens
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple
 from ctxrecon.solvers import check_timesteps, ddim_sample
@@ -94,7 +96,9 @@ class TextPriorPipeline(DiffusionPipeline):
             InputError: for each malformed argument, in a sentence of its own.
         """
         texts = [prompt] if isinstance(prompt, str) else prompt
-        number = 1 if texts is None else len(texts)
+        if isinstance(texts, list | tuple) and not texts:
+            raise InputError("expected at least one prompt, got an empty list: give None for none")
+        number = len(texts) if isinstance(texts, list | tuple) else 1
         self.check_inputs(
             number,
             prompt=prompt,
@@ -104,12 +108,11 @@ class TextPriorPipeline(DiffusionPipeline):
             num_samples=num_images_per_prompt,
             output_type=output_type,
         )
-        if not 0 <= eta <= 1:
-            raise InputError(f"expected eta between 0 and 1, got {eta}")
+        check_number("eta", eta, least=0, most=1)
         default = self.unet.config.sample_size or 64
         size = (default if height is None else height, default if width is None else width)
         for name, value in zip(("height", "width"), size, strict=True):
-            check_count(name, value)
+            check_whole(name, value)
 
         embeds, uncond_embeds, gamma = self._encode_conditions(texts, None, guidance_scale, number)
         if embeds is not None:
@@ -119,7 +122,7 @@ class TextPriorPipeline(DiffusionPipeline):
         shape = (number * num_images_per_prompt, *crop.domain_shape[1:])
         generators = spawn_generators(generator, number, num_images_per_prompt)
         device = self._execution_device
-        with self.progress_bar(total=len(timesteps)) as bar:
+        with named_bar(self, "images", len(timesteps)) as bar:
             padded = ddim_sample(
                 TextDenoiser(self.unet, self.scheduler, embeds, uncond_embeds, gamma),
                 (shape[0], shape[1], shape[2]),
@@ -130,6 +133,7 @@ class TextPriorPipeline(DiffusionPipeline):
                 callback=self._step_callback(bar, None, (), crop),
             )
         self.maybe_free_model_hooks()
+        check_finite(padded)
         names = None if texts is None else [t for t in texts for _ in range(num_images_per_prompt)]
         return ReconstructionOutput(images=convert_images(crop(padded), output_type), prompts=names)
 
@@ -176,6 +180,13 @@ class TextPriorPipeline(DiffusionPipeline):
         """
         total = self.scheduler.config.num_train_timesteps
         if not isinstance(timesteps, str):
+            if isinstance(timesteps, Tensor):
+                timesteps = timesteps.tolist()
+            if not isinstance(timesteps, Iterable) or not all(is_whole(t) for t in timesteps):
+                raise InputError(
+                    "expected timesteps as a list of whole numbers, 'quadratic' or 'scheduler', "
+                    f"got {timesteps!r}"
+                )
             check_timesteps(timesteps, total)
             return [int(t) for t in timesteps]
         if timesteps == "quadratic":
@@ -191,7 +202,7 @@ class TextPriorPipeline(DiffusionPipeline):
         shape: tuple[int, ...],
         generators: list[torch.Generator],
         *,
-        latents: Tensor | None = None,
+        latents: ArrayLike | None = None,
         device: torch.device,
     ) -> Tensor:
         """Starting noise of unit variance in each channel.
@@ -199,26 +210,28 @@ class TextPriorPipeline(DiffusionPipeline):
         Args:
             shape: ``(images, NY, NX)``, padded to the network's multiple.
             generators: one for each image.
-            latents: used instead when given.
+            latents: used instead when given; NumPy or torch.
             device: where the result lives.
 
         Returns:
             ``(images, 2, NY, NX)`` float32.
 
         Raises:
-            InputError: latents of another shape.
+            InputError: latents of another shape or kind, or not finite.
         """
         full = (shape[0], 2, *shape[1:])
         if latents is None:
             return randn_tensor(full, generator=generators, device=device, dtype=torch.float32)
+        latents = as_tensor(latents, "latents")
         if tuple(latents.shape) != full:
             raise InputError(f"expected latents of shape {full}, got {tuple(latents.shape)}")
+        check_tensor("latents", latents)
         return latents.to(device, torch.float32)
 
     def _encode_conditions(
         self,
         prompts: Sequence[str] | None,
-        prompt_embeds: Tensor | None,
+        prompt_embeds: ArrayLike | None,
         guidance_scale: float,
         number: int,
     ) -> tuple[Tensor | None, Tensor | None, float]:
@@ -228,8 +241,11 @@ class TextPriorPipeline(DiffusionPipeline):
             guidance_scale = 0.0
         embeds = None
         if guidance_scale != 0:
-            embeds = self.encode_prompt(prompts) if prompts is not None else prompt_embeds
-            assert embeds is not None
+            if prompts is not None:
+                embeds = self.encode_prompt(prompts)
+            else:
+                assert prompt_embeds is not None
+                embeds = as_tensor(prompt_embeds, "prompt_embeds")
             embeds = embeds.to(self._execution_device).expand(number, -1, -1)
         uncond_embeds = None if guidance_scale == 1 else self.encode_prompt([""])
         return embeds, uncond_embeds, guidance_scale

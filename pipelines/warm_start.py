@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ctxrecon.baselines import BASELINES
+from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
-from ctxrecon.pipelines.inputs import ArrayLike, Measurement
+from ctxrecon.pipelines.inputs import ArrayLike, Measurement, as_tensor
+from ctxrecon.pipelines.samples import filled_slices, put_back, select
 from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
 
 SAMPLER = DDS()
@@ -46,8 +49,7 @@ def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Sol
     Raises:
         InputError: for each, in a sentence of its own.
     """
-    if not 0 < strength <= 1:
-        raise InputError(f"expected strength above 0 and up to 1, got {strength}")
+    check_number("strength", strength, above=0, most=1)
     if image is None:
         return
     if getattr(solver, "starts_from_data", False):
@@ -56,9 +58,15 @@ def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Sol
             "out, or take a solver such as DDS"
         )
     makers = (*BASELINES, NETWORK, *ESTIMATORS)
-    if isinstance(image, str) and image not in makers:
-        known = ", ".join(makers)
+    if isinstance(image, Tensor | np.ndarray) or (isinstance(image, str) and image in makers):
+        return
+    known = ", ".join(makers)
+    if isinstance(image, str):
         raise InputError(f"unknown image {image!r}: expected an array or one of {known}")
+    raise InputError(
+        f"expected the image to start from as an array or one of {known}, got "
+        f"{type(image).__name__}"
+    )
 
 
 def remaining_timesteps(timesteps: Sequence[int], strength: float) -> list[int]:
@@ -77,19 +85,12 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
     Raises:
         InputError: an image of another shape or kind, or one that is not finite.
     """
-    kspace = measurement.kspace
-    if isinstance(image, str) and image == NETWORK:
-        # It imports the pipelines, which import this.
-        from ctxrecon.pipelines.loading import load_reconstructor
-
-        network = load_reconstructor(device=kspace.device)
-        network.set_progress_bar_config(disable=True)
-        output: Any = network(kspace, measurement.mask, coil_maps=measurement.coil_maps)
-        return output.images
+    batch, _, ny, nx = measurement.kspace.shape
     if isinstance(image, str):
-        return BASELINES[image](kspace, measurement.mask, measurement.coil_maps)
-    batch, _, ny, nx = kspace.shape
-    start = torch.as_tensor(image)
+        filled = filled_slices(measurement)
+        images = [_made(image, select(measurement, filled))] if len(filled) else []
+        return put_back(images, filled, batch, measurement.kspace)
+    start = as_tensor(image, "the image to start from")
     if start.ndim == 2:
         start = start[None]
     if not start.is_complex() or tuple(start.shape) not in {(1, ny, nx), (batch, ny, nx)}:
@@ -97,10 +98,24 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
             f"expected a complex image to start from of shape {(batch, ny, nx)}, got "
             f"{start.dtype} of shape {tuple(start.shape)}"
         )
-    start = start.to(kspace.device, torch.complex64)
+    start = start.to(measurement.kspace.device, torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(start)).all()):
         raise InputError("the image to start from holds NaN or infinite values")
     return start.expand(batch, -1, -1)
+
+
+def _made(image: str, measurement: Measurement) -> Tensor:
+    """The image that a baseline, or the shipped network, makes of a measurement."""
+    kspace, mask, maps = measurement.kspace, measurement.mask, measurement.coil_maps
+    if image != NETWORK:
+        return BASELINES[image](kspace, mask, maps)
+    # It imports the pipelines, which import this.
+    from ctxrecon.pipelines.loading import load_reconstructor
+
+    network = load_reconstructor(device=kspace.device)
+    network.set_progress_bar_config(disable=True)
+    output: Any = network(kspace, mask, coil_maps=maps)
+    return output.images
 
 
 def noised_image(x_0: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:

@@ -133,11 +133,6 @@ def replaced(tensor, value):
         (lambda y: replaced(y, torch.nan), "k-space holds NaN or infinite values"),
         (lambda y: replaced(y, torch.inf), "k-space holds NaN or infinite values"),
         (lambda y: y.numpy().astype(np.complex128) * 1e60, "k-space holds NaN or infinite values"),
-        (lambda y: y * 0, "k-space of slice 0 is zero everywhere: there is nothing"),
-        (
-            lambda y: y * torch.tensor([1, 0])[:, None, None, None],
-            "k-space of slice 1 is zero everywhere",
-        ),
     ],
 )
 def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):

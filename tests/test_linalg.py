@@ -95,6 +95,23 @@ def test_singular_operator_with_consistent_data(generator):
     assert torch.equal(nothing, torch.zeros_like(rhs))
 
 
+@pytest.mark.parametrize("start", [None, 1e3])
+def test_rounding_in_the_null_space_is_not_followed(start, generator):
+    """After one step along a projection nothing but rounding is left, however long one goes on."""
+    factor = torch.randn(3, 40, 8, dtype=torch.complex64, generator=generator)
+    basis = torch.linalg.qr(factor).Q
+    projection = basis @ basis.mH
+    rhs = apply(projection)(torch.randn(3, 40, dtype=torch.complex64, generator=generator))
+    x0 = None
+    if start is not None:
+        x0 = start * torch.randn(3, 40, dtype=torch.complex64, generator=generator)
+        x0 = x0 - apply(projection)(x0)
+    expected = rhs if x0 is None else rhs + x0
+    for num_iterations in (2, 3, 8, 100):
+        x = conjugate_gradient(apply(projection), rhs, x0=x0, num_iterations=num_iterations)
+        assert max(relative_error(x, expected)) < 1e-5
+
+
 def test_tolerance_is_relative_and_stops_early(generator):
     matrices = hermitian(2, 30, generator)
     rhs = torch.randn(2, 30, dtype=torch.complex64, generator=generator)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctxrecon.checks import check_number, is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import combine_sets, sense_operator
@@ -208,10 +209,9 @@ BASELINES: dict[str, Callable[..., Tensor]] = {
 
 
 def _check_options(num_iterations: int, regularization: float) -> None:
-    if num_iterations < 1:
-        raise InputError(f"expected at least one iteration, got {num_iterations}")
-    if not 0 <= regularization < float("inf"):
-        raise InputError(f"expected a regularization of 0 or more, got {regularization}")
+    if not is_whole(num_iterations) or num_iterations < 1:
+        raise InputError(f"expected at least one iteration, got {num_iterations!r}")
+    check_number("regularization", regularization, least=0)
 
 
 def _zero_filled_scale(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None) -> Tensor:

@@ -10,10 +10,14 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
+from ctxrecon.checks import check_whole, is_whole
+from ctxrecon.errors import InputError
+
 BLOCK_OUT_CHANNELS = (24, 48, 96, 128, 184)
 TEXT_WIDTH = 128
 PROMPT_LENGTH = 77
 _TEXT_LAYERS, _HEADS = 3, 4
+_GROUPS = 8
 
 
 def build_unet(
@@ -35,7 +39,18 @@ def build_unet(
         cross_attention_dim: width of the text encoder's hidden states.
         sample_size: training matrix size, kept as configuration.
         seed: of the initial weights.
+
+    Raises:
+        InputError: sizes that are not whole numbers, or channels that are not multiples of 8.
     """
+    whole = isinstance(block_out_channels, tuple | list) and len(block_out_channels) > 0
+    if not whole or not all(is_whole(n) and n > 0 and n % _GROUPS == 0 for n in block_out_channels):
+        raise InputError(
+            f"expected block_out_channels as multiples of {_GROUPS}, one for each level, got "
+            f"{block_out_channels!r}"
+        )
+    check_whole("sample_size", sample_size)
+    check_whole("seed", seed, least=0)
     levels = len(block_out_channels)
     attending = [level >= levels - 2 for level in range(levels)]
     with torch.random.fork_rng(devices=[]):
@@ -52,7 +67,7 @@ def build_unet(
             ),
             block_out_channels=block_out_channels,
             layers_per_block=1,
-            norm_num_groups=8,
+            norm_num_groups=_GROUPS,
             attention_head_dim=4,
             cross_attention_dim=cross_attention_dim,
             resnet_time_scale_shift="scale_shift",
@@ -81,7 +96,11 @@ def build_text_encoder(
         bos_token_id: start of the text; the last token but one by default, as in CLIP.
         eos_token_id: end of the text and padding; the last token by default, as in CLIP.
         seed: of the initial weights.
+
+    Raises:
+        InputError: a seed that is not a whole number.
     """
+    check_whole("seed", seed, least=0)
     config = _text_config(
         vocab_size,
         hidden_size,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from ctxrecon.checks import check_number, is_number, is_whole
 from ctxrecon.errors import InputError
 
 Shape: TypeAlias = "tuple[int, int]"
@@ -18,16 +19,16 @@ Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 
 def check_shape(shape: Shape) -> Shape:
     """``(ny, nx)`` as positive integers."""
-    sizes = tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
     if len(sizes) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in sizes):
-        raise InputError(f"expected a mask shape of two positive integers (ny, nx), got {shape}")
+        raise InputError(f"expected a mask shape of two positive integers (ny, nx), got {shape!r}")
     return int(sizes[0]), int(sizes[1])
 
 
 def exact_budget(total: int, acceleration: float, what: str) -> int:
     """``round(total / acceleration)``, the number of lines or samples that a mask has."""
-    if not (math.isfinite(acceleration) and acceleration >= 1):
-        raise InputError(f"expected an acceleration of at least 1, got {acceleration}")
+    if not (is_number(acceleration) and math.isfinite(acceleration) and acceleration >= 1):
+        raise InputError(f"expected an acceleration of at least 1, got {acceleration!r}")
     budget = round(total / acceleration)
     if budget < 1:
         raise InputError(
@@ -38,8 +39,7 @@ def exact_budget(total: int, acceleration: float, what: str) -> int:
 
 def check_center_fraction(center_fraction: float) -> None:
     """A fraction lies in [0, 1]."""
-    if not 0 <= center_fraction <= 1:
-        raise InputError(f"expected center_fraction between 0 and 1, got {center_fraction}")
+    check_number("center_fraction", center_fraction, least=0, most=1)
 
 
 def check_center_fits(center: int, budget: int, what: str, acceleration: float) -> None:
@@ -67,8 +67,14 @@ def draw_batch(
     One generator is drawn from item after item, so a batch equals as many single calls in a
     row; a list has one generator for each item.
     """
-    if batch_size < 1:
-        raise InputError(f"expected a batch size of at least 1, got {batch_size}")
+    if not is_whole(batch_size) or batch_size < 1:
+        raise InputError(f"expected a batch size of at least 1, got {batch_size!r}")
+    several = generator if isinstance(generator, list | tuple) else [generator]
+    if not all(item is None or isinstance(item, torch.Generator) for item in several):
+        raise InputError(
+            f"expected generator as a torch.Generator or a list of them, got {generator!r}: make "
+            "one with torch.Generator().manual_seed(seed)"
+        )
     if generator is None or isinstance(generator, torch.Generator):
         return torch.stack([draw(generator) for _ in range(batch_size)])[:, None]
     if len(generator) != batch_size:

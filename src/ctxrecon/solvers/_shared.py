@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from ctxrecon.checks import check_number, is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.linalg import conjugate_gradient, power_iteration, squared_norm
@@ -94,41 +95,38 @@ def per_image(value: float | Tensor, like: Tensor) -> float | Tensor:
 
 def check_eta(eta: float) -> None:
     """Refuse an η that is not between 0 and 1."""
-    if not 0 <= eta <= 1:
-        raise InputError(f"expected eta between 0 and 1, got {eta}")
+    check_number("eta", eta, least=0, most=1)
 
 
 def check_noise_std(noise_std: NoiseStd, *, zero: bool = True) -> None:
     """Refuse a negative or infinite standard deviation, of any image."""
-    for value in noise_std.tolist() if isinstance(noise_std, Tensor) else [noise_std]:
-        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
-            wanted = "noise_std of 0 or more" if zero else "positive noise_std"
-            raise InputError(f"expected a {wanted}, got {value}")
+    for value in noise_std.flatten().tolist() if isinstance(noise_std, Tensor) else [noise_std]:
+        if zero:
+            check_number("noise_std", value, least=0)
+        else:
+            check_positive("noise_std", value)
 
 
 def check_positive(name: str, value: float) -> None:
     """Refuse what is not a positive finite number."""
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"expected a positive {name}, got {value}")
+    check_number(name, value, above=0)
 
 
 def check_cg_iterations(cg_iterations: int) -> None:
     """Refuse less than one iteration, or a part of one."""
-    if cg_iterations != int(cg_iterations) or cg_iterations < 1:
-        raise InputError(f"expected cg_iterations of 1 or more, got {cg_iterations}")
+    check_whole("cg_iterations", cg_iterations)
 
 
 def check_cg(cg_iterations: int, tolerance: float) -> None:
     """Refuse iterations or a relative tolerance that conjugate gradient cannot take."""
     check_cg_iterations(cg_iterations)
-    if not 0 <= tolerance < 1:
-        raise InputError(f"expected a relative tolerance in [0, 1), got {tolerance}")
+    check_number("a relative tolerance", tolerance, least=0, below=1)
 
 
 def check_whole(name: str, value: int, least: int = 1) -> None:
     """Refuse a count that is not whole, or below the least."""
-    if not math.isfinite(value) or value != int(value) or value < least:
-        raise InputError(f"expected {name} of {least} or more, got {value}")
+    if not is_whole(value) or value < least:
+        raise InputError(f"expected {name} of {least} or more, a whole number, got {value!r}")
 
 
 def check_falling_noise(denoiser: Denoiser, timesteps: Sequence[int], solver: str) -> None:

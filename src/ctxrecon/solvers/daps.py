@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ctxrecon.errors import InputError
+from ctxrecon.checks import check_number
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
@@ -84,16 +84,12 @@ class DAPS(WalkSolver):
 
     def __post_init__(self) -> None:
         check_noise_std(self.noise_std, zero=False)
-        if not self.prior_std > 0:
-            raise InputError(f"expected a positive prior_std, got {self.prior_std}")
+        check_number("prior_std", self.prior_std, above=0, finite=False)
         check_whole("ode_steps", self.ode_steps)
         check_cg_iterations(self.cg_iterations)
         if self.langevin_steps is not None:
             check_whole("langevin_steps", self.langevin_steps)
-        if not 0 < self.langevin_step_size < 1:
-            raise InputError(
-                f"expected langevin_step_size between 0 and 1, got {self.langevin_step_size}"
-            )
+        check_number("langevin_step_size", self.langevin_step_size, above=0, below=1)
 
     def _mover(
         self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]

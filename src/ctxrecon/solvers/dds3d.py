@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ctxrecon.checks import is_number
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import LinearOperator
@@ -67,7 +68,7 @@ class DDS3D(WalkSolver):
     def __post_init__(self) -> None:
         check_eta(self.eta)
         check_positive("data_weight", self.data_weight)
-        if self.tv_weight != 0:
+        if not is_number(self.tv_weight) or self.tv_weight != 0:
             check_positive("tv_weight", self.tv_weight)
         check_positive("penalty", self.penalty)
         if self.num_slices is not None:

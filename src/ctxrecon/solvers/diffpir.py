@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ctxrecon.errors import InputError
+from ctxrecon.checks import check_number
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
@@ -61,8 +61,7 @@ class DiffPIR(WalkSolver):
     def __post_init__(self) -> None:
         check_noise_std(self.noise_std)
         check_positive("lambda_", self.lambda_)
-        if not 0 <= self.zeta <= 1:
-            raise InputError(f"expected zeta between 0 and 1, got {self.zeta}")
+        check_number("zeta", self.zeta, least=0, most=1)
         check_cg(self.cg_iterations, self.tolerance)
 
     def _mover(

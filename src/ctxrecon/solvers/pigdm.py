@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ctxrecon.checks import check_flag
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
@@ -73,6 +74,7 @@ class PiGDM(WalkSolver):
     def __post_init__(self) -> None:
         check_noise_std(self.noise_std)
         check_eta(self.eta)
+        check_flag("adaptive_weights", self.adaptive_weights)
         check_cg(self.cg_iterations, self.tolerance)
 
     def _mover(

@@ -21,6 +21,9 @@ from ctxrecon.solvers._shared import (
 )
 from ctxrecon.solvers.base import Move, Step, WalkSolver, noised
 
+# λ ‖AᴴA‖ = 2 is where the data step stops contracting; the norm is found from below.
+_STABLE = 1.9
+
 
 @dataclass(frozen=True)
 class ScoreMRI(WalkSolver):
@@ -67,7 +70,7 @@ class ScoreMRI(WalkSolver):
     ) -> Move:
         check_falling_noise(denoiser, timesteps, "Score-MRI")
         remedy = "normalize the coil maps, or lower data_step"
-        check_normalized(operator, y, 2 / self.data_step, "Score-MRI", remedy)
+        check_normalized(operator, y, _STABLE / self.data_step, "Score-MRI", remedy)
         adjoint_y = operator.adjoint(y)
         following = dict(pairwise(timesteps))
 

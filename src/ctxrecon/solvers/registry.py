@@ -81,6 +81,8 @@ def split_options(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: an option without a value, or with another kind of one.
     """
+    if not isinstance(text, str):
+        raise InputError(f"expected a name with options as text, got {type(text).__name__}")
     name, *pairs = text.split(":")
     options: dict[str, Any] = {}
     for pair in pairs:

@@ -1,0 +1,137 @@
+"""Checks of the type and range of options, each refused in one sentence."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+from ctxrecon.errors import InputError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one real number, which a truth value is not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    finite: bool = True,
+) -> None:
+    """Refuse what is not one real number in a range.
+
+    Args:
+        name: of the option.
+        value: what was given.
+        least: smallest value accepted.
+        above: what it must be larger than.
+        most: largest value accepted.
+        below: what it must be smaller than.
+        finite: whether infinity is refused.
+
+    Raises:
+        InputError: with the name, the range and what came.
+    """
+    fits = is_number(value) and not math.isnan(value) and (math.isfinite(value) or not finite)
+    for limit, within in (
+        (least, lambda v, bound: v >= bound),
+        (above, lambda v, bound: v > bound),
+        (most, lambda v, bound: v <= bound),
+        (below, lambda v, bound: v < bound),
+    ):
+        fits = fits and (limit is None or within(value, limit))
+    if not fits:
+        raise InputError(f"expected {_wanted(name, least, above, most, below)}, got {value!r}")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is one whole number, which a truth value is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is not a whole number from ``least`` to ``most``.
+
+    Raises:
+        InputError: with the name, the range and what came.
+    """
+    if not is_whole(value):
+        raise InputError(f"expected {name} as a whole number, got {value!r}")
+    if value < least or (most is not None and value > most):
+        limits = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise InputError(f"expected {name} {limits}, got {value}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither ``True`` nor ``False``.
+
+    Raises:
+        InputError: with the name and what came.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"expected {name} as True or False, got {value!r}")
+
+
+def as_dtype(dtype: Any) -> torch.dtype:
+    """The precision of a network, from itself or its name.
+
+    Raises:
+        InputError: another than float32, bfloat16 and float16.
+    """
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or found not in _DTYPES.values():
+        raise InputError(f"expected dtype as one of {', '.join(_DTYPES)}, got {dtype!r}")
+    return found
+
+
+def as_device(device: Any) -> torch.device:
+    """A device that is there, from itself or its name; the CPU for ``None``.
+
+    Raises:
+        InputError: one that torch does not know, or that this machine lacks.
+    """
+    try:
+        found = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"expected device as a name such as 'cpu', 'cuda' or 'cuda:1', got {device!r}"
+        ) from error
+    try:
+        torch.empty(1, device=found).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"the device {str(device)!r} cannot be used on this machine: take 'cpu', or one that "
+            "torch finds"
+        ) from error
+    return found
+
+
+def _wanted(
+    name: str, least: float | None, above: float | None, most: float | None, below: float | None
+) -> str:
+    """The sentence's middle: ``eta between 0 and 1``, ``a positive zeta``."""
+    lower = least if least is not None else above
+    upper = most if most is not None else below
+    if lower is None and upper is None:
+        return f"{name} as a number"
+    if upper is None:
+        if above == 0:
+            return f"a positive {name}"
+        return f"{name} above {above:g}" if least is None else f"a {name} of {least:g} or more"
+    if lower is None:
+        return f"{name} of {upper:g} or less" if below is None else f"{name} below {upper:g}"
+    if (least is None) == (most is None):
+        return f"{name} between {lower:g} and {upper:g}"
+    if least is None:
+        return f"{name} above {lower:g} and up to {upper:g}"
+    return f"{name} in [{lower:g}, {upper:g})"

@@ -49,7 +49,7 @@ def make_mask(
     Raises:
         InputError: for an unknown name, and as the mask itself.
     """
-    if name not in MASKS:
+    if not isinstance(name, str) or name not in MASKS:
         raise InputError(f"unknown mask {name!r}: expected one of {', '.join(MASKS)}")
     if center_fraction is None:
         return MASKS[name](shape, acceleration, batch_size=batch_size, generator=generator)

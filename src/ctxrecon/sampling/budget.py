@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import TypeAlias
 
 import torch
@@ -18,16 +18,19 @@ Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 
 def check_shape(shape: Shape) -> Shape:
     """``(ny, nx)`` as positive integers."""
-    sizes = tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
     if len(sizes) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in sizes):
-        raise InputError(f"expected a mask shape of two positive integers (ny, nx), got {shape}")
+        raise InputError(f"expected a mask shape of two positive integers (ny, nx), got {shape!r}")
     return int(sizes[0]), int(sizes[1])
 
 
 def exact_budget(total: int, acceleration: float, what: str) -> int:
     """``round(total / acceleration)``, the number of lines or samples that a mask has."""
-    if not (math.isfinite(acceleration) and acceleration >= 1):
-        raise InputError(f"expected an acceleration of at least 1, got {acceleration}")
+    if not (_is_number(acceleration) and math.isfinite(acceleration) and acceleration >= 1):
+        raise InputError(
+            f"expected an acceleration of at least 1, got {acceleration!r}: "
+            "it is the size of the grid over the number of samples, 4 for a quarter of them"
+        )
     budget = round(total / acceleration)
     if budget < 1:
         raise InputError(
@@ -38,8 +41,15 @@ def exact_budget(total: int, acceleration: float, what: str) -> int:
 
 def check_center_fraction(center_fraction: float) -> None:
     """A fraction lies in [0, 1]."""
-    if not 0 <= center_fraction <= 1:
-        raise InputError(f"expected center_fraction between 0 and 1, got {center_fraction}")
+    if not (_is_number(center_fraction) and 0 <= center_fraction <= 1):
+        raise InputError(
+            f"expected center_fraction between 0 and 1, got {center_fraction!r}: "
+            "it is a share, 0.08 for 8 % of the lines"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_center_fits(center: int, budget: int, what: str, acceleration: float) -> None:
@@ -67,10 +77,20 @@ def draw_batch(
     One generator is drawn from item after item, so a batch equals as many single calls in a
     row; a list has one generator for each item.
     """
-    if batch_size < 1:
-        raise InputError(f"expected a batch size of at least 1, got {batch_size}")
+    if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
+        raise InputError(
+            f"expected a whole number as batch size of at least 1, got {batch_size!r}"
+        )
     if generator is None or isinstance(generator, torch.Generator):
         return torch.stack([draw(generator) for _ in range(batch_size)])[:, None]
+    if not (
+        isinstance(generator, Sequence)
+        and all(isinstance(item, torch.Generator) for item in generator)
+    ):
+        raise InputError(
+            "expected generator as a torch.Generator or a list of them, got "
+            f"{type(generator).__name__}: for a seed give torch.Generator().manual_seed(seed)"
+        )
     if len(generator) != batch_size:
         raise InputError(
             f"expected one generator or {batch_size}, one for each mask, got {len(generator)}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense
-from ctxrecon.plausibility import check_conventions
+from ctxrecon.plausibility import check_coil_axis, check_conventions
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +142,7 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise InputError("k-space holds NaN or infinite values: find out where they come from")
     _check_not_all_zero(y, "")
+    check_coil_axis(y)
     return y
 
 

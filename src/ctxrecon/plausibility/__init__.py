@@ -12,6 +12,7 @@ import logging
 from torch import Tensor
 
 from ctxrecon.plausibility import _coil_maps, _kspace, _mask
+from ctxrecon.plausibility._report import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -27,21 +28,38 @@ def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = N
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64, where they were given.
 
     Raises:
-        InputError: coils that are another axis, or a mask that does not fit k-space at all.
+        InputError: a mask that does not fit k-space at all.
     """
-    findings = _kspace.check_coil_axis(kspace)
     energy = _kspace.Energy.of(kspace)
     sampled = mask[:, 0]
-    findings += _mask.check_mask(energy.nonzero, energy.energy, sampled)
+    findings = _mask.check_mask(energy.nonzero, energy.energy, sampled)
     features = _kspace.describe(kspace, sampled & energy.nonzero, energy.energy)
     about_kspace = _kspace.classify(features, (kspace.shape[2], kspace.shape[3]))
     findings += about_kspace
+    if not about_kspace:
+        findings += _mask.check_center(energy.energy, sampled)
     if coil_maps is not None:
         findings += _coil_maps.check_scale(coil_maps)
         if not about_kspace:
-            findings += _coil_maps.check_fit(kspace, sampled, coil_maps, features.signal)
+            findings += _coil_maps.check_fit(kspace, sampled, coil_maps, energy.energy)
+    _warn(findings, len(kspace))
+
+
+def check_coil_axis(kspace: Tensor) -> None:
+    """Warn of more coils than pixels, before masks and maps are compared with the shape.
+
+    Args:
+        kspace: ``(batch, coils, ny, nx)`` complex64.
+
+    Raises:
+        InputError: coils whose energy is that of an axis of k-space, or more than any array has.
+    """
+    _warn(_kspace.check_coil_axis(kspace), len(kspace))
+
+
+def _warn(findings: list[Finding], batch: int) -> None:
     for finding in findings:
-        logger.warning("%s", finding.sentence(len(kspace)))
+        logger.warning("%s", finding.sentence(batch))
 
 
-__all__ = ["check_conventions"]
+__all__ = ["check_coil_axis", "check_conventions"]

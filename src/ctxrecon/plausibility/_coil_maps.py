@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,15 +11,19 @@ from torch import Tensor
 from ctxrecon.fourier import ifft2c
 from ctxrecon.plausibility._report import Finding, selected
 
-_SUM_OF_SQUARES = (0.5, 2.0)
-"""Where the median of ``Σ_c |S_c|²`` may lie."""
+_SUM_OF_SQUARES = 2.0
+_SENSITIVITY = 20.0
+"""How far the median of ``Σ_c |S_c|²`` may be from 1, with several coils and with one."""
 
 _REGION = 24
 _LEAST_REGION = 6
+_PART = 3
+"""Most and fewest samples an axis of the middle of k-space, and the part of the axis it may be."""
+
 _SAMPLED = 0.9
 
-_FITS = 0.8
-"""Explained energy of maps that are right."""
+_EXPLAINED = 0.75
+"""Share of what is not noise: maps of the same scan explain 0.94 and more of it."""
 
 
 def check_scale(coil_maps: Tensor) -> list[Finding]:
@@ -30,8 +35,8 @@ def check_scale(coil_maps: Tensor) -> list[Finding]:
     steps = [max(n // 64, 1) for n in coil_maps.shape[-2:]]
     some = torch.linalg.vector_norm(coil_maps[..., :: steps[0], :: steps[1]], dim=1).flatten(1)
     typical = torch.where(some > 0, some, torch.nan).nanmedian(dim=1).values
-    low, high = _SUM_OF_SQUARES
-    wrong = (typical < low**0.5) | (typical > high**0.5)
+    most = math.sqrt(_SUM_OF_SQUARES if coil_maps.shape[1] > 1 else _SENSITIVITY)
+    wrong = (typical < 1 / most) | (typical > most)
     if not bool(wrong.any()):
         return []
     factor = float(typical[wrong][0])
@@ -46,39 +51,37 @@ def check_scale(coil_maps: Tensor) -> list[Finding]:
     ]
 
 
-def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, signal: Tensor) -> list[Finding]:
+def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor) -> list[Finding]:
     """Maps that no image can turn into the low-resolution coil images.
+
+    Noise is what maps do not explain of their own scan. A sample has no more of it than there is
+    energy on average, so the maps explain the rest at least.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64.
         sampled: ``(batch or 1, ny, nx)`` bool.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64.
-        signal: ``(batch,)`` bool, slices that hold more than noise.
+        energy: ``(batch, ny, nx)`` float32, over the coils, in any unit.
     """
-    coils = kspace.shape[1]
     region = _region(sampled.all(dim=0))
-    if coils == 1 or region is None or not bool(signal.any()):
+    if kspace.shape[1] == 1 or region is None:
         return []
     images = ifft2c(kspace[:, :, region[0], region[1]])
     maps = _sample(coil_maps, images.shape[-2:])
     share = explained_energy(images, maps)
-    wrong = signal & (share < least_explained(coils))
+    average = (energy * sampled).sum(dim=(1, 2)) / sampled.sum(dim=(1, 2))
+    noise = average / energy[:, region[0], region[1]].mean(dim=(1, 2)).clamp_min(1e-38)
+    wrong = share < _EXPLAINED * (1 - noise)
     if not bool(wrong.any()):
         return []
-    typical = float(share[wrong].mean())
     return [
         Finding(
-            f"the coil maps explain only {100 * typical:.0f} % of the energy in the middle of "
-            f"k-space, so they seem to be of another scan or in another order: "
+            f"the coil maps explain only {100 * float(share[wrong].mean()):.0f} % of the energy "
+            "in the middle of k-space, so they seem to be of another scan or in another order: "
             f"{_remedy(images[wrong], maps.expand_as(images)[wrong])}",
             selected(wrong),
         )
     ]
-
-
-def least_explained(coils: int) -> float:
-    """The share of the energy that maps of the same scan explain at least."""
-    return 0.5 + 0.25 / coils
 
 
 def explained_energy(images: Tensor, coil_maps: Tensor) -> Tensor:
@@ -100,7 +103,7 @@ def _region(sampled: Tensor) -> tuple[slice, slice] | None:
         middle = sampled.select(1 - axis, sampled.shape[1 - axis] // 2)
         at = size // 2
         before, after = middle[:at].flip(0).cumprod(0).sum(), middle[at:].cumprod(0).sum()
-        half = min(int(before), int(after), _REGION // 2)
+        half = min(int(before), int(after), _REGION // 2, size // _PART // 2)
         if 2 * half < _LEAST_REGION:
             return None
         found.append(slice(at - half, at + half))
@@ -141,6 +144,6 @@ def _remedy(images: Tensor, coil_maps: Tensor) -> str:
         if (changed := change(coil_maps)).shape == images.shape
     }
     best = max(fits, key=lambda name: fits[name])
-    if fits[best] > _FITS:
+    if fits[best] > _EXPLAINED:
         return f"{best} fits, or leave them out to have them estimated"
     return "leave them out to have them estimated"

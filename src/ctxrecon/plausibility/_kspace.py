@@ -29,6 +29,9 @@ _HALVES = (0.65, 0.5)
 _SMOOTH = (0.25, 0.35, 12.0)
 """Images: correlation over a sixteenth of the axes, the smaller and the larger; largest peak."""
 
+_POINT = 0.3
+"""Variation of the energy of the samples: a point alone has no more, whatever its k-space."""
+
 _HYBRID = 0.6
 """The correlation along one axis that only images have."""
 
@@ -36,6 +39,8 @@ _FLAT = (0.25, 4.0)
 """Spokes: variation from line to line, and how much brighter the middle of each is."""
 
 _MOST_COILS = 128
+_COIL_PEAK = 4.0
+"""Most receivers of an array; energy of the middle coils over the mean."""
 
 _PLACES = ((False, False), (True, False), (False, True), (True, True))
 """Whether the place is at index 0 rather than ``n // 2``, along y and along x."""
@@ -55,35 +60,55 @@ class Energy:
 
     @classmethod
     def of(cls, kspace: Tensor) -> Energy:
-        amplitude = torch.linalg.vector_norm(kspace, dim=1)
-        largest = amplitude.amax(dim=(1, 2), keepdim=True)
-        return cls((kspace != 0).any(dim=1), (amplitude / largest.clamp_min(1e-38)).square())
+        energy = _sum_of_squares(kspace)
+        largest = energy.amax(dim=(1, 2), keepdim=True)
+        if bool(((largest < _TINY) | (largest > 1 / _TINY)).any()):  # k-space of unusual scale
+            scale = torch.view_as_real(kspace).abs().amax(dim=(1, 2, 3, 4)).clamp_min(_TINY)
+            energy = _sum_of_squares(kspace / scale[:, None, None, None])
+            largest = energy.amax(dim=(1, 2), keepdim=True)
+        return cls((kspace != 0).any(dim=1), energy / largest.clamp_min(_TINY))
+
+
+_TINY = 1e-30
+
+
+def _sum_of_squares(kspace: Tensor) -> Tensor:
+    """``Σ_c |y_c|²``, coil by coil, which is faster than a norm over an axis that is not last."""
+    batch, coils, ny, nx = kspace.shape
+    parts = torch.view_as_real(kspace).reshape(batch, coils, ny, 2 * nx)
+    total = parts[:, 0].square()
+    for coil in range(1, coils):
+        total.addcmul_(parts[:, coil], parts[:, coil])
+    return total.unflatten(-1, (nx, 2)).sum(dim=-1)
 
 
 def check_coil_axis(kspace: Tensor) -> list[Finding]:
-    """Coils that are not the axis before ``(ny, nx)``."""
+    """Coils that are not the axis before ``(ny, nx)``.
+
+    Args:
+        kspace: ``(batch, coils, ny, nx)`` complex64.
+
+    Raises:
+        InputError: coils whose energy is that of an axis of k-space, or more than any array has.
+    """
     coils, ny, nx = kspace.shape[1:]
     if coils <= min(ny, nx):
         return []
-    remedy = (
-        "k-space is (batch, coils, ny, nx), so move them with np.moveaxis(kspace, -1, -3)"
-        if nx <= ny
-        else "k-space is (batch, coils, ny, nx), so order the axes with np.transpose"
-    )
-    energy = torch.linalg.vector_norm(kspace, dim=(-2, -1)).square()
+    last = "give np.moveaxis(kspace, -1, -3) where the coils are the last axis"
+    energy = _sum_of_squares(kspace.flatten(2).mT[..., None])[..., 0]
     width = max(coils // 16, 1)
     middle = energy[:, coils // 2 - width : coils // 2 + width + 1].mean(dim=1)
-    if coils > _MOST_COILS or bool((middle > 4 * energy.mean(dim=1)).all()):
+    if bool((middle > _COIL_PEAK * energy.mean(dim=1)).all()):
         raise InputError(
-            f"expected fewer coils than pixels, got {coils} coils of {ny}x{nx} pixels, which "
-            f"look like an axis of k-space with the coils elsewhere: {remedy}"
+            f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, "
+            f"with the energy in the middle coils like an axis of k-space: {last}"
         )
-    return [
-        Finding(
-            f"there are {coils} coils of {ny}x{nx} pixels, more coils than pixels of an axis: if "
-            f"the coils are the last axis, {remedy}"
+    if coils > _MOST_COILS:
+        raise InputError(
+            f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, more "
+            f"than any array has: {last}, and kspace[:, None] where they are slices of one coil"
         )
-    ]
+    return [Finding(f"there are {coils} coils of {ny}x{nx} pixels, more than pixels: {last}")]
 
 
 @dataclass(frozen=True)
@@ -97,8 +122,10 @@ class Features:
         halves: ``(axes, batch)``, from -1 for an image that is bright in the middle to 1 for one
             that is bright at both borders.
         smooth: ``(axes, batch)``, correlation of samples a sixteenth of the axis apart.
+        near: ``(axes, batch)``, correlation of neighbouring samples.
         flat: ``(axes, batch)``, standard deviation over mean of the energy of the lines.
-        real: ``(batch,)`` bool, no imaginary part, and not the same everywhere.
+        varied: ``(batch,)``, standard deviation over mean of the energy of the samples.
+        real: ``(batch,)`` bool, no imaginary part.
     """
 
     peak: Tensor
@@ -106,7 +133,9 @@ class Features:
     band: Tensor
     halves: Tensor
     smooth: Tensor
+    near: Tensor
     flat: Tensor
+    varied: Tensor
     real: Tensor
 
     @property
@@ -124,14 +153,14 @@ def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
     uncentered |= (band[:, 1] > _BAND) & (band[:, 1] > _BRIGHTER * band[:, 0])
 
     smaller, larger = features.smooth.aminmax(dim=0)
+    varied = features.varied > _POINT
     image = (smaller > _SMOOTH[0]) & (larger > _SMOOTH[1]) & (peak.amax(dim=0) < _SMOOTH[2])
+    image &= varied & (features.near >= features.smooth).all(dim=0)
     lines = torch.zeros_like(uncentered)
     for axis in (0, 1):
         if size[axis] >= 16:
-            lines[axis] = (features.flat[axis] < _FLAT[0]) & (
-                band[1 - axis].amax(dim=0) > _FLAT[1]
-            )
-    hybrid = features.smooth > _HYBRID
+            lines[axis] = (features.flat[axis] < _FLAT[0]) & (band[1 - axis].amax(dim=0) > _FLAT[1])
+    hybrid = (features.smooth > _HYBRID) & (features.near >= features.smooth) & varied
     halves = features.halves > _HALVES[0]
     both = (features.halves > 0).all(dim=0) & (features.halves.sum(dim=0) > _HALVES[1])
     halves = (halves | both) & features.signal
@@ -145,7 +174,7 @@ def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
             findings.append(Finding(message, selected(where & rest)))
         rest = rest & ~where
 
-    take(features.real, _REAL)
+    take(features.real & varied, _REAL)
     take(image & ~lines.any(dim=0), _IMAGE)
     for axis in (0, 1):
         take(lines[axis], _LINES.format(axis="yx"[axis]))
@@ -268,9 +297,16 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
         band=torch.stack(band),
         halves=halves,
         smooth=_correlation(kspace, sampled, everything, wide, lags).abs(),
+        near=_correlation(kspace, sampled, everything, wide, (1, 1)).abs(),
         flat=torch.stack(flat),
-        real=~(kspace.imag != 0).flatten(1).any(dim=1) & (spread.sqrt() > 0.1 * mean),
+        varied=spread.sqrt() / mean,
+        real=_is_real(kspace, wide),
     )
+
+
+def _is_real(kspace: Tensor, box: list[Tensor]) -> Tensor:
+    real = ~(_take(kspace, box).imag != 0).flatten(1).any(dim=1)
+    return real & ~(kspace.imag != 0).flatten(1).any(dim=1) if bool(real.any()) else real
 
 
 def _around(size: int, at_edge: bool, width: int) -> Tensor:
@@ -281,8 +317,14 @@ def _around(size: int, at_edge: bool, width: int) -> Tensor:
 
 
 def _take(values: Tensor, box: list[Tensor]) -> Tensor:
-    rows, columns = (index.to(values.device) for index in box)
-    return values.index_select(-2, rows).index_select(-1, columns)
+    """The samples of a box, without a copy where it does not go around the edge."""
+    for axis, index in zip((-2, -1), box, strict=True):
+        first, last = int(index[0]), int(index[-1])
+        if last - first == len(index) - 1:
+            values = values.narrow(axis, first, len(index))
+        else:
+            values = values.index_select(axis, index.to(values.device))
+    return values
 
 
 def _split(kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor]) -> Tensor:

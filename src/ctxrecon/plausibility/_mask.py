@@ -13,14 +13,15 @@ from ctxrecon.plausibility._report import Finding, selected
 _FEW = 0.02
 """Share of single samples that may contradict a mask; a whole line is always told."""
 
-_HARDLY_ANY = 1 / 32
-"""Share of a mask that is not zero in k-space, below which the mask cannot be meant."""
-
 _CHANCE = 1e-3
 """Odds of a run of sampled lines, below which it is the fully sampled centre."""
 
 _SOLID = 0.95
 """Share of their bounding box from which on samples are no pattern of their own."""
+
+_OTHER_MASK = (
+    "leave the mask out to take the samples that are not zero, or give the mask of this scan"
+)
 
 
 def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding]:
@@ -35,47 +36,44 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
         InputError: a mask that cannot be meant.
     """
     if bool((sampled == nonzero).all()):
-        return _check_center(sampled, torch.ones(1, device=sampled.device))
-    one_for_all, sampled = sampled, sampled.expand_as(nonzero)
+        return []
+    sampled = sampled.expand_as(nonzero)
     missing = sampled & ~nonzero
     area = sampled[0].numel()
     in_mask, in_kspace = _count(sampled), _count(nonzero)
     inside = _count(sampled & nonzero)
     empty = 1 - inside / in_mask
     left_out = 1 - inside / in_kspace
-    kept = (energy * sampled).sum(dim=(1, 2)) / energy.sum(dim=(1, 2)).clamp_min(1e-38)
+    kept = kept_energy(energy, sampled)
     contradicts = (empty > _FEW) | (_empty_lines(sampled, missing) > 0)
     pattern = in_kspace / _bounding_box(nonzero) < _SOLID
     other = contradicts & (left_out > _FEW) & pattern
     chance = inside <= 1.2 * in_mask * in_kspace / area
 
-    if bool((hopeless := other & (chance | (kept < 0.5))).any()):
-        item = int(hopeless.nonzero()[0])
+    hopeless = other & (kept < 0.5)
+    for item in selected(other & chance & ~hopeless):
+        hopeless[item] = _remedy(nonzero[item], sampled[item]) is not None
+    for item in selected(hopeless):
+        remedy = _remedy(nonzero[item], sampled[item]) or _OTHER_MASK
         if inside[item] == 0:
             raise InputError(
                 f"k-space of slice {item} is zero everywhere inside the mask, and not outside: "
-                f"{_remedy(nonzero[item], sampled[item])}"
+                f"{remedy}"
             )
         raise InputError(
             f"the mask does not fit k-space of slice {item}: {100 * empty[item]:.0f} % of its "
             f"samples are zero there and {100 * left_out[item]:.0f} % of the samples that are not "
-            f"zero lie outside, so {_remedy(nonzero[item], sampled[item])}"
+            f"zero lie outside, so {remedy}"
         )
-    if bool((hopeless := contradicts & ~other & (inside < _HARDLY_ANY * in_mask)).any()):
-        item = int(hopeless.nonzero()[0])
-        raise InputError(
-            f"k-space of slice {item} is exactly zero at {100 * empty[item]:.1f} % of the samples "
-            f"that the mask calls measured, so {_remedy(nonzero[item], sampled[item])}"
-        )
-    findings = _check_center(one_for_all, kept)
+    findings = []
     if bool(other.any()):
         first = int(other.nonzero()[0])
         findings.append(
             Finding(
                 f"the mask seems to be of another scan: k-space is zero at {_percent(empty, other)}"
                 f" of its samples, which count as measured, and {_percent(left_out, other)} of the "
-                f"samples that are not zero lie outside and are dropped; "
-                f"{_remedy(nonzero[first], sampled[first])}",
+                "samples that are not zero lie outside and are dropped; "
+                f"{_remedy(nonzero[first], sampled[first]) or _OTHER_MASK}",
                 selected(other),
             )
         )
@@ -103,15 +101,18 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
     return findings
 
 
-def _check_center(sampled: Tensor, kept: Tensor) -> list[Finding]:
+def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
     """A mask with its fully sampled centre at index 0, or one that is True where nothing is.
 
     The sign is a run of samples around index 0, or of gaps around ``n // 2``, that chance hardly
     explains at the density of the mask.
 
     Args:
+        energy: ``(batch, ny, nx)`` float32, over the coils.
         sampled: ``(batch or 1, ny, nx)`` bool.
-        kept: ``(batch or 1,)``, share of the energy of k-space inside the mask.
+
+    Raises:
+        InputError: a mask that leaves out the centre and most of the energy.
     """
     density = sampled.float().mean(dim=(1, 2)).clamp(1e-6, 1 - 1e-6)
     at_edge = torch.zeros(len(sampled), dtype=torch.bool, device=sampled.device)
@@ -135,9 +136,10 @@ def _check_center(sampled: Tensor, kept: Tensor) -> list[Finding]:
             )
         )
     if bool(inverted.any()):
-        if bool((inverted & (kept < 0.5)).any()):
+        kept = float(kept_energy(energy, sampled).min())
+        if kept < 0.5:
             raise InputError(
-                f"the mask leaves out the centre of k-space and {100 * float(1 - kept.min()):.0f} "
+                f"the mask leaves out the centre of k-space and {100 * (1 - kept):.0f} "
                 "% of its energy, as if it said what was not sampled: use ~mask"
             )
         findings.append(
@@ -148,6 +150,11 @@ def _check_center(sampled: Tensor, kept: Tensor) -> list[Finding]:
             )
         )
     return findings
+
+
+def kept_energy(energy: Tensor, sampled: Tensor) -> Tensor:
+    """Share of the energy of k-space inside the mask, ``(batch,)``."""
+    return (energy * sampled).sum(dim=(1, 2)) / energy.sum(dim=(1, 2)).clamp_min(1e-38)
 
 
 def _run(lines: Tensor, at: int) -> Tensor:
@@ -185,8 +192,8 @@ def _bounding_box(where: Tensor) -> Tensor:
     return area
 
 
-def _remedy(nonzero: Tensor, sampled: Tensor) -> str:
-    """What makes the mask of one slice fit: ``(ny, nx)`` bool both."""
+def _remedy(nonzero: Tensor, sampled: Tensor) -> str | None:
+    """What makes the mask of one slice fit, if something does: ``(ny, nx)`` bool both."""
     axes = {"(-2, -1)": (0, 1), "-1": (1,), "-2": (0,)}
     changed = {
         f"np.fft.fftshift(mask, axes={name})": torch.fft.fftshift(sampled, dim=dim)
@@ -198,4 +205,4 @@ def _remedy(nonzero: Tensor, sampled: Tensor) -> str:
     for remedy, mask in changed.items():
         if int((mask & nonzero).sum()) > _SOLID * int((mask | nonzero).sum()):
             return f"use {remedy}"
-    return "leave the mask out to take the samples that are not zero, or give the mask of this scan"
+    return None

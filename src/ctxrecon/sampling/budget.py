@@ -78,9 +78,7 @@ def draw_batch(
     row; a list has one generator for each item.
     """
     if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
-        raise InputError(
-            f"expected a whole number as batch size of at least 1, got {batch_size!r}"
-        )
+        raise InputError(f"expected a whole number as batch size of at least 1, got {batch_size!r}")
     if generator is None or isinstance(generator, torch.Generator):
         return torch.stack([draw(generator) for _ in range(batch_size)])[:, None]
     if not (

@@ -26,8 +26,10 @@ _SIGNAL = 3.0
 _HALVES = (0.65, 0.5)
 """Energy at the border of the image against the middle: along one axis, both axes together."""
 
-_SMOOTH = (0.25, 0.35, 12.0)
-"""Images: correlation over a sixteenth of the axes, the smaller and the larger; largest peak."""
+_SMOOTH = (0.25, 0.35)
+_IMAGE_PEAK = (12.0, 4.0)
+"""Images: correlation over a sixteenth of the axes, the smaller and the larger at least; most
+energy in the middle over the mean, in a square and across."""
 
 _POINT = 0.3
 """Variation of the energy of the samples: a point alone has no more, whatever its k-space."""
@@ -123,6 +125,7 @@ class Features:
             that is bright at both borders.
         smooth: ``(axes, batch)``, correlation of samples a sixteenth of the axis apart.
         near: ``(axes, batch)``, correlation of neighbouring samples.
+        complete: ``(axes, batch)`` bool, hardly a line of the axis is without samples.
         flat: ``(axes, batch)``, standard deviation over mean of the energy of the lines.
         varied: ``(batch,)``, standard deviation over mean of the energy of the samples.
         real: ``(batch,)`` bool, no imaginary part.
@@ -134,6 +137,7 @@ class Features:
     halves: Tensor
     smooth: Tensor
     near: Tensor
+    complete: Tensor
     flat: Tensor
     varied: Tensor
     real: Tensor
@@ -154,13 +158,15 @@ def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
 
     smaller, larger = features.smooth.aminmax(dim=0)
     varied = features.varied > _POINT
-    image = (smaller > _SMOOTH[0]) & (larger > _SMOOTH[1]) & (peak.amax(dim=0) < _SMOOTH[2])
+    image = (smaller > _SMOOTH[0]) & (larger > _SMOOTH[1])
+    image &= (peak.amax(dim=0) < _IMAGE_PEAK[0]) & (band[:, 0].amax(dim=0) < _IMAGE_PEAK[1])
     image &= varied & (features.near >= features.smooth).all(dim=0)
     lines = torch.zeros_like(uncentered)
     for axis in (0, 1):
         if size[axis] >= 16:
             lines[axis] = (features.flat[axis] < _FLAT[0]) & (band[1 - axis].amax(dim=0) > _FLAT[1])
-    hybrid = (features.smooth > _HYBRID) & (features.near >= features.smooth) & varied
+    hybrid = (features.smooth > _HYBRID) & (features.near >= features.smooth)
+    hybrid &= features.complete & varied  # undersampling comes before the transform
     halves = features.halves > _HALVES[0]
     both = (features.halves > 0).all(dim=0) & (features.halves.sum(dim=0) > _HALVES[1])
     halves = (halves | both) & features.signal
@@ -265,7 +271,7 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
         samples = _take(weight, box).sum(dim=(1, 2))
         peak.append(_take(counted, box).sum(dim=(1, 2)) / samples.clamp_min(1) / mean)
         covered.append(samples > 0)
-    band, flat = [], []
+    band, complete, flat = [], [], []
     for axis, n in enumerate(sizes):
         line = counted.sum(dim=2 - axis)
         number = weight.sum(dim=2 - axis)
@@ -276,6 +282,7 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
         band.append(torch.stack(bands))
         profile = line / number.clamp_min(1)
         lines = (number > 0).sum(dim=1)
+        complete.append(lines > 0.9 * n)
         average = profile.sum(dim=1) / lines
         spread = ((profile - average[:, None]).square() * (number > 0)).sum(dim=1) / lines
         flat.append(spread.sqrt() / average)
@@ -298,6 +305,7 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
         halves=halves,
         smooth=_correlation(kspace, sampled, everything, wide, lags).abs(),
         near=_correlation(kspace, sampled, everything, wide, (1, 1)).abs(),
+        complete=torch.stack(complete),
         flat=torch.stack(flat),
         varied=spread.sqrt() / mean,
         real=_is_real(kspace, wide),

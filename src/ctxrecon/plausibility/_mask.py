@@ -33,7 +33,8 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
         sampled: ``(batch or 1, ny, nx)`` bool.
 
     Raises:
-        InputError: a mask that cannot be meant.
+        InputError: a mask that misses most of the energy, or fits once its axes are exchanged, it
+            is shifted or inverted.
     """
     if bool((sampled == nonzero).all()):
         return []
@@ -48,13 +49,12 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
     contradicts = (empty > _FEW) | (_empty_lines(sampled, missing) > 0)
     pattern = in_kspace / _bounding_box(nonzero) < _SOLID
     other = contradicts & (left_out > _FEW) & pattern
-    chance = inside <= 1.2 * in_mask * in_kspace / area
 
-    hopeless = other & (kept < 0.5)
-    for item in selected(other & chance & ~hopeless):
-        hopeless[item] = _remedy(nonzero[item], sampled[item]) is not None
-    for item in selected(hopeless):
-        remedy = _remedy(nonzero[item], sampled[item]) or _OTHER_MASK
+    for item in selected(other):
+        remedy = _remedy(nonzero[item], sampled[item])
+        if remedy is None and kept[item] >= 0.5:
+            continue
+        remedy = remedy or _OTHER_MASK
         if inside[item] == 0:
             raise InputError(
                 f"k-space of slice {item} is zero everywhere inside the mask, and not outside: "
@@ -67,13 +67,11 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
         )
     findings = []
     if bool(other.any()):
-        first = int(other.nonzero()[0])
         findings.append(
             Finding(
                 f"the mask seems to be of another scan: k-space is zero at {_percent(empty, other)}"
                 f" of its samples, which count as measured, and {_percent(left_out, other)} of the "
-                "samples that are not zero lie outside and are dropped; "
-                f"{_remedy(nonzero[first], sampled[first]) or _OTHER_MASK}",
+                f"samples that are not zero lie outside and are dropped; {_OTHER_MASK}",
                 selected(other),
             )
         )

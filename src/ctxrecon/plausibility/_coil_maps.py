@@ -22,7 +22,7 @@ _PART = 3
 
 _SAMPLED = 0.9
 
-_EXPLAINED = 0.75
+_EXPLAINED = 0.7
 """Share of what is not noise: maps of the same scan explain 0.94 and more of it."""
 
 

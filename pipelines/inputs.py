@@ -13,7 +13,8 @@ from torch import Tensor
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import CartesianSense, SoftSense, sense_operator
+from ctxrecon.plausibility import check_coil_axis, check_conventions
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ class Measurement:
     Attributes:
         kspace: ``(batch, coils, ny, nx)`` complex64, zero outside the mask.
         mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
-        operator: ``A = M F S``.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
+        operator: ``A = M F S``, of one or of several sets of maps.
         empty: ``(batch,)`` bool, slices of zeros or of nothing but noise, whose maps are the same
             for every coil.
     """
@@ -36,7 +37,7 @@ class Measurement:
     kspace: Tensor
     mask: Tensor
     coil_maps: Tensor | None
-    operator: CartesianSense
+    operator: CartesianSense | SoftSense
     empty: Tensor
 
 
@@ -47,6 +48,9 @@ def prepare_measurement(
 ) -> Measurement:
     """Check a measurement and bring it into canonical shapes.
 
+    What looks as if another convention had been meant is logged as a warning with the remedy; see
+    :func:`ctxrecon.plausibility.check_conventions`.
+
     Args:
         kspace: complex, centred (zero frequency at ``n // 2``): ``(batch, coils, ny, nx)``,
             ``(coils, ny, nx)`` or, for a single coil, ``(ny, nx)``. NumPy or torch.
@@ -54,8 +58,10 @@ def prepare_measurement(
             or ``(batch or 1, 1, ny, nx)``, bool or numbers 0 and 1. ``None`` takes the samples
             that are not zero in some coil, and logs it. Samples outside a given mask are set to
             zero, and that is logged too.
-        coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``. ``None``
-            estimates them from the calibration region of ``kspace`` (a single coil needs none).
+        coil_maps: complex, ``(coils, ny, nx)``, ``(batch or 1, coils, ny, nx)`` or several
+            orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates them from
+            the calibration region of ``kspace``, two sets where the field of view is smaller than
+            the object (a single coil needs none).
 
     Slices without signal, such as those of air at the ends of a volume, stay in the batch; see
     :func:`ctxrecon.emptiness.find_empty`.
@@ -65,57 +71,74 @@ def prepare_measurement(
     """
     y = check_kspace(kspace)
     batch, coils, ny, nx = y.shape
-    if mask is None:
-        sampled = _infer_mask(y)
-    else:
-        sampled = check_mask(mask, (batch, ny, nx)).to(y.device)
-        outside = int((~sampled & (y != 0)).any(dim=1).sum())
-        if outside:
-            logger.warning(
-                "k-space is not zero at %d positions outside the mask; they are set to zero",
-                outside,
-            )
-            _check_not_all_outside(y, sampled)
-            y = y * sampled
-
-    empty = find_empty(y, sampled).to(y.device)
-    maps: Tensor | None
+    sampled = _infer_mask(y) if mask is None else check_mask(mask, (batch, ny, nx)).to(y.device)
+    inside = y
+    if mask is not None:
+        inside = y * sampled
+        _check_not_all_outside(y, inside)
+    empty = find_empty(inside, sampled).to(y.device)
+    maps: Tensor | None = None
     if coil_maps is not None:
         maps = check_coil_maps(coil_maps, (batch, coils, ny, nx), empty).to(y.device)
-    elif coils == 1:
-        maps = None
-    else:
+    check_conventions(y, sampled, maps)
+    y = inside
+    if maps is None and coils > 1:
         logger.info("no coil maps given: estimating them from the calibration region")
         maps = _estimate_coil_maps(y, sampled, ~empty)
+        if maps.ndim == 5:
+            logger.info("two sets of coil maps: the object is larger than the field of view")
         empty = empty | (maps == 0).flatten(1).all(dim=1)
-    return Measurement(y, sampled, maps, CartesianSense(sampled, maps), empty)
+    return Measurement(y, sampled, maps, sense_operator(sampled, maps), empty)
 
 
 def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:
     """Maps of the slices that hold signal; the same for every coil in the others."""
     if bool(filled.all()):
         return estimate_coil_maps(y, sampled)
-    maps = torch.full_like(y, y.shape[1] ** -0.5)
-    if bool(filled.any()):
-        masks = sampled if len(sampled) == 1 else sampled[filled]
-        maps[filled] = estimate_coil_maps(y[filled], masks)
+    same = torch.full_like(y, y.shape[1] ** -0.5)
+    if not bool(filled.any()):
+        return same
+    found = estimate_coil_maps(y[filled], sampled if len(sampled) == 1 else sampled[filled])
+    maps = same if found.ndim == 4 else torch.stack([same, torch.zeros_like(same)], dim=1)
+    maps[filled] = found
     return maps
 
 
 # torch has no long doubles, few unsigned integers and one byte order.
 _PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
 
+# Compound types by which files keep complex numbers: h5py and MATLAB.
+_COMPLEX_FIELDS = ({"r", "i"}, {"real", "imag"})
+
 
 def as_tensor(value: ArrayLike, name: str) -> Tensor:
     """A tensor of what torch has a type for; ``name`` is for the error."""
     if isinstance(value, Tensor):
-        return value.detach().resolve_conj()
+        if value.layout is not torch.strided:
+            raise InputError(f"expected {name} as a dense tensor, got a sparse one: use to_dense()")
+        return value.detach().resolve_conj().resolve_neg()
     if not isinstance(value, np.ndarray):
         raise InputError(
-            f"expected {name} as a NumPy array or a torch tensor, got {type(value).__name__}"
+            f"expected {name} as a NumPy array or a torch tensor, got {type(value).__name__}: "
+            "convert it with np.asarray"
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(
+            f"expected {name} as a plain array, got a masked array, which hides some values: "
+            "give array.filled(0), which makes them samples that were not measured"
+        )
+    if value.dtype.names is not None and set(value.dtype.names) in _COMPLEX_FIELDS:
+        real, imaginary = (value[field] for field in sorted(value.dtype.names, reverse=True))
+        value = real + np.complex64(1j) * imaginary
     if value.dtype.kind not in _PORTABLE:
-        raise InputError(f"expected numbers in {name}, got a NumPy array of {value.dtype}")
+        remedy = (
+            "give arrays of one shape, joined with np.stack"
+            if value.dtype.kind == "O"
+            else "convert it with astype(np.complex64)"
+        )
+        raise InputError(
+            f"expected numbers in {name}, got a NumPy array of {value.dtype}: {remedy}"
+        )
     with np.errstate(over="ignore"):  # becomes infinite, which is refused later
         return torch.from_numpy(value.astype(_PORTABLE[value.dtype.kind], order="C"))
 
@@ -126,25 +149,52 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
     shape = tuple(y.shape)
     if not y.is_complex():
         raise InputError(
-            f"expected complex k-space, got {kspace.dtype} of shape {shape}: join real and "
-            "imaginary parts with torch.view_as_complex"
+            f"expected complex k-space, got {kspace.dtype} of shape {shape}: {_join_parts(shape)}"
         )
     if y.ndim not in (2, 3, 4):
+        remedy = (
+            "join the leading axes with kspace.reshape(-1, *kspace.shape[-3:])"
+            if y.ndim > 4
+            else "give it the shape of its grid with kspace.reshape(ny, nx)"
+        )
         raise InputError(
             "expected k-space (batch, coils, ny, nx), (coils, ny, nx) or (ny, nx), "
-            f"got shape {shape}"
+            f"got shape {shape}: {remedy}"
         )
     if y.numel() == 0:
-        raise InputError(f"expected k-space with samples in it, got the empty shape {shape}")
+        raise InputError(
+            f"expected k-space with samples in it, got the empty shape {shape}: "
+            "check how it was read"
+        )
     y = y.to(torch.complex64)[(None,) * (4 - y.ndim)]
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise InputError("k-space holds NaN or infinite values: find out where they come from")
+    check_coil_axis(y)
     return y
 
 
-def _check_not_all_outside(y: Tensor, sampled: Tensor) -> None:
-    there = (y != 0).flatten(1).any(dim=1)
-    lost = there & ~(sampled & (y != 0)).flatten(1).any(dim=1)
+def _join_parts(shape: tuple[int, ...]) -> str:
+    """How real k-space of this shape becomes complex."""
+    if shape and shape[-1] == 2:
+        return (
+            "join real and imaginary part with kspace[..., 0] + 1j * kspace[..., 1] "
+            "(torch.view_as_complex)"
+        )
+    if len(shape) >= 3 and shape[-3] == 2:
+        return (
+            "join real and imaginary part with "
+            "kspace[..., 0, :, :] + 1j * kspace[..., 1, :, :] (torch.complex)"
+        )
+    return (
+        "give the complex samples, since nothing can be reconstructed without their phase "
+        "(torch.view_as_complex joins real and imaginary parts)"
+    )
+
+
+def _check_not_all_outside(y: Tensor, inside: Tensor) -> None:
+    """Refuse slices whose samples all lie outside the mask."""
+    there, kept = ((each != 0).flatten(1).any(dim=1) for each in (y, inside))
+    lost = there & ~kept
     if bool(lost.any()):
         raise InputError(
             f"k-space of slice {int(lost.nonzero()[0])} is zero everywhere inside the mask: "
@@ -172,7 +222,8 @@ def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
     if sampled.dtype != torch.bool:
         if sampled.is_complex() or not bool(((sampled == 0) | (sampled == 1)).all()):
             raise InputError(
-                f"expected a mask of booleans or of 0 and 1, got other values of {mask.dtype}"
+                f"expected a mask of booleans or of 0 and 1, got other values of {mask.dtype}: "
+                "give mask != 0 if it is not zero where k-space was measured"
             )
         sampled = sampled == 1
     if got == (nx,):
@@ -184,30 +235,43 @@ def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
     elif got not in {(1, 1, ny, nx), (batch, 1, ny, nx)}:
         raise InputError(
             f"mask of shape {got} does not fit k-space with batch {batch} and size {ny}x{nx}: "
-            f"expected {(nx,)}, {(ny, nx)} or {(batch, 1, ny, nx)}"
+            f"expected {(nx,)}, {(ny, nx)} or {(batch, 1, ny, nx)}{_reshape_mask(got, (ny, nx))}"
         )
     if not bool(sampled.flatten(1).any(dim=1).all()):
         raise InputError("the mask samples nothing: expected True where k-space was measured")
     return sampled
 
 
+def _reshape_mask(shape: tuple[int, ...], size: tuple[int, int]) -> str:
+    """How a mask of this shape comes to fit, where that is plain."""
+    ny, nx = size
+    if shape == (ny,):
+        return "; for lines along nx give np.repeat(mask[:, None], nx, axis=1)"
+    if shape[-2:] == (nx, ny):
+        return "; exchange its axes with np.swapaxes(mask, -1, -2)"
+    if len(shape) == 4 and shape[-2:] == size:
+        return "; one mask serves all coils, mask[:, :1]"
+    return ""
+
+
 def check_coil_maps(
     coil_maps: ArrayLike, shape: tuple[int, int, int, int], empty: Tensor | None = None
 ) -> Tensor:
-    """Complex64 maps ``(batch or 1, coils, ny, nx)`` for k-space of ``shape``; see there too.
+    """Return complex64 maps ``(batch or 1, [sets,] coils, ny, nx)`` for k-space of ``shape``.
 
     Those of a slice that is ``empty`` may be zero everywhere.
     """
-    coils, ny, nx = shape[1:]
+    batch, coils, ny, nx = shape
     maps = as_tensor(coil_maps, "coil maps")
     if not maps.is_complex():
         raise InputError(f"expected complex coil maps, got {coil_maps.dtype}")
     if maps.ndim == 3:
         maps = maps[None]
-    if tuple(maps.shape) not in {(1, coils, ny, nx), shape}:
+    fits = maps.ndim in (4, 5) and tuple(maps.shape[-3:]) == (coils, ny, nx)
+    if not fits or len(maps) not in {1, batch} or maps.shape[1] == 0:
         raise InputError(
             f"coil maps of shape {tuple(coil_maps.shape)} do not fit k-space of shape {shape}: "
-            f"expected {(coils, ny, nx)} or {shape}"
+            f"expected {(coils, ny, nx)} or {shape}, or (batch, sets, coils, ny, nx)"
         )
     maps = maps.to(torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(maps)).all()):

@@ -78,6 +78,33 @@ def test_one_slice_and_one_coil(kspace, mask, maps):
     assert one_coil.operator.domain_shape == (1, NY, NX)
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize(
+    "form", ["memory map", "reversed", "h5py", "MATLAB", "conjugate", "negative", "half"]
+)
+def test_clear_forms_of_kspace_are_taken(kspace, mask, maps, form, tmp_path):
+    array = kspace.numpy()
+    if form == "memory map":
+        np.save(tmp_path / "kspace.npy", array)
+        given = np.load(tmp_path / "kspace.npy", mmap_mode="r")
+    elif form == "reversed":
+        given = np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+    elif form in ("h5py", "MATLAB"):
+        names = ("r", "i") if form == "h5py" else ("real", "imag")
+        given = np.empty(array.shape, [(name, "<f4") for name in names])
+        given[names[0]], given[names[1]] = array.real, array.imag
+    elif form == "conjugate":
+        given = kspace.conj().resolve_conj().conj()
+    elif form == "negative":
+        given = torch.complex(kspace.real, kspace.conj().imag).conj()
+        assert kspace.conj().imag.is_neg()
+    else:
+        given = kspace.to(torch.complex32)
+    tolerance = {"rtol": 1e-2, "atol": 1e-2} if form == "half" else {}
+    measurement = prepare_measurement(given, mask, maps)
+    torch.testing.assert_close(measurement.kspace, kspace, **tolerance)
+
+
 @pytest.mark.parametrize("form", ["lines", "plane", "batch", "float", "integers"])
 def test_masks_come_in_several_forms(kspace, mask, maps, form):
     one = mask[:1]
@@ -127,8 +154,14 @@ def replaced(tensor, value):
         (lambda y: np.array(["a"]), "expected numbers in k-space, got a NumPy array of <U1"),
         (lambda y: y.real, "expected complex k-space, got torch.float32 .*view_as_complex"),
         (lambda y: y.real.numpy(), "expected complex k-space, got float32"),
-        (lambda y: y[None], r"expected k-space \(batch, coils, ny, nx\), .* got shape \(1, 2, 4"),
-        (lambda y: y[0, 0, 0], r"expected k-space .* got shape \(32,\)"),
+        (lambda y: torch.view_as_real(y), r"kspace\[..., 0\] \+ 1j \* kspace\[..., 1\]"),
+        (lambda y: torch.stack([y[0].real, y[0].imag], 1), r"kspace\[..., 0, :, :\] \+ 1j"),
+        (lambda y: (100 * y.abs()).numpy().astype(int), "expected complex k-space, got int64"),
+        (lambda y: np.ma.masked_array(y.numpy(), y.numpy() == 0), r"masked array.*filled\(0\)"),
+        (lambda y: np.array([y[0].numpy(), None], dtype=object), "of object: .*np.stack"),
+        (lambda y: y.to_sparse(), "sparse one: use to_dense"),
+        (lambda y: y[None], r"expected k-space \(batch, .* got shape \(1, 2, 4.*reshape\(-1, "),
+        (lambda y: y[0, 0, 0], r"expected k-space .* got shape \(32,\).*reshape\(ny, nx\)"),
         (lambda y: y[:0], r"samples in it, got the empty shape \(0, 4, 24, 32\)"),
         (lambda y: replaced(y, torch.nan), "k-space holds NaN or infinite values"),
         (lambda y: replaced(y, torch.inf), "k-space holds NaN or infinite values"),
@@ -151,7 +184,10 @@ def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):
         (lambda m: m.to(torch.complex64), "mask of booleans or of 0 and 1, got other .*complex64"),
         (lambda m: m.float() * torch.nan, "mask of booleans or of 0 and 1"),
         (lambda m: m.mT, r"mask of shape \(2, 1, 32, 24\) does not fit .* batch 2 and size 24x32"),
-        (lambda m: m[0, 0, :, 0], r"mask of shape \(24,\) does not fit"),
+        (lambda m: m.mT, r"np.swapaxes\(mask, -1, -2\)"),
+        (lambda m: m[0, 0, :, 0], r"mask of shape \(24,\) does not fit.*np.repeat"),
+        (lambda m: m.float() * 255, "give mask != 0"),
+        (lambda m: m.expand(-1, COILS, -1, -1), r"mask\[:, :1\]"),
         (lambda m: m.expand(-1, COILS, -1, -1), r"mask of shape \(2, 4, 24, 32\) does not fit"),
         (lambda m: m & False, "the mask samples nothing"),
         (lambda m: ~m, "k-space of slice 0 is zero everywhere inside the mask"),

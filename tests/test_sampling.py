@@ -192,6 +192,15 @@ def test_numpy_integers_make_a_shape():
         (((32, 32), float("nan")), {}, "acceleration of at least 1, got nan"),
         (((32, 32), float("inf")), {}, "acceleration of at least 1, got inf"),
         (((32, 32), 5000), {}, "acceleration 5000 leaves none of"),
+        ((32, 4), {}, r"two positive integers \(ny, nx\), got 32"),
+        (("32", 4), {}, r"two positive integers \(ny, nx\), got '32'"),
+        (((32, 32), "4"), {}, "acceleration of at least 1, got '4'"),
+        (((32, 32), None), {}, "acceleration of at least 1, got None"),
+        (((32, 32), True), {}, "acceleration of at least 1, got True"),
+        (((32, 32), 4, "8 %"), {}, "center_fraction between 0 and 1, got '8 %'"),
+        (((32, 32), 4), {"batch_size": 1.5}, "batch size of at least 1, got 1.5"),
+        (((32, 32), 4), {"generator": 5}, r"torch.Generator\(\).manual_seed\(seed\)"),
+        (((32, 32), 4), {"batch_size": 2, "generator": [5, 6]}, "manual_seed"),
         (((32, 32), 4, -0.1), {}, "center_fraction between 0 and 1, got -0.1"),
         (((32, 32), 4, 1.5), {}, "center_fraction between 0 and 1, got 1.5"),
         (((32, 32), 4, 0.8), {}, "the centre alone has .* more than the .* acceleration 4 allows"),
@@ -222,3 +231,5 @@ def test_a_poisson_budget_beyond_the_ellipse_is_refused():
 def test_an_unknown_mask_is_refused():
     with pytest.raises(InputError, match="unknown mask 'spiral2d': expected one of uniform1d"):
         make_mask("spiral2d", (32, 32), 4)
+    with pytest.raises(InputError, match=r"unknown mask \['uniform1d'\]"):
+        make_mask(["uniform1d"], (32, 32), 4)

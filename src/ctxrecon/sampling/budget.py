@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from ctxrecon.checks import check_number, is_number, is_whole
+from ctxrecon.checks import is_number, is_whole
 from ctxrecon.errors import InputError
 
 Shape: TypeAlias = "tuple[int, int]"
@@ -20,7 +19,7 @@ Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 def check_shape(shape: Shape) -> Shape:
     """``(ny, nx)`` as positive integers."""
     sizes = tuple(shape) if isinstance(shape, Iterable) else ()
-    if len(sizes) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in sizes):
+    if len(sizes) != 2 or not all(is_whole(n) and n >= 1 for n in sizes):
         raise InputError(f"expected a mask shape of two positive integers (ny, nx), got {shape!r}")
     return int(sizes[0]), int(sizes[1])
 
@@ -28,7 +27,10 @@ def check_shape(shape: Shape) -> Shape:
 def exact_budget(total: int, acceleration: float, what: str) -> int:
     """``round(total / acceleration)``, the number of lines or samples that a mask has."""
     if not (is_number(acceleration) and math.isfinite(acceleration) and acceleration >= 1):
-        raise InputError(f"expected an acceleration of at least 1, got {acceleration!r}")
+        raise InputError(
+            f"expected an acceleration of at least 1, got {acceleration!r}: "
+            "it is the size of the grid over the number of samples, 4 for a quarter of them"
+        )
     budget = round(total / acceleration)
     if budget < 1:
         raise InputError(
@@ -39,7 +41,11 @@ def exact_budget(total: int, acceleration: float, what: str) -> int:
 
 def check_center_fraction(center_fraction: float) -> None:
     """A fraction lies in [0, 1]."""
-    check_number("center_fraction", center_fraction, least=0, most=1)
+    if not (is_number(center_fraction) and 0 <= center_fraction <= 1):
+        raise InputError(
+            f"expected center_fraction between 0 and 1, got {center_fraction!r}: "
+            "it is a share, 0.08 for 8 % of the lines"
+        )
 
 
 def check_center_fits(center: int, budget: int, what: str, acceleration: float) -> None:
@@ -68,15 +74,17 @@ def draw_batch(
     row; a list has one generator for each item.
     """
     if not is_whole(batch_size) or batch_size < 1:
-        raise InputError(f"expected a batch size of at least 1, got {batch_size!r}")
-    several = generator if isinstance(generator, list | tuple) else [generator]
-    if not all(item is None or isinstance(item, torch.Generator) for item in several):
-        raise InputError(
-            f"expected generator as a torch.Generator or a list of them, got {generator!r}: make "
-            "one with torch.Generator().manual_seed(seed)"
-        )
+        raise InputError(f"expected a whole number as batch size of at least 1, got {batch_size!r}")
     if generator is None or isinstance(generator, torch.Generator):
         return torch.stack([draw(generator) for _ in range(batch_size)])[:, None]
+    if not (
+        isinstance(generator, Sequence)
+        and all(isinstance(item, torch.Generator) for item in generator)
+    ):
+        raise InputError(
+            "expected generator as a torch.Generator or a list of them, got "
+            f"{type(generator).__name__}: for a seed give torch.Generator().manual_seed(seed)"
+        )
     if len(generator) != batch_size:
         raise InputError(
             f"expected one generator or {batch_size}, one for each mask, got {len(generator)}"

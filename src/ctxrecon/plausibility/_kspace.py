@@ -1,0 +1,371 @@
+"""Where the energy of k-space lies, and what its neighbouring samples have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.plausibility._report import Finding, selected
+
+# The thresholds lie between what about 2000 right scans and 200 or more wrong ones of each kind
+# show: phantoms and real images, 1 to 32 coils, 64 to 320 pixels, all masks up to x12, partial
+# Fourier, objects up to 30 % of the field of view off the middle, noise up to 20 %.
+
+_PEAK = 2.5
+_BAND = 1.7
+"""Energy around index 0 over the mean: in a square (right scans up to 2.0), across (0.9)."""
+
+_BRIGHTER = 2.5
+"""Energy around index 0 over that around ``n // 2``."""
+
+_SIGNAL = 3.0
+"""Energy around the peak over the mean, from which on there is more than noise (2.4)."""
+
+_HALVES = (0.8, 0.7)
+"""Energy at the border of the image against the middle: along one axis, both axes together."""
+
+_SMOOTH = (0.25, 0.35)
+_IMAGE_PEAK = (12.0, 4.0)
+"""Images: correlation over a sixteenth of the axes, the smaller and the larger at least; most
+energy in the middle over the mean, in a square and across."""
+
+_POINT = 0.3
+"""Variation of the energy of the samples: a point alone has no more, whatever its k-space."""
+
+_HYBRID = 0.7
+"""The correlation along one axis that only images have."""
+
+_FLAT = (0.25, 4.0)
+"""Spokes: variation from line to line, and how much brighter the middle of each is."""
+
+_MOST_COILS = 128
+_COIL_PEAK = 4.0
+"""Most receivers of an array; energy of the middle coils over the mean."""
+
+_PLACES = ((False, False), (True, False), (False, True), (True, True))
+"""Whether the place is at index 0 rather than ``n // 2``, along y and along x."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What the checks of k-space and mask share.
+
+    Attributes:
+        nonzero: ``(batch, ny, nx)`` bool, some coil is not zero.
+        energy: ``(batch, ny, nx)`` float32, ``Σ_c |y_c|²`` with a largest value of 1.
+    """
+
+    nonzero: Tensor
+    energy: Tensor
+
+    @classmethod
+    def of(cls, kspace: Tensor) -> Energy:
+        energy = _sum_of_squares(kspace)
+        largest = energy.amax(dim=(1, 2), keepdim=True)
+        if bool(((largest < _TINY) | (largest > 1 / _TINY)).any()):  # k-space of unusual scale
+            scale = torch.view_as_real(kspace).abs().amax(dim=(1, 2, 3, 4)).clamp_min(_TINY)
+            energy = _sum_of_squares(kspace / scale[:, None, None, None])
+            largest = energy.amax(dim=(1, 2), keepdim=True)
+        return cls((kspace != 0).any(dim=1), energy / largest.clamp_min(_TINY))
+
+
+_TINY = 1e-30
+
+
+def _sum_of_squares(kspace: Tensor) -> Tensor:
+    """``Σ_c |y_c|²``, coil by coil, which is faster than a norm over an axis that is not last."""
+    batch, coils, ny, nx = kspace.shape
+    parts = torch.view_as_real(kspace).reshape(batch, coils, ny, 2 * nx)
+    total = parts[:, 0].square()
+    for coil in range(1, coils):
+        total.addcmul_(parts[:, coil], parts[:, coil])
+    return total.unflatten(-1, (nx, 2)).sum(dim=-1)
+
+
+def check_coil_axis(kspace: Tensor) -> list[Finding]:
+    """Coils that are not the axis before ``(ny, nx)``.
+
+    Args:
+        kspace: ``(batch, coils, ny, nx)`` complex64.
+
+    Raises:
+        InputError: coils whose energy is that of an axis of k-space, or more than any array has.
+    """
+    coils, ny, nx = kspace.shape[1:]
+    if coils <= min(ny, nx):
+        return []
+    last = "give np.moveaxis(kspace, -1, -3) where the coils are the last axis"
+    energy = _sum_of_squares(kspace.flatten(2).mT[..., None])[..., 0]
+    width = max(coils // 16, 1)
+    middle = energy[:, coils // 2 - width : coils // 2 + width + 1].mean(dim=1)
+    if bool((middle > _COIL_PEAK * energy.mean(dim=1)).all()):
+        raise InputError(
+            f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, "
+            f"with the energy in the middle coils like an axis of k-space: {last}"
+        )
+    if coils > _MOST_COILS:
+        raise InputError(
+            f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, more "
+            f"than any array has: {last}, and kspace[:, None] where they are slices of one coil"
+        )
+    return [Finding(f"there are {coils} coils of {ny}x{nx} pixels, more than pixels: {last}")]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Numbers by which conventions are told apart.
+
+    Attributes:
+        peak: ``(places, batch)``, mean energy around each of the places over that of all samples.
+        covered: ``(batch,)`` bool, some sample is around ``(ny // 2, nx // 2)``.
+        band: ``(axes, 2, batch)``, the same for the lines around ``n // 2`` and index 0.
+        halves: ``(axes, batch)``, from -1 for an image that is bright in the middle to 1 for one
+            that is bright at both borders.
+        smooth: ``(axes, batch)``, correlation of samples a sixteenth of the axis apart.
+        near: ``(axes, batch)``, correlation of neighbouring samples.
+        complete: ``(axes, batch)`` bool, hardly a line of the axis is without samples.
+        flat: ``(axes, batch)``, standard deviation over mean of the energy of the lines.
+        varied: ``(batch,)``, standard deviation over mean of the energy of the samples.
+        real: ``(batch,)`` bool, no imaginary part.
+    """
+
+    peak: Tensor
+    covered: Tensor
+    band: Tensor
+    halves: Tensor
+    smooth: Tensor
+    near: Tensor
+    complete: Tensor
+    flat: Tensor
+    varied: Tensor
+    real: Tensor
+
+    @property
+    def signal(self) -> Tensor:
+        return self.peak.amax(dim=0) > _SIGNAL
+
+
+def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
+    """What each slice looks like, the most telling only."""
+    peak, band = features.peak, features.band
+    brightest = peak.argmax(dim=0)
+    is_peak = (peak > _PEAK) & ((peak > _BRIGHTER * peak[0]) & (features.covered | (peak > 8)))
+    at_edge = torch.tensor(_PLACES, device=peak.device)[brightest].T
+    uncentered = at_edge & is_peak.gather(0, brightest[None])
+    uncentered |= (band[:, 1] > _BAND) & (band[:, 1] > _BRIGHTER * band[:, 0])
+
+    smaller, larger = features.smooth.aminmax(dim=0)
+    varied = features.varied > _POINT
+    image = (smaller > _SMOOTH[0]) & (larger > _SMOOTH[1])
+    image &= (peak.amax(dim=0) < _IMAGE_PEAK[0]) & (band[:, 0].amax(dim=0) < _IMAGE_PEAK[1])
+    image &= varied & (features.near >= features.smooth).all(dim=0)
+    lines = torch.zeros_like(uncentered)
+    for axis in (0, 1):
+        if size[axis] >= 16:
+            lines[axis] = (features.flat[axis] < _FLAT[0]) & (band[1 - axis].amax(dim=0) > _FLAT[1])
+    hybrid = (features.smooth > _HYBRID) & (features.near >= features.smooth)
+    hybrid &= features.complete & varied  # undersampling comes before the transform
+    halves = features.halves > _HALVES[0]
+    both = (features.halves > 0).all(dim=0) & (features.halves.sum(dim=0) > _HALVES[1])
+    halves = (halves | both) & features.signal
+
+    rest = torch.ones_like(image)
+    findings = []
+
+    def take(where: Tensor, message: str) -> None:
+        nonlocal rest
+        if bool((where & rest).any()):
+            findings.append(Finding(message, selected(where & rest)))
+        rest = rest & ~where
+
+    take(features.real & varied, _REAL)
+    take(image & ~lines.any(dim=0), _IMAGE)
+    for axis in (0, 1):
+        take(lines[axis], _LINES.format(axis="yx"[axis]))
+    for pattern in (uncentered, halves):
+        for where in ((True, True), (False, True), (True, False)):
+            chosen = (pattern[0] == where[0]) & (pattern[1] == where[1])
+            if pattern is halves:
+                take(chosen, _half_shift(where, size))
+                continue
+            take(chosen & halves.any(dim=0), _not_centered(where, phase=True))
+            take(chosen, _not_centered(where, phase=False))
+    for axis in (0, 1):
+        take(hybrid[axis], _HYBRID_SPACE.format(axis="yx"[axis], index=axis - 2))
+    return findings
+
+
+_AXES = {(True, True): "both axes", (True, False): "y", (False, True): "x"}
+_INDICES = {(True, True): "(-2, -1)", (True, False): "-2", (False, True): "-1"}
+
+_FORWARD = (
+    "np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x, axes=(-2, -1)), norm='ortho'), axes=(-2, -1))"
+)
+
+_REAL = (
+    "k-space has no imaginary part anywhere, like a magnitude or one part alone, so its image is "
+    "symmetric about the middle and wrong: give the complex samples"
+)
+_IMAGE = (
+    "k-space looks like images, smooth and without a peak in the middle, so the result would be "
+    f"their transform: give {_FORWARD} of coil images x"
+)
+_LINES = (
+    "all lines along {axis} have the same energy, as if they were spokes of a radial scan or "
+    "interleaves of a spiral: only Cartesian k-space is reconstructed, so grid it first, for "
+    "instance with ctxrecon.operators.NonCartesianSense"
+)
+_HYBRID_SPACE = (
+    "k-space is smooth along {axis} like an image, as if it had been transformed along that axis "
+    "already: give np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kspace, axes={index}), "
+    "axis={index}, norm='ortho'), axes={index})"
+)
+
+
+def _not_centered(where: tuple[bool, bool], phase: bool) -> str:
+    origin = (
+        f"; where it was computed from images x, give {_FORWARD}, since its images are shifted by "
+        "half the field of view too"
+        if phase
+        else ""
+    )
+    return (
+        f"k-space does not look centred along {_AXES[where]}: it is brightest at index 0, and the "
+        "zero frequency is expected at n // 2, without which images are modulated and coil maps "
+        f"wrong: use np.fft.fftshift(kspace, axes={_INDICES[where]}), and the same for the mask"
+        + origin
+    )
+
+
+def _half_shift(where: tuple[bool, bool], size: tuple[int, int]) -> str:
+    signs = {
+        (True, True): f"np.add.outer(np.arange({size[0]}), np.arange({size[1]}))",
+        (True, False): f"np.arange({size[0]})[:, None]",
+        (False, True): f"np.arange({size[1]})",
+    }
+    return (
+        f"the image is split in halves at opposite borders along {_AXES[where]}, as if k-space "
+        "lacked the alternating sign of a centred image (np.fft.ifftshift before the transform): "
+        f"use kspace * (-1.0) ** {signs[where]}, or {_FORWARD} of images x"
+    )
+
+
+def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
+    """The numbers that :func:`classify` looks at.
+
+    Args:
+        kspace: ``(batch, coils, ny, nx)`` complex64.
+        sampled: ``(batch, ny, nx)`` bool, where it counts.
+        energy: ``(batch, ny, nx)`` float32, over the coils, in any unit.
+    """
+    sizes = kspace.shape[-2:]
+    weight = sampled.to(energy.dtype)
+    counted = energy * weight
+    count = weight.sum(dim=(1, 2))
+    mean = counted.sum(dim=(1, 2)) / count
+    peak, covered = [], []
+    for place in _PLACES:
+        box = [_around(n, edge, max(n // 32, 1)) for n, edge in zip(sizes, place, strict=True)]
+        samples = _take(weight, box).sum(dim=(1, 2))
+        peak.append(_take(counted, box).sum(dim=(1, 2)) / samples.clamp_min(1) / mean)
+        covered.append(samples > 0)
+    band, complete, flat = [], [], []
+    for axis, n in enumerate(sizes):
+        line = counted.sum(dim=2 - axis)
+        number = weight.sum(dim=2 - axis)
+        bands = []
+        for edge in (False, True):
+            near = _around(n, edge, max(n // 32, 1))
+            bands.append(line[:, near].sum(1) / number[:, near].sum(1).clamp_min(1) / mean)
+        band.append(torch.stack(bands))
+        profile = line / number.clamp_min(1)
+        lines = (number > 0).sum(dim=1)
+        complete.append(lines > 0.9 * n)
+        average = profile.sum(dim=1) / lines
+        spread = ((profile - average[:, None]).square() * (number > 0)).sum(dim=1) / lines
+        flat.append(spread.sqrt() / average)
+    spread = ((energy - mean[:, None, None]).square() * weight).sum(dim=(1, 2)) / count
+    places = torch.stack(peak)
+    brightest = places.argmax(dim=0)
+    halves = torch.zeros(2, len(kspace), device=kspace.device)
+    for number, place in enumerate(_PLACES):
+        items = (brightest == number).nonzero()[:, 0]
+        if len(items):
+            box = [_around(n, edge, 16) for n, edge in zip(sizes, place, strict=True)]
+            halves[:, items] = _split(kspace, sampled, items, box)
+    everything = torch.arange(len(kspace), device=kspace.device)
+    wide = [_around(n, False, max(n // 8, 8)) for n in sizes]
+    lags = (max(sizes[0] // 16, 2), max(sizes[1] // 16, 2))
+    return Features(
+        peak=places,
+        covered=covered[0],
+        band=torch.stack(band),
+        halves=halves,
+        smooth=_correlation(kspace, sampled, everything, wide, lags).abs(),
+        near=_correlation(kspace, sampled, everything, wide, (1, 1)).abs(),
+        complete=torch.stack(complete),
+        flat=torch.stack(flat),
+        varied=spread.sqrt() / mean,
+        real=_is_real(kspace, wide),
+    )
+
+
+def _is_real(kspace: Tensor, box: list[Tensor]) -> Tensor:
+    real = ~(_take(kspace, box).imag != 0).flatten(1).any(dim=1)
+    return real & ~(kspace.imag != 0).flatten(1).any(dim=1) if bool(real.any()) else real
+
+
+def _around(size: int, at_edge: bool, width: int) -> Tensor:
+    """Indices up to ``width`` to either side of index 0 or ``size // 2``, each at most once."""
+    if 2 * width + 1 >= size:
+        return (torch.arange(size) + (size // 2 if at_edge else 0)) % size
+    return (torch.arange(-width, width + 1) + (0 if at_edge else size // 2)) % size
+
+
+def _take(values: Tensor, box: list[Tensor]) -> Tensor:
+    """The samples of a box, without a copy where it does not go around the edge."""
+    for axis, index in zip((-2, -1), box, strict=True):
+        first, last = int(index[0]), int(index[-1])
+        if last - first == len(index) - 1:
+            values = values.narrow(axis, first, len(index))
+        else:
+            values = values.index_select(axis, index.to(values.device))
+    return values
+
+
+def _split(kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor]) -> Tensor:
+    """Energy of the image at the two borders of each axis against its middle, ``(axes, items)``.
+
+    The correlation over ``l`` samples is the ``l``-th Fourier coefficient of the squared image;
+    three of them, in Bartlett's window, show its projection at the border and in the middle.
+    """
+    border: Tensor | float = 1.0
+    middle: Tensor | float = 1.0
+    for lag in (1, 2, 3):
+        part = 2 * (1 - lag / 4) * _correlation(kspace, sampled, items, box, (lag, lag)).real
+        border, middle = border + (-1) ** lag * part, middle + part
+    return (border - middle) / (border + middle).clamp_min(0.1)
+
+
+def _correlation(
+    kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor], lags: tuple[int, int]
+) -> Tensor:
+    """``Σ k̄_i k_{i+lag}`` over the energy of the pairs that are sampled, ``(axes, items)``."""
+    crop = _take(kspace.index_select(0, items) if len(items) < len(kspace) else kspace, box)
+    crop = crop * _take(sampled.index_select(0, items), box)[:, None]
+    measured = crop != 0
+    found = []
+    for axis, lag in ((-2, lags[0]), (-1, lags[1])):
+        pairs = crop.shape[axis] - lag
+        if pairs < 1:
+            found.append(crop.new_zeros(len(items)))
+            continue
+        first, second = crop.narrow(axis, 0, pairs), crop.narrow(axis, lag, pairs)
+        both = measured.narrow(axis, 0, pairs) & measured.narrow(axis, lag, pairs)
+        product = (first.conj() * second * both).flatten(1).sum(dim=1)
+        energy = (first.abs().square() + second.abs().square()) * both
+        found.append(product / (energy.flatten(1).sum(dim=1) / 2).clamp_min(1e-38))
+    return torch.stack(found)

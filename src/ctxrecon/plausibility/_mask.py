@@ -1,0 +1,206 @@
+"""Masks that contradict the samples, and masks that are not centred."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.plausibility._report import Finding, selected
+
+_FEW = 0.02
+"""Share of single samples that may contradict a mask; a whole line is always told."""
+
+_CHANCE = 1e-3
+"""Odds of a run of sampled lines, below which it is the fully sampled centre."""
+
+_SOLID = 0.95
+"""Share of their bounding box from which on samples are no pattern of their own."""
+
+_OTHER_MASK = (
+    "leave the mask out to take the samples that are not zero, or give the mask of this scan"
+)
+
+
+def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding]:
+    """Samples that contradict the mask that was given.
+
+    Args:
+        nonzero: ``(batch, ny, nx)`` bool, k-space is not zero in some coil.
+        energy: ``(batch, ny, nx)`` float32, over the coils.
+        sampled: ``(batch or 1, ny, nx)`` bool.
+
+    Raises:
+        InputError: a mask that misses most of the energy, or fits once its axes are exchanged, it
+            is shifted or inverted.
+    """
+    if bool((sampled == nonzero).all()):
+        return []
+    sampled = sampled.expand_as(nonzero)
+    missing = sampled & ~nonzero
+    area = sampled[0].numel()
+    in_mask, in_kspace = _count(sampled), _count(nonzero)
+    inside = _count(sampled & nonzero)
+    empty = 1 - inside / in_mask
+    left_out = 1 - inside / in_kspace
+    kept = kept_energy(energy, sampled)
+    contradicts = (empty > _FEW) | (_empty_lines(sampled, missing) > 0)
+    pattern = in_kspace / _bounding_box(nonzero) < _SOLID
+    other = contradicts & (left_out > _FEW) & pattern
+
+    for item in selected(other):
+        remedy = _remedy(nonzero[item], sampled[item])
+        if remedy is None and kept[item] >= 0.5:
+            continue
+        remedy = remedy or _OTHER_MASK
+        if inside[item] == 0:
+            raise InputError(
+                f"k-space of slice {item} is zero everywhere inside the mask, and not outside: "
+                f"{remedy}"
+            )
+        raise InputError(
+            f"the mask does not fit k-space of slice {item}: {100 * empty[item]:.0f} % of its "
+            f"samples are zero there and {100 * left_out[item]:.0f} % of the samples that are not "
+            f"zero lie outside, so {remedy}"
+        )
+    findings = []
+    if bool(other.any()):
+        findings.append(
+            Finding(
+                f"the mask seems to be of another scan: k-space is zero at {_percent(empty, other)}"
+                f" of its samples, which count as measured, and {_percent(left_out, other)} of the "
+                f"samples that are not zero lie outside and are dropped; {_OTHER_MASK}",
+                selected(other),
+            )
+        )
+    if bool((zeros := contradicts & ~other).any()):
+        acceleration = area / inside[zeros].mean()
+        findings.append(
+            Finding(
+                f"k-space is exactly zero in all coils at {_percent(empty, zeros)} of the samples "
+                "of the mask, and they count as measured zeros; where they were not measured, "
+                "leave the mask out or give (abs(kspace) > 0).any(axis=-3), which is an "
+                f"acceleration of {acceleration:.3g}",
+                selected(zeros),
+            )
+        )
+    if bool((dropped := (left_out > 0) & ~other).any()):
+        number = int(_count(nonzero & ~sampled)[dropped].sum())
+        findings.append(
+            Finding(
+                f"k-space is not zero at {number} positions outside the mask "
+                f"({_percent(left_out, dropped)} of its samples, {_percent(1 - kept, dropped)} of "
+                "its energy); they are set to zero",
+                selected(dropped),
+            )
+        )
+    return findings
+
+
+def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
+    """A mask with its fully sampled centre at index 0, or one that is True where nothing is.
+
+    The sign is a run of samples around index 0, or of gaps around ``n // 2``, that chance hardly
+    explains at the density of the mask.
+
+    Args:
+        energy: ``(batch, ny, nx)`` float32, over the coils.
+        sampled: ``(batch or 1, ny, nx)`` bool.
+
+    Raises:
+        InputError: a mask that leaves out the centre and most of the energy.
+    """
+    density = sampled.float().mean(dim=(1, 2)).clamp(1e-6, 1 - 1e-6)
+    at_edge = torch.zeros(len(sampled), dtype=torch.bool, device=sampled.device)
+    inverted = torch.zeros_like(at_edge)
+    for plane in (sampled, sampled.mT):
+        length, size = plane.shape[1:]
+        lines = plane[:, [0, length // 2]]
+        edge, middle = (_run(lines, at).amax(dim=1) for at in (0, size // 2))
+        gap = _run(~lines[:, -1:], size // 2)[:, 0]
+        at_edge |= (edge < size) & (edge > 2 * middle) & (density.log() * edge < math.log(_CHANCE))
+        unlikely = (1 - density).log() * gap < math.log(_CHANCE)
+        inverted |= (gap < size / 4) & (density > 0.5) & unlikely
+    findings = []
+    if bool(at_edge.any()):
+        findings.append(
+            Finding(
+                "the fully sampled centre of the mask lies at index 0 of an axis, while the zero "
+                "frequency is at n // 2, so the calibration lines are not found there: "
+                "use np.fft.fftshift(mask, axes=(-2, -1))",
+                selected(at_edge),
+            )
+        )
+    if bool(inverted.any()):
+        kept = float(kept_energy(energy, sampled).min())
+        if kept < 0.5:
+            raise InputError(
+                f"the mask leaves out the centre of k-space and {100 * (1 - kept):.0f} "
+                "% of its energy, as if it said what was not sampled: use ~mask"
+            )
+        findings.append(
+            Finding(
+                "the mask is False around the centre of k-space and True at most other places, "
+                "as if it said what was not sampled: use ~mask",
+                selected(inverted),
+            )
+        )
+    return findings
+
+
+def kept_energy(energy: Tensor, sampled: Tensor) -> Tensor:
+    """Share of the energy of k-space inside the mask, ``(batch,)``."""
+    return (energy * sampled).sum(dim=(1, 2)) / energy.sum(dim=(1, 2)).clamp_min(1e-38)
+
+
+def _run(lines: Tensor, at: int) -> Tensor:
+    """Length of the run of True through index ``at``, circular: ``(batch, lines)``."""
+    ahead = lines.roll(-at, dims=-1).long()
+    behind = ahead.roll(-1, dims=-1).flip(-1)
+    length = ahead.cumprod(dim=-1).sum(dim=-1) + behind.cumprod(dim=-1).sum(dim=-1) - 1
+    return torch.where(lines[..., at], length, 0).clamp_max(lines.shape[-1])
+
+
+def _count(where: Tensor) -> Tensor:
+    return where.sum(dim=(1, 2)).float()
+
+
+def _percent(share: Tensor, of: Tensor) -> str:
+    return f"{100 * float(share[of].mean()):.3g} %"
+
+
+def _empty_lines(sampled: Tensor, missing: Tensor) -> Tensor:
+    """Lines along either axis that the mask has and k-space lacks."""
+    number = torch.zeros(len(sampled), device=sampled.device)
+    for axis in (1, 2):
+        measured = sampled.sum(dim=axis)
+        number += ((missing.sum(dim=axis) == measured) & (measured > 1)).sum(dim=1)
+    return number
+
+
+def _bounding_box(where: Tensor) -> Tensor:
+    """Samples of the smallest rectangle that holds them all."""
+    area = torch.ones(len(where), device=where.device)
+    for axis in (1, 2):
+        line = where.any(dim=axis).long()
+        within = (line.cumsum(dim=1) > 0) & (line.flip(1).cumsum(dim=1).flip(1) > 0)
+        area *= within.sum(dim=1)
+    return area
+
+
+def _remedy(nonzero: Tensor, sampled: Tensor) -> str | None:
+    """What makes the mask of one slice fit, if something does: ``(ny, nx)`` bool both."""
+    axes = {"(-2, -1)": (0, 1), "-1": (1,), "-2": (0,)}
+    changed = {
+        f"np.fft.fftshift(mask, axes={name})": torch.fft.fftshift(sampled, dim=dim)
+        for name, dim in axes.items()
+    }
+    changed["~mask"] = ~sampled
+    if sampled.shape[0] == sampled.shape[1]:
+        changed["np.swapaxes(mask, -1, -2)"] = sampled.T
+    for remedy, mask in changed.items():
+        if int((mask & nonzero).sum()) > _SOLID * int((mask | nonzero).sum()):
+            return f"use {remedy}"
+    return None

@@ -291,8 +291,8 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
     places = torch.stack(peak)
     brightest = places.argmax(dim=0)
     halves = torch.zeros(2, len(kspace), device=kspace.device)
-    for number, place in enumerate(_PLACES):
-        items = (brightest == number).nonzero()[:, 0]
+    for index, place in enumerate(_PLACES):
+        items = (brightest == index).nonzero()[:, 0]
         if len(items):
             box = [_around(n, edge, 16) for n, edge in zip(sizes, place, strict=True)]
             halves[:, items] = _split(kspace, sampled, items, box)
@@ -342,8 +342,7 @@ def _split(kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor]) ->
     The correlation over ``l`` samples is the ``l``-th Fourier coefficient of the squared image;
     three of them, in Bartlett's window, show its projection at the border and in the middle.
     """
-    border: Tensor | float = 1.0
-    middle: Tensor | float = 1.0
+    border, middle = torch.ones(2, 2, len(items), device=kspace.device)
     for lag in (1, 2, 3):
         part = 2 * (1 - lag / 4) * _correlation(kspace, sampled, items, box, (lag, lag)).real
         border, middle = border + (-1) ** lag * part, middle + part

@@ -90,6 +90,5 @@ class BaselinePipeline:
         if len(filled):
             part = select(work, filled)
             images = [reconstruct(part.kspace, part.mask, part.coil_maps, **options)]
-        return conclude(
-            put_back(images, filled, len(work.kspace), work.kspace), measurement, output_type
-        )
+        like = work.kspace.new_zeros((len(work.kspace), *work.operator.domain_shape[1:]))
+        return conclude(put_back(images, filled, like), measurement, output_type)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators import Crop
+from ctxrecon.operators import Crop, EachSet
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
 from ctxrecon.pipelines.noise import (
     NoiseStd,
@@ -21,12 +22,15 @@ from ctxrecon.pipelines.noise import (
 )
 from ctxrecon.pipelines.output import ReconstructionOutput
 from ctxrecon.pipelines.samples import (
+    combined,
     conclude,
     count_slices,
     filled_slices,
+    image_batches,
     images_at_once,
     named_bar,
     normalize_maps,
+    number_of_sets,
     put_back,
     select,
     spawn_generators,
@@ -42,7 +46,7 @@ from ctxrecon.pipelines.warm_start import (
     remaining_timesteps,
     starting_image,
 )
-from ctxrecon.priors import TextDenoiser
+from ctxrecon.priors import SetDenoiser, TextDenoiser
 from ctxrecon.solvers import Solver, make_solver
 
 
@@ -181,7 +185,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         scale = training_scale(work)
         noise = None if noise_std is None else _noise(noise_std, measurement)
         level = None if noise is None else noise / gain / scale
-        crop = self._crop(work.operator.domain_shape[1:])
+        crop = self._crop(work.kspace.shape[2:])
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
         latents = self.prepare_latents(
@@ -196,20 +200,21 @@ class ContextMRIPipeline(TextPriorPipeline):
             crop=crop,
             batch_size=batch_size,
         )
+        start = None
         if image is not None:
             if isinstance(image, str) and image in ESTIMATORS:
                 # It draws nothing, and looks at no latents.
-                image = solve("estimate", make_solver(image), steps, latents[::num_samples])
+                start = solve("estimate", make_solver(image), steps, latents[::num_samples])
+            else:
+                start = starting_image(image, work)
             steps = remaining_timesteps(steps, strength)
-            start = starting_image(image, work) / scale[:, None, None]
-            alpha_bar = float(self.scheduler.alphas_cumprod[steps[0]])
-            latents = noised_image(crop.adjoint(start), alpha_bar, latents)
         samples = solve(
             "reconstruction" if num_samples == 1 else "samples",
             solver,
             steps,
             latents,
             generators,
+            start,
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )
@@ -236,6 +241,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         steps: Sequence[int],
         latents: Tensor,
         generators: list[torch.Generator] | None = None,
+        start: Tensor | None = None,
         callback: StepEndCallback | None = None,
         tensor_inputs: Sequence[str] = (),
         *,
@@ -246,14 +252,15 @@ class ContextMRIPipeline(TextPriorPipeline):
         crop: Crop,
         batch_size: int | None,
     ) -> Tensor:
-        """Images ``(batch · each, ny, nx)`` of a solver, in scan units, batch by batch.
+        """Images ``(batch · each, [sets ·] ny, nx)`` of a solver, in scan units, batch by batch.
 
         Args:
             name: of the progress bar.
             solver: what to run.
             steps: training timesteps.
-            latents: what to start from, ``(batch · each, 2, NY, NX)``.
+            latents: noise to start from, ``(batch · each, 2, NY, NX)``.
             generators: one for each image; ``None`` where nothing is drawn.
+            start: images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
             callback: the user's, after each step.
             tensor_inputs: what it sees.
             work: y, with normalized maps.
@@ -266,45 +273,74 @@ class ContextMRIPipeline(TextPriorPipeline):
         embeds, uncond_embeds, gamma = conditions
         slices, count = len(scale), len(latents)
         device, each = latents.device, count // slices
+        owners = torch.arange(count, device=device) // each
         if getattr(solver, "couples_batch", False):
             # Neighbours need every slice: one without signal is there as zeros.
-            todo, per_batch = torch.arange(count, device=device), count
+            batches = [torch.arange(count, device=device)]
             kspace = torch.where(work.empty[:, None, None, None], 0, work.kspace)
             work = replace(work, kspace=kspace)
         else:
-            owners = torch.arange(count, device=device) // each
             todo = (~work.empty[owners]).nonzero()[:, 0]
-            per_batch = batch_size or images_at_once(
+            at_once = batch_size or images_at_once(
                 self.unet.config.block_out_channels[0],
                 crop.domain_shape[1:],
                 1 if gamma in (0, 1) else 2,
             )
+            groups = image_batches(owners[todo], number_of_sets(work), at_once)
+            batches = [todo[group] for group in groups]
         images: list[Tensor] = []
-        batches = todo.split(per_batch) if len(todo) else ()
         with named_bar(self, name, len(batches) * len(steps)) as bar:
             for chosen in batches:
-                owner = chosen // each
+                owner = owners[chosen]
                 batch, factor = select(work, owner), scale[owner, None, None]
+                rows, ny = batch.operator.domain_shape[1], work.kspace.shape[2]
+                every = EachSet(crop, rows // ny)
+                own = None if generators is None else [generators[i] for i in chosen.tolist()]
+                noisy = self._noise_of_sets(latents[chosen], every.sets, own)
+                if start is not None:
+                    x_0 = every.adjoint(start[owner, :rows] / factor)
+                    noisy = noised_image(x_0, float(self.scheduler.alphas_cumprod[steps[0]]), noisy)
                 denoiser = TextDenoiser(
                     self.unet,
                     self.scheduler,
-                    None if embeds is None else embeds[owner],
+                    None if embeds is None else embeds[owner].repeat_interleave(every.sets, dim=0),
                     uncond_embeds,
                     gamma,
                 )
                 padded = with_noise(solver, None if noise is None else noise[owner])(
-                    denoiser,
-                    batch.operator @ crop,
+                    denoiser if every.sets == 1 else SetDenoiser(denoiser, every.sets),
+                    batch.operator @ every,
                     batch.kspace / factor[..., None],
                     timesteps=steps,
-                    generator=None
-                    if generators is None
-                    else [generators[image] for image in chosen.tolist()],
-                    latents=latents[chosen],
-                    callback=self._step_callback(bar, callback, tensor_inputs, crop, factor),
+                    generator=own,
+                    latents=noisy,
+                    callback=self._step_callback(
+                        bar,
+                        callback,
+                        tensor_inputs,
+                        lambda x, batch=batch, every=every: combined(every(x), batch),
+                        factor,
+                    ),
                 )
-                images.append(crop(padded) * factor)
-        return put_back(images, todo, count, work.kspace)
+                images.append(every(padded) * factor)
+        index = torch.cat(batches) if batches else owners[:0]
+        like = work.kspace.new_zeros((count, *work.operator.domain_shape[1:]))
+        return put_back(images, index, like)
+
+    def _noise_of_sets(
+        self, latents: Tensor, sets: int, generators: list[torch.Generator] | None
+    ) -> Tensor:
+        """Noise ``(batch, 2, sets · NY, NX)`` whose first part is ``latents``."""
+        if sets == 1 or generators is None:
+            return latents.repeat(1, 1, sets, 1)
+        batch, channels, ny, nx = latents.shape
+        drawn = randn_tensor(
+            (batch, channels, (sets - 1) * ny, nx),
+            generator=generators,
+            device=latents.device,
+            dtype=latents.dtype,
+        )
+        return torch.cat([latents, drawn], dim=2)
 
 
 def _noise(noise_std: NoiseStd, measurement: Measurement) -> Tensor:

@@ -18,9 +18,11 @@ from ctxrecon.pipelines.samples import (
     conclude,
     count_slices,
     filled_slices,
+    image_batches,
     images_at_once,
     named_bar,
     normalize_maps,
+    number_of_sets,
     put_back,
     select,
     to_device,
@@ -147,10 +149,12 @@ class ReconstructionPipeline(DiffusionPipeline):
         kspace = measurement.kspace
         filled = filled_slices(measurement)
         at_once = batch_size or images_at_once(_FEATURES, kspace.shape[-2:])
+        batches = image_batches(filled, number_of_sets(measurement), at_once)
         images: list[Tensor] = []
         errors: list[Tensor] = []
         with named_bar(self, "reconstruction", len(filled)) as bar:
-            for owner in filled.split(at_once) if len(filled) else ():
+            for chosen in batches:
+                owner = filled[chosen]
                 batch = select(measurement, owner)
                 output = self.reconstructor(
                     batch.operator, batch.kspace, None if embeds is None else embeds[owner]
@@ -159,8 +163,10 @@ class ReconstructionPipeline(DiffusionPipeline):
                 if output.std is not None:
                     errors.append(output.std)
                 bar.update(len(owner))
-        std = put_back(errors, filled, len(kspace), kspace.real) if errors else None
-        return put_back(images, filled, len(kspace), kspace), std
+        index = filled[torch.cat(batches)] if batches else filled
+        like = kspace.new_zeros((len(kspace), *measurement.operator.domain_shape[1:]))
+        std = put_back(errors, index, like.real) if errors else None
+        return put_back(images, index, like), std
 
 
 def check_text_width(width: int | None, text_encoder: Any, tokenizer: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import combine_sets, sense_operator
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement
 from ctxrecon.pipelines.output import ReconstructionOutput, convert_images, relative_residual
 
@@ -67,13 +67,16 @@ def to_device(measurement: Measurement, device: torch.device) -> Measurement:
         kspace=measurement.kspace.to(device),
         mask=mask,
         coil_maps=maps,
-        operator=CartesianSense(mask, maps),
+        operator=sense_operator(mask, maps),
         empty=measurement.empty.to(device),
     )
 
 
 def select(measurement: Measurement, slices: Tensor) -> Measurement:
-    """The measurement of some slices, each as often as its index is in ``slices``."""
+    """The measurement of some slices, each as often as its index is in ``slices``.
+
+    Sets of coil maps that are zero in all of them are left out.
+    """
 
     def pick(value: Tensor) -> Tensor:
         return value if len(value) == 1 else value[slices]
@@ -82,8 +85,42 @@ def select(measurement: Measurement, slices: Tensor) -> Measurement:
     mask, maps, operator = measurement.mask, measurement.coil_maps, measurement.operator
     if operator.batch_size > 1:
         mask, maps = pick(mask), None if maps is None else pick(maps)
-        operator = CartesianSense(mask, maps)
+        if maps is not None and maps.ndim == 5:
+            number = int(_used_sets(maps).amax())
+            maps = maps[:, 0] if number == 1 else maps[:, :number]
+        operator = sense_operator(mask, maps)
     return Measurement(kspace, mask, maps, operator, empty)
+
+
+def number_of_sets(measurement: Measurement) -> Tensor:
+    """How many sets of coil maps each slice has that are not zero, ``(batch,)``."""
+    maps, batch = measurement.coil_maps, len(measurement.kspace)
+    if maps is None or maps.ndim == 4:
+        return torch.ones(batch, dtype=torch.long, device=measurement.kspace.device)
+    return _used_sets(maps).expand(batch)
+
+
+def _used_sets(maps: Tensor) -> Tensor:
+    used = (maps != 0).flatten(2).any(dim=2)
+    index = torch.arange(1, maps.shape[1] + 1, device=maps.device)
+    return (used * index).amax(dim=1).clamp_min(1)
+
+
+def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
+    """Indices of images in batches of at most ``size``, each of slices with as many sets of maps.
+
+    So a slice is reconstructed in the same way whatever other slices there are.
+
+    Args:
+        owners: slice of each image.
+        sets: of each slice, as from :func:`number_of_sets`.
+        size: images of one set in a batch; those of several sets take as much more memory.
+    """
+    batches: list[Tensor] = []
+    for number in sets[owners].unique().tolist():
+        chosen = (sets[owners] == number).nonzero()[:, 0]
+        batches += chosen.split(max(size // number, 1))
+    return batches
 
 
 def filled_slices(measurement: Measurement) -> Tensor:
@@ -91,21 +128,20 @@ def filled_slices(measurement: Measurement) -> Tensor:
     return (~measurement.empty).nonzero()[:, 0]
 
 
-def put_back(values: Sequence[Tensor], index: Tensor, count: int, like: Tensor) -> Tensor:
-    """A batch of ``count`` with the concatenated ``values`` at ``index``, zero elsewhere.
+def put_back(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
+    """``like`` with the items of ``values`` at ``index``, and zero elsewhere.
 
     Args:
-        values: batches, ``(…, ny, nx)`` each; none where there is nothing to put back.
+        values: batches ``(…, rows, nx)``; those of fewer sets of maps have fewer rows.
         index: where each of their items belongs.
-        count: size of the batch.
-        like: whose last two axes, type and device are taken where there are no values.
+        like: ``(count, rows, nx)``, whose shape, type and device the result has.
     """
-    if not values:
-        return like.new_zeros((count, *like.shape[-2:]))
-    joined = torch.cat(list(values))
-    if len(joined) == count:
-        return joined
-    return joined.new_zeros((count, *joined.shape[1:])).index_copy_(0, index, joined)
+    result = torch.zeros_like(like)
+    first = 0
+    for batch in values:
+        result[index[first : first + len(batch)], : batch.shape[1]] = batch
+        first += len(batch)
+    return result
 
 
 def normalize_maps(measurement: Measurement) -> tuple[Measurement, Tensor]:
@@ -123,11 +159,10 @@ def normalize_maps(measurement: Measurement) -> tuple[Measurement, Tensor]:
     gain = maps_gain(maps)
     if bool((gain == 1).all()):
         return measurement, gain
-    divisor = gain[:, None, None, None]
-    operator = CartesianSense(measurement.mask, maps / divisor)
+    operator = sense_operator(measurement.mask, maps / gain[(...,) + (None,) * (maps.ndim - 1)])
     normalized = replace(
         measurement,
-        kspace=measurement.kspace / divisor,
+        kspace=measurement.kspace / gain[:, None, None, None],
         coil_maps=operator.coil_maps,
         operator=operator,
     )
@@ -135,14 +170,14 @@ def normalize_maps(measurement: Measurement) -> tuple[Measurement, Tensor]:
 
 
 def maps_gain(coil_maps: Tensor) -> Tensor:
-    """``√max Σ_c |S_c|²`` of each set of maps, ``(batch,)``; 1 where they are normalized or zero.
+    """``√max Σ_c |S_c|²`` of each slice's maps, ``(batch,)``; 1 where they are normalized or zero.
 
     Another value is logged.
     """
     peak = coil_maps.abs().flatten(1).amax(dim=1)
     peak = torch.where(peak > 0, peak, 1.0)
-    relative = (coil_maps / peak[:, None, None, None]).abs().square().sum(dim=1)
-    energy = relative.flatten(1).amax(dim=1)
+    relative = coil_maps.abs() / peak[(...,) + (None,) * (coil_maps.ndim - 1)]
+    energy = relative.square().sum(dim=-3).flatten(1).amax(dim=1)
     gain = peak * energy.sqrt()
     known = ((gain - 1).abs() <= _NEARLY_NORMALIZED) | (energy == 0)
     if not bool(known.all()):
@@ -166,6 +201,7 @@ def training_scale(measurement: Measurement) -> Tensor:
     image = conjugate_gradient(
         operator.normal, operator.adjoint(measurement.kspace), num_iterations=_SCALE_ITERATIONS
     )
+    image = combined(image, measurement)
     magnitude = image.abs().flatten(1)
     rank = max(math.ceil(_SCALE_QUANTILE * magnitude.shape[1]), 1)
     found = magnitude.kthvalue(rank, dim=1).values
@@ -205,10 +241,10 @@ def conclude(
     Pixels that no coil sees, and slices without signal, are zero.
 
     Args:
-        samples: ``(batch · each, ny, nx)`` complex, those of one slice after the other.
+        samples: ``(batch · each, [sets ·] ny, nx)`` complex, those of one slice after the other.
         measurement: what they are samples for.
         output_type: "pt", "np" or "pil".
-        std: ``(batch, ny, nx)``, where it is not that of the samples.
+        std: ``(batch, [sets ·] ny, nx)``, where it is not that of the samples.
         prompts: one for each slice.
 
     Raises:
@@ -217,20 +253,25 @@ def conclude(
     batch, maps = len(measurement.kspace), measurement.coil_maps
     inside = ~measurement.empty[:, None, None]
     if maps is not None:
-        inside = inside & (maps != 0).any(dim=1)
+        seen = (maps != 0).any(dim=-3)
+        inside = inside & (seen if seen.ndim == 3 else seen.flatten(1, 2))
     samples = samples.unflatten(0, (batch, -1))
     samples = torch.where(inside[:, None], samples, 0)
-    images, number = samples.mean(dim=1), samples.shape[1]
+    mean, number = samples.mean(dim=1), samples.shape[1]
+    images = combined(mean, measurement)
     if number > 1:
         # Float32 has no squares of values below 1e-19.
         peak = images.abs().flatten(1).amax(dim=1)[:, None, None]
         peak = torch.where(peak > 0, peak, 1.0)
-        deviation = (samples - images[:, None]) / peak[:, None]
+        deviation = (samples - mean[:, None]) / peak[:, None]
         std = peak * (deviation.abs().square().sum(dim=1) / (number - 1)).sqrt()
+        samples = torch.stack([combined(each, measurement) for each in samples.unbind(1)], dim=1)
     elif std is not None:
         std = torch.where(inside, std, 0)
+    if std is not None:
+        std = combined(std, measurement)
     check_finite(images, std)
-    residual = relative_residual(measurement.operator(images), measurement.kspace)
+    residual = relative_residual(measurement.operator(mean), measurement.kspace)
     report(residual, measurement.empty)
     return ReconstructionOutput(
         images=convert_images(images, output_type),
@@ -240,6 +281,13 @@ def conclude(
         coil_maps=maps,
         prompts=None if prompts is None else list(prompts),
     )
+
+
+def combined(images: Tensor, measurement: Measurement) -> Tensor:
+    """``(batch, ny, nx)`` of images whose sets lie one below the other; others as they are."""
+    if images.shape[1] == measurement.kspace.shape[2]:
+        return images
+    return combine_sets(images.unflatten(1, (-1, measurement.kspace.shape[2])))
 
 
 def check_finite(*results: Tensor | None) -> None:

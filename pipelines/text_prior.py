@@ -261,7 +261,7 @@ class TextPriorPipeline(DiffusionPipeline):
         bar: Any,
         callback: StepEndCallback | None,
         tensor_inputs: Sequence[str],
-        crop: Crop,
+        crop: Callable[[Tensor], Tensor],
         scale: Tensor | float = 1.0,
     ) -> Callable[[int, int, Tensor, Tensor], Tensor | None]:
         """What the solver calls: moves the progress bar, then asks the user's callback."""

@@ -14,6 +14,7 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
+from ctxrecon.operators import combine_sets
 from ctxrecon.pipelines.inputs import ArrayLike, Measurement, as_tensor
 from ctxrecon.pipelines.samples import filled_slices, put_back, select
 from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
@@ -75,7 +76,9 @@ def remaining_timesteps(timesteps: Sequence[int], strength: float) -> list[int]:
 
 
 def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
-    """The image to start from, ``(batch, ny, nx)`` complex64, in the units of the scan.
+    """The image to start from, ``(batch, [sets ·] ny, nx)`` complex64, in the units of the scan.
+
+    One image is divided among several sets of coil maps as the zero-filled one is.
 
     Args:
         image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, the name of a baseline to
@@ -89,7 +92,8 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
     if isinstance(image, str):
         filled = filled_slices(measurement)
         images = [_made(image, select(measurement, filled))] if len(filled) else []
-        return put_back(images, filled, batch, measurement.kspace)
+        like = measurement.kspace.new_zeros((batch, *measurement.operator.domain_shape[1:]))
+        return put_back(images, filled, like)
     start = as_tensor(image, "the image to start from")
     if start.ndim == 2:
         start = start[None]
@@ -101,7 +105,19 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
     start = start.to(measurement.kspace.device, torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(start)).all()):
         raise InputError("the image to start from holds NaN or infinite values")
-    return start.expand(batch, -1, -1)
+    return _among_sets(start.expand(batch, -1, -1), measurement)
+
+
+def _among_sets(image: Tensor, measurement: Measurement) -> Tensor:
+    """The image ``(batch, ny, nx)`` divided among the sets of maps, one below the other."""
+    ny = image.shape[1]
+    zero_filled = measurement.operator.adjoint(measurement.kspace)
+    if zero_filled.shape[1] == ny:
+        return image
+    sets = zero_filled.unflatten(1, (-1, ny))
+    together = combine_sets(sets)
+    shares = torch.where(together.abs()[:, None] > 0, sets / together[:, None], 0)
+    return (image[:, None] * shares).flatten(1, 2)
 
 
 def _made(image: str, measurement: Measurement) -> Tensor:
@@ -115,7 +131,7 @@ def _made(image: str, measurement: Measurement) -> Tensor:
     network = load_reconstructor(device=kspace.device)
     network.set_progress_bar_config(disable=True)
     output: Any = network(kspace, mask, coil_maps=maps)
-    return output.images
+    return _among_sets(output.images, measurement)
 
 
 def noised_image(x_0: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:

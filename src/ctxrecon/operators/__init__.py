@@ -13,7 +13,7 @@ from ctxrecon.operators.crop import Crop
 from ctxrecon.operators.inpainting import Inpainting
 from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
-from ctxrecon.operators.soft_sense import SoftSense, combine_sets, sense_operator
+from ctxrecon.operators.soft_sense import EachSet, SoftSense, combine_sets, sense_operator
 from ctxrecon.operators.super_resolution import SuperResolution
 from ctxrecon.operators.weighted import WeightedSense
 
@@ -21,6 +21,7 @@ __all__ = [
     "CartesianSense",
     "ComposedOperator",
     "Crop",
+    "EachSet",
     "Inpainting",
     "LinearOperator",
     "MultiEcho",

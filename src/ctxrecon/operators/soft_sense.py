@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -108,6 +110,48 @@ class SoftSense(LinearOperator):
         return (self.coil_maps.conj() * coil_images[:, None]).sum(dim=2).flatten(1, 2)
 
 
+class EachSet(LinearOperator):
+    """An operator on images that is applied to the image of each set.
+
+    The images lie one below the other, as in the domain of :class:`SoftSense`.
+
+    Args:
+        each: operator from ``(batch, NY, NX)`` to ``(batch, ny, nx)``.
+        sets: how many images there are.
+    """
+
+    each: LinearOperator
+    sets: int
+
+    def __init__(self, each: LinearOperator, sets: int) -> None:
+        freeze(self, each=each, sets=sets)
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """``(batch, sets · NY, NX)``."""
+        batch, ny, nx = self.each.domain_shape
+        return (batch, self.sets * ny, nx)
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """``(batch, sets · ny, nx)``."""
+        batch, ny, nx = self.each.range_shape
+        return (batch, self.sets * ny, nx)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The operator of each image."""
+        return _each(self.each.forward, x, self.sets)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Its adjoint of each image."""
+        return _each(self.each.adjoint, y, self.sets)
+
+
+def _each(apply: Callable[[Tensor], Tensor], stacked: Tensor, sets: int) -> Tensor:
+    images = stacked.unflatten(1, (sets, -1)).flatten(0, 1)
+    return apply(images).unflatten(0, (-1, sets)).flatten(1, 2)
+
+
 def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | SoftSense:
     """Return the measurement operator ``A = M F S`` of one or of several sets of coil maps.
 
@@ -133,10 +177,10 @@ def combine_sets(images: Tensor) -> Tensor:
     the result.
 
     Args:
-        images: ``(batch, sets, ny, nx)`` complex.
+        images: ``(batch, sets, ny, nx)``, complex, or standard deviations.
 
     Returns:
-        ``(batch, ny, nx)`` complex.
+        ``(batch, ny, nx)`` of the same type.
     """
     magnitudes = images.abs()
     phases = (magnitudes * images).sum(dim=1).sgn()

@@ -161,6 +161,40 @@ def size_multiple(unet: UNet2DConditionModel) -> int:
     return int(2 ** (len(config.block_out_channels) - 1))
 
 
+class SetDenoiser:
+    """A prior for the images of several sets of coil maps, which lie one below the other.
+
+    Each is an image of its own for the prior; see :class:`ctxrecon.operators.SoftSense`.
+
+    Args:
+        denoiser: of single images, with the prompt of each image in turn.
+        sets: how many images lie in one.
+    """
+
+    def __init__(self, denoiser: Denoiser, sets: int) -> None:
+        self._denoiser = denoiser
+        self._sets = sets
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """``ᾱ_t``, ``(T,)`` float32 on the CPU."""
+        return self._denoiser.alphas_cumprod
+
+    @property
+    def size_multiple(self) -> int:
+        """That of each image."""
+        return self._denoiser.size_multiple
+
+    def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Estimates of ``x_0`` and ``ε``, each ``(batch, 2, sets · ny, nx)`` float32."""
+        images = x_t.unflatten(2, (self._sets, -1)).transpose(1, 2).flatten(0, 1)
+        x_0, noise = (
+            each.unflatten(0, (-1, self._sets)).transpose(1, 2).flatten(2, 3)
+            for each in self._denoiser(images, t)
+        )
+        return x_0, noise
+
+
 def _guidance_branches(
     prompt_embeds: Tensor | None, uncond_embeds: Tensor | None, guidance_scale: float
 ) -> list[Tensor]:

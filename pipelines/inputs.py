@@ -13,7 +13,7 @@ from torch import Tensor
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
-from ctxrecon.operators import CartesianSense, SoftSense, sense_operator
+from ctxrecon.operators import SenseOperator, sense_operator
 from ctxrecon.plausibility import check_coil_axis, check_conventions
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Measurement:
     kspace: Tensor
     mask: Tensor
     coil_maps: Tensor | None
-    operator: CartesianSense | SoftSense
+    operator: SenseOperator
     empty: Tensor
 
 

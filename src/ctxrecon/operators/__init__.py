@@ -13,7 +13,13 @@ from ctxrecon.operators.crop import Crop
 from ctxrecon.operators.inpainting import Inpainting
 from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
-from ctxrecon.operators.soft_sense import EachSet, SoftSense, combine_sets, sense_operator
+from ctxrecon.operators.soft_sense import (
+    EachSet,
+    SenseOperator,
+    SoftSense,
+    combine_sets,
+    sense_operator,
+)
 from ctxrecon.operators.super_resolution import SuperResolution
 from ctxrecon.operators.weighted import WeightedSense
 
@@ -26,6 +32,7 @@ __all__ = [
     "LinearOperator",
     "MultiEcho",
     "NonCartesianSense",
+    "SenseOperator",
     "SoftSense",
     "SuperResolution",
     "WeightedSense",

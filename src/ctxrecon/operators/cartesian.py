@@ -110,6 +110,10 @@ class CartesianSense(LinearOperator):
                     conjugate[item].addcmul_(coil_map, coil_image)
         return conjugate.conj_physical_()
 
+    def coil_gram(self, x: Tensor) -> Tensor:
+        """``SᴴS x = Σ_c |S_c|² x``, ``(batch, ny, nx)``: what full sampling would make of ``x``."""
+        return x if self.coil_maps is None else self.coil_maps.abs().square().sum(dim=1) * x
+
     def squared_norm(self, x: Tensor) -> Tensor:
         """``‖M F S x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`."""
         check_complex64(x, self.domain_shape, "an image")

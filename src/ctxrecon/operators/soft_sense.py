@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -103,6 +104,10 @@ class SoftSense(LinearOperator):
         spectrum = torch.fft.fft2(self._coil_images(x)).masked_fill(~self._shifted_mask, 0)
         return self._combined(torch.fft.ifft2(spectrum))
 
+    def coil_gram(self, x: Tensor) -> Tensor:
+        """``SᴴS x``, of the shape of ``x``: what full sampling would make of it."""
+        return self._combined(self._coil_images(x))
+
     def _coil_images(self, x: Tensor) -> Tensor:
         return (self.coil_maps * self.images(x)[:, :, None]).sum(dim=1)
 
@@ -152,7 +157,11 @@ def _each(apply: Callable[[Tensor], Tensor], stacked: Tensor, sets: int) -> Tens
     return apply(images).unflatten(0, (-1, sets)).flatten(1, 2)
 
 
-def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | SoftSense:
+SenseOperator: TypeAlias = "CartesianSense | SoftSense"
+"""``A = M F S`` of one or of several sets of coil maps."""
+
+
+def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> SenseOperator:
     """Return the measurement operator ``A = M F S`` of one or of several sets of coil maps.
 
     Args:

@@ -11,7 +11,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.blocks import Convolution, to_network
 
 _QUANTILE = 0.99
@@ -58,7 +58,7 @@ class Reconstructor(ModelMixin, ConfigMixin):
 
     @abstractmethod
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The image, and the penalty of each slice or ``None``, at the network's intensity.
 
@@ -70,7 +70,7 @@ class Reconstructor(ModelMixin, ConfigMixin):
         """
 
     def forward(
-        self, operator: CartesianSense, y: Tensor, prompt_embeds: Tensor | None = None
+        self, operator: SenseOperator, y: Tensor, prompt_embeds: Tensor | None = None
     ) -> ReconstructorOutput:
         """Reconstruct a batch of slices.
 
@@ -130,7 +130,7 @@ def intensity(images: Tensor) -> Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
 
 
-def data_gradient(operator: CartesianSense, x: Tensor, zero_filled: Tensor) -> Tensor:
+def data_gradient(operator: SenseOperator, x: Tensor, zero_filled: Tensor) -> Tensor:
     """``Aᴴ(A x − y)``, the gradient of ``½ ‖A x − y‖²``, with ``Aᴴ y`` computed before."""
     return operator.normal(x) - zero_filled
 

@@ -7,7 +7,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ctxrecon.errors import check_counts
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.base import Reconstructor, data_gradient
 from ctxrecon.reconstructors.blocks import ResNet, on_image
 
@@ -40,7 +40,7 @@ class ResNetGenerator(Reconstructor):
         self.network = ResNet(2, width, blocks, 3, text_width)
 
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
         """See :meth:`Reconstructor.reconstruct`."""
         v = zero_filled + on_image(self.network, zero_filled, embeds)
@@ -79,7 +79,7 @@ class UnrolledGenerator(Reconstructor):
         )
 
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
         """See :meth:`Reconstructor.reconstruct`."""
         x = zero_filled
@@ -89,7 +89,7 @@ class UnrolledGenerator(Reconstructor):
         return x, None
 
 
-def hard_data_consistency(operator: CartesianSense, v: Tensor, zero_filled: Tensor) -> Tensor:
+def hard_data_consistency(operator: SenseOperator, v: Tensor, zero_filled: Tensor) -> Tensor:
     """``Σ_c S_cᴴ F⁻¹ (y_c + (1 − M) F S_c v) = SᴴS v − AᴴA v + Aᴴy``.
 
     Args:
@@ -97,7 +97,5 @@ def hard_data_consistency(operator: CartesianSense, v: Tensor, zero_filled: Tens
         v: ``(batch, ny, nx)`` complex64.
         zero_filled: ``Aᴴ y``.
     """
-    seen = v
-    if operator.coil_maps is not None:
-        seen = operator.coil_maps.abs().square().sum(dim=1) * v
+    seen = operator.coil_gram(v)
     return seen - data_gradient(operator, v, zero_filled)

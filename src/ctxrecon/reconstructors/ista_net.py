@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ctxrecon.errors import check_counts
 from ctxrecon.fourier import channels_to_complex
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.base import Reconstructor, data_gradient
 from ctxrecon.reconstructors.blocks import Convolution, Modulation, channels_last, to_network
 
@@ -43,7 +43,7 @@ class ISTANetPlus(Reconstructor):
         self.stages = nn.ModuleList(Phase(width, text_width) for _ in range(phases))
 
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Reconstructor.reconstruct`."""
         x = zero_filled

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ctxrecon.errors import InputError, check_counts
 from ctxrecon.linalg import damped_solve
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.base import Reconstructor
 from ctxrecon.reconstructors.blocks import ResidualUNet, ResNet, on_image
 
@@ -77,7 +77,7 @@ class MoDL(Reconstructor):
         return functional.softplus(self.raw_damping)
 
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
         """See :meth:`Reconstructor.reconstruct`."""
         x, dampings = zero_filled, self.damping

@@ -6,7 +6,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from ctxrecon.errors import check_counts
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.base import Reconstructor
 from ctxrecon.reconstructors.blocks import UNet, on_image
 
@@ -36,7 +36,7 @@ class UNetReconstructor(Reconstructor):
         self.network = UNet(2, width, depth, text_width)
 
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
         """See :meth:`Reconstructor.reconstruct`."""
         return zero_filled + on_image(self.network, zero_filled, embeds), None

@@ -7,7 +7,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ctxrecon.errors import check_counts
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.base import Reconstructor, data_gradient
 from ctxrecon.reconstructors.blocks import UNet, on_image
 
@@ -50,11 +50,12 @@ class VarNet(Reconstructor):
         self.maps_network = UNet(2, _MAPS_WIDTH, _MAPS_DEPTH, None) if learned_maps else None
 
     def reconstruct(
-        self, operator: CartesianSense, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
+        self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
         """See :meth:`Reconstructor.reconstruct`."""
         if self.maps_network is not None and operator.coil_maps is not None:
-            maps = _improved(self.maps_network, operator.coil_maps)
+            every = operator.coil_maps.flatten(0, -4)
+            maps = _improved(self.maps_network, every).reshape(operator.coil_maps.shape)
             operator = type(operator)(operator.mask, maps)
             zero_filled = operator.adjoint(y)
         x = zero_filled

@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = TrainingParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bank", type=Path, required=True, help="from training/build_bank.py")
     parser.add_argument("--resolution", type=resolution, default=96)
-    parser.add_argument("--readout_weight", type=number(), default=1.0)
+    parser.add_argument("--readout_weight", type=number(0, 1e9), default=1.0)
     add_training_arguments(parser, learning_rate=1e-3)
     return parse_training_args(parser, argv)
 

@@ -39,7 +39,7 @@ from ctxrecon.training import (
     train,
 )
 from ctxrecon.training.adversarial import ADVERSARIAL
-from ctxrecon.training.arguments import number, resolution, share, whole
+from ctxrecon.training.arguments import number, rate, resolution, share, whole
 from ctxrecon.training.card import model_card, write_pipeline
 from ctxrecon.training.log import log_validation
 from ctxrecon.training.loop import Weights
@@ -91,7 +91,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=[8],
         help="numbers of coils to draw from",
     )
-    add("--snr", type=number(), default=100.0, help="of the bright signal; 0 for no noise")
+    add("--snr", type=number(0, 1e9), default=100.0, help="of the bright signal; 0 for no noise")
     add("--scans", type=whole(1), help="M, how many scans there are; endless by default")
     add("--labels", choices=LABELS, default="paired")
     add("--labelled", type=whole(1), help="N, how many images partial or disjoint labels are")
@@ -101,10 +101,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--paired_share", type=share, default=0.99, help="λ at the end; 1 − λ is the critic's")
     add("--paired_start", type=whole(0), default=500, help="steps with λ = 1")
     add("--paired_end", type=whole(0), default=1000, help="step from which on λ is --paired_share")
-    add("--consistency", type=number(), default=1.0, help="γ of ‖A x − y‖₂ without paired loss")
+    add(
+        "--consistency",
+        type=number(0, 1e9),
+        default=1.0,
+        help="γ of ‖A x − y‖₂ without paired loss",
+    )
     add("--critic_width", type=whole(1, 1024), default=4, help="features of its first convolution")
     add("--critic_steps", type=whole(1), default=1, help="its steps for one of the generator")
-    add("--critic_learning_rate", type=number(), help="that of the network by default")
+    add("--critic_learning_rate", type=rate, help="that of the network by default")
     add("--validation_scans", type=whole(0, 1024), default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
     args = parse_training_args(parser, argv)

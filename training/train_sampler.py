@@ -49,7 +49,7 @@ from ctxrecon.training import (
     run_script,
     train,
 )
-from ctxrecon.training.arguments import number, resolution, share, whole
+from ctxrecon.training.arguments import number, rate, resolution, share, whole
 from ctxrecon.training.card import model_card, write_pipeline
 from ctxrecon.training.contrast_validation import CONTRASTS, ContrastScans
 from ctxrecon.training.contrasts import ContrastSamples, ContrastSource, OneContrast
@@ -98,7 +98,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--acceleration", type=number(1), help="of a new sampler, over all contrasts; 4 by default")
     add("--center_fraction", type=share, help="likewise; 0.32 / acceleration of the lines")
     add("--num_coils", type=whole(1, 256), default=8)
-    add("--snr", type=number(), default=100.0, help="of the bright signal; 0 for no noise")
+    add("--snr", type=number(0, 1e9), default=100.0, help="of the bright signal; 0 for no noise")
     add("--scans", type=whole(1), help="how many scans there are; endless by default")
     add("--aim", choices=AIMS, default="reconstruction", help="the images, the T2* map, or both")
     add("--loss", choices=JOINT_LOSSES, default="l1", help="of the images")
@@ -108,7 +108,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=1.0,
         help="of the map's squared error, for both",
     )
-    add("--sampler_learning_rate", type=number(), default=1e-2)
+    add("--sampler_learning_rate", type=rate, default=1e-2)
     add("--validation_scans", type=whole(0, 1024), default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
     return parse_training_args(parser, argv)

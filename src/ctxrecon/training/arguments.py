@@ -85,6 +85,8 @@ def number(
 
 share = number(0, 1)
 """The type of an option that is a probability or a part of a whole."""
+rate = number(0, 1e6)
+"""The type of an option that is a learning rate."""
 resolution = whole(16, MAX_RESOLUTION)
 """The type of an option that is a matrix size."""
 seed = whole(0, MAX_SEED)
@@ -103,12 +105,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, learning_rate: fl
     add("--train_batch_size", type=whole(1, 2**16), default=16, help="on each process")
     add("--gradient_accumulation_steps", type=whole(1, 2**16), default=1)
     add("--max_train_steps", type=whole(1, 10**9), required=True, help="optimiser steps")
-    add("--learning_rate", type=number(), default=learning_rate)
+    add("--learning_rate", type=rate, default=learning_rate)
     add("--lr_scheduler", choices=LR_SCHEDULERS, default="cosine")
     add("--lr_warmup_steps", type=whole(0), default=100)
     add("--adam_beta1", type=number(0, 1, below=True), default=0.9)
     add("--adam_beta2", type=number(0, 1, below=True), default=0.999)
-    add("--adam_weight_decay", type=number(), default=1e-3)
+    add("--adam_weight_decay", type=number(0, 1e6), default=1e-3)
     add("--adam_epsilon", type=number(above=True), default=1e-8)
     add("--max_grad_norm", type=number(above=True), default=1.0)
     add(

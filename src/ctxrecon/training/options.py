@@ -32,8 +32,7 @@ def build_from_text(
         argument: that the text was given by, such as ``"--network"``.
         text: a name and its options.
         kinds: classes by their names.
-        settled: options that do not come from the text; those that the class does not have are
-            refused like any other.
+        settled: options that do not come from the text, which may not differ from it.
 
     Raises:
         InputError: an unknown name or option, a value of another type or out of its range, or a
@@ -50,7 +49,12 @@ def build_from_text(
                 f"{', '.join(known)}"
             )
         _check_value(f"{argument} {text}", option, value, str(known[option].annotation))
-    options |= settled or {}
+    for option, value in (settled or {}).items():
+        if options.setdefault(option, value) != value:
+            raise InputError(
+                f"{argument} {text}: {option} is {value} by another option already, leave it out "
+                "here or there"
+            )
     if odd := [option for option in options if option not in known]:
         raise InputError(f"{argument} {text}: {name} takes no {odd[0]}, leave it out")
     needed = [key for key, item in known.items() if item.default is item.empty]

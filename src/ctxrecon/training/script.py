@@ -14,7 +14,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.training.arguments import UsageError
 
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-_PATIENCE = 5.0
+_PATIENCE = 30.0
 """Seconds in which the launcher ends the other processes after one has stopped."""
 
 

@@ -162,7 +162,7 @@ def test_a_text_encoder_modulates(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--network", "transformer"), "unknown network 'transformer'"),
+        (("--network", "transformer"), "unknown --network 'transformer'"),
         (("--network", "unrolled:widht=4"), "widht"),
         (("--pretrained_model_name_or_path", "x"), "either --network or"),
         (("--train_data_dir", "x"), "either --bank or"),

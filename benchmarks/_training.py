@@ -40,8 +40,7 @@ def train_run(
     note.write_text(json.dumps(command, indent=2) + "\n", encoding="utf-8")
     launch = [sys.executable, "-m", "accelerate.commands.launch", str(_TRAINING / script)]
     launch += [*command[1:], "--output_dir", str(folder)]
-    if any(folder.glob("checkpoint-*")):
-        launch += ["--resume_from_checkpoint", "latest"]
+    launch += ["--resume_from_checkpoint", "auto"]
     if subprocess.run(launch, check=False).returncode:
         raise InputError(f"training of {folder.name} failed: {' '.join(launch)}")
     return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,6 +33,40 @@ def run_here(command: Sequence[str], check: bool = False) -> subprocess.Complete
     forget_accelerate()
     load_script(Path(script).stem).main(options)
     return subprocess.CompletedProcess(list(command), 0)
+
+
+def start(command: Sequence[str], status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command with accelerate on the CPU; a failing one shows its stderr.
+
+    With a new session, so that no process is left when it takes too long.
+    """
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, errors = process.communicate()
+        raise AssertionError(f"{command} takes too long: {errors[-4000:]}") from None
+    assert process.returncode == status, errors[-4000:]
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def in_two_processes(script: Path) -> list[str]:
+    """The start of a command for two processes: ``accelerate launch --cpu`` starts one."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*torchrun, "--nproc_per_node", "2", str(script)]
 
 
 def forget_accelerate() -> None:

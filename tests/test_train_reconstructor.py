@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import TRAINING, forget_accelerate, load_script
+from scripts import TRAINING, forget_accelerate, in_two_processes, load_script, start
 
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
@@ -110,10 +107,7 @@ def test_two_processes_train_as_one(run, bank, tmp_path, unpaired):
         options += ["--labels", "disjoint", "--labelled", "4", *UNPAIRED[2:], *PLAYED]
     one = run(tmp_path / "one", *options, "--train_batch_size", "4")
     folder = tmp_path / "two"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(SCRIPT), *arguments(bank, folder), *options]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    start([*in_two_processes(SCRIPT), *arguments(bank, folder), *options])
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-5)
 
@@ -168,7 +162,7 @@ def test_a_text_encoder_modulates(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--network", "transformer"), "unknown network 'transformer'"),
+        (("--network", "transformer"), "unknown --network 'transformer'"),
         (("--network", "unrolled:widht=4"), "widht"),
         (("--pretrained_model_name_or_path", "x"), "either --network or"),
         (("--train_data_dir", "x"), "either --bank or"),
@@ -180,8 +174,8 @@ def test_a_text_encoder_modulates(run, tmp_path):
             + ("--adversarial", "wgan_gp"),
             "give --scans M",
         ),
-        (("--scans", "0"), "at least one scan"),
-        (("--snr", "-1"), "SNR of 0 or more"),
+        (("--scans", "0"), "--scans: expected a whole number from 1 on"),
+        (("--snr", "-1"), "--snr: expected a number of 0 or more"),
         (("--accelerations", "0.5"), "acceleration"),
         (("--network", "unrolled:width=-4"), "width as a whole number"),
         (("--network", "modl:iterations=0"), "iterations as a whole number"),

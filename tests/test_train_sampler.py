@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +12,7 @@ import pytest
 import torch
 from gaussian import seeded
 from safetensors.torch import load_file
-from scripts import TRAINING, forget_accelerate, load_script
+from scripts import TRAINING, forget_accelerate, in_two_processes, load_script, start
 
 from ctxrecon.cli import main
 from ctxrecon.datasets import write_shard
@@ -144,10 +141,7 @@ def test_two_processes_train_as_one(run, bank, tmp_path):
     options += ["--sampler", "pattern_generator:ratios=[0.3,0.5]"]
     one = run(tmp_path / "one", *options, "--train_batch_size", "4")
     folder = tmp_path / "two"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(SCRIPT), *arguments(bank, folder), *options]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    start([*in_two_processes(SCRIPT), *arguments(bank, folder), *options])
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-5)
 
@@ -234,7 +228,7 @@ def test_prepared_slices_and_prompts(script, tmp_path, monkeypatch):
         (("--sampler", "greedy"), "train one first"),
         (("--aim", "task"), "needs echoes"),
         (("--loss", "gaussian"), "--predict_std together"),
-        (("--scans", "0"), "at least one coil and one scan"),
+        (("--scans", "0"), "--scans: expected a whole number from 1 on"),
         (("--anatomy", "heart"), "no heart, only knee"),
         (("--acceleration", "0.5"), "acceleration"),
         (("--sampler", "pattern_generator", "--acceleration", "4"), "leave --acceleration out"),

@@ -17,25 +17,32 @@ from tqdm.auto import tqdm
 
 from ctxrecon.phantom import Anatomy, AnatomyBank, brain_anatomy, knee_anatomy
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
+from ctxrecon.training import TrainingParser, UsageError, run_script
+from ctxrecon.training.arguments import MAX_RESOLUTION, seed, whole
+from ctxrecon.training.folders import check_output
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = TrainingParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--brains", type=int, default=800, help="procedural brains")
-    parser.add_argument("--knees", type=int, default=2500, help="procedural knees")
+    parser.add_argument("--brains", type=whole(0, 10**6), default=800, help="procedural brains")
+    parser.add_argument("--knees", type=whole(0, 10**6), default=2500, help="procedural knees")
     parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--label_slices", type=int, default=3000)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    parser.add_argument("--label_slices", type=whole(0, 10**6), default=3000)
+    parser.add_argument("--size", type=whole(32, MAX_RESOLUTION), default=256)
+    parser.add_argument("--seed", type=seed, default=0)
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Draw every anatomy and write the bank."""
-    args = parse_args()
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args = parse_args(argv)
+    if not args.brains + args.knees + (args.label_slices if args.label_volumes else 0):
+        raise UsageError("nothing to draw: give --brains, --knees or --label_volumes")
+    check_output(args.output)
+    for path in args.label_volumes:  # before hours of drawing
+        load_label_volume(path)
     generator = torch.Generator().manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
 
@@ -73,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

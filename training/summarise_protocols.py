@@ -9,13 +9,16 @@ Only counts are kept: no file name, no identifier of a person or a scanner.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections import Counter
 from pathlib import Path
 
+from ctxrecon.errors import InputError
+from ctxrecon.io._files import written_beside
 from ctxrecon.metadata import ScanMetadata, from_fastmri_row, read_fastmri_plus
+from ctxrecon.training import TrainingParser, run_script
+from ctxrecon.training.folders import check_output
 
 
 def summarise(headers: list[Path], findings: list[Path]) -> dict[str, object]:
@@ -24,9 +27,14 @@ def summarise(headers: list[Path], findings: list[Path]) -> dict[str, object]:
     volumes: dict[str, ScanMetadata] = {}
     for path in headers:
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                item = from_fastmri_row(row)
-                volumes[row["fname"].removesuffix(".h5")] = item
+            for number, row in enumerate(csv.DictReader(file), start=2):
+                try:
+                    item, name = from_fastmri_row(row), row["fname"]
+                except (KeyError, ValueError, TypeError) as error:
+                    raise InputError(
+                        f"{path}, line {number}: no row of a table of fastMRI headers: {error}"
+                    ) from error
+                volumes[name.removesuffix(".h5")] = item
                 strength = None if item.field_strength is None else round(item.field_strength, 2)
                 key = (item.anatomy, item.contrast, item.sequence, item.tr, item.te, item.ti)
                 protocols[(*key, item.flip_angle, strength)] += 1
@@ -61,18 +69,20 @@ def _plain(value: object) -> object:
 
 def main() -> None:
     """Read the tables named on the command line and write the JSON summary."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = TrainingParser(description=__doc__.splitlines()[0])
     parser.add_argument("--headers", type=Path, nargs="+", required=True, help="tables of headers")
     parser.add_argument("--findings", type=Path, nargs="+", required=True, help="fastMRI+ tables")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
+    check_output(arguments.output)
     summary = summarise(arguments.headers, arguments.findings)
     lists = {"protocols": summary.pop("protocols")}
     text = json.dumps(summary, indent=1)
     rows = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in lists["protocols"])
     text = text.removesuffix("\n}") + f',\n "protocols": [\n  {rows}\n ]\n}}\n'
-    arguments.output.write_text(text, encoding="utf-8")
+    with written_beside(arguments.output) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

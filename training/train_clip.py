@@ -11,8 +11,6 @@ missing and in free order, and TR, TE and TI vary around those of real protocols
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +18,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.priors.factory import build_clip
 from ctxrecon.priors.tokenizer import build_tokenizer
-from ctxrecon.training import add_training_arguments, build_accelerator, train, vary_metadata
+from ctxrecon.training import (
+    TrainingParser,
+    add_training_arguments,
+    build_accelerator,
+    check_run,
+    parse_training_args,
+    run_script,
+    train,
+    vary_metadata,
+)
+from ctxrecon.training.arguments import number, resolution
 from ctxrecon.training.contrastive import ContrastiveLoss, readout_targets
-from ctxrecon.training.loop import Weights, write_line
+from ctxrecon.training.folders import folder_beside
+from ctxrecon.training.log import log_validation
+from ctxrecon.training.loop import Weights
 
 _VALIDATION_NUMBER = 2**30  # far from the numbers of training samples
+_PATCH = 16
+"""Side of the patches that the vision transformer sees."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = TrainingParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bank", type=Path, required=True, help="from training/build_bank.py")
-    parser.add_argument("--resolution", type=int, default=96)
-    parser.add_argument("--readout_weight", type=float, default=1.0)
+    parser.add_argument("--resolution", type=resolution, default=96)
+    parser.add_argument("--readout_weight", type=number(0, 1e9), default=1.0)
     add_training_arguments(parser, learning_rate=1e-3)
-    return parser.parse_args(argv)
+    return parse_training_args(parser, argv)
 
 
 @dataclass(frozen=True)
@@ -88,12 +101,17 @@ def retrieval(model: ContrastiveLoss, batch: dict[str, Tensor]) -> dict[str, flo
 def main(argv: list[str] | None = None) -> None:
     """Data, model, loop."""
     args = parse_args(argv)
+    if args.resolution % _PATCH:
+        raise InputError(f"--resolution {args.resolution}: expected a multiple of {_PATCH}")
+    check_run(args)
     accelerator = build_accelerator(args)
     tokenizer = build_tokenizer()
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
 
     def build() -> ContrastiveLoss:
-        clip = build_clip(len(tokenizer), image_size=args.resolution, seed=args.seed, **special)
+        clip = build_clip(
+            len(tokenizer), image_size=args.resolution, patch_size=_PATCH, seed=args.seed, **special
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)
             return ContrastiveLoss(clip, args.readout_weight)
@@ -112,25 +130,19 @@ def main(argv: list[str] | None = None) -> None:
         return model
 
     def export(weights: Weights) -> None:
-        beside, final = args.output_dir / ".clip.partial", args.output_dir / "clip"
-        shutil.rmtree(beside, ignore_errors=True)
         clip = average(weights).clip
-        clip.save_pretrained(beside)
-        clip.text_model.save_pretrained(beside / "text_encoder")
-        tokenizer.save_pretrained(beside / "tokenizer")
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
+        with folder_beside(args.output_dir / "clip") as beside:
+            clip.save_pretrained(beside)
+            clip.text_model.save_pretrained(beside / "text_encoder")
+            tokenizer.save_pretrained(beside / "tokenizer")
 
     held_out = pairs.collate([pairs[0, _VALIDATION_NUMBER + k] for k in range(256)])
 
     def validate(step: int, weights: Weights) -> None:
-        scores = retrieval(average(weights), held_out)
-        write_line(args.output_dir / "validation.jsonl", {"step": step, **scores})
-        accelerator.log({f"validation/{name}": v for name, v in scores.items()}, step=step)
-        accelerator.print(json.dumps({"step": step, **scores}))
+        log_validation(accelerator, args.output_dir, step, retrieval(average(weights), held_out))
 
     train(args, accelerator, build(), pairs, export=export, validate=validate)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -19,9 +19,19 @@ from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.priors import size_multiple
-from ctxrecon.training import add_training_arguments, build_accelerator, train
+from ctxrecon.training import (
+    TrainingParser,
+    add_training_arguments,
+    build_accelerator,
+    check_run,
+    parse_training_args,
+    run_script,
+    train,
+)
+from ctxrecon.training.arguments import number, resolution, share, whole
 from ctxrecon.training.card import model_card
-from ctxrecon.training.loop import Weights, log_validation
+from ctxrecon.training.log import log_validation
+from ctxrecon.training.loop import Weights
 from ctxrecon.training.losses import LOSS_WEIGHTINGS, PREDICTION_TYPES, TIMESTEP_DENSITIES
 from ctxrecon.training.prior import Prior, export_pipeline, starting_point, with_weights
 from ctxrecon.training.samples import PreparedSlices, PriorSamples, Source
@@ -36,7 +46,7 @@ _TAGS = ("MRI", "reconstruction", "diffusion", "k-space")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line, named as in the diffusers training scripts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = TrainingParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--pretrained_model_name_or_path", help="prior to fine-tune; a new one by default")
     add("--subfolder", help="of its U-Net, such as fastmri in DHCAI/ContextMRI")
@@ -48,19 +58,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--prediction_type", choices=PREDICTION_TYPES, default="v_prediction")
     add("--bank", type=Path, help="anatomies from training/build_bank.py")
     add("--train_data_dir", type=Path, nargs="*", default=[], help="from ctxrecon prepare")
-    add("--data_weights", type=float, nargs="*", help="share of the bank, then of each folder")
-    add("--resolution", type=int, nargs="+", default=[128], help="matrix sizes to draw from")
-    add("--field_of_view", type=float, default=1.0, help="smallest part of a slice that is shown")
+    add(
+        "--data_weights",
+        type=number(above=True),
+        nargs="*",
+        help="share of the bank, then of each folder",
+    )
+    add("--resolution", type=resolution, nargs="+", default=[128], help="sizes to draw from")
+    add(
+        "--field_of_view",
+        type=number(0, 1, above=True),
+        default=1.0,
+        help="smallest part of a slice that is shown",
+    )
     add("--loss_weighting", choices=LOSS_WEIGHTINGS, default="plain")
-    add("--snr_gamma", type=float, default=5.0, help="of --loss_weighting min_snr")
+    add("--snr_gamma", type=number(above=True), default=5.0, help="of --loss_weighting min_snr")
     add("--timestep_density", choices=TIMESTEP_DENSITIES, default="uniform")
-    add("--parameter_dropout", type=float, default=0.5, help="prompts without MR parameters")
-    add("--prompt_dropout", type=float, default=0.1, help="empty prompts")
-    add("--field_dropout", type=float, default=0.0, help="each field of a prompt, alone")
+    add("--parameter_dropout", type=share, default=0.5, help="prompts without MR parameters")
+    add("--prompt_dropout", type=share, default=0.1, help="empty prompts")
+    add("--field_dropout", type=share, default=0.0, help="each field of a prompt, alone")
     add("--gradient_checkpointing", action="store_true", help="less memory, more time")
-    add("--validation_scans", type=int, default=4, help="0 for none")
+    add("--validation_scans", type=whole(0, 1024), default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=4e-4)
-    return parser.parse_args(argv)
+    return parse_training_args(parser, argv)
 
 
 def sources(args: argparse.Namespace) -> list[Source]:
@@ -85,10 +105,11 @@ def sources(args: argparse.Namespace) -> list[Source]:
 def main(argv: list[str] | None = None) -> None:
     """Data, model, loop."""
     args = parse_args(argv)
+    check_run(args)
     accelerator = build_accelerator(args)
     pipe = starting_point(args)
     multiple = size_multiple(pipe.unet)
-    if odd := [n for n in args.resolution if n < 16 or n % multiple]:
+    if odd := [n for n in args.resolution if n % multiple]:
         raise InputError(f"--resolution {odd[0]}: expected multiples of {multiple} from 16 on")
     if args.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
@@ -138,4 +159,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

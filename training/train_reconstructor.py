@@ -28,12 +28,23 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.pipelines import ReconstructionPipeline, load_reconstructor, load_text_encoder
 from ctxrecon.reconstructors import RECONSTRUCTORS
 from ctxrecon.sampling import MASKS
-from ctxrecon.solvers import split_options
-from ctxrecon.training import add_training_arguments, build_accelerator, train
+from ctxrecon.training import (
+    TrainingParser,
+    UsageError,
+    add_training_arguments,
+    build_accelerator,
+    check_run,
+    parse_training_args,
+    run_script,
+    train,
+)
 from ctxrecon.training.adversarial import ADVERSARIAL
+from ctxrecon.training.arguments import number, rate, resolution, share, whole
 from ctxrecon.training.card import model_card, write_pipeline
-from ctxrecon.training.loop import Weights, log_validation
+from ctxrecon.training.log import log_validation
+from ctxrecon.training.loop import Weights
 from ctxrecon.training.measurements import LABELS, Labels, MeasurementSamples, Sampling
+from ctxrecon.training.options import build_from_text
 from ctxrecon.training.reconstruction import (
     LOSSES,
     Objective,
@@ -52,7 +63,7 @@ _TAGS = ("MRI", "reconstruction", "k-space")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line, named as in the diffusers training scripts."""
-    parser = argparse.ArgumentParser(
+    parser = TrainingParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -62,37 +73,52 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--predict_std", action="store_true", help="the error of each pixel as well")
     add("--bank", type=Path, help="anatomies from training/build_bank.py")
     add("--train_data_dir", type=Path, help="from ctxrecon prepare")
-    add("--resolution", type=int, nargs="+", default=[128], help="matrix sizes to draw from")
-    add("--field_of_view", type=float, default=1.0, help="smallest part of a slice that is shown")
+    add("--resolution", type=resolution, nargs="+", default=[128], help="sizes to draw from")
+    add(
+        "--field_of_view",
+        type=number(0, 1, above=True),
+        default=1.0,
+        help="smallest part of a slice that is shown",
+    )
     add("--masks", nargs="+", choices=tuple(MASKS), default=["uniform1d"])
-    add("--accelerations", type=float, nargs="+", default=[4.0])
-    add("--center_fraction", type=float, help="0.32 / acceleration of the lines by default")
+    add("--accelerations", type=number(1), nargs="+", default=[4.0])
+    add("--center_fraction", type=share, help="0.32 / acceleration of the lines by default")
     add("--fixed_masks", action="store_true", help="every scan keeps its mask")
-    add("--num_coils", type=int, nargs="+", default=[8], help="numbers of coils to draw from")
-    add("--snr", type=float, default=100.0, help="of the bright signal; 0 for no noise")
-    add("--scans", type=_count, help="M, how many scans there are; endless by default")
+    add(
+        "--num_coils",
+        type=whole(1, 256),
+        nargs="+",
+        default=[8],
+        help="numbers of coils to draw from",
+    )
+    add("--snr", type=number(0, 1e9), default=100.0, help="of the bright signal; 0 for no noise")
+    add("--scans", type=whole(1), help="M, how many scans there are; endless by default")
     add("--labels", choices=LABELS, default="paired")
-    add("--labelled", type=int, help="N, how many images partial or disjoint labels are")
+    add("--labelled", type=whole(1), help="N, how many images partial or disjoint labels are")
     add("--magnitude_labels", action="store_true", help="partial or disjoint labels have no phase")
     add("--loss", choices=LOSSES, default="l1")
     add("--adversarial", choices=ADVERSARIAL)
-    add("--paired_share", type=float, default=0.99, help="λ at the end; 1 − λ is the critic's")
-    add("--paired_start", type=int, default=500, help="steps with λ = 1")
-    add("--paired_end", type=int, default=1000, help="step from which on λ is --paired_share")
-    add("--consistency", type=float, default=1.0, help="γ of ‖A x − y‖₂ without paired loss")
-    add("--critic_width", type=_count, default=4, help="features of its first convolution")
-    add("--critic_steps", type=_count, default=1, help="its steps for one of the generator")
-    add("--critic_learning_rate", type=float, help="that of the network by default")
-    add("--validation_scans", type=_count, default=4, help="0 for none")
+    add("--paired_share", type=share, default=0.99, help="λ at the end; 1 − λ is the critic's")
+    add("--paired_start", type=whole(0), default=500, help="steps with λ = 1")
+    add("--paired_end", type=whole(0), default=1000, help="step from which on λ is --paired_share")
+    add(
+        "--consistency",
+        type=number(0, 1e9),
+        default=1.0,
+        help="γ of ‖A x − y‖₂ without paired loss",
+    )
+    add("--critic_width", type=whole(1, 1024), default=4, help="features of its first convolution")
+    add("--critic_steps", type=whole(1), default=1, help="its steps for one of the generator")
+    add("--critic_learning_rate", type=rate, help="that of the network by default")
+    add("--validation_scans", type=whole(0, 1024), default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
-    return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {number}")
-    return number
+    args = parse_training_args(parser, argv)
+    if args.paired_end < args.paired_start:
+        raise UsageError(
+            f"expected --paired_end from {args.paired_start} on, where --paired_start is, got "
+            f"{args.paired_end}"
+        )
+    return args
 
 
 def starting_point(args: argparse.Namespace) -> ReconstructionPipeline:
@@ -105,21 +131,15 @@ def starting_point(args: argparse.Namespace) -> ReconstructionPipeline:
                 "--text_encoder and --predict_std are of a new --network: leave them out"
             )
         return load_reconstructor(args.pretrained_model_name_or_path)
-    name, options = split_options(args.network)
-    if name not in RECONSTRUCTORS:
-        raise InputError(f"unknown network {name!r}: expected one of {', '.join(RECONSTRUCTORS)}")
-    encoder, tokenizer = None, None
+    encoder, tokenizer, settled = None, None, {}
     if args.text_encoder:
         encoder, tokenizer = load_text_encoder(args.text_encoder)
-        options["text_width"] = encoder.config.hidden_size
+        settled["text_width"] = encoder.config.hidden_size
     if args.predict_std:
-        options["predict_std"] = True
+        settled["predict_std"] = True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
-        try:
-            network: Any = RECONSTRUCTORS[name](**options)
-        except TypeError as error:
-            raise InputError(f"--network {args.network}: {error}") from None
+        network = build_from_text("--network", args.network, RECONSTRUCTORS, settled)
     return ReconstructionPipeline(network, encoder, tokenizer)
 
 
@@ -158,6 +178,7 @@ def _check_enough(option: str, wanted: int | None, there: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Data, model, loop."""
     args = parse_args(argv)
+    check_run(args)
     pipe = starting_point(args)
     labels = Labels(args.labels, args.labelled, args.magnitude_labels)
     objective = Objective(
@@ -222,4 +243,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

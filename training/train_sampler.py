@@ -17,12 +17,14 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ctxrecon.coils.calibration import MIN_CALIBRATION
 from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import (
@@ -38,7 +40,16 @@ from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
 from ctxrecon.sampling.learned import SAMPLERS, GreedyPolicy, SequentialSampler
 from ctxrecon.solvers import split_options
 from ctxrecon.tasks import train_t2star_mlp
-from ctxrecon.training import add_training_arguments, build_accelerator, train
+from ctxrecon.training import (
+    TrainingParser,
+    add_training_arguments,
+    build_accelerator,
+    check_run,
+    parse_training_args,
+    run_script,
+    train,
+)
+from ctxrecon.training.arguments import number, rate, resolution, share, whole
 from ctxrecon.training.card import model_card, write_pipeline
 from ctxrecon.training.contrast_validation import CONTRASTS, ContrastScans
 from ctxrecon.training.contrasts import ContrastSamples, ContrastSource, OneContrast
@@ -50,8 +61,13 @@ from ctxrecon.training.joint import (
     JointTraining,
     with_joint_weights,
 )
-from ctxrecon.training.loop import Weights, log_validation
+from ctxrecon.training.log import log_validation
+from ctxrecon.training.loop import Weights
+from ctxrecon.training.options import build_from_text
 from ctxrecon.training.samples import PreparedSlices
+from ctxrecon.training.scans import check_calibration
+
+logger = logging.getLogger("ctxrecon.training.sampler")
 
 _ABOUT = """\
 # A k-space sampler and the reconstruction that its masks were learned with
@@ -65,7 +81,7 @@ _COUNT = {"one": 1, "multi_echo": len(ECHO_TIMES), "pd_pair": 2}
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line, named as in the diffusers training scripts."""
-    parser = argparse.ArgumentParser(
+    parser = TrainingParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -78,19 +94,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--bank", type=Path, help="anatomies from training/build_bank.py")
     add("--anatomy", help="of the bank, such as brain; all of it by default")
     add("--train_data_dir", type=Path, help="from ctxrecon prepare, one contrast")
-    add("--resolution", type=int, default=128, help="matrix size, that of the masks")
-    add("--acceleration", type=float, help="of a new sampler, over all contrasts; 4 by default")
-    add("--center_fraction", type=float, help="likewise; 0.32 / acceleration of the lines")
-    add("--num_coils", type=int, default=8)
-    add("--snr", type=float, default=100.0, help="of the bright signal; 0 for no noise")
-    add("--scans", type=int, help="how many scans there are; endless by default")
+    add("--resolution", type=resolution, default=128, help="matrix size, that of the masks")
+    add("--acceleration", type=number(1), help="of a new sampler, over all contrasts; 4 by default")
+    add("--center_fraction", type=share, help="likewise; 0.32 / acceleration of the lines")
+    add("--num_coils", type=whole(1, 256), default=8)
+    add("--snr", type=number(0, 1e9), default=100.0, help="of the bright signal; 0 for no noise")
+    add("--scans", type=whole(1), help="how many scans there are; endless by default")
     add("--aim", choices=AIMS, default="reconstruction", help="the images, the T2* map, or both")
     add("--loss", choices=JOINT_LOSSES, default="l1", help="of the images")
-    add("--task_weight", type=float, default=1.0, help="of the map's squared error, for both")
-    add("--sampler_learning_rate", type=float, default=1e-2)
-    add("--validation_scans", type=int, default=4, help="0 for none")
+    add(
+        "--task_weight",
+        type=number(above=True),
+        default=1.0,
+        help="of the map's squared error, for both",
+    )
+    add("--sampler_learning_rate", type=rate, default=1e-2)
+    add("--validation_scans", type=whole(0, 1024), default=4, help="0 for none")
     add_training_arguments(parser, learning_rate=1e-3)
-    return parser.parse_args(argv)
+    return parse_training_args(parser, argv)
 
 
 def starting_point(args: argparse.Namespace) -> JointPipeline:
@@ -146,42 +167,49 @@ def _check_contrasts(sampler: Any, contrasts: str) -> None:
 def _new_network(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """A network with new weights, and its text encoder."""
     name, options = split_options(args.network)
-    encoder, tokenizer = None, None
+    encoder, tokenizer, settled = None, None, {}
     if args.text_encoder:
         encoder, tokenizer = load_text_encoder(args.text_encoder)
-        options["text_width"] = encoder.config.hidden_size
+        settled["text_width"] = encoder.config.hidden_size
     if args.predict_std:
-        options["predict_std"] = True
-    if name == "unet_i":
-        options.setdefault("contrasts", _COUNT[args.contrasts])
-    return _build("--network", args.network, name, _NETWORKS, options), encoder, tokenizer
+        settled["predict_std"] = True
+    if name == "unet_i" and "contrasts" not in options:
+        settled["contrasts"] = _COUNT[args.contrasts]
+    return build_from_text("--network", args.network, _NETWORKS, settled), encoder, tokenizer
 
 
 def _new_sampler(args: argparse.Namespace) -> Any:
     """A sampler with new weights."""
     name, options = split_options(args.sampler)
-    options["shape"] = (args.resolution, args.resolution)
+    settled: dict[str, Any] = {"shape": (args.resolution, args.resolution)}
     if args.center_fraction is not None:
-        options["center_fraction"] = args.center_fraction
+        settled["center_fraction"] = args.center_fraction
     serves_ratios = "ratios" in options or name == "pattern_generator"
     if serves_ratios and args.acceleration is not None:
         raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
     if args.acceleration is not None:
-        options["acceleration"] = args.acceleration
-    elif not serves_ratios:
-        options.setdefault("acceleration", _ACCELERATION)
-    if name == "per_contrast":
-        options.setdefault("contrasts", _COUNT[args.contrasts])
-    return _build("--sampler", args.sampler, name, SAMPLERS, options)
+        settled["acceleration"] = args.acceleration
+    elif not serves_ratios and "acceleration" not in options:
+        settled["acceleration"] = _ACCELERATION
+    if name == "per_contrast" and "contrasts" not in options:
+        settled["contrasts"] = _COUNT[args.contrasts]
 
+    def build() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            return build_from_text("--sampler", args.sampler, SAMPLERS, settled)
 
-def _build(argument: str, text: str, name: str, kinds: Any, options: dict[str, Any]) -> Any:
-    if name not in kinds:
-        raise InputError(f"unknown {argument} {name!r}: expected one of {', '.join(kinds)}")
-    try:
-        return kinds[name](**options)
-    except TypeError as error:
-        raise InputError(f"{argument} {text}: {error}") from None
+    sampler = build()
+    if args.center_fraction is None and "center_fraction" not in options:
+        try:
+            check_calibration(calibration(sampler), args.num_coils, "the sampler")
+        except InputError:
+            settled["center_fraction"] = MIN_CALIBRATION / args.resolution
+            sampler = build()
+            logger.info(
+                "the sampler keeps a centre of --center_fraction %g for the coil maps",
+                settled["center_fraction"],
+            )
+    return sampler
 
 
 def source(args: argparse.Namespace) -> ContrastSource:
@@ -204,9 +232,8 @@ def source(args: argparse.Namespace) -> ContrastSource:
     return PhantomContrasts(bank, protocols, resolution=args.resolution, seed=args.seed)
 
 
-def calibration(pipe: JointPipeline) -> torch.Tensor:
+def calibration(sampler: Any) -> torch.Tensor:
     """What every mask of the sampler takes, ``(1, 1, ny, nx)`` bool."""
-    sampler: Any = pipe.sampler
     acceleration = None
     if sampler.acceleration is None:  # the smallest centre of all ratios
         acceleration = 1 / min(sampler.ratios)
@@ -216,6 +243,7 @@ def calibration(pipe: JointPipeline) -> torch.Tensor:
 def main(argv: list[str] | None = None) -> None:
     """Data, model, loop."""
     args = parse_args(argv)
+    check_run(args)
     pipe = starting_point(args)
     model: Any
     if isinstance(pipe.sampler, GreedyPolicy):
@@ -233,9 +261,11 @@ def main(argv: list[str] | None = None) -> None:
     else:
         objective = JointObjective(args.aim, args.loss, args.task_weight)
         model = JointTraining(pipe, objective, args.seed)
+    centre = calibration(pipe.sampler)
+    check_calibration(centre, args.num_coils, "the sampler")
     samples = ContrastSamples(
         source(args),
-        calibration(pipe),
+        centre,
         args.scans,
         args.num_coils,
         args.snr,
@@ -279,4 +309,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

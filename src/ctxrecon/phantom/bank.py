@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,5 +150,5 @@ class AnatomyBank:
                     pathologies=tuple(tuple(found) for found in notes["pathologies"]),
                     subjects=file.get("subjects"),
                 )
-        except (KeyError, ValueError, OSError) as error:
-            raise InputError(f"{path.name} is not an anatomy bank: {error}") from error
+        except (LookupError, ValueError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as e:
+            raise InputError(f"{path} is not an anatomy bank, or damaged: {e}") from e

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ctxrecon.training.folders import folder_beside
+from ctxrecon.training.log import read_lines
+from ctxrecon.training.run_folder import CONFIG, LOGS, read_config
 
 _SHOWN = (
     "network",
@@ -54,13 +56,12 @@ def model_card(run: Path, argv: Sequence[str], about: str, tags: Sequence[str]) 
         about: a title, and in a sentence how it is loaded.
         tags: what a hub finds it by.
     """
-    stages = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    stages = read_config(run / CONFIG)
     rows = []
     for start, options in stages.items():
         shown = ", ".join(f"{name} {options[name]}" for name in _SHOWN if options.get(name))
         rows.append(f"| {start} | {shown} |")
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    curve = [json.loads(line) for line in lines]
+    curve = read_lines(run / LOGS[0])
     every = max(1, len(curve) // 10)
     losses = [f"| {line['step']} | {line['loss']:.4g} |" for line in curve[::-every][::-1]]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -91,9 +92,7 @@ GPU: {gpu}; system: {platform.system()}, torch {torch.__version__}.
 
 def write_pipeline(pipe: Any, folder: Path, card: str) -> None:
     """Write a diffusers pipeline with its model card, whole or not at all."""
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    pipe.save_pretrained(beside, safe_serialization=True)
-    (beside / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    with folder_beside(folder) as beside:
+        pipe.save_pretrained(beside, safe_serialization=True)
+        # A command line need not be text.
+        (beside / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")

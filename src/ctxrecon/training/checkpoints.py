@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -20,8 +22,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from ctxrecon.errors import InputError
+from ctxrecon.training.folders import folder_beside, remove_folder
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "checkpoint-"
+_PARTS = ("model", "model_ema", "optimizer")
+_NOTES = ("step", "ema_step", "param_groups", "scaler")
 # Whole tensors by name, however the model is spread over processes; frozen parts stay out.
 _OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _LOADING = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
@@ -49,6 +56,7 @@ def save_state(
     ema: EMAModel,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
+    losses: Sequence[float] = (),
     write: bool = True,
 ) -> dict[str, Tensor]:
     """Write ``checkpoint-STEP``: weights, their averages, the optimiser and the step.
@@ -64,38 +72,43 @@ def save_state(
         ema: averages of the parameters that need a gradient.
         optimizer: of the model.
         scaler: of fp16 training.
+        losses: those since the last line of the log, see :func:`pending_losses`.
         write: on the one process that writes; the others help to gather.
 
     Returns:
         The averaged weights, as :func:`averaged_weights` gives them.
+
+    Raises:
+        InputError: weights that are not finite, on every process; nothing is written then.
     """
     weights: Any = get_model_state_dict(model, options=_OPTIONS)
     averages = averaged_weights(model, ema)
+    if not all(bool(value.isfinite().all()) for value in averages.values()):
+        raise InputError(
+            f"the weights are not finite at step {step}: lower --learning_rate, or look for "
+            "damaged data; the checkpoints before are as they were"
+        )
     state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
     final = folder / f"{_PREFIX}{step}"
     if not write:
         return averages
-    beside = folder / f".{final.name}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, tensors in (("model", weights), ("model_ema", averages)):
-        own = {key: value.contiguous() for key, value in tensors.items()}
-        save_file(own, beside / f"{name}.safetensors")
     moments = {
-        f"{key}.{name}": torch.as_tensor(value).contiguous()
+        f"{key}.{name}": torch.as_tensor(value)
         for key, entries in state["state"].items()
         for name, value in entries.items()
     }
-    save_file(moments, beside / "optimizer.safetensors")
     plain = {
         "step": step,
         "ema_step": ema.optimization_step,
         "param_groups": state["param_groups"],
         "scaler": None if scaler is None else scaler.state_dict(),
+        "losses": list(losses),
     }
-    (beside / "state.json").write_text(json.dumps(plain), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    beside.rename(final)
+    with folder_beside(final) as beside:
+        for part, tensors in zip(_PARTS, (weights, averages, moments), strict=True):
+            own = {key: value.contiguous() for key, value in tensors.items()}
+            save_file(own, beside / f"{part}.safetensors")
+        (beside / "state.json").write_text(json.dumps(plain), encoding="utf-8")
     return averages
 
 
@@ -112,10 +125,12 @@ def load_state(
     Raises:
         InputError: no checkpoint, or one of another network.
     """
-    state_file = checkpoint / "state.json"
-    if not state_file.is_file():
-        raise InputError(f"{checkpoint} is no training checkpoint: it has no state.json")
-    plain = json.loads(state_file.read_text(encoding="utf-8"))
+    if not is_whole(checkpoint):
+        raise InputError(
+            f"{checkpoint} is no training checkpoint, or damaged: expected a folder with "
+            f"state.json and {', '.join(_PARTS)} as .safetensors"
+        )
+    plain = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     weights: Any = load_file(checkpoint / "model.safetensors")
     averages = load_file(checkpoint / "model_ema.safetensors")
     _check_names(checkpoint, model, averages)
@@ -162,23 +177,40 @@ def _copy_whole(whole: Tensor, target: Tensor) -> None:
         target.copy_(whole)
 
 
-def latest_checkpoint(folder: Path) -> Path:
-    """The checkpoint with the highest step; an error when there is none."""
-    found = [path for path in _checkpoints(folder) if (path / "state.json").is_file()]
-    if not found:
-        raise InputError(
-            f"no checkpoint to resume in {folder}; leave --resume_from_checkpoint out to start anew"
-        )
-    return found[-1]
+def pending_losses(checkpoint: Path) -> list[float]:
+    """Losses of the steps since the last line of the log, as :func:`save_state` noted them."""
+    plain = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    return list(plain.get("losses", ()))
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, if it has one."""
+    for path in reversed(list_checkpoints(folder)):
+        if is_whole(path):
+            return path
+        logger.warning("%s is damaged: an older checkpoint is looked for", path)
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all files of a checkpoint are there and none is cut short."""
+    try:
+        plain = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        for part in _PARTS:
+            with safe_open(checkpoint / f"{part}.safetensors", "pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return isinstance(plain, dict) and all(name in plain for name in _NOTES)
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` checkpoints."""
-    for path in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+    for path in list_checkpoints(folder)[:-keep]:
+        remove_folder(path)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders from the oldest to the newest."""
     found = {
         int(number): path
@@ -186,3 +218,8 @@ def _checkpoints(folder: Path) -> list[Path]:
         if (number := path.name.removeprefix(_PREFIX)).isdecimal()
     }
     return [found[number] for number in sorted(found)]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in the name of a checkpoint."""
+    return int(checkpoint.name.removeprefix(_PREFIX))

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
-import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import written_beside
 from ctxrecon.training.checkpoints import (
     averaged_weights,
-    latest_checkpoint,
     load_state,
+    pending_losses,
     prune_checkpoints,
     save_state,
 )
+from ctxrecon.training.log import Log, has_validation, write_config
+from ctxrecon.training.run_folder import claimed
 
 logger = logging.getLogger(__name__)
 
-_LOG_STEPS = 20
+_MOST_SAMPLES = 2**39
+"""Numbers of samples that their generators' seeds have room for."""
 
 Weights = dict[str, Tensor]
 Validation = Callable[[int, Weights], None]
@@ -69,37 +67,36 @@ class SampleNumbers:
 
 
 def build_accelerator(args: argparse.Namespace, *, parts_rest: bool = False) -> Accelerator:
-    """The accelerator of a script, with its output folder and trackers.
+    """The accelerator of a script, with its trackers.
 
     Args:
         args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
         parts_rest: whether at some steps a part of the model gets no gradient, for which processes
             have to look.
+
+    Raises:
+        InputError: a precision that the device does not have; more samples than can be numbered.
     """
-    if args.report_to == "tensorboard" and not _has_tensorboard():
-        raise InputError(
-            "--report_to tensorboard needs tensorboard: install it with pip install "
-            "'ctxrecon[train]', or give --report_to none"
+    try:
+        accelerator = Accelerator(
+            mixed_precision=args.mixed_precision,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            log_with=None if args.report_to == "none" else args.report_to,
+            project_dir=args.output_dir,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+            if parts_rest
+            else None,
         )
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=None if args.report_to == "none" else args.report_to,
-        project_dir=args.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
-        if parts_rest
-        else None,
-    )
-    if accelerator.is_main_process:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise InputError(f"--mixed_precision {args.mixed_precision}: {error}") from error
+    size = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    if args.max_train_steps * size >= _MOST_SAMPLES:
+        raise InputError(
+            f"expected fewer than {_MOST_SAMPLES:.1e} samples, got {args.max_train_steps} steps of "
+            f"{size}: lower --max_train_steps or --train_batch_size"
+        )
     accelerator.wait_for_everyone()
     return accelerator
-
-
-def _has_tensorboard() -> bool:
-    from accelerate.utils import is_tensorboard_available
-
-    return bool(is_tensorboard_available())
 
 
 def train(
@@ -129,9 +126,42 @@ def train(
             end, on the main process.
         clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
         rates: by the name of a part of the model, its own learning rate; its weights do not decay.
+
+    Raises:
+        InputError: a folder that cannot take the run (:func:`~ctxrecon.training.check_run`), a
+            checkpoint of another network, or weights or losses that are not finite.
     """
-    parts = _parts(model, rates or {})
-    learning_rates = [(rates or {}).get(name, args.learning_rate) for name in parts]
+    samples[0, 0]  # data that do not fit are refused before anything is written
+    with claimed(args, accelerator) as checkpoint:
+        _train(
+            args,
+            accelerator,
+            model,
+            samples,
+            checkpoint,
+            export=export,
+            validate=validate,
+            clip_apart=clip_apart,
+            rates=rates or {},
+        )
+    accelerator.end_training()
+
+
+def _train(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    model: nn.Module,
+    samples: TrainingSamples,
+    checkpoint: Path | None,
+    *,
+    export: Callable[[Weights], None],
+    validate: Validation | None,
+    clip_apart: Sequence[str],
+    rates: Mapping[str, float],
+) -> None:
+    """See :func:`train`; goes on from a checkpoint, if there is one."""
+    parts = _parts(model, rates)
+    learning_rates = [rates.get(name, args.learning_rate) for name in parts]
     optimizer = torch.optim.AdamW(
         [
             {"params": values, "weight_decay": 0.0 if name else args.adam_weight_decay}
@@ -150,12 +180,9 @@ def train(
         "optimizer": optimizer.optimizer,
         "scaler": accelerator.scaler,
     }
-    start = 0
-    if args.resume_from_checkpoint:
-        wanted = args.resume_from_checkpoint
-        folder = latest_checkpoint(args.output_dir) if wanted == "latest" else Path(wanted)
-        start = load_state(folder, **state)
-    _write_config(args, accelerator, start)
+    start = 0 if checkpoint is None else load_state(checkpoint, **state)
+    losses = [] if checkpoint is None else pending_losses(checkpoint)
+    write_config(args, accelerator, start)
     loader: DataLoader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=SampleNumbers(
@@ -170,43 +197,62 @@ def train(
         pin_memory=accelerator.device.type == "cuda",
     )
     rate = learning_rate(args)
-    log = Log(args, accelerator, start)
-    step = start
-    if start >= args.max_train_steps and accelerator.is_main_process:
-        export(averaged_weights(model, ema))  # in case it was stopped before that
-    for batch in loader:
-        for group, highest in zip(optimizer.param_groups, learning_rates, strict=True):
-            group["lr"] = highest * rate(step)
-        batch = {
-            name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()
-        }
-        with accelerator.accumulate(model):
-            loss = model(batch).mean()
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                clip_gradients(accelerator, model, args.max_grad_norm, clip_apart)
-            optimizer.step()
-            optimizer.zero_grad()
-        log.add(loss.detach())
-        if not accelerator.sync_gradients:
-            continue
-        ema.step(trained)
-        step += 1
-        log.step(step, args.learning_rate * rate(step - 1))
-        last = step == args.max_train_steps
-        averages = None
-        if step % args.checkpointing_steps == 0 or last:
-            averages = save_state(args.output_dir, step, **state, write=accelerator.is_main_process)
+
+    def due(step: int, every: int) -> bool:
+        return step % every == 0 or step == args.max_train_steps
+
+    def validated(step: int, averages: Weights | None) -> None:
+        if validate is None or not due(step, args.validation_steps):
+            return
+        averages = averages or averaged_weights(model, ema)
+        if accelerator.is_main_process and not has_validation(args.output_dir, step):
+            validate(step, averages)
+        accelerator.wait_for_everyone()
+
+    with closing(Log(args, accelerator, start, losses)) as log:
+        step = start
+        if checkpoint is not None:  # it may have been stopped before what follows a checkpoint
+            resumed = averaged_weights(model, ema)
             if accelerator.is_main_process:
-                prune_checkpoints(args.output_dir, args.checkpoints_total_limit)
-                export(averages)
-        if validate is not None and (step % args.validation_steps == 0 or last):
-            averages = averages or averaged_weights(model, ema)
-            if accelerator.is_main_process:
-                validate(step, averages)
-            accelerator.wait_for_everyone()
-    log.close()
-    accelerator.end_training()
+                export(resumed)
+            validated(step, resumed)
+        if start >= args.max_train_steps:
+            accelerator.print(
+                f"step {start} of {args.max_train_steps} is done: nothing left to train"
+            )
+        for batch in loader:
+            for group, highest in zip(optimizer.param_groups, learning_rates, strict=True):
+                group["lr"] = highest * rate(step)
+            batch = {
+                name: value.to(accelerator.device, non_blocking=True)
+                for name, value in batch.items()
+            }
+            with accelerator.accumulate(model):
+                loss = model(batch).mean()
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    clip_gradients(accelerator, model, args.max_grad_norm, clip_apart)
+                optimizer.step()
+                optimizer.zero_grad()
+            log.add(loss.detach())
+            if not accelerator.sync_gradients:
+                continue
+            ema.step(trained)
+            step += 1
+            log.step(step, args.learning_rate * rate(step - 1))
+            saved: Weights | None = None
+            if due(step, args.checkpointing_steps):
+                saved = save_state(
+                    args.output_dir,
+                    step,
+                    **state,
+                    losses=log.pending(step),
+                    write=accelerator.is_main_process,
+                )
+                if accelerator.is_main_process:
+                    prune_checkpoints(args.output_dir, args.checkpoints_total_limit)
+                    export(saved)
+            validated(step, saved)
 
 
 def clip_gradients(
@@ -244,108 +290,3 @@ def learning_rate(args: argparse.Namespace) -> Callable[[int], float]:
         num_training_steps=args.max_train_steps,
     )
     return schedule.lr_lambdas[0]
-
-
-class Log:
-    """Progress bar, ``log.jsonl`` and trackers.
-
-    Lines of later steps than that from which a run is resumed are dropped: those steps are done
-    again.
-    """
-
-    def __init__(self, args: argparse.Namespace, accelerator: Accelerator, start: int) -> None:
-        self.accelerator = accelerator
-        self.path = args.output_dir / "log.jsonl"
-        self.losses: list[Tensor] = []
-        self.first, self.began = start, time.monotonic()
-        self.bar = tqdm(
-            total=args.max_train_steps,
-            initial=start,
-            unit="step",
-            disable=not accelerator.is_main_process,
-        )
-        if not accelerator.is_main_process:
-            return
-        self.path.touch()
-        for path in args.output_dir.glob("*.jsonl"):
-            _drop_later_lines(path, start)
-        if args.report_to != "none":
-            accelerator.init_trackers(
-                "tracker", init_kwargs={"tensorboard": {"purge_step": start + 1}}
-            )
-
-    def add(self, loss: Tensor) -> None:
-        """The loss of one micro-batch on this process."""
-        self.losses.append(loss)
-
-    def step(self, step: int, rate: float) -> None:
-        """Note an optimiser step."""
-        self.bar.update()
-        if step % _LOG_STEPS and step != self.bar.total:
-            return
-        mean = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
-        seconds = (time.monotonic() - self.began) / (step - self.first)
-        self.losses.clear()
-        if not math.isfinite(mean):
-            raise InputError(
-                f"the loss is {mean} at step {step}: lower --learning_rate, or look for damaged "
-                "data; the checkpoints before are as they were"
-            )
-        self.bar.set_postfix(loss=f"{mean:.4f}")
-        if self.accelerator.is_main_process:
-            line = {"step": step, "loss": mean, "lr": rate, "seconds_per_step": round(seconds, 3)}
-            write_line(self.path, line)
-            self.accelerator.log({"loss": mean, "lr": rate}, step=step)
-
-    def close(self) -> None:
-        """End the bar."""
-        self.bar.close()
-
-
-def write_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON line at once."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _drop_later_lines(path: Path, step: int) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]  # a killed run may leave a part
-    with written_beside(path) as beside:
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        beside.write_text("".join(kept), encoding="utf-8")
-
-
-def log_validation(
-    accelerator: Accelerator, folder: Path, step: int, scores: dict[str, float], picture: Path
-) -> None:
-    """Scores to ``validation.jsonl``, the trackers and the terminal; the picture to tensorboard."""
-    write_line(folder / "validation.jsonl", {"step": step, **scores})
-    accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=step)
-    _log_picture(accelerator, picture, step)
-    accelerator.print(json.dumps({"step": step, **scores}))
-
-
-def _log_picture(accelerator: Accelerator, path: Path, step: int) -> None:
-    """Show a picture in tensorboard, where there is one."""
-    from PIL import Image
-
-    for tracker in accelerator.trackers:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))[None]
-        tracker.log_images({"validation": pixels}, step=step, dataformats="NHWC")
-
-
-def _write_config(args: argparse.Namespace, accelerator: Accelerator, start: int) -> None:
-    """The resolved options beside the run, those of each resume under its first step."""
-    if not accelerator.is_main_process:
-        return
-    path = args.output_dir / "config.json"
-    runs = {}
-    if start and path.is_file():
-        runs = json.loads(path.read_text(encoding="utf-8"))
-    options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-    world = {"num_processes": accelerator.num_processes, "device": str(accelerator.device)}
-    runs[f"from step {start}"] = {**options, **world, "torch_threads": torch.get_num_threads()}
-    with written_beside(path) as beside:
-        beside.write_text(json.dumps(runs, indent=2, default=str) + "\n", encoding="utf-8")

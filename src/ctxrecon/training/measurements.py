@@ -18,7 +18,7 @@ from ctxrecon.metadata import ScanMetadata
 from ctxrecon.sampling import make_mask
 from ctxrecon.training.prompts import drop_metadata
 from ctxrecon.training.samples import Source, one_of, tokens_of
-from ctxrecon.training.scans import Memory, fully_sampled, in_turn
+from ctxrecon.training.scans import Memory, check_calibration, fully_sampled, in_turn
 
 Kind: TypeAlias = tuple[str, float]
 """A mask's name and acceleration."""
@@ -53,7 +53,8 @@ class Sampling:
         """Draw a mask of each kind and size.
 
         Raises:
-            InputError: one that cannot be drawn, or another number that makes no sense.
+            InputError: one that cannot be drawn or gives no coil maps, or another number that
+                makes no sense.
         """
         if min(self.num_coils, default=0) < 1 or self.snr < 0:
             raise InputError(
@@ -61,7 +62,11 @@ class Sampling:
                 f"{list(self.num_coils)} coils and an SNR of {self.snr:g}"
             )
         for name, acceleration, size in product(self.masks, self.accelerations, sizes):
-            self.mask((name, acceleration), size, 0)
+            check_calibration(
+                self.mask((name, acceleration), size, 0),
+                max(self.num_coils),
+                f"{name} masks ×{acceleration:g} of {size}²",
+            )
 
     def draw(self, size: int, rng: np.random.Generator) -> tuple[Kind, Tensor]:
         """A kind of mask, and a mask ``(1, 1, size, size)`` of it."""

@@ -74,6 +74,8 @@ def _new_unet(args: argparse.Namespace, width: int) -> UNet2DConditionModel:
         config = json.loads(args.unet_config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {args.unet_config} as JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"expected a JSON object in {args.unet_config}, got {str(config)[:60]!r}")
     wanted = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
     if wanted != width:
         raise InputError(
@@ -82,7 +84,10 @@ def _new_unet(args: argparse.Namespace, width: int) -> UNet2DConditionModel:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
-        unet = UNet2DConditionModel.from_config({**config, "sample_size": size})
+        try:
+            unet = UNet2DConditionModel.from_config({**config, "sample_size": size})
+        except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            raise InputError(f"{args.unet_config} gives no U-Net: {error}") from error
     if (unet.config.in_channels, unet.config.out_channels) != (2, 2):
         raise InputError(f"expected 2 channels in and out (real, imaginary) in {args.unet_config}")
     return unet

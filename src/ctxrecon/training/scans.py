@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctxrecon.coils import estimate_coil_maps, simulate_coil_maps
+from ctxrecon.coils import estimate_coil_maps, find_calibration_region, simulate_coil_maps
+from ctxrecon.coils.calibration import MIN_CALIBRATION
+from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 
 _KEPT_BYTES = 2**31
@@ -46,6 +49,30 @@ def fully_sampled(
         maps = torch.ones_like(maps)
     target = (maps.conj() * ifft2c(kspace)).sum(dim=1)
     return {"kspace": kspace, "coil_maps": maps[0], "target": target}
+
+
+def check_calibration(calibration: Tensor, num_coils: int, what: str) -> None:
+    """Refuse a centre that coil maps cannot be estimated from.
+
+    Args:
+        calibration: ``(1, 1, n, n)`` bool, see :func:`fully_sampled`.
+        num_coils: of the array; the map of one coil is known.
+        what: has that centre.
+
+    Raises:
+        InputError: with what to change on the command line.
+    """
+    if num_coils == 1:
+        return
+    try:
+        find_calibration_region(calibration)
+    except InputError:
+        least = MIN_CALIBRATION / calibration.shape[-1]
+        raise InputError(
+            f"the centre of {what} is smaller than the {MIN_CALIBRATION}×{MIN_CALIBRATION} samples "
+            f"that maps of {num_coils} coils are estimated from: give --center_fraction "
+            f"{math.ceil(1e4 * least) / 1e4:g} or more, or --num_coils 1"
+        ) from None
 
 
 def brightest(kspace: Tensor) -> int:

@@ -1,0 +1,190 @@
+"""The lines that a run writes: losses, validations, and its options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ctxrecon.errors import InputError
+from ctxrecon.io._files import written_beside
+from ctxrecon.training.run_folder import CONFIG, LOGS, as_json, read_config
+
+_LOG_STEPS = 20
+_LOSSES, _VALIDATIONS = LOGS
+
+
+class Log:
+    """Progress bar, ``log.jsonl`` and trackers.
+
+    Lines of later steps than that from which a run is resumed are dropped: those steps are done
+    again.
+
+    Args:
+        args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
+        accelerator: of the run.
+        start: step from which it goes on.
+        losses: those since the last line, of the run that is resumed.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        accelerator: Accelerator,
+        start: int,
+        losses: Sequence[float] = (),
+    ) -> None:
+        self.accelerator = accelerator
+        self.path = args.output_dir / _LOSSES
+        self.losses = [torch.tensor(loss, device=accelerator.device) for loss in losses]
+        self.first, self.began = start, time.monotonic()
+        self.bar = tqdm(
+            total=args.max_train_steps,
+            initial=start,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
+        if not accelerator.is_main_process:
+            return
+        self.path.touch()
+        for name in LOGS:
+            _drop_later_lines(args.output_dir / name, start)
+        if args.report_to != "none":
+            accelerator.init_trackers(
+                "tracker", init_kwargs={"tensorboard": {"purge_step": start + 1}}
+            )
+
+    def add(self, loss: Tensor) -> None:
+        """The loss of one micro-batch on this process."""
+        self.losses.append(loss)
+
+    def pending(self, step: int) -> list[float]:
+        """The losses since the last line, of all processes; each of them has to call it.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        if not self.losses:
+            return []
+        losses = self.accelerator.reduce(torch.stack(self.losses), reduction="mean")
+        self._check(losses.mean().item(), step)
+        return losses.tolist()
+
+    def step(self, step: int, rate: float) -> None:
+        """Note an optimiser step."""
+        self.bar.update()
+        if step % _LOG_STEPS and step != self.bar.total:
+            return
+        mean = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
+        seconds = (time.monotonic() - self.began) / (step - self.first)
+        self.losses.clear()
+        self._check(mean, step)
+        self.bar.set_postfix(loss=f"{mean:.4f}")
+        if self.accelerator.is_main_process:
+            line = {"step": step, "loss": mean, "lr": rate, "seconds_per_step": round(seconds, 3)}
+            write_line(self.path, line)
+            self.accelerator.log({"loss": mean, "lr": rate}, step=step)
+
+    @staticmethod
+    def _check(mean: float, step: int) -> None:
+        if not math.isfinite(mean):
+            raise InputError(
+                f"the loss is {mean} at step {step}: lower --learning_rate, or look for damaged "
+                "data; the checkpoints before are as they were"
+            )
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()
+
+
+def write_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one JSON line at once."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; none where there is no file.
+
+    A part of a line at the end, left by a killed run, does not count.
+
+    Raises:
+        InputError: a damaged line.
+    """
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            found.append(json.loads(line))
+            int(found[-1]["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number}: expected a JSON object with a step, got {line[:60]!r}: "
+                "mend or remove that line"
+            ) from error
+    return found
+
+
+def _drop_later_lines(path: Path, step: int) -> None:
+    """Keep the lines up to a step, one for each."""
+    if not path.is_file():
+        return
+    kept = {line["step"]: line for line in read_lines(path) if line["step"] <= step}
+    with written_beside(path) as beside:
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept.values()), "utf-8")
+
+
+def has_validation(folder: Path, step: int) -> bool:
+    """Whether the validation of this step is written."""
+    return any(line["step"] == step for line in read_lines(folder / _VALIDATIONS))
+
+
+def log_validation(
+    accelerator: Accelerator,
+    folder: Path,
+    step: int,
+    scores: dict[str, float],
+    picture: Path | None = None,
+) -> None:
+    """Scores to ``validation.jsonl``, the trackers and the terminal; the picture to tensorboard."""
+    write_line(folder / _VALIDATIONS, {"step": step, **scores})
+    accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=step)
+    if picture is not None:
+        _log_picture(accelerator, picture, step)
+    accelerator.print(json.dumps({"step": step, **scores}))
+
+
+def _log_picture(accelerator: Accelerator, path: Path, step: int) -> None:
+    """Show a picture in tensorboard, where there is one."""
+    from PIL import Image
+
+    for tracker in accelerator.trackers:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))[None]
+        tracker.log_images({"validation": pixels}, step=step, dataformats="NHWC")
+
+
+def write_config(args: argparse.Namespace, accelerator: Accelerator, start: int) -> None:
+    """The resolved options beside the run, those of each resume under its first step."""
+    if not accelerator.is_main_process:
+        return
+    path = args.output_dir / CONFIG
+    runs = read_config(path) if start else {}
+    world = {"num_processes": accelerator.num_processes, "device": str(accelerator.device)}
+    threads = {"torch_threads": torch.get_num_threads()}
+    runs[f"from step {start}"] = {**as_json(args), **world, **threads}
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,99 @@
+"""How a training script ends: with a sentence and a status, whatever it was started by."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.training.arguments import UsageError
+
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_PATIENCE = 30.0
+"""Seconds in which the launcher ends the other processes after one has stopped."""
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script and exit: on an error with one sentence on stderr, and a status.
+
+    The status is 2 for a wrong command line, 130 after an interrupt and 1 for anything else. Of
+    several processes the main one speaks at once. Another one, or one that meets an error of the
+    program or of the communication, waits first: it is ended by the launcher if the cause was
+    elsewhere and has been told.
+
+    Args:
+        main: of the script.
+    """
+    main_process = _rank() == 0
+    _log_to_stderr(logging.INFO if main_process else logging.ERROR)
+    _hide_bars()
+    try:
+        main()
+    except KeyboardInterrupt:
+        if main_process:
+            print(
+                "\ninterrupted: --resume_from_checkpoint auto goes on from the last checkpoint",
+                file=sys.stderr,
+            )
+        sys.exit(130)
+    except Exception as error:
+        sentence = _sentence(error)
+        if not main_process or (sentence is None and _num_processes() > 1):
+            time.sleep(_PATIENCE)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell, or ``None`` for an error of the program, which needs its traceback."""
+    if isinstance(error, InputError):
+        # From a process of the data loader an error comes with its traceback as text.
+        text = str(error).rsplit(f"{InputError.__name__}: ", 1)[-1]
+        return " ".join(text.split())
+    if isinstance(error, ImportError) and error.name and not error.name.startswith("ctxrecon"):
+        return f"the package {error.name} is not installed, or does not work here: {error}"
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return "the memory is full: lower --train_batch_size, --resolution or the network's size"
+    return None
+
+
+def _rank() -> int:
+    found = (os.environ.get(name, "") for name in _RANKS)
+    return next((int(value) for value in found if value.isdecimal()), 0)
+
+
+def _num_processes() -> int:
+    value = os.environ.get("WORLD_SIZE", "")
+    return int(value) if value.isdecimal() else 1
+
+
+def _log_to_stderr(level: int) -> None:
+    """Show what the package infers and warns of."""
+    logger = logging.getLogger("ctxrecon")
+    logger.setLevel(max(level, logging.WARNING))  # of each sample there would be lines
+    logging.getLogger("ctxrecon.training").setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def _hide_bars() -> None:
+    """Keep transformers from showing bars on every file that is read or written."""
+    import huggingface_hub.utils as hub
+    from transformers.utils import logging as transformers_logging
+
+    hidden = hub.are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if not hidden:  # downloads take long
+        hub.enable_progress_bars()

@@ -6,11 +6,19 @@ import math
 
 import pytest
 import torch
+from gaussian import GaussianDenoiser, seeded
 from random_operators import Case, conjugate_gradient64, normal64, random_case
 
+from ctxrecon.baselines import BASELINES
 from ctxrecon.linalg import conjugate_gradient
+from ctxrecon.operators import CartesianSense
+from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_measurement
+from ctxrecon.pipelines.samples import maps_gain, training_scale
+from ctxrecon.priors import quadratic_timesteps
+from ctxrecon.solvers import SOLVERS, make_solver
 
 CASES = 600
+METHODS = [*SOLVERS, *BASELINES]
 
 
 def quantile(image: torch.Tensor) -> float:
@@ -21,9 +29,17 @@ def quantile(image: torch.Tensor) -> float:
 
 
 def reference_scale(case: Case) -> float:
+    """By the same eight iterations in float64, which stop where they have converged."""
     normal, adjoint = normal64(case.operator)
     rhs = adjoint(case.y.to(torch.complex128))
     return quantile(conjugate_gradient64(normal, rhs, 8))
+
+
+def smooth_prior(shape: tuple[int, int]) -> GaussianDenoiser:
+    """Images with the spectrum of natural ones, of a magnitude of about 0.5."""
+    y, x = (torch.arange(n) - n // 2 for n in shape)
+    variance = 1 / (1.0 + y[:, None] ** 2 + x**2)
+    return GaussianDenoiser(torch.zeros(shape).to(torch.complex64), variance / variance.mean() / 8)
 
 
 @pytest.mark.parametrize("first", range(0, CASES, 100))
@@ -36,3 +52,76 @@ def test_eight_iterations_have_the_scale_of_float64(first):
         if not abs(quantile(image) / reference_scale(case) - 1) < 0.01:
             wrong.append(case.name)
     assert wrong == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_is_worse_than_an_empty_image(method):
+    """Kinds of operators come in turn, and each method has some of every kind."""
+    seeds = range(METHODS.index(method), CASES, 4 * len(METHODS) + 1)
+    wrong = []
+    for seed in seeds:
+        case = random_case(seed)
+        operator, y = case.operator, case.y / reference_scale(case)
+        if case.is_scan and operator.coil_maps is not None:  # as pipelines do
+            gain = maps_gain(operator.coil_maps)[:, None, None, None]
+            operator, y = CartesianSense(operator.mask, operator.coil_maps / gain), y / gain
+        if method in SOLVERS:
+            image = make_solver(method)(
+                smooth_prior(operator.domain_shape[1:]),
+                operator,
+                y,
+                timesteps=quadratic_timesteps(4),
+                generator=seeded(seed),
+            )
+        elif case.is_scan:
+            short = {"num_iterations": 20} if method in ("l1_wavelet", "total_variation") else {}
+            image = BASELINES[method](y, operator.mask, operator.coil_maps, **short)
+        else:
+            continue
+        residual = float((operator(image) - y).norm() / y.norm())
+        if not residual <= 1 + 1e-5:
+            wrong.append((case.name, residual))
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def single_coil() -> dict[str, torch.Tensor]:
+    """Two slices of one coil in units twenty orders of magnitude apart."""
+    cases = [random_case(seed) for seed in (0, 45)]
+    mask = torch.zeros(1, 1, 40, 40, dtype=torch.bool)
+    mask[..., ::3] = True
+    mask[..., 17:23] = True
+    images = [torch.nn.functional.interpolate(c.image.abs()[:, None], (40, 40)) for c in cases]
+    units = torch.tensor([1e-10, 1e10])[:, None, None]
+    x = torch.cat([image[:, 0] / image.max() for image in images]) * units
+    return {"kspace": CartesianSense(mask)(x.to(torch.complex64)), "mask": mask, "image": x}
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+@pytest.mark.parametrize("solver", [None, *SOLVERS])
+def test_single_coils_and_equal_maps_in_the_pipeline(pipe, single_coil, coils, solver):
+    """One coil without maps, and four with maps of ones, whose sum of squares is 4."""
+    kspace, mask = single_coil["kspace"].expand(-1, coils, -1, -1), single_coil["mask"]
+    maps = None if coils == 1 else torch.ones(1, coils, 40, 40, dtype=torch.complex64)
+    call = {"mask": mask, "coil_maps": maps, "num_inference_steps": 4, "solver": solver}
+    scale = training_scale(prepare_measurement(kspace, mask, maps))
+    for item in range(2):
+        assert 0.5 < float(scale[item] / single_coil["image"][item].max()) < 1.1
+    output = pipe(kspace, **call, generator=seeded(0))
+    if solver != "dps":  # whose gradient steps are small: four from an untrained network are few
+        assert float(output.residual.max()) < 1
+    unnormalized = None if maps is None else 1e3 * maps
+    again = pipe(1e3 * kspace, **(call | {"coil_maps": unnormalized}), generator=seeded(0))
+    factor = 1e3 if maps is None else 1.0
+    for found, expected in zip(again.images / factor, output.images, strict=True):
+        assert float((found - expected).abs().max() / expected.abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_single_coils_and_equal_maps_without_a_prior(single_coil, coils):
+    kspace, mask = single_coil["kspace"].expand(-1, coils, -1, -1), single_coil["mask"]
+    maps = None if coils == 1 else torch.ones(1, coils, 40, 40, dtype=torch.complex64)
+    network = load_reconstructor()
+    network.set_progress_bar_config(disable=True)
+    for reconstruct in (network, *map(BaselinePipeline, BASELINES)):
+        assert float(reconstruct(kspace, mask, coil_maps=maps).residual.max()) <= 1

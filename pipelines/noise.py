@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.noise import estimate_noise_std
+from ctxrecon.noise import ENOUGH_COILS, estimate_noise_std
 from ctxrecon.pipelines.inputs import Measurement
 from ctxrecon.solvers import SOLVERS, Solver
 
@@ -68,7 +68,9 @@ def noise_of(
     A level that was given is taken as it is. Otherwise it is what the scan shows, for solvers that
     take noise and were given none: at least the solver's default, since signal and little noise
     are hard to tell apart, and at most half of the image's scale, which is what an image of
-    nothing but noise has. A slice that shows nothing of its noise gets that default.
+    nothing but noise has. With fewer than four coils, where part of what is estimated is signal
+    and aliasing is the larger error, half of it serves better (``benchmarks/noise_default.py``).
+    A slice that shows nothing of its noise gets the default.
 
     Args:
         noise_std: as in the pipeline's call.
@@ -91,12 +93,13 @@ def noise_of(
     if default is None or getattr(solver, "noise_std", None) is not None:
         return None
     name = type(solver).__name__
+    share = 0.5 if kspace.shape[1] < ENOUGH_COILS else 1.0
     levels = []
     sources = []
     for index, its_scale in enumerate(scale):
         lower, upper = default * its_scale, _LARGEST_SHARE * its_scale
         try:
-            level = estimate_noise_std(*_slice(measurement, index))[0]
+            level = share * estimate_noise_std(*_slice(measurement, index))[0]
         except InputError:
             level = lower
             sources.append(f"{name}'s default, since too few samples show it")

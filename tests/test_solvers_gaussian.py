@@ -137,7 +137,7 @@ def transcription(solver, prior, matrix, y, draws):
     """DDNM(+) in the paper's DDPM form, or DiffPIR: dense, in double precision."""
     alphas, draws = ALPHAS.double().numpy(), iter(draws)
     x_t = next(draws)
-    variance = solver.noise_std**2 / 2
+    variance = solver.default_noise_std**2 / 2
     for t, a_prev in zip(TIMESTEPS, [*alphas[TIMESTEPS[1:]], 1.0], strict=True):
         a = alphas[t]
         x = numpy_image(denoised(prior, complex_to_channels(torch_image(x_t)), t))

@@ -12,8 +12,8 @@ from ctxrecon.errors import InputError
 _OUTER_SHARE = 0.25
 _LEAST_SAMPLES = 16
 _LEAST_LINES = 8
-# With fewer independent coils no direction is free of signal.
-_ENOUGH_COILS = 4
+ENOUGH_COILS = 4
+"""With fewer independent coils no direction is free of signal."""
 # Of the largest eigenvalue: below it a direction is a linear combination of other coils.
 _RANK_TOLERANCE = 1e-12
 # The smaller half of a semicircle's mean, in radii from its centre.
@@ -81,7 +81,7 @@ def _variance(samples: Tensor, present: Tensor, radius: Tensor) -> Tensor:
     independent = int((variances > _RANK_TOLERANCE * variances[-1]).sum())
     weak = slice(coils - independent, coils - independent + max(independent // 2, 1))
     variance = variances[weak].mean()
-    if independent < _ENOUGH_COILS:
+    if independent < ENOUGH_COILS:
         projected = torch.einsum(
             "cw,cyx->wyx", directions[:, weak].conj().to(samples.dtype), samples
         )

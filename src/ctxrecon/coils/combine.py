@@ -116,7 +116,7 @@ def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
 
 
 def whitening_matrix(noise: Tensor) -> Tensor:
-    """``L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` (Pruessmann et al., Magn Reson Med 46:638, 2001).
+    """``L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` (Pruessmann et al., Magn Reson Med 46:638).
 
     Args:
         noise: ``(coils, samples)`` complex noise-only samples, at least 10 a coil.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxrecon.errors import InputError
+from ctxrecon.io._sequences import check_lengths
 
 if TYPE_CHECKING:
     import h5py
@@ -102,6 +103,8 @@ def hdf5_member(path: Path, group: h5py.Group, name: str) -> Any:
         raise InputError(f"{path}: {name!r} has a type that is not read ({error})") from error
     if member.shape is None or (known == "O" and h5py.check_string_dtype(member.dtype) is None):
         raise InputError(f"{path}: expected numbers or text in {name!r}, got neither")
+    if known == "O":
+        check_lengths(path, member)
     return member
 
 

@@ -29,6 +29,7 @@ from ctxrecon.io._arrays import (
 )
 from ctxrecon.io._files import check_expansion, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._sequences import check_lengths
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,8 @@ def _open(path: Path, file: Any) -> _Raw:
         raise InputError(f"{path}: it holds no readouts: nothing was measured")
     stored = path.stat().st_size
     check_expansion(path, len(table) * table.dtype.itemsize, stored, "the table of readouts")
+    for name in names:
+        check_lengths(path, table, name)
     check_cartesian(path, header)
     return _Raw(table, table.fields("head")[:], xml, header)
 

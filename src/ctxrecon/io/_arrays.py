@@ -66,7 +66,7 @@ def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
 def check_single_precision(path: Path, images: np.ndarray) -> None:
     """Refuse values whose magnitude is beyond the range of 32-bit floats."""
     largest = float(np.abs(images.astype(np.complex128)).max())
-    if largest > np.finfo(np.float32).max:
+    if largest > float(np.finfo(np.float32).max):
         raise InputError(
             f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
             "divide them first, or write .npy"

@@ -9,6 +9,8 @@ import numpy as np
 
 from ctxrecon.errors import InputError
 
+_TEXT_REFERENCE = 16
+
 
 def check_lengths(path: Path, dataset: Any, field: str | None = None) -> None:
     """Refuse a dataset with a string or sequence that is longer than the file.
@@ -28,8 +30,8 @@ def check_lengths(path: Path, dataset: Any, field: str | None = None) -> None:
     if lengths is None or lengths.size == 0:
         return
     dtype = dataset.dtype if field is None else dataset.dtype[field]
-    sequence = h5py.check_vlen_dtype(dtype)
-    size = 1 if sequence is None else np.dtype(sequence).itemsize
+    is_text = h5py.check_string_dtype(dtype) is not None
+    size = 1 if is_text else np.dtype(h5py.check_vlen_dtype(dtype)).itemsize
     claimed = int(lengths.max()) * size
     if claimed > path.stat().st_size:
         name = field or str(dataset.name).rsplit("/", 1)[-1]
@@ -52,6 +54,8 @@ def _claimed_lengths(path: Path, dataset: Any, field: str | None) -> np.ndarray 
         index = element.get_member_index(field.encode())
         start, element = element.get_member_offset(index), element.get_member_type(index)
     is_text = element.get_class() == h5py.h5t.STRING and element.is_variable_str()
+    if is_text:
+        size = _TEXT_REFERENCE  # HDF5 tells that of a pointer in memory
     if not (is_text or element.get_class() == h5py.h5t.VLEN) or dataset.file.userblock_size:
         return None
     count = int(dataset.size)

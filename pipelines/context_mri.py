@@ -100,8 +100,8 @@ class ContextMRIPipeline(TextPriorPipeline):
                 real and imaginary parts together: one, one for each slice, or "auto" to estimate
                 it from the scan. It replaces the solver's own, which must have one, and a result
                 whose data residual it does not explain is warned of. ``None`` takes the level that
-                a solver was made with, or else, for a solver that takes noise, what is estimated
-                from the scan, at least the solver's default.
+                a solver was made with, or else, for a solver that takes noise (DDNM only if it is
+                given), what is estimated from the scan, at least the solver's default.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
                 or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
                 "network", the one that comes with the package; or a solver that draws nothing,

@@ -70,7 +70,8 @@ def noise_of(
     are hard to tell apart, and at most half of the image's scale, which is what an image of
     nothing but noise has. With fewer than four coils, where part of what is estimated is signal
     and aliasing is the larger error, half of it serves better (``benchmarks/noise_default.py``).
-    A slice that shows nothing of its noise gets the default.
+    A slice that shows nothing of its noise gets the default. DDNM, whose default is no noise, stays
+    that: told of noise it is another method.
 
     Args:
         noise_std: as in the pipeline's call.
@@ -90,7 +91,7 @@ def noise_of(
         found = torch.as_tensor(noise_std, dtype=torch.float32, device=kspace.device).flatten()
         return _logged(found.expand(len(kspace)), scale, ["given"] * len(kspace))
     default = getattr(solver, "default_noise_std", None)
-    if default is None or getattr(solver, "noise_std", None) is not None:
+    if not default or getattr(solver, "noise_std", None) is not None:
         return None
     name = type(solver).__name__
     share = 0.5 if kspace.shape[1] < ENOUGH_COILS else 1.0

@@ -34,12 +34,11 @@ def estimate_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
     which is allowed for. Samples that are exactly zero, as zero filling leaves them, and coils that
     are linear combinations of others do not count.
 
-    With fewer than four independent coils signal fills even the weakest direction. There the
-    smaller of two figures is taken, neither of which is free of signal: the power far out less
-    what falls with the third power of the radius, as that of edges does; and, where readouts are
-    complete, the power of the quietest tenth of the pixels along the readout, which is air if the
-    field of view is larger than the object. An image that is sharp to the last pixel and fills the
-    field of view still looks noisier than it is.
+    With fewer than four independent coils signal fills even the weakest direction. There, where
+    readouts are complete, the power of the quietest tenth of the pixels along the readout counts,
+    which is air if the field of view is larger than the object; an image that fills it looks
+    noisier than it is. Where readouts have gaps it is the power far out less what falls with the
+    third power of the radius, as that of edges does; this may miss noise altogether.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, zero frequency at ``n // 2``.
@@ -86,15 +85,15 @@ def _variance(samples: Tensor, present: Tensor, radius: Tensor) -> Tensor:
             "cw,cyx->wyx", directions[:, weak].conj().to(samples.dtype), samples
         )
         power = projected.abs().square().mean(dim=0).flatten()
-        variance = torch.minimum(
-            _without_edges(power[middle], power[outer], radius[middle], radius[outer]),
-            _quietest_pixels(projected, present),
-        ).to(variance.dtype)
+        quiet = _quietest_pixels(projected, present)
+        if quiet is None:
+            quiet = _without_edges(power[middle], radius[middle], power[outer], radius[outer])
+        variance = quiet.to(variance.dtype)
     spread = 2 * math.sqrt(independent / count) if independent > 1 else 0.0
     return variance / (1 - _LOWER_HALF * spread)
 
 
-def _without_edges(near: Tensor, far: Tensor, near_radius: Tensor, far_radius: Tensor) -> Tensor:
+def _without_edges(near: Tensor, near_radius: Tensor, far: Tensor, far_radius: Tensor) -> Tensor:
     """``σ²`` of ``σ² + a r^−3`` through the mean powers at two distances from the centre."""
     near_edges = (near_radius**-_EDGE_EXPONENT).mean()
     far_edges = (far_radius**-_EDGE_EXPONENT).mean()
@@ -105,8 +104,8 @@ def _without_edges(near: Tensor, far: Tensor, near_radius: Tensor, far_radius: T
     return constant.clamp(min=0).minimum(far.mean())
 
 
-def _quietest_pixels(samples: Tensor, present: Tensor) -> Tensor:
-    """Noise variance from the quietest pixels along the readout; infinite if readouts have gaps.
+def _quietest_pixels(samples: Tensor, present: Tensor) -> Tensor | None:
+    """Noise variance from the quietest pixels along the readout; ``None`` if readouts have gaps.
 
     Args:
         samples: ``(directions, ny, nx)`` complex.
@@ -116,7 +115,7 @@ def _quietest_pixels(samples: Tensor, present: Tensor) -> Tensor:
     lines = present.all(dim=0).nonzero()[:, 0]
     lines = lines[(lines - nx // 2).abs().argsort(descending=True)[: (len(lines) + 1) // 2]]
     if len(lines) < _LEAST_LINES:
-        return torch.tensor(math.inf, device=samples.device)
+        return None
     # Only magnitudes count, so the transform need not be centred.
     pixels = torch.fft.ifft(samples[:, :, lines], dim=1, norm="ortho")
     power = pixels.abs().square().mean(dim=(0, 2))

@@ -65,13 +65,14 @@ def noise_of(
 ) -> Tensor | None:
     """Noise of a k-space sample of each slice, ``(batch,)``, in the scan's units; logs its source.
 
-    A level that was given is taken as it is. Otherwise it is what the scan shows, for solvers that
-    take noise and were given none: at least the solver's default, since signal and little noise
-    are hard to tell apart, and at most half of the image's scale, which is what an image of
-    nothing but noise has. With fewer than four coils, where part of what is estimated is signal
-    and aliasing is the larger error, half of it serves better (``benchmarks/noise_default.py``).
-    A slice that shows nothing of its noise gets the default. DDNM, whose default is no noise, stays
-    that: told of noise it is another method.
+    A level that was given is taken as it is. Otherwise, for solvers that take noise and were given
+    none, it is ``√(σ² − 4d²)`` of the noise σ that the scan shows and the solver's default d, at
+    least d: up to twice the default the default itself serves better than the true level, since the
+    solver stops early and the prior has errors of its own (``benchmarks/noise_default.py``); far
+    above it is σ. It is at most half of the image's scale, which is what an image of nothing but
+    noise has. With fewer than four coils, where part of what is estimated is signal and aliasing is
+    the larger error, σ is half of the estimate. A slice that shows nothing of its noise gets the
+    default. DDNM, whose default is no noise, stays that: told of noise it is another method.
 
     Args:
         noise_std: as in the pipeline's call.
@@ -100,7 +101,8 @@ def noise_of(
     for index, its_scale in enumerate(scale):
         lower, upper = default * its_scale, _LARGEST_SHARE * its_scale
         try:
-            level = share * estimate_noise_std(*_slice(measurement, index))[0]
+            sigma = share * estimate_noise_std(*_slice(measurement, index))[0] / its_scale
+            level = its_scale * (sigma.square() - (2 * default) ** 2).clamp(min=0).sqrt()
         except InputError:
             level = lower
             sources.append(f"{name}'s default, since too few samples show it")

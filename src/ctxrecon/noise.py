@@ -112,12 +112,13 @@ def _quietest_pixels(samples: Tensor, present: Tensor) -> Tensor | None:
         present: ``(ny, nx)`` bool.
     """
     nx = present.shape[1]
-    lines = present.all(dim=0).nonzero()[:, 0]
+    read = present.any(dim=1)  # the rest is zero filling
+    lines = present[read].all(dim=0).nonzero()[:, 0]
     lines = lines[(lines - nx // 2).abs().argsort(descending=True)[: (len(lines) + 1) // 2]]
     if len(lines) < _LEAST_LINES:
         return None
     # Only magnitudes count, so the transform need not be centred.
-    pixels = torch.fft.ifft(samples[:, :, lines], dim=1, norm="ortho")
+    pixels = torch.fft.ifft(samples[:, read][:, :, lines], dim=1, norm="ortho")
     power = pixels.abs().square().mean(dim=(0, 2))
     # The mean of so many exponential variables is a gamma variable (Wilson and Hilferty, 1931).
     values = len(samples) * len(lines)

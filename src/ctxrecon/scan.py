@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ class Scan:
         )
 
 
-def check_voxel_size(voxel_size: object) -> None:
+def check_voxel_size(voxel_size: Any) -> None:
     """Refuse what is not three edges above 0 mm.
 
     Raises:

@@ -33,7 +33,7 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> list[int]:
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: expected whole numbers in {choice} ({error})") from error
     else:
-        asked = [choice] if np.ndim(choice) == 0 else list(choice)  # type: ignore[arg-type]
+        asked: list[Any] = list(choice) if np.ndim(choice) else [choice]  # type: ignore[arg-type]
         for index in asked:
             if isinstance(index, bool | np.bool_) or not isinstance(index, int | np.integer):
                 raise InputError(
@@ -44,7 +44,7 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> list[int]:
                 raise InputError(
                     f"{path} has {num_slices} slices, numbered from 0: there is no slice {index}"
                 )
-        chosen = [index % num_slices for index in asked]
+        chosen = [int(index) % num_slices for index in asked]
     if not chosen:
         raise InputError(f"{path}: no slice is left of its {num_slices} by the choice {choice}")
     return chosen

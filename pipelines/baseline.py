@@ -45,7 +45,7 @@ class BaselinePipeline:
     @torch.no_grad()
     def __call__(
         self,
-        kspace: ArrayLike,
+        kspace: ArrayLike | Measurement,
         mask: ArrayLike | None = None,
         prompt: str | list[str] | None = None,
         coil_maps: ArrayLike | None = None,

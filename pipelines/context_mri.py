@@ -60,7 +60,7 @@ class ContextMRIPipeline(TextPriorPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        kspace: ArrayLike,
+        kspace: ArrayLike | Measurement,
         mask: ArrayLike | None = None,
         prompt: str | list[str] | None = None,
         *,
@@ -92,7 +92,8 @@ class ContextMRIPipeline(TextPriorPipeline):
 
         Args:
             kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
-                ``(ny, nx)``; NumPy or torch.
+                ``(ny, nx)``; NumPy or torch. Or a measurement of
+                :func:`~ctxrecon.pipelines.prepare_measurement`, which holds mask and coil maps.
             mask: where k-space was sampled; see :func:`ctxrecon.pipelines.prepare_measurement`.
             prompt: metadata such as ``"Knee, PDFS, TR: 3150, TE: 33"``: one for all slices, or a
                 list with one for each. ``None`` reconstructs without text (guidance 0).
@@ -112,7 +113,9 @@ class ContextMRIPipeline(TextPriorPipeline):
             noise_std: standard deviation of a complex k-space sample in the units of ``kspace``,
                 real and imaginary parts together: one, one for each slice, or "auto" to estimate
                 it from the scan. It replaces the solver's own, which must have one, and a result
-                whose data residual it does not explain is warned of.
+                whose data residual it does not explain is warned of. ``None`` takes the level that
+                a solver was made with, or else, for a solver that takes noise (DDNM only if it is
+                given), what is estimated from the scan, at least the solver's default.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
                 or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
                 "network", the one that comes with the package; or a solver that draws nothing,
@@ -183,8 +186,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         measurement = to_device(prepare_measurement(kspace, mask, coil_maps), device)
         work, gain = normalize_maps(measurement)
         scale = training_scale(work)
-        noise = None if noise_std is None else _noise(noise_std, measurement)
-        level = None if noise is None else noise / gain / scale
+        noise = noise_of(noise_std, solver, work, scale, gain)
         crop = self._crop(work.kspace.shape[2:])
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
@@ -195,7 +197,6 @@ class ContextMRIPipeline(TextPriorPipeline):
             self._solve,
             work=work,
             scale=scale,
-            noise=level,
             conditions=conditions,
             crop=crop,
             batch_size=batch_size,
@@ -204,7 +205,14 @@ class ContextMRIPipeline(TextPriorPipeline):
         if image is not None:
             if isinstance(image, str) and image in ESTIMATORS:
                 # It draws nothing, and looks at no latents.
-                start = solve("estimate", make_solver(image), steps, latents[::num_samples])
+                first = make_solver(image)
+                start = solve(
+                    "estimate",
+                    first,
+                    steps,
+                    latents[::num_samples],
+                    noise_of(noise_std, first, work, scale, gain),
+                )
             else:
                 start = starting_image(image, work)
             steps = remaining_timesteps(steps, strength)
@@ -213,6 +221,7 @@ class ContextMRIPipeline(TextPriorPipeline):
             solver,
             steps,
             latents,
+            noise,
             generators,
             start,
             callback_on_step_end,
@@ -220,9 +229,9 @@ class ContextMRIPipeline(TextPriorPipeline):
         )
         self.maybe_free_model_hooks()
         output = conclude(samples, measurement, output_type, prompts=prompts)
-        if noise is not None:
+        if noise_std is not None and noise is not None:
             assert output.residual is not None
-            warn_of_residual(measurement, output.residual, noise)
+            warn_of_residual(measurement, output.residual, noise * gain)
         if return_dict:
             return output
         return (
@@ -240,6 +249,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         solver: Solver,
         steps: Sequence[int],
         latents: Tensor,
+        noise: Tensor | None,
         generators: list[torch.Generator] | None = None,
         start: Tensor | None = None,
         callback: StepEndCallback | None = None,
@@ -247,7 +257,6 @@ class ContextMRIPipeline(TextPriorPipeline):
         *,
         work: Measurement,
         scale: Tensor,
-        noise: Tensor | None,
         conditions: tuple[Tensor | None, Tensor | None, float],
         crop: Crop,
         batch_size: int | None,
@@ -259,13 +268,13 @@ class ContextMRIPipeline(TextPriorPipeline):
             solver: what to run.
             steps: training timesteps.
             latents: noise to start from, ``(batch · each, 2, NY, NX)``.
+            noise: standard deviation of each slice's samples in the units of ``work``.
             generators: one for each image; ``None`` where nothing is drawn.
             start: images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
             callback: the user's, after each step.
             tensor_inputs: what it sees.
             work: y, with normalized maps.
             scale: of each slice, ``(batch,)``.
-            noise: of each slice, in the solver's units, ``(batch,)``.
             conditions: text states of each slice, those of the empty prompt, and γ.
             crop: from the size of the network to that of the scan.
             batch_size: images at once.
@@ -307,7 +316,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                     uncond_embeds,
                     gamma,
                 )
-                padded = with_noise(solver, None if noise is None else noise[owner])(
+                padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
                     denoiser if every.sets == 1 else SetDenoiser(denoiser, every.sets),
                     batch.operator @ every,
                     batch.kspace / factor[..., None],
@@ -341,14 +350,3 @@ class ContextMRIPipeline(TextPriorPipeline):
             dtype=latents.dtype,
         )
         return torch.cat([latents, drawn], dim=2)
-
-
-def _noise(noise_std: NoiseStd, measurement: Measurement) -> Tensor:
-    """Of a sample of each slice, ``(batch,)``; slices without signal are not looked at."""
-    filled = filled_slices(measurement)
-    if not isinstance(noise_std, str) or len(filled) == len(measurement.kspace):
-        return noise_of(noise_std, measurement)
-    noise = torch.ones(len(measurement.kspace), device=measurement.kspace.device)
-    if len(filled):
-        noise[filled] = noise_of(noise_std, select(measurement, filled))
-    return noise

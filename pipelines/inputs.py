@@ -32,6 +32,8 @@ class Measurement:
         operator: ``A = M F S``, of one or of several sets of maps.
         empty: ``(batch,)`` bool, slices of zeros or of nothing but noise, whose maps are the same
             for every coil.
+        noise_std: ``(batch,)`` standard deviation of the noise of a complex sample as the scanner
+            measured it, in the units of ``kspace``; ``None`` if it did not.
     """
 
     kspace: Tensor
@@ -39,12 +41,18 @@ class Measurement:
     coil_maps: Tensor | None
     operator: SenseOperator
     empty: Tensor
+    noise_std: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.kspace)
 
 
 def prepare_measurement(
-    kspace: ArrayLike,
+    kspace: ArrayLike | Measurement,
     mask: ArrayLike | None = None,
     coil_maps: ArrayLike | None = None,
+    *,
+    noise_std: float | None = None,
 ) -> Measurement:
     """Check a measurement and bring it into canonical shapes.
 
@@ -53,7 +61,8 @@ def prepare_measurement(
 
     Args:
         kspace: complex, centred (zero frequency at ``n // 2``): ``(batch, coils, ny, nx)``,
-            ``(coils, ny, nx)`` or, for a single coil, ``(ny, nx)``. NumPy or torch.
+            ``(coils, ny, nx)`` or, for a single coil, ``(ny, nx)``. NumPy or torch. A measurement
+            that was prepared before is returned as it is.
         mask: where k-space was sampled: ``(nx,)`` lines, ``(ny, nx)``, ``(batch or 1, ny, nx)``
             or ``(batch or 1, 1, ny, nx)``, bool or numbers 0 and 1. ``None`` takes the samples
             that are not zero in some coil, and logs it. Samples outside a given mask are set to
@@ -62,6 +71,7 @@ def prepare_measurement(
             orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates them from
             the calibration region of ``kspace``, two sets where the field of view is smaller than
             the object (a single coil needs none).
+        noise_std: of the noise of a complex sample, where the scanner measured it.
 
     Slices without signal, such as those of air at the ends of a volume, stay in the batch; see
     :func:`ctxrecon.emptiness.find_empty`.
@@ -69,6 +79,12 @@ def prepare_measurement(
     Raises:
         InputError: for anything malformed, in a sentence of its own.
     """
+    if isinstance(kspace, Measurement):
+        if mask is not None or coil_maps is not None:
+            raise InputError(
+                "a measurement holds its mask and coil maps: leave them out, or give k-space"
+            )
+        return kspace
     y = check_kspace(kspace)
     batch, coils, ny, nx = y.shape
     sampled = _infer_mask(y) if mask is None else check_mask(mask, (batch, ny, nx)).to(y.device)
@@ -88,7 +104,8 @@ def prepare_measurement(
         if maps.ndim == 5:
             logger.info("two sets of coil maps: the object is larger than the field of view")
         empty = empty | (maps == 0).flatten(1).all(dim=1)
-    return Measurement(y, sampled, maps, sense_operator(sampled, maps), empty)
+    measured = None if noise_std is None else torch.full((batch,), noise_std, device=y.device)
+    return Measurement(y, sampled, maps, sense_operator(sampled, maps), empty, measured)
 
 
 def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:

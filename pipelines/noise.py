@@ -1,4 +1,4 @@
-"""What is known of the measurement's noise: told to the solver, and held against the result."""
+"""What is known of the measurement's noise: given to the solver, compared with the residual."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.noise import estimate_noise_std
+from ctxrecon.noise import ENOUGH_COILS, estimate_noise_std
 from ctxrecon.pipelines.inputs import Measurement
 from ctxrecon.solvers import SOLVERS, Solver
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 NoiseStd: TypeAlias = "float | Sequence[float] | Tensor | str"
 
+# The 99 % quantile of the magnitude of white noise alone is √(ln 100) ≈ 2.1 of its deviation.
+_LARGEST_SHARE = 0.5
 # Maps that are a little off, or too few iterations, do not make so much.
 _LARGEST_RATIO = 2.0
 
@@ -54,19 +56,101 @@ def check_noise(
     if len(values) not in (1, slices) or not bool((values.isfinite() & (values > 0)).all()):
         raise InputError(
             f"expected noise_std as one positive number or one for each of the {slices} slices, "
-            f"got {noise_std}"
+            f"got {noise_std}: leave it out to have it estimated"
         )
 
 
-def noise_of(noise_std: NoiseStd, measurement: Measurement) -> Tensor:
-    """Standard deviation of a k-space sample of each slice, ``(batch,)``, in the scan's units."""
-    kspace = measurement.kspace
-    if isinstance(noise_std, str):
-        found = estimate_noise_std(kspace, measurement.mask)
-        logger.info("noise estimated from the scan: %s", [float(f"{v:.3g}") for v in found])
-        return found.clamp(min=torch.finfo(torch.float32).tiny)
-    values = torch.as_tensor(noise_std, dtype=torch.float32, device=kspace.device).flatten()
-    return values.expand(len(kspace))
+def noise_of(
+    noise_std: NoiseStd | None,
+    solver: Solver,
+    measurement: Measurement,
+    scale: Tensor,
+    gain: Tensor,
+) -> Tensor | None:
+    """Noise of a k-space sample of each slice, ``(batch,)``; logs where it is from.
+
+    A level that was given is taken as it is. Otherwise, for solvers that take noise and were given
+    none, it is ``√(σ² − 4d²)`` of the noise σ that the scanner measured, or else that the scan
+    shows, and the solver's default d, at least d: up to twice the default the default itself serves
+    better than the true level, since the solver stops early and the prior has errors of its own
+    (``benchmarks/noise_default.py``); far above it is σ. It is at most half of the image's scale,
+    which is what an image of nothing but noise has. With fewer than four coils, where part of what
+    is estimated is signal and aliasing is the larger error, σ is half of the estimate. A slice that
+    shows nothing of its noise gets the default. DDNM, whose default is no noise, stays that: with
+    noise it is another method.
+
+    Args:
+        noise_std: as in the pipeline's call, in the units of the scan.
+        solver: that runs.
+        measurement: y, divided by ``gain``.
+        scale: 99 % quantile of each image, ``(batch,)``.
+        gain: what k-space was divided by, ``(batch or 1,)``.
+
+    Returns:
+        In the units of ``measurement``; ``None`` where the solver's own settings stay.
+    """
+    kspace, empty = measurement.kspace, measurement.empty.tolist()
+    if noise_std is not None and not isinstance(noise_std, str):
+        found = torch.as_tensor(noise_std, dtype=torch.float32, device=kspace.device).flatten()
+        return _logged(found.expand(len(kspace)) / gain, scale, gain, ["given"] * len(kspace))
+    default = getattr(solver, "default_noise_std", None)
+    if noise_std is None and (not default or getattr(solver, "noise_std", None) is not None):
+        return None
+    levels, sources = [], []
+    for index, its_scale in enumerate(scale):
+        if empty[index]:
+            level, source = its_scale, "a slice without signal"
+        elif noise_std is not None:
+            level = estimate_noise_std(*_slice(measurement, index))[0]
+            level = level.clamp(min=torch.finfo(torch.float32).tiny)
+            source = "estimated from the scan"
+        else:
+            level, source = _default_level(solver, measurement, index, its_scale, gain)
+        levels.append(level)
+        sources.append(source)
+    return _logged(torch.stack(levels), scale, gain, sources)
+
+
+def _default_level(
+    solver: Solver, measurement: Measurement, index: int, scale: Tensor, gain: Tensor
+) -> tuple[Tensor, str]:
+    """Level of one slice where none is given, and what it comes from; see :func:`noise_of`."""
+    default: float = solver.default_noise_std  # type: ignore[attr-defined]
+    name = type(solver).__name__
+    lower = default * scale
+    if measurement.noise_std is not None:
+        sigma = measurement.noise_std[index] / gain[min(index, len(gain) - 1)]
+        source = "measured by the scanner"
+    else:
+        share = 0.5 if measurement.kspace.shape[1] < ENOUGH_COILS else 1.0
+        try:
+            sigma = share * estimate_noise_std(*_slice(measurement, index))[0]
+        except InputError:
+            return lower, f"{name}'s default, since too few samples show it"
+        source = "estimated from the scan"
+    level = scale * ((sigma / scale).square() - (2 * default) ** 2).clamp(min=0).sqrt()
+    if not bool(level > lower):
+        return lower, f"{name}'s default, no less"
+    return level.minimum(_LARGEST_SHARE * scale).maximum(lower), source
+
+
+def _slice(measurement: Measurement, index: int) -> tuple[Tensor, Tensor]:
+    """K-space and mask of one slice, each with a batch of 1."""
+    mask = measurement.mask
+    return measurement.kspace[index : index + 1], mask[index : index + 1] if len(mask) > 1 else mask
+
+
+def _logged(noise_std: Tensor, scale: Tensor, gain: Tensor, sources: Sequence[str]) -> Tensor:
+    """The levels themselves, after a line that says what they are and where from."""
+    shares = 100 * noise_std / scale
+    lines = [
+        f"{level:.3g} ({share:.2g} % of the image's scale, {source})"
+        for level, share, source in zip(
+            (noise_std * gain).tolist(), shares.tolist(), sources, strict=True
+        )
+    ]
+    logger.info("noise of a k-space sample: %s", "; ".join(lines))
+    return noise_std
 
 
 def with_noise(solver: Solver, noise_std: Tensor | None) -> Solver:

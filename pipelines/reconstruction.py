@@ -80,7 +80,7 @@ class ReconstructionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        kspace: ArrayLike,
+        kspace: ArrayLike | Measurement,
         mask: ArrayLike | None = None,
         prompt: str | list[str] | None = None,
         *,
@@ -93,7 +93,8 @@ class ReconstructionPipeline(DiffusionPipeline):
 
         Args:
             kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
-                ``(ny, nx)``; NumPy or torch.
+                ``(ny, nx)``; NumPy or torch. Or a measurement of
+                :func:`~ctxrecon.pipelines.prepare_measurement`, which holds mask and coil maps.
             mask: where k-space was sampled; see :func:`ctxrecon.pipelines.prepare_measurement`.
             prompt: metadata such as ``"Knee, PDFS, TR: 3150"``, one for all slices or a list; a
                 network that reads no prompt leaves it aside, and that is logged.

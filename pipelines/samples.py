@@ -50,8 +50,10 @@ def images_at_once(features: int, image: Sequence[int], copies: int = 1) -> int:
     return max(_FEATURES_AT_ONCE // (features * copies * math.prod(image)), 1)
 
 
-def count_slices(kspace: ArrayLike) -> int:
+def count_slices(kspace: ArrayLike | Measurement) -> int:
     """Batch of the k-space, before it has been checked."""
+    if isinstance(kspace, Measurement):
+        return len(kspace)
     shape = tuple(getattr(kspace, "shape", ()))
     return shape[0] if len(shape) == 4 else 1
 
@@ -69,6 +71,7 @@ def to_device(measurement: Measurement, device: torch.device) -> Measurement:
         coil_maps=maps,
         operator=sense_operator(mask, maps),
         empty=measurement.empty.to(device),
+        noise_std=None if measurement.noise_std is None else measurement.noise_std.to(device),
     )
 
 
@@ -89,7 +92,8 @@ def select(measurement: Measurement, slices: Tensor) -> Measurement:
             number = int(_used_sets(maps).amax())
             maps = maps[:, 0] if number == 1 else maps[:, :number]
         operator = sense_operator(mask, maps)
-    return Measurement(kspace, mask, maps, operator, empty)
+    noise_std = None if measurement.noise_std is None else measurement.noise_std[slices]
+    return Measurement(kspace, mask, maps, operator, empty, noise_std)
 
 
 def number_of_sets(measurement: Measurement) -> Tensor:

@@ -17,7 +17,14 @@ from test_io_ismrmrd import header_xml
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io import read_scan, scan_info, write_image, write_scan
+from ctxrecon.io import (
+    overwrites,
+    read_scan,
+    scan_info,
+    scan_shape,
+    write_image,
+    write_scan,
+)
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
@@ -44,6 +51,7 @@ def full_scan(batch=3, coils=2, ny=24, nx=16, *, one_mask=False) -> Scan:
         (*items, ScanMetadata()),
         noise(batch, ny, nx),
         0.0123456789,
+        (0.1, 1 / 3, 4.0),
     )
 
 
@@ -56,6 +64,7 @@ def assert_same(first: Scan, second: Scan) -> None:
             assert torch.equal(one, two), name
     assert first.metadata == second.metadata
     assert first.noise_std == second.noise_std
+    assert first.voxel_size == second.voxel_size
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
@@ -229,7 +238,8 @@ def test_nifti_round_trip(tmp_path, suffix):
     loaded = nibabel.load(path)
     assert loaded.get_data_dtype() == np.float32
     assert loaded.header.get_zooms() == (0.75, 0.5, 4)
-    assert nibabel.aff2axcodes(loaded.affine) == ("L", "P", "S")
+    header = loaded.header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (0, 0)  # place unknown
     volume = np.asarray(loaded.dataobj)
     np.testing.assert_allclose(volume.transpose(2, 1, 0), images.abs().numpy(), rtol=1e-6)
 
@@ -313,3 +323,57 @@ def test_real_coil_maps(shared_data, tmp_path):
     scan = read_scan(tmp_path / "k.npy", coil_maps=maps)
     assert scan.coil_maps is not None
     assert scan.coil_maps.shape == (1, 32, 128, 128)
+
+
+@pytest.mark.parametrize("acquisition", [np.array(["AXT2"], dtype=object), "AXT2", b"AXT2"])
+def test_acquisition_as_text_or_an_array_of_one(tmp_path, acquisition):
+    path = write_fastmri(tmp_path / "f.h5", noise(1, 2, 16, 12).numpy())
+    with h5py.File(path, "r+") as file:
+        file.attrs["acquisition"] = acquisition
+    assert read_scan(path).metadata[0].contrast == "T2"
+
+
+def test_fastmri_crops_by_the_field_of_view_and_refuses_other_trajectories(tmp_path):
+    xml = header_xml((16, 12, 1), (8, 12, 1), 6, 11)
+    path = write_fastmri(tmp_path / "f.h5", noise(1, 2, 16, 12).numpy(), xml=xml)
+    scan = read_scan(path, crop_readout=True)
+    assert scan.kspace.shape == (1, 2, 8, 12)
+    assert scan.voxel_size == (2, 2, 2)
+    spiral = header_xml(trajectory="spiral")
+    write_fastmri(path, noise(1, 2, 16, 12).numpy(), xml=spiral)
+    with pytest.raises(InputError, match="Cartesian trajectory, got 'spiral'"):
+        read_scan(path)
+
+
+def test_impossible_metadata_in_a_file_are_left_out(tmp_path, caplog):
+    kspace = noise(1, 1, 6, 8).numpy()
+    text = '[{"contrast": "T2", "tr": -5}]'
+    np.savez(tmp_path / "k.npz", kspace=kspace, metadata=text)
+    assert read_scan(tmp_path / "k.npz").metadata == (ScanMetadata(contrast="T2"),)
+    np.savez(tmp_path / "k.npz", kspace=kspace, prompts=["knee, TR: -5, PD"])
+    assert read_scan(tmp_path / "k.npz").metadata == (ScanMetadata(anatomy="knee", contrast="PD"),)
+    assert "tr is left out" in caplog.text
+    assert "'TR: -5' is left out" in caplog.text
+
+
+def test_a_file_is_the_same_by_another_name(tmp_path):
+    scan = tmp_path / "scan.npy"
+    np.save(scan, noise(4, 4).numpy())
+    (tmp_path / "link.npy").symlink_to(scan)
+    os.link(scan, tmp_path / "hard.npy")
+    for name in ("scan.npy", "link.npy", "hard.npy", "../" + tmp_path.name + "/scan.npy"):
+        assert overwrites(tmp_path / name, [tmp_path / "other.npy", scan]) == scan
+    assert overwrites(tmp_path / "image.npy", [scan]) is None
+    assert overwrites(tmp_path / "raw.hdr", [tmp_path / "raw.cfl"]) == tmp_path / "raw.cfl"
+
+
+def test_chosen_slices_of_a_compressed_archive(tmp_path):
+    scan = full_scan(batch=4)
+    path = write_scan(tmp_path / "scan.npz", scan)
+    chosen = read_scan(path, slices=[3, 1])
+    for position, index in enumerate((3, 1)):
+        assert_same(chosen[position], scan[index])
+    assert scan_shape(path) == (4, 2, 24, 16)
+    kspace = np.asfortranarray(scan.kspace.numpy())
+    np.savez(tmp_path / "f.npz", kspace=kspace)
+    assert torch.equal(read_scan(tmp_path / "f.npz", slices=2).kspace[0], scan.kspace[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io import read_scan, scan_info
+from ctxrecon.io import read_scan, scan_info, scan_shape
 
 NOISE, CALIBRATION, REVERSED = 1 << 18, 1 << 19, 1 << 21
 _IDX = ["kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase"]
@@ -143,9 +144,105 @@ def test_noise_readouts_give_the_noise_level_and_stay_out_of_kspace(tmp_path):
     noise = 0.3 * random.normal(size=(2, 4000, 2)) @ np.array([1, 1j]) / np.sqrt(2)
     kspace = phantom()
     readouts = [{"data": noise, "flags": NOISE, "sample_time_us": 10}, *lines(kspace)]
-    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts), crop_readout=False)
+    path = write_raw(tmp_path / "raw.h5", readouts)
+    scan = read_scan(path, crop_readout=False, prewhiten=False)
     np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
     assert scan.noise_std == pytest.approx(0.3 * np.sqrt(2), rel=0.03)  # half the dwell time
+    assert read_scan(path).noise_std == scan.noise_std
+
+
+def correlated_noise(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise (2 coils, count) and its covariance."""
+    mixing = np.array([[0.5, 0.0], [0.3 + 0.4j, 0.1]])
+    random = np.random.default_rng(1)
+    white = random.normal(size=(2, count, 2)) @ np.array([1, 1j]) / np.sqrt(2)
+    return mixing @ white, mixing @ mixing.conj().T
+
+
+def test_noise_readouts_prewhiten_coils_and_keep_their_units(tmp_path):
+    noise, covariance = correlated_noise(20000)
+    readouts = [{"data": noise, "flags": NOISE}, *lines(phantom())]
+    path = write_raw(tmp_path / "raw.h5", readouts)
+    as_measured = read_scan(path, crop_readout=False, prewhiten=False).kspace
+    scan = read_scan(path, crop_readout=False)
+    matrix = np.linalg.lstsq(
+        as_measured[0].flatten(1).T.numpy(), scan.kspace[0].flatten(1).T.numpy(), rcond=None
+    )[0].T
+    level = np.trace(covariance).real / 2
+    whitened = matrix @ covariance @ matrix.conj().T
+    np.testing.assert_allclose(whitened, level * np.eye(2), atol=0.03 * level)
+    assert scan.noise_std == pytest.approx(level**0.5, rel=0.02)
+
+    maps = np.random.default_rng(2).normal(size=(2, 16, 8, 2)) @ np.array([1, 1j])
+    np.save(tmp_path / "maps.npy", maps.astype(np.complex64))
+    transformed = read_scan(path, crop_readout=False, coil_maps=tmp_path / "maps.npy").coil_maps
+    expected = np.einsum("dc,cyx->dyx", matrix, maps)
+    expected *= np.linalg.norm(maps, axis=0) / np.linalg.norm(expected, axis=0)
+    np.testing.assert_allclose(transformed[0].numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("noise", "warning"),
+    [
+        (np.full((2, 40), 0.5 + 0j), "not prewhitened: .* linearly independent"),
+        (np.full((2, 40), np.nan + 0j), "zero or not finite"),
+        (np.ones((3, 40), complex), "of other coils"),
+    ],
+)
+def test_noise_readouts_that_cannot_whiten_leave_the_scan_as_it_is(
+    tmp_path, caplog, noise, warning
+):
+    path = write_raw(tmp_path / "raw.h5", [{"data": noise, "flags": NOISE}, *lines(phantom())])
+    scan = read_scan(path, crop_readout=False)
+    np.testing.assert_array_equal(scan.kspace[0].numpy(), phantom())
+    assert re.search(warning, caplog.text)
+
+
+def fields_of_view(xml: str, encoded: tuple, recon: tuple) -> str:
+    """The header with these in mm."""
+    parts = re.split(r"(?<=<fieldOfView_mm>).*?(?=</fieldOfView_mm>)", xml)
+    texts = [
+        "".join(f"<{a}>{v}</{a}>" for a, v in zip("xyz", f, strict=True)) for f in (encoded, recon)
+    ]
+    return parts[0] + texts[0] + parts[1] + texts[1] + parts[2]
+
+
+@pytest.mark.parametrize(
+    ("recon", "encoded_fov", "shape", "voxel"),
+    [
+        ((16, 8, 1), (64, 32, 5), (8, 8), (4, 4, 5)),  # interpolated along the readout
+        ((8, 16, 1), (64, 32, 5), (8, 8), (4, 4, 5)),  # interpolated along the phase
+        ((16, 8, 1), (32, 48, 5), (16, 8), (2, 6, 5)),  # not oversampled; phase oversampling
+    ],
+)
+def test_voxels_are_those_of_the_image_that_is_made(tmp_path, recon, encoded_fov, shape, voxel):
+    xml = fields_of_view(header_xml((16, 8, 1), recon), encoded_fov, (32, 32, 5))
+    path = write_raw(tmp_path / "raw.h5", lines(phantom()), xml)
+    scan = read_scan(path)
+    assert tuple(scan.kspace.shape[2:]) == shape
+    assert scan.voxel_size == pytest.approx(voxel)
+    info = scan_info(path)
+    assert (info["shape"], info["voxel_size"]) == (shape, scan.voxel_size)
+    assert scan_shape(path) == (1, 2, 16, 8)
+    with_all = read_scan(path, crop_readout=False)
+    assert with_all.voxel_size == scan.voxel_size
+
+
+def test_a_header_with_impossible_values_or_without_namespace(tmp_path, caplog):
+    xml = header_xml().replace("<TR>500", "<TR>-5").replace("<TE>12", "<TE>12,5")
+    xml = xml.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', "")
+    scan = read_scan(write_raw(tmp_path / "raw.h5", lines(phantom()), xml))
+    assert (scan.metadata[0].tr, scan.metadata[0].slice) == (None, 0)
+    assert "TR is left out" in caplog.text
+
+
+def test_a_header_in_latin_1(tmp_path):
+    xml = header_xml(extra="<!-- Kopf, Körper -->")
+    path = write_raw(tmp_path / "raw.h5", lines(phantom()))
+    with h5py.File(path, "r+") as file:
+        del file["dataset/xml"]
+        file["dataset/xml"] = np.array([xml.encode("latin-1")])
+    assert read_scan(path).metadata[0].tr == 500
 
 
 def test_noise_level_falls_with_averages(tmp_path):

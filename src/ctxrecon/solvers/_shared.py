@@ -79,13 +79,13 @@ def denoise_with_vjp(
     return channels_to_complex(x0_hat.detach()), eps.detach(), vjp
 
 
-def part_variance(noise_std: NoiseStd) -> NoiseStd:
+def part_variance(noise_std: NoiseStd | None, default: float) -> NoiseStd:
     """Variance of the real, or imaginary, part of a sample whose deviation is ``noise_std``.
 
     Diffusion noise is counted in each channel, measurement noise in complex samples. Formulas that
-    weigh the one against the other take this.
+    weigh the one against the other take this. ``default`` stands for a noise level of ``None``.
     """
-    return noise_std**2 / 2
+    return (default if noise_std is None else noise_std) ** 2 / 2
 
 
 def per_image(value: float | Tensor, like: Tensor) -> float | Tensor:
@@ -98,8 +98,10 @@ def check_eta(eta: float) -> None:
     check_number("eta", eta, least=0, most=1)
 
 
-def check_noise_std(noise_std: NoiseStd, *, zero: bool = True) -> None:
-    """Refuse a negative or infinite standard deviation, of any image."""
+def check_noise_std(noise_std: NoiseStd | None, *, zero: bool = True) -> None:
+    """Refuse a negative or infinite standard deviation, of any image; ``None`` is unknown."""
+    if noise_std is None:
+        return
     for value in noise_std.flatten().tolist() if isinstance(noise_std, Tensor) else [noise_std]:
         if zero:
             check_number("noise_std", value, least=0)

@@ -9,11 +9,12 @@ from typing import Any
 import typer
 from torch import Tensor
 
-from ctxrecon.commands.methods import Result
+from ctxrecon.commands.results import Result
 from ctxrecon.io._files import written_beside
 from ctxrecon.metrics import nmse, psnr, ssim
 
-_NAME_WIDTH = 38
+_NAME_WIDTH = 52
+_WIDTH = 9
 
 
 class Table:
@@ -27,7 +28,7 @@ class Table:
         self.reference = reference
         self.rows: list[dict[str, Any]] = []
         columns = ["PSNR/dB", "SSIM", "NMSE"] if reference is not None else []
-        heads = "".join(f"{head:>10}" for head in [*columns, "residual", "seconds"])
+        heads = "".join(f"{head:>{_WIDTH}}" for head in [*columns, "residual", "seconds"])
         typer.echo(f"{'method':<{_NAME_WIDTH}}{heads}")
 
     def add(self, result: Result) -> None:
@@ -46,7 +47,7 @@ class Table:
             for name in digits
             if name in row
         ]
-        typer.echo(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>10}" for cell in cells))
+        typer.echo(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def write(self, path: Path, **about: Any) -> Path:
         """Write what was printed, and what it is about, as JSON."""

@@ -19,7 +19,7 @@ unpickled, no link out of a file is followed, and sizes are checked before memor
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from ctxrecon.io._files import check_input, open_hdf5, sniff
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
-__all__ = ["read_scan", "scan_info", "write_image", "write_scan"]
+__all__ = ["count_slices", "read_scan", "scan_info", "write_image", "write_scan"]
 
 _HINTS = {
     ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
@@ -167,8 +167,28 @@ def _with_coil_maps(
         raise InputError(f"{maps_path} does not belong to {path}: {error}") from error
 
 
-def scan_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+_LAYOUTS: dict[str, Callable[[Path], tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]]]
+_LAYOUTS = {
+    "npy": numpy_format.npy_shape,
+    "npz": numpy_format.npz_shape,
+    "BART": bart.bart_shape,
+    "fastMRI": fastmri.fastmri_shape,
+    "ISMRMRD": ismrmrd.ismrmrd_shape,
+}
+
+
+def count_slices(path: str | os.PathLike[str]) -> int:
+    """How many slices a scan file holds, reading none of their samples."""
+    kind, path = _format(path)
+    return _LAYOUTS[kind](path)[0][0]
+
+
+def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None) -> dict[str, Any]:
     """What is in a scan file, reading the sizes of all of it and the samples of one slice.
+
+    Args:
+        path: as for :func:`read_scan`.
+        crop_readout: likewise.
 
     Returns:
         ``path``, ``format``, ``size_on_disk`` (bytes), ``dtype``, ``slices``, ``coils``,
@@ -182,15 +202,8 @@ def scan_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     from ctxrecon.coils import find_calibration_region
 
     kind, path = _format(path)
-    readers = {
-        "npy": numpy_format.npy_shape,
-        "npz": numpy_format.npz_shape,
-        "BART": bart.bart_shape,
-        "fastMRI": fastmri.fastmri_shape,
-        "ISMRMRD": ismrmrd.ismrmrd_shape,
-    }
-    layout, dtype, stated = readers[kind](path)
-    middle = read_scan(path, slices=layout[0] // 2)
+    layout, dtype, stated = _LAYOUTS[kind](path)
+    middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
     longest = max(middle.mask.shape)
     fraction = middle.mask.float().mean().item()
     try:

@@ -113,14 +113,14 @@ def _panels(
         above = [] if truth is None else [None]  # beside the errors
         deviation = [(f"{std_name} ×{ERROR_GAIN}", [], [*above, (spread, "magma", dim)])]
     if truth is None:
-        return [
-            *((*_split(name), [(image, "gray", white)]) for name, image in magnitudes.items()),
-            *deviation,
+        panels: list[_Panel] = [
+            (*_split(name), [(image, "gray", white)]) for name, image in magnitudes.items()
         ]
+        return [*panels, *deviation]
 
     from ctxrecon.metrics import psnr, ssim
 
-    panels: list[_Panel] = [(reference_name, [], [(truth, "gray", white), None])]
+    panels = [(reference_name, [], [(truth, "gray", white), None])]
     for name, image in magnitudes.items():
         scores = [float(metric(image[None], truth[None])) for metric in (psnr, ssim)]
         pictures: list[_Picture | None] = [
@@ -206,7 +206,7 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
 def _caption(reference_name: str, has_truth: bool, std_name: str | None) -> str:
     source = f"the {reference_name}" if has_truth else "the last image"
     caption = f"one grey window, 0 to the 99.5 % quantile of {source}"
-    shown: list[str] = ["errors"] * has_truth + [std_name] * (std_name is not None)
+    shown = ["errors"] * has_truth + ([] if std_name is None else [std_name])
     if shown:
         caption += f"; {' and '.join(shown)} {ERROR_GAIN} times brighter, on one scale"
     return caption

@@ -50,11 +50,13 @@ def log_to_stderr() -> None:
     logger = logging.getLogger("ctxrecon")
     logger.setLevel(logging.INFO)
     _lines.forget()
-    if not any(_lines in handler.filters for handler in logger.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("ctxrecon: %(message)s"))
-        handler.addFilter(_lines)
-        logger.addHandler(handler)
+    for handler in logger.handlers[:]:
+        if _lines in handler.filters:  # of an earlier call, which may have had another stderr
+            logger.removeHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("ctxrecon: %(message)s"))
+    handler.addFilter(_lines)
+    logger.addHandler(handler)
 
 
 @contextmanager

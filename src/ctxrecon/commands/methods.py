@@ -238,12 +238,12 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     for _ in range(run.first * run.samples):  # what the pipeline draws for the slices before
         torch.randint(2**62, (), generator=generator)
     started = time.perf_counter()
-    if run.network is not None and start == NETWORK:
-        call["image"] = run.network(
-            measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps
-        ).images
     # Of tensors, as output_type="pt" gives them: narrower than the declared type.
-    output: Any = pipe(
+    output: Any
+    if run.network is not None and start == NETWORK:
+        output = run.network(measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps)
+        call["image"] = output.images
+    output = pipe(
         measurement.kspace,
         measurement.mask,
         run.prompts if run.uses_prompt else None,
@@ -259,7 +259,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     seconds = time.perf_counter() - started
     words = [_solver_title(solver, start), run.prior]
     if not run.uses_prompt:
-        words.append("no prompt")
+        words.append("without prompt")
     if not getattr(solver, "deterministic", False):
         words.append("one sample" if run.samples == 1 else f"mean of {run.samples}")
     return Result(

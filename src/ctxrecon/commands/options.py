@@ -60,7 +60,7 @@ def users_of_models(
     of_prior = (prior, f"is of the diffusion prior, not of {method}: leave it out")
     of_networks = (pipes, f"is of networks, and {method} has none: leave it out")
     weighs = of_prior
-    if prior and run.prompts is None and run.guidance_scale != 0:
+    if prior and run.prompts is None and run.guidance_scale > 0:
         weighs = (False, "weighs a prompt, and there is none: give --prompt too")
     return {
         **dict.fromkeys(("samples", "solver", "noise_std", "start", "steps"), of_prior),

@@ -132,7 +132,7 @@ def image_files(path: Path, count: int) -> list[Path]:
 def input_files(*paths: Path | str | None) -> list[Path]:
     """All files that a command reads: those of folders, and both files of a BART pair."""
     files: list[Path] = []
-    for path in map(Path, filter(None, paths)):
+    for path in (Path(path) for path in paths if path is not None):
         if os.path.isdir(path):
             files += [child for child in path.rglob("*") if child.is_file()]
             continue
@@ -149,7 +149,7 @@ def check_outputs(
     *,
     overwrite: bool = False,
     folder: Path | None = None,
-    remedy: str = "give --overwrite to replace it, or another --out",
+    remedy: str = ": give --overwrite to replace it, or another --out",
 ) -> None:
     """Refuse outputs that cannot be written or would replace what is to be kept.
 
@@ -158,7 +158,7 @@ def check_outputs(
         inputs: every file that it reads, see :func:`input_files`; these are never replaced.
         overwrite: whether other files may be replaced.
         folder: that is made first; removed again if there is something to refuse.
-        remedy: what to do about a file that is there.
+        remedy: end of the sentence about a file that is there.
 
     Raises:
         InputError: naming the file, for each in a sentence of its own.
@@ -179,7 +179,7 @@ def check_outputs(
                     )
         for path in outputs:
             if os.path.lexists(path) and not overwrite:
-                raise InputError(f"{path} exists: {remedy}")
+                raise InputError(f"{path} exists{remedy}")
     except InputError:
         if new and folder is not None:
             with suppress(OSError):

@@ -65,6 +65,8 @@ def simulate(
             f"cannot write {out}: expected a scan as .npz or .h5, got "
             f"{out.suffix or 'no extension'}"
         )
+    if not 0 <= position <= 1:
+        raise InputError(f"expected --position from 0 to 1, got {position:g}")
     refuse_ignored(
         context,
         {
@@ -77,8 +79,6 @@ def simulate(
             ),
         },
     )
-    if not 0 <= position <= 1:
-        raise InputError(f"expected --position from 0 to 1, got {position:g}")
     if max(shape) > _LARGEST_MATRIX or coils > _MOST_COILS:
         raise InputError(
             f"expected --shape up to {_LARGEST_MATRIX} {_LARGEST_MATRIX} and --coils up to "

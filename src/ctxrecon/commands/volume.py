@@ -80,7 +80,8 @@ class Volume:
                 )
             masks.append(scan.mask)
             metadata += scan.metadata
-        self.shape: tuple[int, int, int] = (*scan.kspace.shape[1:],)  # type: ignore[assignment]
+        _, coils, ny, nx = scan.kspace.shape
+        self.shape = (coils, ny, nx)
         alike = all(bool((mask == masks[0]).all()) for mask in masks)
         self.masks = masks[0] if alike else torch.cat(masks)
         self.metadata = tuple(metadata)

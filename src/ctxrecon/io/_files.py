@@ -156,6 +156,8 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _check_target(path: Path) -> None:
+    if "\0" in str(path):
+        raise InputError(f"cannot write {str(path)!r}: its name holds a NUL, name another file")
     try:
         if not path.parent.is_dir():
             raise InputError(
@@ -164,8 +166,6 @@ def _check_target(path: Path) -> None:
         found = path.stat() if path.exists() else None
     except OSError as error:
         raise _cannot_write(path, error) from error
-    except ValueError as error:  # a NUL in the name
-        raise InputError(f"cannot write {str(path)!r}: {error}, name another file") from error
     if found is None:
         return
     if not stat.S_ISREG(found.st_mode):

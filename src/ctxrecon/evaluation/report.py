@@ -265,7 +265,7 @@ def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
                 axes.annotate(
                     str(cell.steps),
                     (x, y),
-                    xytext=(5, 5),
+                    xytext=(5, -11 if prompt == "none" else 5),
                     textcoords="offset points",
                     fontsize=8,
                 )

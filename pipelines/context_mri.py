@@ -99,7 +99,9 @@ class ContextMRIPipeline(TextPriorPipeline):
             noise_std: standard deviation of a complex k-space sample in the units of ``kspace``,
                 real and imaginary parts together: one, one for each slice, or "auto" to estimate
                 it from the scan. It replaces the solver's own, which must have one, and a result
-                whose data residual it does not explain is warned of.
+                whose data residual it does not explain is warned of. ``None`` takes the level that
+                a solver was made with, or else, for a solver that takes noise, what is estimated
+                from the scan, at least the solver's default.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
                 or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
                 "network", the one that comes with the package; or a solver that draws nothing,
@@ -167,7 +169,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         measurement = to_device(prepare_measurement(kspace, mask, coil_maps), device)
         steps = self.choose_timesteps(num_inference_steps, timesteps)
         scale = training_scale(measurement)
-        noise = None if noise_std is None else noise_of(noise_std, measurement)
+        noise = noise_of(noise_std, solver, measurement, scale)
         crop = self._crop(measurement.operator.domain_shape[1:])
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
@@ -185,7 +187,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                     num_inference_steps=num_inference_steps,
                     timesteps=steps,
                     solver=image,
-                    noise_std=noise,
+                    noise_std=noise_std,
                     batch_size=batch_size,
                 )
                 image = estimate.images
@@ -225,7 +227,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                 )
                 samples.append(crop(padded) * factor)
         output = summarise(torch.cat(samples), num_samples, measurement, output_type, prompts)
-        if noise is not None:
+        if noise_std is not None and noise is not None:
             assert output.residual is not None
             warn_of_residual(measurement, output.residual, noise)
         self.maybe_free_model_hooks()

@@ -1,4 +1,4 @@
-"""What is known of the measurement's noise: told to the solver, and held against the result."""
+"""What is known of the measurement's noise: given to the solver, compared with the residual."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.noise import estimate_noise_std
+from ctxrecon.noise import ENOUGH_COILS, estimate_noise_std
 from ctxrecon.pipelines.inputs import Measurement
 from ctxrecon.solvers import SOLVERS, Solver
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 NoiseStd: TypeAlias = "float | Sequence[float] | Tensor | str"
 
+# The 99 % quantile of the magnitude of white noise alone is √(ln 100) ≈ 2.1 of its deviation.
+_LARGEST_SHARE = 0.5
 # Maps that are a little off, or too few iterations, do not make so much.
 _LARGEST_RATIO = 2.0
 
@@ -54,19 +56,75 @@ def check_noise(
     if len(values) not in (1, slices) or not bool((values.isfinite() & (values > 0)).all()):
         raise InputError(
             f"expected noise_std as one positive number or one for each of the {slices} slices, "
-            f"got {noise_std}"
+            f"got {noise_std}: leave it out to have it estimated"
         )
 
 
-def noise_of(noise_std: NoiseStd, measurement: Measurement) -> Tensor:
-    """Standard deviation of a k-space sample of each slice, ``(batch,)``, in the scan's units."""
+def noise_of(
+    noise_std: NoiseStd | None, solver: Solver, measurement: Measurement, scale: Tensor
+) -> Tensor | None:
+    """Noise of a k-space sample of each slice, ``(batch,)``, in the scan's units; logs its source.
+
+    A level that was given is taken as it is. Otherwise it is what the scan shows, for solvers that
+    take noise and were given none: at least the solver's default, since signal and little noise
+    are hard to tell apart, and at most half of the image's scale, which is what an image of
+    nothing but noise has. With fewer than four coils, where part of what is estimated is signal
+    and aliasing is the larger error, half of it serves better (``benchmarks/noise_default.py``).
+    A slice that shows nothing of its noise gets the default.
+
+    Args:
+        noise_std: as in the pipeline's call.
+        solver: that runs.
+        measurement: y.
+        scale: 99 % quantile of each image, ``(batch,)``.
+
+    Returns:
+        ``None`` where the solver's own settings stay.
+    """
     kspace = measurement.kspace
     if isinstance(noise_std, str):
         found = estimate_noise_std(kspace, measurement.mask)
-        logger.info("noise estimated from the scan: %s", [float(f"{v:.3g}") for v in found])
-        return found.clamp(min=torch.finfo(torch.float32).tiny)
-    values = torch.as_tensor(noise_std, dtype=torch.float32, device=kspace.device).flatten()
-    return values.expand(len(kspace))
+        found = found.clamp(min=torch.finfo(torch.float32).tiny)
+        return _logged(found, scale, ["estimated from the scan"] * len(kspace))
+    if noise_std is not None:
+        found = torch.as_tensor(noise_std, dtype=torch.float32, device=kspace.device).flatten()
+        return _logged(found.expand(len(kspace)), scale, ["given"] * len(kspace))
+    default = getattr(solver, "default_noise_std", None)
+    if default is None or getattr(solver, "noise_std", None) is not None:
+        return None
+    name = type(solver).__name__
+    share = 0.5 if kspace.shape[1] < ENOUGH_COILS else 1.0
+    levels = []
+    sources = []
+    for index, its_scale in enumerate(scale):
+        lower, upper = default * its_scale, _LARGEST_SHARE * its_scale
+        try:
+            level = share * estimate_noise_std(*_slice(measurement, index))[0]
+        except InputError:
+            level = lower
+            sources.append(f"{name}'s default, since too few samples show it")
+        else:
+            known = bool(level > lower)
+            sources.append("estimated from the scan" if known else f"{name}'s default, no less")
+        levels.append(level.maximum(lower).minimum(upper.maximum(lower)))
+    return _logged(torch.stack(levels), scale, sources)
+
+
+def _slice(measurement: Measurement, index: int) -> tuple[Tensor, Tensor]:
+    """K-space and mask of one slice, each with a batch of 1."""
+    mask = measurement.mask
+    return measurement.kspace[index : index + 1], mask[index : index + 1] if len(mask) > 1 else mask
+
+
+def _logged(noise_std: Tensor, scale: Tensor, sources: Sequence[str]) -> Tensor:
+    """The levels themselves, after a line that says what they are and where from."""
+    shares = 100 * noise_std / scale
+    lines = [
+        f"{level:.3g} ({share:.2g} % of the image's scale, {source})"
+        for level, share, source in zip(noise_std.tolist(), shares.tolist(), sources, strict=True)
+    ]
+    logger.info("noise of a k-space sample: %s", "; ".join(lines))
+    return noise_std
 
 
 def with_noise(solver: Solver, noise_std: Tensor | None) -> Solver:

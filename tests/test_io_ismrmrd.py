@@ -143,9 +143,11 @@ def test_noise_readouts_give_the_noise_level_and_stay_out_of_kspace(tmp_path):
     noise = 0.3 * random.normal(size=(2, 4000, 2)) @ np.array([1, 1j]) / np.sqrt(2)
     kspace = phantom()
     readouts = [{"data": noise, "flags": NOISE, "sample_time_us": 10}, *lines(kspace)]
-    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts), crop_readout=False)
+    path = write_raw(tmp_path / "raw.h5", readouts)
+    scan = read_scan(path, crop_readout=False, prewhiten=False)
     np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
     assert scan.noise_std == pytest.approx(0.3 * np.sqrt(2), rel=0.03)  # half the dwell time
+    assert read_scan(path).noise_std == scan.noise_std
 
 
 def test_noise_level_falls_with_averages(tmp_path):

@@ -52,7 +52,7 @@ def test_pure_noise_and_zero_filled_samples():
     noise[1] *= 2
     everywhere = torch.ones(1, 1, *SHAPE, dtype=torch.bool)
     found = estimate_noise_std(noise, everywhere)
-    torch.testing.assert_close(found, torch.tensor([0.3, 0.6]), rtol=0.05, atol=0)
+    torch.testing.assert_close(found, torch.tensor([0.3, 0.6]), rtol=0.1, atol=0)
     padded = torch.zeros(1, 1, 128, 112, dtype=torch.complex64)
     padded[..., 32:96, 28:84] = noise[:1]
     wide = torch.ones(1, 1, 128, 112, dtype=torch.bool)

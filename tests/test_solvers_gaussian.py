@@ -137,7 +137,8 @@ def transcription(solver, prior, matrix, y, draws):
     """DDNM(+) in the paper's DDPM form, or DiffPIR: dense, in double precision."""
     alphas, draws = ALPHAS.double().numpy(), iter(draws)
     x_t = next(draws)
-    variance = solver.noise_std**2 / 2
+    level = solver.default_noise_std if solver.noise_std is None else solver.noise_std
+    variance = level**2 / 2
     for t, a_prev in zip(TIMESTEPS, [*alphas[TIMESTEPS[1:]], 1.0], strict=True):
         a = alphas[t]
         x = numpy_image(denoised(prior, complex_to_channels(torch_image(x_t)), t))

@@ -11,8 +11,16 @@ from ctxrecon.errors import InputError
 
 _OUTER_SHARE = 0.25
 _LEAST_SAMPLES = 16
+_LEAST_LINES = 8
+ENOUGH_COILS = 4
+"""With fewer independent coils no direction is free of signal."""
+# Of the largest eigenvalue: below it a direction is a linear combination of other coils.
+_RANK_TOLERANCE = 1e-12
 # The smaller half of a semicircle's mean, in radii from its centre.
 _LOWER_HALF = 4 / (3 * math.pi)
+# Power of an image with edges falls with this power of the radius in k-space.
+_EDGE_EXPONENT = 3
+_QUIET_SHARE, _QUIET_NORMAL_QUANTILE = 0.1, -1.2816
 
 
 def estimate_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -23,8 +31,15 @@ def estimate_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
     the mean of the smaller half of the eigenvalues of the coils' covariance, over the quarter of
     the samples that lies farthest out in units of the half axes. White noise of C coils in N
     samples spreads the eigenvalues by about ``2√(C/N)`` to either side (Marchenko and Pastur),
-    which is allowed for. Samples that are exactly zero, as
-    zero filling leaves them, do not count. With one coil the signal out there is counted as noise.
+    which is allowed for. Samples that are exactly zero, as zero filling leaves them, and coils that
+    are linear combinations of others do not count.
+
+    With fewer than four independent coils signal fills even the weakest direction. There the
+    smaller of two figures is taken, neither of which is free of signal: the power far out less
+    what falls with the third power of the radius, as that of edges does; and, where readouts are
+    complete, the power of the quietest tenth of the pixels along the readout, which is air if the
+    field of view is larger than the object. An image that is sharp to the last pixel and fills the
+    field of view still looks noisier than it is.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, zero frequency at ``n // 2``.
@@ -36,22 +51,76 @@ def estimate_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
     Raises:
         InputError: fewer than 16 samples for each coil to judge by.
     """
-    coils, ny, nx = kspace.shape[1:]
+    ny, nx = kspace.shape[2:]
     ky = (torch.arange(ny, device=kspace.device) - ny // 2) / max(ny / 2, 1)
     kx = (torch.arange(nx, device=kspace.device) - nx // 2) / max(nx / 2, 1)
     radius = torch.hypot(ky[:, None], kx[None, :]).flatten()
     found = []
     for samples, sampled in zip(kspace, mask.expand(len(kspace), -1, -1, -1), strict=True):
-        where = (sampled.flatten() & (samples != 0).any(dim=0).flatten()).nonzero()[:, 0]
-        count = math.ceil(_OUTER_SHARE * len(where))
-        if count < _LEAST_SAMPLES * coils:
-            raise InputError(
-                f"expected at least {_LEAST_SAMPLES * coils} samples far from the centre of "
-                f"k-space to tell the noise of {coils} coils by, got {count}: give noise_std"
-            )
-        outer = samples.flatten(1)[:, where[radius[where].topk(count).indices]]
-        variances = torch.linalg.eigvalsh(outer @ outer.mH / count)
-        spread = 2 * math.sqrt(coils / count) if coils > 1 else 0.0
-        smaller = variances[: max(coils // 2, 1)].mean().clamp(min=0)
-        found.append((smaller / (1 - _LOWER_HALF * spread)).sqrt())
+        # The squares of very large or small units would leave the range of floats.
+        unit = samples.abs().amax()
+        present = sampled[0] & (samples != 0).any(dim=0)
+        found.append(unit * _variance(samples / unit, present, radius).sqrt())
     return torch.stack(found).float()
+
+
+def _variance(samples: Tensor, present: Tensor, radius: Tensor) -> Tensor:
+    """Variance of the noise of one slice ``(coils, ny, nx)``, of which ``present`` was measured."""
+    coils = len(samples)
+    where = present.flatten().nonzero()[:, 0]
+    count = math.ceil(_OUTER_SHARE * len(where))
+    if count < _LEAST_SAMPLES * coils:
+        raise InputError(
+            f"expected at least {_LEAST_SAMPLES * coils} samples far from the centre of "
+            f"k-space to tell the noise of {coils} coils by, got {count}: give noise_std"
+        )
+    outwards = where[radius[where].topk(2 * count).indices]
+    outer, middle = outwards[:count], outwards[count:]
+    far = samples.flatten(1)[:, outer].to(torch.complex128)
+    variances, directions = torch.linalg.eigh(far @ far.mH / count)
+    independent = int((variances > _RANK_TOLERANCE * variances[-1]).sum())
+    weak = slice(coils - independent, coils - independent + max(independent // 2, 1))
+    variance = variances[weak].mean()
+    if independent < ENOUGH_COILS:
+        projected = torch.einsum(
+            "cw,cyx->wyx", directions[:, weak].conj().to(samples.dtype), samples
+        )
+        power = projected.abs().square().mean(dim=0).flatten()
+        variance = torch.minimum(
+            _without_edges(power[middle], power[outer], radius[middle], radius[outer]),
+            _quietest_pixels(projected, present),
+        ).to(variance.dtype)
+    spread = 2 * math.sqrt(independent / count) if independent > 1 else 0.0
+    return variance / (1 - _LOWER_HALF * spread)
+
+
+def _without_edges(near: Tensor, far: Tensor, near_radius: Tensor, far_radius: Tensor) -> Tensor:
+    """``σ²`` of ``σ² + a r^−3`` through the mean powers at two distances from the centre."""
+    near_edges = (near_radius**-_EDGE_EXPONENT).mean()
+    far_edges = (far_radius**-_EDGE_EXPONENT).mean()
+    contrast = near_edges - far_edges
+    if not contrast > 0:
+        return far.mean()
+    constant = (far.mean() * near_edges - near.mean() * far_edges) / contrast
+    return constant.clamp(min=0).minimum(far.mean())
+
+
+def _quietest_pixels(samples: Tensor, present: Tensor) -> Tensor:
+    """Noise variance from the quietest pixels along the readout; infinite if readouts have gaps.
+
+    Args:
+        samples: ``(directions, ny, nx)`` complex.
+        present: ``(ny, nx)`` bool.
+    """
+    nx = present.shape[1]
+    lines = present.all(dim=0).nonzero()[:, 0]
+    lines = lines[(lines - nx // 2).abs().argsort(descending=True)[: (len(lines) + 1) // 2]]
+    if len(lines) < _LEAST_LINES:
+        return torch.tensor(math.inf, device=samples.device)
+    # Only magnitudes count, so the transform need not be centred.
+    pixels = torch.fft.ifft(samples[:, :, lines], dim=1, norm="ortho")
+    power = pixels.abs().square().mean(dim=(0, 2))
+    # The mean of so many exponential variables is a gamma variable (Wilson and Hilferty, 1931).
+    values = len(samples) * len(lines)
+    expected = (1 - 1 / (9 * values) + _QUIET_NORMAL_QUANTILE / (3 * math.sqrt(values))) ** 3
+    return power.quantile(_QUIET_SHARE) / expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +26,7 @@ class Scan:
         target: ``(batch, ny, nx)`` complex64 ground truth, when there is one.
         noise_std: standard deviation of the complex noise of a k-space sample
             (``noise_std² / 2`` in each part), in the units of ``kspace``; ``None`` if unknown.
+        voxel_size: (ny, nx, slice) in mm of the images that the k-space makes; ``None`` if unknown.
     """
 
     kspace: Tensor
@@ -33,6 +35,7 @@ class Scan:
     metadata: tuple[ScanMetadata, ...] = field(default=())
     target: Tensor | None = None
     noise_std: float | None = None
+    voxel_size: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.kspace.ndim != 4 or not self.kspace.is_complex():
@@ -58,6 +61,8 @@ class Scan:
                 f"expected metadata for each of the {batch} slices or none, "
                 f"got {len(self.metadata)}"
             )
+        if self.voxel_size is not None:
+            check_voxel_size(self.voxel_size)
 
     def __len__(self) -> int:
         return self.kspace.shape[0]
@@ -82,4 +87,20 @@ class Scan:
             metadata=self.metadata[index],
             target=None if self.target is None else self.target[index],
             noise_std=self.noise_std,
+            voxel_size=self.voxel_size,
+        )
+
+
+def check_voxel_size(voxel_size: object) -> None:
+    """Refuse what is not three edges above 0 mm.
+
+    Raises:
+        InputError: anything else.
+    """
+    good = isinstance(voxel_size, tuple | list) and len(voxel_size) == 3
+    if not good or not all(
+        isinstance(edge, int | float) and math.isfinite(edge) and edge > 0 for edge in voxel_size
+    ):
+        raise InputError(
+            f"expected a voxel size of three numbers (ny, nx, slice) above 0 mm, got {voxel_size}"
         )

@@ -10,6 +10,7 @@ from ctxrecon.coils.combine import (
     mvue,
     prewhiten,
     root_sum_of_squares,
+    whitening_matrix,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "root_sum_of_squares",
     "simulate_coil_maps",
     "walsh",
+    "whitening_matrix",
 ]

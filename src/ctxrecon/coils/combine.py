@@ -96,8 +96,8 @@ def compress_coils(kspace: Tensor, num_coils: int) -> CompressedCoils:
 def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
     """Decorrelate the coils' noise and give it unit variance in each complex sample.
 
-    ``L⁻¹ y`` with the noise covariance ``Ψ = L Lᴴ`` (Pruessmann et al., Magn Reson Med 46:638,
-    2001). Coil maps must be estimated from, or multiplied likewise to, the whitened coils.
+    ``L⁻¹ y``, see :func:`whitening_matrix`. Coil maps must be estimated from, or multiplied
+    likewise to, the whitened coils.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex.
@@ -106,11 +106,33 @@ def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
     """
     check_kspace(kspace)
     coils = kspace.shape[1]
-    if noise.ndim != 2 or not noise.is_complex() or noise.shape[0] != coils:
+    if noise.ndim != 2 or noise.shape[0] != coils:
         raise InputError(
             f"expected complex noise ({coils} coils, samples), got {noise.dtype} of shape "
             f"{tuple(noise.shape)}: give the noise scan of the same coils"
         )
+    matrix = whitening_matrix(noise)
+    return torch.einsum("dc,bcyx->bdyx", matrix.to(kspace.device, kspace.dtype), kspace)
+
+
+def whitening_matrix(noise: Tensor) -> Tensor:
+    """``L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` (Pruessmann et al., Magn Reson Med 46:638).
+
+    Args:
+        noise: ``(coils, samples)`` complex noise-only samples, at least 10 a coil.
+
+    Returns:
+        ``(coils, coils)`` complex128, in the inverse units of ``noise``.
+
+    Raises:
+        InputError: noise that is too short, not finite, or not linearly independent.
+    """
+    if noise.ndim != 2 or not noise.is_complex():
+        raise InputError(
+            f"expected complex noise (coils, samples), got {noise.dtype} of shape "
+            f"{tuple(noise.shape)}"
+        )
+    coils = len(noise)
     if noise.shape[1] < _SAMPLES_PER_COIL * coils:
         raise InputError(
             f"expected at least {_SAMPLES_PER_COIL * coils} noise samples for {coils} coils, got "
@@ -131,7 +153,5 @@ def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
             "expected noise of linearly independent coils, got a singular covariance: "
             "remove dead or duplicated coils, or compress the coils first"
         )
-    inverse = torch.linalg.solve_triangular(
-        factor, torch.eye(coils, dtype=factor.dtype, device=factor.device), upper=False
-    )
-    return torch.einsum("dc,bcyx->bdyx", inverse.to(kspace.dtype), kspace)
+    identity = torch.eye(coils, dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, identity, upper=False)

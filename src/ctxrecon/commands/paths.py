@@ -163,20 +163,21 @@ def check_outputs(
     Raises:
         InputError: naming the file, for each in a sentence of its own.
     """
+    from ctxrecon.io import overwrites
     from ctxrecon.io._files import check_output
 
     new = folder is not None and not os.path.isdir(folder)
     if folder is not None:
         output_folder(folder)
-    outputs, known = list(outputs), [(path, os.stat(path)) for path in inputs]
+    outputs, inputs = list(outputs), list(inputs)
     try:
         for path in outputs:
             check_output(path)
-            for other, status in known:
-                if os.path.exists(path) and os.path.samestat(os.stat(path), status):
-                    raise InputError(
-                        f"cannot write {path}: it is the input {other}, name another --out"
-                    )
+            other = overwrites(path, inputs)
+            if other is not None:
+                raise InputError(
+                    f"cannot write {path}: it is the input {other}, name another --out"
+                )
         for path in outputs:
             if os.path.lexists(path) and not overwrite:
                 raise InputError(f"{path} exists{remedy}")

@@ -58,10 +58,10 @@ class Volume:
     ) -> None:
         import torch
 
-        from ctxrecon.io import count_slices
+        from ctxrecon.io import scan_shape
 
         self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
-        self.total = count_slices(file)
+        self.total = scan_shape(file)[0]
         self.numbers = _choose(file, slices, self.total)
         self._kept: Scan | None = None
         self._kept = self._read_once()
@@ -86,7 +86,7 @@ class Volume:
         self.masks = masks[0] if alike else torch.cat(masks)
         self.metadata = tuple(metadata)
         self.has_target = scan.target is not None
-        self.voxel_size: tuple[float, float, float] | None = getattr(scan, "voxel_size", None)
+        self.voxel_size = scan.voxel_size
 
     def __len__(self) -> int:
         return len(self.numbers)

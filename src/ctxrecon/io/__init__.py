@@ -19,12 +19,13 @@ unpickled, no link out of a file is followed, and sizes are checked before memor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
@@ -32,9 +33,9 @@ from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
 from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
 from ctxrecon.io._files import check_input, open_hdf5, sniff
 from ctxrecon.metadata import ScanMetadata
-from ctxrecon.scan import Scan
+from ctxrecon.scan import Scan, check_voxel_size
 
-__all__ = ["count_slices", "read_scan", "scan_info", "write_image", "write_scan"]
+__all__ = ["overwrites", "read_scan", "scan_info", "scan_shape", "write_image", "write_scan"]
 
 _HINTS = {
     ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
@@ -88,6 +89,7 @@ def read_scan(
     metadata: ScanMetadata | Sequence[ScanMetadata] | None = None,
     coil_maps: str | os.PathLike[str] | None = None,
     crop_readout: bool | None = None,
+    prewhiten: bool = True,
     repetition: int = 0,
     contrast: int = 0,
 ) -> Scan:
@@ -99,9 +101,12 @@ def read_scan(
             Only these are read from big files.
         metadata: replaces what the file says: one for each slice read, or one for all.
         coil_maps: a ``.npy`` or ``.cfl`` file with ``(coils, ny, nx)`` or
-            ``(slices, coils, ny, nx)`` coil maps that belong to the scan.
+            ``(slices, coils, ny, nx)`` coil maps that belong to the scan, before prewhitening.
         crop_readout: crop the readout oversampling away. By default this is done for ISMRMRD raw
             data and not for fastMRI files; the other formats do not say how much there is.
+        prewhiten: decorrelate the coils of an ISMRMRD file that holds noise readouts, and give
+            each the mean noise of all, so that ``noise_std`` is that of every coil. Coil maps are
+            transformed likewise; the units of k-space and the power of the maps stay.
         repetition: which repetition of an ISMRMRD file, counted from 0 among those it holds.
         contrast: which contrast (echo) of an ISMRMRD file, counted in the same way.
 
@@ -116,10 +121,15 @@ def read_scan(
         raise InputError(
             f"{path} is a {kind} file: only ISMRMRD files have repetitions and contrasts"
         )
+    whitening = None
     if kind == "ISMRMRD":
-        crop = True if crop_readout is None else crop_readout
-        scan = ismrmrd.read_ismrmrd(
-            path, slices, crop_readout=crop, repetition=repetition, contrast=contrast
+        scan, whitening = ismrmrd.read_ismrmrd(
+            path,
+            slices,
+            crop_readout=crop_readout is not False,
+            prewhiten=prewhiten,
+            repetition=repetition,
+            contrast=contrast,
         )
     elif kind == "fastMRI":
         scan = fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout))
@@ -136,14 +146,18 @@ def read_scan(
     if metadata is not None:
         scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
     if coil_maps is not None:
-        scan = _with_coil_maps(scan, path, coil_maps, slices)
+        scan = _with_coil_maps(scan, path, coil_maps, slices, whitening)
     return scan
 
 
 def _with_coil_maps(
-    scan: Scan, path: Path, coil_maps: str | os.PathLike[str], slices: SliceChoice
+    scan: Scan,
+    path: Path,
+    coil_maps: str | os.PathLike[str],
+    slices: SliceChoice,
+    whitening: Tensor | None,
 ) -> Scan:
-    """The scan with the coil maps of another file."""
+    """The scan with the coil maps of another file, whitened as the scan was."""
     maps_path = Path(coil_maps)
     if bart.is_bart(maps_path):
         maps = bart.read_maps(check_input(bart.data_file(maps_path)))
@@ -162,13 +176,20 @@ def _with_coil_maps(
         maps = maps[pick_slices(maps_path, slices, len(maps))]
     checked = check_maps(maps_path, maps)
     try:
-        return replace(scan, coil_maps=checked)
+        scan = replace(scan, coil_maps=checked)
     except InputError as error:
         raise InputError(f"{maps_path} does not belong to {path}: {error}") from error
+    return scan if whitening is None else replace(scan, coil_maps=_whitened(checked, whitening))
 
 
-_LAYOUTS: dict[str, Callable[[Path], tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]]]
-_LAYOUTS = {
+def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
+    """Maps ``(batch, coils, ny, nx)`` of whitened coils, each pixel of the power it had."""
+    white = torch.einsum("dc,bcyx->bdyx", whitening, coil_maps)
+    power, before = (maps.norm(dim=1, keepdim=True) for maps in (white, coil_maps))
+    return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)
+
+
+_SHAPES = {
     "npy": numpy_format.npy_shape,
     "npz": numpy_format.npz_shape,
     "BART": bart.bart_shape,
@@ -177,10 +198,17 @@ _LAYOUTS = {
 }
 
 
-def count_slices(path: str | os.PathLike[str]) -> int:
-    """How many slices a scan file holds, reading none of their samples."""
+def scan_shape(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+    """(slices, coils, ny, nx) of the k-space in a scan file, reading no samples.
+
+    ``ny`` counts the readout oversampling, which :func:`read_scan` may crop. For going through a
+    volume that is larger than the memory, some ``slices`` of :func:`read_scan` after the other.
+
+    Raises:
+        InputError: one sentence with the file's name for anything that cannot be read.
+    """
     kind, path = _format(path)
-    return _LAYOUTS[kind](path)[0][0]
+    return _SHAPES[kind](path)[0]
 
 
 def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None) -> dict[str, Any]:
@@ -196,13 +224,13 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         ``sampled_fraction``, ``acceleration``, ``calibration_region`` (ny, nx; ``None`` if there is
         none), ``metadata``,
         ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
-        ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm and, for ISMRMRD,
-        ``repetitions`` and ``contrasts`` where the file states them.
+        ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm of images of this
+        ``shape``, or ``None``; and, for ISMRMRD, ``repetitions`` and ``contrasts``.
     """
     from ctxrecon.coils import find_calibration_region
 
     kind, path = _format(path)
-    layout, dtype, stated = _LAYOUTS[kind](path)
+    layout, dtype, stated = _SHAPES[kind](path)
     middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
     longest = max(middle.mask.shape)
     fraction = middle.mask.float().mean().item()
@@ -229,6 +257,7 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         "noise_std": middle.noise_std,
         "coil_maps": middle.coil_maps is not None,
         "target": middle.target is not None,
+        "voxel_size": middle.voxel_size,
         **stated,
     }
 
@@ -246,7 +275,8 @@ def write_image(
         path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
             ``.nii``, ``.nii.gz`` and ``.png`` hold the magnitude.
         images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
-        voxel_size: (ny, nx, slice) in mm, for NIfTI; 1 mm where it is not known.
+        voxel_size: (ny, nx, slice) in mm, for NIfTI; 1 mm where it is not known. A scan's
+            ``voxel_size`` belongs here, or nothing.
         montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
 
     Returns:
@@ -262,6 +292,11 @@ def write_image(
         )
     if not np.isfinite(array).all():
         raise InputError(f"cannot write {path}: the images hold values that are not finite")
+    if voxel_size is not None:
+        try:
+            check_voxel_size(voxel_size)
+        except InputError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         return nifti.write_images(path, array, voxel_size)
@@ -294,3 +329,31 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
             f"cannot write {path}: expected a scan as .npz or .h5, got {suffix or 'no extension'}"
         )
     return path
+
+
+def overwrites(
+    output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]
+) -> Path | None:
+    """The first of the ``inputs`` that writing ``output`` would replace, or ``None``.
+
+    A file is the same by another path, a symbolic or a hard link; a BART array is two files.
+    """
+    written = _files_of(Path(output))
+    for name in inputs:
+        if any(_same_file(one, other) for one in written for other in _files_of(Path(name))):
+            return Path(name)
+    return None
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files of a name: two of a BART array, else the one."""
+    if bart.is_bart(path):
+        return [bart.data_file(path), bart.header_file(path)]
+    return [path]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there yet, or cannot be looked at
+        return os.path.realpath(one) == os.path.realpath(other)

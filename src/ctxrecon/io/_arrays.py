@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.io._header import parse_xml
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
@@ -27,10 +28,18 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> list[int]:
     if choice is None:
         return list(range(num_slices))
     if isinstance(choice, slice):
-        chosen = list(range(num_slices)[choice])
+        try:
+            chosen = list(range(num_slices)[choice])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: expected whole numbers in {choice} ({error})") from error
     else:
-        asked = [choice] if isinstance(choice, (int, np.integer)) else list(choice)
+        asked = [choice] if np.ndim(choice) == 0 else list(choice)  # type: ignore[arg-type]
         for index in asked:
+            if isinstance(index, bool | np.bool_) or not isinstance(index, int | np.integer):
+                raise InputError(
+                    f"{path}: expected slices as a whole number, a slice or several whole "
+                    f"numbers, got {choice!r}"
+                )
             if not -num_slices <= index < num_slices:
                 raise InputError(
                     f"{path} has {num_slices} slices, numbered from 0: there is no slice {index}"
@@ -52,6 +61,16 @@ def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
     """Refuse a dtype that is not complex."""
     if dtype.kind != "c":
         raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
+
+
+def check_single_precision(path: Path, images: np.ndarray) -> None:
+    """Refuse values whose magnitude is beyond the range of 32-bit floats."""
+    largest = float(np.abs(images.astype(np.complex128)).max())
+    if largest > np.finfo(np.float32).max:
+        raise InputError(
+            f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
+            "divide them first, or write .npy"
+        )
 
 
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -82,37 +101,101 @@ def metadata_to_json(metadata: Sequence[ScanMetadata]) -> str:
 
 
 def metadata_from_json(path: Path, text: str) -> tuple[ScanMetadata, ...]:
-    """Inverse of :func:`metadata_to_json`."""
+    """Inverse of :func:`metadata_to_json`; impossible values are left out with a warning."""
     try:
         items = json.loads(text)
+        known = {field.name for field in dataclasses.fields(ScanMetadata)}
         for item in items:
+            if unknown := [name for name in item if name not in known]:
+                raise ValueError(f"unknown fields {unknown}")
             if "pathologies" in item:
                 item["pathologies"] = tuple(item["pathologies"])
-        return tuple(ScanMetadata(**item) for item in items)
+        return tuple(known_fields(path, item) for item in items)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{path}: expected the metadata as a JSON list of objects with the fields of "
             f"ScanMetadata, one a slice ({error})"
         ) from error
 
 
+def known_fields(path: Path, values: Mapping[str, Any]) -> ScanMetadata:
+    """Metadata of those fields that can be; the others are left out with a warning."""
+    possible = {}
+    for name, value in values.items():
+        try:
+            ScanMetadata(**{name: value})
+            possible[name] = value
+        except InputError as error:
+            logger.warning("%s: %s is left out: %s", path, name, error)
+    return ScanMetadata(**possible)
+
+
 def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetadata, ...]:
-    """One prompt a slice."""
-    try:
-        return tuple(ScanMetadata.from_prompt(text) for text in prompts)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    """One prompt a slice; what cannot be is left out with a warning."""
+
+    def metadata(prompt: str) -> ScanMetadata:
+        try:
+            return ScanMetadata.from_prompt(prompt)
+        except InputError:
+            return ScanMetadata.from_prompt(", ".join(filter(possible, prompt.split(","))))
+
+    def possible(part: str) -> bool:
+        try:
+            ScanMetadata.from_prompt(part)
+        except InputError as error:
+            logger.warning("%s: %r is left out of the prompt: %s", path, part.strip(), error)
+            return False
+        return True
+
+    return tuple(map(metadata, prompts))
+
+
+# What a header says that metadata read, and what an impossible value of it must not hide.
+_HEADER_FIELDS = ("TR", "TE", "TI", "flipAngle_deg", "systemFieldStrength_T", "patientGender")
 
 
 def metadata_from_header(
     path: Path, numbers: Sequence[int], xml: str | None, acquisition: str | None = None
 ) -> tuple[ScanMetadata, ...]:
-    """What an ISMRMRD header and fastMRI's ``acquisition`` say, for slices of these numbers."""
+    """What an ISMRMRD header and fastMRI's ``acquisition`` say, for slices of these numbers.
+
+    Values that cannot be are left out with a warning.
+    """
     try:
         item = ScanMetadata.from_fastmri_header(xml, acquisition)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        if xml is None:
+            raise InputError(f"{path}: {error}") from error
+        possible = _without_impossible(path, xml, acquisition)
+        try:
+            item = ScanMetadata.from_fastmri_header(possible, acquisition)
+        except InputError as other:
+            raise InputError(f"{path}: {other}") from other
     return tuple(dataclasses.replace(item, slice=number) for number in numbers)
+
+
+def _without_impossible(path: Path, xml: str, acquisition: str | None) -> str:
+    """The header without those of its fields that alone make it impossible."""
+    from xml.etree.ElementTree import tostring
+
+    def header_without(left_out: Iterable[str]) -> str:
+        root = parse_xml(path, xml)
+        for parent in list(root.iter()):
+            for child in [child for child in parent if child.tag in set(left_out)]:
+                parent.remove(child)
+        return str(tostring(root, encoding="unicode"))
+
+    impossible = []
+    for name in _HEADER_FIELDS:
+        try:
+            others = [other for other in _HEADER_FIELDS if other != name]
+            ScanMetadata.from_fastmri_header(header_without(others), acquisition)
+        except InputError as error:
+            logger.warning("%s: %s is left out: %s", path, name, error)
+            impossible.append(name)
+    return header_without(impossible)
 
 
 def override_metadata(
@@ -120,6 +203,8 @@ def override_metadata(
 ) -> tuple[ScanMetadata, ...]:
     """The caller's metadata, one for each slice read; a single one stands for all."""
     items = (metadata,) * batch if isinstance(metadata, ScanMetadata) else tuple(metadata)
+    if not all(isinstance(item, ScanMetadata) for item in items):
+        raise InputError(f"{path}: expected metadata as ScanMetadata, got {metadata!r:.60}")
     if len(items) != batch:
         raise InputError(
             f"{path}: expected metadata for each of the {batch} slices read, got {len(items)}"
@@ -176,6 +261,7 @@ def build_scan(
     target: np.ndarray | None = None,
     metadata: tuple[ScanMetadata, ...] = (),
     noise_std: float | None = None,
+    voxel_size: tuple[float, float, float] | None = None,
 ) -> Scan:
     """Check what came from a file and make a scan of it.
 
@@ -188,6 +274,7 @@ def build_scan(
         target: ``(ny, nx)`` or ``(batch, ny, nx)``, real or complex.
         metadata: one for each slice, or empty.
         noise_std: standard deviation of the complex noise, in the units of ``kspace``.
+        voxel_size: (ny, nx, slice) in mm.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
@@ -220,7 +307,7 @@ def build_scan(
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"{path}: expected a noise level of 0 or more, got {noise_std}")
     try:
-        return Scan(samples, sampled, maps, metadata, truth, noise_std)
+        return Scan(samples, sampled, maps, metadata, truth, noise_std, voxel_size)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

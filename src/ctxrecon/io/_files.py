@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxrecon.errors import InputError
+from ctxrecon.io._sequences import check_lengths
 
 if TYPE_CHECKING:
     import h5py
+
+logger = logging.getLogger(__name__)
 
 MAGIC = {b"\x93NUMPY": "NumPy .npy", b"PK\x03\x04": "NumPy .npz", b"\x89HDF\r\n\x1a\n": "HDF5 .h5"}
 
@@ -22,6 +27,8 @@ MAGIC = {b"\x93NUMPY": "NumPy .npy", b"PK\x03\x04": "NumPy .npz", b"\x89HDF\r\n\
 # undersampled k-space compresses by its acceleration, far below that.
 _FREE_BYTES = 256 * 2**20
 _MAX_EXPANSION = 200
+# HDF5 converts at least one whole element at once, whatever is read of it.
+_LARGEST_ELEMENT = 16 * 2**20
 
 
 def check_input(path: str | os.PathLike[str]) -> Path:
@@ -90,13 +97,29 @@ def hdf5_member(path: Path, group: h5py.Group, name: str) -> Any:
             f"{path}: the data of {name!r} lie in other files, which are not opened: "
             "store them in this file"
         )
+    _check_storage(path, member, name)
     try:
         known = member.dtype.kind
     except (TypeError, ValueError) as error:  # HDF5 types without a NumPy equivalent
         raise InputError(f"{path}: {name!r} has a type that is not read ({error})") from error
     if member.shape is None or (known == "O" and h5py.check_string_dtype(member.dtype) is None):
         raise InputError(f"{path}: expected numbers or text in {name!r}, got neither")
+    if known == "O":
+        check_lengths(path, member)
     return member
+
+
+def _check_storage(path: Path, dataset: h5py.Dataset, name: str) -> None:
+    """Refuse element types and chunks that the file has no bytes for; both are read as a whole."""
+    element = dataset.id.get_type().get_size()  # the type on disk may be larger than in memory
+    if element > _LARGEST_ELEMENT:
+        raise InputError(
+            f"{path}: each element of {name!r} claims {element / 2**20:.0f} MiB: the file is "
+            "damaged or not to be trusted"
+        )
+    stored = dataset.id.get_storage_size()
+    if dataset.chunks:
+        check_expansion(path, element * prod(dataset.chunks), stored, f"a chunk of {name!r}")
 
 
 def hdf5_text(path: Path, dataset: Any, name: str) -> str:
@@ -106,11 +129,19 @@ def hdf5_text(path: Path, dataset: Any, name: str) -> str:
     if not isinstance(dataset, h5py.Dataset) or dataset.size != 1:
         raise InputError(f"{path}: expected one string in {name!r}, got something else")
     value = dataset[()] if dataset.shape == () else dataset[(0,) * len(dataset.shape)]
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if not isinstance(value, str):
+    if not isinstance(value, bytes | str):
         raise InputError(f"{path}: expected a string in {name!r}, got {dataset.dtype}")
-    return value
+    return decoded(path, value, name)
+
+
+def decoded(path: Path, value: bytes | str, name: str) -> str:
+    """Text in UTF-8 or, where it is not, in Latin-1, which is logged."""
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        logger.info("%s: %r is not UTF-8 and is read as Latin-1", path, name)
+        return raw.decode("latin-1")
 
 
 def check_output(path: str | os.PathLike[str]) -> None:

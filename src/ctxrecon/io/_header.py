@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from ctxrecon.errors import InputError
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,49 +21,68 @@ class EncodingHeader:
 
     Attributes:
         encoded_matrix: size of the measured grid, readout oversampling included.
-        recon_matrix: size of the image the scanner makes.
-        recon_fov: its field of view in mm, or ``None`` when it is not stated.
+        recon_matrix: size of the image the scanner makes, which it may have interpolated.
+        encoded_fov: field of view of the measured grid in mm, or ``None`` when it is not stated.
+        recon_fov: that of the scanner's image, or ``None``.
         center: phase-encode line of zero frequency, or ``None`` when it is not stated.
         maximum: last phase-encode line, or ``None`` when it is not stated.
         trajectory: ``"cartesian"``, ``"radial"``, …
         calibration_mode: ``"embedded"``, ``"separate"``, … or ``None``.
-        echo_times: TE in ms of each contrast, as far as they are stated.
+        echo_times: TE in ms of each contrast, ``None`` for one that is no number.
         noise_bandwidth: relative receiver noise bandwidth, or ``None``.
     """
 
     encoded_matrix: tuple[int, int, int]
     recon_matrix: tuple[int, int, int]
+    encoded_fov: tuple[float, float, float] | None
     recon_fov: tuple[float, float, float] | None
     center: int | None
     maximum: int | None
     trajectory: str
     calibration_mode: str | None
-    echo_times: tuple[float, ...]
+    echo_times: tuple[float | None, ...]
     noise_bandwidth: float | None
 
-    @property
-    def voxel_size(self) -> tuple[float, float, float] | None:
-        """Voxel size (ny, nx, slice) of the reconstructed image in mm."""
-        if self.recon_fov is None:
+    def readout_size(self, ny: int) -> int:
+        """Pixels of a readout of ``ny`` samples that lie in the field of view of the image.
+
+        By the fields of view: the scanner's matrix may be that of an interpolated image.
+        """
+        if self.encoded_fov is not None and self.recon_fov is not None:
+            kept = round(ny * self.recon_fov[0] / self.encoded_fov[0])
+        else:
+            kept = self.recon_matrix[0]
+        return min(kept, ny)
+
+    def voxel_size(self, ny: int, nx: int) -> tuple[float, float, float] | None:
+        """Voxel size (ny, nx, slice) in mm of the image that ``ny`` by ``nx`` samples make.
+
+        ``ny`` counts the readout oversampling, whether or not it is cropped afterwards.
+        """
+        if self.encoded_fov is None:
             return None
-        x, y, z = (f / n for f, n in zip(self.recon_fov, self.recon_matrix, strict=True))
-        return (x, y, z)
+        fov, matrix = self.encoded_fov[2], self.encoded_matrix[2]
+        if self.recon_fov is not None:
+            fov, matrix = self.recon_fov[2], self.recon_matrix[2]
+        return (self.encoded_fov[0] / ny, self.encoded_fov[1] / nx, fov / matrix)
+
+
+def check_cartesian(path: Path, header: EncodingHeader) -> None:
+    """Refuse samples that do not lie on a grid."""
+    if header.trajectory != "cartesian":
+        raise InputError(
+            f"{path}: expected a Cartesian trajectory, got {header.trajectory[:40]!r}: "
+            "grid the data first"
+        )
 
 
 def parse_header(path: Path, xml: str) -> EncodingHeader:
-    """Parse the first encoding of an ISMRMRD XML header, refusing entities and bad numbers."""
-    from xml.etree.ElementTree import ParseError
+    """Parse the first encoding of an ISMRMRD XML header, refusing entities and bad sizes.
 
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root = fromstring(xml, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError) as error:
-        raise InputError(
-            f"{path}: its ISMRMRD header is not well-formed or not safe XML ({error})"
-        ) from error
-    encoding = root.find(f"{_NAMESPACE}encoding")
+    Numbers that reconstruction can do without are left out with a warning where they are none.
+    """
+    root = parse_xml(path, xml)
+    encoding = root.find("encoding")
     if encoding is None:
         raise InputError(f"{path}: its ISMRMRD header has no <encoding>: the matrix is not known")
 
@@ -79,24 +99,51 @@ def parse_header(path: Path, xml: str) -> EncodingHeader:
     limits = "encodingLimits", "kspace_encoding_step_1"
     center = _number(path, encoding, *limits, "center")
     maximum = _number(path, encoding, *limits, "maximum")
-    fov = _numbers(path, encoding, "reconSpace", "fieldOfView_mm")
+    bandwidth = _optional_number(
+        path,
+        _text(root, "acquisitionSystemInformation", "relativeReceiverNoiseBandwidth"),
+        "relativeReceiverNoiseBandwidth",
+    )
+    if bandwidth is not None and bandwidth <= 0:
+        logger.warning("%s: a relative noise bandwidth of %g is left out", path, bandwidth)
+        bandwidth = None
     return EncodingHeader(
         encoded_matrix=(matrices[0][0], matrices[0][1], matrices[0][2]),
         recon_matrix=(matrices[1][0], matrices[1][1], matrices[1][2]),
-        recon_fov=fov if fov is not None and min(fov) > 0 else None,
+        encoded_fov=_field_of_view(path, encoding, "encodedSpace"),
+        recon_fov=_field_of_view(path, encoding, "reconSpace"),
         center=None if center is None else int(center),
         maximum=None if maximum is None else int(maximum),
         trajectory=(_text(encoding, "trajectory") or "cartesian").lower(),
         calibration_mode=_text(encoding, "parallelImaging", "calibrationMode"),
-        echo_times=_echo_times(path, root),
-        noise_bandwidth=_number(
-            path, root, "acquisitionSystemInformation", "relativeReceiverNoiseBandwidth"
+        echo_times=tuple(
+            _optional_number(path, element.text, "TE")
+            for element in root.findall("sequenceParameters/TE")
         ),
+        noise_bandwidth=bandwidth,
     )
 
 
+def parse_xml(path: Path, xml: str) -> Element:
+    """The root of an ISMRMRD header, tags without their namespace."""
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root = fromstring(xml, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise InputError(
+            f"{path}: its ISMRMRD header is not well-formed or not safe XML ({error})"
+        ) from error
+    for element in root.iter():
+        element.tag = str(element.tag).rsplit("}", 1)[-1]
+    return root
+
+
 def _text(element: Element, *names: str) -> str | None:
-    found = element.find("/".join(_NAMESPACE + name for name in names))
+    found = element.find("/".join(names))
     return None if found is None or not (found.text or "").strip() else str(found.text).strip()
 
 
@@ -117,11 +164,30 @@ def _parse_number(path: Path, text: str, name: str) -> float:
     return value
 
 
-def _echo_times(path: Path, root: Element) -> tuple[float, ...]:
-    found = root.findall(f"{_NAMESPACE}sequenceParameters/{_NAMESPACE}TE")
-    return tuple(_parse_number(path, element.text or "", "TE") for element in found)
+def _optional_number(path: Path, text: str | None, name: str) -> float | None:
+    """A number, or ``None`` with a warning where the text is none."""
+    if text is None:
+        return None
+    try:
+        return _parse_number(path, text, name)
+    except InputError as error:
+        logger.warning("%s: left out", error)
+        return None
 
 
 def _numbers(path: Path, element: Element, *names: str) -> tuple[float, float, float] | None:
     x, y, z = (_number(path, element, *names, axis) for axis in "xyz")
     return None if x is None or y is None or z is None else (x, y, z)
+
+
+def _field_of_view(path: Path, encoding: Element, space: str) -> tuple[float, float, float] | None:
+    """In mm; ``None`` where it is not stated, or is none, which is logged."""
+    try:
+        fov = _numbers(path, encoding, space, "fieldOfView_mm")
+    except InputError as error:
+        logger.warning("%s: left out", error)
+        return None
+    if fov is not None and min(fov) <= 0:
+        logger.warning("%s: a field of view of %s mm in <%s> is left out", path, fov, space)
+        return None
+    return fov

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._arrays import SliceChoice, build_scan, pick_slices, read_slices
+from ctxrecon.io._arrays import (
+    SliceChoice,
+    build_scan,
+    check_single_precision,
+    pick_slices,
+    read_slices,
+)
 from ctxrecon.io._files import check_input, written_beside
 from ctxrecon.scan import Scan
 
@@ -113,6 +119,7 @@ def read_maps(path: Path) -> np.ndarray:
 
 def write_images(path: Path, images: np.ndarray) -> tuple[Path, ...]:
     """Write ``(batch, ny, nx)`` images to dimensions (13, 0, 1) of a ``.cfl`` and its ``.hdr``."""
+    check_single_precision(path, images)
     batch, ny, nx = images.shape
     dims = [ny, nx] + [1] * (_NUM_DIMS - 2)
     dims[_SLICE] = batch

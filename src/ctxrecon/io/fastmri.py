@@ -25,14 +25,22 @@ from ctxrecon.io._arrays import (
     read_slices,
     remove_oversampling,
 )
-from ctxrecon.io._files import check_expansion, hdf5_member, hdf5_text, open_hdf5, written_beside
-from ctxrecon.io._header import EncodingHeader, parse_header
+from ctxrecon.io._files import (
+    check_expansion,
+    decoded,
+    hdf5_member,
+    hdf5_text,
+    open_hdf5,
+    written_beside,
+)
+from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
 _METADATA, _NOISE = "ctxrecon_metadata", "ctxrecon_noise_std"
+_VOXEL_SIZE = "ctxrecon_voxel_size"
 # Arrays that a file may hold, with the number of axes from which the first one counts slices.
 _OPTIONAL = {
     "mask": 3,
@@ -77,7 +85,9 @@ def _header(path: Path, file: Any) -> tuple[str, EncodingHeader] | None:
     if "ismrmrd_header" not in file:
         return None
     xml = hdf5_text(path, hdf5_member(path, file, "ismrmrd_header"), "ismrmrd_header")
-    return xml, parse_header(path, xml)
+    header = parse_header(path, xml)
+    check_cartesian(path, header)
+    return xml, header
 
 
 def _metadata(
@@ -93,14 +103,32 @@ def _metadata(
                 f"{path}: its metadata describe {len(items)} slices, fewer than its k-space has"
             )
         return tuple(items[index] for index in chosen)
-    acquisition = file.attrs.get("acquisition")
-    if isinstance(acquisition, bytes):
-        acquisition = acquisition.decode("utf-8")
-    if not isinstance(acquisition, str | None):
-        raise InputError(f"{path}: expected its 'acquisition' to be text, got {acquisition}")
+    acquisition = _acquisition(path, file)
     if xml is None and acquisition is None:
         return ()
     return metadata_from_header(path, chosen, xml, acquisition)
+
+
+def _acquisition(path: Path, file: Any) -> str | None:
+    """The file's ``acquisition``, a string or an array of one; anything else is left out."""
+    value = file.attrs.get("acquisition")
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(())[()]
+    if value is None or isinstance(value, bytes | str):
+        return None if value is None else decoded(path, value, "acquisition")
+    logger.warning("%s: its 'acquisition' is no text and is left out: %.60r", path, value)
+    return None
+
+
+def _stated_voxel_size(path: Path, file: Any) -> tuple[float, float, float] | None:
+    """What :func:`write_fastmri` noted."""
+    value = file.attrs.get(_VOXEL_SIZE)
+    if value is None:
+        return None
+    edges = np.asarray(value)
+    if edges.shape != (3,) or edges.dtype.kind != "f":
+        raise InputError(f"{path}: expected {_VOXEL_SIZE!r} as three numbers, got {value!s:.40}")
+    return (float(edges[0]), float(edges[1]), float(edges[2]))
 
 
 def _padding(header: EncodingHeader | None, nx: int) -> tuple[int, int] | None:
@@ -116,9 +144,7 @@ def fastmri_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict
     """(slices, coils, ny, nx) and dtype of the k-space, and what else the header states."""
     with open_hdf5(path) as file:
         dataset, layout = _kspace(path, file)
-        header = _header(path, file)
-        voxel_size = header[1].voxel_size if header else None
-        return layout, dataset.dtype, {"voxel_size": voxel_size} if voxel_size else {}
+        return layout, dataset.dtype, {}
 
 
 def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool = False) -> Scan:
@@ -132,7 +158,8 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
     Args:
         path: the ``.h5`` file.
         slices: which slices to read; only these are read.
-        crop_readout: crop the readout oversampling away, to the header's recon matrix.
+        crop_readout: crop the readout oversampling away, to the field of view of the header's
+            image.
     """
     with open_hdf5(path) as file:
         dataset, (num_slices, coils, ny, nx) = _kspace(path, file)
@@ -140,6 +167,9 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         kspace = _load(path, dataset, chosen).reshape(len(chosen), coils, ny, nx)
         header = _header(path, file)
         metadata = _metadata(path, file, header[0] if header else None, chosen)
+        voxel_size = _stated_voxel_size(path, file)
+        if voxel_size is None and header is not None:
+            voxel_size = header[1].voxel_size(ny, nx)
         noise = file.attrs.get(_NOISE)
         if not isinstance(noise, float | None):
             raise InputError(
@@ -164,7 +194,7 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
                 f"{path}: it has no ismrmrd_header, so the size to crop its readout to is not "
                 "known: read it with crop_readout=False"
             )
-        ny = min(encoding.recon_matrix[0], ny)
+        ny = encoding.readout_size(ny)
         if mask is not None and mask.size != nx:
             raise InputError(
                 f"{path}: its mask is not one of whole lines, and cropping the readout would "
@@ -181,6 +211,7 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         target=_target(path, arrays, (ny, nx)),
         metadata=metadata,
         noise_std=None if noise is None else float(noise),
+        voxel_size=voxel_size,
     )
 
 
@@ -216,3 +247,5 @@ def write_fastmri(path: Path, scan: Scan) -> None:
             file[_METADATA] = metadata_to_json(scan.metadata)
         if scan.noise_std is not None:
             file.attrs[_NOISE] = float(scan.noise_std)
+        if scan.voxel_size is not None:
+            file.attrs[_VOXEL_SIZE] = np.array(scan.voxel_size, np.float64)

@@ -7,23 +7,29 @@ k-space. They are sorted into ``(slices, coils, ny, nx)`` with the readout along
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ctxrecon.coils import whitening_matrix
 from ctxrecon.errors import InputError
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
+    known_fields,
     metadata_from_header,
     pick_slices,
     remove_oversampling,
 )
 from ctxrecon.io._files import check_expansion, hdf5_member, hdf5_text, open_hdf5
-from ctxrecon.io._header import EncodingHeader, parse_header
+from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._sequences import check_lengths
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
@@ -58,6 +64,10 @@ _INDEX = {
     "repetition",
     "set",
 }
+
+# Readouts read at once, and how many of a block may be passed over.
+_BLOCK_BYTES = 16 * 2**20
+_MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -106,11 +116,9 @@ def _open(path: Path, file: Any) -> _Raw:
         raise InputError(f"{path}: it holds no readouts: nothing was measured")
     stored = path.stat().st_size
     check_expansion(path, len(table) * table.dtype.itemsize, stored, "the table of readouts")
-    if header.trajectory != "cartesian":
-        raise InputError(
-            f"{path}: expected a Cartesian trajectory, got {header.trajectory[:40]!r}: "
-            "grid the data first"
-        )
+    for name in names:
+        check_lengths(path, table, name)
+    check_cartesian(path, header)
     return _Raw(table, table.fields("head")[:], xml, header)
 
 
@@ -160,12 +168,7 @@ def ismrmrd_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict
         index = raw.heads["idx"][_imaging(path, raw)]
         coils = int(raw.heads["active_channels"].max())
     nx, ny = raw.header.encoded_matrix[1], raw.header.encoded_matrix[0]
-    stated: dict[str, Any] = {
-        "repetitions": len(np.unique(index["repetition"])),
-        "contrasts": len(np.unique(index["contrast"])),
-    }
-    if raw.header.voxel_size:
-        stated["voxel_size"] = raw.header.voxel_size
+    stated = {name + "s": len(np.unique(index[name])) for name in ("repetition", "contrast")}
     slices = len(np.unique(index["slice"]))
     return (slices, coils, ny, nx), np.dtype(np.complex64), stated
 
@@ -175,9 +178,10 @@ def read_ismrmrd(
     slices: SliceChoice = None,
     *,
     crop_readout: bool = True,
+    prewhiten: bool = True,
     repetition: int = 0,
     contrast: int = 0,
-) -> Scan:
+) -> tuple[Scan, Tensor | None]:
     """Sort the Cartesian readouts of an ISMRMRD file into slices.
 
     Lines measured several times (averages) are averaged; of cardiac phases and sets the first is
@@ -186,10 +190,15 @@ def read_ismrmrd(
     Args:
         path: the ``.h5`` file.
         slices: which slices, counted among those measured.
-        crop_readout: crop the readout oversampling to the header's recon matrix; left undone
-            (and logged) for asymmetric echoes, whose missing samples would not stay zero.
+        crop_readout: crop the readout oversampling to the field of view of the header's image;
+            left undone (and logged) for asymmetric echoes, whose missing samples would not stay
+            zero.
+        prewhiten: decorrelate the coils by the noise readouts.
         repetition: which of the repetitions measured.
         contrast: which of the contrasts (echoes) measured.
+
+    Returns:
+        The scan, and the matrix ``(coils, coils)`` that prewhitened its coils, if any.
     """
     with open_hdf5(path) as file:
         raw = _open(path, file)
@@ -197,6 +206,8 @@ def read_ismrmrd(
         for name, number in (("repetition", repetition), ("contrast", contrast)):
             values = raw.heads["idx"][name][chosen]
             chosen = chosen[values == _nth(path, values, number, name)]
+            if (count := len(np.unique(values))) > 1:
+                logger.info("%s: %s %d (of 0 to %d) is read", path, name, number, count - 1)
         for name in ("phase", "set"):
             values = raw.heads["idx"][name][chosen]
             if len(np.unique(values)) > 1:
@@ -204,15 +215,19 @@ def read_ismrmrd(
             chosen = chosen[values == values.min()]
         present = np.unique(raw.heads["idx"]["slice"][chosen])
         numbers = [int(present[i]) for i in pick_slices(path, slices, len(present))]
-        kspace, count = _sort(path, raw, chosen, numbers)
-        noise_std = _noise_std(path, raw, chosen)
+        kspace, measured = _sort(path, raw, chosen, numbers)
+        noise_std, matrix = _noise(path, raw, chosen, prewhiten)
+    if matrix is not None:
+        kspace = np.einsum("dc,bcyx->bdyx", matrix.numpy(), kspace, optimize=True)
     if noise_std is not None:
         # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
-        noise_std /= float(np.sqrt(np.median(count[count > 0])))
-    readout = raw.header.recon_matrix[0]
-    if crop_readout and readout < kspace.shape[-2]:
-        measured = (kspace != 0).any(axis=1)
-        if (measured.any(axis=1) == measured.all(axis=1)).all():
+        noise_std /= float(np.sqrt(np.median(measured[measured > 0])))
+    ny, nx = kspace.shape[-2:]
+    voxel_size = raw.header.voxel_size(ny, nx)
+    readout = raw.header.readout_size(ny)
+    if crop_readout and readout < ny:
+        sampled = (kspace != 0).any(axis=1)
+        if (sampled.any(axis=1) == sampled.all(axis=1)).all():
             kspace = remove_oversampling(path, kspace, readout)
         else:
             logger.info("%s: readout oversampling is kept because echoes are asymmetric", path)
@@ -220,8 +235,10 @@ def read_ismrmrd(
     echo, times = int(raw.heads["idx"]["contrast"][chosen[0]]), raw.header.echo_times
     if echo > 0:  # the header's first echo time is not this echo's
         te = times[echo] if echo < len(times) else None
-        metadata = tuple(replace(item, te=te) for item in metadata)
-    return build_scan(path, kspace, metadata=metadata, noise_std=noise_std)
+        known = known_fields(path, {"te": te})
+        metadata = tuple(replace(item, te=known.te) for item in metadata)
+    scan = build_scan(path, kspace, metadata=metadata, noise_std=noise_std, voxel_size=voxel_size)
+    return scan, matrix
 
 
 def _sort(
@@ -238,12 +255,10 @@ def _sort(
     kspace = np.zeros(shape, np.complex64)
     count = np.zeros((len(numbers), nx), np.int64)
     center = raw.header.center if raw.header.center is not None else nx // 2
-    for row in chosen:
+    wanted_rows = chosen[np.isin(raw.heads["idx"]["slice"][chosen], numbers)]
+    for row, samples in _readouts(path, raw, wanted_rows):
         head = raw.heads[row]
         number = int(head["idx"]["slice"])
-        if number not in numbers:
-            continue
-        samples = _samples(path, raw, int(row))
         start = ny // 2 - int(head["center_sample"]) + int(head["discard_pre"])
         if int(head["flags"]) & _REVERSED:
             samples = samples[:, ::-1]
@@ -263,11 +278,28 @@ def _sort(
     return kspace / np.maximum(count, 1)[:, None, None, :].astype(np.float32), count
 
 
-def _samples(path: Path, raw: _Raw, row: int) -> np.ndarray:
+def _readouts(path: Path, raw: _Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row with its readout ``(coils, samples)`` complex64, read in blocks of the table."""
+    values = raw.heads["active_channels"].astype(np.int64) * raw.heads["number_of_samples"]
+    largest = 8 * max(int(values.max()), 1)
+    size = min(max(_BLOCK_BYTES // largest, 1), _MOST_ROWS)
+    column = raw.table.fields("data")
+    for first in range(0, len(raw.table), size):
+        inside = rows[(rows >= first) & (rows < first + size)]
+        if len(inside) > 1:
+            low = int(inside.min())
+            block = column[low : int(inside.max()) + 1]
+            for row in inside:
+                yield int(row), _samples(path, raw, int(row), block[int(row) - low])
+        elif len(inside) == 1:
+            yield int(inside[0]), _samples(path, raw, int(inside[0]), column[int(inside[0])])
+
+
+def _samples(path: Path, raw: _Raw, row: int, stored: Any) -> np.ndarray:
     """One readout, ``(coils, samples)`` complex64, without the samples to be discarded."""
     head = raw.heads[row]
     coils, length = int(head["active_channels"]), int(head["number_of_samples"])
-    values = np.asarray(raw.table.fields("data")[row])
+    values = np.asarray(stored)
     if values.dtype.kind != "f" or values.size != 2 * coils * length:
         raise InputError(
             f"{path}: readout {row} holds {values.size} numbers, expected {2 * coils * length} "
@@ -277,21 +309,47 @@ def _samples(path: Path, raw: _Raw, row: int) -> np.ndarray:
     return samples[:, int(head["discard_pre"]) : length - int(head["discard_post"])]
 
 
-def _noise_std(path: Path, raw: _Raw, chosen: np.ndarray) -> float | None:
-    """Noise of a k-space sample from the noise readouts (root mean square over the coils).
+def _noise(
+    path: Path, raw: _Raw, chosen: np.ndarray, prewhiten: bool
+) -> tuple[float | None, Tensor | None]:
+    """Noise of an imaging sample by the noise readouts, and the matrix that whitens the coils.
 
-    Noise power goes with the bandwidth, 1 / dwell time; the header's relative bandwidth corrects
-    for the noise readout's own filter (Kellman & McVeigh, doi:10.1002/mrm.20713).
+    The matrix ``σ L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` with ``σ² = tr Ψ / C`` keeps the
+    units of k-space, and coils of equal, independent noise as they are. The noise level is σ: noise
+    power goes with the bandwidth, 1 / dwell time, and the header's relative bandwidth corrects for
+    the noise readout's own filter (Kellman & McVeigh, doi:10.1002/mrm.20713).
     """
-    rows = np.flatnonzero(raw.heads["flags"].astype(np.uint64) & np.uint64(_NOISE))
+    heads = raw.heads
+    coils = heads["active_channels"][chosen[0]]
+    noise = heads["flags"].astype(np.uint64) & np.uint64(_NOISE) != 0
+    rows = np.flatnonzero(noise & (heads["active_channels"] == coils))
+    if len(rows) < noise.sum():
+        logger.warning("%s: noise readouts of other coils than the image's are left out", path)
     if len(rows) == 0:
-        return None
-    power = float(np.mean([np.mean(np.abs(_samples(path, raw, int(r))) ** 2) for r in rows]))
-    dwell = float(raw.heads["sample_time_us"][rows[0]])
-    imaging_dwell = float(raw.heads["sample_time_us"][chosen[0]])
-    if not (dwell > 0 and imaging_dwell > 0 and power > 0):
-        return None
-    bandwidth = raw.header.noise_bandwidth or 1.0
-    if bandwidth <= 0:
-        raise InputError(f"{path}: expected a noise bandwidth above 0, got {bandwidth}")
-    return float(np.sqrt(power * dwell / imaging_dwell / bandwidth))
+        return None, None
+    samples = np.concatenate([values for _, values in _readouts(path, raw, rows)], axis=1)
+    power = float(np.mean(np.abs(samples.astype(np.complex128)) ** 2)) if samples.size else 0.0
+    if not (np.isfinite(power) and power > 0):
+        logger.warning("%s: its noise readouts are zero or not finite, and are left out", path)
+        return None, None
+    noise_std = None
+    dwell = float(heads["sample_time_us"][rows[0]])
+    imaging_dwell = float(heads["sample_time_us"][chosen[0]])
+    if dwell > 0 and imaging_dwell > 0 and np.isfinite(dwell / imaging_dwell):
+        bandwidth = raw.header.noise_bandwidth or 1.0
+        noise_std = float(np.sqrt(power * dwell / imaging_dwell / bandwidth))
+    if not prewhiten:
+        return noise_std, None
+    try:
+        matrix = power**0.5 * whitening_matrix(torch.from_numpy(samples))
+    except InputError as error:
+        logger.warning("%s: the coils are not prewhitened: %s", path, error)
+        return noise_std, None
+    level = "unknown" if noise_std is None else f"{noise_std:.3g}"
+    logger.info(
+        "%s: coils prewhitened by %d noise samples, noise of a k-space sample %s",
+        path,
+        samples.shape[1],
+        level,
+    )
+    return noise_std, matrix.to(torch.complex64)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ctxrecon.errors import InputError
+from ctxrecon.io._arrays import check_single_precision
 from ctxrecon.io._files import written_beside
 
 
@@ -15,9 +16,8 @@ def write_images(
 ) -> tuple[Path, ...]:
     """Write the magnitude of ``(batch, ny, nx)`` images as a float32 volume ``(nx, ny, batch)``.
 
-    The scan's place in the patient is not known. The affine is that of an axial scan, rows
-    running to posterior and columns to the patient's left, so that viewers show the image as the
-    PNG writer does.
+    The scan's place in the patient is not known, and the file says so: its qform and sform codes
+    are 0, and only the voxel size counts.
     """
     try:
         import nibabel
@@ -25,13 +25,11 @@ def write_images(
         raise InputError(
             f"cannot write {path}: NIfTI needs nibabel, install it with pip install 'ctxrecon[io]'"
         ) from error
+    check_single_precision(path, images)
     dy, dx, dz = (1.0, 1.0, 1.0) if voxel_size is None else voxel_size
-    if not all(np.isfinite(size) and size > 0 for size in (dy, dx, dz)):
-        raise InputError(
-            f"cannot write {path}: expected voxel sizes above 0 mm, got {(dy, dx, dz)}"
-        )
     volume = np.abs(images).astype(np.float32).transpose(2, 1, 0)
-    image = nibabel.Nifti1Image(volume, np.diag([-dx, -dy, dz, 1.0]))
+    image = nibabel.Nifti1Image(volume, None)
+    image.header.set_zooms((dx, dy, dz))
     image.header.set_xyzt_units("mm")
     with written_beside(path) as temporary:
         nibabel.save(image, temporary)

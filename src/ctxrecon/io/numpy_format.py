@@ -5,8 +5,9 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
+from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -38,14 +39,22 @@ _HEADER_ERRORS = (
 )
 
 
-def _header(path: Path, file: IO[bytes], num_bytes: int, name: str) -> tuple[Any, np.dtype, int]:
-    """Shape, dtype and data offset of a ``.npy``, once they agree with its real size."""
+class _Layout(NamedTuple):
+    """What the header of a ``.npy`` says of its array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+
+
+def _header(path: Path, file: IO[bytes], num_bytes: int, name: str) -> _Layout:
+    """The layout of a ``.npy``, once it agrees with its real size."""
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
         elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"format version {version}")
     except _HEADER_ERRORS as error:
@@ -67,13 +76,13 @@ def _header(path: Path, file: IO[bytes], num_bytes: int, name: str) -> tuple[Any
             f"{path} is truncated or damaged: {name} of shape {shape} {dtype} needs {expected} "
             f"bytes, {num_bytes - offset} are there"
         )
-    return shape, dtype, offset
+    return _Layout(shape, dtype, fortran_order)
 
 
 def read_array(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file, memory-mapped, after its header was checked."""
     with path.open("rb") as file:
-        shape, _, _ = _header(path, file, path.stat().st_size, "the array")
+        shape = _header(path, file, path.stat().st_size, "the array").shape
     if 0 in shape:
         raise InputError(f"{path}: the array of shape {shape} is empty: nothing was measured")
     return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -112,25 +121,34 @@ class _Archive:
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
-    def shape(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    def layout(self, name: str) -> _Layout:
         info = self.names[name]
-        check_expansion(self.path, info.file_size, info.compress_size, name)
+        # What the archive claims to have compressed may be more than it holds.
+        stored = min(info.compress_size, self.path.stat().st_size)
+        check_expansion(self.path, info.file_size, stored, name)
         try:
             with self._zip.open(info) as member:
-                shape, dtype, _ = _header(self.path, member, info.file_size, name)
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+                return _header(self.path, member, info.file_size, name)
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
-        return shape, dtype
 
-    def get(self, name: str) -> np.ndarray | None:
+    def get(self, name: str, chosen: list[int] | None = None) -> np.ndarray | None:
+        """An array, or its ``chosen`` entries along the first axis; ``None`` if it is not there.
+
+        Members are streams: entries up to the last chosen one are decompressed, but not kept.
+        """
         if name not in self.names:
             return None
-        self.shape(name)
+        layout = self.layout(name)
         try:
             with self._zip.open(self.names[name]) as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
+                if chosen is not None and not layout.fortran_order:
+                    _header(self.path, member, self.names[name].file_size, name)
+                    return _entries(member, layout, chosen)
+                whole = np.lib.format.read_array(member, allow_pickle=False)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
+        return whole if chosen is None else whole[chosen]
 
     def kspace_shape(self) -> tuple[tuple[int, int, int, int], np.dtype]:
         if "kspace" not in self.names:
@@ -139,9 +157,23 @@ class _Archive:
                 f"{self.path}: expected an array named 'kspace', found {found}: save it with "
                 "numpy.savez(file, kspace=...)"
             )
-        shape, dtype = self.shape("kspace")
-        check_complex(self.path, dtype)
-        return kspace_layout(self.path, shape), dtype
+        layout = self.layout("kspace")
+        check_complex(self.path, layout.dtype)
+        return kspace_layout(self.path, layout.shape), layout.dtype
+
+
+def _entries(member: IO[bytes], layout: _Layout, chosen: list[int]) -> np.ndarray:
+    """Those entries along the first axis of the array that follows in the stream."""
+    shape = layout.shape[1:]
+    size = layout.dtype.itemsize * prod(shape)
+    kept = {}
+    for index in range(max(chosen) + 1):
+        raw = member.read(size)
+        if len(raw) < size:
+            raise EOFError(f"it ends in entry {index}")
+        if index in chosen:
+            kept[index] = np.frombuffer(raw, layout.dtype).reshape(shape)
+    return np.stack([kept[index] for index in chosen])
 
 
 def npz_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
@@ -158,12 +190,16 @@ def _text_metadata(path: Path, archive: _Archive, num_slices: int) -> tuple[Scan
             continue
         if values.dtype.kind != "U":
             raise InputError(f"{path}: expected strings in {name!r}, got {values.dtype}")
+        try:
+            texts = [str(text) for text in values.reshape(-1)]
+        except ValueError as error:
+            raise InputError(f"{path}: {name!r} is no text ({error})") from error
         if name == "metadata":
-            if values.size != 1:
+            if len(texts) != 1:
                 raise InputError(f"{path}: expected one JSON string in 'metadata'")
-            items = metadata_from_json(path, str(values.reshape(())))
+            items = metadata_from_json(path, texts[0])
         else:
-            items = metadata_from_prompts(path, [str(text) for text in values.reshape(-1)])
+            items = metadata_from_prompts(path, texts)
         if len(items) not in {0, num_slices}:
             raise InputError(
                 f"{path}: expected {name} for each of the {num_slices} slices, got {len(items)}"
@@ -176,34 +212,35 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     """Read ``kspace`` and, where present, ``mask``, ``coil_maps``, ``target``, ``prompts``.
 
     ``prompts`` is an array of strings, one a slice; files written by this package also hold
-    ``metadata`` (JSON) and ``noise_std``. Arrays with one entry a slice are cut to the chosen
-    slices.
+    ``metadata`` (JSON), ``noise_std`` and ``voxel_size``. Of arrays with one entry a slice only
+    the chosen ones are kept.
     """
     with _Archive(path) as archive:
         layout, _ = archive.kspace_shape()
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)
-        arrays = {name: archive.get(name) for name in ("kspace", "mask", "coil_maps", "target")}
+        arrays = {}
+        for name, ndim in (("kspace", 4), ("mask", 3), ("coil_maps", 4), ("target", 3)):
+            shape = archive.layout(name).shape if name in archive.names else ()
+            per_slice = len(shape) >= ndim and shape[0] == num_slices > 1
+            arrays[name] = archive.get(name, chosen if per_slice else None)
         items = _text_metadata(path, archive, num_slices)
-        noise = archive.get("noise_std")
+        noise, edges = archive.get("noise_std"), archive.get("voxel_size")
     if noise is not None and (noise.size != 1 or noise.dtype.kind not in "fiu"):
         raise InputError(f"{path}: expected one number in 'noise_std', got shape {noise.shape}")
+    if edges is not None and (edges.shape != (3,) or edges.dtype.kind not in "fiu"):
+        raise InputError(f"{path}: expected three numbers in 'voxel_size', got {edges.shape}")
     kspace = arrays["kspace"]
     assert kspace is not None
-
-    def pick(name: str, ndim: int) -> np.ndarray | None:
-        value = arrays[name]
-        per_slice = value is not None and value.ndim >= ndim and value.shape[0] == num_slices > 1
-        return value[chosen] if value is not None and per_slice else value
-
     return build_scan(
         path,
-        kspace.reshape(layout)[chosen],
-        mask=pick("mask", 3),
-        coil_maps=pick("coil_maps", 4),
-        target=pick("target", 3),
+        kspace.reshape((-1, *layout[1:])),
+        mask=arrays["mask"],
+        coil_maps=arrays["coil_maps"],
+        target=arrays["target"],
         metadata=tuple(items[index] for index in chosen) if items else (),
         noise_std=None if noise is None else float(noise.reshape(())),
+        voxel_size=None if edges is None else (float(edges[0]), float(edges[1]), float(edges[2])),
     )
 
 
@@ -219,6 +256,8 @@ def write_npz(path: Path, scan: Scan) -> None:
         arrays["prompts"] = np.array([item.to_prompt() for item in scan.metadata])
     if scan.noise_std is not None:
         arrays["noise_std"] = np.array(scan.noise_std)
+    if scan.voxel_size is not None:
+        arrays["voxel_size"] = np.array(scan.voxel_size, np.float64)
     with written_beside(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ctxrecon.io._arrays import check_single_precision
 from ctxrecon.io._files import written_beside
 
 # The brightest 0.2 % (vessels, skin beside a coil) would otherwise darken all the rest.
@@ -21,6 +22,7 @@ def write_images(path: Path, images: np.ndarray, *, montage: bool = False) -> tu
     """
     from PIL import Image
 
+    check_single_precision(path, images)
     magnitude = np.abs(images.astype(np.complex64))
     top = float(np.percentile(magnitude, _WINDOW_PERCENTILE)) or float(magnitude.max()) or 1.0
     pictures = np.round(np.clip(magnitude / top, 0, 1) * 255).astype(np.uint8)

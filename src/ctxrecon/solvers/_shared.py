@@ -78,13 +78,13 @@ def denoise_with_vjp(
     return channels_to_complex(x0_hat.detach()), eps.detach(), vjp
 
 
-def part_variance(noise_std: NoiseStd) -> NoiseStd:
+def part_variance(noise_std: NoiseStd | None, default: float) -> NoiseStd:
     """Variance of the real, or imaginary, part of a sample whose deviation is ``noise_std``.
 
     Diffusion noise is counted in each channel, measurement noise in complex samples. Formulas that
-    weigh the one against the other take this.
+    weigh the one against the other take this. ``default`` stands for a noise level of ``None``.
     """
-    return noise_std**2 / 2
+    return (default if noise_std is None else noise_std) ** 2 / 2
 
 
 def per_image(value: float | Tensor, like: Tensor) -> float | Tensor:
@@ -98,8 +98,10 @@ def check_eta(eta: float) -> None:
         raise InputError(f"expected eta between 0 and 1, got {eta}")
 
 
-def check_noise_std(noise_std: NoiseStd, *, zero: bool = True) -> None:
-    """Refuse a negative or infinite standard deviation, of any image."""
+def check_noise_std(noise_std: NoiseStd | None, *, zero: bool = True) -> None:
+    """Refuse a negative or infinite standard deviation, of any image; ``None`` is unknown."""
+    if noise_std is None:
+        return
     for value in noise_std.tolist() if isinstance(noise_std, Tensor) else [noise_std]:
         if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
             wanted = "noise_std of 0 or more" if zero else "positive noise_std"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -66,7 +67,8 @@ class DAPS(WalkSolver):
     the last timestep where nothing was measured, so let the timesteps end near 0.
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units.
+        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 2 % of
+            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
         prior_std: ``σ_d``, of each part of what a noisy image leaves open; may be infinite.
         ode_steps: DDIM steps to ``x̂_0``; fewer where t is smaller than that.
         cg_iterations: conjugate-gradient steps of the exact draw.
@@ -75,7 +77,10 @@ class DAPS(WalkSolver):
             is too large by about half of it where the curvature is largest.
     """
 
-    noise_std: NoiseStd = 0.02
+    default_noise_std: ClassVar[float] = 0.02
+    """Where ``noise_std`` is ``None``."""
+
+    noise_std: NoiseStd | None = None
     prior_std: float = 0.1
     ode_steps: int = 1
     cg_iterations: int = 10
@@ -129,7 +134,7 @@ class DAPS(WalkSolver):
         draw: Callable[[], Tensor],
     ) -> Tensor:
         """A draw from ``p(x_0|x_t, y)`` by perturbation and conjugate gradients."""
-        variance = part_variance(self.noise_std)
+        variance = part_variance(self.noise_std, self.default_noise_std)
         perturbed = x0_hat + math.sqrt(r_squared) * channels_to_complex(draw())
         noisy = y + per_image(variance**0.5, y) * measurement_noise(y, draw)
         solve = proximal_step(
@@ -146,7 +151,7 @@ class DAPS(WalkSolver):
         draw: Callable[[], Tensor],
     ) -> Tensor:
         """The same, nearly, by ``langevin_steps`` steps of Langevin dynamics."""
-        precision = per_image(1 / part_variance(self.noise_std), x0_hat)
+        precision = per_image(1 / part_variance(self.noise_std, self.default_noise_std), x0_hat)
         h = self.langevin_step_size / (1 / r_squared + precision)
         adjoint_y = operator.adjoint(y)
         x = x0_hat

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class DDNM(WalkSolver):
 
     Attributes:
         noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
-            the solver gets; 0, the default, is DDNM.
+            the solver gets; 0, or none, is DDNM.
         eta: η of the DDIM step, 0 (deterministic) to 1, the paper's ancestral step and the
             default; above 0 if there is noise, which only new noise can make room for.
         cg_iterations: conjugate-gradient steps in each step, at most. For one coil one is exact.
@@ -67,7 +68,10 @@ class DDNM(WalkSolver):
             noise of a scan.
     """
 
-    noise_std: NoiseStd = 0.0
+    default_noise_std: ClassVar[float] = 0.0
+    """Where ``noise_std`` is ``None``."""
+
+    noise_std: NoiseStd | None = None
     eta: float = 1.0
     cg_iterations: int = 10
     tolerance: float = 1e-4
@@ -76,7 +80,8 @@ class DDNM(WalkSolver):
         check_noise_std(self.noise_std)
         check_eta(self.eta)
         check_cg(self.cg_iterations, self.tolerance)
-        if self.eta == 0 and bool(torch.as_tensor(self.noise_std).any()):
+        noisy = self.noise_std is not None and bool(torch.as_tensor(self.noise_std).any())
+        if self.eta == 0 and noisy:
             raise InputError(
                 "expected eta above 0 with noise_std above 0, got 0: DDNM+ makes room for the "
                 "measurement's noise in the noise that the step adds"
@@ -107,4 +112,5 @@ class DDNM(WalkSolver):
         """``a_t σ_y``: the measurement's noise in ``x_{t−1}``, ``(batch or 1,)``."""
         signal = math.sqrt(step.alpha_bar / step.noise_variance)
         weight = math.sqrt(step.alpha_bar_prev) - step.noise_weight(sigma) * signal
-        return weight * torch.as_tensor(part_variance(self.noise_std)).sqrt().reshape(-1)
+        variance = torch.as_tensor(part_variance(self.noise_std, self.default_noise_std))
+        return weight * variance.sqrt().reshape(-1)

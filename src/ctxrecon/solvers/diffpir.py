@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -42,7 +43,8 @@ class DiffPIR(WalkSolver):
     Attributes:
         noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
             the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: the default is 1 % of that, to be replaced by the scan's own.
+            quantile of 1: ``None`` is 1 % of that, and has pipelines
+            take the scan's own.
         lambda_: λ, positive; larger trusts the prior more. The default lies in the range of 3 to 25
             that served the paper's tasks.
         zeta: ζ, the share of new noise, 0 (deterministic) to 1. The default is
@@ -52,7 +54,10 @@ class DiffPIR(WalkSolver):
             noise of a scan.
     """
 
-    noise_std: NoiseStd = 0.01
+    default_noise_std: ClassVar[float] = 0.01
+    """Where ``noise_std`` is ``None``."""
+
+    noise_std: NoiseStd | None = None
     lambda_: float = 7.0
     zeta: float = 0.3
     cg_iterations: int = 50
@@ -75,7 +80,7 @@ class DiffPIR(WalkSolver):
         def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
             x0_hat, _ = denoiser(x_t, step.t)
             precision = step.alpha_bar / step.noise_variance
-            rho = self.lambda_ * part_variance(self.noise_std) * precision
+            rho = self.lambda_ * part_variance(self.noise_std, self.default_noise_std) * precision
             x0 = solve(channels_to_complex(x0_hat), rho)
             eps = step.implied_noise(x_t, x0)
             sigma = math.sqrt(self.zeta * (1 - step.alpha_bar_prev))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -56,7 +57,8 @@ class PiGDM(WalkSolver):
     Attributes:
         noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
             the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: the default is 1 % of that, to be replaced by the scan's own.
+            quantile of 1: ``None`` is 1 % of that, and has pipelines
+            take the scan's own.
         eta: η of the DDIM step; 1, the default, is the paper's.
         adaptive_weights: the paper's, and the default for MRI: bounded at every timestep, and good
             with few of them.
@@ -64,7 +66,10 @@ class PiGDM(WalkSolver):
         tolerance: relative residual at which conjugate gradient stops.
     """
 
-    noise_std: NoiseStd = 0.01
+    default_noise_std: ClassVar[float] = 0.01
+    """Where ``noise_std`` is ``None``."""
+
+    noise_std: NoiseStd | None = None
     eta: float = 1.0
     adaptive_weights: bool = True
     cg_iterations: int = 50
@@ -90,7 +95,7 @@ class PiGDM(WalkSolver):
 
         def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
             x0, eps, vjp = denoise_with_vjp(denoiser, x_t, step.t)
-            ratio = part_variance(self.noise_std) / step.noise_variance
+            ratio = part_variance(self.noise_std, self.default_noise_std) / step.noise_variance
             guidance = channels_to_complex(vjp(solve(x0, ratio) - x0))
             signal = math.sqrt(step.alpha_bar)
             if self.adaptive_weights:

@@ -38,7 +38,10 @@ class _AnnealedPnP(WalkSolver):
     deterministic: ClassVar[bool] = True
     """It draws nothing, so that several samples would be one."""
 
-    noise_std: NoiseStd = 0.01
+    default_noise_std: ClassVar[float] = 0.01
+    """Where ``noise_std`` is ``None``."""
+
+    noise_std: NoiseStd | None = None
     largest_denoiser_std: float = 0.25
     cg_iterations: int = 10
 
@@ -67,7 +70,7 @@ class _AnnealedPnP(WalkSolver):
             return relative_noise_std(signal_power(level)) ** 2
 
         def rho(level: int) -> float | Tensor:
-            return part_variance(self.noise_std) / variance(level)
+            return part_variance(self.noise_std, self.default_noise_std) / variance(level)
 
         def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
             nonlocal u
@@ -112,7 +115,8 @@ class PnPHQS(_AnnealedPnP):
     Timesteps of more noise are taken at the noisiest that is allowed.
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units.
+        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
+            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
         largest_denoiser_std: bound on ``σ_t``, in units of the image.
         cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
             stopping early keeps out what parallel imaging amplifies.
@@ -142,7 +146,8 @@ class PnPADMM(_AnnealedPnP):
     Default for MRI: as :class:`PnPHQS`.
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units.
+        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
+            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
         largest_denoiser_std: bound on ``σ_t``, in units of the image.
         cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
             stopping early keeps out what parallel imaging amplifies.

@@ -205,3 +205,20 @@ def test_slices_count_from_0_everywhere(tmp_path, scan, capsys):
     assert "has 4 slices, numbered from 0: there is no slice 7" in capsys.readouterr().err
     assert run(*command[:-1], tmp_path / "y.npy", "--slices", "3:2") == 2
     assert "slice(" not in capsys.readouterr().err
+
+
+def test_slices_without_a_reference_are_left_out_of_the_metrics(tmp_path, scan, capsys):
+    full = read_scan(scan)
+    target = np.abs(np.random.default_rng(0).standard_normal((SLICES, 32, 32))).astype(np.float32)
+    target[1] = 0
+    np.savez(tmp_path / "air.npz", kspace=full.kspace.numpy(), target=target)
+    command = ("reconstruct", tmp_path / "air.npz", "--method", "zero-filled", "--out")
+    assert run(*command, tmp_path / "all.npy") == 0
+    assert "1 of 4 slices is zero" in capsys.readouterr().err
+    assert run(*command, tmp_path / "one.npy", "--slices", 1) == 0
+    all_of, one = (
+        json.loads((tmp_path / f"{name}_metrics.json").read_text())["methods"][0]
+        for name in ("all", "one")
+    )
+    assert all_of["psnr"] > 0
+    assert one["psnr"] is None

@@ -331,7 +331,7 @@ def _write(
     comparison_figure(
         outputs.figure,
         figure_images(results, middle),
-        None if reference is None else reference[middle],
+        None if reference is None or not bool(reference[middle].any()) else reference[middle],
         std=None if final.std is None else final.std[middle],
         std_name="std of the samples" if final.key == "prior" else "expected error",
         reference_name=reference_name,

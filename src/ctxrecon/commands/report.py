@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ctxrecon.commands.results import Result
 from ctxrecon.io._files import written_beside
 from ctxrecon.metrics import nmse, psnr, ssim
 
+logger = logging.getLogger(__name__)
+
 _NAME_WIDTH = 52
 _WIDTH = 9
 
@@ -22,12 +25,21 @@ class Table:
     """Prints a row for each method when it is done, and remembers the figures.
 
     Args:
-        reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over slices.
+        reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over the
+            slices where it is not zero.
     """
 
     def __init__(self, reference: Tensor | None) -> None:
         self.reference = reference
         self.rows: list[dict[str, Any]] = []
+        if reference is not None:
+            empty = int((reference == 0).flatten(1).all(dim=1).sum())
+            if empty:
+                logger.warning(
+                    "the reference of %d of %d slices is zero: metrics are means over the others",
+                    empty,
+                    len(reference),
+                )
         columns = ["PSNR/dB", "SSIM", "NMSE"] if reference is not None else []
         heads = "".join(f"{head:>{_WIDTH}}" for head in [*columns, "residual", "seconds"])
         typer.echo(f"{'method':<{_NAME_WIDTH}}{heads}")
@@ -58,7 +70,13 @@ class Table:
         return path
 
 
-def _mean(metric: Callable[[Tensor, Tensor], Tensor], images: Tensor, reference: Tensor) -> float:
-    """Mean over slices, which are measured one by one: volumes take much memory."""
-    pairs = zip(images.split(1), reference.split(1), strict=True)
-    return sum(float(metric(*pair)) for pair in pairs) / len(images)
+def _mean(
+    metric: Callable[[Tensor, Tensor], Tensor], images: Tensor, reference: Tensor
+) -> float | None:
+    """Mean over the slices with a reference, one by one: volumes take much memory."""
+    values = [
+        float(metric(image, truth))
+        for image, truth in zip(images.split(1), reference.split(1), strict=True)
+        if bool(truth.any())
+    ]
+    return sum(values) / len(values) if values else None

@@ -135,6 +135,8 @@ def test_reconstruct_with_another_solver(tmp_path, full, prior):
         run("reconstruct", full, "--out", out, *fixed, *options)
         images.append(np.load(out))
     assert np.isfinite(images).all()
+    estimated = images.pop(4)  # what is done where no noise is given
+    assert np.allclose(estimated, images[2])
     for one, other in combinations(images, 2):
         assert not np.allclose(one, other)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from itertools import combinations
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_simulate_writes_a_scan_that_info_describes(tmp_path, capsys):
 
     run("info", out)
     shown = capsys.readouterr().out
-    for words in ("48 × 64", "25.0 %, acceleration 4.00", "region  48 ×", "knee, Slice", "PDFS"):
+    for words in ("48 × 64", "25.0 %, acceleration 4.00", "centre 48 ×", "knee, Slice", "PDFS"):
         assert words in shown
 
 
@@ -134,6 +135,8 @@ def test_reconstruct_with_another_solver(tmp_path, full, prior):
         run("reconstruct", full, "--out", out, *fixed, *options)
         images.append(np.load(out))
     assert np.isfinite(images).all()
+    estimated = images.pop(4)  # what is done where no noise is given
+    assert np.allclose(estimated, images[2])
     for one, other in combinations(images, 2):
         assert not np.allclose(one, other)
 
@@ -144,7 +147,9 @@ def test_every_baseline_needs_no_prior(tmp_path, measured, method):
     run("reconstruct", measured, "--out", out, "--method", method, "--slices", 0)
     assert np.load(out).shape == (1, 48, 40)
     assert (tmp_path / "image_figure.png").is_file()
-    assert not (tmp_path / "image_metrics.json").exists()
+    written = json.loads((tmp_path / "image_metrics.json").read_text())
+    assert written["reference"] is None
+    assert set(written["methods"][0]) == {"method", "residual", "seconds"}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_output_in_the_format_of_its_suffix(tmp_path, measured, suffix, files):
     if suffix == ".nii.gz":
         pytest.importorskip("nibabel")
     run("reconstruct", measured, "--out", tmp_path / f"x{suffix}", "--method", "zero-filled")
-    assert {path.name for path in tmp_path.iterdir()} == files | {"x_figure.png"}
+    assert {path.name for path in tmp_path.iterdir()} == files | {"x_figure.png", "x_metrics.json"}
 
 
 def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, capsys):
@@ -175,11 +180,15 @@ def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, c
     written = json.loads((tmp_path / "new" / "reconstruction_metrics.json").read_text())
     names = [row["method"] for row in written["methods"]]
     assert names[:4] == ["zero-filled", "CG-SENSE", "L1-wavelet", "TV"]
-    assert names[4:] == ["MoDL", "ContextMRI, one sample", "ContextMRI, mean of 2"]
+    assert names[4] == "MoDL, phantom network"
+    called = f"DDS from PnP-ADMM, {Path(prior).name}"
+    assert names[5:] == [f"{called}, one sample", f"{called}, mean of 2"]
     assert written["reference"] == "target"
     assert written["prompts"][0].startswith("brain")
     assert all(row["psnr"] > 5 and row["residual"] < 1 for row in written["methods"])
+    others = ("zero-filled", "cg-sense", "l1-wavelet", "tv", "network", "one-sample")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        *(f"reconstruction_{name}.npy" for name in others),
         "reconstruction.npy",
         "reconstruction_std.npy",
         "reconstruction_figure.png",
@@ -236,7 +245,7 @@ def test_a_scan_without_metadata_is_reconstructed_without_prompt(tmp_path, measu
     )
     shown = capsys.readouterr().out
     assert "prompt: none" in shown
-    assert "ContextMRI without prompt " in shown
+    assert f"PnP-ADMM, {Path(prior).name}, without prompt " in shown
 
 
 def test_demo_on_the_shipped_scan(tmp_path, monkeypatch, prior, capsys):
@@ -278,15 +287,24 @@ def test_shipped_scan_is_small_and_is_what_simulate_makes(tmp_path):
     torch.testing.assert_close(made.kspace, shipped.kspace, rtol=1e-3, atol=1e-4)
 
 
-def test_defects_of_the_program_keep_their_traceback(monkeypatch, tmp_path, measured):
+def test_defects_of_the_program_keep_their_traceback(monkeypatch, tmp_path, measured, capsys):
     import ctxrecon.pipelines
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(ctxrecon.pipelines, "prepare_measurement", broken)
+    command = ["reconstruct", measured, "--method", "tv", "--out", str(tmp_path / "x.npy")]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 1
+    (log,) = tmp_path.glob("*.log")
+    assert str(log) in capsys.readouterr().err
+    assert "in broken" in log.read_text()
+    monkeypatch.setenv("CTXRECON_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
-        main(["reconstruct", measured, "--method", "tv", "--out", str(tmp_path / "x.npy")])
+        main(command)
 
 
 def test_a_network_is_told_from_a_prior_by_its_checkpoint(tmp_path, measured, capsys):

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-import logging
+import io
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
+from ctxrecon import __version__
 from ctxrecon.commands.benchmark import benchmark
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
+from ctxrecon.commands.logs import log_to_stderr
 from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
 from ctxrecon.errors import InputError
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class _Commands(TyperGroup):
+    """Ends with the status of shells when it is interrupted."""
+
+    def invoke(self, context: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            print("ctxrecon: interrupted", file=sys.stderr)
+            sys.exit(_INTERRUPTED)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Accelerated MRI reconstruction with metadata-prompted diffusion priors.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,31 +49,71 @@ for _command in (demo, reconstruct, simulate, info, benchmark):
 app.add_typer(prepare, name="prepare")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: status 0, or 2 with one line on stderr for bad input.
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ctxrecon {__version__}")
+        raise typer.Exit
 
-    Any other exception is a defect of the program and reaches the shell with its traceback.
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: status 0, or another with one line on stderr.
+
+    The status is 2 for bad input, 1 where the machine fails (a full disk, no memory), and 130
+    after an interrupt. Any other exception is a defect of the program: its traceback goes to a
+    file that the line names, or to the terminal where ``CTXRECON_DEBUG`` is set.
 
     Args:
         arguments: those of the process by default.
     """
-    _log_to_stderr()
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    log_to_stderr()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="ctxrecon")
     except InputError as error:
-        sentence = " ".join(str(error).split())
-        print(f"ctxrecon: error: {sentence}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error), 2)
+    except OSError as error:
+        if os.environ.get("CTXRECON_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+    except MemoryError:
+        _fail("out of memory: choose fewer slices with --slices, or fewer samples", 1)
+    except Exception as error:
+        if os.environ.get("CTXRECON_DEBUG"):
+            raise
+        _fail(f"internal error, please report it with {_traceback_file(error)}", 1)
 
 
-def _log_to_stderr() -> None:
-    """Show what the package infers (a mask, coil maps) and warns of."""
-    logger = logging.getLogger("ctxrecon")
-    logger.setLevel(logging.INFO)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("ctxrecon: %(message)s"))
-        logger.addHandler(handler)
+def _fail(message: str, status: int) -> None:
+    print(f"ctxrecon: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _traceback_file(error: Exception) -> str:
+    """Where the traceback of a defect lies, or the exception itself where none can be written."""
+    said = traceback.format_exception_only(type(error), error)[-1].strip()
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="ctxrecon-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return said
+    return f"the traceback in {file.name} ({said})"
 
 
 if __name__ == "__main__":  # accelerate launch -m ctxrecon.cli, torchrun -m ctxrecon.cli

@@ -44,6 +44,7 @@ def comparison_figure(
     reference: ArrayLike | None = None,
     *,
     std: ArrayLike | None = None,
+    std_name: str = "std of the samples",
     reference_name: str = "target",
     title: str | None = None,
 ) -> Path:
@@ -52,13 +53,15 @@ def comparison_figure(
     All magnitudes share one grey window, from 0 to the 99.5 % quantile of the reference (of the
     last image where there is none). Below each image lies its error ``||x| − |reference||``,
     :data:`ERROR_GAIN` times as bright, and its title states PSNR and SSIM. The standard deviation
-    of posterior samples is shown on the scale of the errors, so that the two compare.
+    of posterior samples has a column of its own, beside the error of the last image and on the
+    scale of the errors, so that the two compare.
 
     Args:
         path: a ``.png``; written beside and then renamed.
         images: names and ``(ny, nx)`` complex or real images, NumPy or torch.
         reference: ``(ny, nx)`` ground truth in the same units.
         std: ``(ny, nx)`` standard deviation of the posterior samples.
+        std_name: what it is.
         reference_name: what the reference is.
         title: printed above.
 
@@ -83,8 +86,9 @@ def comparison_figure(
             raise InputError(f"expected images of one shape {shape}, got {value.shape} for {name}")
 
     white = _white(next(reversed(magnitudes.values())) if truth is None else truth)
-    panels = _panels(magnitudes, truth, spread, white, reference_name)
-    figure = _draw(panels, shape, title, _caption(reference_name, truth is not None, spread))
+    panels = _panels(magnitudes, truth, spread, white, reference_name, std_name)
+    caption = _caption(reference_name, truth is not None, None if spread is None else std_name)
+    figure = _draw(panels, shape, title, caption)
     with written_beside(path) as temporary:
         figure.savefig(temporary, dpi=110, facecolor=_BACKGROUND)
     return path
@@ -101,21 +105,22 @@ def _panels(
     spread: np.ndarray | None,
     white: float,
     reference_name: str,
+    std_name: str,
 ) -> list[_Panel]:
     dim = white / ERROR_GAIN
-    deviation: _Picture | None = None if spread is None else (spread, "magma", dim)
+    deviation: list[_Panel] = []
+    if spread is not None:
+        above = [] if truth is None else [None]  # beside the errors
+        deviation = [(f"{std_name} ×{ERROR_GAIN}", [], [*above, (spread, "magma", dim)])]
     if truth is None:
         panels: list[_Panel] = [
             (*_split(name), [(image, "gray", white)]) for name, image in magnitudes.items()
         ]
-        if deviation is not None:
-            panels.append((f"std ×{ERROR_GAIN}", [], [deviation]))
-        return panels
+        return [*panels, *deviation]
 
     from ctxrecon.metrics import psnr, ssim
 
-    below = [] if deviation is None else ["below: std of the samples"]
-    panels = [(reference_name, below, [(truth, "gray", white), deviation])]
+    panels = [(reference_name, [], [(truth, "gray", white), None])]
     for name, image in magnitudes.items():
         scores = [float(metric(image[None], truth[None])) for metric in (psnr, ssim)]
         pictures: list[_Picture | None] = [
@@ -127,7 +132,7 @@ def _panels(
         if lines and len(lines[-1]) + len(measured) + 3 <= _DETAIL_LENGTH:
             measured = f"{lines.pop()} · {measured}"
         panels.append((name, [*lines, measured], pictures))
-    return panels
+    return [*panels, *deviation]
 
 
 def _split(name: str) -> tuple[str, list[str]]:
@@ -158,7 +163,8 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
 
     def text(x: float, y: float, words: str, **style: Any) -> None:
         """Words at ``x`` from the left and ``y`` from the top, in inches."""
-        figure.text(x / size[0], 1 - y / size[1], words, **style)
+        shown = words.encode("utf-8", "replace").decode("utf-8")  # names of files may be no text
+        figure.text(x / size[0], 1 - y / size[1], shown, parse_math=False, **style)
 
     left = label + _GAP
     for line, words in enumerate(heading):
@@ -172,7 +178,10 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
         left = label + _GAP + column * (_PANEL + _GAP)
         top = header + block * block_height
         middle = left + _PANEL / 2
+        empty = pictures.count(None) if pictures[0] is None else 0
         y = top + (0.17 if lines else 0.26)
+        if empty:  # right above its first picture
+            y = top + above + empty * (height + _GAP) - 0.16
         text(middle, y, name, color=_TEXT, size=9.5, ha="center", va="center", weight="bold")
         for line, words in enumerate(lines):
             y = top + 0.325 + _DETAIL * line
@@ -194,10 +203,10 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     return figure
 
 
-def _caption(reference_name: str, has_truth: bool, spread: np.ndarray | None) -> str:
+def _caption(reference_name: str, has_truth: bool, std_name: str | None) -> str:
     source = f"the {reference_name}" if has_truth else "the last image"
     caption = f"one grey window, 0 to the 99.5 % quantile of {source}"
-    shown = ["errors"] * has_truth + ["standard deviation"] * (spread is not None)
+    shown = ["errors"] * has_truth + ([] if std_name is None else [std_name])
     if shown:
         caption += f"; {' and '.join(shown)} {ERROR_GAIN} times brighter, on one scale"
     return caption

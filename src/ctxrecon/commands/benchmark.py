@@ -6,15 +6,24 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxrecon.commands.methods import BASELINES, NETWORK, method_of, open_model, open_prior
-from ctxrecon.commands.paths import output_folder
+from ctxrecon.commands.methods import (
+    BASELINES,
+    NETWORK,
+    SHIPPED_PRIOR,
+    method_of,
+    model_name,
+    open_model,
+    open_prior,
+)
+from ctxrecon.commands.options import Users, refuse_ignored
+from ctxrecon.commands.paths import check_outputs, input_files
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ _BATCH_SIZE = {"cpu": 1, "cuda": 8}
 
 
 def benchmark(
+    context: typer.Context,
     scans: Annotated[
         list[Path], typer.Argument(help="Fully sampled scans, or folders of them.", metavar="SCANS")
     ],
@@ -87,9 +97,6 @@ def benchmark(
     factors = _numbers(accelerations, "accelerations", float)
     counts = _numbers(steps, "steps", int)
     chosen_prompts = _words(prompts, "prompts")
-    if subfolder is not None and prior is None:
-        raise InputError("--subfolder chooses a U-Net of --prior: give both")
-    folder = output_folder(out)
 
     from ctxrecon.evaluation import (
         Grid,
@@ -105,15 +112,25 @@ def benchmark(
     )
     from ctxrecon.evaluation.grid import slices_of
     from ctxrecon.evaluation.methods import METADATA, check_prompts
+    from ctxrecon.evaluation.report import FILES
     from ctxrecon.evaluation.runner import device_of
 
     solvers = {text: solver_and_call(text) for text in wanted if not _is_baseline(text)}
+    refuse_ignored(context, _users(solvers, networks, prior, chosen_prompts))
     found = find_scans(scans)
+    check_outputs(
+        [out / name for name in ("settings.json", "rows.csv", *FILES)],
+        input_files(*(scan.path for scan in found), prior),
+        overwrite=(out / "settings.json").is_file(),  # a benchmark that goes on
+        folder=out,
+        remedy=" and has no settings.json beside it that says what it is of, name another --out",
+    )
     state = _state()
     device = device_of(state)
     batch_size = batch_size or _BATCH_SIZE[device.type]
     settings: dict[str, object] = {"seed": seed}
     made: dict[str, list[Method]] = {}
+    named = SHIPPED_PRIOR if prior is None else model_name(prior, subfolder)
     if solvers:
         pipe = open_prior(prior, str(device), subfolder, dtype)
         pipe.set_progress_bar_config(disable=True)
@@ -147,7 +164,7 @@ def benchmark(
         network.set_progress_bar_config(disable=True)
         if network.reconstructor.text_width is not None:
             check_prompts(network, found)
-        name = _network_name(folder_name)
+        name = model_name(folder_name)
         if name in made:
             raise InputError(f"two methods are called {name}: rename the folder of the network")
         made[name] = [network_method(name, network)]
@@ -161,20 +178,37 @@ def benchmark(
         batch_size=batch_size,
     )
     with _quiet():
-        rows = run_grid(grid, folder, settings, state)
+        rows = run_grid(grid, out, settings, state)
     if rows is not None:
         command = shlex.join(["ctxrecon", *sys.argv[1:]])
-        written = write_report(folder, rows, grid, command=command, processes=state.num_processes)
+        written = write_report(
+            out,
+            rows,
+            grid,
+            command=command,
+            processes=state.num_processes,
+            prior=None if not solvers else named,
+        )
         typer.echo(written[0].read_text(encoding="utf-8"))
-        for path in (folder / "rows.csv", *written):
+        for path in (out / "rows.csv", *written):
             typer.echo(path)
     state.destroy_process_group()
 
 
-def _network_name(folder: str) -> str:
-    """``varnet`` of ``runs/varnet/pipeline`` and of ``runs/varnet``."""
-    path = Path(folder)
-    return path.parent.name if path.name == "pipeline" and path.parent.name else path.name
+def _users(
+    solvers: Mapping[str, object], networks: str | None, prior: str | None, prompts: list[str]
+) -> Users:
+    """Options that some methods alone use."""
+    of_solvers = (solvers, "is of diffusion solvers, and --methods names none: leave it out")
+    guided = of_solvers
+    if solvers and prompts == ["none"]:
+        guided = ({}, "weighs a prompt, and --prompts none leaves it out: leave out one of them")
+    return {
+        "subfolder": (prior, "chooses a U-Net of --prior: give both"),
+        **dict.fromkeys(("steps", "samples", "prompts", "prior"), of_solvers),
+        "guidance_scale": guided,
+        "dtype": (solvers or networks, "is of networks, and no method has one: leave it out"),
+    }
 
 
 def _state() -> PartialState:

@@ -10,14 +10,14 @@ import typer
 from ctxrecon.commands.methods import (
     BASELINES,
     PriorRun,
-    figure_images,
     open_network,
     open_prior,
     run_baseline,
     run_network,
     run_prior,
 )
-from ctxrecon.commands.paths import output_folder
+from ctxrecon.commands.paths import OVERWRITE, check_outputs
+from ctxrecon.commands.results import figure_images
 
 _STEPS = 20
 _SAMPLES = 4
@@ -39,13 +39,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the figure and the metrics.")] = Path(
         "ctxrecon-demo"
     ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Reconstruct a shipped scan by every method; about a minute on two cores.
 
     The scan is a slice of the digital phantom, which prior and network were trained on (this slice
     they have not seen): the demo shows how things work, not how they do on patients.
     """
-    folder = output_folder(out)
+    picture, measured = out / "comparison.png", out / "metrics.json"
+    check_outputs((picture, measured), overwrite=overwrite, folder=out)
 
     from ctxrecon.commands.report import Table
     from ctxrecon.figures import comparison_figure
@@ -76,13 +78,11 @@ def demo(
 
     final = results[-1]
     figure = comparison_figure(
-        folder / "comparison.png",
+        picture,
         figure_images(results, 0),
         scan.target[0],
         std=None if final.std is None else final.std[0],
         title=f"{prompts[0]}; ×{achieved:.3g}",
     )
-    metrics = table.write(
-        folder / "metrics.json", file="demo_scan.npz", reference="target", prompts=prompts
-    )
+    metrics = table.write(measured, file="demo_scan.npz", reference="target", prompts=prompts)
     typer.echo(f"\nfigure: {figure}\nmetrics: {metrics}")

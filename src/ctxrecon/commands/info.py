@@ -8,12 +8,20 @@ from typing import Annotated, Any
 import typer
 
 
-def info(file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")]) -> None:
+def info(
+    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
+    crop_readout: Annotated[
+        bool | None,
+        typer.Option(
+            help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
+        ),
+    ] = None,
+) -> None:
     """Print what is in a scan file, and the prompt that it implies."""
     from ctxrecon.io import scan_info
 
-    for name, value in _lines(scan_info(file)):
-        typer.echo(f"{name:<19} {value}")
+    for name, value in _lines(scan_info(file, crop_readout=crop_readout)):
+        typer.echo(f"{name:<20} {value}")
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -29,7 +37,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             "sampled",
             f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}",
         ),
-        ("calibration region", "none" if region is None else f"{region[0]} × {region[1]}"),
+        ("fully sampled centre", "none" if region is None else f"{region[0]} × {region[1]}"),
         ("coil maps", "in the file" if found["coil_maps"] else "not in the file"),
         ("target image", "in the file" if found["target"] else "not in the file"),
     ]

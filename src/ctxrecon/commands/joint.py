@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctxrecon.commands.methods import Result
 from ctxrecon.commands.paths import Outputs
+from ctxrecon.commands.results import Result
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run_joint(
     prompts: list[str] | None,
     acceleration: float | None,
     seed: int,
+    name: str,
 ) -> JointResult:
     """Take the scan's slices as the contrasts of one subject, or each for itself.
 
@@ -52,6 +53,7 @@ def run_joint(
         prompts: one for each slice, or ``None``.
         acceleration: of the model's masks; ``None`` for its own.
         seed: of the masks.
+        name: of the model.
 
     Raises:
         InputError: an acceleration for a scan that is undersampled already; another number of
@@ -93,7 +95,8 @@ def run_joint(
     found = None if output.coil_maps is None else output.coil_maps.cpu()
     assert output.residual is not None
     result = Result(
-        name=f"joint {type(pipe.reconstructor).__name__}",
+        name=f"{type(pipe.reconstructor).__name__} and sampler, {name}",
+        key="joint",
         images=output.images.flatten(0, 1).cpu(),
         residual=output.residual.flatten().cpu(),
         seconds=None,

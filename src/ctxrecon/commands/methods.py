@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxrecon.commands.results import TITLES, Result
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ctxrecon.pipelines import (
         ContextMRIPipeline,
         JointPipeline,
@@ -31,37 +31,12 @@ BASELINES = {
     "l1-wavelet": "l1_wavelet",
     "tv": "total_variation",
 }
-TITLES = {
-    PRIOR: "ContextMRI",
-    NETWORK: "network",
-    "zero-filled": "zero-filled",
-    "cg-sense": "CG-SENSE",
-    "l1-wavelet": "L1-wavelet",
-    "tv": "TV",
-}
-_LABELS = {**TITLES, JOINT: "joint"}
-"""Of progress bars and results."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one method gave.
-
-    Attributes:
-        name: for tables and figures.
-        images: ``(batch, ny, nx)`` complex64 on the CPU.
-        residual: ``(batch,)`` relative data residual ``‖A x − y‖ / ‖y‖``.
-        seconds: wall-clock time, coil maps not counted; ``None`` where it was not measured alone.
-        std: ``(batch, ny, nx)`` over the posterior samples, or ``None``.
-        samples: ``(batch, num_samples, ny, nx)``, or ``None``.
-    """
-
-    name: str
-    images: Tensor
-    residual: Tensor
-    seconds: float | None
-    std: Tensor | None = None
-    samples: Tensor | None = None
+METHODS = (PRIOR, NETWORK, *BASELINES)
+ALIASES = {"prior": PRIOR}
+SHIPPED_PRIOR, SHIPPED_NETWORK = "phantom prior", "phantom network"
+"""What those that come with the package are called: both were trained on the digital phantom."""
+_LABELS = {PRIOR: "prior", NETWORK: "network", JOINT: "joint"}
+"""Of progress bars."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +51,10 @@ class PriorRun:
         seed: of all randomness.
         solver: with its options; the pipeline's default if ``None``.
         call: further arguments of the pipeline.
+        prior: what it is called in tables and figures.
+        first: number of the first slice: each slice of a volume has noise of its own, whichever
+            of them are reconstructed.
+        network: makes the image to start from, where ``call`` names it.
     """
 
     prompts: list[str] | None
@@ -85,6 +64,9 @@ class PriorRun:
     seed: int
     solver: Solver | None = field(repr=False)
     call: dict[str, Any] = field(default_factory=dict)
+    prior: str = SHIPPED_PRIOR
+    first: int = 0
+    network: ReconstructionPipeline | None = field(default=None, repr=False)
 
     @property
     def uses_prompt(self) -> bool:
@@ -92,10 +74,28 @@ class PriorRun:
         return self.prompts is not None and self.guidance_scale > 0
 
 
-def check_method(name: str) -> None:
-    """Refuse a method that is not known."""
-    if name not in TITLES:
-        raise InputError(f"unknown method {name!r}: expected one of {', '.join(TITLES)}")
+def check_method(name: str) -> str:
+    """A method of the command line, by its own name or another.
+
+    Raises:
+        InputError: a method that is not known.
+    """
+    known = ALIASES.get(name, name)
+    if known not in METHODS:
+        raise InputError(
+            f"unknown method {name!r}: expected one of {', '.join((*ALIASES, *METHODS))}"
+        )
+    return known
+
+
+def model_name(path: str | Path, subfolder: str | None = None) -> str:
+    """What a model is called: ``varnet`` of ``runs/varnet/pipeline`` and of ``runs/varnet``."""
+    folder = Path(path)
+    known = folder.is_dir()
+    folder = folder.resolve() if known else folder
+    named = folder.parent.name if folder.name == "pipeline" and folder.parent.name else folder.name
+    name = named if known else str(path)  # a hub repository keeps its owner
+    return name if subfolder is None else f"{name}/{subfolder}"
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -136,8 +136,10 @@ def open_methods(
     device: str | None,
     subfolder: str | None,
     dtype: str,
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, Any], dict[str, str]]:
     """The method that is meant, and the pipelines of it and of those that it is compared with.
+
+    Both pipelines and what their models are called are by method.
 
     Args:
         method: as given; by default what ``model`` is, or the diffusion prior.
@@ -151,10 +153,12 @@ def open_methods(
         InputError: a model that is not what the method asks for.
     """
     pipes: dict[str, Any] = {}
+    names = {PRIOR: SHIPPED_PRIOR, NETWORK: SHIPPED_NETWORK}
     if model is not None:
         opened = open_model(model, device, subfolder, dtype)
         kind = method_of(opened)
         pipes[kind] = opened
+        names[kind] = model_name(model, subfolder)
         if method in (PRIOR, NETWORK) and method != kind:
             raise InputError(
                 f"--model {model} serves the method {kind}, not {method}: leave --method out"
@@ -167,7 +171,7 @@ def open_methods(
         pipes[PRIOR] = open_prior(None, device, dtype=dtype)
     if NETWORK not in pipes and (method == NETWORK or compare):
         pipes[NETWORK] = open_network(device, dtype)
-    return method, pipes
+    return method, pipes, names
 
 
 def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
@@ -227,11 +231,19 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
 
     from ctxrecon.pipelines.warm_start import choose_solver
 
-    solver, _ = choose_solver(run.solver, run.call.get("image"), run.samples)
+    call = dict(run.call)
+    solver, start = choose_solver(run.solver, call.get("image"), run.samples)
     together = getattr(solver, "couples_batch", False)
+    generator = torch.Generator().manual_seed(run.seed)
+    for _ in range(run.first * run.samples):  # what the pipeline draws for the slices before
+        torch.randint(2**62, (), generator=generator)
     started = time.perf_counter()
     # Of tensors, as output_type="pt" gives them: narrower than the declared type.
-    output: Any = pipe(
+    output: Any
+    if run.network is not None and start == NETWORK:
+        output = run.network(measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps)
+        call["image"] = output.images
+    output = pipe(
         measurement.kspace,
         measurement.mask,
         run.prompts if run.uses_prompt else None,
@@ -239,23 +251,40 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
         guidance_scale=run.guidance_scale,
         num_inference_steps=run.steps,
         solver=run.solver,
-        generator=torch.Generator().manual_seed(run.seed),
+        generator=generator,
         num_samples=run.samples,
         batch_size=1 if pipe.device.type == "cpu" and not together else None,
-        **run.call,
+        **call,
     )
     seconds = time.perf_counter() - started
-    kind = ", one sample" if run.samples == 1 else f", mean of {run.samples}"
-    if getattr(solver, "deterministic", False):
-        kind = ""
+    words = [_solver_title(solver, start), run.prior]
+    if not run.uses_prompt:
+        words.append("without prompt")
+    if not getattr(solver, "deterministic", False):
+        words.append("one sample" if run.samples == 1 else f"mean of {run.samples}")
     return Result(
-        name=f"{TITLES[PRIOR]}{'' if run.uses_prompt else ' without prompt'}{kind}",
+        name=", ".join(words),
+        key="prior",
         images=output.images.cpu(),
         residual=output.residual.cpu(),
         seconds=seconds,
         std=None if output.std is None else output.std.cpu(),
         samples=None if output.samples is None else output.samples.cpu(),
     )
+
+
+def _solver_title(solver: Solver, start: Any) -> str:
+    """``DDS from PnP-ADMM``: the solver, and what it starts from."""
+    from ctxrecon.solvers import SOLVERS
+
+    names = {kind: name for name, kind in SOLVERS.items()}
+    name = names.get(type(solver), type(solver).__name__)
+    title = TITLES.get(name, name)
+    if not isinstance(start, str):
+        return title
+    keys = {value: key for key, value in BASELINES.items()}
+    start = keys.get(start, start)
+    return f"{title} from {TITLES.get(start, start)}"
 
 
 def first_sample(result: Result, measurement: Measurement) -> Result:
@@ -266,6 +295,7 @@ def first_sample(result: Result, measurement: Measurement) -> Result:
     images = result.samples[:, 0]
     return Result(
         name=result.name.rsplit(",", 1)[0] + ", one sample",
+        key="one-sample",
         images=images,
         residual=relative_residual(measurement.operator(images), measurement.kspace),
         seconds=None,
@@ -273,7 +303,10 @@ def first_sample(result: Result, measurement: Measurement) -> Result:
 
 
 def run_network(
-    pipe: ReconstructionPipeline, prompts: list[str] | None, measurement: Measurement
+    pipe: ReconstructionPipeline,
+    prompts: list[str] | None,
+    measurement: Measurement,
+    name: str = SHIPPED_NETWORK,
 ) -> Result:
     """The image of a network, and the error that it expects where it says so."""
     started = time.perf_counter()
@@ -287,7 +320,8 @@ def run_network(
     images = output.images.cpu()
     seconds = time.perf_counter() - started
     return Result(
-        name=type(pipe.reconstructor).__name__,
+        name=f"{type(pipe.reconstructor).__name__}, {name}",
+        key="network",
         images=images,
         residual=output.residual.cpu(),
         seconds=seconds,
@@ -304,9 +338,4 @@ def run_baseline(method: str, measurement: Measurement) -> Result:
         measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps
     )
     seconds = time.perf_counter() - started
-    return Result(TITLES[method], output.images, output.residual, seconds)
-
-
-def figure_images(results: Sequence[Result], index: int) -> dict[str, Tensor]:
-    """Slice ``index`` of every result, under its name."""
-    return {result.name: result.images[index] for result in results}
+    return Result(TITLES[method], method, output.images, output.residual, seconds)

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxrecon.commands.joint import run_joint, write_sampling
+from ctxrecon.commands.inputs import (
+    check_prompt,
+    draw_masks,
+    parse_noise,
+    prompts_of,
+    read_mask,
+    say_prompt,
+    say_scan,
+)
+from ctxrecon.commands.joint import write_sampling
 from ctxrecon.commands.methods import (
+    ALIASES,
     BASELINES,
     JOINT,
+    METHODS,
     NETWORK,
     PRIOR,
-    TITLES,
     PriorRun,
-    Result,
     check_method,
     check_prior_run,
-    figure_images,
-    first_sample,
     open_methods,
-    run_baseline,
-    run_network,
-    run_prior,
+    open_network,
 )
-from ctxrecon.commands.paths import Outputs, image_outputs
+from ctxrecon.commands.options import refuse_ignored, users, users_of_models
+from ctxrecon.commands.paths import (
+    OVERWRITE,
+    Outputs,
+    check_outputs,
+    image_files,
+    image_outputs,
+    input_files,
+)
+from ctxrecon.commands.results import Result, figure_images
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from ctxrecon.scan import Scan
+    from ctxrecon.commands.volume import Volume
 
 
 _STARTS = BASELINES | {NETWORK: NETWORK}
@@ -40,6 +54,7 @@ _STARTS = BASELINES | {NETWORK: NETWORK}
 
 
 def reconstruct(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
     out: Annotated[
         Path,
@@ -51,7 +66,10 @@ def reconstruct(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help=f"One of {', '.join(TITLES)}. (default: {PRIOR}, or what --model is)"),
+        typer.Option(
+            help=f"One of {', '.join((*ALIASES, *METHODS[1:]))}. (default: prior, or what --model "
+            "is)"
+        ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Run all other methods too.")] = False,
     mask: Annotated[
@@ -124,211 +142,201 @@ def reconstruct(
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
     ] = None,
+    crop_readout: Annotated[
+        bool | None,
+        typer.Option(
+            help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
-    """Reconstruct a scan; writes the image, a figure and, with a reference, metrics."""
-    if method is not None:
-        check_method(method)
-    chosen = _slice_choice(slices)
+    """Reconstruct a scan; writes the image, a figure and the metrics.
+
+    Volumes are reconstructed slice by slice. Slices that are done lie in OUT.partial until all
+    are: after a stop the same command goes on with the next one.
+    """
+    method = None if method is None else check_method(method)
     if undersample is not None and mask is not None:
         raise InputError("--undersample draws the mask itself: leave --mask out")
-    if subfolder is not None and model is None:
-        raise InputError("--subfolder chooses a U-Net of --model: give both")
-    if prompt is not None and not prompt.strip():
-        raise InputError(
-            "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
-        )
+    if prompt is not None:
+        check_prompt(prompt)
     if start is not None and start not in _STARTS:
         raise InputError(f"unknown --start {start!r}: expected one of {', '.join(_STARTS)}")
-    options = {} if data_weight is None else {"data_weight": data_weight}
-    if options and solver is None:
-        raise InputError("--data-weight is an option of a solver: give --solver dds too")
+    refuse_ignored(context, users(undersample, model, solver, start))
+    noise = parse_noise(noise_std)
     outputs = image_outputs(out)
 
-    from ctxrecon.evaluation.grid import is_fully_sampled, mvue_reference
-    from ctxrecon.io import read_scan
-    from ctxrecon.pipelines import prepare_measurement
+    from ctxrecon.commands.partial import PartialFolder
+    from ctxrecon.commands.report import Table
+    from ctxrecon.commands.slices import Work, reconstruct_slices
+    from ctxrecon.commands.volume import Volume
     from ctxrecon.solvers import make_solver
 
+    options = {} if data_weight is None else {"data_weight": data_weight}
     chosen_solver = None if solver is None else make_solver(solver, **options)
-    scan = read_scan(file, slices=chosen, coil_maps=coil_maps)
-    prompts, origin = _prompts(scan, prompt)
-    call: dict[str, Any] = {"noise_std": _noise(noise_std)}
+    volume = Volume(file, slices, coil_maps, crop_readout)
+    prompts, origin = prompts_of(volume, prompt)
+    masks: Tensor | None = volume.masks
+    if undersample is not None:
+        factor = 4.0 if acceleration is None else acceleration
+        masks = draw_masks(volume, undersample, factor, center_fraction, seed)
+    elif mask is not None:
+        masks = read_mask(mask, volume)
+    call: dict[str, Any] = {"noise_std": noise}
     if start is not None:
         call |= {"image": _STARTS[start], "strength": strength}
-    diffusion = {"samples": samples, "solver": solver, "noise-std": noise_std, "start": start}
-    run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call)
-    drawn = None
-    if undersample is not None:
-        drawn = _undersampling(
-            scan, undersample, 4.0 if acceleration is None else acceleration, center_fraction, seed
-        )
-    method, pipes = open_methods(method, compare, model, device, subfolder, dtype)
-    if PRIOR in pipes:
-        check_prior_run(pipes[PRIOR], run, len(scan))
-    elif asked := [name for name, value in diffusion.items() if value not in (None, 1)]:
-        raise InputError(f"--{asked[0]} is of the diffusion prior, not of {method}: leave it out")
+    method, pipes, names = open_methods(method, compare, model, device, subfolder, dtype)
+    run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call, names[PRIOR])
     reads = run.uses_prompt and any(
         name == PRIOR or pipe.reconstructor.text_width for name, pipe in pipes.items()
     )
+    refuse_ignored(context, users_of_models(method, pipes, undersample, run))
+    if PRIOR in pipes:
+        check_prior_run(pipes[PRIOR], run, len(volume))
+        if start == NETWORK:
+            run = replace(run, network=open_network(device))
+    others = tuple(name for name in (*BASELINES, *pipes) if name != method) if compare else ()
+    check_outputs(
+        _files(outputs, len(volume), method, others, samples),
+        input_files(file, mask, coil_maps, model),
+        overwrite=overwrite,
+        folder=outputs.folder,
+    )
     if reads or PRIOR in pipes:
-        _say_prompt(run, origin)
+        say_prompt(run, origin)
+    own_masks = JOINT in pipes and undersample is None and mask is None
+    work = Work(
+        volume=volume,
+        masks=None if own_masks else masks,
+        undersampled=undersample is not None,
+        methods=(*others, method),
+        pipes=pipes,
+        names=names,
+        run=run,
+        prompts=prompts if reads else None,
+        acceleration=acceleration if undersample is None else None,
+    )
+    chunks = work.chunks()
+    kept = None
+    if len(chunks) > 1:
+        settings = _settings(context, pipes, (file, mask, coil_maps))
+        kept = PartialFolder(outputs.partial, settings, overwrite=overwrite)
+    if not own_masks:
+        assert masks is not None
+        say_scan(volume, masks)
+    tables: list[Table] = []
 
-    reference, reference_name = scan.target, "target"
-    own_masks = JOINT in pipes and mask is None and is_fully_sampled(scan)
-    if reference is None and (drawn is not None or own_masks):
-        reference, reference_name = mvue_reference(scan), "MVUE"
-    sampled = drawn if mask is None else _read_mask(mask)
-    joint = None
-    if JOINT in pipes:
-        own = acceleration if drawn is None else None
-        joint = run_joint(pipes[JOINT], scan, sampled, prompts if reads else None, own, seed)
-        measurement = joint.measurement
-    elif drawn is not None:
-        measurement = prepare_measurement(scan.kspace * drawn, drawn, scan.coil_maps)
-    else:
-        sampled = scan.mask if sampled is None else sampled
-        measurement = prepare_measurement(scan.kspace, sampled, scan.coil_maps)
-    achieved = 1 / float(measurement.mask.float().mean())
-    typer.echo(f"{file}: {_size(scan)}, acceleration {achieved:.2f}")
+    def show(result: Result, reference: Tensor | None) -> None:
+        if not tables:
+            tables.append(Table(reference))
+        tables[0].add(result)
 
-    from ctxrecon.commands.report import Table
-
-    others = [name for name in (*BASELINES, *pipes) if name != method] if compare else []
-    table = Table(reference)
-    results: list[Result] = []
-    for name in (*others, method):
-        if name in BASELINES:
-            found = [run_baseline(name, measurement)]
-        elif name == JOINT:
-            assert joint is not None
-            found = [joint.result]
-        elif name == NETWORK:
-            found = [run_network(pipes[NETWORK], prompts if reads else None, measurement)]
-        else:
-            mean = run_prior(pipes[PRIOR], run, measurement)
-            found = [first_sample(mean, measurement), mean] if mean.samples is not None else [mean]
-        for result in found:
-            table.add(result)
-        results += found
-    about = {
-        "file": str(file),
-        "reference": None if reference is None else reference_name,
-        "acceleration": achieved,
-        "prompts": run.prompts if reads else None,
-    }
-    _write(outputs, results, reference, reference_name, f"{file.name}, ×{achieved:.3g}")
+    try:
+        results, reference, joint = reconstruct_slices(work, chunks, kept, show)
+    except KeyboardInterrupt:
+        if kept is not None:
+            typer.echo(
+                f"stopped: {len(kept)} of {len(chunks)} slices are kept in {outputs.partial}, "
+                "the same command goes on with the next",
+                err=True,
+            )
+        raise
+    if joint is not None:
+        masks = joint.measurement.mask
+        if own_masks:
+            say_scan(volume, masks)
+    assert masks is not None
+    achieved = 1 / float(masks.float().mean())
+    reference_name = "target" if volume.has_target else "MVUE"
+    _write(outputs, volume, results, reference, reference_name, achieved, keep_all=compare)
     if joint is not None:
         typer.echo("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))
-    if reference is not None:
-        table.write(outputs.metrics, **about)
-        typer.echo(f"metrics: {outputs.metrics}")
+    tables[0].write(
+        outputs.metrics,
+        file=str(file),
+        slices=volume.numbers,
+        reference=None if reference is None else reference_name,
+        acceleration=achieved,
+        prompts=run.prompts if reads else None,
+    )
+    typer.echo(f"metrics: {outputs.metrics}")
+    if kept is not None:
+        kept.remove()
+
+
+def _files(
+    outputs: Outputs, count: int, method: str, others: tuple[str, ...], samples: int
+) -> list[Path]:
+    """Every file that may be written."""
+    images = [outputs.image]
+    if samples > 1 or method in (NETWORK, JOINT):
+        images.append(outputs.std)
+    keys = ["prior" if name == PRIOR else name for name in others]
+    if samples > 1 and others:
+        keys.append("one-sample")
+    images += [outputs.method(key) for key in keys]
+    files = [file for image in images for file in image_files(image, count)]
+    if method == JOINT or JOINT in others:
+        files += [outputs.masks, outputs.lines, outputs.t2star]
+    return [*files, outputs.figure, outputs.metrics]
+
+
+def _settings(
+    context: typer.Context, pipes: dict[str, Any], inputs: tuple[Path | None, ...]
+) -> dict[str, Any]:
+    """Everything that the slices of a run depend on, in JSON types."""
+    import ctxrecon
+    from ctxrecon.evaluation import fingerprint
+
+    settings: dict[str, Any] = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in context.params.items()
+        if name not in ("out", "overwrite")
+    }
+    for path in input_files(*inputs):
+        status = path.stat()
+        settings[f"content of {path}"] = [status.st_size, status.st_mtime_ns]
+    settings |= {f"weights of the {name}": fingerprint(pipe) for name, pipe in pipes.items()}
+    return {**settings, "version": ctxrecon.__version__}
 
 
 def _write(
     outputs: Outputs,
+    volume: Volume,
     results: list[Result],
     reference: Tensor | None,
     reference_name: str,
-    title: str,
+    achieved: float,
+    *,
+    keep_all: bool,
 ) -> None:
     from ctxrecon.figures import comparison_figure
     from ctxrecon.io import write_image
 
     final = results[-1]
-    written = [*write_image(outputs.image, final.images)]
+    written: list[Path] = []
+    voxels: dict[str, Any] = {}
+    if outputs.suffix.lower() in {".nii", ".nii.gz"} and volume.voxel_size is not None:
+        voxels["voxel_size"] = volume.voxel_size
+    written += write_image(outputs.image, final.images, **voxels)
     if final.std is not None:
-        written += write_image(outputs.std, final.std)
+        written += write_image(outputs.std, final.std, **voxels)
+    if keep_all:
+        for result in results[:-1]:
+            written += write_image(outputs.method(result.key), result.images, **voxels)
     middle = len(final.images) // 2
-    if len(final.images) > 1:
-        title += f", slice {middle + 1} of {len(final.images)}"
+    title = f"{volume.file.name}, ×{achieved:.3g}"
+    if volume.total > 1:
+        title += f", slice {volume.numbers[middle]} (of 0 to {volume.total - 1})"
     comparison_figure(
         outputs.figure,
         figure_images(results, middle),
-        None if reference is None else reference[middle],
+        None if reference is None or not bool(reference[middle].any()) else reference[middle],
         std=None if final.std is None else final.std[middle],
+        std_name="std of the samples" if final.key == "prior" else "expected error",
         reference_name=reference_name,
         title=title,
     )
-    listed = str(written[0]) if len(written) == 1 else ", ".join(map(str, written[:4]))
-    typer.echo(f"images: {listed}{', …' if len(written) > 4 else ''}")
+    listed = ", ".join(map(str, written[:4]))
+    typer.echo(f"images: {listed}" + (f" and {len(written) - 4} more" if len(written) > 4 else ""))
     typer.echo(f"figure: {outputs.figure}")
-
-
-def _noise(text: str | None) -> float | str | None:
-    """``None``, ``"auto"`` or a number."""
-    if text is None or text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"expected --noise-std as a number or auto, got {text!r}") from None
-
-
-def _slice_choice(text: str | None) -> int | slice | None:
-    """``None``, ``"3"`` or ``"3:8"``."""
-    if text is None:
-        return None
-    try:
-        bounds = [int(part) if part.strip() else None for part in text.split(":")]
-        if len(bounds) == 1 and bounds[0] is not None:
-            return bounds[0]
-        first, last = bounds
-    except ValueError:
-        raise InputError(f"expected --slices as a:b or one number, got {text!r}") from None
-    return slice(first, last)
-
-
-def _prompts(scan: Scan, prompt: str | None) -> tuple[list[str] | None, str]:
-    """One prompt a slice, and where it comes from."""
-    if prompt is not None:
-        return [prompt] * len(scan), "given"
-    implied = [item.to_prompt() for item in scan.metadata]
-    return (implied, "from the file") if any(implied) else (None, "none")
-
-
-def _say_prompt(run: PriorRun, origin: str) -> None:
-    from ctxrecon.metadata import canonical_prompt
-
-    if run.prompts is None:
-        typer.echo("prompt: none, the file says nothing about the scan: --prompt would describe it")
-    elif not run.uses_prompt:
-        typer.echo("prompt: not used at guidance scale 0")
-    else:
-        distinct = list(dict.fromkeys(canonical_prompt(text) for text in run.prompts))
-        more = f" (and {len(distinct) - 1} more)" if len(distinct) > 1 else ""
-        typer.echo(f"prompt ({origin}): {distinct[0]}{more}")
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    from ctxrecon.io._files import check_input
-    from ctxrecon.io.numpy_format import read_array
-
-    if path.suffix.lower() != ".npy":
-        raise InputError(f"{path}: expected the mask as .npy, got {path.suffix or 'no extension'}")
-    return read_array(check_input(path))
-
-
-def _undersampling(
-    scan: Scan, name: str, acceleration: float, center_fraction: float | None, seed: int
-) -> Tensor:
-    """A mask for retrospective undersampling, inside what was measured."""
-    import torch
-
-    from ctxrecon.evaluation.grid import is_fully_sampled
-    from ctxrecon.sampling import make_mask
-
-    if not is_fully_sampled(scan):
-        sampled = float(scan.mask.float().mean())
-        raise InputError(
-            f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
-            "is sampled: leave it out to reconstruct what was measured"
-        )
-    ny, nx = scan.kspace.shape[-2:]
-    generator = torch.Generator().manual_seed(seed)
-    drawn = make_mask(name, (ny, nx), acceleration, center_fraction, generator=generator)
-    return drawn & scan.mask
-
-
-def _size(scan: Scan) -> str:
-    slices, coils, ny, nx = scan.kspace.shape
-    return f"{slices} slice{'s' * (slices > 1)}, {coils} coil{'s' * (coils > 1)}, {ny}×{nx}"

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 from torch import Tensor
 
-from ctxrecon.commands.methods import Result
+from ctxrecon.commands.results import Result
 from ctxrecon.io._files import written_beside
 from ctxrecon.metrics import nmse, psnr, ssim
 
-_NAME_WIDTH = 38
+logger = logging.getLogger(__name__)
+
+_NAME_WIDTH = 52
+_WIDTH = 9
 
 
 class Table:
     """Prints a row for each method when it is done, and remembers the figures.
 
     Args:
-        reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over slices.
+        reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over the
+            slices where it is not zero.
     """
 
     def __init__(self, reference: Tensor | None) -> None:
         self.reference = reference
         self.rows: list[dict[str, Any]] = []
+        if reference is not None:
+            empty = int((reference == 0).flatten(1).all(dim=1).sum())
+            if empty:
+                logger.warning(
+                    "the reference of %d of %d slices is zero: metrics are means over the others",
+                    empty,
+                    len(reference),
+                )
         columns = ["PSNR/dB", "SSIM", "NMSE"] if reference is not None else []
-        heads = "".join(f"{head:>10}" for head in [*columns, "residual", "seconds"])
+        heads = "".join(f"{head:>{_WIDTH}}" for head in [*columns, "residual", "seconds"])
         typer.echo(f"{'method':<{_NAME_WIDTH}}{heads}")
 
     def add(self, result: Result) -> None:
@@ -35,7 +49,7 @@ class Table:
         row: dict[str, Any] = {"method": result.name}
         if self.reference is not None:
             row |= {
-                metric.__name__: float(metric(result.images, self.reference).mean())
+                metric.__name__: _mean(metric, result.images, self.reference)
                 for metric in (psnr, ssim, nmse)
             }
         row |= {"residual": float(result.residual.mean()), "seconds": result.seconds}
@@ -46,7 +60,7 @@ class Table:
             for name in digits
             if name in row
         ]
-        typer.echo(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>10}" for cell in cells))
+        typer.echo(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def write(self, path: Path, **about: Any) -> Path:
         """Write what was printed, and what it is about, as JSON."""
@@ -54,3 +68,15 @@ class Table:
         with written_beside(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return path
+
+
+def _mean(
+    metric: Callable[[Tensor, Tensor], Tensor], images: Tensor, reference: Tensor
+) -> float | None:
+    """Mean over the slices with a reference, one by one: volumes take much memory."""
+    values = [
+        float(metric(image, truth))
+        for image, truth in zip(images.split(1), reference.split(1), strict=True)
+        if bool(truth.any())
+    ]
+    return sum(values) / len(values) if values else None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctxrecon.commands.paths import check_parent
+from ctxrecon.commands.options import OF_UNDERSAMPLE, refuse_ignored
+from ctxrecon.commands.paths import OVERWRITE, check_outputs, input_files
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from ctxrecon.phantom import Anatomy
 
 
+# Larger matrices are not measured, and would be simulated for hours.
+_LARGEST_MATRIX, _MOST_COILS = 2048, 256
+
+
 def simulate(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Scan file to write, .npz or .h5.")],
     anatomy: Annotated[str, typer.Option(help="brain or knee.")] = "brain",
     contrast: Annotated[
@@ -47,6 +53,7 @@ def simulate(
     ti: Annotated[float | None, typer.Option(help="Inversion time in ms. (default: drawn)")] = None,
     flip_angle: Annotated[float | None, typer.Option(help="In degrees. (default: drawn)")] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Simulate a scan of the phantom; writes it with its true image, and a picture of that.
 
@@ -58,9 +65,27 @@ def simulate(
             f"cannot write {out}: expected a scan as .npz or .h5, got "
             f"{out.suffix or 'no extension'}"
         )
-    check_parent(out)
     if not 0 <= position <= 1:
         raise InputError(f"expected --position from 0 to 1, got {position:g}")
+    refuse_ignored(
+        context,
+        {
+            "acceleration": (undersample, OF_UNDERSAMPLE),
+            "center_fraction": (undersample, OF_UNDERSAMPLE),
+            "position": (labels, "chooses a slice of --labels: give both, or leave it out"),
+            "anatomy": (
+                labels is None or anatomy == "brain",
+                f"{anatomy} is not of --labels, which are of a brain: leave one out",
+            ),
+        },
+    )
+    if max(shape) > _LARGEST_MATRIX or coils > _MOST_COILS:
+        raise InputError(
+            f"expected --shape up to {_LARGEST_MATRIX} {_LARGEST_MATRIX} and --coils up to "
+            f"{_MOST_COILS}, got {shape[0]} {shape[1]} and {coils}: simulate a smaller scan"
+        )
+    picture = out.with_name(out.stem + "_target.png")
+    check_outputs((out, picture), input_files(labels), overwrite=overwrite)
 
     import torch
 
@@ -89,7 +114,6 @@ def simulate(
     )
     assert scan.target is not None
     write_scan(out, replace(scan, coil_maps=None))
-    picture = out.with_name(out.stem + "_target.png")
     write_image(picture, scan.target)
     typer.echo(f"prompt: {scan.metadata[0].to_prompt()}")
     typer.echo(f"scan: {out}\npicture of its true image: {picture}")
@@ -105,7 +129,7 @@ def _from_labels(
     from ctxrecon.phantom.subject import numpy_rng
 
     if importlib.util.find_spec("nibabel") is None:
-        raise InputError("--labels needs nibabel: install it with pip install 'ctxrecon[io]'")
+        raise InputError("--labels needs nibabel: install it with pip install nibabel")
     size = max(256, *shape)
     return anatomy_from_labels(
         load_label_volume(path), position, numpy_rng(generator), size=size, voxel_mm=230 / size

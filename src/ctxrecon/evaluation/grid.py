@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import category
 
 import torch
 from torch import Tensor
@@ -189,15 +190,18 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
     """The scans among files and in folders (not in folders within), sorted by name.
 
     Raises:
-        InputError: a folder without scans, two files of one name, a file that cannot be read, or
-            one that is undersampled and has no target image.
+        InputError: a folder without scans, two files of one name, a name that is no text, a file
+            that cannot be read, or one that is undersampled and has no target image.
     """
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
-        found = [child for child in path.iterdir() if child.suffix.lower() in SCAN_SUFFIXES]
+        try:
+            found = [child for child in path.iterdir() if child.suffix.lower() in SCAN_SUFFIXES]
+        except OSError as error:
+            raise InputError(f"{path} may not be read: check its permissions") from error
         if not found:
             raise InputError(f"{path}: expected scans ({', '.join(SCAN_SUFFIXES)}), found none")
         files += found
@@ -205,6 +209,11 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
         raise InputError("expected at least one scan, got none: name files, or folders of them")
     names: dict[str, Path] = {}
     for path in files:
+        if any(category(letter) in ("Cc", "Cs") for letter in path.name):
+            raise InputError(
+                f"expected the name of a scan as one line of UTF-8 text, got {path.name!r}: "
+                "rename the file"
+            )
         other = names.setdefault(path.name, path)
         if other is not path:
             raise InputError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +16,7 @@ from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
 from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline, ReconstructionPipeline
 from ctxrecon.pipelines.warm_start import check_warm_start
 from ctxrecon.priors.tokenizer import check_prompt_length
-from ctxrecon.solvers import Solver, make_solver, split_options
+from ctxrecon.solvers import SOLVERS, Solver, make_solver, split_options
 
 METADATA, NO_PROMPT = "metadata", "none"
 PROMPTS = (METADATA, NO_PROMPT)
@@ -48,10 +50,38 @@ def solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
         InputError: an unknown solver, or an option that neither has.
     """
     name, options = split_options(text)
+    keys = [pair.partition("=")[0] for pair in text.split(":")[1:]]
+    if len(set(keys)) < len(keys):
+        raise InputError(f"{text} gives an option twice: leave one out")
     call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
+    _check_value(text, "strength", call.get("strength", 1.0), 1.0)
+    for key in ("image", "timesteps"):
+        if not isinstance(call.get(key, ""), str):
+            raise InputError(f"expected {key} as a word in {text}, got {call[key]}")
     if options.get("noise_std") == "auto":
         call["noise_std"] = options.pop("noise_std")
+    chosen = SOLVERS.get(name.lower())
+    for option in () if chosen is None else fields(chosen):
+        if option.name in options:
+            _check_value(text, option.name, options[option.name], option.default)
     return make_solver(name, **options), call
+
+
+def _check_value(text: str, key: str, value: Any, default: Any) -> None:
+    """Refuse a value that is not of the kind of an option's default; ``None`` stands for counts.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if isinstance(default, bool):
+        fits, kind = isinstance(value, bool), "true or false"
+    elif default is None or isinstance(default, int):
+        fits, kind = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    else:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits, kind = fits and math.isfinite(value), "a number"
+    if not fits:
+        raise InputError(f"expected {key} as {kind} in {text}, got {value}")
 
 
 def solver_methods(

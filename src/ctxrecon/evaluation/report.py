@@ -35,6 +35,9 @@ _COLOURS = (
 _LINES = {"metadata": "-", "none": "--", "": "-"}
 _PANEL = (4.6, 3.6)
 _MAX_COLUMNS = 3
+_LEGEND_LINE = 0.22  # inches
+FILES = ("summary.md", "summary.json", "psnr_against_seconds.png")
+"""What :func:`write_report` writes."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,13 @@ class Cell:
 
 
 def write_report(
-    folder: Path, rows: Sequence[Row], grid: Grid, *, command: str, processes: int
+    folder: Path,
+    rows: Sequence[Row],
+    grid: Grid,
+    *,
+    command: str,
+    processes: int,
+    prior: str | None = None,
 ) -> list[Path]:
     """Write ``summary.md``, ``summary.json`` and ``psnr_against_seconds.png``.
 
@@ -75,18 +84,17 @@ def write_report(
         grid: what was measured.
         command: that measured it.
         processes: that it was split over.
+        prior: what the prior of the solvers is called; ``None`` where there is none.
 
     Returns:
         The files.
     """
     cells = summarise(rows, grid)
-    words, data, picture = (
-        folder / name for name in ("summary.md", "summary.json", "psnr_against_seconds.png")
-    )
+    words, data, picture = (folder / name for name in FILES)
     scans = sorted({one.path.name for one in grid.slices})
     references = sorted({row["reference"] for row in rows})
     with written_beside(words) as temporary:
-        text = _text(cells, grid, len(scans), references)
+        text = _text(cells, grid, len(scans), references, prior)
         temporary.write_text(text, encoding="utf-8")
     results = {
         "scans": scans,
@@ -95,10 +103,11 @@ def write_report(
         "batch_size": grid.batch_size,
         "processes": processes,
         "first_method": grid.methods[0].title,
+        "prior": prior,
         "cells": [asdict(cell) for part in cells.values() for cell in part.values()],
     }
     write_record(data, results, command=command, seed=grid.seed)
-    _draw(picture, cells)
+    _draw(picture, cells, prior)
     return [words, data, picture]
 
 
@@ -137,16 +146,19 @@ def _text(
     grid: Grid,
     scans: int,
     references: Iterable[str],
+    prior: str | None,
 ) -> str:
+    slices = len(grid.slices)
+    solvers = "" if prior is None else f" Diffusion solvers with this prior: {prior}."
     errors = "over scans, whose slices are not independent"
     if scans == 1:
         errors = "over the slices of the one scan, taken as independent"
     lines = [
-        f"{len(grid.slices)} slices of {scans} scan{'s' * (scans > 1)}, reference "
+        f"{slices} slice{'s' * (slices > 1)} of {scans} scan{'s' * (scans > 1)}, reference "
         f"{' or '.join(references)}, slice-wise metrics on magnitudes, mean ± standard error "
         f"({errors}). A mask for each slice, the same for every method, and coil maps from what "
         f"it leaves. Seconds of one slice in batches of {grid.batch_size}, median, coil maps not "
-        "counted.\n"
+        f"counted.{solvers}\n"
     ]
     first, *others = grid.methods
     for undersampling, part in cells.items():
@@ -182,13 +194,20 @@ def _estimates(scores: dict[str, Estimate], *, sign: bool = False) -> list[str]:
     return [with_error(scores[name], digits, sign=sign) for name, digits in METRICS.items()]
 
 
-def _draw(path: Path, cells: dict[Undersampling, dict[Method, Cell]]) -> None:
+def _draw(path: Path, cells: dict[Undersampling, dict[Method, Cell]], prior: str | None) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(len(cells), _MAX_COLUMNS)
     rows = -(-len(cells) // columns)
-    figure = Figure(figsize=(columns * _PANEL[0], rows * _PANEL[1] + 0.7), layout="constrained")
+    labels = list(dict.fromkeys(_curve_title(m) for part in cells.values() for m in part))
+    across = max(1, min(len(labels), int(columns * _PANEL[0] / (0.085 * _longest(labels) + 0.6))))
+    notes = ["mean ± standard error; beside a point its diffusion steps"]
+    if prior is not None:
+        notes.append(f"prior of the solvers: {prior}")
+    below = _LEGEND_LINE * (-(-len(labels) // across) + len(notes)) + 0.15
+    height = rows * _PANEL[1] + below
+    figure = Figure(figsize=(columns * _PANEL[0], height), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (undersampling, part) in zip(panels, cells.items(), strict=False):
@@ -201,12 +220,21 @@ def _draw(path: Path, cells: dict[Undersampling, dict[Method, Cell]]) -> None:
         handles,
         labels,
         loc="outside lower center",
-        ncols=min(len(labels), 4),
-        title="mean ± standard error; beside a point its diffusion steps",
+        ncols=across,
+        title="\n".join(notes),
         title_fontsize="small",
+        fontsize="small",
     )
     with written_beside(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _curve_title(method: Method) -> str:
+    return curve_title(method.name, method.prompt)
+
+
+def _longest(words: Iterable[str]) -> int:
+    return max(map(len, words))
 
 
 def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
@@ -237,11 +265,23 @@ def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
                 axes.annotate(
                     str(cell.steps),
                     (x, y),
-                    xytext=(5, 5),
+                    xytext=(5, -11 if prompt == "none" else 5),
                     textcoords="offset points",
                     fontsize=8,
                 )
     axes.set_xscale("log")
+    _label_seconds(axes)
     axes.set_xlabel("seconds a slice")
     axes.set_ylabel("PSNR (dB)")
     axes.grid(visible=True, which="major", alpha=0.3)
+
+
+def _label_seconds(axes: Axes) -> None:
+    """Ticks at 1, 2 and 5 times the powers of ten, or at the powers alone where they are many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    first, last = axes.get_xlim()
+    few = last / first < 30
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

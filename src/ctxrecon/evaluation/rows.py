@@ -22,10 +22,15 @@ def open_rows(path: Path, columns: Sequence[str], settings: Mapping[str, object]
     The settings lie beside the file, in ``<stem>.settings.json``.
 
     Raises:
-        InputError: the file belongs to a run with other settings.
+        InputError: the file belongs to a run with other settings, or to none that is known.
     """
     beside = path.with_suffix(".settings.json")
-    if not (path.is_file() and beside.is_file()):
+    if path.is_file() and not beside.is_file():
+        raise InputError(
+            f"{path} has no {beside.name} beside it that says how it was measured: write to "
+            "another file"
+        )
+    if not path.is_file():
         beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         path.write_text(_header(columns), encoding="utf-8")
         return []
@@ -43,7 +48,7 @@ def check_settings(path: Path, settings: Mapping[str, object]) -> dict[str, obje
     beside = path.with_suffix(".settings.json")
     if not (path.is_file() and beside.is_file()):
         raise InputError(f"there are no rows at {path} yet: run the measurement first")
-    before: dict[str, object] = json.loads(beside.read_text(encoding="utf-8"))
+    before = _read_settings(beside)
     _refuse_others(path, before, settings)
     return before
 
@@ -93,7 +98,9 @@ class RowFolder:
                     "measured: write to another folder"
                 )
             return dict(settings)
-        before: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        before = _read_settings(path)
+        if not before.keys() & settings.keys():
+            raise InputError(f"{path} is not of a measurement: write to another folder")
         # A run of baselines alone knows no prior; one that adds a solver does.
         _refuse_others(path, before, {name: settings[name] for name in settings if name in before})
         return {**before, **settings}
@@ -116,7 +123,12 @@ class RowFolder:
                 raise InputError(
                     f"{path} has other columns than are written now: write to another folder"
                 )
-            rows |= {self.key(row): row for row in read_rows(path)}
+            try:
+                rows |= {self.key(row): row for row in read_rows(path)}
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(
+                    f"{path} holds a row that is damaged: remove it, or write to another folder"
+                ) from error
         return [rows[key] for key in sorted(rows)]
 
     def append(self, rank: int, rows: Iterable[Row]) -> None:
@@ -147,6 +159,23 @@ def _header(columns: Sequence[str]) -> str:
     return ",".join(columns) + "\n"
 
 
+def _read_settings(path: Path) -> dict[str, object]:
+    """What a file of settings holds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged ({str(error)[:80]}): write to another folder"
+        ) from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} is not of a measurement: write to another folder")
+    return settings
+
+
 def _refuse_others(
     path: Path, before: Mapping[str, object], settings: Mapping[str, object]
 ) -> None:
@@ -162,7 +191,10 @@ def _refuse_others(
 def _whole_lines(path: Path) -> str:
     """Stopped while it wrote: the last row is done again."""
     text = path.read_bytes()
-    return text[: text.rfind(b"\n") + 1].decode("utf-8")
+    try:
+        return text[: text.rfind(b"\n") + 1].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}): write to another folder") from error
 
 
 def _drop_half_a_line(path: Path) -> None:

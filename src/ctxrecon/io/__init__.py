@@ -211,8 +211,12 @@ def scan_shape(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
     return _SHAPES[kind](path)[0]
 
 
-def scan_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None) -> dict[str, Any]:
     """What is in a scan file, reading the sizes of all of it and the samples of one slice.
+
+    Args:
+        path: as for :func:`read_scan`.
+        crop_readout: likewise.
 
     Returns:
         ``path``, ``format``, ``size_on_disk`` (bytes), ``dtype``, ``slices``, ``coils``,
@@ -227,7 +231,7 @@ def scan_info(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     kind, path = _format(path)
     layout, dtype, stated = _SHAPES[kind](path)
-    middle = read_scan(path, slices=layout[0] // 2)
+    middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
     longest = max(middle.mask.shape)
     fraction = middle.mask.float().mean().item()
     try:

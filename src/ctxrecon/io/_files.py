@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,23 +144,80 @@ def decoded(path: Path, value: bytes | str, name: str) -> str:
         return raw.decode("latin-1")
 
 
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    A temporary file is created beside it and removed again, as :func:`written_beside` does.
+
+    Raises:
+        InputError: the folder is not there or may not be written, no file can be created in it,
+            the path is a folder or a device, or the file that is there is write-protected.
+    """
+    path = Path(path)
+    _check_target(path)
+    temporary = _temporary(path)
+    try:
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        _remove(temporary)
+
+
 @contextmanager
 def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name in the same folder, renamed to ``path`` when the block succeeds.
 
     So ``path`` is either as it was before or complete, never half-written. The temporary name
     keeps the suffix because some writers choose the format by it.
+
+    Raises:
+        InputError: what :func:`check_output` refuses, or a disk that is full.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist, create it")
-    if path.exists() and not path.is_file():
-        raise InputError(f"cannot write {path}: it is a folder or a device, name a file")
-    temporary = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
+    _check_target(path)
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _check_target(path: Path) -> None:
+    if "\0" in str(path):
+        raise InputError(f"cannot write {str(path)!r}: its name holds a NUL, name another file")
+    try:
+        if not path.parent.is_dir():
+            raise InputError(
+                f"cannot write {path}: the folder {path.parent} does not exist, create it"
+            )
+        found = path.stat() if path.exists() else None
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if found is None:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"cannot write {path}: it is a folder or a device, name a file")
+    # A rename would replace it whatever its permissions.
+    if not found.st_mode & 0o222 or not os.access(path, os.W_OK):
+        raise InputError(
+            f"cannot write {path}: the file is write-protected, name another or change its "
+            "permissions"
+        )
+
+
+def _temporary(path: Path) -> Path:
+    # The end of a name that is near the longest that a file system takes.
+    return path.with_name(f".{secrets.token_hex(8)}-{path.name[-40:]}")
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # such as on a read-only file system, where it was never created
+        temporary.unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror or error}, name another place for it")

@@ -1,0 +1,103 @@
+"""What ``ctxrecon reconstruct`` is given beside the scan: prompts, masks, noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ctxrecon.commands.methods import PriorRun
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxrecon.commands.volume import Volume
+
+
+def parse_noise(text: str | None) -> float | str | None:
+    """``None``, ``"auto"`` or a number."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"expected --noise-std as a number or auto, got {text!r}") from None
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt without words, or one that is no text."""
+    if not prompt.strip():
+        raise InputError(
+            "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"expected the prompt as UTF-8 text, got {prompt!r}: set the terminal to UTF-8"
+        ) from error
+
+
+def prompts_of(volume: Volume, prompt: str | None) -> tuple[list[str] | None, str]:
+    """One prompt a slice, and where it comes from."""
+    if prompt is not None:
+        return [prompt] * len(volume), "given"
+    implied = [item.to_prompt() for item in volume.metadata]
+    return (implied, "from the file") if any(implied) else (None, "none")
+
+
+def say_prompt(run: PriorRun, origin: str) -> None:
+    """Print the prompt that is used, or why none is."""
+    from ctxrecon.metadata import canonical_prompt
+
+    if run.prompts is None:
+        typer.echo("prompt: none, the file says nothing about the scan: --prompt would describe it")
+    elif not run.uses_prompt:
+        typer.echo("prompt: not used at guidance scale 0")
+    else:
+        distinct = list(dict.fromkeys(canonical_prompt(text) for text in run.prompts))
+        more = f" (and {len(distinct) - 1} more)" if len(distinct) > 1 else ""
+        typer.echo(f"prompt ({origin}): {distinct[0]}{more}")
+
+
+def say_scan(volume: Volume, masks: Tensor) -> None:
+    """Print what is reconstructed."""
+    coils, ny, nx = volume.shape
+    count = len(volume)
+    typer.echo(
+        f"{volume.file}: {count} slice{'s' * (count > 1)}, {coils} coil{'s' * (coils > 1)}, "
+        f"{ny}×{nx}, acceleration {1 / float(masks.float().mean()):.2f}"
+    )
+
+
+def read_mask(path: Path, volume: Volume) -> Tensor:
+    """The masks of a file, ``(slices or 1, 1, ny, nx)``."""
+    from ctxrecon.io._files import check_input
+    from ctxrecon.io.numpy_format import read_array
+    from ctxrecon.pipelines.inputs import check_mask
+
+    if path.suffix.lower() != ".npy":
+        raise InputError(f"{path}: expected the mask as .npy, got {path.suffix or 'no extension'}")
+    return check_mask(read_array(check_input(path)), (len(volume), *volume.shape[1:]))
+
+
+def draw_masks(
+    volume: Volume, name: str, acceleration: float, center_fraction: float | None, seed: int
+) -> Tensor:
+    """Masks for retrospective undersampling, inside what was measured."""
+    import torch
+
+    from ctxrecon.evaluation.grid import FULLY_SAMPLED
+    from ctxrecon.sampling import make_mask
+
+    sampled = float(volume.masks.float().mean())
+    if sampled < FULLY_SAMPLED:
+        raise InputError(
+            f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
+            "is sampled: leave it out to reconstruct what was measured"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = make_mask(name, volume.shape[1:], acceleration, center_fraction, generator=generator)
+    return drawn & volume.masks

@@ -1,0 +1,78 @@
+"""Options that nothing would look at are refused, not left aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from ctxrecon.commands.methods import JOINT, PRIOR, PriorRun
+from ctxrecon.errors import InputError
+
+Users = dict[str, tuple[object, str]]
+"""Name of an option -> whether something uses it; and if not, why and what to do."""
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, even with the value of its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_ignored(context: typer.Context, table: Mapping[str, tuple[object, str]]) -> None:
+    """Refuse options that are given and that nothing uses in this run.
+
+    Args:
+        context: of the command.
+        table: see :data:`Users`.
+
+    Raises:
+        InputError: for the first of them.
+    """
+    for name, (used, reason) in table.items():
+        if not used and given(context, name):
+            raise InputError(f"--{name.replace('_', '-')} {reason}")
+
+
+OF_UNDERSAMPLE = "is of --undersample, such as --undersample uniform1d: give both, or leave it out"
+
+
+def users(
+    undersample: str | None, model: str | None, solver: str | None, start: str | None
+) -> Users:
+    """Options of ``ctxrecon reconstruct`` that others bring into use."""
+    return {
+        "acceleration": (undersample or model, OF_UNDERSAMPLE),
+        "center_fraction": (undersample, OF_UNDERSAMPLE),
+        "strength": (start, "is of --start: give both, or leave it out"),
+        "data_weight": (solver, "is an option of a solver: give --solver dds too"),
+        "subfolder": (model, "chooses a U-Net of --model: give both"),
+    }
+
+
+def users_of_models(
+    method: str, pipes: Mapping[str, Any], undersample: str | None, run: PriorRun
+) -> Users:
+    """Options of ``ctxrecon reconstruct`` that some kinds of methods alone use."""
+    prior, joint = PRIOR in pipes, JOINT in pipes
+    reads = prior or any(pipe.reconstructor.text_width for pipe in pipes.values())
+    of_prior = (prior, f"is of the diffusion prior, not of {method}: leave it out")
+    of_networks = (pipes, f"is of networks, and {method} has none: leave it out")
+    weighs = of_prior
+    if prior and run.prompts is None and run.guidance_scale > 0:
+        weighs = (False, "weighs a prompt, and there is none: give --prompt too")
+    return {
+        **dict.fromkeys(("samples", "solver", "noise_std", "start", "steps"), of_prior),
+        **dict.fromkeys(("dtype", "device"), of_networks),
+        "guidance_scale": weighs,
+        "prompt": (reads, f"is of methods that read prompts, not of {method}: leave it out"),
+        "acceleration": (
+            undersample or joint,
+            f"is of --undersample, and {method} has no masks of its own: give --undersample too",
+        ),
+        "seed": (
+            prior or undersample or joint,
+            f"is of randomness, and {method} draws nothing: leave it out",
+        ),
+    }

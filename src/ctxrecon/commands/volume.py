@@ -1,0 +1,160 @@
+"""The slices of a scan file, read a few at a time so that a volume need not fit into memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxrecon.metadata import ScanMetadata
+    from ctxrecon.scan import Scan
+
+# Scans up to this size are read once and kept.
+_KEPT_BYTES = 256 * 2**20
+# Peak memory of a whole volume over the size of its k-space in complex64: k-space, coil maps,
+# and what conjugate gradients on all coils take.
+_WHOLE_FACTOR = 6
+
+
+class Volume:
+    """The chosen slices of a scan.
+
+    All are looked at once, so that what is wrong with the last is known before the first is
+    reconstructed; of large files only masks and metadata are kept.
+
+    Args:
+        file: of any format.
+        slices: ``--slices`` as given, ``None`` for all.
+        coil_maps: file of coil maps, or ``None``.
+        crop_readout: as in :func:`ctxrecon.io.read_scan`.
+
+    Attributes:
+        file: as given.
+        total: slices in the file.
+        numbers: of the chosen slices, counted from 0 in the file.
+        shape: ``(coils, ny, nx)``.
+        masks: ``(slices or 1, 1, ny, nx)`` bool.
+        metadata: of each slice, or empty.
+        has_target: whether the file holds a target image.
+        voxel_size: (ny, nx, slice) in mm, where it is known.
+
+    Raises:
+        InputError: a file or a choice of slices that cannot be read, or a slice of zeros.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        slices: str | None = None,
+        coil_maps: Path | None = None,
+        crop_readout: bool | None = None,
+    ) -> None:
+        import torch
+
+        from ctxrecon.io import scan_shape
+
+        self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
+        self.total = scan_shape(file)[0]
+        self.numbers = _choose(file, slices, self.total)
+        self._kept: Scan | None = None
+        self._kept = self._read_once()
+        masks: list[Tensor] = []
+        metadata: list[ScanMetadata] = []
+        for position, number in enumerate(self.numbers):
+            try:
+                scan = self.read([position])
+                empty = not bool(scan.kspace.any())
+            except InputError as error:
+                raise InputError(f"slice {number} of {error}") from error
+            if empty:
+                raise InputError(
+                    f"{file}: the k-space of slice {number} is zero everywhere: leave it out "
+                    "with --slices"
+                )
+            masks.append(scan.mask)
+            metadata += scan.metadata
+        _, coils, ny, nx = scan.kspace.shape
+        self.shape = (coils, ny, nx)
+        alike = all(bool((mask == masks[0]).all()) for mask in masks)
+        self.masks = masks[0] if alike else torch.cat(masks)
+        self.metadata = tuple(metadata)
+        self.has_target = scan.target is not None
+        self.voxel_size = scan.voxel_size
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def whole_bytes(self) -> int:
+        """Estimate of the memory that all slices at once take."""
+        return _WHOLE_FACTOR * 8 * len(self) * math.prod(self.shape)
+
+    def read(self, positions: Sequence[int]) -> Scan:
+        """Consecutive slices, by their position among those that were chosen."""
+        if self._kept is not None:
+            return self._kept[positions[0] : positions[-1] + 1]
+        from ctxrecon.io import read_scan
+
+        return read_scan(
+            self.file,
+            slices=[self.numbers[position] for position in positions],
+            coil_maps=self._coil_maps,
+            crop_readout=self._crop_readout,
+        )
+
+    def check_memory(self, who: str) -> None:
+        """Refuse a volume that would not fit into memory at once.
+
+        Raises:
+            InputError: naming who needs all of it, and how much that would be.
+        """
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self.whole_bytes > there:
+            raise InputError(
+                f"{who} takes all {len(self)} slices at once, which needs about "
+                f"{self.whole_bytes / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} "
+                "GiB: choose fewer with --slices, or another method"
+            )
+
+    def _read_once(self) -> Scan | None:
+        """All slices, where they are small or the format gives no part of them."""
+        first = self.read([0])
+        if len(self) == 1:
+            return first
+        size = len(self) * first.kspace.numel() * first.kspace.element_size()
+        if self.file.suffix.lower() != ".npz" and size > _KEPT_BYTES:
+            return None
+        return self.read(range(len(self)))
+
+
+def part_of(masks: Tensor, positions: Sequence[int]) -> Tensor:
+    """The masks of some slices, ``(slices or 1, 1, ny, nx)``."""
+    return masks if len(masks) == 1 else masks[positions[0] : positions[-1] + 1]
+
+
+def _choose(file: Path, text: str | None, total: int) -> list[int]:
+    """The numbers of the slices that ``--slices`` means, ``"3"`` or ``"3:8"``."""
+    there = f"{file} has {total} slice{'s' * (total != 1)}, numbered from 0"
+    if text is None:
+        return list(range(total))
+    try:
+        bounds = [int(part) if part.strip() else None for part in text.split(":")]
+    except ValueError:
+        bounds = []
+    if len(bounds) == 1 and bounds[0] is not None:
+        if not -total <= bounds[0] < total:
+            raise InputError(f"{there}: there is no slice {bounds[0]}")
+        return [bounds[0] % total]
+    if len(bounds) != 2:
+        raise InputError(f"expected --slices as a:b or one number, got {text!r}")
+    numbers = list(range(total)[bounds[0] : bounds[1]])
+    if not numbers:
+        raise InputError(f"{there}: no slice is left by --slices {text}")
+    return numbers

@@ -1,0 +1,181 @@
+"""Options that nothing would look at are refused; the version; defects of the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ctxrecon
+from ctxrecon.cli import main
+from ctxrecon.errors import InputError
+from ctxrecon.evaluation import find_scans, solver_and_call
+from ctxrecon.io import write_scan
+from ctxrecon.phantom import phantom_scan
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def refused(capsys, *arguments: object) -> str:
+    assert run(*arguments) == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory) -> Path:
+    """A fully sampled slice that says nothing about itself."""
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    generator = torch.Generator().manual_seed(0)
+    made = phantom_scan("brain", shape=(32, 32), num_coils=2, generator=generator)
+    np.savez(path, kspace=made.kspace.numpy())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--acceleration", 4), "--acceleration is of --undersample"),
+        (("--center-fraction", 0.1), "--center-fraction is of --undersample"),
+        (("--method", "tv", "--strength", 0), "--strength is of --start"),
+        (("--strength", 0.3), "--strength is of --start"),
+        (("--method", "tv", "--samples", 1), "--samples is of the diffusion prior, not of tv"),
+        (("--method", "tv", "--steps", 20), "--steps is of the diffusion prior"),
+        (("--method", "tv", "--guidance-scale", 1), "--guidance-scale is of the diffusion prior"),
+        (("--method", "tv", "--solver", "dds"), "--solver is of the diffusion prior"),
+        (("--method", "tv", "--noise-std", 1), "--noise-std is of the diffusion prior"),
+        (("--method", "tv", "--start", "tv"), "--start is of the diffusion prior"),
+        (("--method", "tv", "--seed", 0), "--seed is of randomness"),
+        (("--method", "tv", "--dtype", "float32"), "--dtype is of networks"),
+        (("--method", "tv", "--device", "cpu"), "--device is of networks"),
+        (("--method", "tv", "--prompt", "Brain"), "--prompt is of methods that read prompts"),
+        (("--method", "network", "--prompt", "Brain"), "--prompt is of methods that read"),
+        (("--method", "network", "--seed", 1), "--seed is of randomness"),
+        (("--method", "prior", "--guidance-scale", 2), "weighs a prompt, and there is none"),
+        (("--prompt", "Br\udce4in"), "the prompt as UTF-8 text"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(tmp_path, scan, capsys, options, words):
+    out = tmp_path / "x.npy"
+    assert words in refused(capsys, "reconstruct", scan, "--out", out, *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_is_used_by_masks(tmp_path, scan):
+    command = ("reconstruct", scan, "--method", "zero-filled", "--undersample", "random1d")
+    more = ("--acceleration", 2, "--center-fraction", 0.25)
+    for seed in (1, 2):
+        assert run(*command, *more, "--seed", seed, "--out", tmp_path / f"{seed}.npy") == 0
+    one, two = (np.load(tmp_path / f"{seed}.npy") for seed in (1, 2))
+    assert not np.allclose(one, two)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--acceleration", 4), "--acceleration is of --undersample"),
+        (("--center-fraction", 0.1), "--center-fraction is of --undersample"),
+        (("--position", 0.5), "--position chooses a slice of --labels"),
+        (("--shape", 20000, 20000), "--shape up to 2048 2048"),
+        (("--coils", 100000), "--coils up to 256"),
+        (("--anatomy", "knee", "--labels", "x.nii"), "knee is not of --labels"),
+    ],
+)
+def test_simulate_refuses_likewise(tmp_path, capsys, options, words):
+    assert words in refused(capsys, "simulate", "--out", tmp_path / "x.npz", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--methods", "tv", "--samples", 2), "--samples is of diffusion solvers"),
+        (("--methods", "tv", "--guidance-scale", 2), "--guidance-scale is of diffusion solvers"),
+        (("--methods", "tv", "--dtype", "float32"), "--dtype is of networks"),
+        (("--prompts", "none", "--guidance-scale", 2), "--prompts none leaves it out"),
+        (("--methods", "dds:eta=x"), "expected eta as a number in dds:eta=x"),
+    ],
+)
+def test_benchmark_refuses_likewise(tmp_path, scan, capsys, options, words):
+    assert words in refused(capsys, "benchmark", scan, "--out", tmp_path / "x", *options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dds:cg_iterations=2.5", "cg_iterations as a whole number"),
+        ("dds:cg_iterations=true", "cg_iterations as a whole number"),
+        ("pigdm:adaptive_weights=3", "adaptive_weights as true or false"),
+        ("dds:eta=[1]", "eta as a number"),
+        ("dds:image=tv:strength=x", "strength as a number"),
+        ("dds:timesteps=5", "timesteps as a word"),
+        ("dds:eta=0.1:eta=0.2", "gives an option twice"),
+    ],
+)
+def test_values_of_another_kind_are_refused(text, words):
+    with pytest.raises(InputError, match=words):
+        solver_and_call(text)
+
+
+@pytest.mark.parametrize("name", ["a\nb.npy", os.fsdecode(b"a\xe4.npy")])
+def test_names_of_scans_are_one_line_of_text(tmp_path, name):
+    np.save(tmp_path / name, np.ones((2, 8, 8), np.complex64))
+    with pytest.raises(InputError, match="rename the file"):
+        find_scans([tmp_path])
+
+
+def test_names_that_are_no_text_are_reconstructed(tmp_path, scan):
+    folder = tmp_path / os.fsdecode(b"K\xf6rper $x^$")
+    folder.mkdir()
+    kspace = np.load(scan)["kspace"]
+    np.save(folder / "scan.npy", kspace)
+    command = [sys.executable, "-m", "ctxrecon.cli", "reconstruct", folder / "scan.npy"]
+    command += ["--out", folder / "x.npy", "--method", "zero-filled"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "x_figure.png").is_file()
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"ctxrecon {ctxrecon.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "there/x.npy"), "there/x.npy: Permission denied"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_a_sentence(
+    tmp_path, scan, capsys, monkeypatch, error, words
+):
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ctxrecon.io.scan_info", broken)
+    assert run("info", scan) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("ctxrecon: error: ")
+    assert words in shown
+
+
+def test_the_readout_oversampling_is_cropped_when_asked(tmp_path, capsys):
+    generator = torch.Generator().manual_seed(0)
+    scan = phantom_scan("brain", shape=(32, 32), num_coils=2, generator=generator)
+    write_scan(tmp_path / "a.h5", scan)
+    shown = refused(capsys, "info", tmp_path / "a.h5", "--crop-readout")
+    assert "ismrmrd_header" in shown
+    command = ("reconstruct", tmp_path / "a.h5", "--out", tmp_path / "x.npy", "--method", "tv")
+    assert "ismrmrd_header" in refused(capsys, *command, "--crop-readout")
+    assert run(*command, "--no-crop-readout") == 0

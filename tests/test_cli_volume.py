@@ -1,0 +1,224 @@
+"""Volumes are reconstructed a few slices at a time, and go on where they were stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ctxrecon.cli import main
+from ctxrecon.commands import slices, volume
+from ctxrecon.io import read_scan
+from ctxrecon.phantom import phantom_scan
+
+SLICES = 4
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> Path:
+    from ctxrecon.pipelines import build_pipeline
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory) -> Path:
+    """A fastMRI file of four different slices."""
+    path = tmp_path_factory.mktemp("volume") / "volume.h5"
+    kspace = [
+        phantom_scan(
+            "brain", shape=(32, 32), num_coils=2, generator=torch.Generator().manual_seed(seed)
+        ).kspace
+        for seed in range(SLICES)
+    ]
+    with h5py.File(path, "w") as file:
+        file["kspace"] = torch.cat(kspace).numpy()
+        file.attrs["acquisition"] = "AXT2"
+    return path
+
+
+OPTIONS = ("--undersample", "uniform1d", "--acceleration", 2, "--center-fraction", 0.25)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("--method", "cg-sense"),
+        ("--method", "l1-wavelet"),
+        ("--method", "network"),
+        ("--steps", 2),
+        ("--steps", 2, "--samples", 2, "--seed", 5),
+        ("--steps", 2, "--start", "network", "--solver", "dds"),
+    ],
+)
+def test_a_slice_is_the_same_alone_and_in_its_volume(tmp_path, scan, prior, method):
+    model = () if "--method" in method else ("--model", prior)
+    command = ("reconstruct", scan, *OPTIONS, *method, *model)
+    assert run(*command, "--out", tmp_path / "all.npy") == 0
+    assert run(*command, "--out", tmp_path / "two.npy", "--slices", "2:4") == 0
+    whole, two = np.load(tmp_path / "all.npy"), np.load(tmp_path / "two.npy")
+    assert np.array_equal(whole[2:], two)
+    assert not np.allclose(whole[2], whole[3])
+
+
+def test_noise_is_that_of_one_call_of_the_pipeline(tmp_path, scan, prior):
+    from ctxrecon.pipelines import load_prior
+    from ctxrecon.sampling import make_mask
+
+    out = tmp_path / "x.npy"
+    more = ("--samples", 2, "--seed", 5, "--steps", 2, "--model", prior, "--prompt", "Brain, T2")
+    assert run("reconstruct", scan, *OPTIONS, *more, "--out", out) == 0
+    kspace = read_scan(scan).kspace
+    seed = torch.Generator().manual_seed(5)
+    mask = make_mask("uniform1d", (32, 32), 2.0, 0.25, generator=seed)
+    output = load_prior(prior)(
+        kspace * mask,
+        mask,
+        "Brain, T2",
+        num_inference_steps=2,
+        num_samples=2,
+        generator=torch.Generator().manual_seed(5),
+    )
+    scale = float(output.images.abs().max())
+    np.testing.assert_allclose(np.load(out), output.images, atol=1e-4 * scale)
+
+
+def test_a_stopped_volume_goes_on_and_gives_the_same(tmp_path, scan, prior, monkeypatch, capsys):
+    command = ("reconstruct", scan, *OPTIONS, "--steps", 2, "--samples", 2, "--model", prior)
+    command = (*command, "--compare")
+    assert run(*command, "--out", tmp_path / "whole.npy") == 0
+    do, done = slices.Work.do, []
+
+    def stopped(self, positions, seen):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(positions[0])
+        return do(self, positions, seen)
+
+    monkeypatch.setattr(slices.Work, "do", stopped)
+    out = tmp_path / "x.npy"
+    assert run(*command, "--out", out) == 130
+    assert "2 of 4 slices are kept" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.glob("x*")} == {"x.npy.partial"}
+
+    other = ("--guidance-scale", 0)
+    assert run(*command, *other, "--out", out) == 2
+    assert "guidance_scale" in capsys.readouterr().err
+
+    def counted(self, positions, seen):
+        done.append(positions[0])
+        return do(self, positions, seen)
+
+    monkeypatch.setattr(slices.Work, "do", counted)
+    assert run(*command, "--out", out) == 0
+    assert done == [0, 1, 2, 3]
+    assert not (tmp_path / "x.npy.partial").exists()
+    for name in ("", "_std", "_tv", "_network", "_one-sample"):
+        first, again = (np.load(tmp_path / f"{stem}{name}.npy") for stem in ("whole", "x"))
+        assert np.array_equal(first, again)
+    first, again = (
+        json.loads((tmp_path / f"{stem}_metrics.json").read_text())["methods"]
+        for stem in ("whole", "x")
+    )
+    assert len(first) == 7
+    for one, other_row in zip(first, again, strict=True):
+        assert {**one, "seconds": 0} == {**other_row, "seconds": 0}
+
+
+def test_slices_of_other_settings_are_dropped_only_when_asked(tmp_path, scan, monkeypatch):
+    do = slices.Work.do
+
+    def stopped(self, positions, seen):
+        if positions[0] == 1:
+            raise KeyboardInterrupt
+        return do(self, positions, seen)
+
+    out = tmp_path / "x.npy"
+    command = ("reconstruct", scan, *OPTIONS, "--out", out)
+    monkeypatch.setattr(slices.Work, "do", stopped)
+    assert run(*command, "--method", "tv") == 130
+    monkeypatch.setattr(slices.Work, "do", do)
+    assert run(*command, "--method", "cg-sense") == 2
+    assert (tmp_path / "x.npy.partial" / "slice_00000.npz").is_file()
+    assert run(*command, "--method", "cg-sense", "--overwrite") == 0
+    assert run(*command[:-1], tmp_path / "y.npy", "--method", "cg-sense") == 0
+    assert np.array_equal(np.load(out), np.load(tmp_path / "y.npy"))
+
+
+def test_a_folder_that_is_something_else_is_left_alone(tmp_path, scan, capsys):
+    other = tmp_path / "x.npy.partial"
+    other.mkdir()
+    (other / "thesis.txt").write_text("kept")
+    command = ("reconstruct", scan, *OPTIONS, "--method", "tv", "--out", tmp_path / "x.npy")
+    assert run(*command, "--overwrite") == 2
+    assert (other / "thesis.txt").read_text() == "kept"
+
+
+def test_large_files_are_read_slice_by_slice(tmp_path, scan, monkeypatch):
+    command = ("reconstruct", scan, *OPTIONS, "--method", "cg-sense", "--out")
+    assert run(*command, tmp_path / "kept.npy") == 0
+    monkeypatch.setattr(volume, "_KEPT_BYTES", 0)
+    asked = []
+
+    def read(*arguments, slices, **options):
+        asked.append(slices)
+        return read_scan(*arguments, slices=slices, **options)
+
+    monkeypatch.setattr("ctxrecon.io.read_scan", read)
+    assert run(*command, tmp_path / "read.npy") == 0
+    assert all(len(numbers) == 1 for numbers in asked)
+    assert np.array_equal(np.load(tmp_path / "kept.npy"), np.load(tmp_path / "read.npy"))
+
+
+def test_a_solver_of_whole_volumes_says_when_memory_is_too_small(tmp_path, scan, prior, capsys):
+    command = ("reconstruct", scan, *OPTIONS, "--solver", "dds3d", "--steps", 1, "--model", prior)
+    assert run(*command, "--out", tmp_path / "x.npy") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(volume, "_WHOLE_FACTOR", 1e9)
+        assert run(*command, "--out", tmp_path / "y.npy") == 2
+    assert "DDS3D takes all 4 slices at once, which needs about" in capsys.readouterr().err
+
+
+def test_slices_count_from_0_everywhere(tmp_path, scan, capsys):
+    zero = tmp_path / "zero.npy"
+    kspace = read_scan(scan).kspace.numpy()
+    kspace[2] = 0
+    np.save(zero, kspace)
+    command = ("reconstruct", zero, "--method", "zero-filled", "--out", tmp_path / "x.npy")
+    assert run(*command) == 2
+    assert "slice 2 is zero" in capsys.readouterr().err
+    assert run(*command, "--slices", "3") == 0
+    assert run(*command[:-1], tmp_path / "y.npy", "--slices", "7") == 2
+    assert "has 4 slices, numbered from 0: there is no slice 7" in capsys.readouterr().err
+    assert run(*command[:-1], tmp_path / "y.npy", "--slices", "3:2") == 2
+    assert "slice(" not in capsys.readouterr().err
+
+
+def test_slices_without_a_reference_are_left_out_of_the_metrics(tmp_path, scan, capsys):
+    full = read_scan(scan)
+    target = np.abs(np.random.default_rng(0).standard_normal((SLICES, 32, 32))).astype(np.float32)
+    target[1] = 0
+    np.savez(tmp_path / "air.npz", kspace=full.kspace.numpy(), target=target)
+    command = ("reconstruct", tmp_path / "air.npz", "--method", "zero-filled", "--out")
+    assert run(*command, tmp_path / "all.npy") == 0
+    assert "1 of 4 slices is zero" in capsys.readouterr().err
+    assert run(*command, tmp_path / "one.npy", "--slices", 1) == 0
+    all_of, one = (
+        json.loads((tmp_path / f"{name}_metrics.json").read_text())["methods"][0]
+        for name in ("all", "one")
+    )
+    assert all_of["psnr"] > 0
+    assert one["psnr"] is None

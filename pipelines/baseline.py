@@ -9,7 +9,7 @@ import torch
 
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.inputs import ArrayLike, prepare_measurement
+from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
 from ctxrecon.pipelines.output import ReconstructionOutput, check_output_type
 from ctxrecon.pipelines.samples import (
     conclude,

@@ -25,7 +25,6 @@ from ctxrecon.pipelines.samples import (
     combined,
     conclude,
     count_slices,
-    filled_slices,
     image_batches,
     images_at_once,
     named_bar,

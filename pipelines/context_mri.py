@@ -326,7 +326,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                         bar,
                         callback,
                         tensor_inputs,
-                        lambda x, batch=batch, every=every: combined(every(x), batch),
+                        partial(_shown, every, batch),
                         factor,
                     ),
                 )
@@ -349,3 +349,8 @@ class ContextMRIPipeline(TextPriorPipeline):
             dtype=latents.dtype,
         )
         return torch.cat([latents, drawn], dim=2)
+
+
+def _shown(every: EachSet, measurement: Measurement, x: Tensor) -> Tensor:
+    """The image that a user's callback sees of the padded one, ``(batch, ny, nx)``."""
+    return combined(every(x), measurement)

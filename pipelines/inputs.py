@@ -144,20 +144,21 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
             f"expected {name} as a plain array, got a masked array, which hides some values: "
             "give array.filled(0), which makes them samples that were not measured"
         )
-    if value.dtype.names is not None and set(value.dtype.names) in _COMPLEX_FIELDS:
-        real, imaginary = (value[field] for field in sorted(value.dtype.names, reverse=True))
-        value = real + np.complex64(1j) * imaginary
-    if value.dtype.kind not in _PORTABLE:
+    array: np.ndarray = value
+    if array.dtype.names is not None and set(array.dtype.names) in _COMPLEX_FIELDS:
+        real, imaginary = (array[field] for field in sorted(array.dtype.names, reverse=True))
+        array = real + np.complex64(1j) * imaginary
+    if array.dtype.kind not in _PORTABLE:
         remedy = (
             "give arrays of one shape, joined with np.stack"
-            if value.dtype.kind == "O"
+            if array.dtype.kind == "O"
             else "convert it with astype(np.complex64)"
         )
         raise InputError(
-            f"expected numbers in {name}, got a NumPy array of {value.dtype}: {remedy}"
+            f"expected numbers in {name}, got a NumPy array of {array.dtype}: {remedy}"
         )
     with np.errstate(over="ignore"):  # becomes infinite, which is refused later
-        return torch.from_numpy(value.astype(_PORTABLE[value.dtype.kind], order="C"))
+        return torch.from_numpy(array.astype(_PORTABLE[array.dtype.kind], order="C"))
 
 
 def check_kspace(kspace: ArrayLike) -> Tensor:

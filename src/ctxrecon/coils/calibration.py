@@ -27,7 +27,7 @@ Coils vary slowly, so samples further out carry mostly noise for them and still 
 few lines the long readout window is what makes up for them.
 """
 
-CALIBRATION_SIZES = (MAX_CALIBRATION, (24, 24), (16, 16))
+CALIBRATION_SIZES = ((24, 24), (16, 16))
 """Limits of the calibration regions that are compared.
 
 Where two places share a pixel, maps from fewer samples may mix them less.
@@ -116,8 +116,7 @@ def estimate_coil_maps(
     (:func:`find_calibration_region`); the kernel shrinks along an axis with few lines (6 lines
     take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and for the phase of the
     maps. What is "auto" is chosen for each slice by how well the maps predict samples that are held
-    back: the calibration region (the largest, or the middle 24 or 16 samples a side of it), the
-    threshold, and one or two sets of maps.
+    back: the calibration region (at most 24 or 16 samples a side), the threshold, and one or two sets of maps.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.

@@ -35,8 +35,6 @@ METHODS = (PRIOR, NETWORK, *BASELINES)
 ALIASES = {"prior": PRIOR}
 SHIPPED_PRIOR, SHIPPED_NETWORK = "phantom prior", "phantom network"
 """What those that come with the package are called: both were trained on the digital phantom."""
-_LABELS = {PRIOR: "prior", NETWORK: "network", JOINT: "joint"}
-"""Of progress bars."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     pipe = load(device=device, dtype=getattr(torch, dtype))
-    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True, desc=_LABELS[method_of(pipe)])
+    pipe.set_progress_bar_config(leave=False, dynamic_ncols=True)
     return pipe
 
 
@@ -241,13 +239,11 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     # Of tensors, as output_type="pt" gives them: narrower than the declared type.
     output: Any
     if run.network is not None and start == NETWORK:
-        output = run.network(measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps)
+        output = run.network(measurement)
         call["image"] = output.images
     output = pipe(
-        measurement.kspace,
-        measurement.mask,
-        run.prompts if run.uses_prompt else None,
-        coil_maps=measurement.coil_maps,
+        measurement,
+        prompt=run.prompts if run.uses_prompt else None,
         guidance_scale=run.guidance_scale,
         num_inference_steps=run.steps,
         solver=run.solver,
@@ -288,16 +284,26 @@ def _solver_title(solver: Solver, start: Any) -> str:
 
 
 def first_sample(result: Result, measurement: Measurement) -> Result:
-    """The first of several posterior samples as a result of its own."""
+    """The first of several posterior samples as a result of its own.
+
+    Of two sets of coil maps the residual is not known: their images were combined.
+    """
+    import torch
+
+    from ctxrecon.operators import SoftSense
     from ctxrecon.pipelines.output import relative_residual
 
     assert result.samples is not None
-    images = result.samples[:, 0]
+    images, operator = result.samples[:, 0], measurement.operator
+    if isinstance(operator, SoftSense):
+        residual = torch.full((len(images),), float("nan"))
+    else:
+        residual = relative_residual(operator(images), measurement.kspace)
     return Result(
         name=result.name.rsplit(",", 1)[0] + ", one sample",
         key="one-sample",
         images=images,
-        residual=relative_residual(measurement.operator(images), measurement.kspace),
+        residual=residual,
         seconds=None,
     )
 
@@ -311,10 +317,8 @@ def run_network(
     """The image of a network, and the error that it expects where it says so."""
     started = time.perf_counter()
     output: Any = pipe(
-        measurement.kspace,
-        measurement.mask,
-        prompts,
-        coil_maps=measurement.coil_maps,
+        measurement,
+        prompt=prompts,
         batch_size=1 if pipe.device.type == "cpu" else None,
     )
     images = output.images.cpu()
@@ -334,8 +338,6 @@ def run_baseline(method: str, measurement: Measurement) -> Result:
     from ctxrecon.pipelines import BaselinePipeline
 
     started = time.perf_counter()
-    output: Any = BaselinePipeline(BASELINES[method])(
-        measurement.kspace, measurement.mask, coil_maps=measurement.coil_maps
-    )
+    output: Any = BaselinePipeline(BASELINES[method])(measurement)
     seconds = time.perf_counter() - started
     return Result(TITLES[method], method, output.images, output.residual, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ class Table:
                 metric.__name__: _mean(metric, result.images, self.reference)
                 for metric in (psnr, ssim, nmse)
             }
-        row |= {"residual": float(result.residual.mean()), "seconds": result.seconds}
+        residual = float(result.residual.nanmean())
+        row |= {"residual": None if math.isnan(residual) else residual, "seconds": result.seconds}
         self.rows.append(row)
         digits = {"psnr": ".2f", "ssim": ".4f", "nmse": ".5f", "residual": ".4f", "seconds": ".1f"}
         cells = [

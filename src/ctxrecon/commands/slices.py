@@ -122,7 +122,8 @@ class Work:
         assert self.masks is not None
         mask = part_of(self.masks, positions)
         kspace = scan.kspace * mask if self.undersampled else scan.kspace
-        return None, prepare_measurement(kspace, mask, scan.coil_maps)
+        noise_std = scan.noise_std or None
+        return None, prepare_measurement(kspace, mask, scan.coil_maps, noise_std=noise_std)
 
     def _results(
         self, method: str, positions: range, measurement: Measurement, joint: JointResult | None

@@ -9,6 +9,7 @@ eigenvector ``s``.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -152,14 +153,14 @@ def _norm(vectors: Tensor) -> Tensor:
 def _interpolate(planes: Tensor, shape: tuple[int, int]) -> Tensor:
     """Real planes ``(batch, channels, gy, gx)`` on the periodic grid to ``(..., ny, nx)``."""
     along_y, along_x = (
-        # The grid has 0 at half of it, pixels at ``size // 2``.
-        lagrange_matrix(
-            (torch.arange(size, dtype=torch.float64, device=planes.device) - size // 2)
-            * (points / size)
-            + points / 2,
-            points,
-            periodic=True,
-        )
+        _grid_to_pixels(size, points, planes.device)
         for size, points in zip(shape, planes.shape[2:], strict=True)
     )
     return along_y @ (planes @ along_x.mT)
+
+
+@lru_cache(maxsize=32)
+def _grid_to_pixels(size: int, points: int, device: torch.device) -> Tensor:
+    """``(size, points)``; the grid has 0 at half of it, pixels at ``size // 2``."""
+    pixels = torch.arange(size, dtype=torch.float64, device=device) - size // 2
+    return lagrange_matrix(pixels * (points / size) + points / 2, points, periodic=True)

@@ -9,12 +9,12 @@ badly; so do two sets where one suffices, since they leave more unknowns.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ctxrecon.coils._espirit import (
     SignalSubspace,
@@ -24,8 +24,6 @@ from ctxrecon.coils._espirit import (
     single_maps,
 )
 from ctxrecon.linalg import conjugate_gradient, squared_norm
-
-logger = logging.getLogger(__name__)
 
 THRESHOLDS: tuple[float | Literal["auto"], ...] = ("auto", 0.02, 0.05)
 # Samples (ny, nx) in the middle of k-space that are predicted; rows of a mask of lines are alike.
@@ -108,9 +106,9 @@ def choose_settings(
     if not len(held_back):
         return first
 
-    def errors(
-        part: tuple[slice, slice], limits: tuple[float | Literal["auto"], ...]
-    ) -> list[tuple[Candidate, float]]:
+    def candidates(
+        part: tuple[slice, slice], limits: Sequence[float | Literal["auto"]]
+    ) -> list[tuple[Candidate, Tensor]]:
         calibration = kspace[:, :, part[0], part[1]]
         calibration = calibration / calibration.abs().amax()
         kernel = kernel_for(part, kernel_size)
@@ -124,20 +122,23 @@ def choose_settings(
             (min(samples.shape[2], _GRID), min(samples.shape[3], _GRID)),
         )
         values, vectors = torch.linalg.eigh(gram)
-        found = []
+        found: list[tuple[Candidate, Tensor]] = []
         for count in sets:
             maps = _maps_of(calibration, vectors, values, count, crop, samples.shape[2:])
-            missed = _prediction_errors(samples, sampled, held_back, maps).tolist()
-            found += [
-                (Candidate(part, limit, count), error)
-                for limit, error in zip(distinct.values(), missed, strict=True)
-            ]
+            names = [Candidate(part, limit, count) for limit in distinct.values()]
+            found += zip(names, maps, strict=True)
         return found
 
-    compared = errors(largest, thresholds)
-    for part in regions[1:]:
-        compared += errors(part, (_best(compared, first).threshold,))
-    logger.debug("held-back error of coil maps: %s", compared)
+    def compare(entries: list[tuple[Candidate, Tensor]]) -> list[tuple[Candidate, float]]:
+        most = max(len(maps) for _, maps in entries)
+        padded = torch.stack([pad(maps, (0,) * 7 + (most - len(maps),)) for _, maps in entries])
+        missed = _prediction_errors(samples, sampled, held_back, padded).tolist()
+        return list(zip((name for name, _ in entries), missed, strict=True))
+
+    compared = compare(candidates(largest, thresholds))
+    if others := regions[1:]:
+        limit = _best(compared, first).threshold
+        compared += compare([entry for part in others for entry in candidates(part, (limit,))])
     return _best(compared, first)
 
 
@@ -168,9 +169,13 @@ def _held_back(sampled: Tensor, acceleration: float) -> Tensor:
     share = min(max(1 - 1 / (acceleration * present), 1 / 3), 0.75)
     generator = torch.Generator().manual_seed(0)
     lines = bool((sampled == sampled[..., :1, :]).all())
-    drawn = torch.rand((_DRAWS, 1, 1 if lines else ny, nx), generator=generator) < share
+    size = (_DRAWS, 1, 1 if lines else ny, nx)
+    drawn = torch.rand(size, generator=generator, device=generator.device) < share
+    from_centre_y, from_centre_x = (
+        torch.arange(n, device=generator.device) - n // 2 for n in (ny, nx)
+    )
     near_y, near_x = (
-        (torch.arange(n) >= n // 2 - _KEPT) & (torch.arange(n) < n // 2 + _KEPT) for n in (ny, nx)
+        (offset >= -_KEPT) & (offset < _KEPT) for offset in (from_centre_y, from_centre_x)
     )
     drawn &= ~(near_x if lines else near_y[:, None] & near_x)
     return sampled & drawn.to(sampled.device)
@@ -191,7 +196,7 @@ def _maps_of(
     crop: float | Literal["auto"],
     shape: Sequence[int],
 ) -> Tensor:
-    """Maps ``(items, num_maps, coils, ny, nx)`` of the eigenvectors of ``items`` matrices ``G``."""
+    """Maps ``(items, num_maps, coils, ny, nx)`` from the eigenvectors of ``items`` fields ``G``."""
     calibration = calibration.expand(len(values), -1, -1, -1)
     ny, nx = shape
     if num_maps == 1:
@@ -217,6 +222,7 @@ def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps
     if lines:
         samples = torch.fft.ifft(samples, dim=-2, norm="ortho")
     maps = maps.repeat_interleave(draws, dim=0)
+    conjugate = maps.conj().resolve_conj()
     held_back = held_back.repeat(len(maps) // draws, 1, 1, 1)
     kept = sampled & ~held_back
 
@@ -224,7 +230,7 @@ def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps
         return torch.fft.fftn((maps * images[:, :, None]).sum(dim=1), dim=axes, norm="ortho")
 
     def combined(spectra: Tensor) -> Tensor:
-        return (maps.conj() * torch.fft.ifftn(spectra, dim=axes, norm="ortho")[:, None]).sum(dim=2)
+        return (conjugate * torch.fft.ifftn(spectra, dim=axes, norm="ortho")[:, None]).sum(dim=2)
 
     x = conjugate_gradient(
         lambda images: combined(coil_spectra(images) * kept) + _DAMPING * images,

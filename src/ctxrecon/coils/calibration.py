@@ -116,7 +116,8 @@ def estimate_coil_maps(
     (:func:`find_calibration_region`); the kernel shrinks along an axis with few lines (6 lines
     take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and for the phase of the
     maps. What is "auto" is chosen for each slice by how well the maps predict samples that are held
-    back: the calibration region (at most 24 or 16 samples a side), the threshold, and one or two sets of maps.
+    back: the calibration region (at most 24 or 16 samples a side), the threshold, and one or two
+    sets of maps.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.
@@ -162,7 +163,11 @@ def estimate_coil_maps(
         )
     _check_options(kernel_size, threshold, crop)
     batch, coils, ny, nx = kspace.shape
-    if coils == 1 and num_maps != 2:
+    if coils == 1:
+        if num_maps == 2:
+            raise InputError(
+                "expected at least two coils for num_maps=2, got one: leave num_maps out"
+            )
         logger.info("a single coil: its map is one everywhere")
         return torch.ones(kspace.shape, dtype=torch.complex64, device=kspace.device)
     if mask is None:
@@ -199,6 +204,14 @@ def estimate_coil_maps(
                 thresholds=THRESHOLDS if threshold == "auto" else (threshold,),
                 crop=crop,
                 sets=(1, 2) if num_maps == "auto" else (num_maps,),
+            )
+            logger.info(
+                "coil maps of slice %d: calibration region %d×%d, kernel %d×%d, threshold %s, %s",
+                number,
+                *(part.stop - part.start for part in chosen.region),
+                *kernel_for(chosen.region, kernel_size),
+                chosen.threshold,
+                "one set" if chosen.num_maps == 1 else "two sets",
             )
             maps.append(chosen_maps(item, chosen, kernel_size=kernel_size, crop=crop))
     return _joined(maps)

@@ -141,7 +141,7 @@ def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> 
 def sample(scan: Scan, mask: Tensor, true_maps: bool = False) -> Scan:
     """What the mask ``(1, 1, ny, nx)`` leaves, with coil maps estimated from it."""
     kspace = scan.kspace * mask
-    maps = scan.coil_maps if true_maps else estimate_coil_maps(kspace, mask)
+    maps = scan.coil_maps if true_maps else estimate_coil_maps(kspace, mask, num_maps=1)
     return replace(scan, kspace=kspace, mask=mask, coil_maps=maps)
 
 

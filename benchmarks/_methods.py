@@ -117,7 +117,7 @@ def reconstruct_all(
     Returns:
         Name to reconstruction. BART's are left out where it is not installed.
     """
-    maps = estimate_coil_maps(kspace, mask)
+    maps = estimate_coil_maps(kspace, mask, num_maps=1)  # BART and the others take one set
     results: dict[str, Reconstruction] = {}
     for key, name in BASELINE_NAMES.items():
         bar.set_postfix_str(name)

@@ -1,11 +1,15 @@
 """Time and agreement of coil maps: ours beside sigpy's and BART's ESPIRiT, from the same samples.
 
 All get the same 24×24 calibration samples, a 6×6 kernel, the same relative threshold of singular
-values (BART's is that of their squares), no crop and one set of maps. The competitors take turns,
-since other work on the machine comes and goes, and each has been called once before. Of every call
-two times are kept, by the clock and of the processors; on a busy machine only the second says
-something, and with one thread the two are the same on a quiet one. BART is a program: the time of
-its start, of reading k-space and of writing maps is measured with ``bart scale`` and taken off.
+values (BART's is that of their squares), no crop and one set of maps. "Settings chosen" is what
+``estimate_coil_maps`` does by itself, with every fourth line beside the calibration samples, and
+"BART, defaults" what ``bart ecalib`` does without options, from the calibration samples.
+
+The competitors take turns, since other work on the machine comes and goes, and each has been called
+once before. Of every call two times are kept, by the clock and of the processors; on a busy machine
+only the second says something, and with one thread the two are the same on a quiet one. BART is a
+program: the time of its start, of reading k-space and of writing maps is measured with
+``bart scale`` and taken off.
 
 Agreement is measured where the object is (a tenth of the largest root-sum-of-squares of the
 calibration image), after turning the other's maps to our phase at each pixel:
@@ -26,15 +30,23 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from _record import write_record
 from torch import Tensor
 
-from ctxrecon.coils import estimate_coil_maps, root_sum_of_squares, simulate_coil_maps
+from ctxrecon.coils import (
+    espirit,
+    estimate_coil_maps,
+    find_calibration_region,
+    root_sum_of_squares,
+    simulate_coil_maps,
+    walsh,
+)
 from ctxrecon.fourier import fft2c, ifft2c
 
 CALIBRATION = 24
@@ -121,11 +133,22 @@ class Bart:
         size, kernel = (f"{n}:{n}:1" for n in (CALIBRATION, KERNEL))
         self.run("ecalib", "-m", "1", "-c", "0", "-r", size, "-k", kernel, "-t", str(THRESHOLD**2))
 
+    def defaults(self) -> None:
+        """ESPIRiT as BART runs it if nothing is said: two sets of maps, a calibrated crop."""
+        self.run("ecalib")
+
     def maps(self) -> Tensor:
         """What ``ecalib`` wrote, ``(1, coils, ny, nx)``."""
         values = np.fromfile(self.folder / "s.cfl", dtype=np.complex64)
         maps = values.reshape(self.shape, order="F")[:, :, 0].transpose(2, 0, 1)
         return torch.as_tensor(maps.copy())[None]
+
+
+def every_fourth_line(mask: Tensor) -> Tensor:
+    """A mask of every fourth line beside the calibration region, ``(1, 1, ny, nx)``."""
+    nx = mask.shape[-1]
+    lines = (torch.arange(nx) % 4 == 0) | mask[0, 0].any(dim=0)
+    return lines.expand_as(mask).clone()
 
 
 def relative_error(ours: Tensor, other: Tensor, inside: Tensor) -> float:
@@ -164,27 +187,48 @@ def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, dict[str
     mask = (block != 0).any(dim=1, keepdim=True)
     maps: dict[str, Tensor] = {}
 
-    def ours(label: str, **options: object) -> Callable[[], None]:
-        def call() -> None:
-            maps[label] = estimate_coil_maps(block, mask, crop=0, **options)  # type: ignore[arg-type]
+    shape = (block.shape[2], block.shape[3])
+    region = find_calibration_region(mask)
+    calibration = block[:, :, region[0], region[1]]
+    lines = every_fourth_line(mask)
 
-        return call
+    def espirit_maps(label: str, threshold: float | Literal["auto"]) -> None:
+        maps[label] = espirit(calibration, shape, threshold=threshold, crop=0).coil_maps
+
+    def walsh_maps(label: str) -> None:
+        maps[label] = walsh(calibration, shape, crop=0)
+
+    def sigpy_maps(label: str) -> None:
+        maps[label] = estimate_coil_maps(
+            block, mask, method="sigpy", threshold=THRESHOLD, crop=0, num_maps=1
+        )
+
+    def default_maps() -> None:
+        """All that is chosen by itself; with one or two sets it is not compared with the others."""
+        estimate_coil_maps(case.kspace * lines, lines)
 
     entries = {
-        "ctxrecon": ours("ctxrecon", threshold=THRESHOLD),
-        "ctxrecon, threshold from the data": ours("ctxrecon, threshold from the data"),
-        "ctxrecon, Walsh": ours("ctxrecon, Walsh", method="walsh"),
+        "ctxrecon": partial(espirit_maps, "ctxrecon", THRESHOLD),
+        "ctxrecon, threshold from the data": partial(
+            espirit_maps, "ctxrecon, threshold from the data", "auto"
+        ),
+        "ctxrecon, Walsh": partial(walsh_maps, "ctxrecon, Walsh"),
+        "ctxrecon, settings chosen": default_maps,
     }
     turns = dict.fromkeys(entries, arguments.turns)
     if arguments.sigpy_turns:
-        entries["sigpy"] = ours("sigpy", method="sigpy", threshold=THRESHOLD)
+        entries["sigpy"] = partial(sigpy_maps, "sigpy")
         turns["sigpy"] = arguments.sigpy_turns
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         if shutil.which("bart"):
             bart = Bart(block, Path(folder))
-            entries |= {"BART, files only": bart.files_only, "BART": bart.ecalib}
-            turns |= dict.fromkeys(("BART, files only", "BART"), arguments.turns)
+            entries |= {
+                "BART, files only": bart.files_only,
+                "BART, defaults": bart.defaults,
+                "BART": bart.ecalib,
+            }
+            turns |= dict.fromkeys(("BART, files only", "BART, defaults", "BART"), arguments.turns)
         times: dict[str, list[tuple[float, float]]] = {label: [] for label in entries}
         for label, entry in entries.items():
             if label != "sigpy":  # it takes long, and has nothing to warm up
@@ -218,7 +262,7 @@ def summary(times: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, 
         for kind in (0, 1)
     )
     for label in times:
-        files = "BART, files only" if label == "BART" else None
+        files = "BART, files only" if label in ("BART", "BART, defaults") else None
         net = spent[label] - (spent[files] if files else 0)
         net_clock = clock[label] - (clock[files] if files else 0)
         rows[label] = {

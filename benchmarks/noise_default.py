@@ -175,7 +175,7 @@ def real_rows(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[dict[s
     kspace = fft2c(load(args.data / T2_FILE))
     full = torch.ones((1, 1, *kspace.shape[-2:]), dtype=torch.bool)
     references = {
-        kspace.shape[1]: (kspace, mvue(kspace, estimate_coil_maps(kspace, full))),
+        kspace.shape[1]: (kspace, mvue(kspace, estimate_coil_maps(kspace, full, num_maps=1))),
         1: (kspace[:, :1], mvue(kspace[:, :1], torch.ones_like(kspace[:, :1]))),
     }
     for coils, (measured, reference) in references.items():
@@ -196,7 +196,7 @@ def real_rows(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[dict[s
     hidden = hold_out(mask, torch.Generator().manual_seed(args.seed))
     kept = mask & ~hidden
     found = reconstructions(pipe, kspace * kept, kept, "Brain, T1", args.steps)
-    maps = estimate_coil_maps(kspace * kept, kept)
+    maps = estimate_coil_maps(kspace * kept, kept, num_maps=1)
     errors = {name: data_error(x, maps, kspace, hidden) for name, x in found.items()}
     return [*rows, {"scan": "T1, 8 coils, hidden samples", "mask": 0, "nrmse": errors}]
 

@@ -157,7 +157,7 @@ def fully_sampled(
 ) -> Runs:
     """Undersample a full k-space by several masks; scores of each method for each mask."""
     full = torch.ones((1, 1, *kspace.shape[-2:]), dtype=torch.bool)
-    reference = mvue(kspace, estimate_coil_maps(kspace, full))
+    reference = mvue(kspace, estimate_coil_maps(kspace, full, num_maps=1))
     combined = root_sum_of_squares(ifft2c(kspace))
     runs: Runs = {}
     for number in range(args.masks):

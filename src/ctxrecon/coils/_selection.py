@@ -39,6 +39,7 @@ _DAMPING = 1e-3
 # settings than the first have to predict better by more than these.
 _GAIN_OF_TWO_SETS = 0.95
 _GAIN_OF_ANOTHER = 0.98
+_LEAST_SHARE_OF_TWO = 0.005  # of the pixels
 
 
 class Candidate(NamedTuple):
@@ -249,14 +250,32 @@ def chosen_maps(
     *,
     kernel_size: int,
     crop: float | Literal["auto"],
+    negligible: bool,
 ) -> Tensor:
-    """Maps of one slice, ``(1, [2,] coils, ny, nx)``, by the settings of a candidate."""
+    """Maps of one slice, ``(1, [2,] coils, ny, nx)``, by the settings of a candidate.
+
+    Args:
+        kspace: ``(1, coils, ny, nx)`` complex64.
+        candidate: the settings.
+        kernel_size: largest kernel along an axis.
+        crop: as in :func:`ctxrecon.coils.espirit`.
+        negligible: whether a second set that hardly any pixel has may be left out.
+    """
     region = candidate.region
-    return espirit(
-        kspace[:, :, region[0], region[1]],
-        (kspace.shape[2], kspace.shape[3]),
-        kernel_size=kernel_for(region, kernel_size),
-        threshold=candidate.threshold,
-        crop=crop,
-        num_maps=candidate.num_maps,
-    ).coil_maps
+
+    def estimate(num_maps: Literal[1, 2]) -> Tensor:
+        return espirit(
+            kspace[:, :, region[0], region[1]],
+            (kspace.shape[2], kspace.shape[3]),
+            kernel_size=kernel_for(region, kernel_size),
+            threshold=candidate.threshold,
+            crop=crop,
+            num_maps=num_maps,
+        ).coil_maps
+
+    maps = estimate(candidate.num_maps)
+    if candidate.num_maps == 2 and negligible:
+        second = (maps[:, 1] != 0).any(dim=1)
+        if float(second.float().mean()) < _LEAST_SHARE_OF_TWO:
+            return estimate(1)
+    return maps

@@ -213,7 +213,15 @@ def estimate_coil_maps(
                 chosen.threshold,
                 "one set" if chosen.num_maps == 1 else "two sets",
             )
-            maps.append(chosen_maps(item, chosen, kernel_size=kernel_size, crop=crop))
+            maps.append(
+                chosen_maps(
+                    item,
+                    chosen,
+                    kernel_size=kernel_size,
+                    crop=crop,
+                    negligible=num_maps == "auto",
+                )
+            )
     return _joined(maps)
 
 

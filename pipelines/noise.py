@@ -96,10 +96,11 @@ def noise_of(
     default = getattr(solver, "default_noise_std", None)
     if noise_std is None and (not default or getattr(solver, "noise_std", None) is not None):
         return None
-    levels, sources = [], []
+    levels: list[Tensor] = []
+    sources: list[str | None] = []
     for index, its_scale in enumerate(scale):
         if empty[index]:
-            level, source = its_scale, "a slice without signal"
+            level, source = its_scale, None
         elif noise_std is not None:
             level = estimate_noise_std(*_slice(measurement, index))[0]
             level = level.clamp(min=torch.finfo(torch.float32).tiny)
@@ -140,16 +141,23 @@ def _slice(measurement: Measurement, index: int) -> tuple[Tensor, Tensor]:
     return measurement.kspace[index : index + 1], mask[index : index + 1] if len(mask) > 1 else mask
 
 
-def _logged(noise_std: Tensor, scale: Tensor, gain: Tensor, sources: Sequence[str]) -> Tensor:
-    """The levels themselves, after a line that says what they are and where from."""
+def _logged(
+    noise_std: Tensor, scale: Tensor, gain: Tensor, sources: Sequence[str | None]
+) -> Tensor:
+    """The levels themselves, after a line that says what they are and where from.
+
+    Slices without a source are left out of the line.
+    """
     shares = 100 * noise_std / scale
     lines = [
         f"{level:.3g} ({share:.2g} % of the image's scale, {source})"
         for level, share, source in zip(
             (noise_std * gain).tolist(), shares.tolist(), sources, strict=True
         )
+        if source is not None
     ]
-    logger.info("noise of a k-space sample: %s", "; ".join(lines))
+    if lines:
+        logger.info("noise of a k-space sample: %s", "; ".join(lines))
     return noise_std
 
 

@@ -70,14 +70,8 @@ class Volume:
         for position, number in enumerate(self.numbers):
             try:
                 scan = self.read([position])
-                empty = not bool(scan.kspace.any())
             except InputError as error:
                 raise InputError(f"slice {number} of {error}") from error
-            if empty:
-                raise InputError(
-                    f"{file}: the k-space of slice {number} is zero everywhere: leave it out "
-                    "with --slices"
-                )
             masks.append(scan.mask)
             metadata += scan.metadata
         _, coils, ny, nx = scan.kspace.shape

@@ -16,6 +16,7 @@ from ctxrecon.coils import estimate_coil_maps, find_calibration_region, mvue
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
 from ctxrecon.io import read_scan, scan_info
+from ctxrecon.pipelines import prepare_measurement
 from ctxrecon.sampling import make_mask
 from ctxrecon.scan import Scan
 
@@ -76,7 +77,8 @@ class Batch:
     Attributes:
         kspace: ``(batch, coils, ny, nx)`` complex64, zero where not sampled.
         mask: ``(batch, 1, ny, nx)`` bool.
-        coil_maps: ``(batch, coils, ny, nx)`` complex64 from ``kspace``; ``None`` for one coil.
+        coil_maps: ``(batch, [sets,] coils, ny, nx)`` complex64 from ``kspace``; ``None`` for one
+            coil.
         prompts: of each slice; empty where its file says nothing.
         seeds: of each slice's noise.
     """
@@ -291,11 +293,14 @@ def is_fully_sampled(scan: Scan) -> bool:
 
 
 def mvue_reference(scan: Scan) -> Tensor:
-    """MVUE image ``(batch, ny, nx)`` of fully sampled data, with coil maps from all of it."""
-    if scan.kspace.shape[1] == 1 and scan.coil_maps is None:
-        return ifft2c(scan.kspace)[:, 0]
-    maps = scan.coil_maps
-    return mvue(scan.kspace, estimate_coil_maps(scan.kspace, scan.mask) if maps is None else maps)
+    """MVUE image ``(batch, ny, nx)`` of fully sampled data, with coil maps from all of it.
+
+    Slices without signal are zero.
+    """
+    measurement = prepare_measurement(scan.kspace, scan.mask, scan.coil_maps)
+    kspace, maps = measurement.kspace, measurement.coil_maps
+    image = ifft2c(kspace)[:, 0] if maps is None else mvue(kspace, maps)
+    return torch.where(measurement.empty[:, None, None], 0, image)
 
 
 def undersample(
@@ -309,20 +314,17 @@ def undersample(
 
     Maps of the file are not used: they may be of the full data, which no method is to see.
     """
-    kspaces, masks, maps = [], [], []
+    kspaces, masks = [], []
     for one, whole in zip(slices, full, strict=True):
         _, ny, nx = one.shape
         drawn = undersampling.draw((ny, nx), case_seed(seed, one, undersampling, "mask"))
-        mask = (drawn & whole.mask).to(device)
-        kspace = whole.kspace.to(device) * mask
-        if len(kspace[0]) > 1:  # slice by slice: a batch shares one calibration region
-            maps.append(estimate_coil_maps(kspace, mask))
-        kspaces.append(kspace)
-        masks.append(mask)
+        masks.append((drawn & whole.mask).to(device))
+        kspaces.append(whole.kspace.to(device) * masks[-1])
+    kspace, mask = torch.cat(kspaces), torch.cat(masks)
     return Batch(
-        torch.cat(kspaces),
-        torch.cat(masks),
-        torch.cat(maps) if maps else None,
+        kspace,
+        mask,
+        estimate_coil_maps(kspace, mask) if kspace.shape[1] > 1 else None,
         [whole.prompt for whole in full],
         [case_seed(seed, one, undersampling, "noise") for one in slices],
     )

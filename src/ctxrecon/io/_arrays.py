@@ -85,8 +85,14 @@ def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, in
 
 
 def infer_mask(kspace: torch.Tensor) -> torch.Tensor:
-    """Sampled where any coil is not exactly zero: ``(batch or 1, 1, ny, nx)`` bool."""
+    """Sampled where any coil is not exactly zero: ``(batch or 1, 1, ny, nx)`` bool.
+
+    A slice of zeros says nothing: it counts as sampled wherever another slice is, or everywhere.
+    """
     mask = (kspace != 0).any(dim=1, keepdim=True)
+    there = mask.flatten(1).any(dim=1)
+    elsewhere = mask.any(dim=0) if bool(there.any()) else torch.ones_like(mask[0])
+    mask = torch.where(there[:, None, None, None], mask, elsewhere)
     return mask[:1].clone() if bool((mask == mask[:1]).all()) else mask
 
 

@@ -46,7 +46,8 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
     empty = 1 - inside / in_mask
     left_out = 1 - inside / in_kspace
     kept = kept_energy(energy, sampled)
-    contradicts = (empty > _FEW) | (_empty_lines(sampled, missing) > 0)
+    # A slice of zeros contradicts nothing.
+    contradicts = ((empty > _FEW) | (_empty_lines(sampled, missing) > 0)) & (in_kspace > 0)
     pattern = in_kspace / _bounding_box(nonzero) < _SOLID
     other = contradicts & (left_out > _FEW) & pattern
 

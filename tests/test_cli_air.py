@@ -1,0 +1,46 @@
+"""Slices of air and of zeros in a volume on the command line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ctxrecon.cli import app
+from ctxrecon.io import read_scan
+from ctxrecon.phantom import phantom_scan
+
+
+@pytest.fixture
+def volume(tmp_path, generator):
+    """Signal, zeros, noise, signal."""
+    scan = phantom_scan("knee", shape=(48, 48), num_coils=4, generator=generator)
+    noise = 0.02 * torch.randn(scan.kspace.shape, dtype=torch.complex64, generator=generator)
+    kspace = torch.cat([scan.kspace, torch.zeros_like(noise), noise, 2 * scan.kspace])
+    path = tmp_path / "volume.npy"
+    np.save(path, kspace.numpy())
+    return path
+
+
+@pytest.mark.parametrize("method", ["l1-wavelet", "network"])
+def test_slices_without_signal_are_zero_and_named(volume, tmp_path, method, caplog):
+    out = tmp_path / "out.npy"
+    command = ["reconstruct", str(volume), "--method", method, "--out", str(out)]
+    result = CliRunner().invoke(app, [*command, "--undersample", "uniform1d"])
+    assert result.exit_code == 0, result.output
+    peaks = np.abs(np.load(out)).reshape(4, -1).max(axis=1)
+    assert np.isfinite(peaks).all()
+    assert (peaks[[1, 2]] == 0).all()
+    assert (peaks[[0, 3]] > 0).all()
+    assert caplog.text.count("no signal") == 2
+    assert "exactly zero" not in caplog.text
+
+
+def test_a_slice_of_zeros_has_the_mask_of_the_others(volume, tmp_path):
+    kspace = np.load(volume)
+    kspace[..., 1::2] = 0
+    np.save(tmp_path / "half.npy", kspace)
+    mask = read_scan(tmp_path / "half.npy").mask
+    assert torch.equal(mask, torch.arange(48)[None, None, None] % 2 == 0) or mask.shape[0] == 1
+    assert float(mask.float().mean()) == 0.5

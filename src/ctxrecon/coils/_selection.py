@@ -25,7 +25,7 @@ from ctxrecon.coils._espirit import (
 )
 from ctxrecon.linalg import conjugate_gradient, squared_norm
 
-THRESHOLDS: tuple[float | Literal["auto"], ...] = ("auto", 0.02, 0.05)
+THRESHOLDS: tuple[float | Literal["auto"], ...] = ("auto", 0.02)
 # Samples (ny, nx) in the middle of k-space that are predicted; rows of a mask of lines are alike.
 _LINES = (16, 48)
 _POINTS = (36, 36)

@@ -128,7 +128,7 @@ def estimate_coil_maps(
             centre lines its maps are poor or empty.
         kernel_size: largest kernel along an axis.
         threshold: singular values below ``threshold`` times the largest are noise. ``"auto"``
-            compares 0.02, 0.05 and the optimal threshold for white noise (0.02 for
+            compares 0.02 with the optimal threshold for white noise (0.02 for
             ``method="sigpy"``).
         crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
             is 0.8, sigpy's 0.95. ``"auto"`` is the strictest up to 0.95 that keeps 99.5 % of the

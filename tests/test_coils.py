@@ -82,7 +82,7 @@ def test_mvue_is_zero_where_maps_are(generator):
 
 def test_mvue_refuses_maps_of_another_array(generator):
     kspace = complex_normal(1, 4, 8, 8, generator=generator)
-    with pytest.raises(InputError, match=r"expected coil maps \(batch or 1, coils, ny, nx\)"):
+    with pytest.raises(InputError, match="expected coil maps"):
         mvue(kspace, kspace[:, :3])
 
 

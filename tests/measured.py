@@ -6,6 +6,7 @@ import torch
 from gaussian import complex_noise, seeded
 
 from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators import CartesianSense
 from ctxrecon.sampling import make_mask
 
@@ -30,3 +31,19 @@ def part(operator: CartesianSense, index: int) -> CartesianSense:
     return CartesianSense(
         operator.mask[index : index + 1], None if maps is None else maps[index : index + 1]
     )
+
+
+class DoubleSense:
+    """``W F S`` in double precision, the weights W once wherever the mask of ``M F S`` is."""
+
+    def __init__(self, weights: torch.Tensor, coil_maps: torch.Tensor) -> None:
+        self.weights, self.coil_maps = weights, coil_maps
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return (self.coil_maps.conj() * ifft2c(y)).sum(dim=1)
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        return self.adjoint(self.weights * fft2c(self.coil_maps * x[:, None]))
+
+    def coil_gram(self, x: torch.Tensor) -> torch.Tensor:
+        return self.coil_maps.abs().square().sum(dim=1) * x

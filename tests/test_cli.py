@@ -135,8 +135,6 @@ def test_reconstruct_with_another_solver(tmp_path, full, prior):
         run("reconstruct", full, "--out", out, *fixed, *options)
         images.append(np.load(out))
     assert np.isfinite(images).all()
-    estimated = images.pop(4)  # what is done where no noise is given
-    assert np.allclose(estimated, images[2])
     for one, other in combinations(images, 2):
         assert not np.allclose(one, other)
 
@@ -290,7 +288,7 @@ def test_shipped_scan_is_small_and_is_what_simulate_makes(tmp_path):
 def test_defects_of_the_program_keep_their_traceback(monkeypatch, tmp_path, measured, capsys):
     import ctxrecon.pipelines
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(ctxrecon.pipelines, "prepare_measurement", broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from ctxrecon.cli import main
+from ctxrecon.commands.logs import logged_to_stderr, slice_named
 
 SHAPE = (4, 24, 20)
 
@@ -286,3 +288,25 @@ def test_usage_errors_have_status_2_too():
     with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit) as stopped:
         main(["reconstruct", "scan.npy", "--out", "x.npy", "--steps", "many"])
     assert stopped.value.code == 2
+
+
+def test_logging_of_the_process_stays_as_it_was(tmp_path, caplog):
+    """Also what other handlers get: every record, unchanged, while a command runs and after."""
+    logger = logging.getLogger("ctxrecon")
+    before = logger.level, logger.handlers[:], logger.filters[:], logger.propagate
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), logged_to_stderr():
+        for index in range(5):
+            with slice_named(index + 3):
+                logger.warning("slice 0: scale %d", index)
+                logger.info("the same of all")
+    assert [line for line in errors.getvalue().splitlines() if "scale" in line] == [
+        f"ctxrecon: slice {index + 3}: scale {index}" for index in range(3)
+    ]
+    assert errors.getvalue().count("further slices") == errors.getvalue().count("of all") == 1
+    assert [message for message in caplog.messages if "scale" in message] == [
+        f"slice 0: scale {index}" for index in range(5)
+    ]
+    with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit):
+        main(["info", str(tmp_path / "absent.npz")])
+    assert before == (logger.level, logger.handlers, logger.filters, logger.propagate)

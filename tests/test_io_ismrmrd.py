@@ -233,7 +233,7 @@ def test_a_header_with_impossible_values_or_without_namespace(tmp_path, caplog):
     xml = xml.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', "")
     scan = read_scan(write_raw(tmp_path / "raw.h5", lines(phantom()), xml))
     assert (scan.metadata[0].tr, scan.metadata[0].slice) == (None, 0)
-    assert "TR is left out" in caplog.text
+    assert "left out of the metadata of the header: expected TR" in caplog.text
 
 
 def test_a_header_in_latin_1(tmp_path):

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 from gaussian import seeded
-from measured import measurement, part
+from measured import DoubleSense, measurement, part
 
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
+from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c
 from ctxrecon.operators import CartesianSense, WeightedSense
 from ctxrecon.reconstructors import MULTI_CONTRAST, MultiContrastReconstructor, intensity
 from ctxrecon.reconstructors.blocks import UNet
@@ -275,19 +275,6 @@ class TestRecurrentUNet:
             torch.testing.assert_close(one, other)
         zeros = unet(x, None, [torch.zeros_like(state) for state in given])[0]
         torch.testing.assert_close(unet(x, None, [])[0], zeros)
-
-
-class DoubleSense:
-    """``W F S`` in double precision, the weights W once wherever the mask of ``M F S`` is."""
-
-    def __init__(self, weights: torch.Tensor, coil_maps: torch.Tensor) -> None:
-        self.weights, self.coil_maps = weights, coil_maps
-
-    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        return (self.coil_maps.conj() * ifft2c(y)).sum(dim=1)
-
-    def normal(self, x: torch.Tensor) -> torch.Tensor:
-        return self.adjoint(self.weights * fft2c(self.coil_maps * x[:, None]))
 
 
 class TestMaskWeights:

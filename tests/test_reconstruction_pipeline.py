@@ -56,7 +56,8 @@ def test_the_common_call(unrolled):
     torch.testing.assert_close(output.residual, error)
     array = unrolled(y.numpy(), operator.mask.numpy(), output_type="np")
     assert isinstance(array.images, np.ndarray)
-    assert array.coil_maps.shape == y.shape
+    assert array.coil_maps.shape[0] == len(y)
+    assert array.coil_maps.shape[-3:] == y.shape[1:]  # of one or two sets
     names = ("images", "std", "residual", "coil_maps", "prompts")
     parts = unrolled(y, operator.mask, coil_maps=operator.coil_maps, return_dict=False)
     for name, value in zip(names, parts, strict=True):

@@ -17,7 +17,7 @@ from ctxrecon import __version__
 from ctxrecon.commands.benchmark import benchmark
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
-from ctxrecon.commands.logs import log_to_stderr
+from ctxrecon.commands.logs import logged_to_stderr
 from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    log_to_stderr()
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="ctxrecon")
+        with logged_to_stderr():
+            app(args=None if arguments is None else list(arguments), prog_name="ctxrecon")
     except InputError as error:
         _fail(str(error), 2)
     except OSError as error:

@@ -2,67 +2,70 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from ctxrecon.errors import InputError
 
 # Warnings of one kind that are shown, such as one for each slice of a volume.
 _SHOWN = 3
 
+_number: ContextVar[int | None] = ContextVar("number of the slice", default=None)
 
-class _Lines(logging.Filter):
-    """Passes each line once, and names the slice that is being reconstructed."""
+
+class _Lines(logging.StreamHandler):
+    """Shows each line once, with the number of the slice that is being reconstructed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.forget()
-
-    def forget(self) -> None:
-        """Pass every line again."""
-        self.number: int | None = None
         self._seen: set[str] = set()
         self._kinds: Counter[str] = Counter()
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        line = _named(record.getMessage(), self.number)
-        if record.levelno >= logging.WARNING:
-            if self.number is not None and not line.startswith("slice "):
-                line = f"slice {self.number}: {line}"
-            if line not in self._seen:
-                self._kinds[str(record.msg)] += 1
-            if self._kinds[str(record.msg)] > _SHOWN:
-                line = "the same of further slices"
-        new = line not in self._seen
-        self._seen.add(line)
-        record.msg, record.args = line, ()
-        return new
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self._line(record)
+        if line not in self._seen:
+            self._seen.add(line)
+            shown = copy.copy(record)  # other handlers get the record as it is
+            shown.msg, shown.args = line, ()
+            super().emit(shown)
+
+    def _line(self, record: logging.LogRecord) -> str:
+        number, kind = _number.get(), str(record.msg)
+        line = _named(record.getMessage(), number)
+        if record.levelno < logging.WARNING:
+            return line
+        if number is not None and not line.startswith("slice "):
+            line = f"slice {number}: {line}"
+        if line not in self._seen:
+            self._kinds[kind] += 1
+        return line if self._kinds[kind] <= _SHOWN else "the same of further slices"
 
 
-_lines = _Lines()
-
-
-def log_to_stderr() -> None:
-    """Show the package's log on stderr."""
+@contextmanager
+def logged_to_stderr() -> Iterator[None]:
+    """Show the package's log on stderr, and leave logging as it was found."""
     logger = logging.getLogger("ctxrecon")
-    logger.setLevel(logging.INFO)
-    _lines.forget()
-    for handler in logger.handlers[:]:
-        if _lines in handler.filters:  # of an earlier call, which may have had another stderr
-            logger.removeHandler(handler)
-    handler = logging.StreamHandler()
+    level = logger.level
+    handler = _Lines()
     handler.setFormatter(logging.Formatter("ctxrecon: %(message)s"))
-    handler.addFilter(_lines)
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 @contextmanager
 def slice_named(number: int | None) -> Iterator[None]:
     """What is logged or refused inside is of this slice of the file, not of slice 0 of a batch."""
-    _lines.number = number
+    token = _number.set(number)
     try:
         yield
     except InputError as error:
@@ -70,7 +73,7 @@ def slice_named(number: int | None) -> Iterator[None]:
             raise
         raise InputError(_named(f"slice {number}: {error}", number)) from error
     finally:
-        _lines.number = None
+        _number.reset(token)
 
 
 def _named(line: str, number: int | None) -> str:

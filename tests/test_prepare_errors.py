@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_prepare import SIZE, contents, images, run, write_fastmri
+from test_prepare import SIZE, contents, run
+from volumes import images, write_fastmri
 
 from ctxrecon.datasets import FastMRISource, prepare_shards
 from ctxrecon.errors import InputError

@@ -116,7 +116,8 @@ def estimate_coil_maps(
     (:func:`find_calibration_region`); the kernel shrinks along an axis with few lines (6 lines
     take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and for the phase of the
     maps. What is "auto" is chosen for each slice by how well the maps predict samples that are held
-    back: the calibration region (at most 24 or 16 samples a side), the threshold, and one or two sets of maps.
+    back: the calibration region (at most 24 or 16 samples a side), the threshold, and one or two
+    sets of maps.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.

@@ -29,6 +29,7 @@ DOCUMENTS = (
     "src/ctxrecon/checkpoints/reconstructor/README.md",
 )
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_SHAPE = (32, 32)
 _OUTPUTS = ("--out", "--output", "--output_dir")
 
 
@@ -77,16 +78,15 @@ def commands(document: str) -> list[Command]:
 def make_inputs(folder: Path) -> None:
     """Write the files that the documents take for granted, each as small as it may be."""
     generator = torch.Generator().manual_seed(0)
-    knee = uniform1d((64, 64), 4, generator=generator)
-    write_scan(folder / "scan.h5", _volume(14, knee, generator))
-    full = phantom_scan("brain", shape=(64, 64), num_coils=4, generator=generator)
-    np.save(
-        folder / "scan.npy", (full.kspace * uniform1d((64, 64), 4, generator=generator)).numpy()
-    )
+    mask = uniform1d(_SHAPE, 2, center_fraction=0.25, generator=generator)
+    write_scan(folder / "scan.h5", _volume(11, mask, generator))
+    full = phantom_scan("brain", shape=_SHAPE, num_coils=4, generator=generator)
+    np.save(folder / "scan.npy", (full.kspace * uniform1d(_SHAPE, 4, generator=generator)).numpy())
     write_scan(folder / "echoes.h5", _volume(5, None, generator))
     scans = folder / "scans"
     scans.mkdir()
-    write_scan(scans / "one.h5", _volume(1, None, generator))
+    # At ×8 a matrix as large as this has the calibration lines that coil maps need.
+    write_scan(scans / "one.h5", phantom_scan("knee", num_coils=4, generator=generator))
 
     (folder / "multicoil_train").mkdir()
     raw = phantom_scan("knee", shape=(320, 320), num_coils=4, generator=generator)
@@ -109,15 +109,15 @@ def make_inputs(folder: Path) -> None:
 def make_models(folder: Path) -> None:
     """Write a network and a joint model where the documents have trained ones."""
     load_reconstructor().save_pretrained(folder / "runs" / "modl" / "pipeline")
-    sampler = PerContrastSampler((64, 64), 5, acceleration=4, center_fraction=0.0625)
+    sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.0625)
     network = HRUNet(width=4, depth=2, blocks=2)
     JointPipeline(network, sampler, contrasts=5).save_pretrained(folder / "runs/joint/pipeline")
 
 
 def _volume(count: int, mask: torch.Tensor | None, generator: torch.Generator) -> Scan:
-    """Slices of one knee scan each, with 4 coils and 64²."""
+    """Slices of one knee scan each, with 4 coils."""
     made = [
-        phantom_scan("knee", shape=(64, 64), num_coils=4, mask=mask, generator=generator)
+        phantom_scan("knee", shape=_SHAPE, num_coils=4, mask=mask, generator=generator)
         for _ in range(count)
     ]
     return Scan(

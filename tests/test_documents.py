@@ -197,7 +197,7 @@ def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
         kspace = echoes.kspace[None] if "load_joint" in snippet else scan.kspace
         names.update(kspace=kspace, mask=scan.mask)
         exec(snippet, names)
-    assert names["wavelet"].images.shape == names["published"].images.shape == (4, 64, 64)
+    assert names["wavelet"].images.shape == names["published"].images.shape == (1, 32, 32)
     assert names["output"].masks.shape[1] == 5
 
 

@@ -81,7 +81,7 @@ def make_inputs(folder: Path) -> None:
     mask = uniform1d(_SHAPE, 2, center_fraction=0.25, generator=generator)
     write_scan(folder / "scan.h5", _volume(11, mask, generator))
     full = phantom_scan("brain", shape=_SHAPE, num_coils=4, generator=generator)
-    np.save(folder / "scan.npy", (full.kspace * uniform1d(_SHAPE, 4, generator=generator)).numpy())
+    np.save(folder / "scan.npy", (full.kspace * mask).numpy())
     write_scan(folder / "echoes.h5", _volume(5, None, generator))
     scans = folder / "scans"
     scans.mkdir()

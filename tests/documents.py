@@ -109,7 +109,7 @@ def make_inputs(folder: Path) -> None:
 def make_models(folder: Path) -> None:
     """Write a network and a joint model where the documents have trained ones."""
     load_reconstructor().save_pretrained(folder / "runs" / "modl" / "pipeline")
-    sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.0625)
+    sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.1875)
     network = HRUNet(width=4, depth=2, blocks=2)
     JointPipeline(network, sampler, contrasts=5).save_pretrained(folder / "runs/joint/pipeline")
 

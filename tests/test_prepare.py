@@ -17,9 +17,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from volumes import (
+    SKMTEA_COLUMNS,
+    coil_maps,
+    images,
+    write_fastmri,
+    write_labels,
+    write_skmtea,
+)
 
 from ctxrecon.cli import main
-from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.datasets import (
     FastMRISource,
     LabelSource,
@@ -30,47 +37,10 @@ from ctxrecon.datasets import (
 )
 from ctxrecon.datasets.skmtea import read_headers
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import fft2c
 from ctxrecon.metadata import ScanMetadata
 
-HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
- <encoding><encodedSpace><matrixSize><x>96</x><y>56</y><z>1</z></matrixSize></encodedSpace>
-  <reconSpace><matrixSize><x>48</x><y>48</y><z>1</z></matrixSize></reconSpace>
-  <encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>51</maximum>
-   <center>26</center></kspace_encoding_step_1></encodingLimits></encoding>
- <sequenceParameters><TR>3120</TR><TE>33</TE><TI>100</TI><flipAngle_deg>140</flipAngle_deg>
-  <sequence_type>TurboSpinEcho</sequence_type></sequenceParameters></ismrmrdHeader>"""
 SIZE = (48, 48)
 MIDDLE = np.s_[24:72, 4:52]  # the centre of 96 × 56
-
-
-def images(count: int, shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    """Smooth complex discs, ``(count, ny, nx)``, each different."""
-    ny, nx = shape
-    y, x = torch.meshgrid(torch.arange(ny) - ny / 2, torch.arange(nx) - nx / 2, indexing="ij")
-    found = []
-    for number in range(seed, seed + count):
-        disc = torch.sigmoid(18 - torch.hypot(y, 1.1 * x)) * (1.5 + torch.cos(number + y / 5))
-        found.append(disc * torch.exp(0.02j * (x + number * y)))
-    return torch.stack(found).to(torch.complex64)
-
-
-def coil_maps(shape: tuple[int, int], coils: int = 4) -> torch.Tensor:
-    return simulate_coil_maps(coils, shape, generator=torch.Generator().manual_seed(5))
-
-
-def write_fastmri(path: Path, truth: torch.Tensor, *, coils: int = 4, **members: object) -> Path:
-    """fastMRI's layout: ``(slices, coils, ny, nx)``, or without coils; lines 2 to 53 encoded."""
-    kspace = fft2c(truth[:, None] * coil_maps(tuple(truth.shape[-2:]), coils))
-    kspace[..., :2] = 0
-    kspace[..., 54:] = 0
-    with h5py.File(path, "w") as file:
-        file["kspace"] = (kspace if coils > 1 else fft2c(truth)).numpy()
-        file["ismrmrd_header"] = HEADER
-        file.attrs["acquisition"] = "CORPDFS_FBK"
-        for name, value in members.items():
-            file[name] = value
-    return path
 
 
 def run(*arguments: object) -> int:
@@ -158,20 +128,6 @@ def test_fastmri(tmp_path, capsys):
     assert "made with annotations_sha256" in capsys.readouterr().err
 
 
-SKMTEA_COLUMNS = (
-    "MTR_ID,PatientAge,PatientSex,RepetitionTime,EchoTime1,FlipAngle,MagneticFieldStrength"
-)
-
-
-def write_skmtea(path: Path, truth: torch.Tensor, maps: torch.Tensor) -> None:
-    """Layout of files_recon_calib-24: kspace (x, ky, kz, 2, coils), maps (x, y, z, coils, 1)."""
-    echoes = torch.stack([fft2c(truth[:, None] * maps), fft2c(0.3j * truth[:, None] * maps)])
-    with h5py.File(path, "w") as file:
-        file["kspace"] = echoes.permute(1, 3, 4, 0, 2).numpy()
-        file["maps"] = maps.permute(0, 2, 3, 1)[..., None].numpy()
-        file["target"] = truth[..., None, None].numpy()
-
-
 def test_skmtea(tmp_path, capsys):
     truth = images(40, (36, 20))  # (x, y, z)
     truth[:, :, 0] = 0
@@ -248,15 +204,6 @@ def test_impossible_skmtea_headers_are_left_out(tmp_path, caplog, row, known, wo
         "knee", sequence="Qdess", sex="F", flip_angle=20, **known
     )
     assert words in caplog.text
-
-
-def write_labels(path: Path, thickness: int = 20) -> Path:
-    nibabel = pytest.importorskip("nibabel")
-    volume = np.zeros((64, 64, 24), np.int16)
-    volume[10:54, 10:54, 2 : 2 + thickness] = 3
-    volume[20:44, 20:44, 2 : 2 + thickness] = 2
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
-    return path
 
 
 def test_labels(tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_prepare import SIZE, contents, images, run, write_fastmri
+from test_prepare import SIZE, contents, run
+from volumes import images, write_fastmri
 
 from ctxrecon.datasets import FastMRISource, prepare_shards
 from ctxrecon.errors import InputError
@@ -40,7 +41,7 @@ def test_damaged_volumes_are_left_out_and_named(tmp_path, capsys):
     inputs = [good, *(tmp_path / f"{name}.h5" for name in damaged)]
     assert run("prepare", "fastmri", *inputs, "--out", out, "--size", *SIZE, "--workers", 1) == 1
     shown = capsys.readouterr()
-    assert "1 volumes with 2 slices" in shown.out
+    assert "1 volume with 2 slices" in shown.out
     assert "6 of 7 volumes failed" in shown.err
     failed = json.loads((out / "summary.json").read_text())["failed"]
     assert set(failed) == set(damaged)

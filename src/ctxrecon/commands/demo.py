@@ -41,7 +41,7 @@ def demo(
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
-    """Reconstruct a shipped scan by every method; about a minute on two cores.
+    """Reconstruct a shipped scan by every method; half a minute on two free cores.
 
     The scan is a slice of the digital phantom, which prior and network were trained on (this slice
     they have not seen): the demo shows how things work, not how they do on patients.

@@ -87,9 +87,8 @@ def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None)
 
     summary = prepare_shards(source, inputs, _made(out), workers=workers)
     typer.echo(
-        f"{summary.volumes} volumes with {summary.slices} slices in {out} "
-        f"({summary.resumed} volumes were there before, {summary.empty_slices} empty slices left "
-        "out)"
+        f"{_counted(summary.volumes, 'volume')} with {_counted(summary.slices, 'slice')} in {out} "
+        f"(there before: {summary.resumed}; empty slices left out: {summary.empty_slices})"
     )
     if summary.failed:
         typer.echo(
@@ -98,6 +97,10 @@ def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None)
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _made(out: Path) -> Path:

@@ -50,9 +50,7 @@ class LabelSource(Source):
         if seed < 0:
             raise InputError(f"expected a seed of 0 or more, got {seed}")
         if importlib.util.find_spec("nibabel") is None:
-            raise InputError(
-                "label volumes need nibabel, install it with pip install 'ctxrecon[io]'"
-            )
+            raise InputError("label volumes need nibabel, install it with pip install nibabel")
         self.slices_per_volume = slices_per_volume
         self.seed = seed
 

@@ -23,7 +23,7 @@ def write_images(
         import nibabel
     except ImportError as error:
         raise InputError(
-            f"cannot write {path}: NIfTI needs nibabel, install it with pip install 'ctxrecon[io]'"
+            f"cannot write {path}: NIfTI needs nibabel, install it with pip install nibabel"
         ) from error
     check_single_precision(path, images)
     dy, dx, dz = (1.0, 1.0, 1.0) if voxel_size is None else voxel_size

@@ -302,7 +302,7 @@ def from_dicom(path: str | Path) -> ScanMetadata:
         from pydicom import dcmread
         from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError as error:
-        raise ImportError("reading DICOM needs pydicom: pip install 'ctxrecon[io]'") from error
+        raise ImportError("reading DICOM needs pydicom: pip install pydicom") from error
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no DICOM file at {path}")

@@ -95,7 +95,7 @@ def _build(backbone: str, weights: Path | None) -> Module:
         import lpips
     except ImportError as error:
         raise InputError(
-            "LPIPS needs the package lpips: install it with pip install 'ctxrecon[metrics]'"
+            "LPIPS needs the package lpips: install it with pip install lpips"
         ) from error
     if weights is None:
         weights = _cached_weights(backbone)

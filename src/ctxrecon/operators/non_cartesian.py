@@ -215,8 +215,7 @@ def _finufft() -> ModuleType:
         import finufft
     except ImportError as error:
         raise InputError(
-            "NonCartesianSense needs the package finufft: install it with "
-            "pip install 'ctxrecon[nufft]'"
+            "NonCartesianSense needs the package finufft: install it with pip install finufft"
         ) from error
     return finufft
 

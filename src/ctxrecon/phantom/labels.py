@@ -52,7 +52,7 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
         import nibabel
     except ImportError as error:
         raise InputError(
-            "label volumes need nibabel, install it with pip install 'ctxrecon[io]'"
+            "label volumes need nibabel, install it with pip install nibabel"
         ) from error
     path = Path(path)
     if not path.is_file():

@@ -1,0 +1,219 @@
+"""Every command and every snippet of the documents, as it stands.
+
+Commands run in a shell, in a folder that holds the files which the documents name. What is changed
+in their text is in ``SUBSTITUTIONS``, what is not run in ``NOT_RUN``, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from documents import DOCUMENTS, ROOT, Command, blocks, commands, make_inputs, make_models
+from scripts import load_script
+
+from ctxrecon.io import read_scan
+
+HOURS = "training takes minutes to hours"
+SUBSTITUTIONS = {
+    r"--max_train_steps \d+": ("--max_train_steps 2", HOURS),
+    r"--train_batch_size 256": ("--train_batch_size 8", HOURS),
+    r"--resolution 96 128 160": ("--resolution 32 64", HOURS),
+    r"--brains 500 --knees 2000": ("--brains 4 --knees 4", "a bank takes minutes"),
+    r"prepare labels LABELS/\*\.nii\.gz": (
+        "prepare labels LABELS/*.nii.gz --slices-per-volume 2",
+        "60 slices of 256² take a minute",
+    ),
+    r"--label_slices 2640": ("--label_slices 4", "a bank takes minutes"),
+}
+"""Pattern in a command: what is put in its place, and why."""
+
+CHECKOUT = "it changes the environment or reads the whole checkout: .ci/run runs it"
+NOT_RUN = {
+    "pip install .": CHECKOUT,
+    'pip install ".[test]"': CHECKOUT,
+    "pytest": CHECKOUT,
+    "python3 -m venv .venv": CHECKOUT,
+    "source .venv/bin/activate": CHECKOUT,
+    'pip install -e ".[test]"': CHECKOUT,
+    "pytest -m slow": CHECKOUT,
+    "ruff check .": CHECKOUT,
+    "ruff format --check .": CHECKOUT,
+    "mypy -p ctxrecon": CHECKOUT,
+}
+"""Command without its comment: why it is not run."""
+
+ALL = [command for document in DOCUMENTS for command in commands(document)]
+SLOW = ("accelerate launch", "ctxrecon demo")
+
+
+def is_benchmark(command: Command) -> bool:
+    """Whether it takes hours and data that are not here; its options alone are tested."""
+    return command.document == "benchmarks/README.md"
+
+
+def is_model_card(command: Command) -> bool:
+    """Whether it says how a model that ships was trained; its options alone are tested."""
+    return "checkpoints/" in command.document
+
+
+def bare(command: Command) -> str:
+    return re.sub(r"\s+#.*", "", command.text)
+
+
+RUN = [
+    command
+    for command in ALL
+    if bare(command) not in NOT_RUN and not (is_benchmark(command) or is_model_card(command))
+]
+
+
+def shortened(command: Command) -> str:
+    text = command.text
+    for pattern, (short, _) in SUBSTITUTIONS.items():
+        text = re.sub(pattern, short, text)
+    return text
+
+
+class Terminal:
+    """A shell in a folder, which types earlier commands first where a later one needs them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.done: dict[Command, subprocess.CompletedProcess[str]] = {}
+
+    def run(self, command: Command) -> subprocess.CompletedProcess[str]:
+        for earlier in ALL[: ALL.index(command)]:
+            made = earlier.output
+            if made and earlier.document == command.document and command.needs(made):
+                self.run(earlier)
+        if command not in self.done:
+            self.done[command] = self._type(shortened(command))
+        return self.done[command]
+
+    def _type(self, text: str) -> subprocess.CompletedProcess[str]:
+        programs = str(Path(sys.executable).parent)
+        environment = os.environ | {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "ACCELERATE_USE_CPU": "true",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        process = subprocess.Popen(
+            ["bash", "-c", text],
+            cwd=self.folder,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            out, errors = process.communicate(timeout=1200)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, f"{text}\n{out[-2000:]}\n{errors[-4000:]}"
+        return subprocess.CompletedProcess(text, process.returncode, out, errors)
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Where scans are read: models that the documents train are there already."""
+    pytest.importorskip("nibabel")
+    folder = tmp_path_factory.mktemp("reading")
+    make_inputs(folder)
+    make_models(folder)
+    return Terminal(folder)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Where models are trained, from what earlier commands make."""
+    pytest.importorskip("nibabel")
+    folder = tmp_path_factory.mktemp("training")
+    make_inputs(folder)
+    return Terminal(folder)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] if one.text.startswith(SLOW) else [])
+        for one in RUN
+    ],
+    ids=lambda one: " ".join(one.words[:4])[:60],
+)
+def test_command(command: Command, request: pytest.FixtureRequest) -> None:
+    folder = "training" if command.text.startswith("accelerate launch") else "reading"
+    terminal: Terminal = request.getfixturevalue(folder)
+    result = terminal.run(command)
+    assert "Traceback" not in result.stderr
+    if command.output is not None:
+        assert (terminal.folder / command.output).exists()
+
+
+def options_of(command: Command) -> tuple[str, list[str]]:
+    """Script and options of a command for Python or accelerate."""
+    words = command.words
+    first = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    return words[first], words[first + 1 :]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [one for one in ALL if any(word.endswith(".py") for word in one.words)],
+    ids=lambda one: " ".join(one.words[:4])[:60],
+)
+def test_options_are_those_of_the_script(command: Command, monkeypatch) -> None:
+    path, options = options_of(command)
+    folder, name = os.path.split(path)
+    assert (ROOT / path).is_file()
+    load: Callable = load_script
+    if folder == "benchmarks":
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+        load = importlib.import_module
+    script = load(Path(name).stem)
+    if hasattr(script, "parse_args"):
+        script.parse_args(options)
+        return
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert all(f'"{word}"' in text for word in options if word.startswith("--"))
+
+
+@pytest.mark.parametrize("document", ["README.md"])
+def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
+    monkeypatch.chdir(reading.folder)
+    generator = torch.Generator().manual_seed(0)
+    scan, echoes = read_scan("scan.h5", slices=0), read_scan("echoes.h5")
+    names: dict = {"generator": generator}
+    for snippet in blocks(document, "python"):
+        # What stands for the reader's own data: one slice, or several contrasts of one.
+        kspace = echoes.kspace[None] if "load_joint" in snippet else scan.kspace
+        names.update(kspace=kspace, mask=scan.mask)
+        exec(snippet, names)
+    assert names["wavelet"].images.shape == names["published"].images.shape == (1, 32, 32)
+    assert names["output"].masks.shape[1] == 5
+
+
+def test_no_other_document_has_snippets() -> None:
+    assert not any(blocks(document, "python") for document in DOCUMENTS if document != "README.md")
+
+
+@pytest.mark.parametrize("pattern", SUBSTITUTIONS)
+def test_substitutions_are_needed(pattern: str) -> None:
+    assert any(re.search(pattern, command.text) for command in RUN)
+
+
+@pytest.mark.parametrize("text", NOT_RUN)
+def test_what_is_not_run_is_in_a_document(text: str) -> None:
+    assert text in map(bare, ALL)

@@ -102,7 +102,7 @@ def prepare_measurement(
         logger.info("no coil maps given: estimating them from the calibration region")
         maps = _estimate_coil_maps(y, sampled, ~empty)
         if maps.ndim == 5:
-            logger.info("two sets of coil maps: the object is larger than the field of view")
+            logger.info("two sets of coil maps explain the data better than one")
         empty = empty | (maps == 0).flatten(1).all(dim=1)
     measured = None if noise_std is None else torch.full((batch,), noise_std, device=y.device)
     return Measurement(y, sampled, maps, sense_operator(sampled, maps), empty, measured)
@@ -123,6 +123,8 @@ def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:
 
 # torch has no long doubles, few unsigned integers and one byte order.
 _PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
+
+_FAINTEST = 1e-30
 
 # Compound types by which files keep complex numbers: h5py and MATLAB.
 _COMPLEX_FIELDS = ({"r", "i"}, {"real", "imag"})
@@ -187,6 +189,13 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
     y = y.to(torch.complex64)[(None,) * (4 - y.ndim)]
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise InputError("k-space holds NaN or infinite values: find out where they come from")
+    peak = y.abs().flatten(1).amax(dim=1)
+    vanished = not bool(peak.any()) and bool((kspace != 0).any())
+    if vanished or bool(((peak > 0) & (peak < _FAINTEST)).any()):
+        raise InputError(
+            f"expected k-space whose largest sample is at least {_FAINTEST:g}, which single "
+            f"precision can square, got {float(abs(kspace).max()):.3g}: multiply it by a constant"
+        )
     check_coil_axis(y)
     return y
 

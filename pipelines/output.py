@@ -35,9 +35,10 @@ class ReconstructionOutput(BaseOutput):
         std: ``(batch, ny, nx)`` float32 standard deviation over the samples, in the units of
             ``images``; ``None`` with one sample.
         samples: ``(batch, num_samples, ny, nx)`` complex64 posterior samples, or ``None``.
-        residual: ``(batch,)`` float32 relative data residual ``‖A x - y‖ / ‖y‖`` of ``images``.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64 maps that were used; ``None`` for a
-            single coil.
+        residual: ``(batch,)`` float32 relative data residual ``‖A x - y‖ / ‖y‖`` of ``images``;
+            with two sets of coil maps, of the two images that ``images`` combines.
+        coil_maps: ``(batch or 1, [2,] coils, ny, nx)`` complex64 maps that were used; ``None``
+            for a single coil.
         prompts: the prompt of each slice, or ``None`` where no prompt is used.
     """
 

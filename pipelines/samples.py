@@ -55,6 +55,8 @@ def count_slices(kspace: ArrayLike | Measurement) -> int:
     if isinstance(kspace, Measurement):
         return len(kspace)
     shape = tuple(getattr(kspace, "shape", ()))
+    if len(shape) == 4 and shape[0] == 0:
+        raise InputError(f"expected at least one slice, got k-space of the empty shape {shape}")
     return shape[0] if len(shape) == 4 else 1
 
 
@@ -325,7 +327,7 @@ def report(residual: Tensor, empty: Tensor) -> None:
     if bool(worse.any()):
         logger.warning(
             "the data residual ‖A x − y‖/‖y‖ is above 1, that of an empty image, in %s (%s): look "
-            "at the coil maps, the mask, the scale of the data and the guidance",
+            "at the noise, the coil maps, the mask, the scale of the data and the guidance",
             _listed(worse),
             ", ".join(f"{value:.3g}" for value in residual[worse].tolist()),
         )

@@ -250,3 +250,10 @@ def test_relative_residual_is_per_slice():
     predicted = y * torch.tensor([1.0, 1.5j]).reshape(2, 1, 1, 1)
     expected = torch.tensor([0.0, abs(1.5j - 1)])
     torch.testing.assert_close(relative_residual(predicted, y), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-300])
+def test_units_that_single_precision_cannot_hold_are_refused(scale):
+    kspace = np.full((2, 16, 16), scale, dtype=np.complex128)
+    with pytest.raises(InputError, match="multiply it by a constant"):
+        prepare_measurement(kspace)

@@ -100,6 +100,8 @@ def choose_settings(
     sampled = mask[:, :, middle[0], middle[1]]
     held_back = _held_back(sampled, mask.numel() / int(mask.sum()))
     largest = regions[0]
+    # Squares of very large or small units would leave the range of floats.
+    kspace = kspace / kspace.abs().amax()
     compression = _compression(kspace[:, :, largest[0], largest[1]])
     kspace = torch.einsum("vc,bcyx->bvyx", compression, kspace)
     samples = kspace[:, :, middle[0], middle[1]]
@@ -184,8 +186,8 @@ def _held_back(sampled: Tensor, acceleration: float) -> Tensor:
 
 def _compression(calibration: Tensor) -> Tensor:
     """``(virtual coils, coils)``: principal components of the calibration data, strongest first."""
-    scaled = (calibration / calibration.abs().amax()).flatten(2)[0]
-    vectors = torch.linalg.eigh(scaled @ scaled.mH)[1]
+    samples = calibration.flatten(2)[0]
+    vectors = torch.linalg.eigh(samples @ samples.mH)[1]
     return vectors[:, -_VIRTUAL_COILS:].flip(1).mH
 
 

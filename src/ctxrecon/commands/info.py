@@ -18,10 +18,15 @@ def info(
     ] = None,
 ) -> None:
     """Print what is in a scan file, and the prompt that it implies."""
-    from ctxrecon.io import scan_info
+    from ctxrecon.io import read_scan, scan_info
+    from ctxrecon.plausibility import check_coil_axis, check_conventions
 
-    for name, value in _lines(scan_info(file, crop_readout=crop_readout)):
+    found = scan_info(file, crop_readout=crop_readout)
+    for name, value in _lines(found):
         typer.echo(f"{name:<20} {value}")
+    middle = read_scan(file, slices=found["slices"] // 2, crop_readout=crop_readout)
+    check_coil_axis(middle.kspace)
+    check_conventions(middle.kspace, middle.mask, middle.coil_maps)
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = N
     energy = _kspace.Energy.of(kspace)
     sampled = mask[:, 0]
     findings = _mask.check_mask(energy.nonzero, energy.energy, sampled)
+    findings += _mask.check_faint(energy.energy, sampled)
     features = _kspace.describe(kspace, sampled & energy.nonzero, energy.energy)
     about_kspace = _kspace.classify(features, (kspace.shape[2], kspace.shape[3]))
     findings += about_kspace

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from ctxrecon.errors import InputError
 from ctxrecon.plausibility._report import Finding, selected
@@ -18,6 +19,9 @@ _CHANCE = 1e-3
 
 _SOLID = 0.95
 """Share of their bounding box from which on samples are no pattern of their own."""
+
+_FAINT, _FAINT_SHARE, _AROUND = 1e-4, 0.2, 7
+"""Amplitude beside the largest of 7 × 7 neighbours, and the share of samples below it."""
 
 _OTHER_MASK = (
     "leave the mask out to take the samples that are not zero, or give the mask of this scan"
@@ -98,6 +102,33 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
             )
         )
     return findings
+
+
+def check_faint(energy: Tensor, sampled: Tensor) -> list[Finding]:
+    """Samples that are all but zero beside their neighbours: filled in, and then transformed.
+
+    An unmeasured sample that went through the image and back is rounding, not zero. Measured ones
+    fall by no such factor within a few samples.
+
+    Args:
+        energy: ``(batch, ny, nx)`` float32, over the coils.
+        sampled: ``(batch or 1, ny, nx)`` bool.
+    """
+    around = max_pool2d(energy[:, None], _AROUND, stride=1, padding=_AROUND // 2)[:, 0]
+    faint = sampled & (energy > 0) & (energy < _FAINT**2 * around)
+    share = _count(faint) / _count(sampled.expand_as(faint))
+    told = share > _FAINT_SHARE
+    if not bool(told.any()):
+        return []
+    return [
+        Finding(
+            f"{_percent(share, told)} of the samples of the mask are less than {_FAINT:g} of their "
+            "neighbours, as rounding leaves of samples that were not measured, and they count as "
+            "measured; give the mask, such as "
+            "abs(kspace).max(axis=-3) > 1e-6 * abs(kspace).max()",
+            selected(told),
+        )
+    ]
 
 
 def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:

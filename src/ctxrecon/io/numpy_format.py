@@ -102,7 +102,7 @@ def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
     return build_scan(path, read_slices(kspace, pick_slices(path, slices, layout[0])))
 
 
-class _Archive:
+class Archive:
     """A ``.npz`` whose members are checked before they are decompressed."""
 
     def __init__(self, path: Path) -> None:
@@ -115,13 +115,14 @@ class _Archive:
             ) from error
         self.names = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
 
-    def __enter__(self) -> _Archive:
+    def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
     def layout(self, name: str) -> _Layout:
+        """Shape and type of an array, once the file has bytes for it."""
         info = self.names[name]
         # What the archive claims to have compressed may be more than it holds.
         stored = min(info.compress_size, self.path.stat().st_size)
@@ -151,6 +152,7 @@ class _Archive:
         return whole if chosen is None else whole[chosen]
 
     def kspace_shape(self) -> tuple[tuple[int, int, int, int], np.dtype]:
+        """(slices, coils, ny, nx) and dtype of the array named ``kspace``."""
         if "kspace" not in self.names:
             found = ", ".join(sorted(self.names)[:8]) or "nothing"
             raise InputError(
@@ -178,11 +180,11 @@ def _entries(member: IO[bytes], layout: _Layout, chosen: list[int]) -> np.ndarra
 
 def npz_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, ny, nx) and dtype of the k-space in a ``.npz`` archive."""
-    with _Archive(path) as archive:
+    with Archive(path) as archive:
         return *archive.kspace_shape(), {}
 
 
-def _text_metadata(path: Path, archive: _Archive, num_slices: int) -> tuple[ScanMetadata, ...]:
+def _text_metadata(path: Path, archive: Archive, num_slices: int) -> tuple[ScanMetadata, ...]:
     """Metadata from the JSON string ``metadata`` or, where it is absent, from ``prompts``."""
     for name in ("metadata", "prompts"):
         values = archive.get(name)
@@ -215,7 +217,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     ``metadata`` (JSON), ``noise_std`` and ``voxel_size``. Of arrays with one entry a slice only
     the chosen ones are kept.
     """
-    with _Archive(path) as archive:
+    with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)

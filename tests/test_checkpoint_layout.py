@@ -293,7 +293,7 @@ def _other_text_encoder(root: Path) -> None:
     [
         (_remove_config, "no config.json in .*incomplete"),
         (_break_config, "not valid JSON"),
-        (_list_config, "holds no configuration"),
+        (_list_config, "no JSON object"),
         (_four_channels, "2 channels in and out .* got 4 and 2"),
         (_wider_network, "do not fit its config.json"),
         (_deeper_network, r"lack \d+ tensors that config.json asks for|do not fit its config.json"),

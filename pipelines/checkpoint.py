@@ -111,7 +111,8 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     except _MISFITS as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"the weights in {folder} do not fit its config.json ({said:.200}): the two belong to different networks"
+            f"the weights in {folder} do not fit its config.json ({said:.200}): the two "
+            "belong to different networks"
         ) from error
     missing = sorted(info["missing_keys"])
     if missing:

@@ -49,6 +49,7 @@ def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
         {"names": None},
         {"names": [("TV", "tv", "x")]},
         {"names": 3},
+        {"names": "TV"},
         {"seconds": [1.0, 2.0]},
         {"seconds": [None]},
         {"images_0": None},

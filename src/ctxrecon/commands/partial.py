@@ -62,7 +62,8 @@ class PartialFolder:
             name = changed[0]
             raise InputError(
                 f"{self.folder} holds slices of a run with {name} {before.get(name)!s:.80}, this "
-                f"one has {settings[name]!s:.80}: give --overwrite to drop them, or name another --out"
+                f"one has {settings[name]!s:.80}: give --overwrite to drop them, or name "
+                "another --out"
             )
         return False
 
@@ -139,7 +140,7 @@ def _read_part(path: Path, shape: tuple[int, int, int]) -> Part:
 
     with Archive(path) as archive:
         names, seconds = archive.get("names"), archive.get("seconds")
-        if names is None or names.dtype.kind != "U" or names.shape != (len(names), 2):
+        if names is None or names.dtype.kind != "U" or names.ndim != 2 or names.shape[1] != 2:
             raise InputError(f"{path}: expected pairs of names")
         if seconds is None or seconds.dtype != np.float64 or seconds.shape != names.shape[:1]:
             raise InputError(f"{path}: expected the seconds of each result")

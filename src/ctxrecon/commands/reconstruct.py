@@ -254,7 +254,7 @@ def reconstruct(
     tables[0].write(
         outputs.metrics,
         file=str(file),
-        slices=volume.numbers,
+        slices=list(volume.numbers),
         reference=None if reference is None else reference_name,
         acceleration=achieved,
         prompts=run.prompts if reads else None,

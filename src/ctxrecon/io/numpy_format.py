@@ -5,6 +5,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -133,7 +134,7 @@ class Archive:
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
 
-    def get(self, name: str, chosen: list[int] | None = None) -> np.ndarray | None:
+    def get(self, name: str, chosen: Sequence[int] | None = None) -> np.ndarray | None:
         """An array, or its ``chosen`` entries along the first axis; ``None`` if it is not there.
 
         Members are streams: entries up to the last chosen one are decompressed, but not kept.
@@ -149,7 +150,7 @@ class Archive:
                 whole = np.lib.format.read_array(member, allow_pickle=False)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
-        return whole if chosen is None else whole[chosen]
+        return whole if chosen is None else whole[list(chosen)]
 
     def kspace_shape(self) -> tuple[tuple[int, int, int, int], np.dtype]:
         """(slices, coils, ny, nx) and dtype of the array named ``kspace``."""
@@ -164,7 +165,7 @@ class Archive:
         return kspace_layout(self.path, layout.shape), layout.dtype
 
 
-def _entries(member: IO[bytes], layout: _Layout, chosen: list[int]) -> np.ndarray:
+def _entries(member: IO[bytes], layout: _Layout, chosen: Sequence[int]) -> np.ndarray:
     """Those entries along the first axis of the array that follows in the stream."""
     shape = layout.shape[1:]
     size = layout.dtype.itemsize * prod(shape)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ctxrecon.commands.logs import say
+
 
 def info(
     file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
@@ -21,7 +23,7 @@ def info(
     from ctxrecon.io import scan_info
 
     for name, value in _lines(scan_info(file, crop_readout=crop_readout)):
-        typer.echo(f"{name:<20} {value}")
+        say(f"{name:<20} {value}")
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from transformers import CLIPTokenizer
 
 from ctxrecon.checks import check_config, check_parameters
@@ -179,6 +180,24 @@ def _check_weights(folder: Path) -> str | None:
             ) from error
     variants = [match[1] for file in files if (match := _VARIANT.fullmatch(file.name))]
     return variants[0] if len(variants) == len(files) else None
+
+
+def load_scheduler(folder: Path) -> DDIMScheduler:
+    """The noise levels and the prediction type that a prior was trained with."""
+    name = "scheduler_config.json"
+    read_config(folder, name)
+    try:
+        scheduler = DDIMScheduler.from_pretrained(str(folder))
+        betas = scheduler.betas
+        valid = len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
+        if not valid or len(betas) != scheduler.config.num_train_timesteps:
+            raise ValueError("expected a beta between 0 and 1 for each timestep")
+    except _MISFITS as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{folder / name} makes no scheduler ({said:.200}): download it again"
+        ) from error
+    return scheduler
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:

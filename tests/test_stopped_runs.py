@@ -12,6 +12,9 @@ import torch
 from ctxrecon.commands.partial import PartialFolder
 from ctxrecon.commands.results import Part, Result
 from ctxrecon.errors import InputError
+from ctxrecon.io._files import read_json
+from ctxrecon.training.checkpoints import is_whole
+from ctxrecon.training.run_folder import read_config
 
 SHAPE = (1, 4, 6)
 
@@ -114,3 +117,34 @@ def test_damaged_settings_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="name another --out") as caught:
         kept(tmp_path)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[1]", "no JSON object"),
+        (b"\xff", "not valid JSON"),
+        (None, "cannot be read"),
+    ],
+)
+def test_json_from_outside_is_read_or_refused(tmp_path: Path, content, words: str) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read_json(path, "the settings", "make it again")
+    assert str(caught.value).endswith(": make it again")
+    path.write_text('{"a": 1}')
+    assert read_json(path, "the settings", "make it again") == {"a": 1}
+
+
+def test_a_training_checkpoint_with_a_deep_state_is_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("[" * 100_000)
+    assert not is_whole(tmp_path)
+
+
+def test_options_of_a_run_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        read_config(tmp_path / "config.json")

@@ -48,9 +48,9 @@ class _Lines(logging.StreamHandler):
         return line if self._kinds[kind] <= _SHOWN else "the same of further slices"
 
 
-def say(text: object) -> None:
-    """Print a line on standard output, without what a terminal would obey."""
-    typer.echo(printable(str(text)))
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line, without what a terminal would obey; on standard error if asked."""
+    typer.echo(printable(str(text)), err=err)
 
 
 @contextmanager

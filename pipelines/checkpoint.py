@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -11,15 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from transformers import CLIPTokenizer
 
+from ctxrecon.checks import check_config, check_parameters
 from ctxrecon.errors import InputError
+from ctxrecon.io._files import read_json
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.([\w-]+)\.safetensors")
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
+# What the libraries raise for a configuration that makes no network, or another than the weights.
+_MISFITS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    OSError,
+)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
 
@@ -74,19 +87,18 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise InputError(f"there is no {name} in {folder}: the checkpoint is incomplete")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): download it again") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds no configuration: expected a JSON object")
+    config = read_json(path, "the configuration of a network", "download it again")
+    check_config(str(path), config)
     return config
 
 
 def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A model from safetensors only, with every weight it needs."""
     variant = _check_weights(folder)
+    config = read_config(folder, "config.json")
     try:
+        if "shape" not in config:  # of samplers, whose size is that of the images
+            check_parameters(str(folder / "config.json"), lambda: _with_new_weights(kind, folder))
         with _without_bars():
             model, info = kind.from_pretrained(
                 str(folder),
@@ -95,10 +107,13 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (RuntimeError, ValueError, TypeError) as error:
+    except InputError:
+        raise
+    except _MISFITS as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"the weights in {folder} do not fit its config.json "
-            f"({str(error).splitlines()[0][:200]}): the two belong to different networks"
+            f"the weights in {folder} do not fit its config.json ({said:.200}): the two "
+            "belong to different networks"
         ) from error
     missing = sorted(info["missing_keys"])
     if missing:
@@ -113,6 +128,12 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
                 "checkpoint, or a dtype with the range that they need"
             )
     return model
+
+
+def _with_new_weights(kind: Any, folder: Path) -> torch.nn.Module:
+    if hasattr(kind, "load_config"):  # Diffusers
+        return kind.from_config(kind.load_config(str(folder)))
+    return kind(kind.config_class.from_pretrained(str(folder)))
 
 
 @contextmanager
@@ -159,6 +180,24 @@ def _check_weights(folder: Path) -> str | None:
             ) from error
     variants = [match[1] for file in files if (match := _VARIANT.fullmatch(file.name))]
     return variants[0] if len(variants) == len(files) else None
+
+
+def load_scheduler(folder: Path) -> DDIMScheduler:
+    """The noise levels and the prediction type that a prior was trained with."""
+    name = "scheduler_config.json"
+    read_config(folder, name)
+    try:
+        scheduler = DDIMScheduler.from_pretrained(str(folder))
+        betas = scheduler.betas
+        valid = len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
+        if not valid or len(betas) != scheduler.config.num_train_timesteps:
+            raise ValueError("expected a beta between 0 and 1 for each timestep")
+    except _MISFITS as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{folder / name} makes no scheduler ({said:.200}): download it again"
+        ) from error
+    return scheduler
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.checks import as_device, as_dtype
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines.checkpoint import (
     load_model,
+    load_scheduler,
     load_tokenizer,
     open_folder,
     part_folder,
@@ -93,7 +94,6 @@ def load_prior(
             f"expected a U-Net with 2 channels in and out (real, imaginary) in {unet_folder}, "
             f"got {channels[0]} and {channels[1]}"
         )
-    read_config(scheduler_folder, "scheduler_config.json")
     unet = load_model(UNet2DConditionModel, unet_folder, dtype)
     encoder, words = load_text_encoder(text_folder, tokenizer=tokenizer_folder, dtype=dtype)
     needed = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
@@ -107,7 +107,7 @@ def load_prior(
     pipeline = ContextMRIPipeline(
         # Convolutions are faster so, by an eighth on CPUs and more in half precision.
         unet=unet.eval().to(memory_format=torch.channels_last),
-        scheduler=DDIMScheduler.from_pretrained(str(scheduler_folder)),
+        scheduler=load_scheduler(scheduler_folder),
         text_encoder=encoder,
         tokenizer=words,
     )

@@ -257,6 +257,39 @@ def _deeper_network(root: Path) -> None:
     _change_config(root, layers_per_block=2)
 
 
+def _a_million_layers(root: Path) -> None:
+    _change_config(root, layers_per_block=10**6)
+
+
+def _a_million_channels(root: Path) -> None:
+    _change_config(root, block_out_channels=[2**20] * 4)
+
+
+def _no_groups(root: Path) -> None:
+    _change_config(root, norm_num_groups=0)
+
+
+def _deep_config(root: Path) -> None:
+    (root / "fastmri" / "config.json").write_text("[" * 100_000)
+
+
+def _long_schedule(root: Path) -> None:
+    _change_scheduler(root, num_train_timesteps=10**12)
+
+
+def _no_schedule(root: Path) -> None:
+    _change_scheduler(root, num_train_timesteps=-1)
+
+
+def _unknown_schedule(root: Path) -> None:
+    _change_scheduler(root, beta_schedule="none")
+
+
+def _change_scheduler(root: Path, **changes: object) -> None:
+    path = root / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 def _remove_weights(root: Path) -> None:
     (root / "fastmri" / WEIGHTS).unlink()
 
@@ -293,10 +326,17 @@ def _other_text_encoder(root: Path) -> None:
     [
         (_remove_config, "no config.json in .*incomplete"),
         (_break_config, "not valid JSON"),
-        (_list_config, "holds no configuration"),
+        (_list_config, "no JSON object"),
         (_four_channels, "2 channels in and out .* got 4 and 2"),
         (_wider_network, "do not fit its config.json"),
         (_deeper_network, r"lack \d+ tensors that config.json asks for|do not fit its config.json"),
+        (_a_million_layers, "layers_per_block up to 1024, got 1000000"),
+        (_a_million_channels, "parameters"),
+        (_no_groups, "do not fit its config.json"),
+        (_deep_config, "nested too deeply"),
+        (_long_schedule, "num_train_timesteps up to"),
+        (_no_schedule, "makes no scheduler"),
+        (_unknown_schedule, "makes no scheduler"),
         (_remove_weights, r"no weights \(\*.safetensors\)"),
         (_pickled_weights, r"pickled weights only \(diffusion_pytorch_model.bin\)"),
         (_truncate_weights, "truncated or no safetensors file"),

@@ -14,6 +14,7 @@ import pytest
 
 from ctxrecon.cli import main
 from ctxrecon.commands.logs import logged_to_stderr, slice_named
+from ctxrecon.errors import one_line
 
 SHAPE = (4, 24, 20)
 
@@ -207,7 +208,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no tokenizer": (_prior(name="no_tokenizer"), "there is no tokenizer/"),
     "no vocabulary": (_prior(name="no_words"), "the tokenizer is incomplete"),
     "no configuration": (_prior(name="no_config"), "there is no config.json in"),
-    "damaged configuration": (_prior(name="no_json"), "is not valid JSON"),
+    "damaged configuration": (_prior(name="no_json"), "not valid JSON"),
     "no weights": (_prior(name="no_weights"), "there are no weights"),
     "pickled weights": (_prior(name="pickled"), "holds pickled weights only"),
     "truncated weights": (_prior(name="cut"), "is truncated or no safetensors file"),
@@ -310,3 +311,26 @@ def test_logging_of_the_process_stays_as_it_was(tmp_path, caplog):
     with contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit):
         main(["info", str(tmp_path / "absent.npz")])
     assert before == (logger.level, logger.handlers, logger.filters, logger.propagate)
+
+
+def test_a_terminal_obeys_nothing_that_comes_from_a_file(tmp_path, capsys):
+    name = tmp_path / "x\x1b[31m\x9b2J.npz"
+    np.savez(name, kspace=_kspace()[None], prompts=np.array(["Knee, \x1b]0;title\x07PDFS"]))
+    main_status(["info", str(name)])
+    main_status(["info", str(name.with_suffix(".npy"))])
+    shown = "".join(capsys.readouterr())
+    assert not set(shown) & {"\x1b", "\x9b", "\x07"}
+    assert "\\x1b[31m" in shown
+
+
+def main_status(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return int(end.value.code or 0)
+
+
+def test_long_messages_keep_their_beginning_and_end():
+    line = one_line("x: " + "9" * 5000 + "\nremove it")
+    assert len(line) <= 1000
+    assert line.startswith("x: 9")
+    assert line.endswith("9 remove it")

@@ -113,7 +113,7 @@ def test_a_benchmark_does_not_write_into_results_of_something_else(scan, tmp_pat
     for name, content, words in (
         ("summary.md", "kept", "no settings.json"),
         ("settings.json", "{", "damaged"),
-        ("settings.json", "[]", "not of a measurement"),
+        ("settings.json", "[]", "no JSON object"),
         ("settings.json", '{"editor.tabSize": 4}', "not of a measurement"),
     ):
         out = tmp_path / f"out{len(content)}"

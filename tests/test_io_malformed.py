@@ -142,6 +142,11 @@ def time_type(path: Path) -> None:
         h5py.h5d.create(file.id, b"kspace", h5py.h5t.UNIX_D32LE, space)
 
 
+def a_billion_slices(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace", (10**9, 8, 8), "c8", chunks=(1, 8, 8))
+
+
 def attribute(name: str, value: object) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         hdf5(kspace=K[None])(path)
@@ -161,6 +166,7 @@ CASES = {
     # name: (file name, how to write it, what the sentence says)
     "folder": ("scan.h5", lambda path: path.mkdir(), "is a folder: name one scan file in it"),
     "absent": ("scan.npy", lambda path: None, "does not exist: check the name"),
+    "a billion slices": ("scan.h5", a_billion_slices, r"claims \d+\.\d GiB"),
     "fifo": ("scan.npy", os.mkfifo, "is not a regular file"),
     "empty": ("scan.npz", content(b""), "is empty: copy it again"),
     "unknown extension": ("scan.xyz", content(b"x"), r"expected a scan file .*, got \.xyz"),

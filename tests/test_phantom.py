@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 
 import numpy as np
@@ -319,3 +320,21 @@ def test_a_real_label_volume_reads_upright(shared_data) -> None:
     brain = np.argwhere(np.isin(volume, (2, 41)))
     assert eyes[:, 1].mean() < brain[:, 1].mean()  # anterior is up
     assert eyes[:, 0].mean() > brain[:, 0].mean()  # the vertex comes first
+
+
+def test_damaged_label_volumes_are_refused_in_one_line(tmp_path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    labels = np.random.default_rng(0).integers(0, 99, (12, 12, 12)).astype(np.int16)
+    whole = gzip.compress(nibabel.Nifti1Image(labels, np.eye(4)).to_bytes())
+    path = tmp_path / "x.nii.gz"
+    plain = bytearray(gzip.decompress(whole))
+    no_type, no_axis, shorter = plain.copy(), plain.copy(), plain[:-8]
+    no_type[70:72] = b"\x77\x77"
+    no_axis[280:296] = bytes(16)  # the first row of the affine
+    far = bytearray(whole)
+    far[400:440] = b"\xff" * 40
+    for damaged in (far, *map(gzip.compress, (no_type, no_axis, shorter))):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"x\.nii\.gz") as caught:
+            load_label_volume(path)
+        assert "\n" not in str(caught.value)

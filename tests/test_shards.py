@@ -105,6 +105,10 @@ DAMAGED = {
         lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "metadata": [{"x": 1}] * 2}),
         "fields of ScanMetadata",
     ),
+    "endless": (
+        lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "empty_slices": float("inf")}),
+        "its header is not that of a shard",
+    ),
     "unknown form": (
         lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "prompt_form": "verse"}),
         "unknown prompt form 'verse'",

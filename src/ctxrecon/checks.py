@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 
 from ctxrecon.errors import InputError
+
+# Largest number of layers, heads or iterations, and of parameters, that a network may have.
+MOST_LAYERS = 1024
+_MOST_PARAMETERS = 2**31
+# Widths and sizes cost no time before memory is taken, which the parameters are counted for.
+_SIZES = re.compile(r"size|dim|width|channels|embed|token|timesteps|shape")
+_LARGEST_SIZE = 2**20
+_MOST_PIXELS = 2**26
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -135,3 +145,53 @@ def _wanted(
     if least is None:
         return f"{name} above {lower:g} and up to {upper:g}"
     return f"{name} in [{lower:g}, {upper:g})"
+
+
+def check_config(where: str, config: Any, name: str = "") -> None:
+    """Refuse a configuration whose numbers no network has, before one is built by it.
+
+    Args:
+        where: it comes from, for the message.
+        config: what JSON gives, of any depth.
+        name: of the entry that is looked at.
+
+    Raises:
+        InputError: naming the entry.
+    """
+    if isinstance(config, dict):
+        for key, value in config.items():
+            check_config(where, value, str(key))
+    elif isinstance(config, list):
+        for value in config:
+            check_config(where, value, name)
+        whole = [value for value in config if is_whole(value)]
+        if name == "shape" and math.prod(whole) > _MOST_PIXELS:
+            raise InputError(f"{where}: expected shape of up to {_MOST_PIXELS} pixels")
+    most = _LARGEST_SIZE if _SIZES.search(name) else MOST_LAYERS
+    if is_whole(config) and abs(config) > most:
+        raise InputError(f"{where}: expected {name} up to {most}, got {config!s:.20}")
+    if isinstance(config, float) and not math.isfinite(config):
+        raise InputError(f"{where}: expected {name} as a finite number, got {config}")
+
+
+def check_parameters(where: str, build: Callable[[], torch.nn.Module]) -> None:
+    """Refuse a network that no memory has room for, without taking any.
+
+    Args:
+        where: its options come from, for the message.
+        build: makes the network.
+
+    Raises:
+        InputError: it cannot be made, or has too many parameters.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            size = sum(value.numel() for value in build().parameters())
+    except (RuntimeError, OverflowError) as error:
+        said = str(error).split("\n")[0]
+        raise InputError(f"{where}: the network is too large: {said:.200}") from error
+    if size > _MOST_PARAMETERS:
+        raise InputError(
+            f"{where}: expected up to {_MOST_PARAMETERS:.1e} parameters, got {size:.1e}: lower the "
+            "options"
+        )

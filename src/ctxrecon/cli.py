@@ -21,7 +21,7 @@ from ctxrecon.commands.logs import logged_to_stderr
 from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
-from ctxrecon.errors import InputError
+from ctxrecon.errors import InputError, one_line
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"ctxrecon: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ctxrecon: error: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 

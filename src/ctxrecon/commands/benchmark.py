@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import (
     BASELINES,
     NETWORK,
@@ -189,9 +190,9 @@ def benchmark(
             processes=state.num_processes,
             prior=None if not solvers else named,
         )
-        typer.echo(written[0].read_text(encoding="utf-8"))
+        say(written[0].read_text(encoding="utf-8"))
         for path in (out / "rows.csv", *written):
-            typer.echo(path)
+            say(path)
     state.destroy_process_group()
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import (
     BASELINES,
     PriorRun,
@@ -60,8 +61,8 @@ def demo(
     pipe = open_prior(None, None)
     _, coils, ny, nx = scan.kspace.shape
     achieved = 1 / float(scan.mask.float().mean())
-    typer.echo(f"scan: {demo_scan()}\n{coils} coils, {ny}×{nx}, acceleration {achieved:.2f}")
-    typer.echo(f"prompt: {prompts[0]}\n")
+    say(f"scan: {demo_scan()}\n{coils} coils, {ny}×{nx}, acceleration {achieved:.2f}")
+    say(f"prompt: {prompts[0]}\n")
     measurement = prepare_measurement(scan.kspace, scan.mask)  # coil maps from the scan itself
 
     table = Table(scan.target)
@@ -85,4 +86,4 @@ def demo(
         title=f"{prompts[0]}; ×{achieved:.3g}",
     )
     metrics = table.write(measured, file="demo_scan.npz", reference="target", prompts=prompts)
-    typer.echo(f"\nfigure: {figure}\nmetrics: {metrics}")
+    say(f"\nfigure: {figure}\nmetrics: {metrics}")

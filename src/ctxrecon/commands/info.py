@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ctxrecon.commands.logs import say
+
 
 def info(
     file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
@@ -23,7 +25,7 @@ def info(
 
     found = scan_info(file, crop_readout=crop_readout)
     for name, value in _lines(found):
-        typer.echo(f"{name:<20} {value}")
+        say(f"{name:<20} {value}")
     middle = read_scan(file, slices=found["slices"] // 2, crop_readout=crop_readout)
     check_coil_axis(middle.kspace)
     check_conventions(middle.kspace, middle.mask, middle.coil_maps)

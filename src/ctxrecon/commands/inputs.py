@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
+from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import PriorRun
 from ctxrecon.errors import InputError
 
@@ -53,20 +52,20 @@ def say_prompt(run: PriorRun, origin: str) -> None:
     from ctxrecon.metadata import canonical_prompt
 
     if run.prompts is None:
-        typer.echo("prompt: none, the file says nothing about the scan: --prompt would describe it")
+        say("prompt: none, the file says nothing about the scan: --prompt would describe it")
     elif not run.uses_prompt:
-        typer.echo("prompt: not used at guidance scale 0")
+        say("prompt: not used at guidance scale 0")
     else:
         distinct = list(dict.fromkeys(canonical_prompt(text) for text in run.prompts))
         more = f" (and {len(distinct) - 1} more)" if len(distinct) > 1 else ""
-        typer.echo(f"prompt ({origin}): {distinct[0]}{more}")
+        say(f"prompt ({origin}): {distinct[0]}{more}")
 
 
 def say_scan(volume: Volume, masks: Tensor) -> None:
     """Print what is reconstructed."""
     coils, ny, nx = volume.shape
     count = len(volume)
-    typer.echo(
+    say(
         f"{volume.file}: {count} slice{'s' * (count > 1)}, {coils} coil{'s' * (coils > 1)}, "
         f"{ny}×{nx}, acceleration {1 / float(masks.float().mean()):.2f}"
     )

@@ -1,4 +1,4 @@
-"""What the package infers and warns of, on the terminal: each line once."""
+"""What is shown on the terminal: results, and each warning once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from ctxrecon.errors import InputError
+import typer
+
+from ctxrecon.errors import InputError, printable
 
 # Warnings of one kind that are shown, such as one for each slice of a volume.
 _SHOWN = 3
@@ -31,7 +33,7 @@ class _Lines(logging.StreamHandler):
         if line not in self._seen:
             self._seen.add(line)
             shown = copy.copy(record)  # other handlers get the record as it is
-            shown.msg, shown.args = line, ()
+            shown.msg, shown.args = printable(line), ()
             super().emit(shown)
 
     def _line(self, record: logging.LogRecord) -> str:
@@ -44,6 +46,11 @@ class _Lines(logging.StreamHandler):
         if line not in self._seen:
             self._kinds[kind] += 1
         return line if self._kinds[kind] <= _SHOWN else "the same of further slices"
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line, without what a terminal would obey; on standard error if asked."""
+    typer.echo(printable(str(text)), err=err)
 
 
 @contextmanager

@@ -6,10 +6,15 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxrecon.commands.results import Part, Result
 from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxrecon.io.numpy_format import Archive
 
 _SETTINGS = "settings.json"
 
@@ -31,6 +36,7 @@ class PartialFolder:
         from ctxrecon.io._files import written_beside
 
         self.folder = folder
+        self._layout: tuple[list[tuple[str, bool]], bool] | None = None
         if folder.is_dir() and not self._is_of(settings, overwrite):
             shutil.rmtree(folder)
         output_folder(folder)
@@ -39,26 +45,25 @@ class PartialFolder:
 
     def _is_of(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
         """Whether its slices are of these settings; if not, it may be thrown away."""
+        from ctxrecon.io._files import read_json
+
         names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         if not names:
             return True
-        try:
-            before = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict):
-            raise InputError(
-                f"{self.folder} does not hold slices of a run that was stopped: move it away, or "
-                "name another --out"
-            )
+        before = read_json(
+            self.folder / _SETTINGS,
+            "the settings of a run that was stopped",
+            "move its folder away, or name another --out",
+        )
         changed = [name for name in settings if before.get(name) != settings[name]]
         if not changed:
             return True
         if not overwrite:
             name = changed[0]
             raise InputError(
-                f"{self.folder} holds slices of a run with {name} {before.get(name)}, this one "
-                f"has {settings[name]}: give --overwrite to drop them, or name another --out"
+                f"{self.folder} holds slices of a run with {name} {before.get(name)!s:.80}, this "
+                f"one has {settings[name]!s:.80}: give --overwrite to drop them, or name "
+                "another --out"
             )
         return False
 
@@ -66,37 +71,35 @@ class PartialFolder:
         """Chunks that are done."""
         return len(list(self.folder.glob("slice_*.npz")))
 
-    def load(self, number: int) -> Part | None:
-        """The chunk that begins with a slice, if it is done."""
-        import numpy as np
-        import torch
+    def load(self, number: int, shape: tuple[int, int, int]) -> Part | None:
+        """The chunk that begins with a slice, if it is done.
 
+        Args:
+            number: of the slice.
+            shape: ``(batch, ny, nx)`` of its images.
+
+        Raises:
+            InputError: a file that is damaged, or of other slices or methods.
+        """
         path = self._path(number)
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                stored = {name: arrays[name] for name in arrays.files}
-            results = []
-            for place, (name, key) in enumerate(stored["names"]):
-                values = {
-                    what: torch.from_numpy(stored[f"{what}_{place}"])
-                    for what in ("images", "residual", "std")
-                    if f"{what}_{place}" in stored
-                }
-                seconds = float(stored["seconds"][place])
-                results.append(
-                    Result(
-                        name=str(name),
-                        key=str(key),
-                        seconds=None if np.isnan(seconds) else seconds,
-                        **values,
-                    )
-                )
-            reference = stored.get("reference")
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it to do it again") from error
-        return Part(results, None if reference is None else torch.from_numpy(reference))
+            part = _read_part(path, shape)
+            self._check_like_others(part)
+        except (InputError, OSError) as error:
+            raise InputError(
+                f"{path} is damaged or holds other slices: remove it to do it again"
+            ) from error
+        return part
+
+    def _check_like_others(self, part: Part) -> None:
+        """Chunks are joined, so all of them hold the same."""
+        layout = [(result.key, result.std is None) for result in part.results]
+        found = (layout, part.reference is None)
+        self._layout = self._layout or found
+        if self._layout != found:
+            raise InputError(f"expected {self._layout}, got {found}")
 
     def save(self, number: int, part: Part) -> None:
         """Keep the chunk that begins with a slice."""
@@ -104,6 +107,7 @@ class PartialFolder:
 
         from ctxrecon.io._files import written_beside
 
+        self._check_like_others(part)
         arrays: dict[str, Any] = {
             "names": np.array([(result.name, result.key) for result in part.results]),
             "seconds": np.array(
@@ -126,3 +130,47 @@ class PartialFolder:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"slice_{number:05d}.npz"
+
+
+def _read_part(path: Path, shape: tuple[int, int, int]) -> Part:
+    """What :meth:`PartialFolder.save` wrote; anything else is refused."""
+    import numpy as np
+
+    from ctxrecon.io.numpy_format import Archive
+
+    with Archive(path) as archive:
+        names, seconds = archive.get("names"), archive.get("seconds")
+        if names is None or names.dtype.kind != "U" or names.ndim != 2 or names.shape[1] != 2:
+            raise InputError(f"{path}: expected pairs of names")
+        if seconds is None or seconds.dtype != np.float64 or seconds.shape != names.shape[:1]:
+            raise InputError(f"{path}: expected the seconds of each result")
+        results = []
+        for place, (name, key) in enumerate(names):
+            images = _tensor(archive, f"images_{place}", shape)
+            residual = _tensor(archive, f"residual_{place}", shape[:1])
+            if images is None or residual is None:
+                raise InputError(f"{path}: expected images and residual of each result")
+            results.append(
+                Result(
+                    name=str(name),
+                    key=str(key),
+                    images=images,
+                    residual=residual,
+                    seconds=None if np.isnan(seconds[place]) else float(seconds[place]),
+                    std=_tensor(archive, f"std_{place}", shape),
+                )
+            )
+        return Part(results, _tensor(archive, "reference", shape))
+
+
+def _tensor(archive: Archive, name: str, shape: tuple[int, ...]) -> Tensor | None:
+    """An array of the archive, if it is there, once it is of that shape."""
+    import numpy as np
+    import torch
+
+    values = archive.get(name)
+    if values is None:
+        return None
+    if values.shape != shape or values.dtype not in (np.float32, np.float64, np.complex64):
+        raise InputError(f"expected {name} of shape {shape}, got {values.dtype} {values.shape}")
+    return torch.from_numpy(values)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctxrecon.commands.logs import say
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,12 +87,12 @@ def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None)
     from ctxrecon.datasets import prepare_shards
 
     summary = prepare_shards(source, inputs, _made(out), workers=workers)
-    typer.echo(
+    say(
         f"{_counted(summary.volumes, 'volume')} with {_counted(summary.slices, 'slice')} in {out} "
         f"(there before: {summary.resumed}; empty slices left out: {summary.empty_slices})"
     )
     if summary.failed:
-        typer.echo(
+        say(
             f"{len(summary.failed)} of {len(inputs)} volumes failed, the reasons are above and in "
             f"{out / 'summary.json'}: {', '.join(summary.failed)}",
             err=True,

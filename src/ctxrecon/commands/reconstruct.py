@@ -18,6 +18,7 @@ from ctxrecon.commands.inputs import (
     say_scan,
 )
 from ctxrecon.commands.joint import write_sampling
+from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import (
     ALIASES,
     BASELINES,
@@ -235,7 +236,7 @@ def reconstruct(
         results, reference, joint = reconstruct_slices(work, chunks, kept, show)
     except KeyboardInterrupt:
         if kept is not None:
-            typer.echo(
+            say(
                 f"stopped: {len(kept)} of {len(chunks)} slices are kept in {outputs.partial}, "
                 "the same command goes on with the next",
                 err=True,
@@ -250,16 +251,16 @@ def reconstruct(
     reference_name = "target" if volume.has_target else "MVUE"
     _write(outputs, volume, results, reference, reference_name, achieved, keep_all=compare)
     if joint is not None:
-        typer.echo("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))
+        say("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))
     tables[0].write(
         outputs.metrics,
         file=str(file),
-        slices=volume.numbers,
+        slices=list(volume.numbers),
         reference=None if reference is None else reference_name,
         acceleration=achieved,
         prompts=run.prompts if reads else None,
     )
-    typer.echo(f"metrics: {outputs.metrics}")
+    say(f"metrics: {outputs.metrics}")
     if kept is not None:
         kept.remove()
 
@@ -338,5 +339,5 @@ def _write(
         title=title,
     )
     listed = ", ".join(map(str, written[:4]))
-    typer.echo(f"images: {listed}" + (f" and {len(written) - 4} more" if len(written) > 4 else ""))
-    typer.echo(f"figure: {outputs.figure}")
+    say(f"images: {listed}" + (f" and {len(written) - 4} more" if len(written) > 4 else ""))
+    say(f"figure: {outputs.figure}")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import typer
 from torch import Tensor
 
+from ctxrecon.commands.logs import say
 from ctxrecon.commands.results import Result
 from ctxrecon.io._files import written_beside
 from ctxrecon.metrics import nmse, psnr, ssim
@@ -43,7 +43,7 @@ class Table:
                 )
         columns = ["PSNR/dB", "SSIM", "NMSE"] if reference is not None else []
         heads = "".join(f"{head:>{_WIDTH}}" for head in [*columns, "residual", "seconds"])
-        typer.echo(f"{'method':<{_NAME_WIDTH}}{heads}")
+        say(f"{'method':<{_NAME_WIDTH}}{heads}")
 
     def add(self, result: Result) -> None:
         """Measure and print one result."""
@@ -62,7 +62,7 @@ class Table:
             for name in digits
             if name in row
         ]
-        typer.echo(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
+        say(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def write(self, path: Path, **about: Any) -> Path:
         """Write what was printed, and what it is about, as JSON."""

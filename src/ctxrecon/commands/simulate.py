@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctxrecon.commands.logs import say
 from ctxrecon.commands.options import OF_UNDERSAMPLE, refuse_ignored
 from ctxrecon.commands.paths import OVERWRITE, check_outputs, input_files
 from ctxrecon.errors import InputError
@@ -115,8 +116,8 @@ def simulate(
     assert scan.target is not None
     write_scan(out, replace(scan, coil_maps=None))
     write_image(picture, scan.target)
-    typer.echo(f"prompt: {scan.metadata[0].to_prompt()}")
-    typer.echo(f"scan: {out}\npicture of its true image: {picture}")
+    say(f"prompt: {scan.metadata[0].to_prompt()}")
+    say(f"scan: {out}\npicture of its true image: {picture}")
 
 
 def _from_labels(

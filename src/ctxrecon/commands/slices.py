@@ -193,7 +193,11 @@ def reconstruct_slices(
     with tqdm(total=count, unit="slice", leave=False, disable=len(chunks) < 2) as bar:
         for positions in chunks:
             number = work.volume.numbers[positions[0]]
-            part = None if kept is None else kept.load(number)
+            part = (
+                None
+                if kept is None
+                else kept.load(number, (len(positions), *work.volume.shape[1:]))
+            )
             if part is None:
                 with slice_named(number if len(chunks) > 1 else None):
                     done = work.do(positions, seen)

@@ -133,11 +133,11 @@ def part_of(masks: Tensor, positions: Sequence[int]) -> Tensor:
     return masks if len(masks) == 1 else masks[positions[0] : positions[-1] + 1]
 
 
-def _choose(file: Path, text: str | None, total: int) -> list[int]:
+def _choose(file: Path, text: str | None, total: int) -> Sequence[int]:
     """The numbers of the slices that ``--slices`` means, ``"3"`` or ``"3:8"``."""
     there = f"{file} has {total} slice{'s' * (total != 1)}, numbered from 0"
     if text is None:
-        return list(range(total))
+        return range(total)
     try:
         bounds = [int(part) if part.strip() else None for part in text.split(":")]
     except ValueError:
@@ -148,7 +148,7 @@ def _choose(file: Path, text: str | None, total: int) -> list[int]:
         return [bounds[0] % total]
     if len(bounds) != 2:
         raise InputError(f"expected --slices as a:b or one number, got {text!r}")
-    numbers = list(range(total)[bounds[0] : bounds[1]])
+    numbers = range(total)[bounds[0] : bounds[1]]
     if not numbers:
         raise InputError(f"{there}: no slice is left by --slices {text}")
     return numbers

@@ -28,7 +28,7 @@ from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
 from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import check_input, written_beside
+from ctxrecon.io._files import check_input, read_json, written_beside
 from ctxrecon.phantom.dataset import normalise
 
 _FORMAT = 1
@@ -183,12 +183,7 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
             )
         _write_json(path, settings)
         return
-    try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}): give another --out, or remove the folder"
-        ) from error
+    before = read_json(path, "the settings of a set", "give another --out, or remove the folder")
     for name in [*settings, *before]:
         if settings.get(name) != before.get(name):
             raise InputError(

@@ -135,9 +135,9 @@ def read_shard_info(path: Path) -> ShardInfo:
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{path}: its header is not that of a shard ({type(error).__name__}: {error})"
+            f"{path}: its header is not that of a shard ({type(error).__name__}: {error!s:.80})"
         ) from error
     if info.prompt_form not in ("fastmri", "skm-tea"):
         raise InputError(f"{path}: unknown prompt form {info.prompt_form!r}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import written_beside
+from ctxrecon.io._files import read_json, written_beside
 
 Row = dict[str, str]
 
@@ -165,15 +165,7 @@ def _read_settings(path: Path) -> dict[str, object]:
     Raises:
         InputError: it cannot be read.
     """
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged ({str(error)[:80]}): write to another folder"
-        ) from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path} is not of a measurement: write to another folder")
-    return settings
+    return read_json(path, "the settings of a measurement", "write to another folder")
 
 
 def _refuse_others(

@@ -173,7 +173,7 @@ def _with_coil_maps(
             f"got shape {maps.shape}"
         )
     if len(maps) > 1:
-        maps = maps[pick_slices(maps_path, slices, len(maps))]
+        maps = maps[list(pick_slices(maps_path, slices, len(maps)))]
     checked = check_maps(maps_path, maps)
     try:
         scan = replace(scan, coil_maps=checked)

@@ -23,13 +23,14 @@ logger = logging.getLogger(__name__)
 SliceChoice: TypeAlias = "int | slice | Sequence[int] | None"
 
 
-def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> list[int]:
-    """The chosen slices as indices, in the order asked for."""
+def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> Sequence[int]:
+    """The chosen slices as indices, in the order asked for; a file may claim any number."""
     if choice is None:
-        return list(range(num_slices))
+        return range(num_slices)
+    chosen: Sequence[int]
     if isinstance(choice, slice):
         try:
-            chosen = list(range(num_slices)[choice])
+            chosen = range(num_slices)[choice]
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: expected whole numbers in {choice} ({error})") from error
     else:
@@ -50,9 +51,11 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> list[int]:
     return chosen
 
 
-def read_slices(dataset: Any, chosen: list[int]) -> np.ndarray:
+def read_slices(dataset: Any, chosen: Sequence[int]) -> np.ndarray:
     """Those slices of an array on disk (HDF5 dataset or memory map), reading no others."""
-    if chosen == list(range(chosen[0], chosen[-1] + 1)):
+    if (isinstance(chosen, range) and chosen.step == 1) or list(chosen) == list(
+        range(chosen[0], chosen[-1] + 1)
+    ):
         return np.asarray(dataset[chosen[0] : chosen[-1] + 1])
     return np.stack([np.asarray(dataset[index]) for index in chosen])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -61,6 +62,30 @@ def check_expansion(path: Path, num_bytes: int, stored: int, what: str) -> None:
             f"{path}: {what} claims {num_bytes / 2**30:.1f} GiB but the file stores only "
             f"{stored} bytes of it: the file is damaged or not to be trusted"
         )
+
+
+def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file from outside.
+
+    Args:
+        path: of the file.
+        what: it should hold, such as ``"the settings of a run"``.
+        remedy: what to do where it does not.
+
+    Raises:
+        InputError: a file that cannot be read, or that holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"{path} is damaged (nested too deeply): {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged, not valid JSON ({error!s:.80}): {remedy}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object, it is not {what}: {remedy}")
+    return found
 
 
 @contextmanager

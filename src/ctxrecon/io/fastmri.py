@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,19 @@ def _kspace(path: Path, file: Any) -> tuple[Any, tuple[int, int, int, int]]:
             f"{path}: expected fastMRI k-space (slices, coils, ny, nx) or (slices, ny, nx), "
             f"got shape {shape}"
         )
+    _check_claim(path, dataset)
     slices, coils, ny, nx = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
     return dataset, (slices, coils, ny, nx)
 
 
-def _load(path: Path, dataset: Any, chosen: list[int] | None = None) -> np.ndarray:
-    """All of a dataset, or its chosen slices, once the size they claim is believable."""
-    first = dataset.shape[:1] if chosen is None else (len(chosen),)
-    num_bytes = dataset.dtype.itemsize * prod((*first, *dataset.shape[1:]))
+def _check_claim(path: Path, dataset: Any) -> None:
+    num_bytes = dataset.dtype.itemsize * prod(dataset.shape)
     check_expansion(path, num_bytes, dataset.id.get_storage_size(), dataset.name.strip("/"))
+
+
+def _load(path: Path, dataset: Any, chosen: Sequence[int] | None = None) -> np.ndarray:
+    """All of a dataset, or its chosen slices, once the size they claim is believable."""
+    _check_claim(path, dataset)
     return read_slices(dataset, chosen) if chosen is not None else np.asarray(dataset[()])
 
 
@@ -91,7 +96,7 @@ def _header(path: Path, file: Any) -> tuple[str, EncodingHeader] | None:
 
 
 def _metadata(
-    path: Path, file: Any, xml: str | None, chosen: list[int]
+    path: Path, file: Any, xml: str | None, chosen: Sequence[int]
 ) -> tuple[ScanMetadata, ...]:
     if _METADATA in file:
         text = hdf5_text(path, hdf5_member(path, file, _METADATA), _METADATA)
@@ -127,7 +132,7 @@ def _stated_voxel_size(path: Path, file: Any) -> tuple[float, float, float] | No
         return None
     edges = np.asarray(value)
     if edges.shape != (3,) or edges.dtype.kind != "f":
-        raise InputError(f"{path}: expected {_VOXEL_SIZE!r} as three numbers, got {value!s:.40}")
+        raise InputError(f"{path}: expected {_VOXEL_SIZE!r} as three numbers, got {value!r:.40}")
     return (float(edges[0]), float(edges[1]), float(edges[2]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -102,7 +103,7 @@ def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
     return build_scan(path, read_slices(kspace, pick_slices(path, slices, layout[0])))
 
 
-class _Archive:
+class Archive:
     """A ``.npz`` whose members are checked before they are decompressed."""
 
     def __init__(self, path: Path) -> None:
@@ -115,13 +116,14 @@ class _Archive:
             ) from error
         self.names = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
 
-    def __enter__(self) -> _Archive:
+    def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
     def layout(self, name: str) -> _Layout:
+        """Shape and type of an array, once the file has bytes for it."""
         info = self.names[name]
         # What the archive claims to have compressed may be more than it holds.
         stored = min(info.compress_size, self.path.stat().st_size)
@@ -132,7 +134,7 @@ class _Archive:
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
 
-    def get(self, name: str, chosen: list[int] | None = None) -> np.ndarray | None:
+    def get(self, name: str, chosen: Sequence[int] | None = None) -> np.ndarray | None:
         """An array, or its ``chosen`` entries along the first axis; ``None`` if it is not there.
 
         Members are streams: entries up to the last chosen one are decompressed, but not kept.
@@ -148,9 +150,10 @@ class _Archive:
                 whole = np.lib.format.read_array(member, allow_pickle=False)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
-        return whole if chosen is None else whole[chosen]
+        return whole if chosen is None else whole[list(chosen)]
 
     def kspace_shape(self) -> tuple[tuple[int, int, int, int], np.dtype]:
+        """(slices, coils, ny, nx) and dtype of the array named ``kspace``."""
         if "kspace" not in self.names:
             found = ", ".join(sorted(self.names)[:8]) or "nothing"
             raise InputError(
@@ -162,7 +165,7 @@ class _Archive:
         return kspace_layout(self.path, layout.shape), layout.dtype
 
 
-def _entries(member: IO[bytes], layout: _Layout, chosen: list[int]) -> np.ndarray:
+def _entries(member: IO[bytes], layout: _Layout, chosen: Sequence[int]) -> np.ndarray:
     """Those entries along the first axis of the array that follows in the stream."""
     shape = layout.shape[1:]
     size = layout.dtype.itemsize * prod(shape)
@@ -178,11 +181,11 @@ def _entries(member: IO[bytes], layout: _Layout, chosen: list[int]) -> np.ndarra
 
 def npz_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, ny, nx) and dtype of the k-space in a ``.npz`` archive."""
-    with _Archive(path) as archive:
+    with Archive(path) as archive:
         return *archive.kspace_shape(), {}
 
 
-def _text_metadata(path: Path, archive: _Archive, num_slices: int) -> tuple[ScanMetadata, ...]:
+def _text_metadata(path: Path, archive: Archive, num_slices: int) -> tuple[ScanMetadata, ...]:
     """Metadata from the JSON string ``metadata`` or, where it is absent, from ``prompts``."""
     for name in ("metadata", "prompts"):
         values = archive.get(name)
@@ -215,7 +218,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     ``metadata`` (JSON), ``noise_std`` and ``voxel_size``. Of arrays with one entry a slice only
     the chosen ones are kept.
     """
-    with _Archive(path) as archive:
+    with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)

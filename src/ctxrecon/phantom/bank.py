@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -16,6 +17,20 @@ from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
+
+# What NumPy, zipfile and json raise for a damaged archive.
+_DAMAGE = (
+    LookupError,
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    BadZipFile,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -150,5 +165,5 @@ class AnatomyBank:
                     pathologies=tuple(tuple(found) for found in notes["pathologies"]),
                     subjects=file.get("subjects"),
                 )
-        except (LookupError, ValueError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as e:
-            raise InputError(f"{path} is not an anatomy bank, or damaged: {e}") from e
+        except _DAMAGE as e:
+            raise InputError(f"{path} is not an anatomy bank, or damaged: {e!s:.200}") from e

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
+from ctxrecon.io._files import check_expansion
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.subject import smooth_field
 from ctxrecon.phantom.tissues import Tissue
@@ -59,17 +62,36 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
         raise InputError(f"no label volume at {path}; give a NIfTI file of FreeSurfer labels")
     try:
         image: Any = nibabel.load(path)
+        num_bytes = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
+        check_expansion(path, num_bytes, path.stat().st_size, "the volume")
         volume = np.asarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path.name} is not a readable NIfTI volume: {error}") from error
+        orientation = nibabel.orientations.io_orientation(image.affine)
+    except InputError:
+        raise
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        np.linalg.LinAlgError,
+        zlib.error,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{path.name} is not a readable NIfTI volume: {said:.200}") from error
+    if volume.dtype.kind not in "biuf":
+        raise InputError(f"{path.name} holds {volume.dtype}, expected labels as whole numbers")
     if volume.ndim != 3:
         raise InputError(f"expected a 3-D label volume, {path.name} has shape {volume.shape}")
-    if not np.isfinite(volume).all() or volume.min() < 0 or volume.max() >= _NUM_LABELS:
+    valid = np.isfinite(volume) & (volume >= 0) & (volume < _NUM_LABELS)
+    if volume.size == 0 or not valid.all():
         raise InputError(f"{path.name} holds values that are no labels (whole numbers 0 to 1023)")
     target = nibabel.orientations.axcodes2ornt(("I", "P", "L"))
-    transform = nibabel.orientations.ornt_transform(
-        nibabel.orientations.io_orientation(image.affine), target
-    )
+    if not np.isfinite(orientation).all():  # an axis of the volume without a direction in space
+        raise InputError(f"{path.name} has an orientation that cannot be: its affine is damaged")
+    transform = nibabel.orientations.ornt_transform(orientation, target)
     return nibabel.orientations.apply_orientation(volume, transform).astype(np.int16)
 
 

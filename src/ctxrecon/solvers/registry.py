@@ -92,7 +92,7 @@ def split_options(text: str) -> tuple[str, dict[str, Any]]:
             continue
         try:
             options[key] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise InputError(
                 f"expected the options of {name} as {name}:option=number:option=number, "
                 f"got {text!r}"

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from ctxrecon.errors import InputError
+from ctxrecon.io._files import read_json
 from ctxrecon.training.folders import folder_beside, remove_folder
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def load_state(
             f"{checkpoint} is no training checkpoint, or damaged: expected a folder with "
             f"state.json and {', '.join(_PARTS)} as .safetensors"
         )
-    plain = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    plain = _read_notes(checkpoint)
     weights: Any = load_file(checkpoint / "model.safetensors")
     averages = load_file(checkpoint / "model_ema.safetensors")
     _check_names(checkpoint, model, averages)
@@ -179,7 +180,7 @@ def _copy_whole(whole: Tensor, target: Tensor) -> None:
 
 def pending_losses(checkpoint: Path) -> list[float]:
     """Losses of the steps since the last line of the log, as :func:`save_state` noted them."""
-    plain = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    plain = _read_notes(checkpoint)
     return list(plain.get("losses", ()))
 
 
@@ -195,13 +196,19 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether all files of a checkpoint are there and none is cut short."""
     try:
-        plain = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        plain = _read_notes(checkpoint)
         for part in _PARTS:
             with safe_open(checkpoint / f"{part}.safetensors", "pt"):
                 pass
     except (OSError, ValueError, SafetensorError):
         return False
-    return isinstance(plain, dict) and all(name in plain for name in _NOTES)
+    return all(name in plain for name in _NOTES)
+
+
+def _read_notes(checkpoint: Path) -> dict[str, Any]:
+    return read_json(
+        checkpoint / "state.json", "the state of a training", "resume from an older checkpoint"
+    )
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -130,7 +130,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
             int(found[-1]["step"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number}: expected a JSON object with a step, got {line[:60]!r}: "
                 "mend or remove that line"

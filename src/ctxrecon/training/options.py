@@ -7,13 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from ctxrecon.checks import MOST_LAYERS, check_parameters
 from ctxrecon.errors import InputError
 from ctxrecon.solvers import split_options
 
-_MOST = 1024
-_MOST_PARAMETERS = 2**31
 _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "int": ("a whole number", (int,)),
     "float": ("a number", (int, float)),
@@ -61,22 +58,8 @@ def build_from_text(
     if missing := [option for option in needed if option not in options]:
         raise InputError(f"{argument} {text}: {name} needs {missing[0]}, give {missing[0]}=...")
     if "shape" not in known:  # of masks: their size is that of the images
-        _check_size(f"{argument} {text}", kinds[name], options)
+        check_parameters(f"{argument} {text}", lambda: kinds[name](**options))
     return kinds[name](**options)
-
-
-def _check_size(where: str, kind: Any, options: dict[str, Any]) -> None:
-    """Refuse a network that no memory has room for, without taking any."""
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            size = sum(value.numel() for value in kind(**options).parameters())
-    except (RuntimeError, OverflowError) as error:
-        raise InputError(f"{where}: the network is too large: {error}") from error
-    if size > _MOST_PARAMETERS:
-        raise InputError(
-            f"{where}: expected up to {_MOST_PARAMETERS:.1e} parameters, got {size:.1e}: lower the "
-            "options"
-        )
 
 
 def _check_value(where: str, option: str, value: Any, annotation: str) -> None:
@@ -94,5 +77,5 @@ def _check_value(where: str, option: str, value: Any, annotation: str) -> None:
     for item in numbers:
         if isinstance(item, int | float) and not math.isfinite(item):
             raise InputError(f"{where}: expected {option} as {wanted}, got {item}")
-        if isinstance(item, int) and abs(item) > _MOST:
-            raise InputError(f"{where}: expected {option} up to {_MOST}, got {item}")
+        if isinstance(item, int) and abs(item) > MOST_LAYERS:
+            raise InputError(f"{where}: expected {option} up to {MOST_LAYERS}, got {item}")

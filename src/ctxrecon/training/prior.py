@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ctxrecon.checks import check_config
 from ctxrecon.errors import InputError
+from ctxrecon.io._files import read_json
 from ctxrecon.pipelines import ContextMRIPipeline, load_prior, load_text_encoder
 from ctxrecon.priors.factory import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.tokenizer import build_tokenizer
@@ -70,12 +71,8 @@ def _new_unet(args: argparse.Namespace, width: int) -> UNet2DConditionModel:
     size = max(args.resolution)
     if args.unet_config is None:
         return build_unet(cross_attention_dim=width, sample_size=size, seed=args.seed)
-    try:
-        config = json.loads(args.unet_config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {args.unet_config} as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"expected a JSON object in {args.unet_config}, got {str(config)[:60]!r}")
+    config = read_json(args.unet_config, "the configuration of a U-Net", "give another one")
+    check_config(str(args.unet_config), config)
     wanted = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
     if wanted != width:
         raise InputError(

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from ctxrecon.errors import InputError
+from ctxrecon.io._files import read_json
 from ctxrecon.training.checkpoints import is_whole, latest_checkpoint, list_checkpoints, step_of
 from ctxrecon.training.folders import check_folder, remove_left_behind
 
@@ -206,15 +207,10 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     """
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
-            raise ValueError("expected an object of objects")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged, it should hold the options of the run ({error}): restore it, or "
-            "remove it to go on without"
-        ) from error
+    remedy = "restore it, or remove it to go on without"
+    found = read_json(path, "the options of the run", remedy)
+    if not all(isinstance(options, dict) for options in found.values()):
+        raise InputError(f"{path} is damaged, expected the options of each run: {remedy}")
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from ctxrecon.errors import InputError
+from ctxrecon.errors import InputError, one_line
 from ctxrecon.training.arguments import UsageError
 
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -47,7 +47,7 @@ def run_script(main: Callable[[], None]) -> None:
             time.sleep(_PATIENCE)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {one_line(sentence)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
@@ -55,8 +55,7 @@ def _sentence(error: Exception) -> str | None:
     """What to tell, or ``None`` for an error of the program, which needs its traceback."""
     if isinstance(error, InputError):
         # From a process of the data loader an error comes with its traceback as text.
-        text = str(error).rsplit(f"{InputError.__name__}: ", 1)[-1]
-        return " ".join(text.split())
+        return str(error).rsplit(f"{InputError.__name__}: ", 1)[-1]
     if isinstance(error, ImportError) and error.name and not error.name.startswith("ctxrecon"):
         return f"the package {error.name} is not installed, or does not work here: {error}"
     if isinstance(error, OSError):

@@ -70,19 +70,20 @@ def _kspace(path: Path, file: Any) -> tuple[Any, tuple[int, int, int, int]]:
             f"{path}: expected fastMRI k-space (slices, coils, ny, nx) or (slices, ny, nx), "
             f"got shape {shape}"
         )
-    _check_claim(path, dataset)
+    if shape[0] > path.stat().st_size:  # slices are listed before they are read
+        raise InputError(
+            f"{path}: kspace claims {shape[0]} slices, more than the file has bytes: it is damaged "
+            "or not to be trusted"
+        )
     slices, coils, ny, nx = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
     return dataset, (slices, coils, ny, nx)
 
 
-def _check_claim(path: Path, dataset: Any) -> None:
-    num_bytes = dataset.dtype.itemsize * prod(dataset.shape)
-    check_expansion(path, num_bytes, dataset.id.get_storage_size(), dataset.name.strip("/"))
-
-
 def _load(path: Path, dataset: Any, chosen: Sequence[int] | None = None) -> np.ndarray:
     """All of a dataset, or its chosen slices, once the size they claim is believable."""
-    _check_claim(path, dataset)
+    first = dataset.shape[:1] if chosen is None else (len(chosen),)
+    num_bytes = dataset.dtype.itemsize * prod((*first, *dataset.shape[1:]))
+    check_expansion(path, num_bytes, dataset.id.get_storage_size(), dataset.name.strip("/"))
     return read_slices(dataset, chosen) if chosen is not None else np.asarray(dataset[()])
 
 

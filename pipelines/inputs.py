@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -192,9 +192,10 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
     peak = y.abs().flatten(1).amax(dim=1)
     vanished = not bool(peak.any()) and bool((kspace != 0).any())
     if vanished or bool(((peak > 0) & (peak < _FAINTEST)).any()):
+        given: Any = kspace
         raise InputError(
             f"expected k-space whose largest sample is at least {_FAINTEST:g}, which single "
-            f"precision can square, got {float(abs(kspace).max()):.3g}: multiply it by a constant"
+            f"precision can square, got {float(abs(given).max()):.3g}: multiply it by a constant"
         )
     check_coil_axis(y)
     return y

@@ -179,7 +179,11 @@ def estimate_coil_maps(
             f"{tuple(mask.shape)}: give one mask for each slice or one for all"
         )
     kspace = kspace.to(torch.complex64)
-    limits = CALIBRATION_SIZES if method == "espirit" else (MAX_CALIBRATION,)
+    limits = {
+        "espirit": CALIBRATION_SIZES,
+        "walsh": (MAX_CALIBRATION,),
+        "sigpy": CALIBRATION_SIZES[:1],  # its region is square: the longest would narrow it
+    }[method]
     shared = _regions(mask, limits) if len(mask) == 1 else None
     maps = []
     for number in range(batch):

@@ -1,0 +1,161 @@
+"""Whether a change of the code changed a number: outputs of every method against saved ones.
+
+    python benchmarks/same_numbers.py save FOLDER       # with the code before
+    python benchmarks/same_numbers.py compare FOLDER    # with the code after
+
+The shipped prior with each solver at three accelerations, one slice and a batch of two, one image
+and two samples; the shipped network; every baseline with one and two sets of coil maps; a network
+of two contrasts with its sampler, which ``save`` also writes as a checkpoint, so that ``compare``
+loads what the code before has saved. Reference values are float32 results of one machine: compare
+on the same one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.fourier import fft2c
+from ctxrecon.phantom import phantom_scan
+from ctxrecon.pipelines import (
+    BaselinePipeline,
+    JointPipeline,
+    load_joint,
+    load_prior,
+    load_reconstructor,
+)
+from ctxrecon.reconstructors import MULTI_CONTRAST
+from ctxrecon.sampling import uniform1d
+from ctxrecon.sampling.learned import PerContrastSampler
+from ctxrecon.solvers import SOLVERS
+
+SHAPE = (64, 64)
+TOLERANCE = 1e-6
+ACCELERATIONS = (2.0, 4.0, 8.0)
+BASELINES = ("zero_filled", "cg_sense", "l1_wavelet", "total_variation")
+PROMPT = "Brain, T2, TR: 4000, TE: 90"
+STEPS = 5
+
+
+def save_inputs(folder: Path) -> None:
+    """Two phantom slices, their coil maps, masks, and a checkpoint of two contrasts."""
+    generator = torch.Generator().manual_seed(0)
+    slices = [
+        phantom_scan(name, shape=SHAPE, num_coils=4, generator=generator)
+        for name in ("brain", "knee")
+    ]
+    kspace = torch.cat([scan.kspace for scan in slices])
+    maps = torch.cat([scan.coil_maps for scan in slices if scan.coil_maps is not None])
+    other = simulate_coil_maps(4, SHAPE, generator=generator)
+    other = other - maps * (maps.conj() * other).sum(dim=1, keepdim=True)
+    other = other / other.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+    masks = {
+        f"mask{acceleration:g}": uniform1d(
+            SHAPE, acceleration, 0.32 / acceleration, generator=generator
+        )
+        for acceleration in ACCELERATIONS
+    }
+    arrays = {"kspace": kspace, "maps": maps, "pair": torch.stack([maps, other], dim=1), **masks}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / "inputs.npz", **{k: v.numpy() for k, v in arrays.items()})
+    torch.manual_seed(1)
+    network = MULTI_CONTRAST["hru_net"](width=4, depth=2)
+    with torch.no_grad():  # layers that start at zero do nothing yet
+        for value in network.parameters():
+            value += 0.1 * torch.randn(value.shape)
+    sampler = PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.25)
+    JointPipeline(network, sampler, contrasts=2).save_pretrained(folder / "joint")
+
+
+def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and values of each case."""
+    with np.load(folder / "inputs.npz") as file:
+        inputs = {name: torch.from_numpy(file[name]) for name in file.files}
+    kspace, maps, pair = inputs["kspace"], inputs["maps"], inputs["pair"]
+    pipes = {
+        "prior": load_prior(),
+        "network": load_reconstructor(),
+        "joint": load_joint(folder / "joint"),
+    }
+    for pipe in pipes.values():
+        pipe.set_progress_bar_config(disable=True)
+    for acceleration in ACCELERATIONS:
+        mask = inputs[f"mask{acceleration:g}"]
+        y = kspace * mask
+        for solver in SOLVERS:
+            calls: dict[str, tuple[Tensor, Tensor, dict[str, Any]]] = {
+                "single": (y[:1], maps[:1], {}),
+                "batch": (y, maps, {}),
+                "two samples": (y[:1], maps[:1], {"num_samples": 2}),
+                "two sets": (y[:1], pair[:1], {}),
+            }
+            if solver == "dds3d" or solver in ("pnp_admm", "pnp_hqs", "red_diff"):
+                del calls["two samples"]
+            for name, (data, coil_maps, options) in calls.items():
+                generator = torch.Generator().manual_seed(0)
+                output = pipes["prior"](
+                    data,
+                    mask,
+                    PROMPT,
+                    coil_maps=coil_maps,
+                    solver=solver,
+                    num_inference_steps=STEPS,
+                    generator=generator,
+                    **options,
+                )
+                yield f"{solver} x{acceleration:g}, {name}", output.images
+        output = pipes["prior"](y, mask, PROMPT, num_inference_steps=STEPS, guidance_scale=2.0)
+        yield f"prior x{acceleration:g}, estimated maps, guidance 2", output.images
+        yield f"network x{acceleration:g}", pipes["network"](y, mask, coil_maps=maps).images
+        for method in BASELINES:
+            baseline: Any = BaselinePipeline(method)
+            yield f"{method} x{acceleration:g}", baseline(y, mask, coil_maps=maps).images
+            yield (
+                f"{method} x{acceleration:g}, two sets",
+                baseline(y, mask, coil_maps=pair).images,
+            )
+        generator = torch.Generator().manual_seed(0)
+        joint = pipes["joint"](
+            kspace[None], acceleration=acceleration, coil_maps=maps[:1], generator=generator
+        )
+        yield f"joint x{acceleration:g}", joint.images
+        yield f"joint x{acceleration:g}, masks", joint.masks.float()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("save", "compare"))
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args(argv)
+    if args.action == "save":
+        save_inputs(args.folder)
+        values = {name: value.numpy() for name, value in tqdm(results(args.folder), unit="case")}
+        np.savez_compressed(args.folder / "outputs.npz", **values)
+        print(f"{len(values)} results saved")
+        return
+    with np.load(args.folder / "outputs.npz") as file:
+        expected = {name: file[name] for name in file.files}
+    errors = {}
+    for name, value in tqdm(results(args.folder), total=len(expected), unit="case"):
+        reference = expected.pop(name)
+        difference = np.linalg.norm(value.numpy() - reference)
+        errors[name] = float(difference / max(np.linalg.norm(reference), 1e-30))
+    worst = max(errors, key=lambda name: errors[name])
+    print(json.dumps({"cases": len(errors), "worst": worst, "relative": errors[worst]}))
+    wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
+    if wrong or expected:
+        sys.exit(f"above {TOLERANCE}: {wrong}; not computed: {sorted(expected)}")
+
+
+if __name__ == "__main__":
+    main()

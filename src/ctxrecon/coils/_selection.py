@@ -1,10 +1,11 @@
 """Choice of ESPIRiT's settings by how well their maps predict samples that are held back.
 
 A few candidates differ in the calibration region, in the threshold that separates signal from
-noise, and in the number of sets of maps. For each, an image is reconstructed by CG-SENSE from part
-of the samples in the middle of k-space, and the other part is predicted from it. Maps that claim
-too little of the field of view, that mix two places where it wraps, or that follow noise predict
-badly; so do two sets where one suffices, since they leave more unknowns.
+noise, in the eigenvalue at which maps are cropped, and in the number of sets of maps. For each, an
+image is reconstructed by CG-SENSE from part of the samples in the middle of k-space, and the other
+part is predicted from it. Maps that claim too little or too much of the field of view, that mix two
+places where it wraps, or that follow noise predict badly; so do two sets where one suffices, since
+they leave more unknowns.
 """
 
 from __future__ import annotations
@@ -25,20 +26,19 @@ from ctxrecon.coils._espirit import (
 )
 from ctxrecon.linalg import conjugate_gradient, squared_norm
 
-THRESHOLDS: tuple[float | Literal["auto"], ...] = ("auto", 0.02)
-# Samples (ny, nx) in the middle of k-space that are predicted; rows of a mask of lines are alike.
-_LINES = (16, 48)
-_POINTS = (36, 36)
-_GRID = 16  # points a side at which candidates are compared
+# Samples (ny, nx) in the middle of k-space that are predicted.
+_LINES = (32, 96)
+_POINTS = (64, 64)
+_ROW_STEP = 2  # with a mask of lines each row of pixels is a problem of its own: half will do
+_GRID = 24  # points a side at which candidates are compared
 _VIRTUAL_COILS = 8
-_DRAWS = 3
+_DRAWS = 2
 _KEPT = 2  # lines or points to each side of the centre, which are never held back
 _ITERATIONS = 24
 _DAMPING = 1e-3
-# A second set doubles the work that follows, and which samples are held back is chance: other
-# settings than the first have to predict better by more than these.
-_GAIN_OF_TWO_SETS = 0.95
-_GAIN_OF_ANOTHER = 0.98
+# Which samples are held back is chance: other settings than the first have to predict better by
+# more than this.
+_GAIN_OF_ANOTHER = 0.96
 _LEAST_SHARE_OF_TWO = 0.005  # of the pixels
 
 
@@ -48,11 +48,13 @@ class Candidate(NamedTuple):
     Attributes:
         region: calibration samples, slices of ``ny`` and ``nx``.
         threshold: as in :func:`~ctxrecon.coils.espirit`.
+        crop: as in :func:`~ctxrecon.coils.espirit`.
         num_maps: sets of maps, 1 or 2.
     """
 
     region: tuple[slice, slice]
     threshold: float | Literal["auto"]
+    crop: float | Literal["auto"]
     num_maps: Literal[1, 2]
 
 
@@ -63,34 +65,21 @@ def kernel_for(region: tuple[slice, slice], kernel_size: int) -> tuple[int, int]
 
 
 def choose_settings(
-    kspace: Tensor,
-    mask: Tensor,
-    regions: list[tuple[slice, slice]],
-    *,
-    kernel_size: int,
-    thresholds: tuple[float | Literal["auto"], ...] = THRESHOLDS,
-    crop: float | Literal["auto"],
-    sets: tuple[Literal[1, 2], ...] = (1, 2),
+    kspace: Tensor, mask: Tensor, candidates: Sequence[Candidate], *, kernel_size: int
 ) -> Candidate:
     """The candidate whose maps predict held-back samples best.
-
-    Thresholds and sets of maps are compared in the largest region first; then the other regions
-    are tried with the best threshold. The kernel follows the region.
 
     Args:
         kspace: of one slice, ``(1, coils, ny, nx)`` complex64, zero where not sampled.
         mask: ``(1, 1, ny, nx)`` bool.
-        regions: calibration regions, the largest first.
-        kernel_size: largest kernel along an axis.
-        thresholds: those to compare.
-        crop: as in :func:`ctxrecon.coils.espirit`.
-        sets: numbers of sets to compare.
+        candidates: those to compare, the default first.
+        kernel_size: largest kernel along an axis; it follows the region.
 
     Returns:
-        The best; where too little is sampled to hold anything back, the first of each.
+        The best; where too little is sampled to hold anything back, the default.
     """
-    first = Candidate(regions[0], thresholds[0], sets[0])
-    if len(regions) == len(thresholds) == len(sets) == 1:
+    first = candidates[0]
+    if len(candidates) == 1:
         return first
     lines = bool((mask == mask[..., :1, :]).all())
     middle = tuple(
@@ -99,62 +88,57 @@ def choose_settings(
     )
     sampled = mask[:, :, middle[0], middle[1]]
     held_back = _held_back(sampled, mask.numel() / int(mask.sum()))
-    largest = regions[0]
     # Squares of very large or small units would leave the range of floats.
     kspace = kspace / kspace.abs().amax()
-    compression = _compression(kspace[:, :, largest[0], largest[1]])
+    compression = _compression(kspace[:, :, first.region[0], first.region[1]])
     kspace = torch.einsum("vc,bcyx->bvyx", compression, kspace)
     samples = kspace[:, :, middle[0], middle[1]]
     held_back = held_back[(samples * held_back != 0).flatten(1).any(dim=1)]
     if not len(held_back):
         return first
-
-    def candidates(
-        part: tuple[slice, slice], limits: Sequence[float | Literal["auto"]]
-    ) -> list[tuple[Candidate, Tensor]]:
-        calibration = kspace[:, :, part[0], part[1]]
-        calibration = calibration / calibration.abs().amax()
-        kernel = kernel_for(part, kernel_size)
-        subspace = SignalSubspace(calibration, kernel)
-        # Thresholds that keep as many singular vectors are one candidate: the first of them.
-        distinct = {subspace.rank(limit): limit for limit in reversed(limits)}
-        gram = pixel_gram(
-            torch.cat([subspace.projector(limit) for limit in distinct.values()]),
-            calibration.shape[1],
-            kernel,
-            (min(samples.shape[2], _GRID), min(samples.shape[3], _GRID)),
-        )
-        values, vectors = torch.linalg.eigh(gram)
-        found: list[tuple[Candidate, Tensor]] = []
-        for count in sets:
-            maps = _maps_of(calibration, vectors, values, count, crop, samples.shape[2:])
-            names = [Candidate(part, limit, count) for limit in distinct.values()]
-            found += zip(names, maps, strict=True)
-        return found
-
-    def compare(entries: list[tuple[Candidate, Tensor]]) -> list[tuple[Candidate, float]]:
-        most = max(len(maps) for _, maps in entries)
-        padded = torch.stack([pad(maps, (0,) * 7 + (most - len(maps),)) for _, maps in entries])
-        missed = _prediction_errors(samples, sampled, held_back, padded).tolist()
-        return list(zip((name for name, _ in entries), missed, strict=True))
-
-    compared = compare(candidates(largest, thresholds))
-    if others := regions[1:]:
-        limit = _best(compared, first).threshold
-        compared += compare([entry for part in others for entry in candidates(part, (limit,))])
-    return _best(compared, first)
+    maps = _maps_of(kspace, candidates, kernel_size, samples.shape[2:])
+    errors = _prediction_errors(samples, sampled, held_back, maps)
+    errors[0] *= _GAIN_OF_ANOTHER
+    return candidates[int(errors.argmin())]
 
 
-def _best(compared: list[tuple[Candidate, float]], first: Candidate) -> Candidate:
-    """The least error, after allowance for what the candidate costs."""
-
-    def weighted(entry: tuple[Candidate, float]) -> float:
-        candidate, error = entry
-        if candidate.num_maps == first.num_maps:
-            return error if candidate == first else error / _GAIN_OF_ANOTHER
-        return error / _GAIN_OF_TWO_SETS
-
-    return min(compared, key=weighted)[0]
+def _maps_of(
+    kspace: Tensor, candidates: Sequence[Candidate], kernel_size: int, shape: Sequence[int]
+) -> Tensor:
+    """Maps of every candidate, ``(candidates, sets, coils, ny, nx)``, zeros in place of a set."""
+    ny, nx = shape
+    most = max(candidate.num_maps for candidate in candidates)
+    fields: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
+    subspaces: dict[object, tuple[Tensor, SignalSubspace]] = {}
+    found = []
+    for region, threshold, crop, num_maps in candidates:
+        kernel = kernel_for(region, kernel_size)
+        edges = tuple((part.start, part.stop) for part in region)
+        if edges not in subspaces:
+            calibration = kspace[:, :, region[0], region[1]]
+            calibration = calibration / calibration.abs().amax()
+            subspaces[edges] = calibration, SignalSubspace(calibration, kernel)
+        calibration, subspace = subspaces[edges]
+        # Thresholds that keep as many singular vectors give the same maps.
+        key = (edges, subspace.rank(threshold))
+        if key not in fields:
+            gram = pixel_gram(
+                subspace.projector(threshold),
+                calibration.shape[1],
+                kernel,
+                (min(ny, _GRID), min(nx, _GRID)),
+            )
+            values, vectors = torch.linalg.eigh(gram)
+            fields[key] = calibration, values, vectors
+        calibration, values, vectors = fields[key]
+        if num_maps == 1:
+            maps, _ = single_maps(calibration, vectors[..., -1], values[..., -1], crop, (ny, nx))
+            maps = maps[:, None]
+        else:
+            pair, size = vectors[..., -2:].flip(-1), values[..., -2:].flip(-1)
+            maps, _ = paired_maps(calibration, pair, size, crop, (ny, nx))
+        found.append(pad(maps, (0,) * 7 + (most - num_maps,)))
+    return torch.cat(found)
 
 
 def _middle(size: int, width: int) -> slice:
@@ -191,25 +175,6 @@ def _compression(calibration: Tensor) -> Tensor:
     return vectors[:, -_VIRTUAL_COILS:].flip(1).mH
 
 
-def _maps_of(
-    calibration: Tensor,
-    vectors: Tensor,
-    values: Tensor,
-    num_maps: int,
-    crop: float | Literal["auto"],
-    shape: Sequence[int],
-) -> Tensor:
-    """Maps ``(items, num_maps, coils, ny, nx)`` from the eigenvectors of ``items`` fields ``G``."""
-    calibration = calibration.expand(len(values), -1, -1, -1)
-    ny, nx = shape
-    if num_maps == 1:
-        return single_maps(calibration, vectors[..., -1], values[..., -1], crop, (ny, nx))[0][
-            :, None
-        ]
-    vectors, values = vectors[..., -2:].flip(-1), values[..., -2:].flip(-1)
-    return paired_maps(calibration, vectors, values, crop, (ny, nx))[0]
-
-
 def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps: Tensor) -> Tensor:
     """``‖H (A x̂ − y)‖² / ‖H y‖²`` of each item of ``maps``, ``x̂`` from the samples that are left.
 
@@ -224,6 +189,9 @@ def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps
     axes = (-1,) if lines else (-2, -1)
     if lines:
         samples = torch.fft.ifft(samples, dim=-2, norm="ortho")
+        samples, sampled, held_back, maps = (
+            each[..., ::_ROW_STEP, :] for each in (samples, sampled, held_back, maps)
+        )
     maps = maps.repeat_interleave(draws, dim=0)
     conjugate = maps.conj().resolve_conj()
     held_back = held_back.repeat(len(maps) // draws, 1, 1, 1)
@@ -247,12 +215,7 @@ def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps
 
 
 def chosen_maps(
-    kspace: Tensor,
-    candidate: Candidate,
-    *,
-    kernel_size: int,
-    crop: float | Literal["auto"],
-    negligible: bool,
+    kspace: Tensor, candidate: Candidate, *, kernel_size: int, negligible: bool
 ) -> Tensor:
     """Maps of one slice, ``(1, [2,] coils, ny, nx)``, by the settings of a candidate.
 
@@ -260,23 +223,22 @@ def chosen_maps(
         kspace: ``(1, coils, ny, nx)`` complex64.
         candidate: the settings.
         kernel_size: largest kernel along an axis.
-        crop: as in :func:`ctxrecon.coils.espirit`.
         negligible: whether a second set that hardly any pixel has may be left out.
     """
-    region = candidate.region
+    region, threshold, crop, num_maps = candidate
 
-    def estimate(num_maps: Literal[1, 2]) -> Tensor:
+    def estimate(sets: Literal[1, 2]) -> Tensor:
         return espirit(
             kspace[:, :, region[0], region[1]],
             (kspace.shape[2], kspace.shape[3]),
             kernel_size=kernel_for(region, kernel_size),
-            threshold=candidate.threshold,
+            threshold=threshold,
             crop=crop,
-            num_maps=num_maps,
+            num_maps=sets,
         ).coil_maps
 
-    maps = estimate(candidate.num_maps)
-    if candidate.num_maps == 2 and negligible:
+    maps = estimate(num_maps)
+    if num_maps == 2 and negligible:
         second = (maps[:, 1] != 0).any(dim=1)
         if float(second.float().mean()) < _LEAST_SHARE_OF_TWO:
             return estimate(1)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ctxrecon.coils._checks import check_kspace
-from ctxrecon.coils._selection import THRESHOLDS, choose_settings, chosen_maps, kernel_for
+from ctxrecon.coils._selection import Candidate, choose_settings, chosen_maps, kernel_for
 from ctxrecon.coils._walsh import walsh
 from ctxrecon.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+Settings: TypeAlias = (
+    'tuple[tuple[int, int], float | Literal["auto"], float | Literal["auto"], Literal[1, 2]]'
+)
 
 MIN_CALIBRATION = 4
 """Fewest samples an axis of a calibration region."""
@@ -27,10 +30,19 @@ Coils vary slowly, so samples further out carry mostly noise for them and still 
 few lines the long readout window is what makes up for them.
 """
 
-CALIBRATION_SIZES = ((24, 24), (16, 16))
-"""Limits of the calibration regions that are compared.
+_SQUARE = (24, 24)
 
-Where two places share a pixel, maps from fewer samples may mix them less.
+SETTINGS: tuple[Settings, ...] = (
+    # Limits of the region, threshold, crop, sets of maps.
+    (_SQUARE, 0.02, 0.9, 2),
+    (_SQUARE, "auto", 0.95, 1),
+    (_SQUARE, 0.0316, 0.8, 2),
+    (MAX_CALIBRATION, 0.0316, "auto", 2),
+)
+"""What is compared for each slice, the default first.
+
+A strict crop serves scans with much air, a loose one those whose field of view is smaller than the
+object; the third are the defaults of BART's ``ecalib``, whose threshold is one of squares.
 """
 
 
@@ -179,17 +191,12 @@ def estimate_coil_maps(
             f"{tuple(mask.shape)}: give one mask for each slice or one for all"
         )
     kspace = kspace.to(torch.complex64)
-    limits = {
-        "espirit": CALIBRATION_SIZES,
-        "walsh": (MAX_CALIBRATION,),
-        "sigpy": CALIBRATION_SIZES[:1],  # its region is square: the longest would narrow it
-    }[method]
-    shared = _regions(mask, limits) if len(mask) == 1 else None
+    limits = _SQUARE if method == "sigpy" else MAX_CALIBRATION  # sigpy's region is square
     maps = []
     for number in range(batch):
         item, sampled = kspace[number : number + 1], mask[min(number, len(mask) - 1)][None]
-        regions = shared or _regions(sampled, limits)
-        calibration = item[:, :, regions[0][0], regions[0][1]]
+        region = find_calibration_region(sampled, max_size=limits)
+        calibration = item[:, :, region[0], region[1]]
         if not bool((calibration != 0).any()):
             raise InputError(
                 f"expected signal in the calibration region, got only zeros in slice {number}: "
@@ -198,45 +205,48 @@ def estimate_coil_maps(
         if method == "walsh":
             maps.append(walsh(calibration, (ny, nx), crop=crop))
         elif method == "sigpy":
-            maps.append(_sigpy_maps(item, regions[0], kernel_size, threshold, crop))
+            maps.append(_sigpy_maps(item, region, kernel_size, threshold, crop))
         else:
             chosen = choose_settings(
                 item,
                 sampled,
-                regions,
+                _candidates(sampled, threshold, crop, num_maps),
                 kernel_size=kernel_size,
-                thresholds=THRESHOLDS if threshold == "auto" else (threshold,),
-                crop=crop,
-                sets=(1, 2) if num_maps == "auto" else (num_maps,),
             )
             logger.info(
-                "coil maps of slice %d: calibration region %d×%d, kernel %d×%d, threshold %s, %s",
+                "coil maps of slice %d: calibration region %d×%d, kernel %d×%d, threshold %s, "
+                "crop %s, %s",
                 number,
                 *(part.stop - part.start for part in chosen.region),
                 *kernel_for(chosen.region, kernel_size),
                 chosen.threshold,
+                chosen.crop,
                 "one set" if chosen.num_maps == 1 else "two sets",
             )
             maps.append(
-                chosen_maps(
-                    item,
-                    chosen,
-                    kernel_size=kernel_size,
-                    crop=crop,
-                    negligible=num_maps == "auto",
-                )
+                chosen_maps(item, chosen, kernel_size=kernel_size, negligible=num_maps == "auto")
             )
     return _joined(maps)
 
 
-def _regions(mask: Tensor, limits: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
-    """Calibration regions of the mask, the largest first, each once."""
-    regions: list[tuple[slice, slice]] = []
-    for limit in limits:
-        region = find_calibration_region(mask, max_size=limit)
-        if region not in regions:
-            regions.append(region)
-    return regions
+def _candidates(
+    mask: Tensor,
+    threshold: float | Literal["auto"],
+    crop: float | Literal["auto"],
+    num_maps: Literal[1, 2, "auto"],
+) -> list[Candidate]:
+    """The settings to compare for a mask, with what is given in place of their own, each once."""
+    candidates: list[Candidate] = []
+    for limits, default_threshold, default_crop, sets in SETTINGS:
+        candidate = Candidate(
+            find_calibration_region(mask, max_size=limits),
+            default_threshold if threshold == "auto" else threshold,
+            default_crop if crop == "auto" else crop,
+            sets if num_maps == "auto" else num_maps,
+        )
+        if candidate not in candidates:
+            candidates.append(candidate)
+    return candidates
 
 
 def _joined(maps: list[Tensor]) -> Tensor:

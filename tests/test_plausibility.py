@@ -268,6 +268,38 @@ def test_maps_that_do_not_fit_are_told(told, scan, mask, change, sentence):
     assert re.search(sentence, told(scan.kspace * mask, mask, change(scan.coil_maps)))
 
 
+TURNED = {
+    "swapaxes(coil_maps, -1, -2)": lambda s: s.mT,
+    "flip(coil_maps, -1)": lambda s: s.flip(-1),
+    "flip(coil_maps, -2)": lambda s: s.flip(-2),
+    "rot90(coil_maps, -1, (-2, -1))": lambda s: s.rot90(1, AXES),
+    "coil_maps.conj()": lambda s: s.conj().resolve_conj(),
+}
+
+
+@pytest.mark.parametrize("remedy", TURNED)
+@pytest.mark.parametrize("coils", [4, 6, 16])
+def test_turned_maps_of_a_square_matrix_are_told_with_the_remedy(told, coils, remedy):
+    for seed in range(4):
+        square = full_scan(shape=(80, 80), coils=coils, seed=seed)
+        sampled = make_mask("uniform1d", (80, 80), 3, 0.15, generator=seeded(seed))
+        kspace = square.kspace * sampled
+        assert told(kspace, sampled, square.coil_maps) == ""
+        assert remedy in told(kspace, sampled, TURNED[remedy](square.coil_maps))
+
+
+def test_maps_of_a_wrapped_or_an_empty_slice_and_of_one_coil_are_silent(told, scan, everywhere):
+    aside = ifft2c(scan.kspace).roll(-20, dims=-1)
+    wrapped = fft2c(aside.unflatten(-1, (2, 40)).sum(dim=-2))
+    maps = scan.coil_maps[..., 20:60]
+    assert told(wrapped, everywhere[..., :40], maps) == ""
+    silence = torch.cat([scan.kspace, 0 * scan.kspace])
+    assert told(silence, everywhere, scan.coil_maps) == ""
+    one = full_scan(shape=(64, 64), coils=1)
+    every = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    assert told(one.kspace, every, one.coil_maps.mT) == ""
+
+
 def test_estimated_maps_fit(told, scan, mask):
     kspace = scan.kspace * mask
     assert told(kspace, mask, estimate_coil_maps(kspace, mask)) == ""
@@ -333,6 +365,7 @@ def test_real_scans_are_silent_until_something_is_wrong(told, shared_data):
     sampled = make_mask("uniform1d", (256, 256), 4, 0.08, generator=seeded(0))
     maps = estimate_coil_maps(kspace * sampled, sampled)
     assert told(kspace * sampled, sampled, maps) == ""
+    assert "swapaxes(coil_maps" in told(kspace * sampled, sampled, maps.mT)
     assert "centred" in told(torch.fft.fft2(x), sampled | True)
     assert "images" in told(x, sampled | True)
     measured = np.load(shared_data / "brain_t1_8ch_undersampled" / "cartesian_ksp.npy")

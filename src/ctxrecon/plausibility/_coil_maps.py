@@ -31,7 +31,7 @@ _REST, _GAIN = 0.5, 0.02
 which they are better: changes of right maps leave 0.95 of it and more, 0.6 where half the field of
 view is wrapped around."""
 
-_SIDE = 64
+_SIDE = 32
 """Pixels an axis, about, of the maps that are changed."""
 
 

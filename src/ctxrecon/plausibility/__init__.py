@@ -48,7 +48,7 @@ def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = N
 
 
 def check_coil_axis(kspace: Tensor) -> None:
-    """Warn of coils that look like an axis of k-space, before masks and maps are compared with the shape.
+    """Warn of coils that look like an axis, before masks and maps are compared with the shape.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64.

@@ -65,6 +65,14 @@ def test_an_input_is_never_replaced(scan, capsys, name, link):
     assert contents(scan.parent) == before
 
 
+def test_nothing_is_said_of_the_mask_of_a_file_where_another_is_given(scan, capsys):
+    command = ("reconstruct", scan, *PLAIN, "--out")
+    assert run(*command, scan.parent / "a.npy") == 0
+    assert "mask inferred" in capsys.readouterr().err
+    assert run(*command, scan.parent / "b.npy", "--mask", scan.parent / "mask.npy") == 0
+    assert "inferred" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["raw.cfl", "raw.hdr", "raw"])
 def test_both_files_of_a_bart_scan_are_inputs(scan, capsys, name):
     before = contents(scan.parent)

@@ -15,7 +15,7 @@ from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators import NonCartesianSense
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import BaselinePipeline, prepare_measurement
-from ctxrecon.plausibility import check_conventions
+from ctxrecon.plausibility import check_coil_axis, check_conventions
 from ctxrecon.sampling import MASKS, make_mask, radial_trajectory
 
 AXES = (-2, -1)
@@ -142,6 +142,10 @@ WRONG_KSPACE = {
         lambda x: fft2c(torch.fft.fftshift(x, dim=-1)),
         r"halves at opposite borders along x.*\(-1.0\) \*\* np.arange\(80\)",
     ),
+    "no first shift along y": (
+        lambda x: fft2c(torch.fft.fftshift(x, dim=-2)),
+        r"halves at opposite borders along y.*\(-1.0\) \*\* np.arange\(96\)\[:, None\]",
+    ),
     "images": (lambda x: x, "looks like images.*np.fft.fft2"),
     "transformed along x": (
         lambda x: torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(x, dim=-1)), dim=-1),
@@ -161,6 +165,25 @@ def test_kspace_of_another_convention_is_told(told, scan, mask, everywhere, kind
     if undersampled and "centred" in sentence:
         sampled = torch.fft.ifftshift(mask, dim=AXES)  # sampled in the same order as k-space
     assert re.search(sentence, told(kspace * sampled, sampled))
+
+
+def test_a_shift_that_is_missing_along_one_axis_is_told_in_most_scans(told, everywhere):
+    found = {-2: 0, -1: 0}
+    for seed in range(12):
+        x = images_of(full_scan(["brain", "knee"][seed % 2], seed=seed))
+        aside = x.roll((12, -10), dims=AXES)
+        assert told(fft2c(x), everywhere) == told(fft2c(aside), everywhere) == ""
+        for axis in found:
+            found[axis] += "halves" in told(fft2c(torch.fft.fftshift(x, dim=axis)), everywhere)
+    assert found[-2] >= 6
+    assert found[-1] >= 10
+
+
+def test_two_legs_are_no_image_in_halves(told, everywhere):
+    y, x = torch.meshgrid(torch.arange(96) - 48.0, torch.arange(80) - 40.0, indexing="ij")
+    noise = torch.randn(96, 80, dtype=torch.complex64, generator=seeded(0))
+    legs = (torch.hypot(y, x.abs() - 20) < 13) + 0.02 * noise
+    assert told(fft2c(legs)[None, None], everywhere) == ""
 
 
 def test_the_remedies_give_the_right_kspace(scan):
@@ -188,6 +211,14 @@ def test_coils_last_are_refused(scan, layout):
     last = scan.kspace.movedim(1, -1)
     with pytest.raises(InputError, match=r"np.moveaxis\(kspace, -1, -3\)"):
         prepare_measurement(last[0] if layout == "slice" else last)
+
+
+def test_coils_last_that_are_as_many_as_pixels_are_told(caplog):
+    right = full_scan(shape=(32, 32), coils=32)
+    check_coil_axis(right.kspace)
+    assert caplog.text == ""
+    check_coil_axis(right.kspace.movedim(1, -1))
+    assert "np.moveaxis(kspace, -1, -3)" in caplog.text
 
 
 def test_slices_in_place_of_coils_are_refused():
@@ -268,6 +299,38 @@ def test_maps_that_do_not_fit_are_told(told, scan, mask, change, sentence):
     assert re.search(sentence, told(scan.kspace * mask, mask, change(scan.coil_maps)))
 
 
+TURNED = {
+    "swapaxes(coil_maps, -1, -2)": lambda s: s.mT,
+    "flip(coil_maps, -1)": lambda s: s.flip(-1),
+    "flip(coil_maps, -2)": lambda s: s.flip(-2),
+    "rot90(coil_maps, -1, (-2, -1))": lambda s: s.rot90(1, AXES),
+    "coil_maps.conj()": lambda s: s.conj().resolve_conj(),
+}
+
+
+@pytest.mark.parametrize("remedy", TURNED)
+@pytest.mark.parametrize("coils", [4, 6, 16])
+def test_turned_maps_of_a_square_matrix_are_told_with_the_remedy(told, coils, remedy):
+    for seed in range(4):
+        square = full_scan(shape=(80, 80), coils=coils, seed=seed)
+        sampled = make_mask("uniform1d", (80, 80), 3, 0.15, generator=seeded(seed))
+        kspace = square.kspace * sampled
+        assert told(kspace, sampled, square.coil_maps) == ""
+        assert remedy in told(kspace, sampled, TURNED[remedy](square.coil_maps))
+
+
+def test_maps_of_a_wrapped_or_an_empty_slice_and_of_one_coil_are_silent(told, scan, everywhere):
+    aside = ifft2c(scan.kspace).roll(-20, dims=-1)
+    wrapped = fft2c(aside.unflatten(-1, (2, 40)).sum(dim=-2))
+    maps = scan.coil_maps[..., 20:60]
+    assert told(wrapped, everywhere[..., :40], maps) == ""
+    silence = torch.cat([scan.kspace, 0 * scan.kspace])
+    assert told(silence, everywhere, scan.coil_maps) == ""
+    one = full_scan(shape=(64, 64), coils=1)
+    every = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    assert told(one.kspace, every, one.coil_maps.mT) == ""
+
+
 def test_estimated_maps_fit(told, scan, mask):
     kspace = scan.kspace * mask
     assert told(kspace, mask, estimate_coil_maps(kspace, mask)) == ""
@@ -333,6 +396,7 @@ def test_real_scans_are_silent_until_something_is_wrong(told, shared_data):
     sampled = make_mask("uniform1d", (256, 256), 4, 0.08, generator=seeded(0))
     maps = estimate_coil_maps(kspace * sampled, sampled)
     assert told(kspace * sampled, sampled, maps) == ""
+    assert "swapaxes(coil_maps" in told(kspace * sampled, sampled, maps.mT)
     assert "centred" in told(torch.fft.fft2(x), sampled | True)
     assert "images" in told(x, sampled | True)
     measured = np.load(shared_data / "brain_t1_8ch_undersampled" / "cartesian_ksp.npy")

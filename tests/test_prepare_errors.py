@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -187,3 +188,21 @@ def test_two_runs_in_one_folder_are_refused(prepared):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another run is writing"):
             prepare_shards(FastMRISource(size=SIZE), [prepared / "file1.h5"], out, workers=1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_faulty_header_is_warned_of_once_a_file(tmp_path, caplog, workers):
+    paths = []
+    for name in ("one", "two"):
+        paths.append(write_fastmri(tmp_path / f"{name}.h5", images(3, (96, 56))))
+        with h5py.File(paths[-1], "a") as file:
+            header = file["ismrmrd_header"][()].decode().replace("3120", "-5")
+            del file["ismrmrd_header"]
+            file["ismrmrd_header"] = header
+    (out := tmp_path / "set").mkdir()
+    source = FastMRISource(size=(48, 48))
+    prepare_shards(source, paths, out, workers=workers, progress=False)
+    told = [record.getMessage() for record in caplog.records]
+    for name in ("one", "two"):
+        assert sum(name in line and "TR" in line for line in told) == 1
+    assert len(told) == 2

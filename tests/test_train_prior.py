@@ -180,7 +180,7 @@ def test_prepared_shards_and_epsilon_prediction(run, tmp_path: Path) -> None:
 
 def test_tensorboard_is_written_where_asked_for(run, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    folder = run(tmp_path / "run", "--report_to", "tensorboard", "--validation_scans", "1")
+    folder = run(tmp_path / "run", "--report_to", "tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tracker"), size_guidance={"images": 0})
@@ -209,6 +209,20 @@ def test_a_new_text_encoder_has_to_be_trained(script, inputs, tmp_path: Path, mo
     options = [item for item in arguments(inputs, tmp_path) if item != "--train_text_encoder"]
     with pytest.raises(InputError, match="says nothing unless it is trained"):
         script.main(options)
+
+
+def test_a_finished_run_that_is_started_again_changes_no_file(
+    run, tmp_path: Path, monkeypatch
+) -> None:
+    def files(folder: Path) -> dict[str, bytes]:
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+    before = files(run(tmp_path / "run"))
+    assert any(name.endswith("tokenizer.json") for name in before)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume_from_checkpoint", "auto"])
+    after = files(run(tmp_path / "run", "--resume_from_checkpoint", "auto"))
+    assert [name for name in {**before, **after} if before.get(name) != after.get(name)] == []
 
 
 def test_a_checkpoint_with_damaged_weights_is_refused(run, inputs, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_validation_and_what_goes_on_from_it(run, script, bank, tmp_path):
     folder = run(tmp_path / "first", "--validation_scans", "2")
     line = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
     assert line["psnr"] > 5
-    assert line["psnr"] == pytest.approx(line["psnr_1"])
+    assert line["psnr"] == pytest.approx(line["psnr_contrast_0"])
     assert (folder / "validation-3.png").stat().st_size > 5_000
     # A policy, on the reconstruction that was just trained and stays as it is.
     forget_accelerate()

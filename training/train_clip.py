@@ -21,7 +21,7 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.priors.factory import build_clip
-from ctxrecon.priors.tokenizer import build_tokenizer
+from ctxrecon.priors.tokenizer import build_tokenizer, forget_padding
 from ctxrecon.training import (
     TrainingParser,
     add_training_arguments,
@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         with folder_beside(args.output_dir / "clip") as beside:
             clip.save_pretrained(beside)
             clip.text_model.save_pretrained(beside / "text_encoder")
+            forget_padding(tokenizer)
             tokenizer.save_pretrained(beside / "tokenizer")
 
     held_out = pairs.collate([pairs[0, _VALIDATION_NUMBER + k] for k in range(256)])

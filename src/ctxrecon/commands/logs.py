@@ -17,6 +17,7 @@ from ctxrecon.errors import InputError, printable
 # Warnings of one kind that are shown, such as one for each slice of a volume.
 _SHOWN = 3
 
+_unsaid: ContextVar[str | None] = ContextVar("words of lines that are not shown", default=None)
 _number: ContextVar[int | None] = ContextVar("number of the slice", default=None)
 
 
@@ -29,6 +30,9 @@ class _Lines(logging.StreamHandler):
         self._kinds: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
+        words = _unsaid.get()
+        if words is not None and words in record.getMessage():
+            return
         line = self._line(record)
         if line not in self._seen:
             self._seen.add(line)
@@ -67,6 +71,16 @@ def logged_to_stderr() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+@contextmanager
+def unsaid(words: str | None) -> Iterator[None]:
+    """Lines with these words, which do not hold for the command, are not shown inside."""
+    token = _unsaid.set(words)
+    try:
+        yield
+    finally:
+        _unsaid.reset(token)
 
 
 @contextmanager

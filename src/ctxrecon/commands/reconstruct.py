@@ -175,7 +175,7 @@ def reconstruct(
 
     options = {} if data_weight is None else {"data_weight": data_weight}
     chosen_solver = None if solver is None else make_solver(solver, **options)
-    volume = Volume(file, slices, coil_maps, crop_readout)
+    volume = Volume(file, slices, coil_maps, crop_readout, mask_given=mask is not None)
     prompts, origin = prompts_of(volume, prompt)
     masks: Tensor | None = volume.masks
     if undersample is not None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctxrecon.commands.logs import unsaid
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Volume:
         slices: ``--slices`` as given, ``None`` for all.
         coil_maps: file of coil maps, or ``None``.
         crop_readout: as in :func:`ctxrecon.io.read_scan`.
+        mask_given: whether a mask replaces that of the file, so that nothing is said of it.
 
     Attributes:
         file: as given.
@@ -55,12 +57,15 @@ class Volume:
         slices: str | None = None,
         coil_maps: Path | None = None,
         crop_readout: bool | None = None,
+        *,
+        mask_given: bool = False,
     ) -> None:
         import torch
 
         from ctxrecon.io import scan_shape
 
         self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
+        self._unsaid = "mask inferred" if mask_given else None
         self.total = scan_shape(file)[0]
         self.numbers = _choose(file, slices, self.total)
         self._kept: Scan | None = None
@@ -96,12 +101,13 @@ class Volume:
             return self._kept[positions[0] : positions[-1] + 1]
         from ctxrecon.io import read_scan
 
-        return read_scan(
-            self.file,
-            slices=[self.numbers[position] for position in positions],
-            coil_maps=self._coil_maps,
-            crop_readout=self._crop_readout,
-        )
+        with unsaid(self._unsaid):
+            return read_scan(
+                self.file,
+                slices=[self.numbers[position] for position in positions],
+                coil_maps=self._coil_maps,
+                crop_readout=self._crop_readout,
+            )
 
     def check_memory(self, who: str) -> None:
         """Refuse a volume that would not fit into memory at once.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
 from ctxrecon.io._files import check_input, read_json, written_beside
 from ctxrecon.phantom.dataset import normalise
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _SETTINGS, _SUMMARY = "settings.json", "summary.json"
@@ -62,6 +64,7 @@ class _Outcome:
     slices: int = 0
     empty_slices: int = 0
     error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def prepare_shards(
@@ -168,6 +171,11 @@ def _check_any(usable: Collection[object], summary: Summary) -> None:
         raise InputError(f"{reason} (and {more} more volumes cannot be used)" if more else reason)
 
 
+def _named(name: str, warning: str) -> str:
+    """The warning with the volume that it is of."""
+    return warning if name in warning else f"{name}: {warning}"
+
+
 def _report_failure(name: str, reason: str) -> None:
     tqdm.write(f"ctxrecon: {name} left out: {reason}", file=sys.stderr)
 
@@ -245,6 +253,8 @@ def _run(
 
         def report(outcome: _Outcome) -> None:
             _count(summary, outcome)
+            for warning in outcome.warnings:
+                logger.warning(_named(outcome.name, warning))
             if outcome.error is not None:
                 _report_failure(outcome.name, outcome.error)
             bar.set_postfix(slices=summary.slices, failed=len(summary.failed))
@@ -253,7 +263,7 @@ def _run(
         if workers > 1:
             _in_processes(source, jobs, out, workers, report)
         else:
-            with _one_thread_quietly():
+            with _one_thread():
                 for name, path in jobs.items():
                     report(_prepare_volume(source, name, path, out))
     summary.failed = dict(sorted(summary.failed.items()))
@@ -315,20 +325,49 @@ def _work(name: str, path: Path, out: Path) -> _Outcome:
 
 
 @contextmanager
-def _one_thread_quietly() -> Iterator[None]:
-    """As in a worker: one thread, so that the sums are the same, and no line for every slice."""
-    threads, logger = torch.get_num_threads(), logging.getLogger("ctxrecon")
-    level = logger.level
+def _one_thread() -> Iterator[None]:
+    """As in a worker, so that the sums are the same."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        logger.setLevel(level)
+
+
+class _Distinct(logging.Handler):
+    """Keeps each warning once, in the order in which they came."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages[record.getMessage()] = None
+
+
+@contextmanager
+def _warnings_kept() -> Iterator[dict[str, None]]:
+    """What the package warns of inside, kept from being shown for every slice."""
+    package, kept = logging.getLogger("ctxrecon"), _Distinct()
+    before = package.handlers, package.propagate, package.level
+    package.handlers, package.propagate = [kept], False
+    package.setLevel(logging.WARNING)
+    try:
+        yield kept.messages
+    finally:
+        package.handlers, package.propagate = before[:2]
+        package.setLevel(before[2])
 
 
 def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
+    """The shard of one volume, with what was warned of, each once."""
+    with _warnings_kept() as warnings:
+        outcome = _write_volume(source, name, path, out)
+    return replace(outcome, warnings=tuple(warnings))
+
+
+def _write_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
     """Write the shard of one volume, or say why there is none."""
     images, metadata, empty = [], [], 0
     try:

@@ -11,7 +11,7 @@ import logging
 
 from torch import Tensor
 
-from ctxrecon.plausibility import _coil_maps, _kspace, _mask
+from ctxrecon.plausibility import _coil_axis, _coil_maps, _kspace, _mask
 from ctxrecon.plausibility._report import Finding
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = N
 
 
 def check_coil_axis(kspace: Tensor) -> None:
-    """Warn of more coils than pixels, before masks and maps are compared with the shape.
+    """Warn of coils that look like an axis, before masks and maps are compared with the shape.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex64.
@@ -56,7 +56,7 @@ def check_coil_axis(kspace: Tensor) -> None:
     Raises:
         InputError: coils whose energy is that of an axis of k-space, or more than any array has.
     """
-    _warn(_kspace.check_coil_axis(kspace), len(kspace))
+    _warn(_coil_axis.check_coil_axis(kspace), len(kspace))
 
 
 def _warn(findings: list[Finding], batch: int) -> None:

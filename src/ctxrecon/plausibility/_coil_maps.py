@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +23,16 @@ _PART = 3
 _SAMPLED = 0.9
 
 _EXPLAINED = 0.7
-"""Share of what is not noise: maps of the same scan explain 0.94 and more of it."""
+_FITS = 0.9
+"""Shares of what is not noise: maps of the same scan explain 0.94 and more of it."""
+
+_REST, _GAIN = 0.5, 0.02
+"""What changed maps leave unexplained over what the maps as given do, and the share of energy by
+which they are better: changes of right maps leave 0.95 of it and more, 0.6 where half the field of
+view is wrapped around."""
+
+_SIDE = 32
+"""Pixels an axis, about, of the maps that are changed."""
 
 
 def check_scale(coil_maps: Tensor) -> list[Finding]:
@@ -67,21 +76,37 @@ def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor
     if kspace.shape[1] == 1 or region is None:
         return []
     images = ifft2c(kspace[:, :, region[0], region[1]])
-    maps = _sample(coil_maps, images.shape[-2:])
-    share = explained_energy(images, maps)
+    share = explained_energy(images, _sample(coil_maps, images.shape[-2:]))
     average = (energy * sampled).sum(dim=(1, 2)) / sampled.sum(dim=(1, 2))
-    noise = average / energy[:, region[0], region[1]].mean(dim=(1, 2)).clamp_min(1e-38)
-    wrong = share < _EXPLAINED * (1 - noise)
-    if not bool(wrong.any()):
-        return []
-    return [
-        Finding(
-            f"the coil maps explain only {100 * float(share[wrong].mean()):.0f} % of the energy "
-            "in the middle of k-space, so they seem to be of another scan or in another order: "
-            f"{_remedy(images[wrong], maps.expand_as(images)[wrong])}",
-            selected(wrong),
+    middle = energy[:, region[0], region[1]].mean(dim=(1, 2))
+    noise = average / middle.clamp_min(1e-38)
+    changed = _explained_when_changed(images, coil_maps)
+    best = torch.stack(list(changed.values())).amax(dim=0)
+    better = (1 - best < _REST * (1 - share)) & (best > share + _GAIN)
+    better &= best > _FITS * (1 - noise)
+    wrong = (middle > 0) & (share < _EXPLAINED * (1 - noise)) & ~better
+    findings = []
+    if bool(better.any()):
+        change = max(changed, key=lambda name: float(changed[name][better].mean()))
+        findings.append(
+            Finding(
+                f"the coil maps explain only {_percent(share[better])} of the energy in the middle "
+                f"of k-space, and {_percent(changed[change][better])} once they are changed, so "
+                f"they seem to follow another convention: {change} fits, or leave them out to have "
+                "them estimated",
+                selected(better),
+            )
         )
-    ]
+    if bool(wrong.any()):
+        findings.append(
+            Finding(
+                f"the coil maps explain only {_percent(share[wrong])} of the energy in "
+                "the middle of k-space, so they seem to be of another scan or in another order: "
+                "leave them out to have them estimated",
+                selected(wrong),
+            )
+        )
+    return findings
 
 
 def explained_energy(images: Tensor, coil_maps: Tensor) -> Tensor:
@@ -113,7 +138,7 @@ def _region(sampled: Tensor) -> tuple[slice, slice] | None:
     return rows, columns
 
 
-def _sample(coil_maps: Tensor, sizes: torch.Size) -> Tensor:
+def _sample(coil_maps: Tensor, sizes: Sequence[int]) -> Tensor:
     """The maps at the pixels of an image of lower resolution and the same field of view."""
     for axis, size in zip((-2, -1), sizes, strict=True):
         n = coil_maps.shape[axis]
@@ -133,17 +158,21 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "np.flip(coil_maps, -2)": lambda s: s.flip(-2),
     "np.flip(coil_maps, -3)": lambda s: s.flip(-3),
     "np.swapaxes(coil_maps, -1, -2)": lambda s: s.mT,
+    "np.rot90(coil_maps, 1, (-2, -1))": lambda s: s.rot90(1, (-2, -1)),
+    "np.rot90(coil_maps, -1, (-2, -1))": lambda s: s.rot90(-1, (-2, -1)),
 }
 
 
-def _remedy(images: Tensor, coil_maps: Tensor) -> str:
-    """The change of the maps after which they fit."""
-    fits = {
-        name: float(explained_energy(images, changed).mean())
+def _explained_when_changed(images: Tensor, coil_maps: Tensor) -> dict[str, Tensor]:
+    """:func:`explained_energy` by the name of each change that keeps the shape of the maps."""
+    size = [n // max(n // _SIDE, 1) for n in coil_maps.shape[-2:]]
+    small = _sample(coil_maps, size)
+    return {
+        name: explained_energy(images, _sample(changed, images.shape[-2:]))
         for name, change in _CHANGES.items()
-        if (changed := change(coil_maps)).shape == images.shape
+        if (changed := change(small)).shape == small.shape
     }
-    best = max(fits, key=lambda name: fits[name])
-    if fits[best] > _EXPLAINED:
-        return f"{best} fits, or leave them out to have them estimated"
-    return "leave them out to have them estimated"
+
+
+def _percent(share: Tensor) -> str:
+    return f"{100 * float(share.mean()):.0f} %"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ctxrecon.errors import InputError
 from ctxrecon.plausibility._report import Finding, selected
 
 # The thresholds lie between what about 2000 right scans and 200 or more wrong ones of each kind
@@ -27,6 +27,10 @@ _SIGNAL = 3.0
 _HALVES = (0.8, 0.7)
 """Energy at the border of the image against the middle: along one axis, both axes together."""
 
+_BORDER = (0.57, 0.8)
+"""The same along one axis, and the place of the centre of the energy from the middle (0) to the
+border (1): right scans have 0.47 where they are at the border, 0.64 elsewhere."""
+
 _SMOOTH = (0.25, 0.35)
 _IMAGE_PEAK = (12.0, 4.0)
 """Images: correlation over a sixteenth of the axes, the smaller and the larger at least; most
@@ -41,9 +45,8 @@ _HYBRID = 0.7
 _FLAT = (0.25, 4.0)
 """Spokes: variation from line to line, and how much brighter the middle of each is."""
 
-_MOST_COILS = 128
-_COIL_PEAK = 4.0
-"""Most receivers of an array; energy of the middle coils over the mean."""
+_LAGS = 4
+"""Fourier coefficients of the squared image."""
 
 _PLACES = ((False, False), (True, False), (False, True), (True, True))
 """Whether the place is at index 0 rather than ``n // 2``, along y and along x."""
@@ -63,11 +66,11 @@ class Energy:
 
     @classmethod
     def of(cls, kspace: Tensor) -> Energy:
-        energy = _sum_of_squares(kspace)
+        energy = sum_of_squares(kspace)
         largest = energy.amax(dim=(1, 2), keepdim=True)
         if bool(((largest < _TINY) | (largest > 1 / _TINY)).any()):  # k-space of unusual scale
             scale = torch.view_as_real(kspace).abs().amax(dim=(1, 2, 3, 4)).clamp_min(_TINY)
-            energy = _sum_of_squares(kspace / scale[:, None, None, None])
+            energy = sum_of_squares(kspace / scale[:, None, None, None])
             largest = energy.amax(dim=(1, 2), keepdim=True)
         return cls((kspace != 0).any(dim=1), energy / largest.clamp_min(_TINY))
 
@@ -75,7 +78,7 @@ class Energy:
 _TINY = 1e-30
 
 
-def _sum_of_squares(kspace: Tensor) -> Tensor:
+def sum_of_squares(kspace: Tensor) -> Tensor:
     """``Σ_c |y_c|²``, coil by coil, which is faster than a norm over an axis that is not last."""
     batch, coils, ny, nx = kspace.shape
     parts = torch.view_as_real(kspace).reshape(batch, coils, ny, 2 * nx)
@@ -83,35 +86,6 @@ def _sum_of_squares(kspace: Tensor) -> Tensor:
     for coil in range(1, coils):
         total.addcmul_(parts[:, coil], parts[:, coil])
     return total.unflatten(-1, (nx, 2)).sum(dim=-1)
-
-
-def check_coil_axis(kspace: Tensor) -> list[Finding]:
-    """Coils that are not the axis before ``(ny, nx)``.
-
-    Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64.
-
-    Raises:
-        InputError: coils whose energy is that of an axis of k-space, or more than any array has.
-    """
-    coils, ny, nx = kspace.shape[1:]
-    if coils <= min(ny, nx):
-        return []
-    last = "give np.moveaxis(kspace, -1, -3) where the coils are the last axis"
-    energy = _sum_of_squares(kspace.flatten(2).mT[..., None])[..., 0]
-    width = max(coils // 16, 1)
-    middle = energy[:, coils // 2 - width : coils // 2 + width + 1].mean(dim=1)
-    if bool((middle > _COIL_PEAK * energy.mean(dim=1)).all()):
-        raise InputError(
-            f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, "
-            f"with the energy in the middle coils like an axis of k-space: {last}"
-        )
-    if coils > _MOST_COILS:
-        raise InputError(
-            f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, more "
-            f"than any array has: {last}, and kspace[:, None] where they are slices of one coil"
-        )
-    return [Finding(f"there are {coils} coils of {ny}x{nx} pixels, more than pixels: {last}")]
 
 
 @dataclass(frozen=True)
@@ -124,6 +98,8 @@ class Features:
         band: ``(axes, 2, batch)``, the same for the lines around ``n // 2`` and index 0.
         halves: ``(axes, batch)``, from -1 for an image that is bright in the middle to 1 for one
             that is bright at both borders.
+        place: ``(axes, batch)``, where the energy of the image has its centre, counted around the
+            field of view: from 0 for the middle to 1 for the border.
         smooth: ``(axes, batch)``, correlation of samples a sixteenth of the axis apart.
         near: ``(axes, batch)``, correlation of neighbouring samples.
         complete: ``(axes, batch)`` bool, hardly a line of the axis is without samples.
@@ -136,6 +112,7 @@ class Features:
     covered: Tensor
     band: Tensor
     halves: Tensor
+    place: Tensor
     smooth: Tensor
     near: Tensor
     complete: Tensor
@@ -168,7 +145,9 @@ def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
             lines[axis] = (features.flat[axis] < _FLAT[0]) & (band[1 - axis].amax(dim=0) > _FLAT[1])
     hybrid = (features.smooth > _HYBRID) & (features.near >= features.smooth)
     hybrid &= features.complete & varied  # undersampling comes before the transform
-    halves = features.halves > _HALVES[0]
+    halves = (features.halves > _HALVES[0]) | (
+        (features.halves > _BORDER[0]) & (features.place > _BORDER[1])
+    )
     both = (features.halves > 0).all(dim=0) & (features.halves.sum(dim=0) > _HALVES[1])
     halves = (halves | both) & features.signal
 
@@ -290,22 +269,24 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
     spread = ((energy - mean[:, None, None]).square() * weight).sum(dim=(1, 2)) / count
     places = torch.stack(peak)
     brightest = places.argmax(dim=0)
-    halves = torch.zeros(2, len(kspace), device=kspace.device)
-    for index, place in enumerate(_PLACES):
+    halves, place = torch.zeros(2, 2, len(kspace), device=kspace.device)
+    for index, edges in enumerate(_PLACES):
         items = (brightest == index).nonzero()[:, 0]
         if len(items):
-            box = [_around(n, edge, 16) for n, edge in zip(sizes, place, strict=True)]
-            halves[:, items] = _split(kspace, sampled, items, box)
+            box = [_around(n, edge, 16) for n, edge in zip(sizes, edges, strict=True)]
+            halves[:, items], place[:, items] = _split(kspace, sampled, items, box)
     everything = torch.arange(len(kspace), device=kspace.device)
     wide = [_around(n, False, max(n // 8, 8)) for n in sizes]
     lags = (max(sizes[0] // 16, 2), max(sizes[1] // 16, 2))
+    smooth, near = _correlation(kspace, sampled, everything, wide, lags, (1, 1)).abs()
     return Features(
         peak=places,
         covered=covered[0],
         band=torch.stack(band),
         halves=halves,
-        smooth=_correlation(kspace, sampled, everything, wide, lags).abs(),
-        near=_correlation(kspace, sampled, everything, wide, (1, 1)).abs(),
+        place=place,
+        smooth=smooth,
+        near=near,
         complete=torch.stack(complete),
         flat=torch.stack(flat),
         varied=spread.sqrt() / mean,
@@ -336,35 +317,47 @@ def _take(values: Tensor, box: list[Tensor]) -> Tensor:
     return values
 
 
-def _split(kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor]) -> Tensor:
-    """Energy of the image at the two borders of each axis against its middle, ``(axes, items)``.
+def _split(
+    kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Energy of the image at the two borders of each axis against its middle, and its centre.
 
     The correlation over ``l`` samples is the ``l``-th Fourier coefficient of the squared image;
-    three of them, in Bartlett's window, show its projection at the border and in the middle.
+    four of them, in Bartlett's window, show its projection at the border and in the middle. The
+    phase of the first is where the projection has its centre.
+
+    Returns:
+        Both ``(axes, items)``, as in :class:`Features`.
     """
     border, middle = torch.ones(2, 2, len(items), device=kspace.device)
-    for lag in (1, 2, 3):
-        part = 2 * (1 - lag / 4) * _correlation(kspace, sampled, items, box, (lag, lag)).real
+    lags = [(lag, lag) for lag in range(1, _LAGS + 1)]
+    found = _correlation(kspace, sampled, items, box, *lags)
+    for lag, correlation in enumerate(found, start=1):
+        part = 2 * (1 - lag / (_LAGS + 1)) * correlation.real
         border, middle = border + (-1) ** lag * part, middle + part
-    return (border - middle) / (border + middle).clamp_min(0.1)
+    halves = (border - middle) / (border + middle).clamp_min(0.1)
+    return halves, found[0].angle().abs() / math.pi
 
 
 def _correlation(
-    kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor], lags: tuple[int, int]
+    kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor], *lags: tuple[int, int]
 ) -> Tensor:
-    """``Σ k̄_i k_{i+lag}`` over the energy of the pairs that are sampled, ``(axes, items)``."""
+    """``Σ k̄_i k_{i+lag}`` over the energy of the sampled pairs, ``(lags, axes, items)``."""
     crop = _take(kspace.index_select(0, items) if len(items) < len(kspace) else kspace, box)
     crop = crop * _take(sampled.index_select(0, items), box)[:, None]
+    energy = crop.abs().square()
     measured = crop != 0
-    found = []
-    for axis, lag in ((-2, lags[0]), (-1, lags[1])):
-        pairs = crop.shape[axis] - lag
-        if pairs < 1:
-            found.append(crop.new_zeros(len(items)))
-            continue
-        first, second = crop.narrow(axis, 0, pairs), crop.narrow(axis, lag, pairs)
-        both = measured.narrow(axis, 0, pairs) & measured.narrow(axis, lag, pairs)
-        product = (first.conj() * second * both).flatten(1).sum(dim=1)
-        energy = (first.abs().square() + second.abs().square()) * both
-        found.append(product / (energy.flatten(1).sum(dim=1) / 2).clamp_min(1e-38))
-    return torch.stack(found)
+    found = crop.new_zeros(len(lags), 2, len(items))
+    for index, pair in enumerate(lags):
+        for axis, lag in ((-2, pair[0]), (-1, pair[1])):
+            pairs = crop.shape[axis] - lag
+            if pairs < 1:
+                continue
+            first, second = (0, pairs), (lag, pairs)
+            both = measured.narrow(axis, *first) & measured.narrow(axis, *second)
+            total = (energy.narrow(axis, *first) + energy.narrow(axis, *second)) * both
+            product = crop.narrow(axis, *first).conj() * crop.narrow(axis, *second)
+            found[index, axis] = product.flatten(1).sum(dim=1) / (
+                total.flatten(1).sum(dim=1) / 2
+            ).clamp_min(1e-38)
+    return found

@@ -124,6 +124,14 @@ def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
+def forget_padding(tokenizer: Any) -> None:
+    """Undo what calls leave in a tokenizer, and what would be saved with it: their padding."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
+
+
 def count_tokens(tokenizer: Any, prompt: str) -> int:
     """Number of tokens of ``prompt``, with the start and the end token."""
     return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])

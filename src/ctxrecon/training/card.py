@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ctxrecon.priors.tokenizer import forget_padding
 from ctxrecon.training.folders import folder_beside
 from ctxrecon.training.log import read_lines
 from ctxrecon.training.run_folder import CONFIG, LOGS, read_config
@@ -52,7 +53,8 @@ def model_card(run: Path, argv: Sequence[str], about: str, tags: Sequence[str]) 
 
     Args:
         run: folder of the run, with its ``config.json`` and ``log.jsonl``.
-        argv: the command as it was given.
+        argv: the command as it was given; that of ``config.json`` goes before it, since a finished
+            run may have been started again by another.
         about: a title, and in a sentence how it is loaded.
         tags: what a hub finds it by.
     """
@@ -65,6 +67,7 @@ def model_card(run: Path, argv: Sequence[str], about: str, tags: Sequence[str]) 
     every = max(1, len(curve) // 10)
     losses = [f"| {line['step']} | {line['loss']:.4g} |" for line in curve[::-every][::-1]]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    argv = list(stages.values())[-1].get("command", argv) if stages else argv
     name = Path(argv[0]).name
     return f"""\
 ---
@@ -92,6 +95,7 @@ GPU: {gpu}; system: {platform.system()}, torch {torch.__version__}.
 
 def write_pipeline(pipe: Any, folder: Path, card: str) -> None:
     """Write a diffusers pipeline with its model card, whole or not at all."""
+    forget_padding(getattr(pipe, "tokenizer", None))
     with folder_beside(folder) as beside:
         pipe.save_pretrained(beside, safe_serialization=True)
         # A command line need not be text.

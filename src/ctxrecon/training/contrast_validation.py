@@ -119,7 +119,9 @@ def sample_and_reconstruct(
 
 
 def joint_scores(pipe: JointPipeline, output: JointOutput, scan: ContrastScan) -> dict[str, float]:
-    """Mean PSNR and SSIM of the contrasts, each one's, and those of the T2* map.
+    """Mean PSNR and SSIM of the contrasts, the PSNR of each, and those of the T2* map.
+
+    Contrasts are counted from 0, as slices are.
 
     Images are held against the noiseless ones; the map against what the same relaxometer makes of
     these, with the background and without it (:func:`~ctxrecon.metrics.map_metrics`).
@@ -127,7 +129,7 @@ def joint_scores(pipe: JointPipeline, output: JointOutput, scan: ContrastScan) -
     images = output.images[0].cpu()
     found = image_metrics(images, scan.images[0])
     row = {name: float(found[name].mean()) for name in ("psnr", "ssim")}
-    row |= {f"psnr_{c}": float(value) for c, value in enumerate(found["psnr"], start=1)}
+    row |= {f"psnr_contrast_{c}": float(value) for c, value in enumerate(found["psnr"])}
     if output.maps is not None and pipe.relaxometer is not None:
         truth = pipe.relaxometer(scan.images.to(output.maps.device)).cpu()
         maps = map_metrics(output.maps.cpu(), truth, foreground_mask(scan.images))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,13 +179,17 @@ def _log_picture(accelerator: Accelerator, path: Path, step: int) -> None:
 
 
 def write_config(args: argparse.Namespace, accelerator: Accelerator, start: int) -> None:
-    """The resolved options beside the run, those of each resume under its first step."""
-    if not accelerator.is_main_process:
-        return
+    """The resolved options beside the run, those of each resume under its first step.
+
+    A finished run that is started again trains nothing and adds nothing.
+    """
     path = args.output_dir / CONFIG
+    finished = start >= args.max_train_steps and path.is_file()
+    if finished or not accelerator.is_main_process:
+        return
     runs = read_config(path) if start else {}
     world = {"num_processes": accelerator.num_processes, "device": str(accelerator.device)}
     threads = {"torch_threads": torch.get_num_threads()}
-    runs[f"from step {start}"] = {**as_json(args), **world, **threads}
+    runs[f"from step {start}"] = {**as_json(args), **world, **threads, "command": sys.argv}
     with written_beside(path) as beside:
         beside.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")

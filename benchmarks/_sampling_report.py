@@ -162,7 +162,7 @@ def write_figures(
         mine = [one for one in found if one.acceleration == acceleration]
         images = {one.title: one.images[middle] for one in mine}
         path = folder / f"sampling_{slug(f'{name}_x{acceleration:.3g}')}.png"
-        title = f"Held-out phantom, contrast {middle + 1}, ×{acceleration:.3g}"
+        title = f"Held-out phantom, contrast {middle}, ×{acceleration:.3g}"
         comparison_figure(path, images, scans[-1].images[0, middle], title=title)
         truth = scans[-1].t2_star[0].clamp(max=LONGEST_T2_STAR)
         maps = {one.title: one.maps * (truth > 0) for one in mine if one.maps is not None}
@@ -190,7 +190,7 @@ def _masks(found: Sequence[Found]) -> Figure:
         if len(one.masks) == 1:
             rows.setdefault(one.title, []).append((ratio, one.masks[0]))
         else:
-            named = [(f"contrast {c}", mask) for c, mask in enumerate(one.masks, start=1)]
+            named = [(f"contrast {c}", mask) for c, mask in enumerate(one.masks)]
             rows[f"{one.title}\n{ratio}"] = named
     columns = max(len(row) for row in rows.values())
     figure, axes = _figure(1.3 * columns + 2.6, 1.4 * len(rows), len(rows), columns)

@@ -29,9 +29,9 @@ from tqdm.auto import tqdm
 
 from ctxrecon.baselines import BASELINES
 from ctxrecon.evaluation import Row, append_rows
+from ctxrecon.masks import make_mask
 from ctxrecon.metrics import Lpips, image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline
-from ctxrecon.sampling import make_mask
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import Solver, parse_solver
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.masks import uniform1d
 from ctxrecon.phantom import (
     Anatomy,
     anatomy_from_labels,
@@ -20,7 +21,6 @@ from ctxrecon.phantom import (
     load_label_volume,
     phantom_scan,
 )
-from ctxrecon.sampling import uniform1d
 from ctxrecon.scan import Scan
 
 NUM_COILS = 8

@@ -36,8 +36,8 @@ from ctxrecon.evaluation import (
     with_error,
 )
 from ctxrecon.metrics import psnr
+from ctxrecon.output import interval_width
 from ctxrecon.pipelines import ContextMRIPipeline
-from ctxrecon.pipelines.output import interval_width
 from ctxrecon.scan import Scan
 
 LEVELS = (0.5, 0.8, 0.95)

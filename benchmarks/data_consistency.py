@@ -24,8 +24,8 @@ from torch import Tensor
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.linalg import conjugate_gradient, squared_norm
+from ctxrecon.masks import make_mask
 from ctxrecon.operators import CartesianSense
-from ctxrecon.sampling import make_mask
 
 DATA_WEIGHT = 5.0
 CALLS = 5

@@ -27,10 +27,10 @@ from tqdm.auto import tqdm
 from ctxrecon.coils import estimate_coil_maps, mvue
 from ctxrecon.evaluation import table
 from ctxrecon.fourier import fft2c
+from ctxrecon.masks import uniform1d
 from ctxrecon.metrics import psnr
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline
-from ctxrecon.sampling import uniform1d
 from ctxrecon.solvers import PnPADMM
 
 OWN, ESTIMATED = "solver's default", "estimated"

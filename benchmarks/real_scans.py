@@ -45,8 +45,8 @@ from ctxrecon.errors import InputError
 from ctxrecon.evaluation import solver_and_call, summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.masks import uniform1d
 from ctxrecon.pipelines import ContextMRIPipeline
-from ctxrecon.sampling import uniform1d
 
 T2_FILE = "brain_t2_4ch/coil_images.npy"
 T1_FILE = "brain_t1_8ch_undersampled/cartesian_ksp.npy"

@@ -37,12 +37,12 @@ from torch import Tensor
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.commands.methods import open_prior
 from ctxrecon.evaluation import fingerprint, table
+from ctxrecon.inference.slices import training_scale
+from ctxrecon.masks import make_mask
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline, prepare_measurement
-from ctxrecon.pipelines.samples import training_scale
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps
-from ctxrecon.sampling import make_mask
 from ctxrecon.solvers import DDS, DPS, DiffPIR
 
 MASKS = {"uniform1d": 4.0, "poisson_disk2d": 8.0}

@@ -33,11 +33,11 @@ from ctxrecon.baselines import l1_wavelet
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.evaluation import table
 from ctxrecon.linalg import conjugate_gradient, damped_solve
+from ctxrecon.masks import make_mask
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ReconstructionPipeline
 from ctxrecon.reconstructors import RECONSTRUCTORS
-from ctxrecon.sampling import make_mask
 
 _ACCELERATION = 10.0
 _PAPER_ITERATIONS = 30

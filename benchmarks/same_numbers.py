@@ -25,7 +25,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.coils import simulate_coil_maps
-from ctxrecon.fourier import fft2c
+from ctxrecon.masks import uniform1d
+from ctxrecon.masks.learned import PerContrastSampler
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import (
     BaselinePipeline,
@@ -35,8 +36,6 @@ from ctxrecon.pipelines import (
     load_reconstructor,
 )
 from ctxrecon.reconstructors import MULTI_CONTRAST
-from ctxrecon.sampling import uniform1d
-from ctxrecon.sampling.learned import PerContrastSampler
 from ctxrecon.solvers import SOLVERS
 
 SHAPE = (64, 64)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from _record import write_record
 
-from ctxrecon.sampling.learned import LOUPE, PatternGenerator, PerContrastSampler, Sampler
+from ctxrecon.masks.learned import LOUPE, PatternGenerator, PerContrastSampler, Sampler
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ctxrecon.measurement import Measurement, prepare_measurement
+from ctxrecon.output import ReconstructionOutput, convert_images
 from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
-from ctxrecon.pipelines.inputs import Measurement, prepare_measurement
 from ctxrecon.pipelines.joint import JointOutput, JointPipeline
 from ctxrecon.pipelines.loading import (
     build_pipeline,
@@ -14,7 +15,6 @@ from ctxrecon.pipelines.loading import (
     load_reconstructor,
     load_text_encoder,
 )
-from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
 from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
 
 __all__ = [

@@ -9,9 +9,8 @@ import torch
 
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
-from ctxrecon.pipelines.output import ReconstructionOutput, check_output_type
-from ctxrecon.pipelines.samples import (
+from ctxrecon.inference.prompts import check_prompts
+from ctxrecon.inference.slices import (
     conclude,
     count_slices,
     filled_slices,
@@ -19,7 +18,8 @@ from ctxrecon.pipelines.samples import (
     put_back,
     select,
 )
-from ctxrecon.pipelines.text import check_prompts
+from ctxrecon.measurement import ArrayLike, Measurement, prepare_measurement
+from ctxrecon.output import ReconstructionOutput, check_output_type
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class BaselinePipeline:
 
         Args:
             kspace: ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or ``(ny, nx)`` complex, NumPy
-                or torch; see :func:`~ctxrecon.pipelines.inputs.prepare_measurement`.
+                or torch; see :func:`~ctxrecon.measurement.prepare_measurement`.
             mask: where k-space was sampled; inferred from its zeros, and logged, if ``None``.
             prompt: taken so that every pipeline is called alike; these methods know no prompt.
             coil_maps: estimated from the calibration region if ``None``.

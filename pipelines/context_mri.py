@@ -11,17 +11,14 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators import Crop, EachSet
-from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
-from ctxrecon.pipelines.noise import (
+from ctxrecon.inference.noise import (
     NoiseStd,
     check_noise,
     noise_of,
     warn_of_residual,
     with_noise,
 )
-from ctxrecon.pipelines.output import ReconstructionOutput
-from ctxrecon.pipelines.samples import (
+from ctxrecon.inference.slices import (
     combined,
     conclude,
     count_slices,
@@ -36,8 +33,7 @@ from ctxrecon.pipelines.samples import (
     to_device,
     training_scale,
 )
-from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
-from ctxrecon.pipelines.warm_start import (
+from ctxrecon.inference.warm_start import (
     ESTIMATORS,
     check_warm_start,
     choose_solver,
@@ -45,6 +41,10 @@ from ctxrecon.pipelines.warm_start import (
     remaining_timesteps,
     starting_image,
 )
+from ctxrecon.measurement import ArrayLike, Measurement, prepare_measurement
+from ctxrecon.operators import Crop, EachSet
+from ctxrecon.output import ReconstructionOutput
+from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
 from ctxrecon.priors import SetDenoiser, TextDenoiser
 from ctxrecon.solvers import Solver, make_solver
 

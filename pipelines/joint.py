@@ -15,21 +15,21 @@ from ctxrecon.checks import check_number
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
+from ctxrecon.inference.arguments import check_generator
+from ctxrecon.inference.prompts import prompt_tokens
+from ctxrecon.inference.slices import check_finite, maps_gain, report
+from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
+from ctxrecon.measurement import ArrayLike, as_tensor, check_coil_maps, check_kspace
+from ctxrecon.measurement import check_mask as check_one_mask
 from ctxrecon.operators import CartesianSense
-from ctxrecon.pipelines.arguments import check_generator
-from ctxrecon.pipelines.inputs import ArrayLike, as_tensor, check_coil_maps, check_kspace
-from ctxrecon.pipelines.inputs import check_mask as check_one_mask
-from ctxrecon.pipelines.output import relative_residual
+from ctxrecon.output import relative_residual
 from ctxrecon.pipelines.reconstruction import check_text_width
-from ctxrecon.pipelines.samples import check_finite, maps_gain, report
-from ctxrecon.pipelines.text import prompt_tokens
 from ctxrecon.reconstructors import (
     MultiContrastOutput,
     MultiContrastReconstructor,
     Reconstructor,
     reconstruct_contrasts,
 )
-from ctxrecon.sampling.learned import GreedyPolicy, MaskNetwork, SequentialSampler
 from ctxrecon.tasks import T2StarMLP
 
 _LEAST_MEASURED = 0.7
@@ -69,7 +69,7 @@ class JointPipeline(DiffusionPipeline):
 
     Args:
         reconstructor: of several contrasts, or of one, which then takes each by itself.
-        sampler: chooses the masks, in any of :data:`~ctxrecon.sampling.learned.SAMPLERS`.
+        sampler: chooses the masks, in any of :data:`~ctxrecon.masks.learned.SAMPLERS`.
         relaxometer: T2* from the echoes; ``None`` for contrasts that are no echoes.
         text_encoder: of reconstructors that read prompts.
         tokenizer: of the text encoder.

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.checks import as_device, as_dtype
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.checkpoint import (
+from ctxrecon.loading.folders import (
     load_model,
     load_scheduler,
     load_tokenizer,
@@ -21,6 +21,7 @@ from ctxrecon.pipelines.checkpoint import (
     part_folder,
     read_config,
 )
+from ctxrecon.masks.learned import SAMPLERS
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
 from ctxrecon.pipelines.joint import JointPipeline
 from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
@@ -28,7 +29,6 @@ from ctxrecon.priors import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.priors.tokenizer import build_tokenizer
 from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
-from ctxrecon.sampling.learned import SAMPLERS
 from ctxrecon.tasks import T2StarMLP
 
 logger = logging.getLogger(__name__)

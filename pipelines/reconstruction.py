@@ -12,9 +12,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.inputs import ArrayLike, Measurement, prepare_measurement
-from ctxrecon.pipelines.output import ReconstructionOutput, check_output_type
-from ctxrecon.pipelines.samples import (
+from ctxrecon.inference.prompts import check_prompts, prompt_tokens
+from ctxrecon.inference.slices import (
     conclude,
     count_slices,
     filled_slices,
@@ -27,7 +26,8 @@ from ctxrecon.pipelines.samples import (
     select,
     to_device,
 )
-from ctxrecon.pipelines.text import check_prompts, prompt_tokens
+from ctxrecon.measurement import ArrayLike, Measurement, prepare_measurement
+from ctxrecon.output import ReconstructionOutput, check_output_type
 from ctxrecon.reconstructors import Reconstructor
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.checks import check_number, check_whole, is_whole
 from ctxrecon.errors import InputError
+from ctxrecon.inference.arguments import check_arguments, check_tensor
+from ctxrecon.inference.prompts import prompt_tokens
+from ctxrecon.inference.slices import check_finite, named_bar, spawn_generators
+from ctxrecon.measurement import ArrayLike, as_tensor
 from ctxrecon.operators import Crop
-from ctxrecon.pipelines.arguments import check_arguments, check_tensor
-from ctxrecon.pipelines.inputs import ArrayLike, as_tensor
-from ctxrecon.pipelines.output import ReconstructionOutput, convert_images
-from ctxrecon.pipelines.samples import check_finite, named_bar, spawn_generators
-from ctxrecon.pipelines.text import prompt_tokens
+from ctxrecon.output import ReconstructionOutput, convert_images
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple
 from ctxrecon.solvers import check_timesteps, ddim_sample
 
@@ -142,7 +142,7 @@ class TextPriorPipeline(DiffusionPipeline):
 
         Args:
             num_slices: how many slices, or prompts to generate from, there are.
-            **arguments: see :func:`ctxrecon.pipelines.arguments.check_arguments`.
+            **arguments: see :func:`ctxrecon.inference.arguments.check_arguments`.
 
         Raises:
             InputError: for each, in a sentence of its own.

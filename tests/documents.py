@@ -13,11 +13,11 @@ import torch
 from volumes import SKMTEA_COLUMNS, coil_maps, images, write_labels, write_skmtea
 
 from ctxrecon.io import write_scan
+from ctxrecon.masks import uniform1d
+from ctxrecon.masks.learned import PerContrastSampler
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import JointPipeline, load_reconstructor
 from ctxrecon.reconstructors import HRUNet
-from ctxrecon.sampling import uniform1d
-from ctxrecon.sampling.learned import PerContrastSampler
 from ctxrecon.scan import Scan
 
 ROOT = Path(__file__).resolve().parents[1]

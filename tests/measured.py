@@ -7,8 +7,8 @@ from gaussian import complex_noise, seeded
 
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.masks import make_mask
 from ctxrecon.operators import CartesianSense
-from ctxrecon.sampling import make_mask
 
 
 def measurement(

@@ -10,6 +10,7 @@ from gaussian import complex_noise, seeded
 from torch import Tensor
 
 from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.masks import MASKS, make_mask
 from ctxrecon.operators import (
     CartesianSense,
     Inpainting,
@@ -17,7 +18,6 @@ from ctxrecon.operators import (
     SoftSense,
     SuperResolution,
 )
-from ctxrecon.sampling import MASKS, make_mask
 
 MAP_KINDS = ("none", "ones", "equal", "air", "smooth", "noise")
 OTHER_KINDS = ("soft_sense", "inpainting", "super_resolution")

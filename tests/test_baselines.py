@@ -8,10 +8,10 @@ from ctxrecon.baselines import BASELINES, cg_sense, l1_wavelet, total_variation,
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
+from ctxrecon.masks import gaussian1d
 from ctxrecon.metrics import psnr
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines.baseline import BaselinePipeline
-from ctxrecon.sampling import gaussian1d
 
 SHAPE = (48, 56)
 ITERATIVE = ["cg_sense", "l1_wavelet", "total_variation"]

@@ -13,9 +13,9 @@ from ctxrecon.baselines import cg_sense
 from ctxrecon.coils import estimate_coil_maps, simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
+from ctxrecon.masks import uniform1d, variable_density2d
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import build_pipeline
-from ctxrecon.sampling import uniform1d, variable_density2d
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 

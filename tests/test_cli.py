@@ -15,8 +15,8 @@ import torch
 from ctxrecon.cli import main
 from ctxrecon.commands.demo import demo_scan
 from ctxrecon.io import read_scan, write_scan
+from ctxrecon.masks import make_mask
 from ctxrecon.phantom import phantom_scan
-from ctxrecon.sampling import make_mask
 
 METHODS = ["zero-filled", "cg-sense", "l1-wavelet", "tv"]
 

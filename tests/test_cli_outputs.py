@@ -13,8 +13,8 @@ import torch
 from ctxrecon.cli import main
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_output, written_beside
 from ctxrecon.fourier import fft2c
-from ctxrecon.io._files import check_output, written_beside
 
 PLAIN = ("--method", "zero-filled")
 

@@ -75,8 +75,8 @@ def test_a_slice_is_the_same_alone_and_in_its_volume(tmp_path, scan, prior, meth
 
 
 def test_noise_is_that_of_one_call_of_the_pipeline(tmp_path, scan, prior):
+    from ctxrecon.masks import make_mask
     from ctxrecon.pipelines import load_prior
-    from ctxrecon.sampling import make_mask
 
     out = tmp_path / "x.npy"
     more = ("--samples", 2, "--seed", 5, "--steps", 2, "--model", prior, "--prompt", "Brain, T2")

@@ -12,6 +12,8 @@ from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
+from ctxrecon.masks import MASKS, make_mask
+from ctxrecon.masks.learned import PerContrastSampler
 from ctxrecon.pipelines import (
     BaselinePipeline,
     JointPipeline,
@@ -19,8 +21,6 @@ from ctxrecon.pipelines import (
     prepare_measurement,
 )
 from ctxrecon.reconstructors import HRUNet, MoDL
-from ctxrecon.sampling import MASKS, make_mask
-from ctxrecon.sampling.learned import PerContrastSampler
 from ctxrecon.solvers import DDS3D, SOLVERS
 
 SHAPE = (48, 48)

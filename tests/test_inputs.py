@@ -9,9 +9,9 @@ import torch
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
-from ctxrecon.pipelines.inputs import prepare_measurement
-from ctxrecon.pipelines.output import ReconstructionOutput, convert_images, relative_residual
-from ctxrecon.sampling import uniform1d
+from ctxrecon.masks import uniform1d
+from ctxrecon.measurement import prepare_measurement
+from ctxrecon.output import ReconstructionOutput, convert_images, relative_residual
 
 BATCH, COILS, NY, NX = 2, 4, 24, 32
 

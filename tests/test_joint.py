@@ -11,6 +11,14 @@ from gaussian import complex_noise, seeded
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
+from ctxrecon.masks.learned import (
+    LOUPE,
+    FixedMasks,
+    GreedyPolicy,
+    PatternGenerator,
+    PerContrastSampler,
+    SequentialSampler,
+)
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import ECHO_TIMES
 from ctxrecon.pipelines import JointPipeline, load_joint, load_pipeline
@@ -21,14 +29,6 @@ from ctxrecon.reconstructors import (
     MoDL,
     UnrolledGenerator,
     reconstruct_contrasts,
-)
-from ctxrecon.sampling.learned import (
-    LOUPE,
-    FixedMasks,
-    GreedyPolicy,
-    PatternGenerator,
-    PerContrastSampler,
-    SequentialSampler,
 )
 from ctxrecon.tasks import T2StarMLP
 from ctxrecon.training.greedy import GreedyTraining

@@ -8,9 +8,8 @@ from gaussian import complex_noise, seeded
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
-from ctxrecon.operators import WeightedSense
-from ctxrecon.sampling import MASKS, make_mask, uniform1d, variable_density2d
-from ctxrecon.sampling.learned import (
+from ctxrecon.masks import MASKS, make_mask, uniform1d, variable_density2d
+from ctxrecon.masks.learned import (
     LOUPE,
     SAMPLERS,
     FixedMasks,
@@ -20,6 +19,7 @@ from ctxrecon.sampling.learned import (
     kspace_energy,
     spectrum_mask,
 )
+from ctxrecon.operators import WeightedSense
 
 SHAPES = [(8, 64), (9, 65), (40, 36), (33, 47)]
 ACCELERATIONS = [2, 3.7, 4, 6, 8, 16, 32]

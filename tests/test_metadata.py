@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ctxrecon.errors import InputError
+from ctxrecon.inference.prompts import check_prompts
 from ctxrecon.metadata import ScanMetadata, canonical_prompt, from_prompt, parse_prompt
 from ctxrecon.metadata.parsing import _warn_once
-from ctxrecon.pipelines.text import check_prompts
 
 FASTMRI = (
     "knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence: TurboSpinEcho, TR: 3120, TE: 33, "

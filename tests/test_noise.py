@@ -10,11 +10,11 @@ import torch
 from gaussian import complex_noise, random_prior, random_sense, seeded
 
 from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.coils.noise import estimate_noise_std
 from ctxrecon.errors import InputError
-from ctxrecon.noise import estimate_noise_std
+from ctxrecon.inference.noise import noise_ratio
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import prepare_measurement
-from ctxrecon.pipelines.noise import noise_ratio
 from ctxrecon.solvers import DAPS, DDNM, DiffPIR, PiGDM, PnPADMM, PnPHQS
 
 SHAPE = (64, 56)
@@ -120,7 +120,7 @@ def test_the_scans_noise_in_its_own_units_reaches_the_solver(pipe, scan):
 
 def test_the_residual_is_held_against_the_noise(pipe, scan, caplog):
     settings = {"num_inference_steps": 3, "solver": "pnp_hqs"}
-    caplog.set_level(logging.WARNING, logger="ctxrecon.pipelines.noise")
+    caplog.set_level(logging.WARNING, logger="ctxrecon.inference.noise")
     output = pipe(**scan, noise_std=[1.0, 0.3], **settings)
     assert not caplog.records
     measurement = prepare_measurement(**scan)
@@ -175,7 +175,7 @@ def test_noise_of_few_coils_without_the_edges_of_the_image(coils):
 
 def test_by_default_noise_is_what_the_scan_shows_unless_the_solver_has_its_own(pipe, scan, caplog):
     scan = dict(scan)
-    caplog.set_level(logging.INFO, logger="ctxrecon.pipelines.noise")
+    caplog.set_level(logging.INFO, logger="ctxrecon.inference.noise")
     settings = {"num_inference_steps": 3, "generator": seeded(0)}
     scan["kspace"] = scan["kspace"] + 10 * complex_noise(scan["kspace"].shape, seeded(9))
     scan["kspace"] = scan["kspace"][:1] * scan["mask"]
@@ -188,7 +188,7 @@ def test_by_default_noise_is_what_the_scan_shows_unless_the_solver_has_its_own(p
 
 
 def test_the_solvers_default_is_the_least_and_serves_where_nothing_shows_noise(pipe, caplog):
-    caplog.set_level(logging.INFO, logger="ctxrecon.pipelines.noise")
+    caplog.set_level(logging.INFO, logger="ctxrecon.inference.noise")
     image, maps = object_and_maps(6)
     mask = lines(2)
     clean = {"kspace": CartesianSense(mask, maps)(image), "mask": mask, "coil_maps": maps}

@@ -9,6 +9,7 @@ from gaussian import GaussianDenoiser
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
+from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
 from ctxrecon.operators import (
     CartesianSense,
     Crop,
@@ -19,7 +20,6 @@ from ctxrecon.operators import (
     adjoint_error,
     valid_adjoint,
 )
-from ctxrecon.sampling.trajectories import radial_trajectory, spiral_trajectory
 from ctxrecon.solvers import DDS
 
 NY, NX = 12, 10

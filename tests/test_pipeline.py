@@ -8,9 +8,9 @@ import torch
 
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
+from ctxrecon.inference.warm_start import SAMPLER
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
-from ctxrecon.pipelines.warm_start import SAMPLER
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps
 from ctxrecon.solvers import DDS, SOLVERS, make_solver
 

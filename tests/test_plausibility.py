@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ctxrecon.coils import estimate_coil_maps, simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.masks import MASKS, make_mask, radial_trajectory
 from ctxrecon.operators import NonCartesianSense
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import BaselinePipeline, prepare_measurement
 from ctxrecon.plausibility import check_coil_axis, check_conventions
-from ctxrecon.sampling import MASKS, make_mask, radial_trajectory
 
 AXES = (-2, -1)
 

@@ -6,7 +6,7 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
-from ctxrecon.sampling import (
+from ctxrecon.masks import (
     MASKS,
     equispaced1d,
     gaussian1d,

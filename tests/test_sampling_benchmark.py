@@ -113,9 +113,9 @@ def test_samplers_are_trained_once_and_rated(script, both, tmp_path, monkeypatch
 
 
 def test_the_prior_takes_the_masks_that_a_network_learned(script, tmp_path, monkeypatch):
+    from ctxrecon.masks.learned import LOUPE
     from ctxrecon.pipelines import JointPipeline, build_pipeline
     from ctxrecon.reconstructors import UNetReconstructor
-    from ctxrecon.sampling.learned import LOUPE
 
     scans_module = importlib.import_module("_sampling_scans")
     tiny = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16)

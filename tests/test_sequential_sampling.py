@@ -13,10 +13,8 @@ from gaussian import complex_noise, seeded
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.metrics import redundancy_ratio
-from ctxrecon.operators import CartesianSense, WeightedSense
-from ctxrecon.sampling import make_mask, uniform1d, variable_density2d
-from ctxrecon.sampling.learned import (
+from ctxrecon.masks import make_mask, uniform1d, variable_density2d
+from ctxrecon.masks.learned import (
     GreedyPolicy,
     PerContrastSampler,
     SequentialSampler,
@@ -25,6 +23,8 @@ from ctxrecon.sampling.learned import (
     with_lines,
     write_line_order,
 )
+from ctxrecon.metrics import redundancy_ratio
+from ctxrecon.operators import CartesianSense, WeightedSense
 
 SHAPE = (12, 40)
 

@@ -10,10 +10,10 @@ from gaussian import GaussianDenoiser, seeded
 from random_operators import Case, conjugate_gradient64, normal64, random_case
 
 from ctxrecon.baselines import BASELINES
+from ctxrecon.inference.slices import maps_gain, training_scale
 from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_measurement
-from ctxrecon.pipelines.samples import maps_gain, training_scale
 from ctxrecon.priors import quadratic_timesteps
 from ctxrecon.solvers import SOLVERS, make_solver
 

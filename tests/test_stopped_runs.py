@@ -12,7 +12,7 @@ import torch
 from ctxrecon.commands.partial import PartialFolder
 from ctxrecon.commands.results import Part, Result
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import read_json
+from ctxrecon.files import read_json
 from ctxrecon.training.checkpoints import is_whole
 from ctxrecon.training.run_folder import read_config
 

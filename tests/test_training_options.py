@@ -11,8 +11,8 @@ import torch
 from scripts import TRAINING, load_script, start
 
 from ctxrecon.errors import InputError
+from ctxrecon.masks.learned import SAMPLERS
 from ctxrecon.reconstructors import RECONSTRUCTORS
-from ctxrecon.sampling.learned import SAMPLERS
 from ctxrecon.training import UsageError, run_script
 from ctxrecon.training import script as ending
 from ctxrecon.training.options import build_from_text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
 
 GOLDEN_ANGLE = math.radians(111.24611797498108)
 

@@ -11,10 +11,10 @@ from ctxrecon.baselines import l1_wavelet
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
+from ctxrecon.inference.slices import training_scale
+from ctxrecon.inference.warm_start import noised_image, remaining_timesteps
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import prepare_measurement
-from ctxrecon.pipelines.samples import training_scale
-from ctxrecon.pipelines.warm_start import noised_image, remaining_timesteps
 from ctxrecon.solvers import DDS
 
 SHAPE = (29, 37)  # padded to 32 × 40

@@ -10,15 +10,15 @@ from test_reconstructors import build
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
-from ctxrecon.operators import CartesianSense, WeightedSense, valid_adjoint
-from ctxrecon.reconstructors import hard_data_consistency
-from ctxrecon.sampling.learned import LOUPE, kspace_energy, rescale, spectrum_mask
-from ctxrecon.sampling.learned.relaxation import (
+from ctxrecon.masks.learned import LOUPE, kspace_energy, rescale, spectrum_mask
+from ctxrecon.masks.learned.relaxation import (
     ExactChoice,
     largest_remainder,
     straight_through,
     water_fill,
 )
+from ctxrecon.operators import CartesianSense, WeightedSense, valid_adjoint
+from ctxrecon.reconstructors import hard_data_consistency
 
 SINGLE = ("unet", "resnet", "unrolled", "varnet", "modl", "ista_net")
 

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 from ctxrecon.metadata import ScanMetadata, from_fastmri_row, read_fastmri_plus
 from ctxrecon.training import TrainingParser, run_script
 from ctxrecon.training.folders import check_output

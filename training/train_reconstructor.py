@@ -24,10 +24,10 @@ import torch
 
 from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError
+from ctxrecon.masks import MASKS
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.pipelines import ReconstructionPipeline, load_reconstructor, load_text_encoder
 from ctxrecon.reconstructors import RECONSTRUCTORS
-from ctxrecon.sampling import MASKS
 from ctxrecon.training import (
     TrainingParser,
     UsageError,

@@ -27,6 +27,8 @@ import torch
 from ctxrecon.coils.calibration import MIN_CALIBRATION
 from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError
+from ctxrecon.masks.learned import SAMPLERS, GreedyPolicy, SequentialSampler
+from ctxrecon.options import split_options
 from ctxrecon.phantom import (
     ECHO_TIMES,
     AnatomyBank,
@@ -37,8 +39,6 @@ from ctxrecon.phantom import (
 )
 from ctxrecon.pipelines import JointPipeline, load_joint, load_text_encoder
 from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
-from ctxrecon.sampling.learned import SAMPLERS, GreedyPolicy, SequentialSampler
-from ctxrecon.solvers import split_options
 from ctxrecon.tasks import train_t2star_mlp
 from ctxrecon.training import (
     TrainingParser,

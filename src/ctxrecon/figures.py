@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -73,9 +73,9 @@ def say_scan(volume: Volume, masks: Tensor) -> None:
 
 def read_mask(path: Path, volume: Volume) -> Tensor:
     """The masks of a file, ``(slices or 1, 1, ny, nx)``."""
-    from ctxrecon.io._files import check_input
+    from ctxrecon.files import check_input
     from ctxrecon.io.numpy_format import read_array
-    from ctxrecon.pipelines.inputs import check_mask
+    from ctxrecon.measurement import check_mask
 
     if path.suffix.lower() != ".npy":
         raise InputError(f"{path}: expected the mask as .npy, got {path.suffix or 'no extension'}")
@@ -89,7 +89,7 @@ def draw_masks(
     import torch
 
     from ctxrecon.evaluation.grid import FULLY_SAMPLED
-    from ctxrecon.sampling import make_mask
+    from ctxrecon.masks import make_mask
 
     sampled = float(volume.masks.float().mean())
     if sampled < FULLY_SAMPLED:

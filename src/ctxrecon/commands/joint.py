@@ -62,8 +62,8 @@ def run_joint(
     import torch
 
     from ctxrecon.evaluation.grid import is_fully_sampled
+    from ctxrecon.measurement import check_mask
     from ctxrecon.pipelines import prepare_measurement
-    from ctxrecon.pipelines.inputs import check_mask
 
     contrasts = pipe.config.contrasts
     together = contrasts > 1
@@ -110,9 +110,9 @@ def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
     """Write masks as .npy, their lines in the order of a scan as JSON, and the map as .npy."""
     import numpy as np
 
+    from ctxrecon.files import written_beside
     from ctxrecon.io import write_image
-    from ctxrecon.io._files import written_beside
-    from ctxrecon.sampling.learned import write_line_order
+    from ctxrecon.masks.learned import write_line_order
 
     masks = found.measurement.mask
     written = [outputs.masks]

@@ -206,8 +206,8 @@ def method_of(pipe: ContextMRIPipeline | ReconstructionPipeline | JointPipeline)
 
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
     """Refuse what the pipeline would refuse, before coil maps are estimated."""
-    from ctxrecon.pipelines.noise import check_noise
-    from ctxrecon.pipelines.warm_start import check_warm_start, choose_solver
+    from ctxrecon.inference.noise import check_noise
+    from ctxrecon.inference.warm_start import check_warm_start, choose_solver
 
     solver, image = choose_solver(run.solver, run.call.get("image"), run.samples)
     check_noise(run.call.get("noise_std"), num_slices, solver, image)
@@ -227,7 +227,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     """An estimate, one posterior sample, or the mean of several."""
     import torch
 
-    from ctxrecon.pipelines.warm_start import choose_solver
+    from ctxrecon.inference.warm_start import choose_solver
 
     call = dict(run.call)
     solver, start = choose_solver(run.solver, call.get("image"), run.samples)
@@ -291,7 +291,7 @@ def first_sample(result: Result, measurement: Measurement) -> Result:
     import torch
 
     from ctxrecon.operators import SoftSense
-    from ctxrecon.pipelines.output import relative_residual
+    from ctxrecon.output import relative_residual
 
     assert result.samples is not None
     images, operator = result.samples[:, 0], measurement.operator

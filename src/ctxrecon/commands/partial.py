@@ -33,7 +33,7 @@ class PartialFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         from ctxrecon.commands.paths import output_folder
-        from ctxrecon.io._files import written_beside
+        from ctxrecon.files import written_beside
 
         self.folder = folder
         self._layout: tuple[list[tuple[str, bool]], bool] | None = None
@@ -45,7 +45,7 @@ class PartialFolder:
 
     def _is_of(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
         """Whether its slices are of these settings; if not, it may be thrown away."""
-        from ctxrecon.io._files import read_json
+        from ctxrecon.files import read_json
 
         names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         if not names:
@@ -105,7 +105,7 @@ class PartialFolder:
         """Keep the chunk that begins with a slice."""
         import numpy as np
 
-        from ctxrecon.io._files import written_beside
+        from ctxrecon.files import written_beside
 
         self._check_like_others(part)
         arrays: dict[str, Any] = {

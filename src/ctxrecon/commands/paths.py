@@ -163,8 +163,8 @@ def check_outputs(
     Raises:
         InputError: naming the file, for each in a sentence of its own.
     """
+    from ctxrecon.files import check_output
     from ctxrecon.io import overwrites
-    from ctxrecon.io._files import check_output
 
     new = folder is not None and not os.path.isdir(folder)
     if folder is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.results import Result
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 from ctxrecon.metrics import nmse, psnr, ssim
 
 logger = logging.getLogger(__name__)

@@ -91,8 +91,8 @@ def simulate(
     import torch
 
     from ctxrecon.io import write_image, write_scan
+    from ctxrecon.masks import make_mask
     from ctxrecon.phantom import draw_protocol, phantom_scan
-    from ctxrecon.sampling import make_mask
 
     generator = torch.Generator().manual_seed(seed)
     mask = None

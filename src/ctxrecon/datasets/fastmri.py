@@ -13,9 +13,10 @@ from torch import Tensor
 from ctxrecon.coils import estimate_coil_maps, mvue
 from ctxrecon.datasets.source import Slice, Source, central, check_size, digest
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io._files import check_expansion, hdf5_member, open_hdf5
 from ctxrecon.io.fastmri import fastmri_shape, read_fastmri
+from ctxrecon.io.hdf5 import hdf5_member, open_hdf5
 from ctxrecon.metadata import ScanMetadata, read_fastmri_plus
 
 # Of the samples between the first and the last line; a fully sampled one has a few exact zeros.

@@ -28,7 +28,7 @@ from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
 from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import check_input, read_json, written_beside
+from ctxrecon.files import check_input, read_json, written_beside
 from ctxrecon.phantom.dataset import normalise
 
 logger = logging.getLogger(__name__)

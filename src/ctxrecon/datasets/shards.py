@@ -25,8 +25,8 @@ from safetensors.numpy import save_file
 from torch.utils.data import Dataset
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import written_beside
 from ctxrecon.io._arrays import metadata_from_json, metadata_to_json
-from ctxrecon.io._files import written_beside
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.metadata.scan_metadata import PromptForm
 from ctxrecon.permissions import with_umask_mode

@@ -18,8 +18,9 @@ from torch import Tensor
 from ctxrecon.coils import mvue
 from ctxrecon.datasets.source import Slice, Source, central, check_size, digest
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion
 from ctxrecon.io._arrays import check_complex
-from ctxrecon.io._files import check_expansion, hdf5_member, open_hdf5
+from ctxrecon.io.hdf5 import hdf5_member, open_hdf5
 from ctxrecon.metadata import ScanMetadata, plausible_metadata
 
 logger = logging.getLogger(__name__)

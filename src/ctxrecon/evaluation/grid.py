@@ -16,8 +16,8 @@ from ctxrecon.coils import estimate_coil_maps, find_calibration_region, mvue
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
 from ctxrecon.io import read_scan, scan_info
+from ctxrecon.masks import make_mask
 from ctxrecon.pipelines import prepare_measurement
-from ctxrecon.sampling import make_mask
 from ctxrecon.scan import Scan
 
 SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
@@ -54,7 +54,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Undersampling:
-    """A mask of :data:`ctxrecon.sampling.MASKS` at an acceleration, its centre the default."""
+    """A mask of :data:`ctxrecon.masks.MASKS` at an acceleration, its centre the default."""
 
     mask: str
     acceleration: float

@@ -13,10 +13,11 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
+from ctxrecon.inference.warm_start import check_warm_start
+from ctxrecon.options import split_options
 from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline, ReconstructionPipeline
-from ctxrecon.pipelines.warm_start import check_warm_start
 from ctxrecon.priors.tokenizer import check_prompt_length
-from ctxrecon.solvers import SOLVERS, Solver, make_solver, split_options
+from ctxrecon.solvers import SOLVERS, Solver, make_solver
 
 METADATA, NO_PROMPT = "metadata", "none"
 PROMPTS = (METADATA, NO_PROMPT)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline
 
 

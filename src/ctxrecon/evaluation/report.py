@@ -15,7 +15,7 @@ from ctxrecon.evaluation.record import write_record
 from ctxrecon.evaluation.rows import Row
 from ctxrecon.evaluation.runner import METRICS, case_key, row_key
 from ctxrecon.evaluation.tables import Estimate, summary, table, with_error
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

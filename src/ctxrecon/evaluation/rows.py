@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import read_json, written_beside
+from ctxrecon.files import read_json, written_beside
 
 Row = dict[str, str]
 

@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_input, sniff
 from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
 from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
-from ctxrecon.io._files import check_input, open_hdf5, sniff
+from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan, check_voxel_size
 

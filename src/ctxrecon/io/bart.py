@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_input, written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
@@ -23,7 +24,6 @@ from ctxrecon.io._arrays import (
     pick_slices,
     read_slices,
 )
-from ctxrecon.io._files import check_input, written_beside
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)

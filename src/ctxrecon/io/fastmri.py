@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion, written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
@@ -26,15 +27,8 @@ from ctxrecon.io._arrays import (
     read_slices,
     remove_oversampling,
 )
-from ctxrecon.io._files import (
-    check_expansion,
-    decoded,
-    hdf5_member,
-    hdf5_text,
-    open_hdf5,
-    written_beside,
-)
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io.hdf5 import decoded, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ctxrecon.coils import whitening_matrix
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
@@ -26,9 +27,9 @@ from ctxrecon.io._arrays import (
     pick_slices,
     remove_oversampling,
 )
-from ctxrecon.io._files import check_expansion, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
 from ctxrecon.io._sequences import check_lengths
+from ctxrecon.io.hdf5 import hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.metadata import plausible_metadata
 from ctxrecon.scan import Scan
 

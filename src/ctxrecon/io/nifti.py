@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import written_beside
 from ctxrecon.io._arrays import check_single_precision
-from ctxrecon.io._files import written_beside
 
 
 def write_images(

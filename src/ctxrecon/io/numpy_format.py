@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion, written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
@@ -24,7 +25,6 @@ from ctxrecon.io._arrays import (
     pick_slices,
     read_slices,
 )
-from ctxrecon.io._files import check_expansion, written_beside
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 

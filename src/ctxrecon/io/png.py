@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ctxrecon.files import written_beside
 from ctxrecon.io._arrays import check_single_precision
-from ctxrecon.io._files import written_beside
 
 # The brightest 0.2 % (vessels, skin beside a coil) would otherwise darken all the rest.
 _WINDOW_PERCENTILE = 99.8

@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import check_expansion
+from ctxrecon.files import check_expansion
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.subject import smooth_field
 from ctxrecon.phantom.tissues import Tissue

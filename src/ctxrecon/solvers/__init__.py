@@ -13,7 +13,7 @@ from ctxrecon.solvers.pigdm import PiGDM
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
-from ctxrecon.solvers.registry import SOLVERS, make_solver, parse_solver, split_options
+from ctxrecon.solvers.registry import SOLVERS, make_solver, parse_solver
 
 __all__ = [
     "DAPS",
@@ -33,5 +33,4 @@ __all__ = [
     "ddim_sample",
     "make_solver",
     "parse_solver",
-    "split_options",
 ]

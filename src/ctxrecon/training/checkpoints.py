@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import read_json
+from ctxrecon.files import read_json
 from ctxrecon.training.folders import folder_beside, remove_folder
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
+from ctxrecon.masks.learned import GreedyPolicy, policy_gradient_loss, with_lines
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines.joint import JointPipeline
 from ctxrecon.reconstructors import reconstruct_contrasts
-from ctxrecon.sampling.learned import GreedyPolicy, policy_gradient_loss, with_lines
 from ctxrecon.training.joint import embed_tokens, image_loss
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
+from ctxrecon.masks.learned import GreedyPolicy, SequentialSampler
 from ctxrecon.operators import WeightedSense
 from ctxrecon.pipelines.joint import JointPipeline
 from ctxrecon.reconstructors import MultiContrastOutput, intensity, reconstruct_contrasts
-from ctxrecon.sampling.learned import GreedyPolicy, SequentialSampler
 from ctxrecon.training.loop import Weights
 from ctxrecon.training.reconstruction import paired_loss
 
@@ -73,7 +73,7 @@ class JointTraining(nn.Module):
     """Sampler, reconstructor and map; called on a batch it gives each sample's loss.
 
     JoJoNet, equations (2) and (5): masks are tosses whose gradient is straight-through
-    (:meth:`~ctxrecon.sampling.learned.Sampler.relaxed`), drawn for each slice from its own seed.
+    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed.
     Contrasts count equally: the error of each is divided by the 99 % quantile of its target.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 from ctxrecon.training.run_folder import CONFIG, LOGS, as_json, read_config
 
 _LOG_STEPS = 20

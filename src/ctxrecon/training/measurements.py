@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
+from ctxrecon.masks import make_mask
 from ctxrecon.metadata import ScanMetadata
-from ctxrecon.sampling import make_mask
 from ctxrecon.training.prompts import drop_metadata
 from ctxrecon.training.samples import Source, one_of, tokens_of
 from ctxrecon.training.scans import Memory, check_calibration, fully_sampled, in_turn

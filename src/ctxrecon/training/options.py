@@ -9,7 +9,7 @@ from typing import Any
 
 from ctxrecon.checks import MOST_LAYERS, check_parameters
 from ctxrecon.errors import InputError
-from ctxrecon.solvers import split_options
+from ctxrecon.options import split_options
 
 _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "int": ("a whole number", (int,)),

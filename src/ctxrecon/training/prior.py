@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ctxrecon.checks import check_config
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import read_json
+from ctxrecon.files import read_json
 from ctxrecon.pipelines import ContextMRIPipeline, load_prior, load_text_encoder
 from ctxrecon.priors.factory import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.tokenizer import build_tokenizer

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import read_json
+from ctxrecon.files import read_json
 from ctxrecon.training.checkpoints import is_whole, latest_checkpoint, list_checkpoints, step_of
 from ctxrecon.training.folders import check_folder, remove_left_behind
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ctxrecon.figures import comparison_figure
+from ctxrecon.masks import uniform1d
 from ctxrecon.metrics import image_metrics
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline, prepare_measurement
-from ctxrecon.sampling import uniform1d
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import DDS
 from ctxrecon.training.measurements import Sampling

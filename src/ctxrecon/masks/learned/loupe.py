@@ -6,8 +6,8 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ctxrecon.sampling.budget import Shape
-from ctxrecon.sampling.learned.base import Sampler
+from ctxrecon.masks.budget import Shape
+from ctxrecon.masks.learned.base import Sampler
 
 # t, of the probabilities' own sigmoid.
 _SLOPE = 5.0
@@ -24,8 +24,8 @@ class LOUPE(Sampler):
         shape: ``(ny, nx)``.
         acceleration: size of the grid over the number of samples, centre included.
         lines: whether whole lines along ``ny`` are chosen, or single samples.
-        center_fraction: see :class:`~ctxrecon.sampling.learned.base.MaskNetwork`.
-        slope: see :class:`~ctxrecon.sampling.learned.base.Sampler`.
+        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
+        slope: see :class:`~ctxrecon.masks.learned.base.Sampler`.
     """
 
     @register_to_config

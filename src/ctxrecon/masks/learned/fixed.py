@@ -7,13 +7,13 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling import MASKS, make_mask
-from ctxrecon.sampling.budget import Generators, Shape
-from ctxrecon.sampling.learned.base import CENTER_2D, MaskNetwork
+from ctxrecon.masks import MASKS, make_mask
+from ctxrecon.masks.budget import Generators, Shape
+from ctxrecon.masks.learned.base import CENTER_2D, MaskNetwork
 
 
 class FixedMasks(MaskNetwork):
-    """One of ``ctxrecon.sampling.MASKS``, drawn anew in every call: what samplers are held against.
+    """One of ``ctxrecon.masks.MASKS``, drawn anew in every call: what samplers are held against.
 
     With several contrasts all of them get one mask, "RM-S" of JoJoNet.
 
@@ -22,7 +22,7 @@ class FixedMasks(MaskNetwork):
         acceleration: size of the grid over the number of samples, centre included; ``None`` with
             ``ratios``.
         mask: its name.
-        center_fraction: see :class:`~ctxrecon.sampling.learned.base.MaskNetwork`.
+        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
         ratios: range of the share of k-space that is sampled, from which each step of training
             draws.
 
@@ -56,7 +56,7 @@ class FixedMasks(MaskNetwork):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """As :meth:`~ctxrecon.sampling.learned.base.Sampler.forward`."""
+        """As :meth:`~ctxrecon.masks.learned.base.Sampler.forward`."""
         fraction = self.center_fraction
         if fraction is None and not self.lines:
             fraction = CENTER_2D  # radial masks have none of their own

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
-from ctxrecon.sampling.learned.base import plan
+from ctxrecon.masks.learned.base import plan
 
 
 def kspace_energy(images: Tensor) -> Tensor:

@@ -1,21 +1,21 @@
 """Samplers whose masks are learned with the reconstruction, and lists of their lines.
 
-Not imported by ``ctxrecon.sampling``, which needs no networks.
+Not imported by ``ctxrecon.masks``, which needs no networks.
 """
 
 from __future__ import annotations
 
-from ctxrecon.sampling.learned.adaptive import StagedMask
-from ctxrecon.sampling.learned.base import MaskNetwork, Sampler
-from ctxrecon.sampling.learned.fixed import FixedMasks
-from ctxrecon.sampling.learned.greedy import GreedyPolicy, policy_gradient_loss, with_lines
-from ctxrecon.sampling.learned.line_order import line_order, write_line_order
-from ctxrecon.sampling.learned.loupe import LOUPE
-from ctxrecon.sampling.learned.pattern_generator import PatternGenerator
-from ctxrecon.sampling.learned.per_contrast import PerContrastSampler
-from ctxrecon.sampling.learned.relaxation import rescale
-from ctxrecon.sampling.learned.sequential import SequentialSampler
-from ctxrecon.sampling.learned.spectrum import kspace_energy, spectrum_mask
+from ctxrecon.masks.learned.adaptive import StagedMask
+from ctxrecon.masks.learned.base import MaskNetwork, Sampler
+from ctxrecon.masks.learned.fixed import FixedMasks
+from ctxrecon.masks.learned.greedy import GreedyPolicy, policy_gradient_loss, with_lines
+from ctxrecon.masks.learned.line_order import line_order, write_line_order
+from ctxrecon.masks.learned.loupe import LOUPE
+from ctxrecon.masks.learned.pattern_generator import PatternGenerator
+from ctxrecon.masks.learned.per_contrast import PerContrastSampler
+from ctxrecon.masks.learned.relaxation import rescale
+from ctxrecon.masks.learned.sequential import SequentialSampler
+from ctxrecon.masks.learned.spectrum import kspace_energy, spectrum_mask
 
 SAMPLERS: dict[str, type[MaskNetwork]] = {
     "fixed": FixedMasks,

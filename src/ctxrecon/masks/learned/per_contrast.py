@@ -7,10 +7,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
-from ctxrecon.sampling.budget import Shape
-from ctxrecon.sampling.learned.base import Budget, Sampler
-from ctxrecon.sampling.learned.loupe import as_probabilities, initial_weights
-from ctxrecon.sampling.learned.relaxation import largest_remainder, water_fill
+from ctxrecon.masks.budget import Shape
+from ctxrecon.masks.learned.base import Budget, Sampler
+from ctxrecon.masks.learned.loupe import as_probabilities, initial_weights
+from ctxrecon.masks.learned.relaxation import largest_remainder, water_fill
 
 
 class PerContrastSampler(Sampler):
@@ -24,7 +24,7 @@ class PerContrastSampler(Sampler):
     the *sum* of the shares would be α; with it their mean is α, and all contrasts together take as
     many lines as with equal shares. A share below that of the centre, or above 1, is set to that
     bound and the others are multiplied by one factor, so that the mean stays α
-    (:func:`~ctxrecon.sampling.learned.relaxation.water_fill`); the gradient by v is that of the
+    (:func:`~ctxrecon.masks.learned.relaxation.water_fill`); the gradient by v is that of the
     formula, also for a share that is at a bound.
 
     Masks have the contrasts before the axis of the coils: ``(batch, contrasts, 1, ny, nx)``.
@@ -38,8 +38,8 @@ class PerContrastSampler(Sampler):
         learn_split: whether v is learned.
         lines: whether whole lines along ``ny`` are chosen, or single samples.
         center_fraction: of each contrast, see
-            :class:`~ctxrecon.sampling.learned.base.MaskNetwork`; in the paper 20 lines.
-        slope: see :class:`~ctxrecon.sampling.learned.base.Sampler`.
+            :class:`~ctxrecon.masks.learned.base.MaskNetwork`; in the paper 20 lines.
+        slope: see :class:`~ctxrecon.masks.learned.base.Sampler`.
 
     Raises:
         InputError: also for fewer than one contrast, and for a split to be learned of one mask.

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ctxrecon.errors import check_counts
-from ctxrecon.sampling.budget import Generators, Shape, draw_batch
-from ctxrecon.sampling.learned.adaptive import AdaptiveSampler, Measure, StagedMask
-from ctxrecon.sampling.learned.base import check_slope
-from ctxrecon.sampling.learned.relaxation import (
+from ctxrecon.masks.budget import Generators, Shape, draw_batch
+from ctxrecon.masks.learned.adaptive import AdaptiveSampler, Measure, StagedMask
+from ctxrecon.masks.learned.base import check_slope
+from ctxrecon.masks.learned.relaxation import (
     ExactChoice,
     draw_uniform,
     rescale,
@@ -27,14 +27,14 @@ class SequentialSampler(AdaptiveSampler):
     stage's share, and exactly that many are drawn. In training the gradient is straight-through,
     and reaches earlier stages through the image. The paper scores by fully connected layers over
     all of k-space, or a U-Net on it; here it is
-    :class:`~ctxrecon.sampling.learned.adaptive.PositionScore`.
+    :class:`~ctxrecon.masks.learned.adaptive.PositionScore`.
 
     Args:
         shape: ``(ny, nx)``.
         acceleration: size of the grid over the number of samples, centre included.
         stages: T.
         lines: whether whole lines along ``ny`` are chosen, or single samples.
-        center_fraction: see :class:`~ctxrecon.sampling.learned.base.MaskNetwork`; not 0.
+        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`; not 0.
         width: features of the network.
         slope: s of the straight-through gradient.
 

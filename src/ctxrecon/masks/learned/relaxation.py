@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctxrecon.sampling.budget import random_uniform
+from ctxrecon.masks.budget import random_uniform
 
 # Left sides this near to 1 are enough positions to correct a count of tosses, but on small grids.
 _NEAR = 1.1

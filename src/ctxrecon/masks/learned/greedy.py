@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling.budget import Shape
-from ctxrecon.sampling.learned.adaptive import AdaptiveSampler, Measure, StagedMask
+from ctxrecon.masks.budget import Shape
+from ctxrecon.masks.learned.adaptive import AdaptiveSampler, Measure, StagedMask
 
 
 class GreedyPolicy(AdaptiveSampler):
@@ -20,7 +20,7 @@ class GreedyPolicy(AdaptiveSampler):
     policy is trained by :func:`policy_gradient_loss` on the gain in quality that each line brings
     at once. The paper's policy is a convolutional network on the image with fully connected layers
     at its end; this one sees the image's k-space as well
-    (:class:`~ctxrecon.sampling.learned.adaptive.PositionScore`).
+    (:class:`~ctxrecon.masks.learned.adaptive.PositionScore`).
 
     A step of training, with an image x̂ and its mask::
 

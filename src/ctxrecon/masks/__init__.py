@@ -7,10 +7,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling.budget import Generators, Shape
-from ctxrecon.sampling.lines import equispaced1d, gaussian1d, random1d, uniform1d
-from ctxrecon.sampling.points import poisson_disk2d, radial2d, variable_density2d
-from ctxrecon.sampling.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.masks.budget import Generators, Shape
+from ctxrecon.masks.lines import equispaced1d, gaussian1d, random1d, uniform1d
+from ctxrecon.masks.points import poisson_disk2d, radial2d, variable_density2d
+from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
 
 MASKS: dict[str, Callable[..., Tensor]] = {
     "uniform1d": uniform1d,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
 from ctxrecon.fourier import complex_to_channels, fft2c
-from ctxrecon.sampling.budget import Shape
-from ctxrecon.sampling.learned.base import MaskNetwork
+from ctxrecon.masks.budget import Shape
+from ctxrecon.masks.learned.base import MaskNetwork
 
 Measure: TypeAlias = "Callable[[Tensor], Tensor]"
 """From the mask so far to the image that its samples give.
@@ -38,7 +38,7 @@ class StagedMask:
 class AdaptiveSampler(MaskNetwork):
     """A network that chooses what to sample next by the image so far.
 
-    The first four arguments are those of :class:`~ctxrecon.sampling.learned.base.MaskNetwork`;
+    The first four arguments are those of :class:`~ctxrecon.masks.learned.base.MaskNetwork`;
     the centre may not be empty, since the first image comes from it.
 
     Args:

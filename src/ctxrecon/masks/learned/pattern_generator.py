@@ -7,8 +7,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
-from ctxrecon.sampling.budget import Shape
-from ctxrecon.sampling.learned.base import Sampler
+from ctxrecon.masks.budget import Shape
+from ctxrecon.masks.learned.base import Sampler
 
 
 class PatternGenerator(Sampler):
@@ -24,12 +24,12 @@ class PatternGenerator(Sampler):
         shape: ``(ny, nx)``.
         ratios: range of r in training. Other accelerations may be asked for as well.
         lines: whether whole lines along ``ny`` are chosen, or single samples.
-        center_fraction: see :class:`~ctxrecon.sampling.learned.base.MaskNetwork`.
+        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
         embedding: width of E. The paper's parameter count leaves room for little more than one
             number for each position.
         width: of the hidden layer.
         tolerance: τ.
-        slope: see :class:`~ctxrecon.sampling.learned.base.Sampler`.
+        slope: see :class:`~ctxrecon.masks.learned.base.Sampler`.
 
     Raises:
         InputError: also for ratios that are not ``0 < r_min ≤ r_max ≤ 1``, widths below 1 and a

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ctxrecon.coils.noise import ENOUGH_COILS, estimate_noise_std
 from ctxrecon.errors import InputError
-from ctxrecon.noise import ENOUGH_COILS, estimate_noise_std
-from ctxrecon.pipelines.inputs import Measurement
+from ctxrecon.measurement import Measurement
 from ctxrecon.solvers import SOLVERS, Solver
 
 logger = logging.getLogger(__name__)

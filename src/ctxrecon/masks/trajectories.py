@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling.points import GOLDEN_ANGLE
+from ctxrecon.masks.points import GOLDEN_ANGLE
 
 
 def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool = True) -> Tensor:

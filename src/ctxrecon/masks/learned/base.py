@@ -11,15 +11,15 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling.budget import Generators, Shape, center_slice, check_shape, draw_batch
-from ctxrecon.sampling.learned.relaxation import (
+from ctxrecon.masks.budget import Generators, Shape, center_slice, check_shape, draw_batch
+from ctxrecon.masks.learned.relaxation import (
     ExactChoice,
     draw_uniform,
     rescale,
     straight_through,
 )
-from ctxrecon.sampling.lines import line_budget
-from ctxrecon.sampling.points import point_budget
+from ctxrecon.masks.lines import line_budget
+from ctxrecon.masks.points import point_budget
 
 CENTER_2D = 0.08
 """Share of each axis of the box that masks of single samples keep by default."""
@@ -51,7 +51,7 @@ class Budget:
 
 @lru_cache(maxsize=64)
 def plan(shape: Shape, lines: bool, center_fraction: float | None, acceleration: float) -> Budget:
-    """The budget of the other masks of ``ctxrecon.sampling`` at this acceleration.
+    """The budget of the other masks of ``ctxrecon.masks`` at this acceleration.
 
     Args:
         shape: ``(ny, nx)``.
@@ -217,7 +217,7 @@ class Sampler(MaskNetwork):
         """Draw masks of the exact budget.
 
         The tosses of :meth:`relaxed`, with the threshold moved until the count is right
-        (:class:`~ctxrecon.sampling.learned.relaxation.ExactChoice`).
+        (:class:`~ctxrecon.masks.learned.relaxation.ExactChoice`).
 
         Args:
             acceleration: size of the grid over the number of samples, centre included; by default

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines.inputs import ArrayLike, as_tensor
-from ctxrecon.pipelines.output import check_output_type
-from ctxrecon.pipelines.text import check_prompts
+from ctxrecon.inference.prompts import check_prompts
+from ctxrecon.measurement import ArrayLike, as_tensor
+from ctxrecon.output import check_output_type
 
 LARGEST_GUIDANCE = 50.0
 """Ten times the strongest of Ho and Salimans (arXiv:2207.12598: w = 4, which is γ = 5).

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.sampling.budget import (
+from ctxrecon.masks.budget import (
     Generators,
     Shape,
     center_slice,

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
+from ctxrecon.measurement import ArrayLike, Measurement
 from ctxrecon.operators import combine_sets, sense_operator
-from ctxrecon.pipelines.inputs import ArrayLike, Measurement
-from ctxrecon.pipelines.output import ReconstructionOutput, convert_images, relative_residual
+from ctxrecon.output import ReconstructionOutput, convert_images, relative_residual
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 
 from ctxrecon.checks import check_config, check_parameters
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import read_json
+from ctxrecon.files import read_json
 
 logger = logging.getLogger(__name__)
 

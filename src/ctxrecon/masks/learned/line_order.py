@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.io._files import written_beside
+from ctxrecon.files import written_beside
 
 
 def line_order(mask: Tensor | Sequence[Tensor]) -> list[list[int]]:
@@ -24,7 +24,7 @@ def line_order(mask: Tensor | Sequence[Tensor]) -> list[list[int]]:
     Args:
         mask: one mask, ``(1, 1, ny, nx)`` bool with whole lines along ``ny``; or masks without a
             common line, one for each stage, as of a
-            :class:`~ctxrecon.sampling.learned.StagedMask`.
+            :class:`~ctxrecon.masks.learned.StagedMask`.
 
     Returns:
         A list for each stage, one of them for a single mask.

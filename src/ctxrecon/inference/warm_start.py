@@ -14,9 +14,9 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
+from ctxrecon.inference.slices import filled_slices, put_back, select
+from ctxrecon.measurement import ArrayLike, Measurement, as_tensor
 from ctxrecon.operators import combine_sets
-from ctxrecon.pipelines.inputs import ArrayLike, Measurement, as_tensor
-from ctxrecon.pipelines.samples import filled_slices, put_back, select
 from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
 
 SAMPLER = DDS()

@@ -1,0 +1,1 @@
+"""Steps that the pipelines share, from checked arguments to an output."""

@@ -1,0 +1,1 @@
+"""Checkpoint folders and what is built from them."""

@@ -1,0 +1,33 @@
+"""A name with options in one word, ``"dds:data_weight=50:eta=0.5"``, for solvers and networks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ctxrecon.errors import InputError
+
+
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its options: ``"dds:data_weight=50:image=l1_wavelet"``, numbers or words.
+
+    Raises:
+        InputError: an option without a value, or with another kind of one.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"expected a name with options as text, got {type(text).__name__}")
+    name, *pairs = text.split(":")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if value.isidentifier():
+            options[key] = {"true": True, "false": False}.get(value.lower(), value)
+            continue
+        try:
+            options[key] = json.loads(value)
+        except (ValueError, RecursionError):
+            raise InputError(
+                f"expected the options of {name} as {name}:option=number:option=number, "
+                f"got {text!r}"
+            ) from None
+    return name, options

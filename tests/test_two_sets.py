@@ -184,7 +184,7 @@ def test_a_second_set_of_zeros_changes_nothing(method):
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_every_solver_takes_two_sets(pipe, solver):
     kspace, mask, _ = scan(wraps=True)
-    output = pipe(kspace, mask, solver=solver, num_inference_steps=3, generator=torch.Generator())
+    output = pipe(kspace, mask, solver=solver, num_inference_steps=5, generator=torch.Generator())
     assert output.images.shape == (1, *SHAPE)
     assert output.coil_maps.shape == (1, 2, 6, *SHAPE)
     assert bool(torch.isfinite(output.images.abs()).all())

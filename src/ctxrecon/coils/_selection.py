@@ -38,7 +38,7 @@ _ITERATIONS = 24
 _DAMPING = 1e-3
 # Which samples are held back is chance: other settings than the first have to predict better by
 # more than this.
-_GAIN_OF_ANOTHER = 0.96
+_GAIN_OF_ANOTHER = 0.97
 _LEAST_SHARE_OF_TWO = 0.005  # of the pixels
 
 

@@ -36,13 +36,11 @@ SETTINGS: tuple[Settings, ...] = (
     # Limits of the region, threshold, crop, sets of maps.
     (_SQUARE, 0.02, 0.9, 2),
     (_SQUARE, "auto", 0.95, 1),
-    (_SQUARE, 0.0316, 0.8, 2),
-    (MAX_CALIBRATION, 0.0316, "auto", 2),
+    (MAX_CALIBRATION, 0.02, 0.9, 2),
 )
 """What is compared for each slice, the default first.
 
-A strict crop serves scans with much air, a loose one those whose field of view is smaller than the
-object; the third are the defaults of BART's ``ecalib``, whose threshold is one of squares.
+One set with a strict crop serves scans with much air; the longer region, objects that wrap.
 """
 
 
@@ -127,9 +125,9 @@ def estimate_coil_maps(
     Each slice is treated by itself, from the calibration region of its own mask
     (:func:`find_calibration_region`); the kernel shrinks along an axis with few lines (6 lines
     take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and for the phase of the
-    maps. What is "auto" is chosen for each slice by how well the maps predict samples that are held
-    back: the calibration region (at most 24 or 16 samples a side), the threshold, and one or two
-    sets of maps.
+    maps. What is "auto" is chosen for each slice, among :data:`SETTINGS`, by how well the maps
+    predict samples that are held back: the calibration region, the threshold, the crop, and one or
+    two sets of maps.
 
     Args:
         kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.
@@ -143,12 +141,13 @@ def estimate_coil_maps(
             compares 0.02 with the optimal threshold for white noise (0.02 for
             ``method="sigpy"``).
         crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
-            is 0.8, sigpy's 0.95. ``"auto"`` is the strictest up to 0.95 that keeps 99.5 % of the
-            calibration image's energy (0.95 for ``method="sigpy"``): knowing where there is
-            nothing helps a reconstruction, losing signal ruins it.
+            is 0.8, sigpy's 0.95. ``"auto"`` compares 0.9 with 0.95 (0.95 for
+            ``method="sigpy"``): knowing where there is nothing helps a reconstruction, losing
+            signal ruins it. For ``method="walsh"`` it is the strictest up to 0.95 that keeps
+            99.5 % of the calibration image's energy.
         num_maps: sets of maps: 1, or 2 for a field of view that is smaller than the object
             (``method="espirit"`` only). ``"auto"`` takes two for the slices that they serve
-            better, by at least 5 % of the held-back error.
+            better, and where at least 0.5 % of the pixels have a second.
 
     Returns:
         ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped. Two sets

@@ -31,6 +31,7 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.evaluation import Row, append_rows
 from ctxrecon.masks import make_mask
 from ctxrecon.metrics import Lpips, image_metrics
+from ctxrecon.operators import sense_operator
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import Solver, parse_solver
@@ -260,7 +261,7 @@ def reconstruct(
     residual, spread = torch.full((2, len(scans)), torch.nan)
     started = time.perf_counter()
     if method.gamma is None:
-        images = BASELINES["l1_wavelet"](kspace, mask, maps)
+        images = BASELINES["l1_wavelet"](sense_operator(mask, maps), kspace)
     else:
         prompts = [
             edited_prompt(method.edit, scan.metadata[0], seed)

@@ -20,7 +20,7 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.coils import estimate_coil_maps, find_calibration_region
 from ctxrecon.io.bart import read_cfl
 from ctxrecon.metrics import image_metrics
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import CartesianSense, sense_operator
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline, load_reconstructor
 from ctxrecon.solvers import Solver
 
@@ -122,7 +122,7 @@ def reconstruct_all(
     for key, name in BASELINE_NAMES.items():
         bar.set_postfix_str(name)
         started = time.perf_counter()
-        images = BASELINES[key](kspace, mask, maps)
+        images = BASELINES[key](sense_operator(mask, maps), kspace)
         results[name] = Reconstruction(images, maps, time.perf_counter() - started)
     name, network = shipped_network()
     bar.set_postfix_str(name)

@@ -40,6 +40,7 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.evaluation import Row, append_rows, open_rows, summary, table, with_error
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
+from ctxrecon.operators import sense_operator
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import Solver, parse_solver
@@ -116,7 +117,11 @@ def methods_of(
         return torch.cat([scan.kspace for scan in batch]), masks, stacked
 
     def baseline(key: str) -> Method:
-        return lambda numbers: BASELINES[key](*gather(numbers))
+        def run(numbers: list[int]) -> Tensor:
+            kspace, mask, maps = gather(numbers)
+            return BASELINES[key](sense_operator(mask, maps), kspace)
+
+        return run
 
     def prior(solver: Solver, gamma: float, wording: list[str]) -> Method:
         def run(numbers: list[int]) -> Tensor:

@@ -37,7 +37,6 @@ from torch import Tensor
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.commands.methods import open_prior
 from ctxrecon.evaluation import fingerprint, table
-from ctxrecon.inference.slices import training_scale
 from ctxrecon.masks import make_mask
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import phantom_scan
@@ -120,7 +119,7 @@ def make_slice(mask_name: str, args: argparse.Namespace, device: torch.device) -
     mask = make_mask(mask_name, shape, MASKS[mask_name], generator=generator)
     kspace = CartesianSense(mask, maps)(target)
     measurement = prepare_measurement(kspace, mask, maps)
-    kspace = kspace / training_scale(measurement)[:, None, None, None]
+    kspace = kspace / measurement.intensity_scale()[:, None, None, None]
     return Slice(kspace.to(device), mask.to(device), maps.to(device))
 
 
@@ -249,7 +248,7 @@ def plain_loop(
     pipe: ContextMRIPipeline, one: Slice, steps: list[int], latents: Tensor
 ) -> Callable[[], Tensor]:
     """The published loop at γ = 2 from this noise, without noise on the way."""
-    scale = training_scale(prepare_measurement(one.kspace, one.mask, one.maps))[:, None, None]
+    scale = prepare_measurement(one.kspace, one.mask, one.maps).intensity_scale()[:, None, None]
     return lambda: (
         scale
         * plain_dds(

@@ -371,9 +371,7 @@ def draw(path: Path, methods: list[Method], task: Task, args: argparse.Namespace
     scan = drawn[-1][1]
     mask = Undersampling(_MASK, task.acceleration).draw((task.resolution,) * 2, args.seed)
     measured = prepare_measurement(scan.kspace, mask)
-    batch = Batch(
-        measured.kspace, mask, measured.coil_maps, [scan.metadata[0].to_prompt()], [args.seed]
-    )
+    batch = Batch(measured.y, mask, measured.coil_maps, [scan.metadata[0].to_prompt()], [args.seed])
     assert scan.target is not None
     images = {method.name: method.run(batch).images[0] for method in methods}
     comparison_figure(path, images, scan.target[0], title=f"Held-out phantom, {task}")

@@ -7,18 +7,16 @@ import logging
 
 import torch
 
+from ctxrecon.arrays import ArrayLike
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
-from ctxrecon.inference.prompts import check_prompts
-from ctxrecon.inference.slices import (
+from ctxrecon.inference.batches import (
     conclude,
-    count_slices,
-    filled_slices,
-    normalize_maps,
     put_back,
-    select,
 )
-from ctxrecon.measurement import ArrayLike, Measurement, prepare_measurement
+from ctxrecon.inference.prompts import check_prompts
+from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
+from ctxrecon.operators import LinearOperator
 from ctxrecon.output import ReconstructionOutput, check_output_type
 
 logger = logging.getLogger(__name__)
@@ -51,6 +49,7 @@ class BaselinePipeline:
         coil_maps: ArrayLike | None = None,
         output_type: str = "pt",
         *,
+        operator: LinearOperator | None = None,
         regularization: float | None = None,
         num_iterations: int | None = None,
     ) -> ReconstructionOutput:
@@ -63,6 +62,7 @@ class BaselinePipeline:
             prompt: taken so that every pipeline is called alike; these methods know no prompt.
             coil_maps: estimated from the calibration region if ``None``.
             output_type: ``"pt"``, ``"np"`` or ``"pil"``.
+            operator: ``A``, where it is another one than ``M F S``; ``kspace`` is then its data.
             regularization: weight ``λ``; the method's own default if ``None``.
             num_iterations: the method's own default if ``None``.
 
@@ -80,15 +80,15 @@ class BaselinePipeline:
         unknown = options.keys() - inspect.signature(reconstruct).parameters.keys()
         if unknown:
             raise InputError(f"{self.method} has no {' or '.join(sorted(unknown))}: leave it out")
-        check_prompts(prompt, count_slices(kspace))
+        check_prompts(prompt, count_slices(kspace, operator))
         if prompt is not None:
             logger.info("%s does not use the prompt", self.method)
-        measurement = prepare_measurement(kspace, mask, coil_maps)
-        work, _ = normalize_maps(measurement)
-        filled = filled_slices(work)
+        measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator)
+        work, _ = measurement.normalized()
+        filled = work.filled
         images = []
         if len(filled):
-            part = select(work, filled)
-            images = [reconstruct(part.kspace, part.mask, part.coil_maps, **options)]
-        like = work.kspace.new_zeros((len(work.kspace), *work.operator.domain_shape[1:]))
+            part = work[filled]
+            images = [reconstruct(part.operator, part.y, **options)]
+        like = work.y.new_zeros((len(work), *work.operator.domain_shape[1:]))
         return conclude(put_back(images, filled, like), measurement, output_type)

@@ -10,28 +10,22 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ctxrecon.arrays import ArrayLike
 from ctxrecon.errors import InputError
+from ctxrecon.inference.batches import (
+    conclude,
+    image_batches,
+    images_at_once,
+    named_bar,
+    put_back,
+    spawn_generators,
+)
 from ctxrecon.inference.noise import (
     NoiseStd,
     check_noise,
     noise_of,
     warn_of_residual,
     with_noise,
-)
-from ctxrecon.inference.slices import (
-    combined,
-    conclude,
-    count_slices,
-    image_batches,
-    images_at_once,
-    named_bar,
-    normalize_maps,
-    number_of_sets,
-    put_back,
-    select,
-    spawn_generators,
-    to_device,
-    training_scale,
 )
 from ctxrecon.inference.warm_start import (
     ESTIMATORS,
@@ -41,8 +35,8 @@ from ctxrecon.inference.warm_start import (
     remaining_timesteps,
     starting_image,
 )
-from ctxrecon.measurement import ArrayLike, Measurement, prepare_measurement
-from ctxrecon.operators import Crop, EachSet
+from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
+from ctxrecon.operators import Crop, EachSet, LinearOperator
 from ctxrecon.output import ReconstructionOutput
 from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
 from ctxrecon.priors import SetDenoiser, TextDenoiser
@@ -64,6 +58,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         prompt: str | list[str] | None = None,
         *,
         coil_maps: ArrayLike | None = None,
+        operator: LinearOperator | None = None,
         guidance_scale: float = 1.0,
         num_inference_steps: int = 20,
         timesteps: Sequence[int] | str = "quadratic",
@@ -98,6 +93,8 @@ class ContextMRIPipeline(TextPriorPipeline):
                 list with one for each. ``None`` reconstructs without text (guidance 0).
             coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
                 ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
+            operator: ``A``, where it is another one than ``M F S``, such as
+                :class:`~ctxrecon.operators.NonCartesianSense`; ``kspace`` is then its data.
             guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning and the best of the
                 shipped prior, 2 to 3 served best in the paper. Any but 0 and 1 doubles the work.
                 50 at most, ten times the strongest that Ho and Salimans tried.
@@ -162,7 +159,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                 f"{type(solver).__name__} draws nothing, so {num_samples} samples would be one: "
                 f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
             )
-        slices = count_slices(kspace)
+        slices = count_slices(kspace, operator)
         check_noise(noise_std, slices, solver, image)
         self.check_inputs(
             slices,
@@ -182,11 +179,11 @@ class ContextMRIPipeline(TextPriorPipeline):
         # The prompts come before the measurement, whose coil maps may take long to estimate.
         conditions = self._encode_conditions(prompts, prompt_embeds, guidance_scale, slices)
         device = self._execution_device
-        measurement = to_device(prepare_measurement(kspace, mask, coil_maps), device)
-        work, gain = normalize_maps(measurement)
-        scale = training_scale(work)
+        measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator).to(device)
+        work, gain = measurement.normalized()
+        scale = work.intensity_scale()
         noise = noise_of(noise_std, solver, work, scale, gain)
-        crop = self._crop(work.kspace.shape[2:])
+        crop = self._crop(work.image_shape)
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
         latents = self.prepare_latents(
@@ -285,8 +282,8 @@ class ContextMRIPipeline(TextPriorPipeline):
         if getattr(solver, "couples_batch", False):
             # Neighbours need every slice: one without signal is there as zeros.
             batches = [torch.arange(count, device=device)]
-            kspace = torch.where(work.empty[:, None, None, None], 0, work.kspace)
-            work = replace(work, kspace=kspace)
+            empty = work.empty.reshape(-1, *(1,) * (work.y.ndim - 1))
+            work = replace(work, y=torch.where(empty, 0, work.y))
         else:
             todo = (~work.empty[owners]).nonzero()[:, 0]
             at_once = batch_size or images_at_once(
@@ -294,14 +291,14 @@ class ContextMRIPipeline(TextPriorPipeline):
                 crop.domain_shape[1:],
                 1 if gamma in (0, 1) else 2,
             )
-            groups = image_batches(owners[todo], number_of_sets(work), at_once)
+            groups = image_batches(owners[todo], work.number_of_sets, at_once)
             batches = [todo[group] for group in groups]
         images: list[Tensor] = []
         with named_bar(self, name, len(batches) * len(steps)) as bar:
             for chosen in batches:
                 owner = owners[chosen]
-                batch, factor = select(work, owner), scale[owner, None, None]
-                rows, ny = batch.operator.domain_shape[1], work.kspace.shape[2]
+                batch, factor = work[owner], scale[owner, None, None]
+                rows, ny = batch.operator.domain_shape[1], work.image_shape[0]
                 every = EachSet(crop, rows // ny)
                 own = None if generators is None else [generators[i] for i in chosen.tolist()]
                 noisy = self._noise_of_sets(latents[chosen], every.sets, own)
@@ -318,7 +315,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                 padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
                     denoiser if every.sets == 1 else SetDenoiser(denoiser, every.sets),
                     batch.operator @ every,
-                    batch.kspace / factor[..., None],
+                    batch.y / factor.reshape(-1, *(1,) * (batch.y.ndim - 1)),
                     timesteps=steps,
                     generator=own,
                     latents=noisy,
@@ -332,7 +329,7 @@ class ContextMRIPipeline(TextPriorPipeline):
                 )
                 images.append(every(padded) * factor)
         index = torch.cat(batches) if batches else owners[:0]
-        like = work.kspace.new_zeros((count, *work.operator.domain_shape[1:]))
+        like = work.y.new_zeros((count, *work.operator.domain_shape[1:]))
         return put_back(images, index, like)
 
     def _noise_of_sets(
@@ -353,4 +350,4 @@ class ContextMRIPipeline(TextPriorPipeline):
 
 def _shown(every: EachSet, measurement: Measurement, x: Tensor) -> Tensor:
     """The image that a user's callback sees of the padded one, ``(batch, ny, nx)``."""
-    return combined(every(x), measurement)
+    return measurement.combine(every(x))

@@ -11,16 +11,17 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.arrays import ArrayLike, as_tensor, check_coil_maps, check_kspace
+from ctxrecon.arrays import check_mask as check_one_mask
 from ctxrecon.checks import check_number
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
+from ctxrecon.inference.batches import check_finite, report
 from ctxrecon.inference.prompts import prompt_tokens
-from ctxrecon.inference.slices import check_finite, maps_gain, report
 from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
-from ctxrecon.measurement import ArrayLike, as_tensor, check_coil_maps, check_kspace
-from ctxrecon.measurement import check_mask as check_one_mask
+from ctxrecon.measurement import maps_gain
 from ctxrecon.operators import CartesianSense
 from ctxrecon.output import relative_residual
 from ctxrecon.pipelines.reconstruction import check_text_width

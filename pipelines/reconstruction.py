@@ -10,23 +10,19 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.arrays import ArrayLike
 from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
-from ctxrecon.inference.prompts import check_prompts, prompt_tokens
-from ctxrecon.inference.slices import (
+from ctxrecon.inference.batches import (
     conclude,
-    count_slices,
-    filled_slices,
     image_batches,
     images_at_once,
     named_bar,
-    normalize_maps,
-    number_of_sets,
     put_back,
-    select,
-    to_device,
 )
-from ctxrecon.measurement import ArrayLike, Measurement, prepare_measurement
+from ctxrecon.inference.prompts import check_prompts, prompt_tokens
+from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
+from ctxrecon.operators import LinearOperator
 from ctxrecon.output import ReconstructionOutput, check_output_type
 from ctxrecon.reconstructors import Reconstructor
 
@@ -85,6 +81,7 @@ class ReconstructionPipeline(DiffusionPipeline):
         prompt: str | list[str] | None = None,
         *,
         coil_maps: ArrayLike | None = None,
+        operator: LinearOperator | None = None,
         batch_size: int | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
@@ -100,6 +97,7 @@ class ReconstructionPipeline(DiffusionPipeline):
                 network that reads no prompt leaves it aside, and that is logged.
             coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
                 ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
+            operator: ``A``, where it is another one than ``M F S``; ``kspace`` is then its data.
             batch_size: slices at once; by default what takes little memory, four of 320 × 320.
             output_type: "pt", "np" (complex) or "pil" (magnitude).
             return_dict: ``False`` gives the tuple (images, std, residual, coil_maps, prompts).
@@ -112,7 +110,7 @@ class ReconstructionPipeline(DiffusionPipeline):
             InputError: for each malformed argument, in a sentence of its own.
         """
         check_output_type(output_type)
-        slices = count_slices(kspace)
+        slices = count_slices(kspace, operator)
         prompts = check_prompts(prompt, slices)
         if batch_size is not None:
             check_whole("batch_size", batch_size)
@@ -120,10 +118,9 @@ class ReconstructionPipeline(DiffusionPipeline):
         if embeds is None and prompts is not None:
             logger.info("this network reads no prompt: it is left aside")
             prompts = None
-        measurement = to_device(
-            prepare_measurement(kspace, mask, coil_maps), self._execution_device
-        )
-        work, _ = normalize_maps(measurement)
+        measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator)
+        measurement = measurement.to(self._execution_device)
+        work, _ = measurement.normalized()
         images, std = self._reconstruct(work, embeds, batch_size)
         self.maybe_free_model_hooks()
         output = conclude(images, measurement, output_type, std=std, prompts=prompts)
@@ -147,25 +144,24 @@ class ReconstructionPipeline(DiffusionPipeline):
         self, measurement: Measurement, embeds: Tensor | None, batch_size: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """Images and expected errors, batch by batch."""
-        kspace = measurement.kspace
-        filled = filled_slices(measurement)
-        at_once = batch_size or images_at_once(_FEATURES, kspace.shape[-2:])
-        batches = image_batches(filled, number_of_sets(measurement), at_once)
+        filled = measurement.filled
+        at_once = batch_size or images_at_once(_FEATURES, measurement.image_shape)
+        batches = image_batches(filled, measurement.number_of_sets, at_once)
         images: list[Tensor] = []
         errors: list[Tensor] = []
         with named_bar(self, "reconstruction", len(filled)) as bar:
             for chosen in batches:
                 owner = filled[chosen]
-                batch = select(measurement, owner)
+                batch = measurement[owner]
                 output = self.reconstructor(
-                    batch.operator, batch.kspace, None if embeds is None else embeds[owner]
+                    batch.operator, batch.y, None if embeds is None else embeds[owner]
                 )
                 images.append(output.images)
                 if output.std is not None:
                     errors.append(output.std)
                 bar.update(len(owner))
         index = filled[torch.cat(batches)] if batches else filled
-        like = kspace.new_zeros((len(kspace), *measurement.operator.domain_shape[1:]))
+        like = measurement.y.new_zeros((len(measurement), *measurement.operator.domain_shape[1:]))
         std = put_back(errors, index, like.real) if errors else None
         return put_back(images, index, like), std
 

@@ -13,12 +13,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctxrecon.arrays import ArrayLike, as_tensor
 from ctxrecon.checks import check_number, check_whole, is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_arguments, check_tensor
+from ctxrecon.inference.batches import check_finite, named_bar, spawn_generators
 from ctxrecon.inference.prompts import prompt_tokens
-from ctxrecon.inference.slices import check_finite, named_bar, spawn_generators
-from ctxrecon.measurement import ArrayLike, as_tensor
 from ctxrecon.operators import Crop
 from ctxrecon.output import ReconstructionOutput, convert_images
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple

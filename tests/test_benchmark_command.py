@@ -23,6 +23,7 @@ from ctxrecon.evaluation.grid import case_seed
 from ctxrecon.evaluation.runner import COLUMNS, METRICS
 from ctxrecon.io import read_scan, write_scan
 from ctxrecon.metrics import psnr
+from ctxrecon.operators import sense_operator
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.pipelines import ReconstructionPipeline, build_pipeline
@@ -117,7 +118,9 @@ def test_a_row_is_what_its_definition_says(measured, scans):
     scan = read_scan(where.path)
     reference = mvue(scan.kspace, estimate_coil_maps(scan.kspace, scan.mask))
     mask = undersampling.draw((32, 32), case_seed(0, where, undersampling, "mask"))
-    image = zero_filled(scan.kspace * mask, mask, estimate_coil_maps(scan.kspace * mask, mask))
+    image = zero_filled(
+        sense_operator(mask, estimate_coil_maps(scan.kspace * mask, mask)), scan.kspace * mask
+    )
     (row,) = (
         row
         for row in read(measured)

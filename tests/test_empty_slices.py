@@ -146,16 +146,14 @@ def test_prepared_measurements_go_through_again(pipe, kind):
     prepared = prepare_measurement(torch.cat([signal(), EMPTY[kind]()]) * MASK, MASK)
     assert prepared.empty.tolist() == [False, True]
     assert torch.isfinite(prepared.coil_maps.abs()).all()
-    again = pipe(
-        prepared.kspace, prepared.mask, coil_maps=prepared.coil_maps, num_inference_steps=1
-    )
+    again = pipe(prepared.y, prepared.mask, coil_maps=prepared.coil_maps, num_inference_steps=1)
     assert not again.images[1].any()
     maps = prepared.coil_maps.clone()
     maps[1] = 0  # as other programs have them for such slices
-    assert not pipe(prepared.kspace, MASK, coil_maps=maps, num_inference_steps=1).images[1].any()
+    assert not pipe(prepared.y, MASK, coil_maps=maps, num_inference_steps=1).images[1].any()
     maps[0] = 0
     with pytest.raises(InputError, match="coil maps are zero everywhere"):
-        pipe(prepared.kspace, MASK, coil_maps=maps, num_inference_steps=1)
+        pipe(prepared.y, MASK, coil_maps=maps, num_inference_steps=1)
 
 
 @pytest.mark.parametrize("name", MASKS)

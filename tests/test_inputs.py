@@ -35,7 +35,7 @@ def kspace(maps, mask):
 
 def test_canonical_input_passes_unchanged(kspace, mask, maps):
     measurement = prepare_measurement(kspace, mask, maps)
-    assert torch.equal(measurement.kspace, kspace)
+    assert torch.equal(measurement.y, kspace)
     assert torch.equal(measurement.mask, mask)
     assert torch.equal(measurement.coil_maps, maps)
     torch.testing.assert_close(measurement.operator.adjoint(kspace).shape, (BATCH, NY, NX))
@@ -44,7 +44,7 @@ def test_canonical_input_passes_unchanged(kspace, mask, maps):
 def test_numpy_and_torch_are_the_same(kspace, mask, maps):
     given = [value.numpy() for value in (kspace, mask, maps)]
     measurement = prepare_measurement(*given)
-    assert torch.equal(measurement.kspace, kspace)
+    assert torch.equal(measurement.y, kspace)
     assert torch.equal(measurement.mask, mask)
     assert torch.equal(measurement.coil_maps, maps)
 
@@ -54,7 +54,7 @@ def test_unusual_but_sound_arrays_pass(kspace, mask, maps):
     big_endian.setflags(write=False)
     reversed_twice = np.ascontiguousarray(mask.numpy()[..., ::-1])[..., ::-1].astype(np.uint16)
     measurement = prepare_measurement(big_endian, reversed_twice, maps.conj().resolve_conj().conj())
-    assert torch.equal(measurement.kspace, kspace)
+    assert torch.equal(measurement.y, kspace)
     assert torch.equal(measurement.mask, mask)
     assert torch.equal(measurement.coil_maps, maps)
 
@@ -70,10 +70,10 @@ def test_the_given_arrays_are_left_alone(kspace, mask, maps):
 
 def test_one_slice_and_one_coil(kspace, mask, maps):
     one_slice = prepare_measurement(kspace[0], mask[0, 0], maps[0])
-    assert one_slice.kspace.shape == (1, COILS, NY, NX)
+    assert one_slice.y.shape == (1, COILS, NY, NX)
     assert one_slice.mask.shape == (1, 1, NY, NX)
     one_coil = prepare_measurement(kspace[0, 0], mask[0, 0])
-    assert one_coil.kspace.shape == (1, 1, NY, NX)
+    assert one_coil.y.shape == (1, 1, NY, NX)
     assert one_coil.coil_maps is None
     assert one_coil.operator.domain_shape == (1, NY, NX)
 
@@ -102,7 +102,7 @@ def test_clear_forms_of_kspace_are_taken(kspace, mask, maps, form, tmp_path):
         given = kspace.to(torch.complex32)
     tolerance = {"rtol": 1e-2, "atol": 1e-2} if form == "half" else {}
     measurement = prepare_measurement(given, mask, maps)
-    torch.testing.assert_close(measurement.kspace, kspace, **tolerance)
+    torch.testing.assert_close(measurement.y, kspace, **tolerance)
 
 
 @pytest.mark.parametrize("form", ["lines", "plane", "batch", "float", "integers"])
@@ -137,7 +137,7 @@ def test_missing_coil_maps_are_estimated_and_logged(kspace, mask, caplog):
 def test_samples_outside_the_mask_are_dropped_and_logged(kspace, mask, maps, caplog):
     full = kspace + 1
     measurement = prepare_measurement(full, mask, maps)
-    torch.testing.assert_close(measurement.kspace, full * mask)
+    torch.testing.assert_close(measurement.y, full * mask)
     assert f"not zero at {BATCH * NY * NX // 2} positions outside the mask" in caplog.text
 
 

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
-from ctxrecon.inference.slices import images_at_once
+from ctxrecon.inference.batches import images_at_once
 from ctxrecon.masks import make_mask
 from ctxrecon.pipelines import (
     BaselinePipeline,
@@ -276,7 +276,7 @@ def test_images_at_once_are_bounded_by_their_memory(pipe, kspace, monkeypatch):
         return forward(x, *args, **options)
 
     monkeypatch.setattr(pipe.unet, "forward", watched)
-    monkeypatch.setattr("ctxrecon.inference.slices._FEATURES_AT_ONCE", 2 * 8 * 32 * 32)
+    monkeypatch.setattr("ctxrecon.inference.batches._FEATURES_AT_ONCE", 2 * 8 * 32 * 32)
     call = {"num_inference_steps": 1, "num_samples": 5, "solver": "dds"}
     bounded = pipe(kspace, MASK, generator=seeded(0), **call)
     assert sizes == [2, 2, 1]

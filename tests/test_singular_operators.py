@@ -10,9 +10,9 @@ from gaussian import GaussianDenoiser, seeded
 from random_operators import Case, conjugate_gradient64, normal64, random_case
 
 from ctxrecon.baselines import BASELINES
-from ctxrecon.inference.slices import maps_gain, training_scale
 from ctxrecon.linalg import conjugate_gradient
-from ctxrecon.operators import CartesianSense
+from ctxrecon.measurement import maps_gain
+from ctxrecon.operators import CartesianSense, sense_operator
 from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_measurement
 from ctxrecon.priors import quadratic_timesteps
 from ctxrecon.solvers import SOLVERS, make_solver
@@ -75,7 +75,7 @@ def test_no_method_is_worse_than_an_empty_image(method):
             )
         elif case.is_scan:
             short = {"num_iterations": 20} if method in ("l1_wavelet", "total_variation") else {}
-            image = BASELINES[method](y, operator.mask, operator.coil_maps, **short)
+            image = BASELINES[method](sense_operator(operator.mask, operator.coil_maps), y, **short)
         else:
             continue
         residual = float((operator(image) - y).norm() / y.norm())
@@ -104,7 +104,7 @@ def test_single_coils_and_equal_maps_in_the_pipeline(pipe, single_coil, coils, s
     kspace, mask = single_coil["kspace"].expand(-1, coils, -1, -1), single_coil["mask"]
     maps = None if coils == 1 else torch.ones(1, coils, 40, 40, dtype=torch.complex64)
     call = {"mask": mask, "coil_maps": maps, "num_inference_steps": 4, "solver": solver}
-    scale = training_scale(prepare_measurement(kspace, mask, maps))
+    scale = prepare_measurement(kspace, mask, maps).intensity_scale()
     for item in range(2):
         assert 0.5 < float(scale[item] / single_coil["image"][item].max()) < 1.1
     output = pipe(kspace, **call, generator=seeded(0))

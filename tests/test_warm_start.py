@@ -11,9 +11,8 @@ from ctxrecon.baselines import l1_wavelet
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
-from ctxrecon.inference.slices import training_scale
 from ctxrecon.inference.warm_start import noised_image, remaining_timesteps
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import CartesianSense, sense_operator
 from ctxrecon.pipelines import prepare_measurement
 from ctxrecon.solvers import DDS
 
@@ -70,7 +69,7 @@ def test_the_walk_starts_at_the_noised_image(pipe, scan, images):
     assert seen["timesteps"] == [160, 40]
     alpha_bar = float(ALPHAS[160])
     clean = channels_to_complex(seen["latents"] - (1 - alpha_bar) ** 0.5 * noise)
-    scale = training_scale(prepare_measurement(**scan))
+    scale = prepare_measurement(**scan).intensity_scale()
     inside = clean[:, 2:31, 2:39] / alpha_bar**0.5 * scale[[0, 0, 1, 1], None, None]
     torch.testing.assert_close(inside, images[[0, 0, 1, 1]], rtol=1e-4, atol=1e-3)
     assert float(clean[:, 0].abs().max()) < 1e-5  # the padding
@@ -79,7 +78,7 @@ def test_the_walk_starts_at_the_noised_image(pipe, scan, images):
 def test_images_of_every_form(pipe, scan):
     call = {**scan, "num_inference_steps": 4, "strength": 0.5}
     named = pipe(**call, image="l1_wavelet", generator=seeded(0)).images
-    made = l1_wavelet(scan["kspace"], scan["mask"], scan["coil_maps"])
+    made = l1_wavelet(sense_operator(scan["mask"], scan["coil_maps"]), scan["kspace"])
     assert torch.equal(named, pipe(**call, image=made, generator=seeded(0)).images)
     assert torch.equal(named, pipe(**call, image=made.numpy(), generator=seeded(0)).images)
     assert not torch.allclose(named, pipe(**call, generator=seeded(0)).images)

@@ -1,6 +1,6 @@
 """Reconstructions without a learned prior: zero-filled, CG-SENSE, L1-wavelet, total variation.
 
-All minimise over ``x`` for the measurement ``y = A x + n`` with ``A = M F S``. Each slice is
+All minimise over ``x`` for the measurement ``y = A x + n`` of any linear operator. Each slice is
 scaled so that the 99 % quantile of its zero-filled magnitude is 1, and scaled back at the end, so
 that a regularization weight means the same whatever the units of the scan.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from ctxrecon.checks import check_number, is_whole
 from ctxrecon.errors import InputError
-from ctxrecon.linalg import conjugate_gradient
-from ctxrecon.operators import combine_sets, sense_operator
+from ctxrecon.intensity import intensity_scale
+from ctxrecon.linalg import conjugate_gradient, power_iteration
+from ctxrecon.operators import CartesianSense, LinearOperator, SoftSense
 
-_SCALE_QUANTILE = 0.99
+_POWER_MARGIN = 1.05  # power iteration approaches the norm from below
 # ‖G‖² of the two-dimensional finite differences.
 _GRADIENT_NORM = 8.0
 _DUAL_STEP = 0.02
@@ -31,13 +33,12 @@ _WAVELET = "db2"
 _MAX_SHIFT = 16
 
 
-def zero_filled(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None) -> Tensor:
+def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
     """``Aᴴ y / Σ_c |S_c|²``: what is missing taken as zero.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
+        operator: ``A``, from images ``(batch or 1, [sets ·] ny, nx)``.
+        y: complex64, of the operator's ``range_shape``.
 
     Returns:
         ``(batch, [sets ·] ny, nx)`` complex64; zero where no coil sees anything.
@@ -45,19 +46,19 @@ def zero_filled(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None) -> Tenso
     Raises:
         InputError: for shapes or dtypes that do not fit.
     """
-    image = sense_operator(mask, coil_maps).adjoint(kspace)
-    if coil_maps is None:
+    image = operator.adjoint(y)
+    maps = operator.coil_maps
+    if maps is None:
         return image
-    energy = coil_maps.abs().square().sum(dim=-3)
+    energy = maps.abs().square().sum(dim=-3)
     if energy.ndim == 4:
         energy = energy.flatten(1, 2)
     return torch.where(energy > 0, image / energy.clamp_min(torch.finfo(energy.dtype).tiny), 0)
 
 
 def cg_sense(
-    kspace: Tensor,
-    mask: Tensor,
-    coil_maps: Tensor | None,
+    operator: LinearOperator,
+    y: Tensor,
     *,
     num_iterations: int = 30,
     regularization: float = 1e-2,
@@ -67,9 +68,8 @@ def cg_sense(
     Pruessmann et al., Magn. Reson. Med. 46, 638 (2001).
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
+        operator: ``A``, from images ``(batch or 1, [sets ·] ny, nx)``.
+        y: complex64, of the operator's ``range_shape``.
         num_iterations: conjugate-gradient iterations.
         regularization: ``λ``, against coil maps with ``Σ_c |S_c|² = 1``.
 
@@ -80,18 +80,16 @@ def cg_sense(
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
-    operator = sense_operator(mask, coil_maps)
 
     def normal(x: Tensor) -> Tensor:
         return operator.normal(x) + regularization * x
 
-    return conjugate_gradient(normal, operator.adjoint(kspace), num_iterations=num_iterations)
+    return conjugate_gradient(normal, operator.adjoint(y), num_iterations=num_iterations)
 
 
 def l1_wavelet(
-    kspace: Tensor,
-    mask: Tensor,
-    coil_maps: Tensor | None,
+    operator: LinearOperator,
+    y: Tensor,
     *,
     num_iterations: int = 100,
     regularization: float = 2e-3,
@@ -105,9 +103,8 @@ def l1_wavelet(
     the shifts are worth more than 1 dB over ``sigpy.mri.app.L1WaveletRecon``.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
+        operator: ``A``, from images ``(batch or 1, [sets ·] ny, nx)``.
+        y: complex64, of the operator's ``range_shape``.
         num_iterations: FISTA iterations.
         regularization: ``λ``, for a slice whose zero-filled 99 % quantile is 1.
 
@@ -118,11 +115,11 @@ def l1_wavelet(
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
-    operator = sense_operator(mask, coil_maps)
-    scale = _zero_filled_scale(kspace, mask, coil_maps)[:, None, None]
-    step = 1.0 / _energy_bound(len(kspace), coil_maps).to(kspace.device)[:, None, None]
-    adjoint = operator.adjoint(kspace) / scale
-    shrink = _wavelet_shrinkage(tuple(kspace.shape[-2:]))
+    scale = _zero_filled_scale(operator, y)[:, None, None]
+    step = 1.0 / _norm_bound(operator, len(y)).to(y.device)[:, None, None]
+    adjoint = operator.adjoint(y) / scale
+    size = _image_size(operator)
+    shrink = _wavelet_shrinkage(size)
     shifts = torch.Generator().manual_seed(0)
     x = z = torch.zeros_like(adjoint)
     momentum = 1.0
@@ -130,8 +127,8 @@ def l1_wavelet(
         previous = x
         shift = torch.randint(_MAX_SHIFT, (2,), generator=shifts).tolist()
         descended = z - step * (operator.normal(z) - adjoint)
-        sets = descended.reshape(-1, *kspace.shape[-2:]).roll(shift, (-2, -1))
-        limits = (regularization * step).repeat_interleave(len(sets) // len(kspace), dim=0)
+        sets = descended.reshape(-1, *size).roll(shift, (-2, -1))
+        limits = (regularization * step).repeat_interleave(len(sets) // len(y), dim=0)
         x = shrink(sets, limits).roll([-n for n in shift], (-2, -1)).reshape(descended.shape)
         following = (1.0 + math.sqrt(1.0 + 4.0 * momentum**2)) / 2.0
         z = x + (momentum - 1.0) / following * (x - previous)
@@ -140,9 +137,8 @@ def l1_wavelet(
 
 
 def total_variation(
-    kspace: Tensor,
-    mask: Tensor,
-    coil_maps: Tensor | None,
+    operator: LinearOperator,
+    y: Tensor,
     *,
     num_iterations: int = 100,
     regularization: float = 2e-3,
@@ -153,9 +149,8 @@ def total_variation(
     1086 (2007).
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64, zero frequency at ``n // 2``.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
+        operator: ``A``, from images ``(batch or 1, [sets ·] ny, nx)``.
+        y: complex64, of the operator's ``range_shape``.
         num_iterations: iterations of the primal-dual hybrid gradient method.
         regularization: ``λ``, for a slice whose zero-filled 99 % quantile is 1.
 
@@ -168,26 +163,22 @@ def total_variation(
     _check_options(num_iterations, regularization)
 
     from sigpy.app import LinearLeastSquares
-    from sigpy.linop import Diag, FiniteDifference, Hstack
-    from sigpy.mri.linop import Sense
+    from sigpy.linop import Diag, FiniteDifference
     from sigpy.prox import L1Reg
 
-    batch = len(kspace)
-    scale = _zero_filled_scale(kspace, mask, coil_maps)
-    scaled = (kspace / scale[:, None, None, None]).cpu().numpy()
-    weights = mask.expand(batch, -1, -1, -1).cpu().numpy().astype(np.float32)
-    sets = torch.ones_like(kspace) if coil_maps is None else coil_maps
-    sets = sets[:, None] if sets.ndim == 4 else sets
-    maps = sets.expand(batch, -1, -1, -1, -1).cpu().numpy()
+    scale = _zero_filled_scale(operator, y)
+    scaled = (y / scale.reshape(-1, *(1,) * (y.ndim - 1))).cpu().numpy()
+    size = _image_size(operator)
     images = []
-    for item, bound in enumerate(_energy_bound(batch, coil_maps).tolist()):
-        operator = Hstack([Sense(each, weights=weights[item]) for each in maps[item]], axis=0)
-        difference = FiniteDifference(kspace.shape[-2:])
-        gradient = Diag([difference for _ in maps[item]], iaxis=0, oaxis=1)
+    for item, bound in enumerate(_norm_bound(operator, len(y)).tolist()):
+        forward = _sigpy_operator(operator, item)
+        difference = FiniteDifference(size)
+        sets = forward.ishape[0] // size[0]
+        gradient = Diag([difference] * sets, iaxis=0, oaxis=1)
         # The steps converge for σ τ ‖[A; G]‖² <= 1. The dual variables are far smaller than the
         # image, so σ is too; sigpy's own choice, σ = 1, is nowhere near after 400 iterations.
         app = LinearLeastSquares(
-            operator,
+            forward,
             scaled[item],
             proxg=L1Reg(gradient.oshape, regularization),
             G=gradient,
@@ -197,7 +188,7 @@ def total_variation(
             show_pbar=False,
         )
         images.append(app.run().astype(np.complex64))
-    return torch.from_numpy(np.stack(images)).to(kspace.device) * scale[:, None, None]
+    return torch.from_numpy(np.stack(images)).to(y.device) * scale[:, None, None]
 
 
 BASELINES: dict[str, Callable[..., Tensor]] = {
@@ -214,27 +205,60 @@ def _check_options(num_iterations: int, regularization: float) -> None:
     check_number("regularization", regularization, least=0)
 
 
-def _zero_filled_scale(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None) -> Tensor:
-    """99 % quantile of each slice's zero-filled magnitude, ``(batch,)``; 1 for an empty slice."""
-    image = zero_filled(kspace, mask, coil_maps)
-    if image.shape[1:] != kspace.shape[2:]:
-        image = combine_sets(image.unflatten(1, (-1, kspace.shape[2])))
-    magnitude = image.abs().flatten(1)
-    scale = torch.quantile(magnitude, _SCALE_QUANTILE, dim=1)
-    return torch.where(scale > 0, scale, 1.0)
+def _image_size(operator: LinearOperator) -> tuple[int, int]:
+    """``(ny, nx)`` of one set."""
+    _, rows, nx = operator.domain_shape
+    sets = operator.coil_maps.shape[1] if isinstance(operator, SoftSense) else 1
+    return rows // sets, nx
 
 
-def _energy_bound(batch: int, coil_maps: Tensor | None) -> Tensor:
-    """A bound of ``‖AᴴA‖`` of each slice that costs nothing, ``(batch,)``.
+def _zero_filled_scale(operator: LinearOperator, y: Tensor) -> Tensor:
+    """Scale of each slice's zero-filled image, ``(batch,)``; 1 for an empty slice."""
+    image = zero_filled(operator, y)
+    if isinstance(operator, SoftSense):
+        image = operator.combine(image)
+    return intensity_scale(image, interpolation="linear")
 
-    ``max Σ_c |S_c|²``; of several sets the largest sum of a row of the matrix ``|⟨S_k, S_j⟩|``.
+
+def _norm_bound(operator: LinearOperator, batch: int) -> Tensor:
+    """A bound of ``‖AᴴA‖`` of each slice, ``(batch,)``.
+
+    For k-space on a grid it costs nothing: ``max Σ_c |S_c|²``; of several sets the largest sum of
+    a row of the matrix ``|⟨S_k, S_j⟩|``.
     """
-    if coil_maps is None:
+    maps = operator.coil_maps
+    if not isinstance(operator, CartesianSense | SoftSense):
+        shape = (batch, *operator.domain_shape[1:])
+        return _POWER_MARGIN * power_iteration(operator.normal, shape, device=operator.device)
+    if maps is None:
         return torch.ones(batch)
-    maps = coil_maps[:, None] if coil_maps.ndim == 4 else coil_maps
+    maps = maps[:, None] if maps.ndim == 4 else maps
     products = torch.einsum("bkcyx,bjcyx->bkjyx", maps.conj(), maps).abs()
     bound = products.sum(dim=2).amax(dim=(1, 2, 3)).expand(batch)
     return torch.where(bound > 0, bound, 1.0)
+
+
+def _sigpy_operator(operator: LinearOperator, item: int) -> Any:
+    """The operator of one slice as one of sigpy's."""
+    from sigpy.linop import Linop
+
+    one = operator[torch.tensor([item], device=operator.device)]
+
+    class Forward(Linop):
+        """``A``, from arrays ``(ny, nx)``."""
+
+        def __init__(self, inner: Any, oshape: Any, ishape: Any, inverse: Any) -> None:
+            super().__init__(oshape, ishape)
+            self.inner, self.inverse = inner, inverse
+
+        def _apply(self, values: Any) -> Any:
+            given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.complex64))[None]
+            return self.inner(given.to(operator.device or given.device))[0].cpu().numpy()
+
+        def _adjoint_linop(self) -> Any:
+            return Forward(self.inverse, self.ishape, self.oshape, self.inner)
+
+    return Forward(one.forward, one.range_shape[1:], one.domain_shape[1:], one.adjoint)
 
 
 def _wavelet_shrinkage(shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,50 +1,250 @@
-"""The door through which every pipeline takes its measurement."""
+"""The measurement that every method takes: data, operator, and what is known of both."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ctxrecon.arrays import ArrayLike, as_tensor, check_coil_maps, check_kspace, check_mask
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
-from ctxrecon.operators import SenseOperator, sense_operator
-from ctxrecon.plausibility import check_coil_axis, check_conventions
+from ctxrecon.intensity import intensity_scale
+from ctxrecon.linalg import conjugate_gradient
+from ctxrecon.operators import (
+    CartesianSense,
+    LinearOperator,
+    MultiEcho,
+    SoftSense,
+    combine_sets,
+    sense_operator,
+)
+from ctxrecon.plausibility import check_conventions
+from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
-ArrayLike: TypeAlias = "Tensor | np.ndarray"
+_SCALE_ITERATIONS = 8
+# Normalized maps are that near to a root sum of squares of 1 whoever estimated them.
+_NEARLY_NORMALIZED = 0.02
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A checked measurement ``y = A x + n`` in canonical shapes, all on one device.
+    """A checked measurement ``y = A x + n``, all on one device.
+
+    Example:
+        >>> measurement = Measurement.from_arrays(kspace, mask)
+        >>> output = pipe(measurement, prompt="Knee, PDFS, TR: 3150")
 
     Attributes:
-        kspace: ``(batch, coils, ny, nx)`` complex64, zero outside the mask.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` for a single coil.
-        operator: ``A = M F S``, of one or of several sets of maps.
+        y: complex64, ``(batch, coils, ny, nx)`` and zero outside the mask for k-space on a grid,
+            the operator's ``range_shape`` for others.
+        operator: ``A``, from images ``(batch or 1, ny, nx)``.
         empty: ``(batch,)`` bool, slices of zeros or of nothing but noise, whose maps are the same
             for every coil.
+        mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` where ``A`` has none.
+        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` where ``A`` has none.
         noise_std: ``(batch,)`` standard deviation of the noise of a complex sample as the scanner
-            measured it, in the units of ``kspace``; ``None`` if it did not.
+            measured it, in the units of ``y``; ``None`` if it did not.
     """
 
-    kspace: Tensor
-    mask: Tensor
-    coil_maps: Tensor | None
-    operator: SenseOperator
+    y: Tensor
+    operator: LinearOperator
     empty: Tensor
+    mask: Tensor | None = None
+    coil_maps: Tensor | None = None
     noise_std: Tensor | None = None
 
+    @classmethod
+    def from_arrays(
+        cls,
+        kspace: ArrayLike,
+        mask: ArrayLike | None = None,
+        coil_maps: ArrayLike | None = None,
+        *,
+        noise_std: float | None = None,
+    ) -> Measurement:
+        """Cartesian k-space with its mask and coil maps, ``A = M F S``.
+
+        What looks as if another convention had been meant is logged as a warning with the remedy;
+        see :func:`ctxrecon.plausibility.check_conventions`. Slices without signal, such as those
+        of air at the ends of a volume, stay in the batch; see
+        :func:`ctxrecon.emptiness.find_empty`.
+
+        Args:
+            kspace: complex, centred (zero frequency at ``n // 2``): ``(batch, coils, ny, nx)``,
+                ``(coils, ny, nx)`` or, for a single coil, ``(ny, nx)``. NumPy or torch.
+            mask: where k-space was sampled: ``(nx,)`` lines, ``(ny, nx)``, ``(batch or 1, ny, nx)``
+                or ``(batch or 1, 1, ny, nx)``, bool or numbers 0 and 1. ``None`` takes the samples
+                that are not zero in some coil, and logs it. Samples outside a given mask are set
+                to zero, and that is logged too.
+            coil_maps: complex, ``(coils, ny, nx)``, ``(batch or 1, coils, ny, nx)`` or several
+                orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates them
+                from the calibration region of ``kspace``, two sets where the field of view is
+                smaller than the object (a single coil needs none).
+            noise_std: of the noise of a complex sample, where the scanner measured it.
+
+        Raises:
+            InputError: for anything malformed, in a sentence of its own.
+        """
+        y = check_kspace(kspace)
+        batch, coils, ny, nx = y.shape
+        sampled = _infer_mask(y) if mask is None else check_mask(mask, (batch, ny, nx)).to(y.device)
+        inside = y
+        if mask is not None:
+            inside = y * sampled
+            _check_not_all_outside(y, inside)
+        empty = find_empty(inside, sampled).to(y.device)
+        maps: Tensor | None = None
+        if coil_maps is not None:
+            maps = check_coil_maps(coil_maps, (batch, coils, ny, nx), empty).to(y.device)
+        check_conventions(y, sampled, maps)
+        y = inside
+        if maps is None and coils > 1:
+            logger.info("no coil maps given: estimating them from the calibration region")
+            maps = _estimate_coil_maps(y, sampled, ~empty)
+            if maps.ndim == 5:
+                logger.info("two sets of coil maps explain the data better than one")
+            empty = empty | (maps == 0).flatten(1).all(dim=1)
+        measured = None if noise_std is None else torch.full((batch,), noise_std, device=y.device)
+        return cls(y, sense_operator(sampled, maps), empty, sampled, maps, measured)
+
+    @classmethod
+    def from_scan(cls, scan: Scan) -> Measurement:
+        """What a scan file holds; see :meth:`from_arrays`."""
+        return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps)
+
+    @classmethod
+    def from_operator(
+        cls, operator: LinearOperator, y: ArrayLike, *, noise_std: float | None = None
+    ) -> Measurement:
+        """Data of any linear operator, such as a radial scan or an image with missing pixels.
+
+        Args:
+            operator: ``A``, from images ``(batch or 1, ny, nx)``. Contrasts of a
+                :class:`~ctxrecon.operators.MultiEcho` become slices, contrast by contrast of each
+                slice.
+            y: complex, of the operator's ``range_shape``; NumPy or torch.
+            noise_std: of the noise of a complex sample, where it is known.
+
+        Raises:
+            InputError: data that do not fit the operator, or that are not finite.
+        """
+        data = as_tensor(y, "the measurement")
+        if isinstance(operator, MultiEcho):
+            operator = operator.folded(len(data))
+            data = data.flatten(0, 1)
+        _check_data(data, operator)
+        data = data.to(operator.device or data.device, torch.complex64)
+        empty = (data == 0).flatten(1).all(dim=1)
+        known = None if noise_std is None else torch.full((len(data),), noise_std).to(data.device)
+        # The mask of other operators is not one of k-space.
+        mask = operator.mask if isinstance(operator, CartesianSense | SoftSense) else None
+        return cls(data, operator, empty, mask, operator.coil_maps, known)
+
     def __len__(self) -> int:
-        return len(self.kspace)
+        """Number of slices."""
+        return len(self.y)
+
+    def __getitem__(self, slices: int | slice | Sequence[int] | Tensor) -> Measurement:
+        """The measurement of some slices, each as often as its index is given.
+
+        Sets of coil maps that are zero in all of them are left out.
+        """
+        index = torch.arange(len(self), device=self.y.device)[slices].reshape(-1)
+
+        def pick(value: Tensor | None) -> Tensor | None:
+            return value if value is None or len(value) == 1 else value[index]
+
+        mask, maps, operator = self.mask, self.coil_maps, self.operator
+        if operator.domain_shape[0] > 1:
+            mask, maps, operator = pick(mask), pick(maps), operator[index]
+            if isinstance(operator, SoftSense):
+                number = int(_used_sets(operator.coil_maps).amax())
+                if number < operator.coil_maps.shape[1]:
+                    maps = operator.coil_maps[:, 0] if number == 1 else maps[:, :number]
+                    operator = sense_operator(operator.mask, maps)
+        noise_std = None if self.noise_std is None else self.noise_std[index]
+        return Measurement(self.y[index], operator, self.empty[index], mask, maps, noise_std)
+
+    def to(self, device: torch.device | str) -> Measurement:
+        """The measurement on another device; itself if it is there."""
+        if self.y.device == torch.device(device):
+            return self
+        values = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor | LinearOperator)
+        }
+        return replace(self, **values)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(ny, nx)`` of a slice's image, whatever the number of sets of coil maps."""
+        _, rows, nx = self.operator.domain_shape
+        return rows // self._most_sets, nx
+
+    @property
+    def number_of_sets(self) -> Tensor:
+        """How many sets of coil maps each slice has that are not zero, ``(batch,)``."""
+        if isinstance(self.operator, SoftSense):
+            return _used_sets(self.operator.coil_maps).expand(len(self))
+        return torch.ones(len(self), dtype=torch.long, device=self.y.device)
+
+    @property
+    def filled(self) -> Tensor:
+        """Indices of the slices that hold signal; the others are left out of all work."""
+        return (~self.empty).nonzero()[:, 0]
+
+    @property
+    def _most_sets(self) -> int:
+        return self.operator.coil_maps.shape[1] if isinstance(self.operator, SoftSense) else 1
+
+    def combine(self, images: Tensor) -> Tensor:
+        """``(batch, ny, nx)`` of images whose sets lie one below the other; others as they are."""
+        ny, _ = self.image_shape
+        return images if images.shape[1] == ny else combine_sets(images.unflatten(1, (-1, ny)))
+
+    def intensity_scale(self) -> Tensor:
+        """The scale of a CG-SENSE image of 8 iterations of each slice, ``(batch,)``; 1 if empty."""
+        filled = self.filled
+        scale = torch.ones(len(self), device=self.y.device)
+        if len(filled) == 0:
+            return scale
+        part = self[filled] if len(filled) < len(self) else self
+        image = conjugate_gradient(
+            part.operator.normal, part.operator.adjoint(part.y), num_iterations=_SCALE_ITERATIONS
+        )
+        scale[filled] = intensity_scale(part.combine(image))
+        return scale
+
+    def normalized(self) -> tuple[Measurement, Tensor]:
+        """The same images to be found from coil maps with ``max Σ_c |S_c|² = 1``.
+
+        Solvers and networks weigh the data for such maps. ``A x = y`` and ``(A/g) x = y/g`` have
+        the same solution, so maps in other units, or ones for every coil, only need both divided.
+
+        Returns:
+            The measurement, and what y was divided by, ``(batch or 1,)``.
+        """
+        if self.coil_maps is None or self.mask is None:
+            return self, torch.ones(1, device=self.y.device)
+        gain = maps_gain(self.coil_maps)
+        if bool((gain == 1).all()):
+            return self, gain
+        maps = self.coil_maps / gain[(...,) + (None,) * (self.coil_maps.ndim - 1)]
+        normalized = replace(
+            self,
+            y=self.y / gain[:, None, None, None],
+            coil_maps=maps,
+            operator=sense_operator(self.mask, maps),
+        )
+        return normalized, gain
 
 
 def prepare_measurement(
@@ -52,60 +252,78 @@ def prepare_measurement(
     mask: ArrayLike | None = None,
     coil_maps: ArrayLike | None = None,
     *,
+    operator: LinearOperator | None = None,
     noise_std: float | None = None,
 ) -> Measurement:
-    """Check a measurement and bring it into canonical shapes.
-
-    What looks as if another convention had been meant is logged as a warning with the remedy; see
-    :func:`ctxrecon.plausibility.check_conventions`.
+    """The measurement that a pipeline's call gives, in whichever of the three forms.
 
     Args:
-        kspace: complex, centred (zero frequency at ``n // 2``): ``(batch, coils, ny, nx)``,
-            ``(coils, ny, nx)`` or, for a single coil, ``(ny, nx)``. NumPy or torch. A measurement
-            that was prepared before is returned as it is.
-        mask: where k-space was sampled: ``(nx,)`` lines, ``(ny, nx)``, ``(batch or 1, ny, nx)``
-            or ``(batch or 1, 1, ny, nx)``, bool or numbers 0 and 1. ``None`` takes the samples
-            that are not zero in some coil, and logs it. Samples outside a given mask are set to
-            zero, and that is logged too.
-        coil_maps: complex, ``(coils, ny, nx)``, ``(batch or 1, coils, ny, nx)`` or several
-            orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates them from
-            the calibration region of ``kspace``, two sets where the field of view is smaller than
-            the object (a single coil needs none).
+        kspace: k-space for :meth:`Measurement.from_arrays`; the data of ``operator`` for
+            :meth:`Measurement.from_operator`; or a measurement, which is returned as it is.
+        mask: where k-space was sampled.
+        coil_maps: of k-space on a grid.
+        operator: ``A``, where it is another one than ``M F S``.
         noise_std: of the noise of a complex sample, where the scanner measured it.
-
-    Slices without signal, such as those of air at the ends of a volume, stay in the batch; see
-    :func:`ctxrecon.emptiness.find_empty`.
 
     Raises:
         InputError: for anything malformed, in a sentence of its own.
     """
     if isinstance(kspace, Measurement):
-        if mask is not None or coil_maps is not None:
+        if mask is not None or coil_maps is not None or operator is not None:
             raise InputError(
-                "a measurement holds its mask and coil maps: leave them out, or give k-space"
+                "a measurement holds its operator, mask and coil maps: leave them out, or give "
+                "k-space"
             )
         return kspace
-    y = check_kspace(kspace)
-    batch, coils, ny, nx = y.shape
-    sampled = _infer_mask(y) if mask is None else check_mask(mask, (batch, ny, nx)).to(y.device)
-    inside = y
-    if mask is not None:
-        inside = y * sampled
-        _check_not_all_outside(y, inside)
-    empty = find_empty(inside, sampled).to(y.device)
-    maps: Tensor | None = None
-    if coil_maps is not None:
-        maps = check_coil_maps(coil_maps, (batch, coils, ny, nx), empty).to(y.device)
-    check_conventions(y, sampled, maps)
-    y = inside
-    if maps is None and coils > 1:
-        logger.info("no coil maps given: estimating them from the calibration region")
-        maps = _estimate_coil_maps(y, sampled, ~empty)
-        if maps.ndim == 5:
-            logger.info("two sets of coil maps explain the data better than one")
-        empty = empty | (maps == 0).flatten(1).all(dim=1)
-    measured = None if noise_std is None else torch.full((batch,), noise_std, device=y.device)
-    return Measurement(y, sampled, maps, sense_operator(sampled, maps), empty, measured)
+    if operator is None:
+        return Measurement.from_arrays(kspace, mask, coil_maps, noise_std=noise_std)
+    if not isinstance(operator, LinearOperator):
+        raise InputError(
+            f"expected operator as a LinearOperator, got {type(operator).__name__}: see "
+            "ctxrecon.operators"
+        )
+    if mask is not None or coil_maps is not None:
+        raise InputError("an operator holds its mask and coil maps: leave them out")
+    return Measurement.from_operator(operator, kspace, noise_std=noise_std)
+
+
+def count_slices(kspace: ArrayLike | Measurement, operator: LinearOperator | None = None) -> int:
+    """Number of slices of what a pipeline's call gives, before it has been checked."""
+    if isinstance(kspace, Measurement):
+        return len(kspace)
+    shape = tuple(getattr(kspace, "shape", ()))
+    if operator is not None:
+        echoes = len(operator.operators) if isinstance(operator, MultiEcho) else 1
+        return (shape[0] if shape else 1) * echoes
+    if len(shape) == 4 and shape[0] == 0:
+        raise InputError(f"expected at least one slice, got k-space of the empty shape {shape}")
+    return shape[0] if len(shape) == 4 else 1
+
+
+def maps_gain(coil_maps: Tensor) -> Tensor:
+    """``√max Σ_c |S_c|²`` of each slice's maps, ``(batch,)``; 1 where they are normalized or zero.
+
+    Another value is logged.
+    """
+    peak = coil_maps.abs().flatten(1).amax(dim=1)
+    peak = torch.where(peak > 0, peak, 1.0)
+    relative = coil_maps.abs() / peak[(...,) + (None,) * (coil_maps.ndim - 1)]
+    energy = relative.square().sum(dim=-3).flatten(1).amax(dim=1)
+    gain = peak * energy.sqrt()
+    known = ((gain - 1).abs() <= _NEARLY_NORMALIZED) | (energy == 0)
+    if not bool(known.all()):
+        logger.info(
+            "the coil maps have a root sum of squares of up to %.3g: they and k-space are divided "
+            "by it",
+            float(gain.amax()),
+        )
+    return torch.where(known, 1.0, gain)
+
+
+def _used_sets(maps: Tensor) -> Tensor:
+    used = (maps != 0).flatten(2).any(dim=2)
+    index = torch.arange(1, maps.shape[1] + 1, device=maps.device)
+    return (used * index).amax(dim=1).clamp_min(1)
 
 
 def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:
@@ -119,104 +337,6 @@ def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:
     maps = same if found.ndim == 4 else torch.stack([same, torch.zeros_like(same)], dim=1)
     maps[filled] = found
     return maps
-
-
-# torch has no long doubles, few unsigned integers and one byte order.
-_PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
-
-_FAINTEST = 1e-30
-
-# Compound types by which files keep complex numbers: h5py and MATLAB.
-_COMPLEX_FIELDS = ({"r", "i"}, {"real", "imag"})
-
-
-def as_tensor(value: ArrayLike, name: str) -> Tensor:
-    """A tensor of what torch has a type for; ``name`` is for the error."""
-    if isinstance(value, Tensor):
-        if value.layout is not torch.strided:
-            raise InputError(f"expected {name} as a dense tensor, got a sparse one: use to_dense()")
-        return value.detach().resolve_conj().resolve_neg()
-    if not isinstance(value, np.ndarray):
-        raise InputError(
-            f"expected {name} as a NumPy array or a torch tensor, got {type(value).__name__}: "
-            "convert it with np.asarray"
-        )
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(
-            f"expected {name} as a plain array, got a masked array, which hides some values: "
-            "give array.filled(0), which makes them samples that were not measured"
-        )
-    array: np.ndarray = value
-    if array.dtype.names is not None and set(array.dtype.names) in _COMPLEX_FIELDS:
-        real, imaginary = (array[field] for field in sorted(array.dtype.names, reverse=True))
-        array = real + np.complex64(1j) * imaginary
-    if array.dtype.kind not in _PORTABLE:
-        remedy = (
-            "give arrays of one shape, joined with np.stack"
-            if array.dtype.kind == "O"
-            else "convert it with astype(np.complex64)"
-        )
-        raise InputError(
-            f"expected numbers in {name}, got a NumPy array of {array.dtype}: {remedy}"
-        )
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused later
-        return torch.from_numpy(array.astype(_PORTABLE[array.dtype.kind], order="C"))
-
-
-def check_kspace(kspace: ArrayLike) -> Tensor:
-    """Complex64 k-space ``(batch, coils, ny, nx)``; see :func:`prepare_measurement`."""
-    y = as_tensor(kspace, "k-space")
-    shape = tuple(y.shape)
-    if not y.is_complex():
-        raise InputError(
-            f"expected complex k-space, got {kspace.dtype} of shape {shape}: {_join_parts(shape)}"
-        )
-    if y.ndim not in (2, 3, 4):
-        remedy = (
-            "join the leading axes with kspace.reshape(-1, *kspace.shape[-3:])"
-            if y.ndim > 4
-            else "give it the shape of its grid with kspace.reshape(ny, nx)"
-        )
-        raise InputError(
-            "expected k-space (batch, coils, ny, nx), (coils, ny, nx) or (ny, nx), "
-            f"got shape {shape}: {remedy}"
-        )
-    if y.numel() == 0:
-        raise InputError(
-            f"expected k-space with samples in it, got the empty shape {shape}: "
-            "check how it was read"
-        )
-    y = y.to(torch.complex64)[(None,) * (4 - y.ndim)]
-    if not bool(torch.isfinite(torch.view_as_real(y)).all()):
-        raise InputError("k-space holds NaN or infinite values: find out where they come from")
-    peak = y.abs().flatten(1).amax(dim=1)
-    vanished = not bool(peak.any()) and bool((kspace != 0).any())
-    if vanished or bool(((peak > 0) & (peak < _FAINTEST)).any()):
-        given: Any = kspace
-        raise InputError(
-            f"expected k-space whose largest sample is at least {_FAINTEST:g}, which single "
-            f"precision can square, got {float(abs(given).max()):.3g}: multiply it by a constant"
-        )
-    check_coil_axis(y)
-    return y
-
-
-def _join_parts(shape: tuple[int, ...]) -> str:
-    """How real k-space of this shape becomes complex."""
-    if shape and shape[-1] == 2:
-        return (
-            "join real and imaginary part with kspace[..., 0] + 1j * kspace[..., 1] "
-            "(torch.view_as_complex)"
-        )
-    if len(shape) >= 3 and shape[-3] == 2:
-        return (
-            "join real and imaginary part with "
-            "kspace[..., 0, :, :] + 1j * kspace[..., 1, :, :] (torch.complex)"
-        )
-    return (
-        "give the complex samples, since nothing can be reconstructed without their phase "
-        "(torch.view_as_complex joins real and imaginary parts)"
-    )
 
 
 def _check_not_all_outside(y: Tensor, inside: Tensor) -> None:
@@ -242,71 +362,20 @@ def _infer_mask(y: Tensor) -> Tensor:
     return sampled
 
 
-def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
-    """A mask ``(batch or 1, 1, ny, nx)`` bool for ``shape`` ``(batch, ny, nx)``; see there too."""
-    batch, ny, nx = shape
-    sampled = as_tensor(mask, "the mask")
-    got = tuple(sampled.shape)
-    if sampled.dtype != torch.bool:
-        if sampled.is_complex() or not bool(((sampled == 0) | (sampled == 1)).all()):
-            raise InputError(
-                f"expected a mask of booleans or of 0 and 1, got other values of {mask.dtype}: "
-                "give mask != 0 if it is not zero where k-space was measured"
-            )
-        sampled = sampled == 1
-    if got == (nx,):
-        sampled = sampled.expand(1, 1, ny, nx)
-    elif got == (ny, nx):
-        sampled = sampled[None, None]
-    elif got in {(1, ny, nx), (batch, ny, nx)}:
-        sampled = sampled[:, None]
-    elif got not in {(1, 1, ny, nx), (batch, 1, ny, nx)}:
+def _check_data(y: Tensor, operator: LinearOperator) -> None:
+    """Refuse data that do not fit an operator on images ``(batch, ny, nx)``."""
+    if len(operator.domain_shape) != 3:
         raise InputError(
-            f"mask of shape {got} does not fit k-space with batch {batch} and size {ny}x{nx}: "
-            f"expected {(nx,)}, {(ny, nx)} or {(batch, 1, ny, nx)}{_reshape_mask(got, (ny, nx))}"
+            "expected an operator on images (batch, ny, nx), got one on the domain "
+            f"{tuple(operator.domain_shape)}"
         )
-    if not bool(sampled.flatten(1).any(dim=1).all()):
-        raise InputError("the mask samples nothing: expected True where k-space was measured")
-    return sampled
-
-
-def _reshape_mask(shape: tuple[int, ...], size: tuple[int, int]) -> str:
-    """How a mask of this shape comes to fit, where that is plain."""
-    ny, nx = size
-    if shape == (ny,):
-        return "; for lines along nx give np.repeat(mask[:, None], nx, axis=1)"
-    if shape[-2:] == (nx, ny):
-        return "; exchange its axes with np.swapaxes(mask, -1, -2)"
-    if len(shape) == 4 and shape[-2:] == size:
-        return "; one mask serves all coils, mask[:, :1]"
-    return ""
-
-
-def check_coil_maps(
-    coil_maps: ArrayLike, shape: tuple[int, int, int, int], empty: Tensor | None = None
-) -> Tensor:
-    """Return complex64 maps ``(batch or 1, [sets,] coils, ny, nx)`` for k-space of ``shape``.
-
-    Those of a slice that is ``empty`` may be zero everywhere.
-    """
-    batch, coils, ny, nx = shape
-    maps = as_tensor(coil_maps, "coil maps")
-    if not maps.is_complex():
-        raise InputError(f"expected complex coil maps, got {coil_maps.dtype}")
-    if maps.ndim == 3:
-        maps = maps[None]
-    fits = maps.ndim in (4, 5) and tuple(maps.shape[-3:]) == (coils, ny, nx)
-    if not fits or len(maps) not in {1, batch} or maps.shape[1] == 0:
+    batch, *rest = operator.range_shape
+    if y.ndim != 1 + len(rest) or list(y.shape[1:]) != rest or batch not in (1, len(y)):
         raise InputError(
-            f"coil maps of shape {tuple(coil_maps.shape)} do not fit k-space of shape {shape}: "
-            f"expected {(coils, ny, nx)} or {shape}, or (batch, sets, coils, ny, nx)"
+            f"expected data of the operator's range ({batch if batch > 1 else 'any batch'}, "
+            f"{', '.join(map(str, rest))}), got shape {tuple(y.shape)}"
         )
-    maps = maps.to(torch.complex64)
-    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
-        raise InputError("coil maps hold NaN or infinite values: estimate them again")
-    blind = (maps == 0).flatten(1).all(dim=1)
-    if empty is not None and len(blind) == len(empty):
-        blind = blind & ~empty.to(blind.device)
-    if bool(blind.any()):
-        raise InputError("coil maps are zero everywhere: leave them out to have them estimated")
-    return maps
+    if not y.is_complex():
+        raise InputError(f"expected complex data, got {y.dtype}: their phase is needed")
+    if not bool(torch.isfinite(torch.view_as_real(y)).all()):
+        raise InputError("the data hold NaN or infinite values: find out where they come from")

@@ -298,7 +298,7 @@ def first_sample(result: Result, measurement: Measurement) -> Result:
     if isinstance(operator, SoftSense):
         residual = torch.full((len(images),), float("nan"))
     else:
-        residual = relative_residual(operator(images), measurement.kspace)
+        residual = relative_residual(operator(images), measurement.y)
     return Result(
         name=result.name.rsplit(",", 1)[0] + ", one sample",
         key="one-sample",

@@ -298,7 +298,7 @@ def mvue_reference(scan: Scan) -> Tensor:
     Slices without signal are zero.
     """
     measurement = prepare_measurement(scan.kspace, scan.mask, scan.coil_maps)
-    kspace, maps = measurement.kspace, measurement.coil_maps
+    kspace, maps = measurement.y, measurement.coil_maps
     image = ifft2c(kspace)[:, 0] if maps is None else mvue(kspace, maps)
     return torch.where(measurement.empty[:, None, None], 0, image)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctxrecon.arrays import ArrayLike, as_tensor
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.prompts import check_prompts
-from ctxrecon.measurement import ArrayLike, as_tensor
 from ctxrecon.output import check_output_type
 
 LARGEST_GUIDANCE = 50.0

@@ -89,10 +89,10 @@ def noise_of(
     Returns:
         In the units of ``measurement``; ``None`` where the solver's own settings stay.
     """
-    kspace, empty = measurement.kspace, measurement.empty.tolist()
+    y, empty = measurement.y, measurement.empty.tolist()
     if noise_std is not None and not isinstance(noise_std, str):
-        found = torch.as_tensor(noise_std, dtype=torch.float32, device=kspace.device).flatten()
-        return _logged(found.expand(len(kspace)) / gain, scale, gain, ["given"] * len(kspace))
+        found = torch.as_tensor(noise_std, dtype=torch.float32, device=y.device).flatten()
+        return _logged(found.expand(len(y)) / gain, scale, gain, ["given"] * len(y))
     default = getattr(solver, "default_noise_std", None)
     if noise_std is None and (not default or getattr(solver, "noise_std", None) is not None):
         return None
@@ -123,7 +123,7 @@ def _default_level(
         sigma = measurement.noise_std[index] / gain[min(index, len(gain) - 1)]
         source = "measured by the scanner"
     else:
-        share = 0.5 if measurement.kspace.shape[1] < ENOUGH_COILS else 1.0
+        share = 0.5 if measurement.y.shape[1] < ENOUGH_COILS else 1.0
         try:
             sigma = share * estimate_noise_std(*_slice(measurement, index))[0]
         except InputError:
@@ -136,9 +136,18 @@ def _default_level(
 
 
 def _slice(measurement: Measurement, index: int) -> tuple[Tensor, Tensor]:
-    """K-space and mask of one slice, each with a batch of 1."""
+    """K-space and mask of one slice, each with a batch of 1.
+
+    Raises:
+        InputError: data that are not on a grid with a mask.
+    """
     mask = measurement.mask
-    return measurement.kspace[index : index + 1], mask[index : index + 1] if len(mask) > 1 else mask
+    if mask is None:
+        raise InputError(
+            "expected noise_std as a number, since the noise of data that are not k-space on a "
+            "grid is not estimated: give it, or leave it out"
+        )
+    return measurement.y[index : index + 1], mask[index : index + 1] if len(mask) > 1 else mask
 
 
 def _logged(
@@ -182,7 +191,7 @@ def noise_ratio(measurement: Measurement, residual: Tensor, noise_std: Tensor) -
         residual: ``‖A x − y‖ / ‖y‖``, ``(batch,)``.
         noise_std: σ of a complex sample, ``(batch,)``.
     """
-    error = residual * measurement.kspace.flatten(1).norm(dim=1)
+    error = residual * measurement.y.flatten(1).norm(dim=1)
     return error / (noise_std * _samples(measurement).sqrt())
 
 
@@ -193,7 +202,7 @@ def warn_of_residual(measurement: Measurement, residual: Tensor, noise_std: Tens
     noise as it can leaves is too little. For the arguments see :func:`noise_ratio`.
     """
     ratios = noise_ratio(measurement, residual, noise_std)
-    pixels = math.prod(measurement.kspace.shape[2:])
+    pixels = math.prod(measurement.image_shape)
     least = (1 - pixels / _samples(measurement)).clamp(min=0).sqrt() / _LARGEST_RATIO
     for index, (ratio, lower) in enumerate(zip(ratios.tolist(), least.tolist(), strict=True)):
         if lower <= ratio <= _LARGEST_RATIO or bool(measurement.empty[index]):
@@ -211,6 +220,7 @@ def warn_of_residual(measurement: Measurement, residual: Tensor, noise_std: Tens
 
 def _samples(measurement: Measurement) -> Tensor:
     """Complex samples of each slice, ``(batch,)``."""
-    kspace = measurement.kspace
-    sampled = measurement.mask.flatten(1).sum(dim=1) * kspace.shape[1]
-    return sampled.expand(len(kspace)).float()
+    y, mask = measurement.y, measurement.mask
+    if mask is None:
+        return torch.full((len(y),), math.prod(y.shape[1:]), device=y.device).float()
+    return (mask.flatten(1).sum(dim=1) * y.shape[1]).expand(len(y)).float()

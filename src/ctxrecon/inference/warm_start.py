@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctxrecon.arrays import ArrayLike, as_tensor
 from ctxrecon.baselines import BASELINES
 from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
-from ctxrecon.inference.slices import filled_slices, put_back, select
-from ctxrecon.measurement import ArrayLike, Measurement, as_tensor
+from ctxrecon.inference.batches import put_back
+from ctxrecon.measurement import Measurement
 from ctxrecon.operators import combine_sets
 from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
 
@@ -88,11 +89,11 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
     Raises:
         InputError: an image of another shape or kind, or one that is not finite.
     """
-    batch, _, ny, nx = measurement.kspace.shape
+    batch, (ny, nx) = len(measurement), measurement.image_shape
     if isinstance(image, str):
-        filled = filled_slices(measurement)
-        images = [_made(image, select(measurement, filled))] if len(filled) else []
-        like = measurement.kspace.new_zeros((batch, *measurement.operator.domain_shape[1:]))
+        filled = measurement.filled
+        images = [_made(image, measurement[filled])] if len(filled) else []
+        like = measurement.y.new_zeros((batch, *measurement.operator.domain_shape[1:]))
         return put_back(images, filled, like)
     start = as_tensor(image, "the image to start from")
     if start.ndim == 2:
@@ -102,7 +103,7 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
             f"expected a complex image to start from of shape {(batch, ny, nx)}, got "
             f"{start.dtype} of shape {tuple(start.shape)}"
         )
-    start = start.to(measurement.kspace.device, torch.complex64)
+    start = start.to(measurement.y.device, torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(start)).all()):
         raise InputError("the image to start from holds NaN or infinite values")
     return _among_sets(start.expand(batch, -1, -1), measurement)
@@ -111,7 +112,7 @@ def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
 def _among_sets(image: Tensor, measurement: Measurement) -> Tensor:
     """The image ``(batch, ny, nx)`` divided among the sets of maps, one below the other."""
     ny = image.shape[1]
-    zero_filled = measurement.operator.adjoint(measurement.kspace)
+    zero_filled = measurement.operator.adjoint(measurement.y)
     if zero_filled.shape[1] == ny:
         return image
     sets = zero_filled.unflatten(1, (-1, ny))
@@ -122,15 +123,14 @@ def _among_sets(image: Tensor, measurement: Measurement) -> Tensor:
 
 def _made(image: str, measurement: Measurement) -> Tensor:
     """The image that a baseline, or the shipped network, makes of a measurement."""
-    kspace, mask, maps = measurement.kspace, measurement.mask, measurement.coil_maps
     if image != NETWORK:
-        return BASELINES[image](kspace, mask, maps)
+        return BASELINES[image](measurement.operator, measurement.y)
     # It imports the pipelines, which import this.
     from ctxrecon.pipelines.loading import load_reconstructor
 
-    network = load_reconstructor(device=kspace.device)
+    network = load_reconstructor(device=measurement.y.device)
     network.set_progress_bar_config(disable=True)
-    output: Any = network(kspace, mask, coil_maps=maps)
+    output: Any = network(measurement)
     return _among_sets(output.images, measurement)
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
+
+Operator = TypeVar("Operator", bound="LinearOperator")
 
 
 class LinearOperator(ABC):
@@ -15,7 +20,17 @@ class LinearOperator(ABC):
 
     The first axis is the batch. An operator of batch 1 applies to any batch. A different mask,
     or different coil maps, is another operator.
+
+    Attributes:
+        mask: what was sampled, ``None`` where there is no grid.
+        coil_maps: ``None`` where there are none.
     """
+
+    mask: Tensor | None = None
+    coil_maps: Tensor | None = None
+
+    _batched: ClassVar[tuple[str, ...]] = ()
+    """Attributes with a batch axis: tensors of batch 1 or more, and operators."""
 
     @property
     @abstractmethod
@@ -58,6 +73,44 @@ class LinearOperator(ABC):
             return NotImplemented
         return ComposedOperator(self, other)
 
+    def to(self: Operator, device: torch.device | str) -> Operator:
+        """The same operator on another device; itself if it is there."""
+        if self.device is None or self.device == torch.device(device):
+            return self
+        return self._changed(vars(self), lambda value: value.to(device))
+
+    def __getitem__(self: Operator, slices: Tensor) -> Operator:
+        """The operator of some slices of the batch, each as often as its index is in ``slices``.
+
+        An operator of batch 1 serves every slice, and is returned as it is.
+
+        Args:
+            slices: indices, ``(number,)``.
+        """
+        if self.domain_shape[0] == 1:
+            return self
+
+        def pick(value: Any) -> Any:
+            return value if isinstance(value, Tensor) and len(value) == 1 else value[slices]
+
+        return self._changed(self._batched, pick)
+
+    def _changed(self: Operator, names: Collection[str], change: Callable[[Any], Any]) -> Operator:
+        """A copy with some tensors and operators changed, without what was computed from them."""
+        other = object.__new__(type(self))
+        for name, value in vars(self).items():
+            if isinstance(getattr(type(self), name, None), cached_property):
+                continue
+            if name in names and isinstance(value, Tensor | LinearOperator):
+                value = change(value)
+            elif name in names and isinstance(value, tuple):
+                value = tuple(
+                    change(each) if isinstance(each, Tensor | LinearOperator) else each
+                    for each in value
+                )
+            object.__setattr__(other, name, value)
+        return other
+
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse: a changed operator would no longer fit what was computed with it."""
         raise AttributeError(f"{type(self).__name__} is immutable: make another operator instead")
@@ -73,6 +126,8 @@ class ComposedOperator(LinearOperator):
     Raises:
         InputError: the range of ``inner`` is not the domain of ``outer``.
     """
+
+    _batched = ("outer", "inner")
 
     outer: LinearOperator
     inner: LinearOperator

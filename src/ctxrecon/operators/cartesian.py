@@ -31,6 +31,8 @@ class CartesianSense(LinearOperator):
             complex64, not of that shape or not finite; the two on different devices.
     """
 
+    _batched = ("mask", "coil_maps", "_weights")
+
     mask: Tensor
     coil_maps: Tensor | None
     _weights: Tensor

@@ -48,6 +48,11 @@ class Crop(LinearOperator):
         """``(batch, ny, nx)``."""
         return (self.full_shape[0], *self.shape)
 
+    def __getitem__(self, slices: Tensor) -> Crop:
+        """The operator of some slices of the batch; see :class:`LinearOperator`."""
+        batch, ny, nx = self.full_shape
+        return self if batch == 1 else Crop((len(slices), ny, nx), self.shape)
+
     @property
     def _start(self) -> tuple[int, int]:
         (_, full_y, full_x), (ny, nx) = self.full_shape, self.shape

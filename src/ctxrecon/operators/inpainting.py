@@ -22,6 +22,8 @@ class Inpainting(LinearOperator):
         InputError: a mask that is not bool, not of that shape or empty.
     """
 
+    _batched = ("mask",)
+
     mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:

@@ -26,6 +26,8 @@ class MultiEcho(LinearOperator):
         InputError: no operators, or operators whose shapes differ.
     """
 
+    _batched = ("operators",)
+
     operators: tuple[LinearOperator, ...]
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
@@ -153,6 +155,19 @@ class _FoldedEchoes(LinearOperator):
     def squared_norm(self, x: Tensor) -> Tensor:
         """``‖A_e x_e‖²`` of each sample and echo, real, ``(batch · echoes,)``."""
         return self.multi_echo.squared_norms(self._unfold(x, self.domain_shape)).flatten()
+
+    def __getitem__(self, slices: Tensor) -> LinearOperator:
+        """Itself for all slices in order; echoes of a batch cannot be taken apart.
+
+        Raises:
+            InputError: other slices.
+        """
+        if slices.tolist() != list(range(self._folded_batch)):
+            raise InputError(
+                "expected all echoes of a MultiEcho at once, in their order: leave batch_size and "
+                "num_samples out, and slices without signal too"
+            )
+        return self
 
     def _unfold(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         check_shape(value, shape, "echoes folded into the batch")

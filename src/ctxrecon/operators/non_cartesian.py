@@ -53,6 +53,8 @@ class NonCartesianSense(LinearOperator):
             those types, shapes and ranges.
     """
 
+    _batched = ("coil_maps",)
+
     trajectory: Tensor
     coil_maps: Tensor
     density_compensation: Tensor | None

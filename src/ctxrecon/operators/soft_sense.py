@@ -37,6 +37,8 @@ class SoftSense(LinearOperator):
             complex64, not of that shape or not finite; the two on different devices.
     """
 
+    _batched = ("mask", "coil_maps", "_shifted_mask")
+
     mask: Tensor
     coil_maps: Tensor
     _shifted_mask: Tensor
@@ -124,6 +126,8 @@ class EachSet(LinearOperator):
         each: operator from ``(batch, NY, NX)`` to ``(batch, ny, nx)``.
         sets: how many images there are.
     """
+
+    _batched = ("each",)
 
     each: LinearOperator
     sets: int

@@ -31,6 +31,8 @@ class SuperResolution(LinearOperator):
         InputError: a factor that is no positive integer or does not divide the shape.
     """
 
+    _batched = ("_crop",)
+
     factor: int
     _crop: Crop
 

@@ -11,10 +11,10 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
+from ctxrecon.intensity import intensity_scale
 from ctxrecon.operators import SenseOperator
 from ctxrecon.reconstructors.blocks import Convolution, to_network
 
-_QUANTILE = 0.99
 _STD_WIDTH = 16
 _SMALLEST_STD = 1e-3
 """Of the bright signal: a likelihood has no upper bound where the error can be 0."""
@@ -120,14 +120,8 @@ class ErrorHead(nn.Module):
 
 
 def intensity(images: Tensor) -> Tensor:
-    """99 % quantile of the magnitudes of each image, ``(batch, 1, 1)``.
-
-    The largest magnitude where the quantile is 0, and 1 for an empty image.
-    """
-    magnitudes = images.detach().abs().flatten(1)
-    scale, largest = torch.quantile(magnitudes, _QUANTILE, dim=1), magnitudes.amax(dim=1)
-    scale = torch.where(scale > 0, scale, largest)
-    return torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
+    """The intensity scale of each image, ``(batch, 1, 1)``."""
+    return intensity_scale(images, interpolation="linear")[:, None, None]
 
 
 def data_gradient(operator: SenseOperator, x: Tensor, zero_filled: Tensor) -> Tensor:

@@ -108,8 +108,8 @@ class UndersampledScans:
         for scan in self.scans:
             measured = prepare_measurement(scan.kspace, scan.mask)
             prompt = scan.metadata[0].to_prompt()
-            output: Any = pipe(measured.kspace, measured.mask, prompt, coil_maps=measured.coil_maps)
-            images["zero-filled"].append(measured.operator.adjoint(measured.kspace))
+            output: Any = pipe(measured, prompt=prompt)
+            images["zero-filled"].append(measured.operator.adjoint(measured.y))
             images["reconstructed"].append(output.images.cpu())
         found = {name: torch.cat(values) for name, values in images.items()}
         targets = targets_of(self.scans)

@@ -1,29 +1,22 @@
-"""Slices of a measurement: their selection, scale, seeds, and the output they are put back into."""
+"""Batches of slices and samples: their size, seeds, and the output they are put back into."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.linalg import conjugate_gradient
-from ctxrecon.measurement import ArrayLike, Measurement
-from ctxrecon.operators import combine_sets, sense_operator
+from ctxrecon.measurement import Measurement
 from ctxrecon.output import ReconstructionOutput, convert_images, relative_residual
 
 logger = logging.getLogger(__name__)
 
 _FEATURES_AT_ONCE = 24 * 2**20
-_SCALE_QUANTILE = 0.99
-_SCALE_ITERATIONS = 8
-# Normalized maps are that near to a root sum of squares of 1 whoever estimated them.
-_NEARLY_NORMALIZED = 0.02
 
 
 def named_bar(pipeline: Any, name: str, total: int) -> Any:
@@ -50,68 +43,6 @@ def images_at_once(features: int, image: Sequence[int], copies: int = 1) -> int:
     return max(_FEATURES_AT_ONCE // (features * copies * math.prod(image)), 1)
 
 
-def count_slices(kspace: ArrayLike | Measurement) -> int:
-    """Batch of the k-space, before it has been checked."""
-    if isinstance(kspace, Measurement):
-        return len(kspace)
-    shape = tuple(getattr(kspace, "shape", ()))
-    if len(shape) == 4 and shape[0] == 0:
-        raise InputError(f"expected at least one slice, got k-space of the empty shape {shape}")
-    return shape[0] if len(shape) == 4 else 1
-
-
-def to_device(measurement: Measurement, device: torch.device) -> Measurement:
-    """The measurement on another device."""
-    if measurement.kspace.device == device:
-        return measurement
-    mask = measurement.mask.to(device)
-    maps = None if measurement.coil_maps is None else measurement.coil_maps.to(device)
-    return replace(
-        measurement,
-        kspace=measurement.kspace.to(device),
-        mask=mask,
-        coil_maps=maps,
-        operator=sense_operator(mask, maps),
-        empty=measurement.empty.to(device),
-        noise_std=None if measurement.noise_std is None else measurement.noise_std.to(device),
-    )
-
-
-def select(measurement: Measurement, slices: Tensor) -> Measurement:
-    """The measurement of some slices, each as often as its index is in ``slices``.
-
-    Sets of coil maps that are zero in all of them are left out.
-    """
-
-    def pick(value: Tensor) -> Tensor:
-        return value if len(value) == 1 else value[slices]
-
-    kspace, empty = measurement.kspace[slices], measurement.empty[slices]
-    mask, maps, operator = measurement.mask, measurement.coil_maps, measurement.operator
-    if operator.batch_size > 1:
-        mask, maps = pick(mask), None if maps is None else pick(maps)
-        if maps is not None and maps.ndim == 5:
-            number = int(_used_sets(maps).amax())
-            maps = maps[:, 0] if number == 1 else maps[:, :number]
-        operator = sense_operator(mask, maps)
-    noise_std = None if measurement.noise_std is None else measurement.noise_std[slices]
-    return Measurement(kspace, mask, maps, operator, empty, noise_std)
-
-
-def number_of_sets(measurement: Measurement) -> Tensor:
-    """How many sets of coil maps each slice has that are not zero, ``(batch,)``."""
-    maps, batch = measurement.coil_maps, len(measurement.kspace)
-    if maps is None or maps.ndim == 4:
-        return torch.ones(batch, dtype=torch.long, device=measurement.kspace.device)
-    return _used_sets(maps).expand(batch)
-
-
-def _used_sets(maps: Tensor) -> Tensor:
-    used = (maps != 0).flatten(2).any(dim=2)
-    index = torch.arange(1, maps.shape[1] + 1, device=maps.device)
-    return (used * index).amax(dim=1).clamp_min(1)
-
-
 def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
     """Indices of images in batches of at most ``size``, each of slices with as many sets of maps.
 
@@ -119,7 +50,7 @@ def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
 
     Args:
         owners: slice of each image.
-        sets: of each slice, as from :func:`number_of_sets`.
+        sets: of each slice, as from ``Measurement.number_of_sets``.
         size: images of one set in a batch; those of several sets take as much more memory.
     """
     batches: list[Tensor] = []
@@ -127,11 +58,6 @@ def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
         chosen = (sets[owners] == number).nonzero()[:, 0]
         batches += chosen.split(max(size // number, 1))
     return batches
-
-
-def filled_slices(measurement: Measurement) -> Tensor:
-    """Indices of the slices that hold signal; the others are left out of all work."""
-    return (~measurement.empty).nonzero()[:, 0]
 
 
 def put_back(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
@@ -148,73 +74,6 @@ def put_back(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
         result[index[first : first + len(batch)], : batch.shape[1]] = batch
         first += len(batch)
     return result
-
-
-def normalize_maps(measurement: Measurement) -> tuple[Measurement, Tensor]:
-    """The same images to be found from maps with ``max Σ_c |S_c|² = 1``.
-
-    Solvers and networks weigh the data for such maps. ``A x = y`` and ``(A/g) x = y/g`` have the
-    same solution, so maps in other units, or ones for every coil, only need both divided.
-
-    Returns:
-        The measurement, and what its k-space was divided by, ``(batch or 1,)``.
-    """
-    maps = measurement.coil_maps
-    if maps is None:
-        return measurement, torch.ones(1, device=measurement.kspace.device)
-    gain = maps_gain(maps)
-    if bool((gain == 1).all()):
-        return measurement, gain
-    operator = sense_operator(measurement.mask, maps / gain[(...,) + (None,) * (maps.ndim - 1)])
-    normalized = replace(
-        measurement,
-        kspace=measurement.kspace / gain[:, None, None, None],
-        coil_maps=operator.coil_maps,
-        operator=operator,
-    )
-    return normalized, gain
-
-
-def maps_gain(coil_maps: Tensor) -> Tensor:
-    """``√max Σ_c |S_c|²`` of each slice's maps, ``(batch,)``; 1 where they are normalized or zero.
-
-    Another value is logged.
-    """
-    peak = coil_maps.abs().flatten(1).amax(dim=1)
-    peak = torch.where(peak > 0, peak, 1.0)
-    relative = coil_maps.abs() / peak[(...,) + (None,) * (coil_maps.ndim - 1)]
-    energy = relative.square().sum(dim=-3).flatten(1).amax(dim=1)
-    gain = peak * energy.sqrt()
-    known = ((gain - 1).abs() <= _NEARLY_NORMALIZED) | (energy == 0)
-    if not bool(known.all()):
-        logger.info(
-            "the coil maps have a root sum of squares of up to %.3g: they and k-space are divided "
-            "by it",
-            float(gain.amax()),
-        )
-    return torch.where(known, 1.0, gain)
-
-
-def training_scale(measurement: Measurement) -> Tensor:
-    """99 % quantile of a quick CG-SENSE magnitude of each slice, ``(batch,)``; 1 if it is empty."""
-    filled = filled_slices(measurement)
-    scale = torch.ones(len(measurement.kspace), device=measurement.kspace.device)
-    if len(filled) == 0:
-        return scale
-    if len(filled) < len(scale):
-        measurement = select(measurement, filled)
-    operator = measurement.operator
-    image = conjugate_gradient(
-        operator.normal, operator.adjoint(measurement.kspace), num_iterations=_SCALE_ITERATIONS
-    )
-    image = combined(image, measurement)
-    magnitude = image.abs().flatten(1)
-    rank = max(math.ceil(_SCALE_QUANTILE * magnitude.shape[1]), 1)
-    found = magnitude.kthvalue(rank, dim=1).values
-    # Fewer than 1 % of the pixels lit, as with point sources: their brightest one is the scale.
-    found = torch.where(found > 0, found, magnitude.amax(dim=1))
-    scale[filled] = torch.where(found > 0, found, 1.0)
-    return scale
 
 
 def spawn_generators(
@@ -256,7 +115,7 @@ def conclude(
     Raises:
         InputError: NaN or infinite values in a result.
     """
-    batch, maps = len(measurement.kspace), measurement.coil_maps
+    batch, maps = len(measurement), measurement.coil_maps
     inside = ~measurement.empty[:, None, None]
     if maps is not None:
         seen = (maps != 0).any(dim=-3)
@@ -264,20 +123,20 @@ def conclude(
     samples = samples.unflatten(0, (batch, -1))
     samples = torch.where(inside[:, None], samples, 0)
     mean, number = samples.mean(dim=1), samples.shape[1]
-    images = combined(mean, measurement)
+    images = measurement.combine(mean)
     if number > 1:
         # Float32 has no squares of values below 1e-19.
         peak = images.abs().flatten(1).amax(dim=1)[:, None, None]
         peak = torch.where(peak > 0, peak, 1.0)
         deviation = (samples - mean[:, None]) / peak[:, None]
         std = peak * (deviation.abs().square().sum(dim=1) / (number - 1)).sqrt()
-        samples = torch.stack([combined(each, measurement) for each in samples.unbind(1)], dim=1)
+        samples = torch.stack([measurement.combine(each) for each in samples.unbind(1)], dim=1)
     elif std is not None:
         std = torch.where(inside, std, 0)
     if std is not None:
-        std = combined(std, measurement)
+        std = measurement.combine(std)
     check_finite(images, std)
-    residual = relative_residual(measurement.operator(mean), measurement.kspace)
+    residual = relative_residual(measurement.operator(mean), measurement.y)
     report(residual, measurement.empty)
     return ReconstructionOutput(
         images=convert_images(images, output_type),
@@ -287,13 +146,6 @@ def conclude(
         coil_maps=maps,
         prompts=None if prompts is None else list(prompts),
     )
-
-
-def combined(images: Tensor, measurement: Measurement) -> Tensor:
-    """``(batch, ny, nx)`` of images whose sets lie one below the other; others as they are."""
-    if images.shape[1] == measurement.kspace.shape[2]:
-        return images
-    return combine_sets(images.unflatten(1, (-1, measurement.kspace.shape[2])))
 
 
 def check_finite(*results: Tensor | None) -> None:

@@ -1,0 +1,181 @@
+"""Arrays that users give, NumPy or torch, checked and brought into canonical shapes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.plausibility import check_coil_axis
+
+ArrayLike: TypeAlias = "Tensor | np.ndarray"
+
+# torch has no long doubles, few unsigned integers and one byte order.
+_PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
+
+_FAINTEST = 1e-30
+
+# Compound types by which files keep complex numbers: h5py and MATLAB.
+_COMPLEX_FIELDS = ({"r", "i"}, {"real", "imag"})
+
+
+def as_tensor(value: ArrayLike, name: str) -> Tensor:
+    """A tensor of what torch has a type for; ``name`` is for the error."""
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            raise InputError(f"expected {name} as a dense tensor, got a sparse one: use to_dense()")
+        return value.detach().resolve_conj().resolve_neg()
+    if not isinstance(value, np.ndarray):
+        raise InputError(
+            f"expected {name} as a NumPy array or a torch tensor, got {type(value).__name__}: "
+            "convert it with np.asarray"
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(
+            f"expected {name} as a plain array, got a masked array, which hides some values: "
+            "give array.filled(0), which makes them samples that were not measured"
+        )
+    array: np.ndarray = value
+    if array.dtype.names is not None and set(array.dtype.names) in _COMPLEX_FIELDS:
+        real, imaginary = (array[field] for field in sorted(array.dtype.names, reverse=True))
+        array = real + np.complex64(1j) * imaginary
+    if array.dtype.kind not in _PORTABLE:
+        remedy = (
+            "give arrays of one shape, joined with np.stack"
+            if array.dtype.kind == "O"
+            else "convert it with astype(np.complex64)"
+        )
+        raise InputError(
+            f"expected numbers in {name}, got a NumPy array of {array.dtype}: {remedy}"
+        )
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused later
+        return torch.from_numpy(array.astype(_PORTABLE[array.dtype.kind], order="C"))
+
+
+def check_kspace(kspace: ArrayLike) -> Tensor:
+    """Complex64 k-space ``(batch, coils, ny, nx)``; see ``Measurement.from_arrays``."""
+    y = as_tensor(kspace, "k-space")
+    shape = tuple(y.shape)
+    if not y.is_complex():
+        raise InputError(
+            f"expected complex k-space, got {kspace.dtype} of shape {shape}: {_join_parts(shape)}"
+        )
+    if y.ndim not in (2, 3, 4):
+        remedy = (
+            "join the leading axes with kspace.reshape(-1, *kspace.shape[-3:])"
+            if y.ndim > 4
+            else "give it the shape of its grid with kspace.reshape(ny, nx)"
+        )
+        raise InputError(
+            "expected k-space (batch, coils, ny, nx), (coils, ny, nx) or (ny, nx), "
+            f"got shape {shape}: {remedy}"
+        )
+    if y.numel() == 0:
+        raise InputError(
+            f"expected k-space with samples in it, got the empty shape {shape}: "
+            "check how it was read"
+        )
+    y = y.to(torch.complex64)[(None,) * (4 - y.ndim)]
+    if not bool(torch.isfinite(torch.view_as_real(y)).all()):
+        raise InputError("k-space holds NaN or infinite values: find out where they come from")
+    peak = y.abs().flatten(1).amax(dim=1)
+    vanished = not bool(peak.any()) and bool((kspace != 0).any())
+    if vanished or bool(((peak > 0) & (peak < _FAINTEST)).any()):
+        given: Any = kspace
+        raise InputError(
+            f"expected k-space whose largest sample is at least {_FAINTEST:g}, which single "
+            f"precision can square, got {float(abs(given).max()):.3g}: multiply it by a constant"
+        )
+    check_coil_axis(y)
+    return y
+
+
+def _join_parts(shape: tuple[int, ...]) -> str:
+    """How real k-space of this shape becomes complex."""
+    if shape and shape[-1] == 2:
+        return (
+            "join real and imaginary part with kspace[..., 0] + 1j * kspace[..., 1] "
+            "(torch.view_as_complex)"
+        )
+    if len(shape) >= 3 and shape[-3] == 2:
+        return (
+            "join real and imaginary part with "
+            "kspace[..., 0, :, :] + 1j * kspace[..., 1, :, :] (torch.complex)"
+        )
+    return (
+        "give the complex samples, since nothing can be reconstructed without their phase "
+        "(torch.view_as_complex joins real and imaginary parts)"
+    )
+
+
+def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
+    """A mask ``(batch or 1, 1, ny, nx)`` bool for ``shape`` ``(batch, ny, nx)``; see there too."""
+    batch, ny, nx = shape
+    sampled = as_tensor(mask, "the mask")
+    got = tuple(sampled.shape)
+    if sampled.dtype != torch.bool:
+        if sampled.is_complex() or not bool(((sampled == 0) | (sampled == 1)).all()):
+            raise InputError(
+                f"expected a mask of booleans or of 0 and 1, got other values of {mask.dtype}: "
+                "give mask != 0 if it is not zero where k-space was measured"
+            )
+        sampled = sampled == 1
+    if got == (nx,):
+        sampled = sampled.expand(1, 1, ny, nx)
+    elif got == (ny, nx):
+        sampled = sampled[None, None]
+    elif got in {(1, ny, nx), (batch, ny, nx)}:
+        sampled = sampled[:, None]
+    elif got not in {(1, 1, ny, nx), (batch, 1, ny, nx)}:
+        raise InputError(
+            f"mask of shape {got} does not fit k-space with batch {batch} and size {ny}x{nx}: "
+            f"expected {(nx,)}, {(ny, nx)} or {(batch, 1, ny, nx)}{_reshape_mask(got, (ny, nx))}"
+        )
+    if not bool(sampled.flatten(1).any(dim=1).all()):
+        raise InputError("the mask samples nothing: expected True where k-space was measured")
+    return sampled
+
+
+def _reshape_mask(shape: tuple[int, ...], size: tuple[int, int]) -> str:
+    """How a mask of this shape comes to fit, where that is plain."""
+    ny, nx = size
+    if shape == (ny,):
+        return "; for lines along nx give np.repeat(mask[:, None], nx, axis=1)"
+    if shape[-2:] == (nx, ny):
+        return "; exchange its axes with np.swapaxes(mask, -1, -2)"
+    if len(shape) == 4 and shape[-2:] == size:
+        return "; one mask serves all coils, mask[:, :1]"
+    return ""
+
+
+def check_coil_maps(
+    coil_maps: ArrayLike, shape: tuple[int, int, int, int], empty: Tensor | None = None
+) -> Tensor:
+    """Return complex64 maps ``(batch or 1, [sets,] coils, ny, nx)`` for k-space of ``shape``.
+
+    Those of a slice that is ``empty`` may be zero everywhere.
+    """
+    batch, coils, ny, nx = shape
+    maps = as_tensor(coil_maps, "coil maps")
+    if not maps.is_complex():
+        raise InputError(f"expected complex coil maps, got {coil_maps.dtype}")
+    if maps.ndim == 3:
+        maps = maps[None]
+    fits = maps.ndim in (4, 5) and tuple(maps.shape[-3:]) == (coils, ny, nx)
+    if not fits or len(maps) not in {1, batch} or maps.shape[1] == 0:
+        raise InputError(
+            f"coil maps of shape {tuple(coil_maps.shape)} do not fit k-space of shape {shape}: "
+            f"expected {(coils, ny, nx)} or {shape}, or (batch, sets, coils, ny, nx)"
+        )
+    maps = maps.to(torch.complex64)
+    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
+        raise InputError("coil maps hold NaN or infinite values: estimate them again")
+    blind = (maps == 0).flatten(1).all(dim=1)
+    if empty is not None and len(blind) == len(empty):
+        blind = blind & ~empty.to(blind.device)
+    if bool(blind.any()):
+        raise InputError("coil maps are zero everywhere: leave them out to have them estimated")
+    return maps

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ctxrecon.checks import as_device, as_dtype
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines.checkpoint import (
+    check_text_encoder,
     load_model,
     load_scheduler,
     load_tokenizer,
@@ -199,9 +200,9 @@ def _one_of(
         )
     name = read_config(folder, "config.json").get("_class_name")
     known = {kind.__name__: kind for kind in kinds.values()}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise InputError(
-            f"{folder} holds a {part} of the unknown kind {name!r}: expected one of "
+            f"{folder} holds a {part} of the unknown kind {name!r:.80}: expected one of "
             + ", ".join(known)
         )
     return load_model(known[name], folder, dtype).eval()
@@ -255,14 +256,16 @@ def load_text_encoder(
         dtype: of the text encoder.
 
     Raises:
-        InputError: a missing or damaged part.
+        InputError: a missing or damaged part, or two that do not belong together.
     """
     dtype = as_dtype(dtype)
     text_folder = part_folder(Path(), "text_encoder", path)
     read_config(text_folder, "config.json")
     encoder = load_model(CLIPTextModel, text_folder, dtype)
     folder = part_folder(Path(), "tokenizer", path if tokenizer is None else tokenizer)
-    return encoder.eval(), load_tokenizer(folder)
+    words = load_tokenizer(folder)
+    check_text_encoder(encoder.eval(), words, text_folder)
+    return encoder, words
 
 
 def build_pipeline(

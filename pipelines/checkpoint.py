@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.checks import check_config, check_parameters
 from ctxrecon.errors import InputError
 from ctxrecon.io._files import read_json
+from ctxrecon.priors.denoiser import size_multiple
+from ctxrecon.priors.factory import PROMPT_LENGTH
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
 _LARGEST_WEIGHT = 1e6
 # Stands for the largest token of a text in the configurations of older CLIPs.
 _LARGEST_TOKEN = 2
+_SCHEDULE = ("prediction_type", "beta_schedule", "num_train_timesteps")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
@@ -91,6 +95,8 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A model from safetensors only, with every weight it needs."""
     variant, stored = _check_weights(folder)
     config = read_config(folder, "config.json")
+    if kind.__module__.startswith("ctxrecon."):  # those of libraries gain options all the time
+        warn_of_defaults(folder / "config.json", config, kind)
     try:
         if "shape" not in config:  # of samplers, whose size is that of the images
             check_parameters(str(folder / "config.json"), lambda: _with_new_weights(kind, folder))
@@ -147,6 +153,60 @@ def _check_values(folder: Path, name: str, value: torch.Tensor, stored: str) -> 
 def _said(error: BaseException) -> str:
     """What a library says, in one line and cut short."""
     return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+
+
+def warn_of_defaults(
+    path: Path, config: Mapping[str, Any], kind: Any, names: Collection[str] | None = None
+) -> None:
+    """Name the options that a configuration leaves open, though the result depends on them.
+
+    Args:
+        path: of the configuration, for the log.
+        config: what it states.
+        kind: the class whose defaults are taken.
+        names: the options to look at; all by default.
+    """
+    for name, option in inspect.signature(kind.__init__).parameters.items():
+        looked_at = option.default is not option.empty if names is None else name in names
+        if looked_at and name not in config:
+            logger.warning(
+                "%s does not state %s: taken as %r, the default; results are wrong if it was "
+                "trained with another",
+                path,
+                name,
+                option.default,
+            )
+
+
+def check_unet(unet: UNet2DConditionModel, width: int, where: Path) -> None:
+    """Refuse a U-Net whose configuration makes a network that cannot run; nothing is computed.
+
+    Args:
+        unet: of a prior.
+        width: of the text states.
+        where: it comes from, for the message.
+
+    Raises:
+        InputError: it cannot run, or its output is no image of two channels.
+    """
+    named = {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
+    shapes = {name: value.to("meta") for name, value in named.items()}
+    shape = (1, 2, *[4 * size_multiple(unet)] * 2)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            image, states = torch.zeros(shape), torch.zeros(1, PROMPT_LENGTH, width)
+            given = (image.to(unet.dtype), torch.tensor(0), states.to(unet.dtype))
+            output = torch.func.functional_call(unet, shapes, given, {"return_dict": False})[0]
+    except Exception as error:  # as above
+        raise InputError(
+            f"the U-Net in {where} cannot run as its config.json says ({_said(error)}): "
+            "download it again"
+        ) from error
+    if tuple(output.shape) != shape:
+        raise InputError(
+            f"the U-Net in {where} makes {tuple(output.shape)} of an image {shape}: download its "
+            "config.json again"
+        )
 
 
 def _with_new_weights(kind: Any, folder: Path) -> torch.nn.Module:
@@ -210,7 +270,8 @@ def _check_weights(folder: Path) -> tuple[str | None, dict[str, str]]:
 def load_scheduler(folder: Path) -> DDIMScheduler:
     """The noise levels and the prediction type that a prior was trained with."""
     name = "scheduler_config.json"
-    read_config(folder, name)
+    config = read_config(folder, name)
+    warn_of_defaults(folder / name, config, DDIMScheduler, _SCHEDULE)
     try:
         scheduler = DDIMScheduler.from_pretrained(str(folder))
         betas = scheduler.betas

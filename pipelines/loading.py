@@ -15,12 +15,14 @@ from ctxrecon.checks import as_device, as_dtype
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines.checkpoint import (
     check_text_encoder,
+    check_unet,
     load_model,
     load_scheduler,
     load_tokenizer,
     open_folder,
     part_folder,
     read_config,
+    warn_of_defaults,
 )
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
 from ctxrecon.pipelines.joint import JointPipeline
@@ -104,6 +106,7 @@ def load_prior(
             f"encoder in {text_folder} gives {encoder.config.hidden_size}: give the text encoder "
             "that it was trained with"
         )
+    check_unet(unet, needed, unet_folder)
     # Whatever scheduler was trained with, sampling needs its betas and prediction type only.
     pipeline = ContextMRIPipeline(
         # Convolutions are faster so, by an eighth on CPUs and more in half precision.
@@ -167,7 +170,9 @@ def load_joint(
     relaxometer = None
     if (root / "relaxometer").is_dir():
         relaxometer = load_model(T2StarMLP, root / "relaxometer", torch.float32)
-    contrasts = read_config(root, "model_index.json").get("contrasts", 1)
+    index = read_config(root, "model_index.json")
+    warn_of_defaults(root / "model_index.json", index, JointPipeline, ("contrasts",))
+    contrasts = index.get("contrasts", 1)
     if not isinstance(contrasts, int) or contrasts < 1:
         raise InputError(f"expected a number of contrasts in {root}, got {contrasts!r}")
     pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=contrasts)

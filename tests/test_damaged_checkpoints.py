@@ -91,10 +91,37 @@ def test_a_tokenizer_of_another_text_encoder_is_refused(prior: Path) -> None:
         load_prior(prior)
 
 
+@pytest.mark.parametrize(("key", "value"), [("freq_shift", "x"), ("norm_eps", [])])
+def test_a_network_that_cannot_run(prior: Path, key: str, value: Any) -> None:
+    config = prior / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=r"cannot run as its config\.json says"):
+        load_prior(prior)
+
+
+def test_what_a_configuration_leaves_open_is_said(prior: Path, caplog, tmp_path: Path) -> None:
+    load_prior(prior)
+    joint = tmp_path / "joint"
+    JointPipeline(UNetReconstructor(width=4), LOUPE((16, 16), 2)).save_pretrained(joint)
+    load_joint(joint)
+    assert "does not state" not in caplog.text
+    change_json(prior / "scheduler/scheduler_config.json", ("prediction_type",), None)
+    load_prior(prior)
+    assert "does not state prediction_type: taken as 'epsilon'" in caplog.text
+    for name, key in (
+        ("sampler/config.json", "lines"),
+        ("reconstructor/config.json", "depth"),
+        ("model_index.json", "contrasts"),
+    ):
+        change_json(joint / name, (key,), None)
+        load_joint(joint)
+        assert f"{name} does not state {key}" in caplog.text
+
+
 @pytest.mark.parametrize("part", ["sampler", "reconstructor"])
 @pytest.mark.parametrize("name", [["LOUPE"], {}, 1, "x" * 5000])
 def test_a_kind_that_is_no_name(tmp_path: Path, part: str, name: Any) -> None:
-    pipe = JointPipeline(UNetReconstructor(width=4, depth=1), LOUPE((16, 16), 2))
+    pipe = JointPipeline(UNetReconstructor(width=4), LOUPE((16, 16), 2))
     pipe.save_pretrained(tmp_path)
     assert isinstance(load_joint(tmp_path), JointPipeline)
     change_json(tmp_path / part / "config.json", ("_class_name",), name)

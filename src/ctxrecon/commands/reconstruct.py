@@ -32,7 +32,7 @@ from ctxrecon.commands.methods import (
     open_methods,
     open_network,
 )
-from ctxrecon.commands.options import refuse_ignored, users, users_of_models
+from ctxrecon.commands.options import Seed, refuse_ignored, users, users_of_models
 from ctxrecon.commands.paths import (
     OVERWRITE,
     Outputs,
@@ -136,7 +136,7 @@ def reconstruct(
     strength: Annotated[
         float, typer.Option(help="Of --start: the share of the diffusion that is left.")
     ] = 0.3,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    seed: Seed = 0,
     dtype: Annotated[
         str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
     ] = "float32",

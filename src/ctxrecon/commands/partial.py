@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ class PartialFolder:
         Raises:
             InputError: the settings of that run cannot be read.
         """
-        if not (folder / _WRITING).is_file():
+        if not os.path.isfile(folder / _WRITING):  # False also where the name is too long
             return False
         before = _settings_of(folder)
         return all(before.get(name) == value for name, value in settings().items())

@@ -14,12 +14,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ctxrecon.checks import as_device, as_dtype
 from ctxrecon.errors import InputError
 from ctxrecon.loading.folders import (
+    check_text_encoder,
+    check_unet,
     load_model,
     load_scheduler,
     load_tokenizer,
     open_folder,
     part_folder,
     read_config,
+    warn_of_defaults,
 )
 from ctxrecon.masks.learned import SAMPLERS
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline
@@ -103,6 +106,7 @@ def load_prior(
             f"encoder in {text_folder} gives {encoder.config.hidden_size}: give the text encoder "
             "that it was trained with"
         )
+    check_unet(unet, needed, unet_folder)
     # Whatever scheduler was trained with, sampling needs its betas and prediction type only.
     pipeline = ContextMRIPipeline(
         # Convolutions are faster so, by an eighth on CPUs and more in half precision.
@@ -166,7 +170,9 @@ def load_joint(
     relaxometer = None
     if (root / "relaxometer").is_dir():
         relaxometer = load_model(T2StarMLP, root / "relaxometer", torch.float32)
-    contrasts = read_config(root, "model_index.json").get("contrasts", 1)
+    index = read_config(root, "model_index.json")
+    warn_of_defaults(root / "model_index.json", index, JointPipeline, ("contrasts",))
+    contrasts = index.get("contrasts", 1)
     if not isinstance(contrasts, int) or contrasts < 1:
         raise InputError(f"expected a number of contrasts in {root}, got {contrasts!r}")
     pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=contrasts)
@@ -199,9 +205,9 @@ def _one_of(
         )
     name = read_config(folder, "config.json").get("_class_name")
     known = {kind.__name__: kind for kind in kinds.values()}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise InputError(
-            f"{folder} holds a {part} of the unknown kind {name!r}: expected one of "
+            f"{folder} holds a {part} of the unknown kind {name!r:.80}: expected one of "
             + ", ".join(known)
         )
     return load_model(known[name], folder, dtype).eval()
@@ -255,14 +261,16 @@ def load_text_encoder(
         dtype: of the text encoder.
 
     Raises:
-        InputError: a missing or damaged part.
+        InputError: a missing or damaged part, or two that do not belong together.
     """
     dtype = as_dtype(dtype)
     text_folder = part_folder(Path(), "text_encoder", path)
     read_config(text_folder, "config.json")
     encoder = load_model(CLIPTextModel, text_folder, dtype)
     folder = part_folder(Path(), "tokenizer", path if tokenizer is None else tokenizer)
-    return encoder.eval(), load_tokenizer(folder)
+    words = load_tokenizer(folder)
+    check_text_encoder(encoder.eval(), words, text_folder)
+    return encoder, words
 
 
 def build_pipeline(

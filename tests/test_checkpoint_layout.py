@@ -318,7 +318,8 @@ def _remove_vocabulary(root: Path) -> None:
 
 def _other_text_encoder(root: Path) -> None:
     shutil.rmtree(root / "text_encoder")
-    build_text_encoder(300, hidden_size=16, num_layers=1).save_pretrained(root / "text_encoder")
+    other = build_text_encoder(len(build_tokenizer()), hidden_size=16, num_layers=1)
+    other.save_pretrained(root / "text_encoder")
 
 
 @pytest.mark.parametrize(

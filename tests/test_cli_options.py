@@ -70,6 +70,14 @@ def test_what_would_be_ignored_is_refused(tmp_path, scan, capsys, options, words
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
+@pytest.mark.parametrize("command", [("simulate",), ("benchmark", "x"), ("prepare", "labels", "x")])
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path, capsys, command, seed):
+    words = refused(capsys, *command, "--out", tmp_path / "x.npz", "--seed", seed)
+    assert "--seed" in words
+    assert "internal error" not in words
+
+
 def test_a_seed_is_used_by_masks(tmp_path, scan):
     command = ("reconstruct", scan, "--method", "zero-filled", "--undersample", "random1d")
     more = ("--acceleration", 2, "--center-fraction", 0.25)

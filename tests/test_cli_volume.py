@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctxrecon import figures
 from ctxrecon.cli import main
 from ctxrecon.commands import slices, volume
 from ctxrecon.io import read_scan
@@ -136,6 +137,25 @@ def test_a_stopped_volume_goes_on_and_gives_the_same(tmp_path, scan, prior, monk
     assert len(first) == 7
     for one, other_row in zip(first, again, strict=True):
         assert {**one, "seconds": 0} == {**other_row, "seconds": 0}
+
+
+def test_a_run_stopped_while_it_writes_goes_on_too(tmp_path, scan, monkeypatch, capsys):
+    command = ("reconstruct", scan, *OPTIONS, "--method", "tv", "--out", tmp_path / "x.npy")
+    draw = figures.comparison_figure
+
+    def stopped(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figures, "comparison_figure", stopped)
+    assert run(*command) == 130
+    monkeypatch.setattr(figures, "comparison_figure", draw)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "x.npy.partial"}
+    assert run(*command, "--method", "cg-sense") == 2
+    assert "x.npy exists" in capsys.readouterr().err
+    assert run(*command) == 0
+    names = {"x.npy", "x_figure.png", "x_metrics.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert run(*command) == 2  # what is whole is kept
 
 
 def test_slices_of_other_settings_are_dropped_only_when_asked(tmp_path, scan, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctxrecon.arrays import check_kspace
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
@@ -252,8 +253,13 @@ def test_relative_residual_is_per_slice():
     torch.testing.assert_close(relative_residual(predicted, y), expected)
 
 
-@pytest.mark.parametrize("scale", [1e-38, 1e-300])
+@pytest.mark.parametrize("scale", [1e-38, 1e-300, 1e25])
 def test_units_that_single_precision_cannot_hold_are_refused(scale):
     kspace = np.full((2, 16, 16), scale, dtype=np.complex128)
     with pytest.raises(InputError, match="multiply it by a constant"):
         prepare_measurement(kspace)
+
+
+def test_a_structured_array_of_zeros_is_a_scan_of_air():
+    kspace = np.zeros((1, 1, 16, 16), [("r", "i2"), ("i", "i2")])
+    assert check_kspace(kspace).dtype == torch.complex64

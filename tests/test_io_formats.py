@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import subprocess
 from dataclasses import replace
@@ -377,3 +378,23 @@ def test_chosen_slices_of_a_compressed_archive(tmp_path):
     kspace = np.asfortranarray(scan.kspace.numpy())
     np.savez(tmp_path / "f.npz", kspace=kspace)
     assert torch.equal(read_scan(tmp_path / "f.npz", slices=2).kspace[0], scan.kspace[2])
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.h5", "x.npy", "x.cfl", "x.nii", "x.png"])
+def test_a_file_that_does_not_fit_on_the_disk(tmp_path, name, generator):
+    """The process may write no file of more than 600 bytes, as on a disk that is nearly full."""
+    if name.endswith(".nii"):
+        pytest.importorskip("nibabel")
+    image = torch.randn(1, 64, 64, dtype=torch.complex64, generator=generator)
+    scan = Scan(image[:, None], torch.ones(1, 1, 64, 64, dtype=torch.bool))
+    write_image(tmp_path / "imports_what_it_needs.png", image)
+    write, what = (write_scan, scan) if name.endswith((".npz", ".h5")) else (write_image, image)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = sorted(tmp_path.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write"):
+            write(tmp_path / name, what)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -310,6 +311,50 @@ def test_damaged_dicom(tmp_path, caplog):
     path.write_bytes(content.replace(element, b"FD\x06\x003120.0"))
     with pytest.raises(InputError, match="the DICOM header cannot be read"):
         from_dicom(path)
+
+
+def write_deflated(path, data):
+    """A DICOM file whose header is as it should be, with these deflated bytes after it."""
+    pydicom = pytest.importorskip("pydicom")
+    write_dicom(path, Modality="MR")
+    header = pydicom.dcmread(path)
+    header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    header.RepetitionTime = 3120
+    header.save_as(path)
+    content = path.read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")  # the length of the file's own header
+    path.write_bytes(content[:start] + (content[start:] if data is None else data))
+    return path
+
+
+def test_deflated_dicom(tmp_path):
+    assert from_dicom(write_deflated(tmp_path / "a.dcm", None)) == ScanMetadata(tr=3120)
+    with pytest.raises(InputError, match="cannot be read"):
+        from_dicom(write_deflated(tmp_path / "a.dcm", b"\xff" * 40))
+    stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = stream.compress(bytes(2**24)) + stream.flush(zlib.Z_FULL_FLUSH)
+    with pytest.raises(InputError, match="not to be trusted"):
+        from_dicom(write_deflated(tmp_path / "a.dcm", bomb + 40 * bomb[: len(bomb)]))
+
+
+UNENDING = b"\xff\xff\xff\xff"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "element",
+    [
+        b"\x20\x00\x13\x00IS\x04\x00inf ",
+        (b"\x40\x00\x75\x02SQ\x00\x00" + UNENDING + b"\xfe\xff\x00\xe0" + UNENDING) * 3000,
+    ],
+    ids=["infinite", "deep"],
+)
+def test_dicom_elements_of_any_damage(tmp_path, element):
+    path = write_dicom(tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes() + element)
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        from_dicom(path)
+    assert len(str(caught.value)) < 500
 
 
 def test_real_dicom(shared_data):

@@ -16,7 +16,7 @@ ArrayLike: TypeAlias = "Tensor | np.ndarray"
 # torch has no long doubles, few unsigned integers and one byte order.
 _PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
 
-_FAINTEST = 1e-30
+_FAINTEST, _BRIGHTEST = 1e-30, 1e19
 
 # Compound types by which files keep complex numbers: h5py and MATLAB.
 _COMPLEX_FIELDS = ({"r", "i"}, {"real", "imag"})
@@ -82,15 +82,22 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise InputError("k-space holds NaN or infinite values: find out where they come from")
     peak = y.abs().flatten(1).amax(dim=1)
-    vanished = not bool(peak.any()) and bool((kspace != 0).any())
-    if vanished or bool(((peak > 0) & (peak < _FAINTEST)).any()):
-        given: Any = kspace
+    vanished = not bool(peak.any()) and _largest(kspace) > 0
+    if vanished or bool(((peak > 0) & ((peak < _FAINTEST) | (peak > _BRIGHTEST))).any()):
         raise InputError(
-            f"expected k-space whose largest sample is at least {_FAINTEST:g}, which single "
-            f"precision can square, got {float(abs(given).max()):.3g}: multiply it by a constant"
+            f"expected k-space whose largest sample lies between {_FAINTEST:g} and "
+            f"{_BRIGHTEST:g}, which single precision can square, got {_largest(kspace):.3g}: "
+            "multiply it by a constant"
         )
     check_coil_axis(y)
     return y
+
+
+def _largest(values: Any) -> float:
+    """The largest magnitude of an array as it was given."""
+    if getattr(values.dtype, "names", None):  # real and imaginary part
+        return max(float(abs(values[name]).max()) for name in values.dtype.names)
+    return float(abs(values).max())
 
 
 def _join_parts(shape: tuple[int, ...]) -> str:

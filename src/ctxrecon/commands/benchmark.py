@@ -23,7 +23,7 @@ from ctxrecon.commands.methods import (
     open_model,
     open_prior,
 )
-from ctxrecon.commands.options import Users, refuse_ignored
+from ctxrecon.commands.options import Seed, Users, refuse_ignored
 from ctxrecon.commands.paths import check_outputs, input_files
 from ctxrecon.errors import InputError
 
@@ -73,7 +73,7 @@ def benchmark(
     subfolder: Annotated[
         str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all masks and noise.")] = 0,
+    seed: Seed = 0,
     dtype: Annotated[
         str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
     ] = "float32",

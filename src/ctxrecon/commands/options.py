@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from ctxrecon.commands.methods import JOINT, PRIOR, PriorRun
 from ctxrecon.errors import InputError
+
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all randomness.")]
+"""The type of ``--seed``: what every generator takes."""
 
 Users = dict[str, tuple[object, str]]
 """Name of an option -> whether something uses it; and if not, why and what to do."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ctxrecon.io.numpy_format import Archive
 
 _SETTINGS = "settings.json"
+_WRITING = "writing"
 
 
 class PartialFolder:
@@ -43,18 +45,28 @@ class PartialFolder:
         with written_beside(folder / _SETTINGS) as path:
             path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
+    @staticmethod
+    def was_writing(folder: Path, settings: Callable[[], Mapping[str, Any]]) -> bool:
+        """Whether a run of these settings was stopped while it wrote what its slices give.
+
+        Args:
+            folder: of the slices.
+            settings: called where a run was stopped so.
+
+        Raises:
+            InputError: the settings of that run cannot be read.
+        """
+        if not os.path.isfile(folder / _WRITING):  # False also where the name is too long
+            return False
+        before = _settings_of(folder)
+        return all(before.get(name) == value for name, value in settings().items())
+
     def _is_of(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
         """Whether its slices are of these settings; if not, it may be thrown away."""
-        from ctxrecon.files import read_json
-
         names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         if not names:
             return True
-        before = read_json(
-            self.folder / _SETTINGS,
-            "the settings of a run that was stopped",
-            "move its folder away, or name another --out",
-        )
+        before = _settings_of(self.folder)
         changed = [name for name in settings if before.get(name) != settings[name]]
         if not changed:
             return True
@@ -124,12 +136,27 @@ class PartialFolder:
         with written_beside(self._path(number)) as path:
             np.savez(path, **arrays)
 
+    def begin_writing(self) -> None:
+        """Note that what the slices give is being written: from now on it is this run's own."""
+        (self.folder / _WRITING).touch()
+
     def remove(self) -> None:
         """Throw the folder away: all slices are where they belong."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"slice_{number:05d}.npz"
+
+
+def _settings_of(folder: Path) -> dict[str, Any]:
+    """The settings that its slices were made with."""
+    from ctxrecon.files import read_json
+
+    return read_json(
+        folder / _SETTINGS,
+        "the settings of a run that was stopped",
+        "move its folder away, or name another --out",
+    )
 
 
 def _read_part(path: Path, shape: tuple[int, int, int]) -> Part:

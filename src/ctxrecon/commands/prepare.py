@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxrecon.commands.logs import say
+from ctxrecon.commands.options import Seed
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def labels(
             "--slices-per-volume", "--slices_per_volume", help="Simulated slices of each volume."
         ),
     ] = 60,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    seed: Seed = 0,
     workers: _Workers = None,
 ) -> None:
     """Simulated brain slices of label volumes, each with its own protocol."""

@@ -32,7 +32,7 @@ from ctxrecon.commands.methods import (
     open_methods,
     open_network,
 )
-from ctxrecon.commands.options import refuse_ignored, users, users_of_models
+from ctxrecon.commands.options import Seed, refuse_ignored, users, users_of_models
 from ctxrecon.commands.paths import (
     OVERWRITE,
     Outputs,
@@ -136,7 +136,7 @@ def reconstruct(
     strength: Annotated[
         float, typer.Option(help="Of --start: the share of the diffusion that is left.")
     ] = 0.3,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    seed: Seed = 0,
     dtype: Annotated[
         str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
     ] = "float32",
@@ -197,10 +197,14 @@ def reconstruct(
         if start == NETWORK:
             run = replace(run, network=open_network(device))
     others = tuple(name for name in (*BASELINES, *pipes) if name != method) if compare else ()
+
+    def settings() -> dict[str, Any]:
+        return _settings(context, pipes, (file, mask, coil_maps))
+
     check_outputs(
         _files(outputs, len(volume), method, others, samples),
         input_files(file, mask, coil_maps, model),
-        overwrite=overwrite,
+        overwrite=overwrite or PartialFolder.was_writing(outputs.partial, settings),
         folder=outputs.folder,
     )
     if reads or PRIOR in pipes:
@@ -220,8 +224,7 @@ def reconstruct(
     chunks = work.chunks()
     kept = None
     if len(chunks) > 1:
-        settings = _settings(context, pipes, (file, mask, coil_maps))
-        kept = PartialFolder(outputs.partial, settings, overwrite=overwrite)
+        kept = PartialFolder(outputs.partial, settings(), overwrite=overwrite)
     if not own_masks:
         assert masks is not None
         say_scan(volume, masks)
@@ -249,6 +252,8 @@ def reconstruct(
     assert masks is not None
     achieved = 1 / float(masks.float().mean())
     reference_name = "target" if volume.has_target else "MVUE"
+    if kept is not None:
+        kept.begin_writing()
     _write(outputs, volume, results, reference, reference_name, achieved, keep_all=compare)
     if joint is not None:
         say("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctxrecon.commands.logs import say
-from ctxrecon.commands.options import OF_UNDERSAMPLE, refuse_ignored
+from ctxrecon.commands.options import OF_UNDERSAMPLE, Seed, refuse_ignored
 from ctxrecon.commands.paths import OVERWRITE, check_outputs, input_files
 from ctxrecon.errors import InputError
 
@@ -53,7 +53,7 @@ def simulate(
     te: Annotated[float | None, typer.Option(help="Echo time in ms. (default: drawn)")] = None,
     ti: Annotated[float | None, typer.Option(help="Inversion time in ms. (default: drawn)")] = None,
     flip_angle: Annotated[float | None, typer.Option(help="In degrees. (default: drawn)")] = None,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Simulate a scan of the phantom; writes it with its true image, and a picture of that.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,9 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
     mask = scan.mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
-    with written_beside(path) as temporary, h5py.File(temporary, "x") as file:
+    # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.
+    content = BytesIO()
+    with h5py.File(content, "w") as file:
         for name, value in arrays.items():
             if value is not None:
                 file.create_dataset(name, data=value.cpu().numpy(), compression="lzf")
@@ -249,3 +252,5 @@ def write_fastmri(path: Path, scan: Scan) -> None:
             file.attrs[_NOISE] = float(scan.noise_std)
         if scan.voxel_size is not None:
             file.attrs[_VOXEL_SIZE] = np.array(scan.voxel_size, np.float64)
+    with written_beside(path) as temporary:
+        temporary.write_bytes(content.getbuffer())

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
-from transformers import CLIPTokenizer
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.checks import check_config, check_parameters
 from ctxrecon.errors import InputError
 from ctxrecon.files import read_json
+from ctxrecon.priors.denoiser import size_multiple
+from ctxrecon.priors.factory import PROMPT_LENGTH
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.([\w-]+)\.safetensors")
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
-# What the libraries raise for a configuration that makes no network, or another than the weights.
-_MISFITS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    OSError,
-)
+# Finite, but no trained weight: what flipped bits of an exponent leave.
+_LARGEST_WEIGHT = 1e6
+# Stands for the largest token of a text in the configurations of older CLIPs.
+_LARGEST_TOKEN = 2
+_SCHEDULE = ("prediction_type", "beta_schedule", "num_train_timesteps")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
 
@@ -94,8 +93,10 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 
 def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A model from safetensors only, with every weight it needs."""
-    variant = _check_weights(folder)
+    variant, stored = _check_weights(folder)
     config = read_config(folder, "config.json")
+    if kind.__module__.startswith("ctxrecon."):  # those of libraries gain options all the time
+        warn_of_defaults(folder / "config.json", config, kind)
     try:
         if "shape" not in config:  # of samplers, whose size is that of the images
             check_parameters(str(folder / "config.json"), lambda: _with_new_weights(kind, folder))
@@ -109,10 +110,9 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             )
     except InputError:
         raise
-    except _MISFITS as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # the libraries raise any for a configuration that fits nothing
         raise InputError(
-            f"the weights in {folder} do not fit its config.json ({said:.200}): the two "
+            f"the weights in {folder} do not fit its config.json ({_said(error)}): the two "
             "belong to different networks"
         ) from error
     missing = sorted(info["missing_keys"])
@@ -121,13 +121,92 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, "
             f"such as {missing[0]}: the two belong to different networks"
         )
+    prefix = f"{getattr(kind, 'base_model_prefix', '')}."  # some Transformers leave out
+    stored |= {name.removeprefix(prefix): dtype for name, dtype in stored.items()}
     for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise InputError(
-                f"the weights in {folder} hold NaN or infinite values, in {name}: take an earlier "
-                "checkpoint, or a dtype with the range that they need"
-            )
+        if value.is_floating_point():
+            _check_values(folder, name, value, stored.get(name, "F32"))
     return model
+
+
+def _check_values(folder: Path, name: str, value: torch.Tensor, stored: str) -> None:
+    """Refuse weights that no training gave."""
+    if stored not in _FLOATS:
+        raise InputError(
+            f"the weights in {folder} are damaged: {name} is stored as {stored}, expected one of "
+            f"{', '.join(sorted(_FLOATS))}; download them again"
+        )
+    largest = value.abs().max().item() if value.numel() else 0.0
+    if not math.isfinite(largest):
+        raise InputError(
+            f"the weights in {folder} hold NaN or infinite values, in {name}: take an earlier "
+            "checkpoint, or a dtype with the range that they need"
+        )
+    if largest > _LARGEST_WEIGHT:
+        raise InputError(
+            f"the weights in {folder} hold {largest:.0e} in {name}, expected values up to "
+            f"{_LARGEST_WEIGHT:.0e}: they are damaged, download them again or take an earlier "
+            "checkpoint"
+        )
+
+
+def _said(error: BaseException) -> str:
+    """What a library says, in one line and cut short."""
+    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+
+
+def warn_of_defaults(
+    path: Path, config: Mapping[str, Any], kind: Any, names: Collection[str] | None = None
+) -> None:
+    """Name the options that a configuration leaves open, though the result depends on them.
+
+    Args:
+        path: of the configuration, for the log.
+        config: what it states.
+        kind: the class whose defaults are taken.
+        names: the options to look at; all by default.
+    """
+    for name, option in inspect.signature(kind.__init__).parameters.items():
+        looked_at = option.default is not option.empty if names is None else name in names
+        if looked_at and name not in config:
+            logger.warning(
+                "%s does not state %s: taken as %r, the default; results are wrong if it was "
+                "trained with another",
+                path,
+                name,
+                option.default,
+            )
+
+
+def check_unet(unet: UNet2DConditionModel, width: int, where: Path) -> None:
+    """Refuse a U-Net whose configuration makes a network that cannot run; nothing is computed.
+
+    Args:
+        unet: of a prior.
+        width: of the text states.
+        where: it comes from, for the message.
+
+    Raises:
+        InputError: it cannot run, or its output is no image of two channels.
+    """
+    named = {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
+    shapes = {name: value.to("meta") for name, value in named.items()}
+    shape = (1, 2, *[4 * size_multiple(unet)] * 2)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            image, states = torch.zeros(shape), torch.zeros(1, PROMPT_LENGTH, width)
+            given = (image.to(unet.dtype), torch.tensor(0), states.to(unet.dtype))
+            output = torch.func.functional_call(unet, shapes, given, {"return_dict": False})[0]
+    except Exception as error:  # as above
+        raise InputError(
+            f"the U-Net in {where} cannot run as its config.json says ({_said(error)}): "
+            "download it again"
+        ) from error
+    if tuple(output.shape) != shape:
+        raise InputError(
+            f"the U-Net in {where} makes {tuple(output.shape)} of an image {shape}: download its "
+            "config.json again"
+        )
 
 
 def _with_new_weights(kind: Any, folder: Path) -> torch.nn.Module:
@@ -157,8 +236,12 @@ def _without_bars() -> Iterator[None]:
             disable_progress_bars()
 
 
-def _check_weights(folder: Path) -> str | None:
-    """Look into the safetensors files before they are loaded; the variant that they are of."""
+def _check_weights(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """Look into the safetensors files before they are loaded.
+
+    Returns:
+        The variant that they are of, and the type in which each tensor is stored.
+    """
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
@@ -170,32 +253,34 @@ def _check_weights(folder: Path) -> str | None:
                 "loaded: convert them to safetensors first"
             )
         raise InputError(f"there are no weights (*.safetensors) in {folder}")
+    stored: dict[str, str] = {}
     for file in files:
         try:
-            with safe_open(str(file), framework="pt"):
-                pass
-        except SafetensorError as error:
+            with safe_open(str(file), framework="pt") as tensors:
+                names = list(tensors.keys())
+                stored |= {name: tensors.get_slice(name).get_dtype() for name in names}
+        except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{file} is truncated or no safetensors file ({error}): download it again"
+                f"{file} is truncated or no safetensors file ({_said(error)}): download it again"
             ) from error
     variants = [match[1] for file in files if (match := _VARIANT.fullmatch(file.name))]
-    return variants[0] if len(variants) == len(files) else None
+    return (variants[0] if len(variants) == len(files) else None), stored
 
 
 def load_scheduler(folder: Path) -> DDIMScheduler:
     """The noise levels and the prediction type that a prior was trained with."""
     name = "scheduler_config.json"
-    read_config(folder, name)
+    config = read_config(folder, name)
+    warn_of_defaults(folder / name, config, DDIMScheduler, _SCHEDULE)
     try:
         scheduler = DDIMScheduler.from_pretrained(str(folder))
         betas = scheduler.betas
         valid = len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
         if not valid or len(betas) != scheduler.config.num_train_timesteps:
             raise ValueError("expected a beta between 0 and 1 for each timestep")
-    except _MISFITS as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # as of networks
         raise InputError(
-            f"{folder / name} makes no scheduler ({said:.200}): download it again"
+            f"{folder / name} makes no scheduler ({_said(error)}): download it again"
         ) from error
     return scheduler
 
@@ -209,5 +294,42 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         )
     try:
         return CLIPTokenizer.from_pretrained(str(folder))
-    except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"the tokenizer in {folder} cannot be read ({error})") from error
+    except Exception as error:  # of the tokenizers library, some are of no type of their own
+        raise InputError(
+            f"the tokenizer in {folder} cannot be read ({_said(error)}): download it again"
+        ) from error
+
+
+def check_text_encoder(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, where: Path) -> None:
+    """Refuse a text encoder that cannot take the tokens of a tokenizer.
+
+    Args:
+        encoder: whose states condition a network.
+        tokenizer: of its prompts.
+        where: the text encoder comes from, for the message.
+
+    Raises:
+        InputError: more tokens than the encoder has embeddings, another end of the text than it
+            looks for, or a configuration that it cannot run with.
+    """
+    remedy = "give the tokenizer that the text encoder was trained with"
+    if len(tokenizer) > encoder.config.vocab_size:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens, the text encoder in {where} takes "
+            f"{encoder.config.vocab_size}: {remedy}"
+        )
+    try:
+        tokens = tokenizer("", return_tensors="pt").input_ids
+        with torch.no_grad():
+            encoder(tokens)
+    except Exception as error:  # as above
+        raise InputError(
+            f"the text encoder in {where} does not run with its tokenizer ({_said(error)}): "
+            f"{remedy}"
+        ) from error
+    end, wanted = int(tokens[0, -1]), encoder.config.eos_token_id
+    if wanted not in (end, _LARGEST_TOKEN):
+        raise InputError(
+            f"the tokenizer ends a text with the token {end}, the text encoder in {where} looks "
+            f"for {wanted}: {remedy}"
+        )

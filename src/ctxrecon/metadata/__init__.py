@@ -1,7 +1,7 @@
 """What is known about a scan, and the text prompt that says so."""
 
+from ctxrecon.metadata.dicom import from_dicom
 from ctxrecon.metadata.headers import (
-    from_dicom,
     from_fastmri_header,
     from_fastmri_row,
     plausible_metadata,

@@ -1,25 +1,17 @@
-"""Metadata from what scanners and data sets write: ISMRMRD headers, tables, DICOM files."""
+"""Metadata from what data sets write: ISMRMRD headers and tables."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import re
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata.scan_metadata import ScanMetadata
 from ctxrecon.metadata.text import shown
-from ctxrecon.metadata.vocabulary import (
-    ANATOMIES,
-    CONTRASTS,
-    FASTMRI_ANATOMY,
-    SEQUENCES,
-    SEXES,
-)
+from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, FASTMRI_ANATOMY, SEXES
 
 logger = logging.getLogger(__name__)
 
@@ -32,41 +24,6 @@ _ROW_COLUMNS = (
     "TI",
     "flipAngle_deg",
     "sequence_type",
-)
-
-_DICOM_ELEMENTS = (
-    "Modality",
-    "SeriesDescription",
-    "ProtocolName",
-    "SequenceName",
-    "BodyPartExamined",
-    "InstanceNumber",
-    "RepetitionTime",
-    "EchoTime",
-    "InversionTime",
-    "FlipAngle",
-    "MagneticFieldStrength",
-    "PatientAge",
-    "PatientSex",
-)
-
-# Where an Enhanced MR image keeps them: functional groups, shared by all frames or of each one.
-_ENHANCED_ELEMENTS = {
-    "SequenceName": (None, "PulseSequenceName"),
-    "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
-    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
-    "InversionTime": ("MRModifierSequence", "InversionTimes"),
-    "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
-}
-
-# What pydicom raises when an element's bytes do not fit its type.
-_DICOM_DAMAGE = (
-    AttributeError,
-    KeyError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
-    struct.error,
 )
 
 Annotations = Mapping[tuple[str, int], tuple[str, ...]]
@@ -94,7 +51,7 @@ def from_fastmri_header(
     header = {} if xml is None else _header_values(xml)
     name = acquisition or header.get("protocolName")
     values: dict[str, Any] = {
-        field: _header_number(header, tag, zero_is_unknown)
+        field: header_number(header, tag, zero_is_unknown)
         for field, tag, zero_is_unknown in (
             ("tr", "TR", True),
             ("te", "TE", False),
@@ -105,7 +62,7 @@ def from_fastmri_header(
     }
     return plausible_metadata(
         "header",
-        anatomy=_anatomy(header.get("bodyPartExamined"), name),
+        anatomy=named_anatomy(header.get("bodyPartExamined"), name),
         slice=slice,
         contrast=_contrast(name),
         sequence=header.get("sequence_type"),
@@ -144,9 +101,17 @@ def _tag(element: Any) -> str:
     return str(element.tag).rsplit("}", 1)[-1]
 
 
-def _header_number(
+def header_number(
     values: Mapping[str, Any], name: str, zero_is_unknown: bool, source: str = "header"
 ) -> float | None:
+    """A number of a header; ``None``, with a line in the log, where it is unknown or no number.
+
+    Args:
+        values: of the header by their names.
+        name: of the number.
+        zero_is_unknown: whether 0 says that the value was not filled in.
+        source: what the header is, for the log.
+    """
     text = values.get(name)
     if text is None or not str(text).strip():
         return None
@@ -186,7 +151,8 @@ def plausible_metadata(source: str, **values: Any) -> ScanMetadata:
         return ScanMetadata(**{**kept, "tr": None, "te": None})
 
 
-def _anatomy(body_part: str | None, acquisition: str | None) -> str | None:
+def named_anatomy(body_part: str | None, acquisition: str | None) -> str | None:
+    """The anatomy that a header names, or the acquisition of a fastMRI file implies."""
     if body_part and (known := ANATOMIES.canonical(body_part)):
         return known
     anatomy = FASTMRI_ANATOMY.get((acquisition or "").strip().upper())
@@ -229,16 +195,16 @@ def from_fastmri_row(
         pathologies = annotations.get((str(row["fname"]).removesuffix(".h5"), slice), ())
     return plausible_metadata(
         f"row of {row['fname']}",
-        anatomy=_anatomy(None, row["acquisition"]),
+        anatomy=named_anatomy(None, row["acquisition"]),
         slice=slice,
         contrast=_contrast(row["acquisition"]),
         pathologies=pathologies,
         sequence=row["sequence_type"] or None,
-        tr=_header_number(row, "TR", True, "row"),
-        te=_header_number(row, "TE", False, "row"),
-        ti=_header_number(row, "TI", True, "row"),
-        flip_angle=_header_number(row, "flipAngle_deg", True, "row"),
-        field_strength=_header_number(row, "systemFieldStrength_T", True, "row"),
+        tr=header_number(row, "TR", True, "row"),
+        te=header_number(row, "TE", False, "row"),
+        ti=header_number(row, "TI", True, "row"),
+        flip_angle=header_number(row, "flipAngle_deg", True, "row"),
+        field_strength=header_number(row, "systemFieldStrength_T", True, "row"),
     )
 
 
@@ -284,110 +250,3 @@ def _annotation(row: Mapping[str, str | None], where: str) -> tuple[tuple[str, i
     if not label:
         raise InputError(f"{where}: expected a finding in the column 'label', got nothing")
     return (name.removesuffix(".h5"), int(slice)), label
-
-
-def from_dicom(path: str | Path) -> ScanMetadata:
-    """Read the header of a DICOM MR image; pixel data are not read.
-
-    The contrast comes from the series description or protocol name where it names one, the
-    sequence from the scanner's sequence name, the slice from the instance number (which counts
-    from 1). All three are logged, as they are inferred. Of an Enhanced MR image, which holds many
-    frames, TR, TE, TI and flip angle are those of the first one and the slice stays unknown.
-    Impossible values are left out with a warning.
-
-    Raises:
-        InputError: when the file is missing, is no DICOM file, or is no MR image.
-    """
-    try:
-        from pydicom import dcmread
-        from pydicom.errors import BytesLengthException, InvalidDicomError
-    except ImportError as error:
-        raise ImportError("reading DICOM needs pydicom: pip install pydicom") from error
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no DICOM file at {path}")
-    try:
-        header = dcmread(path, stop_before_pixels=True)
-        read = {name: _dicom_element(header, name) for name in _DICOM_ELEMENTS}
-        values = {name: "" if v is None else str(v).strip() for name, v in read.items()}
-    except (InvalidDicomError, EOFError) as error:
-        raise InputError(f"{path}: expected a DICOM file, got something else ({error})") from error
-    except (*_DICOM_DAMAGE, BytesLengthException) as error:
-        raise InputError(f"{path}: the DICOM header cannot be read ({error})") from error
-    if values["Modality"] != "MR":
-        raise InputError(f"{path}: expected modality MR, got {values['Modality']!r}")
-    contrast = next(
-        filter(None, (_named_contrast(values[n]) for n in ("SeriesDescription", "ProtocolName"))),
-        None,
-    )
-    instance = values["InstanceNumber"]
-    single = "PerFrameFunctionalGroupsSequence" not in header
-    slice = int(instance) - 1 if single and instance.isdecimal() and int(instance) > 0 else None
-    sequence = _dicom_sequence(values["SequenceName"])
-    logger.info("%s: inferred contrast %s, sequence %s, slice %s", path, contrast, sequence, slice)
-
-    def number(name: str, zero_is_unknown: bool = True) -> float | None:
-        return _header_number(values, name, zero_is_unknown, "DICOM header")
-
-    return plausible_metadata(
-        f"DICOM file {path}",
-        anatomy=_anatomy(values["BodyPartExamined"], None),
-        slice=slice,
-        contrast=contrast,
-        sequence=sequence,
-        tr=number("RepetitionTime"),
-        te=number("EchoTime", False),
-        ti=number("InversionTime"),
-        flip_angle=number("FlipAngle"),
-        age=_dicom_age(values["PatientAge"]),
-        sex=SEXES.canonical(values["PatientSex"]),
-        field_strength=number("MagneticFieldStrength"),
-    )
-
-
-def _dicom_element(header: Any, name: str) -> Any:
-    """An element of the header, or of the first frame of an Enhanced MR image."""
-    value = header.get(name)
-    if value is not None or name not in _ENHANCED_ELEMENTS:
-        return value
-    group, element = _ENHANCED_ELEMENTS[name]
-    if group is None:
-        return header.get(element)
-    for shared in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for frame in (header.get(shared) or [])[:1]:
-            for item in (frame.get(group) or [])[:1]:
-                if (value := item.get(element)) is not None:
-                    several = isinstance(value, Sequence) and not isinstance(value, str)
-                    return next(iter(value), None) if several else value
-    return None
-
-
-def _named_contrast(description: str) -> str | None:
-    """The contrast that a series description such as ``t2_tse_sag_384`` names, if one only."""
-    words = re.split(r"[^a-z0-9]+", description.lower())
-    fat_suppressed = bool({"fs", "fatsat", "spair"} & set(words)) and "pd" in words
-    named = {"PDFS"} if fat_suppressed else {c for w in words if (c := CONTRASTS.canonical(w))}
-    if "FLAIR" in named:  # t2_flair
-        named -= {"T2"}
-    return named.pop() if len(named) == 1 else None
-
-
-def _dicom_sequence(name: str) -> str | None:
-    """Vendor sequence names: ``*tse2d1_11``, ``*fl3d1`` (Siemens) or a plain name."""
-    name = name.lstrip("*").lower()
-    for start, sequence in (("tse", "TurboSpinEcho"), ("fse", "TurboSpinEcho"), ("fl", "Flash")):
-        if name.startswith(start):
-            return sequence
-    return SEQUENCES.canonical(name)
-
-
-def _dicom_age(text: str) -> float | None:
-    if not text:
-        return None
-    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text.upper(), re.ASCII)
-    if match is None:
-        logger.warning("expected PatientAge as in '048Y', got %s: left out", shown(text))
-        return None
-    if not match[2]:
-        logger.info("PatientAge %s has no unit: taken as years", text)
-    return int(match[1]) / {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]

@@ -204,7 +204,7 @@ class ScanMetadata:
     @classmethod
     def from_dicom(cls, path: str | Path) -> ScanMetadata:
         """Read a DICOM file; see :func:`ctxrecon.metadata.from_dicom`."""
-        from ctxrecon.metadata.headers import from_dicom
+        from ctxrecon.metadata.dicom import from_dicom
 
         return from_dicom(path)
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom.anatomy import Anatomy
@@ -68,6 +69,7 @@ class PhantomSlices(Dataset[dict[str, object]]):
     ) -> None:
         if not 0 < field_of_view <= 1:
             raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
+        check_whole("seed", seed, least=0)
         self.bank = bank
         self.resolution = resolution
         self.length = length

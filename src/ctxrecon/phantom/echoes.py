@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ctxrecon.checks import check_whole
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
@@ -149,6 +150,7 @@ class PhantomContrasts(Dataset[dict[str, object]]):
         length: int = 2**31,
         seed: int = 0,
     ) -> None:
+        check_whole("seed", seed, least=0)
         self.bank = bank
         self.protocols = protocols
         self.resolution = resolution

@@ -57,8 +57,8 @@ from ctxrecon.evaluation import (
 from ctxrecon.evaluation.grid import Batch, Reconstruction, slices_of
 from ctxrecon.figures import comparison_figure
 from ctxrecon.io import write_scan
+from ctxrecon.loading.components import shipped_prior
 from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_measurement
-from ctxrecon.pipelines.loading import shipped_prior
 
 _MASK = "poisson_disk2d"
 _METRICS = {"snr": 2, "psnr": 2, "ssim": 3, "hfen": 3, "sharpness": 2}

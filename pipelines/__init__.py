@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from ctxrecon.loading.components import load_text_encoder
 from ctxrecon.measurement import Measurement, prepare_measurement
 from ctxrecon.output import ReconstructionOutput, convert_images
 from ctxrecon.pipelines.baseline import BaselinePipeline
-from ctxrecon.pipelines.context_mri import ContextMRIPipeline
-from ctxrecon.pipelines.joint import JointOutput, JointPipeline
-from ctxrecon.pipelines.loading import (
-    build_pipeline,
-    load_joint,
-    load_pipeline,
-    load_prior,
-    load_reconstructor,
-    load_text_encoder,
-)
-from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
+from ctxrecon.pipelines.context_mri import ContextMRIPipeline, build_pipeline, load_prior
+from ctxrecon.pipelines.joint import JointOutput, JointPipeline, load_joint
+from ctxrecon.pipelines.reconstruction import ReconstructionPipeline, load_reconstructor
 
 __all__ = [
     "BaselinePipeline",
@@ -28,7 +21,6 @@ __all__ = [
     "build_pipeline",
     "convert_images",
     "load_joint",
-    "load_pipeline",
     "load_prior",
     "load_reconstructor",
     "load_text_encoder",

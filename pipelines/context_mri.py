@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
+from ctxrecon.checks import as_device
 from ctxrecon.errors import InputError
 from ctxrecon.inference.batches import (
     conclude,
@@ -35,11 +38,13 @@ from ctxrecon.inference.warm_start import (
     remaining_timesteps,
     starting_image,
 )
+from ctxrecon.loading.components import new_components, prior_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import Crop, EachSet, LinearOperator
 from ctxrecon.output import ReconstructionOutput
 from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
 from ctxrecon.priors import SetDenoiser, TextDenoiser
+from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.solvers import Solver, make_solver
 
 
@@ -49,6 +54,14 @@ class ContextMRIPipeline(TextPriorPipeline):
     The components are those of :class:`~ctxrecon.pipelines.text_prior.TextPriorPipeline`, all of
     them stock classes, so a checkpoint is an ordinary diffusers folder.
     """
+
+    default_solver: Solver | None = None
+    """What runs where a call names no solver; see :meth:`__call__` if ``None``."""
+
+    @classmethod
+    def from_pretrained(cls, path: Any = None, **options: Any) -> ContextMRIPipeline:
+        """:func:`load_prior`."""
+        return load_prior(path, **options)
 
     @torch.no_grad()
     def __call__(
@@ -147,6 +160,7 @@ class ContextMRIPipeline(TextPriorPipeline):
             InputError: for each malformed argument, in a sentence of its own; NaN or infinite
                 values in the result.
         """
+        solver = self.default_solver if solver is None else solver
         solver, image = choose_solver(solver, image, num_samples)
         check_warm_start(image, strength, solver)
         if getattr(solver, "couples_batch", False) and (num_samples > 1 or batch_size is not None):
@@ -351,3 +365,62 @@ class ContextMRIPipeline(TextPriorPipeline):
 def _shown(every: EachSet, measurement: Measurement, x: Tensor) -> Tensor:
     """The image that a user's callback sees of the padded one, ``(batch, ny, nx)``."""
     return measurement.combine(every(x))
+
+
+def load_prior(
+    path: str | Path | None = None,
+    *,
+    subfolder: str | None = None,
+    scheduler: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device | None = None,
+) -> ContextMRIPipeline:
+    """Load a prior.
+
+    Args:
+        path: a folder or a hub repository (``"owner/name"``); the prior that comes with the
+            package by default. Two layouts are read: a diffusers pipeline folder (``unet/``,
+            ``scheduler/``, ``text_encoder/``, ``tokenizer/``), and that of the published
+            ``DHCAI/ContextMRI``, whose U-Nets lie in ``fastmri/`` and ``skm-tea/``.
+        subfolder: of the U-Net, where there are several.
+        scheduler: folder with a ``scheduler_config.json``, where ``path`` has no ``scheduler/``.
+        text_encoder: folder or hub repository, where ``path`` has no ``text_encoder/``.
+        tokenizer: likewise.
+        dtype: of U-Net and text encoder, whatever they are stored in: float32, bfloat16 or
+            float16, or its name.
+        device: where to put them; the CPU by default.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    place = as_device(device)
+    components = prior_components(
+        path,
+        subfolder=subfolder,
+        scheduler=scheduler,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        dtype=dtype,
+    )
+    return ContextMRIPipeline(**components).to(place)
+
+
+def build_pipeline(
+    *,
+    block_out_channels: tuple[int, ...] = BLOCK_OUT_CHANNELS,
+    sample_size: int = 128,
+    seed: int = 0,
+) -> ContextMRIPipeline:
+    """A pipeline of small, randomly initialised networks, to be trained.
+
+    Args:
+        block_out_channels: see :func:`ctxrecon.priors.build_unet`.
+        sample_size: training matrix size.
+        seed: of the initial weights.
+    """
+    components = new_components(
+        block_out_channels=block_out_channels, sample_size=sample_size, seed=seed
+    )
+    return ContextMRIPipeline(**components)

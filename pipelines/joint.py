@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,18 +14,18 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.arrays import ArrayLike, as_tensor, check_coil_maps, check_kspace
 from ctxrecon.arrays import check_mask as check_one_mask
-from ctxrecon.checks import check_number
+from ctxrecon.checks import as_device, check_number
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
 from ctxrecon.inference.batches import check_finite, report
-from ctxrecon.inference.prompts import prompt_tokens
+from ctxrecon.inference.prompts import check_text_width, prompt_tokens
+from ctxrecon.loading.components import joint_components
 from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
 from ctxrecon.measurement import maps_gain
 from ctxrecon.operators import CartesianSense
 from ctxrecon.output import relative_residual
-from ctxrecon.pipelines.reconstruction import check_text_width
 from ctxrecon.reconstructors import (
     MultiContrastOutput,
     MultiContrastReconstructor,
@@ -112,9 +113,7 @@ class JointPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> JointPipeline:
-        """:func:`ctxrecon.pipelines.load_joint`."""
-        from ctxrecon.pipelines.loading import load_joint
-
+        """:func:`load_joint`."""
         return load_joint(path, **options)
 
     @torch.no_grad()
@@ -259,6 +258,29 @@ class JointPipeline(DiffusionPipeline):
         tokens = prompt_tokens(self.tokenizer, self.text_encoder, flat)
         found = self.text_encoder(tokens.to(self._execution_device)).pooler_output
         return found.unflatten(0, (len(prompts), len(prompts[0])))
+
+
+def load_joint(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device | None = None,
+) -> JointPipeline:
+    """Load a sampler and a reconstructor that were trained together.
+
+    Args:
+        path: a folder or a hub repository with ``sampler/`` and ``reconstructor/``; for T2* maps
+            ``relaxometer/``, and for networks that read prompts ``text_encoder/`` and
+            ``tokenizer/``.
+        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
+            measurement is complex64 in any case.
+        device: where to put them; the CPU by default.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    place = as_device(device)
+    return JointPipeline(**joint_components(path, dtype=dtype)).to(place)
 
 
 def _check_contrasts(kspace: ArrayLike) -> tuple[Tensor, tuple[int, int]]:

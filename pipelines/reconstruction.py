@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.arrays import ArrayLike
-from ctxrecon.checks import check_whole
-from ctxrecon.errors import InputError
+from ctxrecon.checks import as_device, check_whole
 from ctxrecon.inference.batches import (
     conclude,
     image_batches,
@@ -20,7 +20,8 @@ from ctxrecon.inference.batches import (
     named_bar,
     put_back,
 )
-from ctxrecon.inference.prompts import check_prompts, prompt_tokens
+from ctxrecon.inference.prompts import check_prompts, check_text_width, prompt_tokens
+from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
 from ctxrecon.output import ReconstructionOutput, check_output_type
@@ -68,9 +69,7 @@ class ReconstructionPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> ReconstructionPipeline:
-        """:func:`ctxrecon.pipelines.load_reconstructor`."""
-        from ctxrecon.pipelines.loading import load_reconstructor
-
+        """:func:`load_reconstructor`."""
         return load_reconstructor(path, **options)
 
     @torch.no_grad()
@@ -166,17 +165,24 @@ class ReconstructionPipeline(DiffusionPipeline):
         return put_back(images, index, like), std
 
 
-def check_text_width(width: int | None, text_encoder: Any, tokenizer: Any) -> None:
-    """Refuse a text encoder that does not fit the network that reads its embeddings.
+def load_reconstructor(
+    path: str | Path | None = None,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device | None = None,
+) -> ReconstructionPipeline:
+    """Load a network that reconstructs directly.
+
+    Args:
+        path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
+            prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
+            by default.
+        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
+            measurement is complex64 in any case.
+        device: where to put them; the CPU by default.
 
     Raises:
-        InputError: a network that reads prompts without a text encoder of its width.
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    if width is None:
-        return
-    given = None if text_encoder is None else text_encoder.config.hidden_size
-    if given != width or tokenizer is None:
-        raise InputError(
-            f"the network reads prompt embeddings of width {width}, the text encoder gives "
-            f"{given}: give the text encoder and tokenizer that it was trained with"
-        )
+    place = as_device(device)
+    return ReconstructionPipeline(**reconstructor_components(path, dtype=dtype)).to(place)

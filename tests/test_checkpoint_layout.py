@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
+import ctxrecon
 from ctxrecon.errors import InputError
-from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline, load_pipeline, load_prior
-from ctxrecon.pipelines.loading import shipped_prior
+from ctxrecon.loading.components import shipped_prior
+from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline, load_prior
 from ctxrecon.priors import build_text_encoder
 from ctxrecon.priors.tokenizer import build_tokenizer
 
@@ -212,7 +213,7 @@ def test_paths_that_are_no_folder(tmp_path, monkeypatch):
         load_prior("DHCAI/ContextMRI", subfolder="fastmri")
 
 
-@pytest.mark.parametrize("load", [load_prior, load_pipeline])
+@pytest.mark.parametrize("load", [load_prior, ctxrecon.load])
 def test_published_networks_that_are_not_asked_for_are_not_downloaded(monkeypatch, load):
     import huggingface_hub
 

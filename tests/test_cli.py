@@ -250,7 +250,7 @@ def test_demo_on_the_shipped_scan(tmp_path, monkeypatch, prior, capsys):
     from pathlib import Path
 
     import ctxrecon.commands.demo as command
-    import ctxrecon.pipelines.loading as loading
+    import ctxrecon.loading.components as loading
 
     monkeypatch.setattr(loading, "shipped_prior", lambda: Path(prior))
     monkeypatch.setattr(command, "_STEPS", 1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from gaussian import complex_noise, seeded
 
+import ctxrecon
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
@@ -21,7 +22,7 @@ from ctxrecon.masks.learned import (
 )
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import ECHO_TIMES
-from ctxrecon.pipelines import JointPipeline, load_joint, load_pipeline
+from ctxrecon.pipelines import JointPipeline, load_joint
 from ctxrecon.reconstructors import (
     MULTI_CONTRAST,
     RECONSTRUCTORS,
@@ -210,7 +211,7 @@ class TestCheckpoint:
         pipe.save_pretrained(tmp_path / "joint")
         kspace, maps = scan(contrasts=5)
         expected = pipe(kspace, coil_maps=maps, generator=seeded(0))
-        for load in (load_joint, load_pipeline, JointPipeline.from_pretrained):
+        for load in (load_joint, ctxrecon.load, JointPipeline.from_pretrained):
             again = load(tmp_path / "joint")
             assert isinstance(again, JointPipeline)
             found = again(kspace, coil_maps=maps, generator=seeded(0))

@@ -15,6 +15,7 @@ from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
+import ctxrecon
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
@@ -24,7 +25,6 @@ from ctxrecon.pipelines import (
     BaselinePipeline,
     build_pipeline,
     load_joint,
-    load_pipeline,
     load_prior,
     load_reconstructor,
     load_text_encoder,
@@ -128,7 +128,7 @@ def test_options_of_baselines(kspace, options, sentence):
 
 
 @pytest.mark.parametrize(
-    "load", [load_prior, load_reconstructor, load_joint, load_pipeline, load_text_encoder]
+    "load", [load_prior, load_reconstructor, load_joint, ctxrecon.load, load_text_encoder]
 )
 def test_what_cannot_be_loaded(load):
     for path in (5, b"x", []):

@@ -12,11 +12,11 @@ import pytest
 import torch
 from measured import measurement
 
+import ctxrecon
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines import (
     ContextMRIPipeline,
     ReconstructionPipeline,
-    load_pipeline,
     load_reconstructor,
 )
 from ctxrecon.reconstructors import MoDL, UnrolledGenerator
@@ -121,7 +121,7 @@ def test_save_and_load(which, tmp_path, request):
     operator, y, _ = measurement()
     call = {"kspace": y, "mask": operator.mask, "prompt": PROMPTS}
     expected = pipeline(**call).images
-    for load in (load_reconstructor, ReconstructionPipeline.from_pretrained, load_pipeline):
+    for load in (load_reconstructor, ReconstructionPipeline.from_pretrained, ctxrecon.load):
         again = load(tmp_path / "pipeline")
         again.set_progress_bar_config(disable=True)
         assert isinstance(again, ReconstructionPipeline)
@@ -132,10 +132,10 @@ def test_save_and_load(which, tmp_path, request):
 
 def test_a_prior_is_told_from_a_network(pipe, unrolled, tmp_path):
     pipe.save_pretrained(tmp_path / "prior")
-    assert isinstance(load_pipeline(tmp_path / "prior"), ContextMRIPipeline)
+    assert isinstance(ctxrecon.load(tmp_path / "prior"), ContextMRIPipeline)
     unrolled.save_pretrained(tmp_path / "network")
     with pytest.raises(InputError, match="holds no diffusion prior: leave subfolder out"):
-        load_pipeline(tmp_path / "network", subfolder="fastmri")
+        ctxrecon.load(tmp_path / "network", subfolder="fastmri")
     with pytest.raises(InputError, match="there is no reconstructor/"):
         load_reconstructor(tmp_path / "prior")
 

@@ -10,6 +10,7 @@ from gaussian import complex_noise, seeded
 from ctxrecon.cli import main
 from ctxrecon.commands.demo import demo_scan
 from ctxrecon.io import read_scan
+from ctxrecon.loading.components import shipped_reconstructor
 from ctxrecon.masks import make_mask
 from ctxrecon.metrics import psnr
 from ctxrecon.operators import CartesianSense
@@ -19,7 +20,6 @@ from ctxrecon.pipelines import (
     load_reconstructor,
     prepare_measurement,
 )
-from ctxrecon.pipelines.loading import shipped_reconstructor
 from ctxrecon.scan import Scan
 
 

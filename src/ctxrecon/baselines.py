@@ -24,6 +24,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.intensity import intensity_scale
 from ctxrecon.linalg import conjugate_gradient, power_iteration
 from ctxrecon.operators import CartesianSense, LinearOperator, SoftSense
+from ctxrecon.registry import Registry
 
 _POWER_MARGIN = 1.05  # power iteration approaches the norm from below
 # ‖G‖² of the two-dimensional finite differences.
@@ -191,12 +192,13 @@ def total_variation(
     return torch.from_numpy(np.stack(images)).to(y.device) * scale[:, None, None]
 
 
-BASELINES: dict[str, Callable[..., Tensor]] = {
-    "zero_filled": zero_filled,
-    "cg_sense": cg_sense,
-    "l1_wavelet": l1_wavelet,
-    "total_variation": total_variation,
-}
+BASELINES: Registry[Callable[..., Tensor]] = Registry("baseline")
+"""Name -> function of an operator and data."""
+
+BASELINES.register("zero_filled", zero_filled, title="zero-filled")
+BASELINES.register("cg_sense", cg_sense, title="CG-SENSE")
+BASELINES.register("l1_wavelet", l1_wavelet, title="L1-wavelet")
+BASELINES.register("total_variation", total_variation, title="TV", aliases=("tv",))
 
 
 def _check_options(num_iterations: int, regularization: float) -> None:

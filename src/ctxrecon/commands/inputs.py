@@ -73,9 +73,9 @@ def say_scan(volume: Volume, masks: Tensor) -> None:
 
 def read_mask(path: Path, volume: Volume) -> Tensor:
     """The masks of a file, ``(slices or 1, 1, ny, nx)``."""
+    from ctxrecon.arrays import check_mask
     from ctxrecon.files import check_input
     from ctxrecon.io.numpy_format import read_array
-    from ctxrecon.measurement import check_mask
 
     if path.suffix.lower() != ".npy":
         raise InputError(f"{path}: expected the mask as .npy, got {path.suffix or 'no extension'}")

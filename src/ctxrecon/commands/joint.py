@@ -61,8 +61,8 @@ def run_joint(
     """
     import torch
 
+    from ctxrecon.arrays import check_mask
     from ctxrecon.evaluation.grid import is_fully_sampled
-    from ctxrecon.measurement import check_mask
     from ctxrecon.pipelines import prepare_measurement
 
     contrasts = pipe.config.contrasts

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctxrecon.commands.results import TITLES, Result
+from ctxrecon.commands.results import Result
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ BASELINES = {
 }
 METHODS = (PRIOR, NETWORK, *BASELINES)
 ALIASES = {"prior": PRIOR}
+_OTHER_SPELLINGS = {"total-variation": "tv"}
 SHIPPED_PRIOR, SHIPPED_NETWORK = "phantom prior", "phantom network"
 """What those that come with the package are called: both were trained on the digital phantom."""
 
@@ -78,12 +79,21 @@ def check_method(name: str) -> str:
     Raises:
         InputError: a method that is not known.
     """
-    known = ALIASES.get(name, name)
-    if known not in METHODS:
-        raise InputError(
-            f"unknown method {name!r}: expected one of {', '.join((*ALIASES, *METHODS))}"
-        )
-    return known
+    known = spelled(name, (*ALIASES, *METHODS), "method")
+    return ALIASES.get(known, known)
+
+
+def spelled(name: str, known: Collection[str], what: str) -> str:
+    """A name as the command line spells it: ``l1_wavelet`` is ``l1-wavelet``.
+
+    Raises:
+        InputError: a name that is not known.
+    """
+    plain = name.lower().replace("_", "-")
+    plain = _OTHER_SPELLINGS.get(plain, plain)
+    if plain not in known:
+        raise InputError(f"unknown {what} {name!r}: expected one of {', '.join(known)}")
+    return plain
 
 
 def model_name(path: str | Path, subfolder: str | None = None) -> str:
@@ -122,9 +132,9 @@ def open_model(
     path: str, device: str | None, subfolder: str | None, dtype: str
 ) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
     """Load whatever a checkpoint holds, likewise."""
-    from ctxrecon.pipelines import load_pipeline
+    from ctxrecon.api import load
 
-    return _opened(lambda **on: load_pipeline(path, subfolder=subfolder, **on), device, dtype)
+    return _opened(lambda **on: load(path, subfolder=subfolder, **on), device, dtype)
 
 
 def open_methods(
@@ -271,16 +281,15 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
 
 def _solver_title(solver: Solver, start: Any) -> str:
     """``DDS from PnP-ADMM``: the solver, and what it starts from."""
+    from ctxrecon.baselines import BASELINES as KNOWN
     from ctxrecon.solvers import SOLVERS
 
-    names = {kind: name for name, kind in SOLVERS.items()}
-    name = names.get(type(solver), type(solver).__name__)
-    title = TITLES.get(name, name)
+    name = SOLVERS.name_of(type(solver))
+    title = type(solver).__name__ if name is None else SOLVERS.title(name)
     if not isinstance(start, str):
         return title
-    keys = {value: key for key, value in BASELINES.items()}
-    start = keys.get(start, start)
-    return f"{title} from {TITLES.get(start, start)}"
+    known = next((kind.title(start) for kind in (KNOWN, SOLVERS) if start in kind), start)
+    return f"{title} from {known}"
 
 
 def first_sample(result: Result, measurement: Measurement) -> Result:
@@ -335,9 +344,10 @@ def run_network(
 
 def run_baseline(method: str, measurement: Measurement) -> Result:
     """A method without a learned prior, with its default weights."""
+    from ctxrecon.baselines import BASELINES as KNOWN
     from ctxrecon.pipelines import BaselinePipeline
 
     started = time.perf_counter()
     output: Any = BaselinePipeline(BASELINES[method])(measurement)
     seconds = time.perf_counter() - started
-    return Result(TITLES[method], method, output.images, output.residual, seconds)
+    return Result(KNOWN.title(method), method, output.images, output.residual, seconds)

@@ -41,15 +41,12 @@ def refuse_ignored(context: typer.Context, table: Mapping[str, tuple[object, str
 OF_UNDERSAMPLE = "is of --undersample, such as --undersample uniform1d: give both, or leave it out"
 
 
-def users(
-    undersample: str | None, model: str | None, solver: str | None, start: str | None
-) -> Users:
+def users(undersample: str | None, model: str | None, start: str | None) -> Users:
     """Options of ``ctxrecon reconstruct`` that others bring into use."""
     return {
         "acceleration": (undersample or model, OF_UNDERSAMPLE),
         "center_fraction": (undersample, OF_UNDERSAMPLE),
         "strength": (start, "is of --start: give both, or leave it out"),
-        "data_weight": (solver, "is an option of a solver: give --solver dds too"),
         "subfolder": (model, "chooses a U-Net of --model: give both"),
     }
 

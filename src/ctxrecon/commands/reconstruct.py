@@ -31,6 +31,7 @@ from ctxrecon.commands.methods import (
     check_prior_run,
     open_methods,
     open_network,
+    spelled,
 )
 from ctxrecon.commands.options import Seed, refuse_ignored, users, users_of_models
 from ctxrecon.commands.paths import (
@@ -117,13 +118,9 @@ def reconstruct(
     solver: Annotated[
         str | None,
         typer.Option(
-            help="Diffusion solver, such as dds, diffpir or daps. (default: pnp_admm, and for "
-            "several samples dds started from its image)"
+            help="Diffusion solver with options, such as daps or dds:data_weight=50. (default: "
+            "pnp_admm, and for several samples dds started from its image)"
         ),
-    ] = None,
-    data_weight: Annotated[
-        float | None,
-        typer.Option(help="Weight of the measurement in --solver dds. (default: 5)"),
     ] = None,
     noise_std: Annotated[
         str | None,
@@ -161,9 +158,9 @@ def reconstruct(
         raise InputError("--undersample draws the mask itself: leave --mask out")
     if prompt is not None:
         check_prompt(prompt)
-    if start is not None and start not in _STARTS:
-        raise InputError(f"unknown --start {start!r}: expected one of {', '.join(_STARTS)}")
-    refuse_ignored(context, users(undersample, model, solver, start))
+    if start is not None:
+        start = spelled(start, _STARTS, "--start")
+    refuse_ignored(context, users(undersample, model, start))
     noise = parse_noise(noise_std)
     outputs = image_outputs(out)
 
@@ -171,10 +168,9 @@ def reconstruct(
     from ctxrecon.commands.report import Table
     from ctxrecon.commands.slices import Work, reconstruct_slices
     from ctxrecon.commands.volume import Volume
-    from ctxrecon.solvers import make_solver
+    from ctxrecon.solvers import parse_solver
 
-    options = {} if data_weight is None else {"data_weight": data_weight}
-    chosen_solver = None if solver is None else make_solver(solver, **options)
+    chosen_solver = None if solver is None else parse_solver(solver)
     volume = Volume(file, slices, coil_maps, crop_readout, mask_given=mask is not None)
     prompts, origin = prompts_of(volume, prompt)
     masks: Tensor | None = volume.masks

@@ -9,27 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 # As their papers spell them; keys are those of the command line and of the pipeline.
-TITLES = {
-    "zero-filled": "zero-filled",
-    "cg-sense": "CG-SENSE",
-    "l1-wavelet": "L1-wavelet",
-    "tv": "TV",
-    "network": "network",
-    "dds": "DDS",
-    "ddnm": "DDNM",
-    "dps": "DPS",
-    "pigdm": "ΠGDM",
-    "diffpir": "DiffPIR",
-    "red_diff": "RED-diff",
-    "daps": "DAPS",
-    "pnp_admm": "PnP-ADMM",
-    "pnp_hqs": "PnP-HQS",
-    "score_mri": "Score-MRI",
-    "dds3d": "DDS-3D",
-}
-
-
 @dataclass(frozen=True)
 class Result:
     """What one method gave.

@@ -54,3 +54,19 @@ def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] 
     for text in dict.fromkeys(prompt):
         parse_prompt(text)
     return list(prompt)
+
+
+def check_text_width(width: int | None, text_encoder: Any, tokenizer: Any) -> None:
+    """Refuse a text encoder that does not fit the network that reads its embeddings.
+
+    Raises:
+        InputError: a network that reads prompts without a text encoder of its width.
+    """
+    if width is None:
+        return
+    given = None if text_encoder is None else text_encoder.config.hidden_size
+    if given != width or tokenizer is None:
+        raise InputError(
+            f"the network reads prompt embeddings of width {width}, the text encoder gives "
+            f"{given}: give the text encoder and tokenizer that it was trained with"
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
 from ctxrecon.inference.batches import put_back
+from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement
 from ctxrecon.operators import combine_sets
 from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
@@ -125,13 +125,9 @@ def _made(image: str, measurement: Measurement) -> Tensor:
     """The image that a baseline, or the shipped network, makes of a measurement."""
     if image != NETWORK:
         return BASELINES[image](measurement.operator, measurement.y)
-    # It imports the pipelines, which import this.
-    from ctxrecon.pipelines.loading import load_reconstructor
-
-    network = load_reconstructor(device=measurement.y.device)
-    network.set_progress_bar_config(disable=True)
-    output: Any = network(measurement)
-    return _among_sets(output.images, measurement)
+    network = reconstructor_components()["reconstructor"].to(measurement.y.device)
+    slices = [measurement[number] for number in range(len(measurement))]
+    return torch.cat([network(one.operator, one.y).images for one in slices])
 
 
 def noised_image(x_0: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:

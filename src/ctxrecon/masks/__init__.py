@@ -6,21 +6,22 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ctxrecon.errors import InputError
 from ctxrecon.masks.budget import Generators, Shape
 from ctxrecon.masks.lines import equispaced1d, gaussian1d, random1d, uniform1d
 from ctxrecon.masks.points import poisson_disk2d, radial2d, variable_density2d
 from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.registry import Registry
 
-MASKS: dict[str, Callable[..., Tensor]] = {
-    "uniform1d": uniform1d,
-    "random1d": random1d,
-    "equispaced1d": equispaced1d,
-    "gaussian1d": gaussian1d,
-    "variable_density2d": variable_density2d,
-    "poisson_disk2d": poisson_disk2d,
-    "radial2d": radial2d,
-}
+MASKS: Registry[Callable[..., Tensor]] = Registry("mask")
+"""Name -> function of a shape, an acceleration and a center fraction."""
+
+MASKS.register("uniform1d", uniform1d)
+MASKS.register("random1d", random1d)
+MASKS.register("equispaced1d", equispaced1d)
+MASKS.register("gaussian1d", gaussian1d)
+MASKS.register("variable_density2d", variable_density2d)
+MASKS.register("poisson_disk2d", poisson_disk2d)
+MASKS.register("radial2d", radial2d)
 
 
 def make_mask(
@@ -49,13 +50,10 @@ def make_mask(
     Raises:
         InputError: for an unknown name, and as the mask itself.
     """
-    if not isinstance(name, str) or name not in MASKS:
-        raise InputError(f"unknown mask {name!r}: expected one of {', '.join(MASKS)}")
+    draw = MASKS[MASKS.find(name)]
     if center_fraction is None:
-        return MASKS[name](shape, acceleration, batch_size=batch_size, generator=generator)
-    return MASKS[name](
-        shape, acceleration, center_fraction, batch_size=batch_size, generator=generator
-    )
+        return draw(shape, acceleration, batch_size=batch_size, generator=generator)
+    return draw(shape, acceleration, center_fraction, batch_size=batch_size, generator=generator)
 
 
 __all__ = [

@@ -21,25 +21,26 @@ from ctxrecon.reconstructors.multi_contrast import (
 from ctxrecon.reconstructors.recurrent_unet import GRUUNet, HRUNet, RUNet
 from ctxrecon.reconstructors.unet import UNetReconstructor
 from ctxrecon.reconstructors.varnet import VarNet
+from ctxrecon.registry import Registry
 
-RECONSTRUCTORS: dict[str, type[Reconstructor]] = {
-    "unet": UNetReconstructor,
-    "resnet": ResNetGenerator,
-    "unrolled": UnrolledGenerator,
-    "varnet": VarNet,
-    "modl": MoDL,
-    "ista_net": ISTANetPlus,
-}
+RECONSTRUCTORS: Registry[type[Reconstructor]] = Registry("network")
 """Name -> class, whose arguments are the network's options."""
 
-MULTI_CONTRAST: dict[str, type[MultiContrastReconstructor]] = {
-    "unet_s": SharedUNet,
-    "unet_i": IndividualUNets,
-    "gru_unet": GRUUNet,
-    "ru_net": RUNet,
-    "hru_net": HRUNet,
-}
+RECONSTRUCTORS.register("unet", UNetReconstructor)
+RECONSTRUCTORS.register("resnet", ResNetGenerator)
+RECONSTRUCTORS.register("unrolled", UnrolledGenerator)
+RECONSTRUCTORS.register("varnet", VarNet)
+RECONSTRUCTORS.register("modl", MoDL)
+RECONSTRUCTORS.register("ista_net", ISTANetPlus)
+
+MULTI_CONTRAST: Registry[type[MultiContrastReconstructor]] = Registry("network of contrasts")
 """The same for networks of several contrasts; "unet_i" also needs their number."""
+
+MULTI_CONTRAST.register("unet_s", SharedUNet)
+MULTI_CONTRAST.register("unet_i", IndividualUNets)
+MULTI_CONTRAST.register("gru_unet", GRUUNet)
+MULTI_CONTRAST.register("ru_net", RUNet)
+MULTI_CONTRAST.register("hru_net", HRUNet)
 
 __all__ = [
     "MULTI_CONTRAST",

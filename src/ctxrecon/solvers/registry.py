@@ -7,6 +7,7 @@ from typing import Any
 
 from ctxrecon.errors import InputError
 from ctxrecon.options import split_options
+from ctxrecon.registry import Registry
 from ctxrecon.solvers.base import Solver
 from ctxrecon.solvers.daps import DAPS
 from ctxrecon.solvers.ddnm import DDNM
@@ -19,20 +20,20 @@ from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 
-SOLVERS: dict[str, type] = {
-    "dds": DDS,
-    "ddnm": DDNM,
-    "dps": DPS,
-    "pigdm": PiGDM,
-    "diffpir": DiffPIR,
-    "red_diff": REDDiff,
-    "daps": DAPS,
-    "pnp_admm": PnPADMM,
-    "pnp_hqs": PnPHQS,
-    "score_mri": ScoreMRI,
-    "dds3d": DDS3D,
-}
+SOLVERS: Registry[type] = Registry("solver")
 """Name -> class, a dataclass whose fields are the solver's options."""
+
+SOLVERS.register("dds", DDS, title="DDS")
+SOLVERS.register("ddnm", DDNM, title="DDNM")
+SOLVERS.register("dps", DPS, title="DPS")
+SOLVERS.register("pigdm", PiGDM, title="ΠGDM")
+SOLVERS.register("diffpir", DiffPIR, title="DiffPIR")
+SOLVERS.register("red_diff", REDDiff, title="RED-diff")
+SOLVERS.register("daps", DAPS, title="DAPS")
+SOLVERS.register("pnp_admm", PnPADMM, title="PnP-ADMM")
+SOLVERS.register("pnp_hqs", PnPHQS, title="PnP-HQS")
+SOLVERS.register("score_mri", ScoreMRI, title="Score-MRI")
+SOLVERS.register("dds3d", DDS3D, title="DDS-3D")
 
 
 def make_solver(solver: str | Solver, **options: Any) -> Solver:
@@ -62,14 +63,13 @@ def make_solver(solver: str | Solver, **options: Any) -> Solver:
                 "where it is made, or its name here"
             )
         return solver
-    chosen = SOLVERS.get(solver.lower())
-    if chosen is None:
-        raise InputError(f"unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}")
+    name = SOLVERS.find(solver)
+    chosen = SOLVERS[name]
     known = [field.name for field in fields(chosen)]
-    unknown = [name for name in options if name not in known]
+    unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(
-            f"the solver {solver.lower()} has no option {', '.join(unknown)}: "
+            f"the solver {name} has no option {', '.join(unknown)}: "
             f"expected some of {', '.join(known)}"
         )
     return chosen(**options)

@@ -16,16 +16,17 @@ from ctxrecon.masks.learned.per_contrast import PerContrastSampler
 from ctxrecon.masks.learned.relaxation import rescale
 from ctxrecon.masks.learned.sequential import SequentialSampler
 from ctxrecon.masks.learned.spectrum import kspace_energy, spectrum_mask
+from ctxrecon.registry import Registry
 
-SAMPLERS: dict[str, type[MaskNetwork]] = {
-    "fixed": FixedMasks,
-    "loupe": LOUPE,
-    "per_contrast": PerContrastSampler,
-    "pattern_generator": PatternGenerator,
-    "sequential": SequentialSampler,
-    "greedy": GreedyPolicy,
-}
+SAMPLERS: Registry[type[MaskNetwork]] = Registry("sampler")
 """Name -> class, whose arguments are its options; the last two look at what has been acquired."""
+
+SAMPLERS.register("fixed", FixedMasks)
+SAMPLERS.register("loupe", LOUPE)
+SAMPLERS.register("per_contrast", PerContrastSampler)
+SAMPLERS.register("pattern_generator", PatternGenerator)
+SAMPLERS.register("sequential", SequentialSampler)
+SAMPLERS.register("greedy", GreedyPolicy)
 
 __all__ = [
     "LOUPE",

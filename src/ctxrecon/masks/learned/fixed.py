@@ -39,8 +39,7 @@ class FixedMasks(MaskNetwork):
         center_fraction: float | None = None,
         ratios: tuple[float, float] | None = None,
     ) -> None:
-        if mask not in MASKS:
-            raise InputError(f"unknown mask {mask!r}: expected one of {', '.join(MASKS)}")
+        mask = MASKS.find(mask)
         if (acceleration is None) == (ratios is None):
             raise InputError("fixed masks have either one acceleration or a range of ratios")
         super().__init__(shape, acceleration, mask.endswith("1d"), center_fraction)

@@ -1,4 +1,4 @@
-"""Loading and building of :class:`ContextMRIPipeline`."""
+"""The components of pipelines, read from checkpoints that are not trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ctxrecon.checks import as_device, as_dtype
+from ctxrecon.checks import as_dtype
 from ctxrecon.errors import InputError
 from ctxrecon.loading.folders import (
     check_text_encoder,
@@ -22,12 +22,8 @@ from ctxrecon.loading.folders import (
     open_folder,
     part_folder,
     read_config,
-    warn_of_defaults,
 )
 from ctxrecon.masks.learned import SAMPLERS
-from ctxrecon.pipelines.context_mri import ContextMRIPipeline
-from ctxrecon.pipelines.joint import JointPipeline
-from ctxrecon.pipelines.reconstruction import ReconstructionPipeline
 from ctxrecon.priors import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.priors.tokenizer import build_tokenizer
@@ -55,7 +51,7 @@ def _shipped() -> Path:
     return Path(ctxrecon.checkpoints.__file__).parent
 
 
-def load_prior(
+def prior_components(
     path: str | Path | None = None,
     *,
     subfolder: str | None = None,
@@ -63,27 +59,21 @@ def load_prior(
     text_encoder: str | Path | None = None,
     tokenizer: str | Path | None = None,
     dtype: torch.dtype | str = torch.float32,
-    device: str | torch.device | None = None,
-) -> ContextMRIPipeline:
-    """Load a prior.
+) -> dict[str, Any]:
+    """U-Net, scheduler, text encoder and tokenizer of a diffusion prior, by name.
 
     Args:
-        path: a folder or a hub repository (``"owner/name"``); the prior that comes with the
-            package by default. Two layouts are read: a diffusers pipeline folder (``unet/``,
-            ``scheduler/``, ``text_encoder/``, ``tokenizer/``), and that of the published
-            ``DHCAI/ContextMRI``, whose U-Nets lie in ``fastmri/`` and ``skm-tea/``.
+        path: a folder or a hub repository; the shipped prior by default.
         subfolder: of the U-Net, where there are several.
         scheduler: folder with a ``scheduler_config.json``, where ``path`` has no ``scheduler/``.
         text_encoder: folder or hub repository, where ``path`` has no ``text_encoder/``.
-        tokenizer: likewise.
-        dtype: of U-Net and text encoder, whatever they are stored in: float32, bfloat16 or
-            float16, or its name.
-        device: where to put them; the CPU by default.
+        tokenizer: folder or hub repository, where ``path`` has no ``tokenizer/``.
+        dtype: of U-Net and text encoder.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    dtype, place = as_dtype(dtype), as_device(device)
+    dtype = as_dtype(dtype)
     root = shipped_prior() if path is None else open_folder(path, _others(subfolder))
     unet_folder = _unet_folder(root, subfolder)
     scheduler_folder = part_folder(root, "scheduler", scheduler)
@@ -108,90 +98,74 @@ def load_prior(
         )
     check_unet(unet, needed, unet_folder)
     # Whatever scheduler was trained with, sampling needs its betas and prediction type only.
-    pipeline = ContextMRIPipeline(
+    return {
         # Convolutions are faster so, by an eighth on CPUs and more in half precision.
-        unet=unet.eval().to(memory_format=torch.channels_last),
-        scheduler=load_scheduler(scheduler_folder),
-        text_encoder=encoder,
-        tokenizer=words,
-    )
-    return pipeline.to(place)
+        "unet": unet.eval().to(memory_format=torch.channels_last),
+        "scheduler": load_scheduler(scheduler_folder),
+        "text_encoder": encoder,
+        "tokenizer": words,
+    }
 
 
-def load_reconstructor(
-    path: str | Path | None = None,
-    *,
-    dtype: torch.dtype | str = torch.float32,
-    device: str | torch.device | None = None,
-) -> ReconstructionPipeline:
-    """Load a network that reconstructs directly.
+def reconstructor_components(
+    path: str | Path | None = None, *, dtype: torch.dtype | str = torch.float32
+) -> dict[str, Any]:
+    """A network that reconstructs directly, with the text encoder and tokenizer that it needs.
 
     Args:
-        path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
-            prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
-            by default.
-        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
-            measurement is complex64 in any case.
-        device: where to put them; the CPU by default.
+        path: a folder or a hub repository; the shipped network by default.
+        dtype: of the networks.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    dtype, place = as_dtype(dtype), as_device(device)
     root = shipped_reconstructor() if path is None else open_folder(path)
-    network, encoder, tokenizer = _networks(root, RECONSTRUCTORS, dtype)
-    pipeline = ReconstructionPipeline(network, encoder, tokenizer)
-    return pipeline.to(place)
+    return _networks(root, RECONSTRUCTORS, as_dtype(dtype))
 
 
-def load_joint(
-    path: str | Path,
-    *,
-    dtype: torch.dtype | str = torch.float32,
-    device: str | torch.device | None = None,
-) -> JointPipeline:
-    """Load a sampler and a reconstructor that were trained together.
+def joint_components(
+    path: str | Path, *, dtype: torch.dtype | str = torch.float32
+) -> dict[str, Any]:
+    """A sampler of masks and the reconstructor that was trained with it, and what they need.
 
     Args:
-        path: a folder or a hub repository with ``sampler/`` and ``reconstructor/``; for T2* maps
-            ``relaxometer/``, and for networks that read prompts ``text_encoder/`` and
-            ``tokenizer/``.
-        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
-            measurement is complex64 in any case.
-        device: where to put them; the CPU by default.
+        path: a folder or a hub repository.
+        dtype: of the reconstructor and the text encoder.
 
     Raises:
         InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
     """
-    dtype, place = as_dtype(dtype), as_device(device)
+    dtype = as_dtype(dtype)
     root = open_folder(path)
     sampler = _one_of(root, "sampler", SAMPLERS, torch.float32, "train_sampler.py")
-    network, encoder, tokenizer = _networks(root, {**RECONSTRUCTORS, **MULTI_CONTRAST}, dtype)
+    networks = _networks(root, {**RECONSTRUCTORS, **MULTI_CONTRAST}, dtype)
     relaxometer = None
     if (root / "relaxometer").is_dir():
         relaxometer = load_model(T2StarMLP, root / "relaxometer", torch.float32)
     index = read_config(root, "model_index.json")
-    warn_of_defaults(root / "model_index.json", index, JointPipeline, ("contrasts",))
+    if "contrasts" not in index:
+        logger.warning(
+            "%s does not state contrasts: taken as 1, the default; results are wrong if it was "
+            "trained with another",
+            root / "model_index.json",
+        )
     contrasts = index.get("contrasts", 1)
     if not isinstance(contrasts, int) or contrasts < 1:
         raise InputError(f"expected a number of contrasts in {root}, got {contrasts!r}")
-    pipeline = JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=contrasts)
-    return pipeline.to(place)
+    return {**networks, "sampler": sampler, "relaxometer": relaxometer, "contrasts": contrasts}
 
 
-def _networks(
-    root: Path, kinds: Mapping[str, type], dtype: torch.dtype
-) -> tuple[Any, CLIPTextModel | None, CLIPTokenizer | None]:
-    """The network in ``reconstructor/``, with the text encoder that it needs."""
+def _networks(root: Path, kinds: Mapping[str, type], dtype: torch.dtype) -> dict[str, Any]:
+    """The network in ``reconstructor/``, with the text encoder and tokenizer that it needs."""
     network = _one_of(root, "reconstructor", kinds, dtype, "train_reconstructor.py")
     if network.text_width is None:
-        return network, None, None
+        return {"reconstructor": network, "text_encoder": None, "tokenizer": None}
     encoder, tokenizer = load_text_encoder(
         part_folder(root, "text_encoder", None),
         tokenizer=part_folder(root, "tokenizer", None),
         dtype=dtype,
     )
-    return network, encoder, tokenizer
+    return {"reconstructor": network, "text_encoder": encoder, "tokenizer": tokenizer}
 
 
 def _one_of(
@@ -213,36 +187,20 @@ def _one_of(
     return load_model(known[name], folder, dtype).eval()
 
 
-def load_pipeline(
-    path: str | Path,
-    *,
-    dtype: torch.dtype | str = torch.float32,
-    device: str | torch.device | None = None,
-    **options: Any,
-) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
-    """Load whatever a checkpoint holds.
-
-    A prior, a network that reconstructs directly, or one with the sampler of its masks.
+def kind_of(path: str | Path, subfolder: str | None = None) -> tuple[str, Path]:
+    """What a checkpoint holds, "prior", "network" or "joint", and its folder.
 
     Args:
-        path: a folder or a hub repository; see :func:`load_prior`, :func:`load_reconstructor` and
-            :func:`load_joint`.
-        dtype: of the networks.
-        device: where to put them; the CPU by default.
-        **options: of :func:`load_prior`.
+        path: a folder or a hub repository.
+        subfolder: of the U-Net that is wanted, where there are several.
 
     Raises:
-        InputError: as those, or options of a prior for a network that is none.
+        InputError: no such folder.
     """
-    root = open_folder(path, _others(options.get("subfolder")))
+    root = open_folder(path, _others(subfolder))
     if not (root / "reconstructor").is_dir():
-        return load_prior(root, dtype=dtype, device=device, **options)
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise InputError(f"{root} holds no diffusion prior: leave {given[0]} out")
-    if (root / "sampler").is_dir():
-        return load_joint(root, dtype=dtype, device=device)
-    return load_reconstructor(root, dtype=dtype, device=device)
+        return "prior", root
+    return ("joint" if (root / "sampler").is_dir() else "network"), root
 
 
 def load_text_encoder(
@@ -273,13 +231,13 @@ def load_text_encoder(
     return encoder, words
 
 
-def build_pipeline(
+def new_components(
     *,
     block_out_channels: tuple[int, ...] = BLOCK_OUT_CHANNELS,
     sample_size: int = 128,
     seed: int = 0,
-) -> ContextMRIPipeline:
-    """A pipeline of small, randomly initialised networks, to be trained.
+) -> dict[str, Any]:
+    """Components of a small prior with random weights, to be trained.
 
     Args:
         block_out_channels: see :func:`ctxrecon.priors.build_unet`.
@@ -294,12 +252,12 @@ def build_pipeline(
         seed=seed,
     )
     unet = build_unet(block_out_channels=block_out_channels, sample_size=sample_size, seed=seed)
-    return ContextMRIPipeline(
-        unet=unet.eval(),
-        scheduler=build_scheduler(),
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-    )
+    return {
+        "unet": unet.eval(),
+        "scheduler": build_scheduler(),
+        "text_encoder": encoder,
+        "tokenizer": tokenizer,
+    }
 
 
 def _others(subfolder: str | None) -> list[str]:

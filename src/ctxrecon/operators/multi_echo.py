@@ -157,18 +157,59 @@ class _FoldedEchoes(LinearOperator):
         return self.multi_echo.squared_norms(self._unfold(x, self.domain_shape)).flatten()
 
     def __getitem__(self, slices: Tensor) -> LinearOperator:
-        """Itself for all slices in order; echoes of a batch cannot be taken apart.
-
-        Raises:
-            InputError: other slices.
-        """
-        if slices.tolist() != list(range(self._folded_batch)):
-            raise InputError(
-                "expected all echoes of a MultiEcho at once, in their order: leave batch_size and "
-                "num_samples out, and slices without signal too"
-            )
-        return self
+        """The operator of some of the folded echoes; itself for all of them in their order."""
+        if slices.tolist() == list(range(self._folded_batch)):
+            return self
+        echoes = self.multi_echo.operators
+        return _OneByOne(
+            [
+                echoes[i % len(echoes)][slices.new_tensor([i // len(echoes)])]
+                for i in slices.tolist()
+            ]
+        )
 
     def _unfold(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         check_shape(value, shape, "echoes folded into the batch")
         return value.unflatten(0, (-1, len(self.multi_echo.operators)))
+
+
+class _OneByOne(LinearOperator):
+    """An operator of batch 1 for each slice."""
+
+    _batched = ("operators",)
+
+    operators: tuple[LinearOperator, ...]
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        freeze(self, operators=tuple(operators))
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """``(batch, ny, nx)``."""
+        return (len(self.operators), *self.operators[0].domain_shape[1:])
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """``(batch, …)``."""
+        return (len(self.operators), *self.operators[0].range_shape[1:])
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the operators' tensors live."""
+        return self.operators[0].device
+
+    def __getitem__(self, slices: Tensor) -> LinearOperator:
+        """The operator of some slices."""
+        return _OneByOne([self.operators[i] for i in slices.tolist()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``A_i x_i`` of each slice."""
+        return torch.cat([a.forward(v) for a, v in zip(self.operators, x.split(1), strict=True)])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A_iᴴ y_i`` of each slice."""
+        return torch.cat([a.adjoint(v) for a, v in zip(self.operators, y.split(1), strict=True)])
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``A_iᴴA_i x_i`` of each slice, by the operators' own fast ways."""
+        return torch.cat([a.normal(v) for a, v in zip(self.operators, x.split(1), strict=True)])

@@ -36,11 +36,13 @@ SETTINGS: tuple[Settings, ...] = (
     # Limits of the region, threshold, crop, sets of maps.
     (_SQUARE, 0.02, 0.9, 2),
     (_SQUARE, "auto", 0.95, 1),
+    (_SQUARE, "auto", "auto", 1),
     (MAX_CALIBRATION, 0.02, 0.9, 2),
 )
 """What is compared for each slice, the default first.
 
-One set with a strict crop serves scans with much air; the longer region, objects that wrap.
+One set with a strict crop serves scans with much air, one that keeps 99.5 % of the energy those
+with dark regions; the longer region, objects that wrap.
 """
 
 
@@ -141,10 +143,10 @@ def estimate_coil_maps(
             compares 0.02 with the optimal threshold for white noise (0.02 for
             ``method="sigpy"``).
         crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
-            is 0.8, sigpy's 0.95. ``"auto"`` compares 0.9 with 0.95 (0.95 for
-            ``method="sigpy"``): knowing where there is nothing helps a reconstruction, losing
-            signal ruins it. For ``method="walsh"`` it is the strictest up to 0.95 that keeps
-            99.5 % of the calibration image's energy.
+            is 0.8, sigpy's 0.95. ``"auto"`` compares 0.9, 0.95, and the
+            strictest up to 0.95 that keeps 99.5 % of the calibration image's energy, which
+            ``method="walsh"`` takes in any case (0.95 for ``method="sigpy"``): knowing where there
+            is nothing helps a reconstruction, losing signal ruins it.
         num_maps: sets of maps: 1, or 2 for a field of view that is smaller than the object
             (``method="espirit"`` only). ``"auto"`` takes two for the slices that they serve
             better, and where at least 0.5 % of the pixels have a second.

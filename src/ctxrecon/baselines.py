@@ -80,12 +80,8 @@ def cg_sense(
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
-    operator = sense_operator(mask, coil_maps)
-
-    def normal(x: Tensor) -> Tensor:
-        return operator.normal(x) + regularization * x
-
-    return conjugate_gradient(normal, operator.adjoint(kspace), num_iterations=num_iterations)
+    A = sense_operator(mask, coil_maps)
+    return conjugate_gradient(A.gram + regularization, A.H(kspace), num_iterations=num_iterations)
 
 
 def l1_wavelet(

@@ -1,13 +1,10 @@
-"""Linear measurement models: forward, adjoint, normal."""
+"""Linear measurement models: forward, adjoint, normal, and their algebra."""
 
 from __future__ import annotations
 
-from ctxrecon.operators.base import (
-    ComposedOperator,
-    LinearOperator,
-    adjoint_error,
-    valid_adjoint,
-)
+from ctxrecon.operators._sense import Sense
+from ctxrecon.operators.adjoint_test import adjoint_error, valid_adjoint
+from ctxrecon.operators.algebra import ComposedOperator, Identity, LinearOperator
 from ctxrecon.operators.cartesian import CartesianSense
 from ctxrecon.operators.crop import Crop
 from ctxrecon.operators.inpainting import Inpainting
@@ -28,10 +25,12 @@ __all__ = [
     "ComposedOperator",
     "Crop",
     "EachSet",
+    "Identity",
     "Inpainting",
     "LinearOperator",
     "MultiEcho",
     "NonCartesianSense",
+    "Sense",
     "SenseOperator",
     "SoftSense",
     "SuperResolution",

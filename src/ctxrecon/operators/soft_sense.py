@@ -11,7 +11,9 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators._checks import check_coil_maps, check_complex64, check_mask
-from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators._sense import Sense
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import freeze
 from ctxrecon.operators.cartesian import CartesianSense
 
 
@@ -157,7 +159,7 @@ def _each(apply: Callable[[Tensor], Tensor], stacked: Tensor, sets: int) -> Tens
     return apply(images).unflatten(0, (-1, sets)).flatten(1, 2)
 
 
-SenseOperator: TypeAlias = "CartesianSense | SoftSense"
+SenseOperator: TypeAlias = "Sense | SoftSense"
 """``A = M F S`` of one or of several sets of coil maps."""
 
 

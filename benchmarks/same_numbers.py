@@ -25,7 +25,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.coils import simulate_coil_maps
-from ctxrecon.fourier import fft2c
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import (
     BaselinePipeline,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ctxrecon.operators._sense import Sense
 from ctxrecon.operators.adjoint_test import adjoint_error, valid_adjoint
 from ctxrecon.operators.algebra import ComposedOperator, Identity, LinearOperator
 from ctxrecon.operators.cartesian import CartesianSense
@@ -12,6 +11,7 @@ from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
 from ctxrecon.operators.soft_sense import (
     EachSet,
+    MaskedSense,
     SenseOperator,
     SoftSense,
     combine_sets,
@@ -28,9 +28,9 @@ __all__ = [
     "Identity",
     "Inpainting",
     "LinearOperator",
+    "MaskedSense",
     "MultiEcho",
     "NonCartesianSense",
-    "Sense",
     "SenseOperator",
     "SoftSense",
     "SuperResolution",

@@ -261,8 +261,8 @@ class ScaledOperator(LinearOperator):
 
     @property
     def _power(self) -> float | Tensor:
-        size: float | Tensor = abs(self.factor)
-        return size * size
+        factor = self.factor
+        return factor.abs().square() if isinstance(factor, Tensor) else abs(factor) ** 2
 
     def _with_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         factors = self.factor.numel() if isinstance(self.factor, Tensor) else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,22 +12,22 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
+from ctxrecon.linalg import per_sample
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
-    NoiseStd,
     check_cg,
     check_eta,
     check_noise_std,
     part_variance,
-    per_image,
     proximal_step,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver
+from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
+from ctxrecon.solvers.steps import Generators, Step, StepCallback, on_step_end, schedule
 
 
 @dataclass(frozen=True)
-class DDNM(WalkSolver):
+class DDNM(DiffusionSolver):
     """Denoising diffusion null-space model (Wang et al., arXiv:2212.00490), DDNM and DDNM+.
 
     Each step keeps the denoised image where the measurement says nothing, and takes the
@@ -87,30 +87,39 @@ class DDNM(WalkSolver):
                 "measurement's noise in the noise that the step adds"
             )
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
         nearest_solution = proximal_step(
             operator, y, cg_iterations=self.cg_iterations, tolerance=self.tolerance
         )
-
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-            x0_hat, _ = denoiser(x_t, step.t)
-            x0 = channels_to_complex(x0_hat)
-            sigma = step.sigma(self.eta)
-            carried = self._carried(step, sigma)
-            scale = (sigma / carried).nan_to_num(nan=1.0).clamp(max=1)  # 0/0: no noise at all
-            x0 = x0 + per_image(scale, x0) * (nearest_solution(x0, 0.0) - x0)
-            room = (sigma**2 - carried**2).clamp(min=0).sqrt()
+        x_t = noise.initial()
+        for step in steps:
+            x0_hat = channels_to_complex(denoiser(x_t, step.t)[0])
+            ddim_sigma = step.ddim_sigma(self.eta)
+            carried = self._carried(step, ddim_sigma, y.device)
+            scale = (ddim_sigma / carried).nan_to_num(nan=1.0).clamp(max=1)  # 0/0: no noise at all
+            correction = nearest_solution(x0_hat, 0.0) - x0_hat
+            x0 = x0_hat + per_sample(scale, x0_hat) * correction
             eps = step.implied_noise(x_t, x0)
-            x = step.mean(x0, eps, sigma)
-            return x + per_image(room, x) * draw() if bool(room.any()) else x, x0
+            root_gamma = (ddim_sigma**2 - carried**2).clamp(min=0).sqrt()
+            x_t = step.mean(x0, eps, ddim_sigma) + noise(root_gamma)
+            x_t = on_step_end(callback, step, x_t, x0)
+        return x0
 
-        return move
-
-    def _carried(self, step: Step, sigma: float) -> Tensor:
+    def _carried(self, step: Step, ddim_sigma: float, device: torch.device) -> Tensor:
         """``a_t σ_y``: the measurement's noise in ``x_{t−1}``, ``(batch or 1,)``."""
         signal = math.sqrt(step.alpha_bar / step.noise_variance)
-        weight = math.sqrt(step.alpha_bar_prev) - step.noise_weight(sigma) * signal
-        variance = torch.as_tensor(part_variance(self.noise_std, self.default_noise_std))
-        return weight * variance.sqrt().reshape(-1)
+        weight = math.sqrt(step.alpha_bar_prev) - step.eps_weight(ddim_sigma) * signal
+        variance = part_variance(self.noise_std, self.default_noise_std)
+        return weight * torch.as_tensor(variance, device=device).sqrt().reshape(-1)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,21 +16,39 @@ from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
-    NoiseStd,
     check_cg_iterations,
-    check_falling_noise,
     check_noise_std,
     check_positive,
     part_variance,
     proximal_step,
-    relative_noise_std,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver, image_shape
+from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
+from ctxrecon.solvers.steps import (
+    Generators,
+    Step,
+    StepCallback,
+    check_falling_noise,
+    on_step_end,
+    schedule,
+    sigma,
+)
+
+
+class _Level(NamedTuple):
+    """What the denoiser is told: a timestep, and with it the noise of the image."""
+
+    t: int
+    alpha_bar: float
+
+    @property
+    def sigma(self) -> float:
+        """``σ_t = √((1−ᾱ_t)/ᾱ_t)``."""
+        return sigma(self.alpha_bar)
 
 
 @dataclass(frozen=True)
-class _AnnealedPnP(WalkSolver):
-    """What the two splittings have in common; HQS is ADMM without u."""
+class _AnnealedPnP(DiffusionSolver):
+    """What the two splittings have in common: options, noise levels and proximal step."""
 
     starts_from_data: ClassVar[bool] = True
     """Latents, and so an image to start from, change nothing."""
@@ -50,45 +67,31 @@ class _AnnealedPnP(WalkSolver):
         check_positive("largest_denoiser_std", self.largest_denoiser_std)
         check_cg_iterations(self.cg_iterations)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
-        name = type(self).__name__
-        check_falling_noise(denoiser, timesteps, name)
-        noisiest = _noisiest_timestep(denoiser, timesteps, self.largest_denoiser_std, name)
-        solve = proximal_step(operator, y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE)
-        batch, ny, nx = image_shape(operator, y)
-        nothing = torch.zeros((batch, ny, nx), dtype=y.dtype, device=y.device)
-        levels = [min(t, noisiest) for t in timesteps]
-        following = dict(zip(timesteps, [*levels[1:], levels[-1]], strict=True))
-        u = nothing
+    def _levels(self, denoiser: Denoiser, steps: Sequence[Step]) -> list[_Level]:
+        """The noise level of each step, and once more the last, for the proximal step at the end.
 
-        def signal_power(level: int) -> float:
-            return float(denoiser.alphas_cumprod[level])
+        Timesteps of more noise than ``largest_denoiser_std`` are taken at the noisiest allowed.
+        """
+        check_falling_noise(steps, self.name)
+        allowed = (denoiser.alphas_cumprod >= 1 / (1 + self.largest_denoiser_std**2)).nonzero()
+        allowed = allowed[allowed <= steps[0].t]
+        if len(allowed) == 0:
+            raise InputError(
+                f"{self.name} needs a timestep of noise {self.largest_denoiser_std} or less, and "
+                "the scheduler has none: raise largest_denoiser_std"
+            )
+        timesteps = [min(step.t, int(allowed[-1])) for step in steps]
+        levels = [_Level(t, float(denoiser.alphas_cumprod[t])) for t in timesteps]
+        return [*levels, levels[-1]]
 
-        def variance(level: int) -> float:
-            return relative_noise_std(signal_power(level)) ** 2
+    def _rho(self, level: _Level) -> float | Tensor:
+        """``ρ_t = σ_y²/(2 σ_t²)``."""
+        return part_variance(self.noise_std, self.default_noise_std) / level.sigma**2
 
-        def rho(level: int) -> float | Tensor:
-            return part_variance(self.noise_std, self.default_noise_std) / variance(level)
-
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-            nonlocal u
-            level, next_level = min(step.t, noisiest), following[step.t]
-            first = step.t == timesteps[0]
-            x = solve(nothing, rho(level)) if first else channels_to_complex(x_t)
-            noisy = math.sqrt(signal_power(level)) * complex_to_channels(x + u)
-            v = channels_to_complex(denoiser(noisy, level)[0])
-            # u is the multiplier over ρ: a new ρ leaves the multiplier as it is.
-            u = self._multiplier(u, x, v) * (variance(next_level) / variance(level))
-            x = solve(v - u, rho(next_level))
-            return complex_to_channels(x), x
-
-        return move
-
-    @abstractmethod
-    def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        """What the next u is."""
+    def _proximal_step(
+        self, operator: LinearOperator, y: Tensor
+    ) -> Callable[[Tensor, float | Tensor], Tensor]:
+        return proximal_step(operator, y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,27 @@ class PnPHQS(_AnnealedPnP):
             stopping early keeps out what parallel imaging amplifies.
     """
 
-    def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        return u
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, _ = schedule(denoiser, operator, y, timesteps, generator, latents)
+        levels = self._levels(denoiser, steps)
+        solve = self._proximal_step(operator, y)
+        x = solve(_zero_image(operator, y), self._rho(levels[0]))
+        for step, level, next_level in zip(steps, levels[:-1], levels[1:], strict=True):
+            v = _denoised(denoiser, x, level)
+            x = image = solve(v, self._rho(next_level))
+            x = _on_step_end(callback, step, x)
+        return image
 
 
 @dataclass(frozen=True)
@@ -153,19 +175,43 @@ class PnPADMM(_AnnealedPnP):
             stopping early keeps out what parallel imaging amplifies.
     """
 
-    def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        return u + x - v
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, _ = schedule(denoiser, operator, y, timesteps, generator, latents)
+        levels = self._levels(denoiser, steps)
+        solve = self._proximal_step(operator, y)
+        u = _zero_image(operator, y)
+        x = solve(u, self._rho(levels[0]))
+        for step, level, next_level in zip(steps, levels[:-1], levels[1:], strict=True):
+            v = _denoised(denoiser, x + u, level)
+            u = (u + x - v) * (next_level.sigma**2 / level.sigma**2)
+            x = image = solve(v - u, self._rho(next_level))
+            x = _on_step_end(callback, step, x)
+        return image
 
 
-def _noisiest_timestep(
-    denoiser: Denoiser, timesteps: Sequence[int], largest_std: float, solver: str
-) -> int:
-    """The largest timestep, not above the first, whose ``σ_t`` is at most ``largest_std``."""
-    allowed = (denoiser.alphas_cumprod >= 1 / (1 + largest_std**2)).nonzero().flatten()
-    allowed = allowed[allowed <= timesteps[0]]
-    if len(allowed) == 0:
-        raise InputError(
-            f"{solver} needs a timestep of noise {largest_std} or less, and the scheduler has "
-            "none: raise largest_denoiser_std"
-        )
-    return int(allowed[-1])
+def _zero_image(operator: LinearOperator, y: Tensor) -> Tensor:
+    return torch.zeros((len(y), *operator.domain_shape[1:]), dtype=y.dtype, device=y.device)
+
+
+def _denoised(denoiser: Denoiser, x: Tensor, level: _Level) -> Tensor:
+    """``x̂_0(√ᾱ_t x; t)``, ``(batch, ny, nx)``: no noise is added."""
+    x_t = math.sqrt(level.alpha_bar) * complex_to_channels(x)
+    return channels_to_complex(denoiser(x_t, level.t)[0])
+
+
+def _on_step_end(callback: StepCallback | None, step: Step, x: Tensor) -> Tensor:
+    """Show a callback x in place of ``x_t``, and return what to go on from."""
+    if callback is None:
+        return x
+    return channels_to_complex(on_step_end(callback, step, complex_to_channels(x), x))

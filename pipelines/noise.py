@@ -162,9 +162,9 @@ def _logged(
 
 
 def with_noise(solver: DiffusionSolver, noise_std: Tensor | None) -> DiffusionSolver:
-    """The solver, told the noise of the images of a batch, in the units that it works in.
+    """Return the solver with the noise of the images of a batch, in the units that it works in.
 
-    One that takes no noise, or is told none, stays as it is.
+    One that takes no noise stays as it is, as does any for a noise of ``None``.
     """
     if noise_std is None or solver.default_noise_std is None:
         return solver

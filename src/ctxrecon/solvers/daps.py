@@ -120,12 +120,13 @@ class DAPS(DiffusionSolver):
         if self.langevin_steps is not None:
             remedy = "normalize the coil maps, or draw exactly with langevin_steps=None"
             check_normalized(operator, y, _LARGEST_EIGENVALUE, "DAPS with Langevin steps", remedy)
+        shape = image_shape(operator, y)
         conditional = self._exact if self.langevin_steps is None else self._langevin
         x_t = noise.initial()
         for step in steps:
             x0_hat = ddim_sample(
                 denoiser,
-                image_shape(operator, y),
+                shape,
                 timesteps=_ode_timesteps(step.t, self.ode_steps),
                 eta=0.0,
                 latents=x_t,
@@ -168,7 +169,7 @@ class DAPS(DiffusionSolver):
         adjoint_y = operator.adjoint(y)
         x = x0_hat
         for _ in range(self.langevin_steps or 0):
-            gradient = (x - x0_hat) / r_squared + precision * (operator.normal(x) - adjoint_y)
+            gradient = (x - x0_hat) / r_squared + precision * (operator.gram(x) - adjoint_y)
             x = x - h * gradient + (2 * h) ** 0.5 * channels_to_complex(noise())
         return x
 

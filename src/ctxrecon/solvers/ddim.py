@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ctxrecon.fourier import channels_to_complex
 from ctxrecon.priors.denoiser import Denoiser
-from ctxrecon.solvers.steps import Generators, StepCallback, image_schedule, on_step_end
+from ctxrecon.solvers.steps import Generators, StepCallback, denoise, image_schedule, on_step_end
 
 
 def ddim_sample(
@@ -57,8 +56,7 @@ def ddim_sample(
     steps, noise = image_schedule(denoiser, shape, timesteps, generator, latents, device)
     x_t = noise.initial()
     for step in steps:
-        x0_hat, eps = denoiser(x_t, step.t)
-        x0 = channels_to_complex(x0_hat)
+        x0, eps = denoise(denoiser, x_t, step.t)
         if correct is not None:
             x0 = correct(x0)
         ddim_sigma = step.ddim_sigma(eta)

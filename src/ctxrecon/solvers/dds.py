@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ctxrecon.fourier import channels_to_complex
 from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import check_cg, check_eta, check_positive
 from ctxrecon.solvers.base import DiffusionSolver
-from ctxrecon.solvers.steps import Generators, StepCallback, on_step_end, schedule
+from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_end, schedule
 
 
 @dataclass(frozen=True)
 class DDS(DiffusionSolver):
     """Decomposed diffusion sampling (Chung et al., arXiv:2303.05754), as ContextMRI uses it.
 
-    At each timestep, with ``x̂_0, ε = D(x_t; t)`` the denoised image and its noise,
+    At each timestep, ``t − 1`` standing for the next one,
 
-        ``(I + ξ AᴴA) x_0 = x̂_0 + ξ Aᴴ y``,  a few conjugate-gradient steps from ``x̂_0``,
-        ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,  σ_t of DDIM.
+        ``x̂_0, ε = D(x_t; t)``,
+        ``(I + ξ AᴴA) x_0 = x̂_0 + ξ Aᴴ y``,  by a few conjugate-gradient steps from ``x̂_0``,
+        ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,
 
-    ``x_0`` approaches the minimiser of ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²``; that of the last timestep
-    is the result.
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line minimises
+    ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²``. After the last timestep ``x_0`` is the result.
 
     Attributes:
         eta: η of the DDIM step, 0 (deterministic) to 1.
@@ -64,12 +64,11 @@ class DDS(DiffusionSolver):
         system = 1 + xi * operator.gram
         x_t = noise.initial()
         for step in steps:
-            x0_hat, eps = denoiser(x_t, step.t)
-            x0 = channels_to_complex(x0_hat)
+            x0_hat, eps = denoise(denoiser, x_t, step.t)
             x0 = conjugate_gradient(
                 system,
-                x0 + weighted_adjoint,
-                x0=x0,
+                x0_hat + weighted_adjoint,
+                x0=x0_hat,
                 num_iterations=self.cg_iterations,
                 tolerance=self.tolerance or None,
                 quadratic=system.quadratic,

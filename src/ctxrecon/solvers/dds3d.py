@@ -12,14 +12,13 @@ from torch.nn.functional import pad
 
 from ctxrecon.checks import is_number
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import channels_to_complex
 from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import LinearOperator
 from ctxrecon.operators.base import freeze
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import check_cg_iterations, check_eta, check_positive, check_whole
 from ctxrecon.solvers.base import DiffusionSolver
-from ctxrecon.solvers.steps import Generators, StepCallback, on_step_end, schedule
+from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_end, schedule
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,12 @@ class DDS3D(DiffusionSolver):
     (``D_z`` differences of neighbouring slices, ``‖·‖₁`` the sum of complex magnitudes) by ADMM:
 
         ``(I + ξ AᴴA + ρ D_zᵀD_z) x = x̂_0 + ξ Aᴴ y + ρ D_zᵀ(z − w)``,  CG from ``x̂_0``,
-        ``z = S_{λ/ρ}(D_z x + w)``,  ``w ← w + D_z x − z``,  ``S`` soft thresholding.
+        ``z = S_{λ/ρ}(D_z x + w)``,  ``w ← D_z x + w − z``,  ``S`` soft thresholding,
 
-    z and w go on from one diffusion step to the next (they start at 0), so that one ADMM iteration
-    in each is enough, as in the paper. With λ = 0 each slice is alone and this is
-    :class:`ctxrecon.solvers.DDS`.
+    and goes on to ``x_{t−1} = √ᾱ_{t−1} x + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z'`` with DDIM's ``σ_t``
+    (:func:`~ctxrecon.solvers.ddim_sample`). z and w go on from one diffusion step to the next (they
+    start at 0), so that one ADMM iteration in each is enough, as in the paper. With λ = 0 each
+    slice is alone and this is :class:`ctxrecon.solvers.DDS`.
 
     A batch is one volume, or volumes of ``num_slices`` slices one after the other; slices of a
     volume must come in one batch, in their order, so draw posterior samples one at a time.
@@ -51,7 +51,7 @@ class DDS3D(DiffusionSolver):
         eta: η of the DDIM step, 0 (deterministic) to 1.
         data_weight: ξ, positive; larger trusts the measurement more.
         tv_weight: λ, 0 or more; larger makes neighbouring slices more alike.
-        penalty: ρ, positive; it changes the way, not the goal.
+        penalty: ρ, positive; it affects how fast ADMM converges, not the minimiser.
         num_slices: slices of a volume; the whole batch by default.
         cg_iterations: conjugate-gradient steps of each ADMM iteration.
         admm_iterations: ADMM iterations in each DDIM step.
@@ -108,12 +108,12 @@ class DDS3D(DiffusionSolver):
         z = w = difference(torch.zeros_like(weighted_adjoint))
         x_t = noise.initial()
         for step in steps:
-            x0_hat, eps = denoiser(x_t, step.t)
-            x = x0 = channels_to_complex(x0_hat).unflatten(0, (-1, num_slices))
+            x0_hat, eps = denoise(denoiser, x_t, step.t)
+            x = x0_hat = x0_hat.unflatten(0, (-1, num_slices))
             for _ in range(self.admm_iterations):
                 x = conjugate_gradient(
                     system,
-                    x0 + weighted_adjoint + rho * difference.adjoint(z - w),
+                    x0_hat + weighted_adjoint + rho * difference.adjoint(z - w),
                     x0=x,
                     num_iterations=self.cg_iterations,
                 )

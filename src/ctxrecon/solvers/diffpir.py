@@ -10,7 +10,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctxrecon.checks import check_number
-from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
@@ -21,12 +20,12 @@ from ctxrecon.solvers._shared import (
     proximal_step,
 )
 from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
-from ctxrecon.solvers.steps import Generators, StepCallback, on_step_end, schedule
+from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_end, schedule
 
 
 @dataclass(frozen=True)
 class DiffPIR(DiffusionSolver):
-    """DiffPIR (Zhu et al., arXiv:2305.08995), Algorithm 1: plug-and-play between the steps.
+    """DiffPIR (Zhu et al., arXiv:2305.08995), Algorithm 1: plug-and-play diffusion.
 
     Each step balances the denoised image against the measurement (half-quadratic splitting), takes
     the noise that this implies, and mixes it with new noise:
@@ -43,12 +42,11 @@ class DiffPIR(DiffusionSolver):
     Attributes:
         noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
             the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: ``None`` is 1 % of that, and has pipelines
-            take the scan's own.
+            quantile of 1: ``None`` is 1 % of that, and has pipelines take the scan's own.
         lambda_: λ, positive; larger trusts the prior more. The default lies in the range of 3 to 25
             that served the paper's tasks.
-        zeta: ζ, the share of new noise, 0 (deterministic) to 1. The default is
-            little, for faithful images from few steps.
+        zeta: ζ, the share of new noise, 0 (deterministic) to 1. The default is little, for
+            faithful images from few steps.
         cg_iterations: conjugate-gradient steps in each step, at most.
         tolerance: relative residual at which conjugate gradient stops; by default far below the
             noise of a scan.
@@ -87,7 +85,7 @@ class DiffPIR(DiffusionSolver):
         )
         x_t = noise.initial()
         for step in steps:
-            x0_hat = channels_to_complex(denoiser(x_t, step.t)[0])
+            x0_hat, _ = denoise(denoiser, x_t, step.t)
             variance = part_variance(self.noise_std, self.default_noise_std)
             rho = self.lambda_ * variance / step.sigma**2
             x0 = solve(x0_hat, rho)

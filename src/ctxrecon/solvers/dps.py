@@ -22,9 +22,14 @@ class DPS(DiffusionSolver):
     """Diffusion posterior sampling (Chung et al., arXiv:2209.14687), Algorithm 1.
 
     The likelihood ``p(y | x_t)`` is taken to be ``p(y | x̂_0(x_t))``, and its gradient goes through
-    the denoiser. After an unconditional step to ``x'_{t−1}``,
+    the denoiser. At each timestep, ``t − 1`` standing for the next one,
 
-        ``x_{t−1} = x'_{t−1} − ζ ∇_{x_t} ‖y − A x̂_0(x_t)‖``.
+        ``x̂_0, ε = D(x_t; t)``,
+        ``x'_{t−1} = √ᾱ_{t−1} x̂_0 + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,
+        ``x_{t−1} = x'_{t−1} − ζ ∇_{x_t} ‖y − A x̂_0(x_t)‖``,
+
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). After the last timestep ``x_{t−1}``
+    is the result.
 
     The paper descends on the squared norm with the step ``ζ_i = ζ'/‖y − A x̂_0‖``, which is the
     above with ζ = 2ζ'; its authors' code descends on the norm, and ζ is that code's "scale". The
@@ -69,7 +74,8 @@ class DPS(DiffusionSolver):
             # −∇‖y − A x̂_0‖ = (∂x̂_0/∂x_t)ᵀ Aᴴ(y − A x̂_0) / ‖y − A x̂_0‖, and 0 where y is met.
             descent = vjp(operator.adjoint(residual) / torch.where(norm > 0, norm, 1.0))
             ddim_sigma = step.ddim_sigma(self.eta)
-            x_t = step.mean(x0_hat, eps, ddim_sigma) + noise(ddim_sigma) + self.zeta * descent
+            unconditional = step.mean(x0_hat, eps, ddim_sigma) + noise(ddim_sigma)
+            x_t = unconditional + self.zeta * descent
             image = channels_to_complex(x_t) if step.is_last else x0_hat
             x_t = on_step_end(callback, step, x_t, image)
         return image

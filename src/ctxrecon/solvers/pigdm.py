@@ -51,15 +51,19 @@ class PiGDM(DiffusionSolver):
         ``x̂_0' = x̂_0 + (r_t²/√ᾱ_t) g``,  ``ε' = ε − r_t g``,
 
     by which samples come to be those of the posterior, with as many steps as it takes, if the
-    prior is what r_t says. It divides errors of the network's derivative by ᾱ_t.
+    prior is what r_t says. It divides errors of the network's derivative by ᾱ_t. The step is
+
+        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε' + σ_t z``,
+
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`), and ``ε' = ε`` by default. After
+    the last timestep ``x̂_0'`` is the result.
 
     Each step costs one evaluation of the network and one pass back through it.
 
     Attributes:
         noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
             the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: ``None`` is 1 % of that, and has pipelines
-            take the scan's own.
+            quantile of 1: ``None`` is 1 % of that, and has pipelines take the scan's own.
         eta: η of the DDIM step; 1, the default, is the paper's.
         adaptive_weights: the paper's, and the default for MRI: bounded at every timestep, and good
             with few of them.
@@ -106,14 +110,14 @@ class PiGDM(DiffusionSolver):
         )
         x_t = noise.initial()
         for step in steps:
-            x0, eps, vjp = denoise_with_vjp(denoiser, x_t, step.t)
+            x0_hat, eps, vjp = denoise_with_vjp(denoiser, x_t, step.t)
             ratio = part_variance(self.noise_std, self.default_noise_std) / step.noise_variance
-            guidance = channels_to_complex(vjp(solve(x0, ratio) - x0))  # r_t² g
+            guidance = channels_to_complex(vjp(solve(x0_hat, ratio) - x0_hat))  # r_t² g
             signal = math.sqrt(step.alpha_bar)
             if self.adaptive_weights:
-                x0 = x0 + signal * guidance
+                x0 = x0_hat + signal * guidance
             else:
-                x0 = x0 + guidance / signal
+                x0 = x0_hat + guidance / signal
                 eps = step.implied_noise(x_t, x0)
             ddim_sigma = step.ddim_sigma(self.eta)
             x_t = step.mean(x0, eps, ddim_sigma) + noise(ddim_sigma)

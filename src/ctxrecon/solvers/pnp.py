@@ -35,7 +35,7 @@ from ctxrecon.solvers.steps import (
 
 
 class _Level(NamedTuple):
-    """What the denoiser is told: a timestep, and with it the noise of the image."""
+    """A noise level of the denoiser: a timestep, and its ``ᾱ_t``."""
 
     t: int
     alpha_bar: float
@@ -98,24 +98,26 @@ class _AnnealedPnP(DiffusionSolver):
 class PnPHQS(_AnnealedPnP):
     """Plug-and-play half-quadratic splitting (Zhang et al., DPIR, arXiv:2008.13751).
 
-    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``,
+    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep, ``t − 1`` standing for the next one,
 
-        ``x = argmin_x ½‖A x − y‖² + ρ_t/2 ‖x − v‖²``,  ``v = x̂_0(√ᾱ_t x; t)``,
+        ``v = x̂_0(√ᾱ_t x; t)``,
+        ``x = argmin_x ½‖A x − y‖² + ρ_{t−1}/2 ‖x − v‖²``,
 
-    ``ρ_t = σ_y²/(2 σ_t²)``, both variances those of one part. The denoiser of the prior, told that
-    the noise is ``σ_t``, stands for the proximal map of ``σ_t² R``. ``A† y`` of a few
-    conjugate-gradient steps is where it starts: v is 0 and ``ρ_t`` small. The paper's trade-off λ
-    multiplies ``σ_y²``, so that there is nothing else to set.
+    ``ρ_t = σ_y²/(2 σ_t²)`` with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, both variances those of one part. The
+    denoiser of the prior, given the noise level ``σ_t``, stands for the proximal map of ``σ_t² R``.
+    x starts at the second line for v = 0 and the ρ of the first timestep, which is small: about
+    ``A† y`` of a few conjugate-gradient steps. The paper's trade-off λ multiplies ``σ_y²``, so that
+    there is nothing else to set.
 
     For ``x ~ N(m, C)`` and constant ``σ_t`` the fixed point of x is the posterior mean under
     ``N(m, C + σ_t² I)``: the MAP estimate as ``σ_t`` falls. One network evaluation a timestep.
-    The result is x of one more proximal step at the last ρ, so that it agrees with the data even
-    where the last ``σ_t`` is not small. Nothing is random: ``generator`` and ``latents`` are
+    The last x is the result; its ρ is that of the last timestep, so that it agrees with the data
+    even where the last ``σ_t`` is not small. Nothing is random: ``generator`` and ``latents`` are
     checked, and change nothing; a callback sees x in place of ``x_t``.
 
-    Default for MRI: no noise is added to what the denoiser sees, so it is never told of more noise
-    than an undersampled image has errors (DPIR starts at 49/255; the 99 % quantile is 1 here).
-    Timesteps of more noise are taken at the noisiest that is allowed.
+    Default for MRI: no noise is added to what the denoiser sees, so it is never given a higher
+    noise level than an undersampled image has errors (DPIR starts at 49/255; the 99 % quantile is 1
+    here). Timesteps of more noise are taken at the noisiest that is allowed.
 
     Attributes:
         noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
@@ -152,14 +154,16 @@ class PnPHQS(_AnnealedPnP):
 class PnPADMM(_AnnealedPnP):
     """Plug-and-play ADMM (Chan et al., arXiv:1605.01710, with a growing ρ).
 
-    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``,
+    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep, ``t − 1`` standing for the next one,
 
-        ``x = argmin_x ½‖A x − y‖² + ρ_t/2 ‖x − (v − u)‖²``,
-        ``v = x̂_0(√ᾱ_t (x + u); t)``,  ``u ← u + x − v``,
+        ``v = x̂_0(√ᾱ_t (x + u); t)``,
+        ``u ← (u + x − v) σ_{t−1}²/σ_t²``,
+        ``x = argmin_x ½‖A x − y‖² + ρ_{t−1}/2 ‖x − (v − u)‖²``,
 
-    ``ρ_t = σ_y²/(2 σ_t²)``, both variances those of one part; the growth of ρ is that of the
-    timesteps. The multiplier ``ρ_t u`` is kept when ρ grows (Boyd et al., Found. Trends Mach.
-    Learn. 3, 1 (2011), section 3.4.1), which leaves the fixed point where it is.
+    ``ρ_t = σ_y²/(2 σ_t²)`` with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, both variances those of one part; the
+    growth of ρ is that of the timesteps. The factor of u keeps the multiplier ``ρ_t u`` when ρ
+    grows (Boyd et al., Found. Trends Mach. Learn. 3, 1 (2011), section 3.4.1), which leaves the
+    fixed point where it is. u starts at 0, and x as in :class:`PnPHQS`.
 
     For ``x ~ N(m, C)`` that fixed point is ``x = v`` = the posterior mean, which is the MAP
     estimate, whatever ``σ_t``. Evaluations, result, randomness and callback as in

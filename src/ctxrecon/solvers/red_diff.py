@@ -39,8 +39,15 @@ class REDDiff(DiffusionSolver):
 
     with ``λ_t = λ σ_t``, ``σ_t = √((1−ᾱ_t)/ᾱ_t)`` the inverse signal-to-noise ratio. As
     ``ε_θ − ε = (μ − x̂_0(x_t))/σ_t``, the second gradient is ``λ (μ − x̂_0(x_t))``, which is what is
-    computed: it stays bounded where ``σ_t`` does not. The first is ``Aᴴ(A μ − y)``, in the
-    measurement's units: a sum over the samples, not their mean. One network evaluation a timestep.
+    computed: it stays bounded where ``σ_t`` does not. So at each timestep, ``t − 1`` standing for
+    the next one,
+
+        ``g = Aᴴ(A μ − y) + λ (μ − x̂_0(x_t; t))``,
+        ``μ ← μ − Adam(g)``,
+        ``x_{t−1} = √ᾱ_{t−1} μ + √(1−ᾱ_{t−1}) ε``,  ε drawn anew.
+
+    The data term is in the measurement's units: a sum over the samples, not their mean. One network
+    evaluation a timestep; the last μ is the result.
 
     μ starts at ``A† y``, by a few conjugate-gradient steps. For ``x ~ N(m, C)`` (C of each part)
     the gradient at timestep t vanishes on average at the posterior mean under ``N(m, C + σ_t² I)``
@@ -91,8 +98,8 @@ class REDDiff(DiffusionSolver):
         x_t = signal * mu + eps_weight * noise.initial()
         for step in steps:
             x0_hat, _ = denoiser(x_t, step.t)
-            data = operator.gram(channels_to_complex(mu)) - adjoint_y
-            mu.grad = complex_to_channels(data) + self.prior_weight * (mu - x0_hat.detach())
+            data_term = complex_to_channels(operator.gram(channels_to_complex(mu)) - adjoint_y)
+            mu.grad = data_term + self.prior_weight * (mu - x0_hat.detach())
             adam.step()
             image = channels_to_complex(mu.clone())  # Adam changes mu in place
             x_t = math.sqrt(step.alpha_bar_prev) * mu + noise(math.sqrt(1 - step.alpha_bar_prev))

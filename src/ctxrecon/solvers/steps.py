@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import complex_to_channels
+from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.linalg import per_sample
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
@@ -214,6 +214,12 @@ def image_schedule(
         )
     ]
     return steps, Noise((batch, 2, ny, nx), device, generator, latents)
+
+
+def denoise(denoiser: Denoiser, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """``x̂_0`` as an image ``(batch, ny, nx)`` complex64, and ``ε`` ``(batch, 2, ny, nx)``."""
+    x0_hat, eps = denoiser(x_t, t)
+    return channels_to_complex(x0_hat), eps
 
 
 def on_step_end(callback: StepCallback | None, step: Step, x_t: Tensor, image: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class DiffPIR(DiffusionSolver):
         for step in steps:
             x0_hat, _ = denoise(denoiser, x_t, step.t)
             variance = part_variance(self.noise_std, self.default_noise_std)
-            rho = self.lambda_ * variance / step.sigma**2
+            rho = self.lambda_ * variance * step.sigma**-2
             x0 = solve(x0_hat, rho)
             eps = step.implied_noise(x_t, x0)
             new_std = math.sqrt(self.zeta * (1 - step.alpha_bar_prev))

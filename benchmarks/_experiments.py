@@ -34,7 +34,7 @@ from ctxrecon.metrics import Lpips, image_metrics
 from ctxrecon.operators import sense_operator
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
-from ctxrecon.solvers import Solver, parse_solver
+from ctxrecon.solvers import DiffusionSolver, parse_solver
 
 MASKS = {
     "uniform1d ×4": ("uniform1d", 4.0),
@@ -267,8 +267,8 @@ def reconstruct(
             edited_prompt(method.edit, scan.metadata[0], seed)
             for scan, seed in zip(scans, seeds, strict=True)
         ]
-        solver: Solver | None = parse_solver(args.solver)
-        if method.samples > 1 and getattr(solver, "deterministic", False):
+        solver: DiffusionSolver | None = parse_solver(args.solver)
+        if method.samples > 1 and solver is not None and solver.deterministic:
             solver = None  # the pipeline's own, which starts from that estimate
         output = pipe(
             kspace,

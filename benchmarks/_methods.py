@@ -22,7 +22,7 @@ from ctxrecon.io.bart import read_cfl
 from ctxrecon.metrics import image_metrics
 from ctxrecon.operators import CartesianSense, sense_operator
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline, load_reconstructor
-from ctxrecon.solvers import Solver
+from ctxrecon.solvers import DiffusionSolver
 
 BASELINE_NAMES = {
     "zero_filled": "zero-filled",
@@ -81,7 +81,7 @@ class Sampling:
     guidance_scales: tuple[float, ...]
     steps: int
     samples: int
-    solvers: tuple[tuple[Solver, dict[str, Any]], ...]
+    solvers: tuple[tuple[DiffusionSolver, dict[str, Any]], ...]
     seed: int
     batch_size: int
 
@@ -152,12 +152,12 @@ def _posterior(
     maps: Tensor,
     pipe: ContextMRIPipeline,
     sampling: Sampling,
-    solver_and_call: tuple[Solver, dict[str, Any]],
+    solver_and_call: tuple[DiffusionSolver, dict[str, Any]],
     gamma: float,
 ) -> dict[str, Reconstruction]:
     """An estimate, or one posterior sample (each of those drawn) and the mean of all of them."""
     solver, call = solver_and_call
-    estimate = getattr(solver, "deterministic", False)
+    estimate = solver.deterministic
     samples = 1 if estimate else sampling.samples
     started = time.perf_counter()
     output = pipe(

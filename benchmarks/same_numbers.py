@@ -72,7 +72,7 @@ def save_inputs(folder: Path) -> None:
     with torch.no_grad():  # layers that start at zero do nothing yet
         for value in network.parameters():
             value += 0.1 * torch.randn(value.shape)
-    sampler = PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.25)
+    sampler = PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.1)
     JointPipeline(network, sampler, contrasts=2).save_pretrained(folder / "joint")
 
 

@@ -45,7 +45,7 @@ from ctxrecon.output import ReconstructionOutput
 from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
 from ctxrecon.priors import SetDenoiser, TextDenoiser
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
-from ctxrecon.solvers import Solver, make_solver
+from ctxrecon.solvers import DiffusionSolver, Solver, make_solver
 
 
 class ContextMRIPipeline(TextPriorPipeline):
@@ -163,14 +163,14 @@ class ContextMRIPipeline(TextPriorPipeline):
         solver = self.default_solver if solver is None else solver
         solver, image = choose_solver(solver, image, num_samples)
         check_warm_start(image, strength, solver)
-        if getattr(solver, "couples_batch", False) and (num_samples > 1 or batch_size is not None):
+        if solver.couples_batch and (num_samples > 1 or batch_size is not None):
             raise InputError(
-                f"{type(solver).__name__} takes the slices of a volume in one batch: draw one "
+                f"{solver.name} takes the slices of a volume in one batch: draw one "
                 "sample at a time, and leave batch_size out"
             )
-        if getattr(solver, "deterministic", False) and num_samples > 1:
+        if solver.deterministic and num_samples > 1:
             raise InputError(
-                f"{type(solver).__name__} draws nothing, so {num_samples} samples would be one: "
+                f"{solver.name} draws nothing, so {num_samples} samples would be one: "
                 f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
             )
         slices = count_slices(kspace, operator)
@@ -256,7 +256,7 @@ class ContextMRIPipeline(TextPriorPipeline):
     def _solve(
         self,
         name: str,
-        solver: Solver,
+        solver: DiffusionSolver,
         steps: Sequence[int],
         latents: Tensor,
         noise: Tensor | None,
@@ -293,7 +293,7 @@ class ContextMRIPipeline(TextPriorPipeline):
         slices, count = len(scale), len(latents)
         device, each = latents.device, count // slices
         owners = torch.arange(count, device=device) // each
-        if getattr(solver, "couples_batch", False):
+        if solver.couples_batch:
             # Neighbours need every slice: one without signal is there as zeros.
             batches = [torch.arange(count, device=device)]
             empty = work.empty.reshape(-1, *(1,) * (work.y.ndim - 1))

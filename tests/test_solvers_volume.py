@@ -15,9 +15,9 @@ from gaussian import (
 )
 
 from ctxrecon.fourier import complex_to_channels
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import CartesianSense, valid_adjoint
 from ctxrecon.solvers import DDS
-from ctxrecon.solvers.dds3d import DDS3D
+from ctxrecon.solvers.dds3d import DDS3D, _EachSlice, _SliceDifference
 
 NY, NX = 6, 4
 TIMESTEPS = [990, 700, 450, 200, 60, 5]
@@ -132,3 +132,18 @@ def test_volumes_batched_or_one_by_one(prior, volume):
         prior, operator, y, timesteps=TIMESTEPS, generator=[seeded(s) for s in range(4)]
     )
     assert float((whole - together).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("slices", [1, 2, 5])
+def test_operators_on_volumes(multicoil, slices, generator):
+    shape = (3, slices, NY, NX)
+    data, difference = _EachSlice(multicoil, shape[:2]), _SliceDifference(shape)
+    assert data.domain_shape == shape
+    assert difference.range_shape == (3, slices - 1, NY, NX)
+    for operator in (data, difference, 1 + 5 * data.gram + 2 * difference.gram):
+        assert valid_adjoint(operator)
+    x = complex_noise(shape, generator)
+    assert torch.equal(data(x)[2], multicoil(x[2]))
+    torch.testing.assert_close(data.gram(x), data.H(data(x)))
+    torch.testing.assert_close(data.squared_norm(x), data(x).abs().square().flatten(1).sum(1))
+    torch.testing.assert_close(difference(x), x.diff(dim=1))

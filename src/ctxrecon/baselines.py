@@ -81,11 +81,8 @@ def cg_sense(
         InputError: for shapes that do not fit, fewer than one iteration or a negative weight.
     """
     _check_options(num_iterations, regularization)
-
-    def normal(x: Tensor) -> Tensor:
-        return operator.normal(x) + regularization * x
-
-    return conjugate_gradient(normal, operator.adjoint(y), num_iterations=num_iterations)
+    A = operator
+    return conjugate_gradient(A.gram + regularization, A.H(y), num_iterations=num_iterations)
 
 
 def l1_wavelet(

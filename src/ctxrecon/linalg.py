@@ -225,6 +225,26 @@ def squared_norm(x: Tensor) -> Tensor:
     return _dot(rows, rows)[:, 0]
 
 
+def inner_product(a: Tensor, b: Tensor) -> Tensor:
+    """``Re⟨a, b⟩`` of each sample, real, ``(batch,)``."""
+    return _dot(_as_rows(a), _as_rows(b))[:, 0]
+
+
+def per_sample(value: float | complex | Tensor, like: Tensor) -> float | complex | Tensor:
+    """Return a factor for each sample in a shape that ``like`` ``(batch, …)`` is multiplied by.
+
+    Args:
+        value: a number or a tensor ``()``, returned as it is, or a tensor ``(batch or 1,)``.
+        like: what is to be multiplied.
+
+    Returns:
+        The factor, of a tensor ``(batch or 1, 1, …)``.
+    """
+    if isinstance(value, Tensor) and value.ndim > 0:
+        return value.reshape(-1, *[1] * (like.ndim - 1))
+    return value
+
+
 def _as_rows(x: Tensor) -> Tensor:
     """One real row per sample. For a Hermitian form only ``Re⟨a, b⟩`` matters: a real product."""
     real = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         Measurement,
         ReconstructionPipeline,
     )
-    from ctxrecon.solvers import Solver
+    from ctxrecon.solvers import DiffusionSolver
 
 PRIOR = "contextmri"
 NETWORK = "network"
@@ -61,7 +61,7 @@ class PriorRun:
     steps: int
     samples: int
     seed: int
-    solver: Solver | None = field(repr=False)
+    solver: DiffusionSolver | None = field(repr=False)
     call: dict[str, Any] = field(default_factory=dict)
     prior: str = SHIPPED_PRIOR
     first: int = 0
@@ -241,7 +241,6 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
 
     call = dict(run.call)
     solver, start = choose_solver(run.solver, call.get("image"), run.samples)
-    together = getattr(solver, "couples_batch", False)
     generator = torch.Generator().manual_seed(run.seed)
     for _ in range(run.first * run.samples):  # what the pipeline draws for the slices before
         torch.randint(2**62, (), generator=generator)
@@ -259,14 +258,14 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
         solver=run.solver,
         generator=generator,
         num_samples=run.samples,
-        batch_size=1 if pipe.device.type == "cpu" and not together else None,
+        batch_size=1 if pipe.device.type == "cpu" and not solver.couples_batch else None,
         **call,
     )
     seconds = time.perf_counter() - started
     words = [_solver_title(solver, start), run.prior]
     if not run.uses_prompt:
         words.append("without prompt")
-    if not getattr(solver, "deterministic", False):
+    if not solver.deterministic:
         words.append("one sample" if run.samples == 1 else f"mean of {run.samples}")
     return Result(
         name=", ".join(words),
@@ -279,13 +278,13 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     )
 
 
-def _solver_title(solver: Solver, start: Any) -> str:
+def _solver_title(solver: DiffusionSolver, start: Any) -> str:
     """``DDS from PnP-ADMM``: the solver, and what it starts from."""
     from ctxrecon.baselines import BASELINES as KNOWN
     from ctxrecon.solvers import SOLVERS
 
     name = SOLVERS.name_of(type(solver))
-    title = type(solver).__name__ if name is None else SOLVERS.title(name)
+    title = solver.name if name is None else SOLVERS.title(name)
     if not isinstance(start, str):
         return title
     known = next((kind.title(start) for kind in (KNOWN, SOLVERS) if start in kind), start)

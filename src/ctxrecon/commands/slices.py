@@ -65,8 +65,9 @@ class Work:
         """Who needs all slices at once, if somebody does."""
         if JOINT in self.pipes:
             return "a model with masks of its own"
-        if PRIOR in self.pipes and getattr(self.run.solver, "couples_batch", False):
-            return type(self.run.solver).__name__
+        solver = self.run.solver
+        if PRIOR in self.pipes and solver is not None and solver.couples_batch:
+            return solver.name
         return None
 
     def chunks(self) -> list[range]:

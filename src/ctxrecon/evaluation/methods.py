@@ -17,7 +17,7 @@ from ctxrecon.inference.warm_start import check_warm_start
 from ctxrecon.options import split_options
 from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline, ReconstructionPipeline
 from ctxrecon.priors.tokenizer import check_prompt_length
-from ctxrecon.solvers import SOLVERS, Solver, make_solver
+from ctxrecon.solvers import SOLVERS, DiffusionSolver, make_solver
 
 METADATA, NO_PROMPT = "metadata", "none"
 PROMPTS = (METADATA, NO_PROMPT)
@@ -41,7 +41,7 @@ def baseline_method(name: str, key: str) -> Method:
     return Method(name, run)
 
 
-def solver_and_call(text: str) -> tuple[Solver, dict[str, Any]]:
+def solver_and_call(text: str) -> tuple[DiffusionSolver, dict[str, Any]]:
     """A solver with its own options, and those that are the pipeline's.
 
     Args:
@@ -87,7 +87,7 @@ def _check_value(text: str, key: str, value: Any, default: Any) -> None:
 
 def solver_methods(
     name: str,
-    solver: Solver,
+    solver: DiffusionSolver,
     pipe: ContextMRIPipeline,
     *,
     prompts: Sequence[str],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from ctxrecon.coils.noise import ENOUGH_COILS, estimate_noise_std
 from ctxrecon.errors import InputError
 from ctxrecon.measurement import Measurement
-from ctxrecon.solvers import SOLVERS, Solver
+from ctxrecon.solvers import SOLVERS, DiffusionSolver
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ _LARGEST_RATIO = 2.0
 
 
 def check_noise(
-    noise_std: NoiseStd | None, slices: int, solver: Solver, image: object = None
+    noise_std: NoiseStd | None, slices: int, solver: DiffusionSolver, image: object = None
 ) -> None:
     """Refuse a noise level that is none, or that nothing that runs has a use for.
 
@@ -43,9 +42,10 @@ def check_noise(
     if noise_std is None:
         return
     first = SOLVERS.get(image) if isinstance(image, str) else None
-    if not (hasattr(solver, "noise_std") or hasattr(first, "noise_std")):
+    takes_noise = solver.default_noise_std is not None
+    if not takes_noise and (first is None or first.default_noise_std is None):
         raise InputError(
-            f"{type(solver).__name__} knows nothing of noise: leave noise_std out, or take a "
+            f"{solver.name} knows nothing of noise: leave noise_std out, or take a "
             "solver such as PnPADMM or DiffPIR"
         )
     if isinstance(noise_std, str):
@@ -62,7 +62,7 @@ def check_noise(
 
 def noise_of(
     noise_std: NoiseStd | None,
-    solver: Solver,
+    solver: DiffusionSolver,
     measurement: Measurement,
     scale: Tensor,
     gain: Tensor,
@@ -93,8 +93,8 @@ def noise_of(
     if noise_std is not None and not isinstance(noise_std, str):
         found = torch.as_tensor(noise_std, dtype=torch.float32, device=y.device).flatten()
         return _logged(found.expand(len(y)) / gain, scale, gain, ["given"] * len(y))
-    default = getattr(solver, "default_noise_std", None)
-    if noise_std is None and (not default or getattr(solver, "noise_std", None) is not None):
+    default = solver.default_noise_std
+    if noise_std is None and (not default or solver.noise_std is not None):
         return None
     levels: list[Tensor] = []
     sources: list[str | None] = []
@@ -113,11 +113,11 @@ def noise_of(
 
 
 def _default_level(
-    solver: Solver, measurement: Measurement, index: int, scale: Tensor, gain: Tensor
+    solver: DiffusionSolver, measurement: Measurement, index: int, scale: Tensor, gain: Tensor
 ) -> tuple[Tensor, str]:
     """Level of one slice where none is given, and what it comes from; see :func:`noise_of`."""
-    default: float = solver.default_noise_std  # type: ignore[attr-defined]
-    name = type(solver).__name__
+    name, default = solver.name, solver.default_noise_std
+    assert default is not None
     lower = default * scale
     if measurement.noise_std is not None:
         sigma = measurement.noise_std[index] / gain[min(index, len(gain) - 1)]
@@ -170,15 +170,14 @@ def _logged(
     return noise_std
 
 
-def with_noise(solver: Solver, noise_std: Tensor | None) -> Solver:
-    """The solver, told the noise of the images of a batch, in the units that it works in.
+def with_noise(solver: DiffusionSolver, noise_std: Tensor | None) -> DiffusionSolver:
+    """Return the solver with the noise of the images of a batch, in the units that it works in.
 
-    One that takes no noise, or is told none, stays as it is.
+    One that takes no noise stays as it is, as does any for a noise of ``None``.
     """
-    if noise_std is None or not hasattr(solver, "noise_std"):
+    if noise_std is None or solver.default_noise_std is None:
         return solver
-    told: Any = dataclasses.replace(solver, noise_std=noise_std)  # type: ignore[type-var]
-    return told
+    return solver.with_noise(noise_std)
 
 
 def noise_ratio(measurement: Measurement, residual: Tensor, noise_std: Tensor) -> Tensor:

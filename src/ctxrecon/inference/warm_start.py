@@ -18,7 +18,7 @@ from ctxrecon.inference.batches import put_back
 from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement
 from ctxrecon.operators import combine_sets
-from ctxrecon.solvers import DDS, SOLVERS, PnPADMM, Solver, make_solver
+from ctxrecon.solvers import DDS, SOLVERS, DiffusionSolver, PnPADMM, Solver, make_solver
 
 SAMPLER = DDS()
 """Draws samples where no solver is named."""
@@ -26,13 +26,13 @@ SAMPLER = DDS()
 NETWORK = "network"
 """The network that comes with the package, as the maker of the image."""
 
-ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if getattr(kind, "deterministic", False))
+ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if kind.deterministic)
 """Solvers whose image, the same each time, others may start from."""
 
 
 def choose_solver(
     solver: Solver | str | None, image: ArrayLike | str | None, num_samples: int
-) -> tuple[Solver, ArrayLike | str | None]:
+) -> tuple[DiffusionSolver, ArrayLike | str | None]:
     """The solver that was asked for, or the default, and the image to start from.
 
     The default for one image is :class:`~ctxrecon.solvers.PnPADMM`, an estimate that draws
@@ -45,7 +45,9 @@ def choose_solver(
     return SAMPLER, "pnp_admm" if image is None else image
 
 
-def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Solver) -> None:
+def check_warm_start(
+    image: ArrayLike | str | None, strength: float, solver: DiffusionSolver
+) -> None:
     """Refuse a start that is not known, or that the solver would not look at.
 
     Raises:
@@ -54,9 +56,9 @@ def check_warm_start(image: ArrayLike | str | None, strength: float, solver: Sol
     check_number("strength", strength, above=0, most=1)
     if image is None:
         return
-    if getattr(solver, "starts_from_data", False):
+    if solver.starts_from_data:
         raise InputError(
-            f"{type(solver).__name__} starts from the measurement whatever the image: leave image "
+            f"{solver.name} starts from the measurement whatever the image: leave image "
             "out, or take a solver such as DDS"
         )
     makers = (*BASELINES, NETWORK, *ESTIMATORS)

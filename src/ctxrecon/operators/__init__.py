@@ -1,13 +1,9 @@
-"""Linear measurement models: forward, adjoint, normal."""
+"""Linear measurement models: forward, adjoint, normal, and their algebra."""
 
 from __future__ import annotations
 
-from ctxrecon.operators.base import (
-    ComposedOperator,
-    LinearOperator,
-    adjoint_error,
-    valid_adjoint,
-)
+from ctxrecon.operators.adjoint_test import adjoint_error, valid_adjoint
+from ctxrecon.operators.algebra import ComposedOperator, Identity, LinearOperator
 from ctxrecon.operators.cartesian import CartesianSense
 from ctxrecon.operators.crop import Crop
 from ctxrecon.operators.inpainting import Inpainting
@@ -15,6 +11,7 @@ from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
 from ctxrecon.operators.soft_sense import (
     EachSet,
+    MaskedSense,
     SenseOperator,
     SoftSense,
     combine_sets,
@@ -28,8 +25,10 @@ __all__ = [
     "ComposedOperator",
     "Crop",
     "EachSet",
+    "Identity",
     "Inpainting",
     "LinearOperator",
+    "MaskedSense",
     "MultiEcho",
     "NonCartesianSense",
     "SenseOperator",

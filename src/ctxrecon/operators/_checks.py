@@ -1,12 +1,14 @@
-"""Checks at the door that operators share."""
+"""Checks of arguments that operators share."""
 
 from __future__ import annotations
+
+from numbers import Number
 
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators.base import check_shape
+from ctxrecon.operators.base import LinearMap, check_shape
 
 
 def check_mask(mask: Tensor) -> None:
@@ -65,3 +67,34 @@ def check_complex64(value: Tensor, shape: tuple[int, ...], what: str) -> None:
         raise InputError(
             f"expected {what} of complex64, got {value.dtype}; convert it with .to(torch.complex64)"
         )
+
+
+def is_factor(value: object) -> bool:
+    """Whether an operator can be multiplied by it: a number or a tensor."""
+    return isinstance(value, Tensor | Number) and not isinstance(value, bool)
+
+
+def check_factor(factor: Tensor, operator: LinearMap) -> None:
+    """Refuse a tensor that is neither one factor nor one for each sample of an operator."""
+    batch, count = operator.domain_shape[0], factor.numel()
+    if factor.ndim > 1 or count < 1 or (count != batch and 1 not in {count, batch}):
+        expected = "any batch" if batch == 1 else str(batch)
+        raise InputError(
+            f"expected one factor, or one for each sample as a tensor ({expected},), to multiply "
+            f"{operator!r} by, got shape {tuple(factor.shape)}"
+        )
+    if factor.ndim == 1 and operator.device not in {None, factor.device}:
+        raise InputError(
+            f"the factors are on {factor.device} and the operator on {operator.device}: "
+            "move them to one device"
+        )
+
+
+def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes, batch first, are the same; a batch of 1 is any batch."""
+    return one[1:] == other[1:] and (one[0] == other[0] or 1 in {one[0], other[0]})
+
+
+def common_shape(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of both, of which one may have a batch of 1."""
+    return (max(one[0], other[0]), *one[1:])

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
-from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.operators._checks import check_coil_maps, check_complex64, check_mask
-from ctxrecon.operators.base import LinearOperator, freeze
-
-_NEGLIGIBLE = 1e-6
-"""Relative to the largest sum of squares of coil maps; a few units of float32's precision."""
+from ctxrecon.fourier import ifft2c
+from ctxrecon.operators._checks import check_complex64, check_mask
+from ctxrecon.operators._sense import Sense
 
 
-class CartesianSense(LinearOperator):
+class CartesianSense(Sense):
     """``A = M F S``: coil maps, centred orthonormal 2-D FFT, sampling mask.
 
     Args:
@@ -31,90 +24,19 @@ class CartesianSense(LinearOperator):
             complex64, not of that shape or not finite; the two on different devices.
     """
 
-    _batched = ("mask", "coil_maps", "_weights")
-
-    mask: Tensor
-    coil_maps: Tensor | None
-    _weights: Tensor
-    _axes: tuple[int, ...]
-
     def __init__(self, mask: Tensor, coil_maps: Tensor | None = None) -> None:
         check_mask(mask)
-        if coil_maps is not None:
-            check_coil_maps(coil_maps, mask)
-            coil_maps = coil_maps.clone(memory_format=torch.contiguous_format)
-        # AᴴA = Sᴴ F⁻¹ M F S. With F = P ℱ P⁻¹ (P the centring shift, ℱ the plain FFT) and
-        # D = P⁻¹ M P the mask shifted once, F⁻¹ M F = P (ℱ⁻¹ D ℱ) P⁻¹. The bracket is a circular
-        # convolution, which commutes with every circular shift: P cancels, for odd sizes too.
-        # Along a constant readout the FFTs cancel as well.
-        ny, nx = mask.shape[-2:]
         constant_readout = bool((mask == mask[..., :1, :]).all())
-        lines = mask[..., :1, :] if constant_readout else mask
-        # `normal` uses unscaled forward FFTs only, conj(ℱ⁻¹ v) = ℱ conj(v) / n: the scale and the
-        # conjugation are in the weights, given for the real and the imaginary part in turn.
-        weights = torch.fft.ifftshift(lines, dim=(-2, -1)).float()
-        weights /= nx if constant_readout else ny * nx
-        freeze(
-            self,
-            mask=mask.clone(),
-            coil_maps=coil_maps,
-            _weights=torch.stack([weights, -weights], dim=-1).flatten(-2),
-            _axes=(-1,) if constant_readout else (-2, -1),
-        )
-
-    @property
-    def batch_size(self) -> int:
-        """Batch of the mask or the coil maps, whichever is larger."""
-        return max(len(self.mask), 1 if self.coil_maps is None else len(self.coil_maps))
-
-    @property
-    def domain_shape(self) -> tuple[int, ...]:
-        """``(batch, ny, nx)``."""
-        return (self.batch_size, *self.mask.shape[-2:])
-
-    @property
-    def range_shape(self) -> tuple[int, ...]:
-        """``(batch, coils, ny, nx)``."""
-        coils = 1 if self.coil_maps is None else self.coil_maps.shape[1]
-        return (self.batch_size, coils, *self.mask.shape[-2:])
-
-    @property
-    def device(self) -> torch.device:
-        """Where mask and coil maps live."""
-        return self.mask.device
+        super().__init__(mask.clone(), coil_maps, constant_readout=constant_readout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``M F S x``: image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
-        check_complex64(x, self.domain_shape, "an image")
-        coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
-        return fft2c(coil_images).masked_fill(~self.mask, 0)
+        return self._coil_spectra(x).masked_fill(~self.mask, 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``Sᴴ F⁻¹ M y``: k-space ``(batch, coils, ny, nx)`` to image ``(batch, ny, nx)``."""
         check_complex64(y, self.range_shape, "k-space")
-        coil_images = ifft2c(y.masked_fill(~self.mask, 0))
-        if self.coil_maps is None:
-            return coil_images[:, 0]
-        return (self.coil_maps.conj() * coil_images).sum(dim=1)
-
-    def normal(self, x: Tensor) -> Tensor:
-        """``Sᴴ F⁻¹ M F S x``, ``(batch, ny, nx)``: no shifts, and 1-D FFTs where they suffice."""
-        check_complex64(x, self.domain_shape, "an image")
-        if self._in_one_stack(x):
-            convolved = torch.fft.fftn(self._weighted_spectrum(x), dim=self._axes)
-            weighted_by_maps = convolved if self.coil_maps is None else self.coil_maps * convolved
-            return weighted_by_maps.sum(dim=1).conj_physical()
-        conjugate = torch.zeros_like(x, memory_format=torch.contiguous_format)
-        for item, image in enumerate(x):
-            for maps, spectrum in self._weighted_spectra(item, image):
-                convolved = torch.fft.fftn(spectrum, dim=self._axes)
-                for coil_map, coil_image in zip(maps, convolved, strict=True):
-                    conjugate[item].addcmul_(coil_map, coil_image)
-        return conjugate.conj_physical_()
-
-    def coil_gram(self, x: Tensor) -> Tensor:
-        """``SᴴS x = Σ_c |S_c|² x``, ``(batch, ny, nx)``: what full sampling would make of ``x``."""
-        return x if self.coil_maps is None else self.coil_maps.abs().square().sum(dim=1) * x
+        return self._combined(ifft2c(y.masked_fill(~self.mask, 0)))
 
     def squared_norm(self, x: Tensor) -> Tensor:
         """``‖M F S x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`."""
@@ -128,53 +50,3 @@ class CartesianSense(LinearOperator):
                 values = spectrum.view(torch.float32).flatten()
                 total[item] += torch.dot(values, values)
         return total * self._fft_size
-
-    @property
-    def _fft_size(self) -> int:
-        return math.prod(self.mask.shape[axis] for axis in self._axes)
-
-    def _in_one_stack(self, x: Tensor) -> bool:
-        """Whether all coils go together: on a GPU, to be differentiated, or with one coil only."""
-        if self.coil_maps is None or x.device.type != "cpu":
-            return True
-        return torch.is_grad_enabled() and (x.requires_grad or self.coil_maps.requires_grad)
-
-    def _weighted_spectrum(self, x: Tensor) -> Tensor:
-        """``D conj(ℱ(S_c x)) / n``: ``conj(AᴴA x)`` is ``Σ_c S_c ℱ`` of it."""
-        coil_images = x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None]
-        spectrum = torch.view_as_real(torch.fft.fftn(coil_images, dim=self._axes))
-        return torch.view_as_complex(spectrum * self._weights.unflatten(-1, (-1, 2)))
-
-    def _weighted_spectra(self, item: int, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same for one sample with its maps, a coil per thread at a time to stay in cache."""
-        all_maps = self._virtual_maps[item % len(self._virtual_maps)]
-        weights = self._weights[item % len(self._weights), 0]
-        step = min(torch.get_num_threads(), len(all_maps))
-        buffer = torch.empty_like(all_maps[:step])
-        for maps in all_maps.split(step):
-            coil_images = torch.mul(maps, image, out=buffer[: len(maps)])
-            spectrum = torch.fft.fftn(coil_images, dim=self._axes)
-            spectrum.view(torch.float32).mul_(weights)
-            yield maps, spectrum
-
-    @cached_property
-    def _virtual_maps(self) -> Tensor:
-        """Coil maps with the same ``AᴴA`` as the given ones, in fewer coils where that is exact.
-
-        With a constant readout each row is a problem of its own, and a unitary mixing of its coils
-        leaves ``AᴴA`` as it is (geometric coil compression: Zhang et al., MRM 69, 571, 2013). After
-        the rotation to the row's principal coils, the last ones are left out. That changes ``AᴴA``
-        by at most the largest ``Σ_c |S_c|²`` left out at any pixel (Schur's bound for Hadamard
-        products), which is kept within the rounding of complex64.
-        """
-        assert self.coil_maps is not None
-        maps = self.coil_maps.detach()
-        if len(self._axes) > 1:
-            return maps
-        rows = maps.transpose(1, 2)
-        precise = rows.to(torch.complex128)
-        _, principal = torch.linalg.eigh(precise @ precise.mH)
-        rotated = (principal.mH.to(maps.dtype) @ rows).transpose(1, 2)
-        left_out = rotated.abs().square().cumsum(dim=1).amax(dim=(0, 2, 3))
-        superfluous = int((left_out <= _NEGLIGIBLE * left_out[-1]).sum())
-        return rotated[:, superfluous:].contiguous() if 0 < superfluous < maps.shape[1] else maps

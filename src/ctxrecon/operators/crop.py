@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators.base import LinearOperator, check_shape, freeze
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import check_shape, freeze
 
 
 class Crop(LinearOperator):

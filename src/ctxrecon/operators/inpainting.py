@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ctxrecon.operators._checks import check_complex64, check_mask
-from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import freeze
 
 
 class Inpainting(LinearOperator):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators.base import LinearOperator, check_shape, freeze
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import check_shape, freeze
 
 
 class MultiEcho(LinearOperator):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.operators._checks import check_complex64
-from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import freeze
 
 _PRECISION = 1e-6
 """Of the NUFFT, relative; a few units of complex64's own."""

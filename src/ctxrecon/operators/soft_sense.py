@@ -11,8 +11,10 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators._checks import check_coil_maps, check_complex64, check_mask
-from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import freeze
 from ctxrecon.operators.cartesian import CartesianSense
+from ctxrecon.operators.weighted import WeightedSense
 
 
 class SoftSense(LinearOperator):
@@ -161,11 +163,14 @@ def _each(apply: Callable[[Tensor], Tensor], stacked: Tensor, sets: int) -> Tens
     return apply(images).unflatten(0, (-1, sets)).flatten(1, 2)
 
 
-SenseOperator: TypeAlias = "CartesianSense | SoftSense"
-"""``A = M F S`` of one or of several sets of coil maps."""
+MaskedSense: TypeAlias = "CartesianSense | WeightedSense"
+"""``A = M F S`` of one set of coil maps, with a mask or with weights in place of one."""
+
+SenseOperator: TypeAlias = "MaskedSense | SoftSense"
+"""``A = M F S`` of one or of several sets of coil maps, what networks take."""
 
 
-def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> SenseOperator:
+def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | SoftSense:
     """Return the measurement operator ``A = M F S`` of one or of several sets of coil maps.
 
     Args:

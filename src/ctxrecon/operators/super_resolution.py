@@ -9,7 +9,8 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.operators._checks import check_complex64
-from ctxrecon.operators.base import LinearOperator, freeze
+from ctxrecon.operators.algebra import LinearOperator
+from ctxrecon.operators.base import freeze
 from ctxrecon.operators.crop import Crop
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.operators._checks import check_complex64
-from ctxrecon.operators.base import freeze
-from ctxrecon.operators.cartesian import CartesianSense
+from ctxrecon.fourier import ifft2c
+from ctxrecon.operators._checks import check_complex64, check_mask
+from ctxrecon.operators._sense import Sense
 
 
-class WeightedSense(CartesianSense):
-    """``A = W F S``: :class:`CartesianSense` with differentiable weights in place of its mask.
+class WeightedSense(Sense):
+    """``A = W F S``: differentiable weights where :class:`CartesianSense` has its mask.
 
     W is a straight-through mask, 0 or 1 in value, or the mean of random masks. A mask is a
     projection, ``M² = M``, hence W appears once wherever M does:
@@ -29,7 +26,7 @@ class WeightedSense(CartesianSense):
     W: ``W²``, with the derivative ``2 W``, would never tell a position that is not sampled what it
     is worth. For probabilities ``W = E M`` these are the expectations of ``M F S x``, ``Aᴴ M k``
     and ``AᴴA x`` over the masks; ``adjoint`` is then the adjoint for the inner product
-    ``⟨a, W⁻¹ b⟩`` of k-space.
+    ``⟨a, W⁻¹ b⟩`` of k-space, the one in which ``A.H`` and ``A.gram`` are what they say.
 
     Args:
         weights: ``(batch or 1, 1, ny, nx)`` float32 from 0 to 1, zero frequency at ``n // 2``;
@@ -47,22 +44,12 @@ class WeightedSense(CartesianSense):
 
     def __init__(self, weights: Tensor, coil_maps: Tensor | None = None) -> None:
         _check_weights(weights)
-        super().__init__(weights.detach() != 0, coil_maps)
-        one_row = _is_one_row(weights)
-        rows = weights[..., :1, :] if one_row else weights
-        axes = (-1,) if one_row else (-2, -1)
-        shifted = torch.fft.ifftshift(rows, dim=(-2, -1))
-        shifted = shifted / math.prod(weights.shape[axis] for axis in axes)
-        freeze(
-            self,
-            mask=weights,
-            _weights=torch.stack([shifted, -shifted], dim=-1).flatten(-2),
-            _axes=axes,
-        )
+        check_mask(weights.detach() != 0)
+        super().__init__(weights, coil_maps, constant_readout=_is_one_row(weights))
 
     def forward(self, x: Tensor) -> Tensor:
         """``W F S x``: image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
-        return self.mask * self._full(x)
+        return self.mask * self._coil_spectra(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``Sᴴ F⁻¹ y`` of a y that carries W: k-space to image ``(batch, ny, nx)``.
@@ -71,23 +58,11 @@ class WeightedSense(CartesianSense):
         something, and that product needs it.
         """
         check_complex64(y, self.range_shape, "k-space")
-        coil_images = ifft2c(y - y.detach().masked_fill(self.mask != 0, 0))
-        if self.coil_maps is None:
-            return coil_images[:, 0]
-        return (self.coil_maps.conj() * coil_images).sum(dim=1)
+        return self._combined(ifft2c(y - y.detach().masked_fill(self.mask != 0, 0)))
 
     def squared_norm(self, x: Tensor) -> Tensor:
         """``⟨x, AᴴA x⟩ = Σ W |F S x|²`` of each sample, ``(batch,)``."""
-        return (self.mask * self._full(x).abs().square()).flatten(1).sum(dim=1)
-
-    def _full(self, x: Tensor) -> Tensor:
-        check_complex64(x, self.domain_shape, "an image")
-        return fft2c(x[:, None] if self.coil_maps is None else self.coil_maps * x[:, None])
-
-    def _in_one_stack(self, x: Tensor) -> bool:
-        """Also where the weights are to be differentiated."""
-        wanted = torch.is_grad_enabled() and self.mask.requires_grad
-        return wanted or super()._in_one_stack(x)
+        return (self.mask * self._coil_spectra(x).abs().square()).flatten(1).sum(dim=1)
 
 
 def _is_one_row(weights: Tensor) -> bool:

@@ -12,7 +12,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import MaskedSense
 from ctxrecon.reconstructors.base import ErrorHead, Reconstructor, check_embeds, intensity
 from ctxrecon.reconstructors.recurrent_blocks import RecurrentUNet, run_cascade
 
@@ -67,7 +67,7 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
     def reconstruct(
         self,
         contrast: int,
-        operator: CartesianSense,
+        operator: MaskedSense,
         zero_filled: Tensor,
         embeds: Tensor | None,
         states: list[Tensor],
@@ -85,7 +85,7 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
 
     def forward(
         self,
-        operators: Sequence[CartesianSense],
+        operators: Sequence[MaskedSense],
         y: Tensor,
         prompt_embeds: Tensor | None = None,
     ) -> MultiContrastOutput:
@@ -178,7 +178,7 @@ class IndividualUNets(MultiContrastReconstructor):
 
     def forward(
         self,
-        operators: Sequence[CartesianSense],
+        operators: Sequence[MaskedSense],
         y: Tensor,
         prompt_embeds: Tensor | None = None,
     ) -> MultiContrastOutput:
@@ -199,7 +199,7 @@ class IndividualUNets(MultiContrastReconstructor):
     def reconstruct(
         self,
         contrast: int,
-        operator: CartesianSense,
+        operator: MaskedSense,
         zero_filled: Tensor,
         embeds: Tensor | None,
         states: list[Tensor],
@@ -211,7 +211,7 @@ class IndividualUNets(MultiContrastReconstructor):
 
 def reconstruct_contrasts(
     network: Reconstructor | MultiContrastReconstructor,
-    operators: Sequence[CartesianSense],
+    operators: Sequence[MaskedSense],
     y: Tensor,
     prompt_embeds: Tensor | None = None,
 ) -> MultiContrastOutput:
@@ -252,7 +252,7 @@ def unet_cascade(
     return nn.ModuleList(RecurrentUNet(2, width, depth, text_width, handed) for _ in range(blocks))
 
 
-def _check_measurement(operators: Sequence[CartesianSense], y: Tensor) -> None:
+def _check_measurement(operators: Sequence[MaskedSense], y: Tensor) -> None:
     if not isinstance(operators, Sequence) or len(operators) == 0:
         raise InputError(
             f"expected a sequence of operators, one for each contrast, got {operators!r}: "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctxrecon.fourier import channels_to_complex
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import MaskedSense
 from ctxrecon.reconstructors.blocks import (
     Convolution,
     ConvolutionBlock,
@@ -129,7 +129,7 @@ class ImageRecurrentUNet(nn.Module):
 
 def run_cascade(
     networks: Iterable[nn.Module],
-    operator: CartesianSense,
+    operator: MaskedSense,
     zero_filled: Tensor,
     embeds: Tensor | None,
     states: list[Tensor],

@@ -7,7 +7,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ctxrecon.errors import check_counts
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import MaskedSense
 from ctxrecon.reconstructors.blocks import to_network
 from ctxrecon.reconstructors.multi_contrast import MultiContrastReconstructor, unet_cascade
 from ctxrecon.reconstructors.recurrent_blocks import ImageRecurrentUNet, run_cascade
@@ -101,7 +101,7 @@ class GRUUNet(MultiContrastReconstructor):
     def reconstruct(
         self,
         contrast: int,
-        operator: CartesianSense,
+        operator: MaskedSense,
         zero_filled: Tensor,
         embeds: Tensor | None,
         states: list[Tensor],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ctxrecon.solvers.base import Solver, check_timesteps, ddim_sample
+from ctxrecon.solvers.base import DiffusionSolver, Solver
 from ctxrecon.solvers.daps import DAPS
+from ctxrecon.solvers.ddim import ddim_sample
 from ctxrecon.solvers.ddnm import DDNM
 from ctxrecon.solvers.dds import DDS
 from ctxrecon.solvers.dds3d import DDS3D
@@ -14,6 +15,7 @@ from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 from ctxrecon.solvers.registry import SOLVERS, make_solver, parse_solver
+from ctxrecon.solvers.steps import Noise, Step, check_timesteps, on_step_end, schedule
 
 __all__ = [
     "DAPS",
@@ -23,14 +25,19 @@ __all__ = [
     "DPS",
     "SOLVERS",
     "DiffPIR",
+    "DiffusionSolver",
+    "Noise",
     "PiGDM",
     "PnPADMM",
     "PnPHQS",
     "REDDiff",
     "ScoreMRI",
     "Solver",
+    "Step",
     "check_timesteps",
     "ddim_sample",
     "make_solver",
+    "on_step_end",
     "parse_solver",
+    "schedule",
 ]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import TypeAlias
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,12 +10,10 @@ from torch import Tensor
 from ctxrecon.checks import check_number, is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
-from ctxrecon.linalg import conjugate_gradient, power_iteration, squared_norm
+from ctxrecon.linalg import conjugate_gradient, per_sample, power_iteration
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
-
-NoiseStd: TypeAlias = "float | Tensor"
-"""Of the measurement: one number, or ``(batch,)`` of them."""
+from ctxrecon.solvers.base import NoiseStd
 
 CG_TOLERANCE = 1e-5
 """Relative residual at which conjugate gradient stops; complex64 has little below it."""
@@ -35,24 +30,17 @@ def proximal_step(
     of the range of ``Aᴴ`` only, so for ρ = 0 the result is ``x̂_0 + A†(y − A x̂_0)``: of all
     least-squares solutions the one nearest to ``x̂_0``.
     """
-    adjoint = operator.adjoint(y)
+    adjoint_y = operator.adjoint(y)
 
     def solve(x0_hat: Tensor, rho: float | Tensor) -> Tensor:
-        weight = per_image(rho, x0_hat)
-
-        def regularized_normal(x: Tensor) -> Tensor:
-            return operator.normal(x) + weight * x
-
-        def quadratic(x: Tensor) -> Tensor:
-            return operator.squared_norm(x) + rho * squared_norm(x)
-
+        system = operator.gram + rho
         return conjugate_gradient(
-            regularized_normal,
-            adjoint + weight * x0_hat,
+            system,
+            adjoint_y + per_sample(rho, x0_hat) * x0_hat,
             x0=x0_hat,
             num_iterations=cg_iterations,
             tolerance=tolerance,
-            quadratic=quadratic,
+            quadratic=system.quadratic,
         )
 
     return solve
@@ -86,11 +74,6 @@ def part_variance(noise_std: NoiseStd | None, default: float) -> NoiseStd:
     weigh the one against the other take this. ``default`` stands for a noise level of ``None``.
     """
     return (default if noise_std is None else noise_std) ** 2 / 2
-
-
-def per_image(value: float | Tensor, like: Tensor) -> float | Tensor:
-    """A number, or one for each image, in a shape that ``like`` ``(batch, …)`` is multiplied by."""
-    return value.reshape(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 def check_eta(eta: float) -> None:
@@ -131,34 +114,12 @@ def check_whole(name: str, value: int, least: int = 1) -> None:
         raise InputError(f"expected {name} of {least} or more, a whole number, got {value!r}")
 
 
-def check_falling_noise(denoiser: Denoiser, timesteps: Sequence[int], solver: str) -> None:
-    """Refuse a scheduler whose ``ᾱ_t`` is 0 or 1 at a timestep, or does not grow from one on."""
-    powers = [float(denoiser.alphas_cumprod[t]) for t in timesteps]
-    for t, power in zip(timesteps, powers, strict=True):
-        if not 0 < power < 1:
-            raise InputError(
-                f"{solver} needs alphas_cumprod between 0 and 1, got {power} at timestep {t}: "
-                "leave that timestep out, or take a scheduler without zero terminal SNR"
-            )
-    for (t, power), (later, power_later) in pairwise(zip(timesteps, powers, strict=True)):
-        if power_later <= power:
-            raise InputError(
-                f"{solver} needs noise that falls from timestep to timestep, got alphas_cumprod "
-                f"{power} at {t} and {power_later} at {later}: use another scheduler"
-            )
-
-
-def relative_noise_std(alpha_bar: float) -> float:
-    """``σ_t = √((1 − ᾱ_t)/ᾱ_t)``: the noise of ``x_t/√ᾱ_t``, in each of the two channels."""
-    return math.sqrt((1 - alpha_bar) / alpha_bar)
-
-
 def check_normalized(
     operator: LinearOperator, y: Tensor, limit: float, solver: str, remedy: str
 ) -> None:
     """Refuse an operator with an eigenvalue of ``AᴴA`` above ``limit``; say the remedy."""
     eigenvalues = power_iteration(
-        operator.normal, operator.domain_shape, num_iterations=10, device=y.device
+        operator.gram, operator.domain_shape, num_iterations=10, device=y.device
     )
     largest = float(eigenvalues.max())
     if largest > limit:
@@ -168,14 +129,14 @@ def check_normalized(
 
 
 def measurement_noise(y: Tensor, draw: Callable[[], Tensor]) -> Tensor:
-    """Complex noise like ``y``, of unit variance in each part, from a walk's image noise.
+    """Complex noise like ``y``, of unit variance in each part, from noise like the image.
 
     Args:
         y: ``(batch, …)`` complex64.
         draw: gives unit noise ``(batch, 2, ny, nx)``, from each sample's own generator.
 
     Returns:
-        of the shape of ``y``.
+        A tensor of the shape of ``y``.
     """
     wanted = 2 * y[0].numel()
     noise = draw().flatten(1)

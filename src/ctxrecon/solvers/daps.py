@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,30 +11,37 @@ from torch import Tensor
 
 from ctxrecon.checks import check_number
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
+from ctxrecon.linalg import per_sample
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
-    NoiseStd,
     check_cg_iterations,
-    check_falling_noise,
     check_noise_std,
     check_normalized,
     check_whole,
     measurement_noise,
     part_variance,
-    per_image,
     proximal_step,
-    relative_noise_std,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver, ddim_sample, image_shape, noised
+from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
+from ctxrecon.solvers.ddim import ddim_sample
+from ctxrecon.solvers.steps import (
+    Generators,
+    Noise,
+    StepCallback,
+    check_falling_noise,
+    image_shape,
+    on_step_end,
+    schedule,
+)
 
 # Power iteration and coil maps in complex64 may find a little more than the norm of 1.
 _LARGEST_EIGENVALUE = 1.05
 
 
 @dataclass(frozen=True)
-class DAPS(WalkSolver):
+class DAPS(DiffusionSolver):
     """Decoupled annealing posterior sampling (Zhang et al., arXiv:2407.01521, algorithm 1).
 
     At each timestep, with ``σ_t = √((1−ᾱ_t)/ᾱ_t)`` the noise of ``x_t/√ᾱ_t``:
@@ -96,30 +103,40 @@ class DAPS(WalkSolver):
             check_whole("langevin_steps", self.langevin_steps)
         check_number("langevin_step_size", self.langevin_step_size, above=0, below=1)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
-        check_falling_noise(denoiser, timesteps, "DAPS")
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
+        check_falling_noise(steps, "DAPS")
         if self.langevin_steps is not None:
             remedy = "normalize the coil maps, or draw exactly with langevin_steps=None"
             check_normalized(operator, y, _LARGEST_EIGENVALUE, "DAPS with Langevin steps", remedy)
+        shape = image_shape(operator, y)
         conditional = self._exact if self.langevin_steps is None else self._langevin
-        batch, ny, nx = image_shape(operator, y)
-
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        x_t = noise.initial()
+        for step in steps:
             x0_hat = ddim_sample(
                 denoiser,
-                (batch, ny, nx),
+                shape,
                 timesteps=_ode_timesteps(step.t, self.ode_steps),
                 eta=0.0,
                 latents=x_t,
             )
-            precision = relative_noise_std(step.alpha_bar) ** -2 + self.prior_std**-2
-            x0 = conditional(operator, y, x0_hat, 1 / precision, draw)
-            signal = math.sqrt(step.alpha_bar_prev) * complex_to_channels(x0)
-            return noised(signal, math.sqrt(1 - step.alpha_bar_prev), draw), x0
-
-        return move
+            r_squared = 1 / (step.sigma**-2 + self.prior_std**-2)
+            x0 = conditional(operator, y, x0_hat, r_squared, noise)
+            x_t = math.sqrt(step.alpha_bar_prev) * complex_to_channels(x0)
+            x_t = x_t + noise(math.sqrt(1 - step.alpha_bar_prev))
+            x_t = on_step_end(callback, step, x_t, x0)
+        return x0
 
     def _exact(
         self,
@@ -127,12 +144,12 @@ class DAPS(WalkSolver):
         y: Tensor,
         x0_hat: Tensor,
         r_squared: float,
-        draw: Callable[[], Tensor],
+        noise: Noise,
     ) -> Tensor:
         """A draw from ``p(x_0|x_t, y)`` by perturbation and conjugate gradients."""
         variance = part_variance(self.noise_std, self.default_noise_std)
-        perturbed = x0_hat + math.sqrt(r_squared) * channels_to_complex(draw())
-        noisy = y + per_image(variance**0.5, y) * measurement_noise(y, draw)
+        perturbed = x0_hat + math.sqrt(r_squared) * channels_to_complex(noise())
+        noisy = y + per_sample(variance**0.5, y) * measurement_noise(y, noise)
         solve = proximal_step(
             operator, noisy, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE
         )
@@ -144,16 +161,16 @@ class DAPS(WalkSolver):
         y: Tensor,
         x0_hat: Tensor,
         r_squared: float,
-        draw: Callable[[], Tensor],
+        noise: Noise,
     ) -> Tensor:
         """The same, nearly, by ``langevin_steps`` steps of Langevin dynamics."""
-        precision = per_image(1 / part_variance(self.noise_std, self.default_noise_std), x0_hat)
+        precision = per_sample(1 / part_variance(self.noise_std, self.default_noise_std), x0_hat)
         h = self.langevin_step_size / (1 / r_squared + precision)
         adjoint_y = operator.adjoint(y)
         x = x0_hat
         for _ in range(self.langevin_steps or 0):
-            gradient = (x - x0_hat) / r_squared + precision * (operator.normal(x) - adjoint_y)
-            x = x - h * gradient + (2 * h) ** 0.5 * channels_to_complex(draw())
+            gradient = (x - x0_hat) / r_squared + precision * (operator.gram(x) - adjoint_y)
+            x = x - h * gradient + (2 * h) ** 0.5 * channels_to_complex(noise())
         return x
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,43 +11,42 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import channels_to_complex
+from ctxrecon.linalg import per_sample
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
-    NoiseStd,
     check_cg,
     check_eta,
     check_noise_std,
     part_variance,
-    per_image,
     proximal_step,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver
+from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
+from ctxrecon.solvers.steps import Generators, Step, StepCallback, denoise, on_step_end, schedule
 
 
 @dataclass(frozen=True)
-class DDNM(WalkSolver):
+class DDNM(DiffusionSolver):
     """Denoising diffusion null-space model (Wang et al., arXiv:2212.00490), DDNM and DDNM+.
 
     Each step keeps the denoised image where the measurement says nothing, and takes the
     measurement where it does (equation 13):
 
-        ``x̂_0' = x̂_0 + A†(y − A x̂_0)``,
-        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε̂ + σ_t z``,
+        ``x̂_0' = x̂_0 + λ_t A†(y − A x̂_0)``,
         ``ε̂ = (x_t − √ᾱ_t x̂_0') / √(1−ᾱ_t)``,
+        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε̂ + √γ_t z``,
 
-    which at η = 1 is the paper's draw from ``q(x_{t−1} | x_t, x̂_0')`` (Algorithm 1). ``x̂_0'`` is of
-    all images with ``A x = y`` (of all least-squares solutions, where there is none) the one
-    nearest to ``x̂_0``. ``A†`` is the true pseudo-inverse, by conjugate gradient on ``AᴴA`` from
-    ``x̂_0``: for several coils ``AᴴA`` is no projection and ``Aᴴ`` alone would not do.
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). Without noise ``λ_t = 1`` and
+    ``γ_t = σ_t²``, which at η = 1 is the paper's draw from ``q(x_{t−1} | x_t, x̂_0')``
+    (Algorithm 1). ``x̂_0'`` is then of all images with ``A x = y`` (of all least-squares solutions,
+    where there is none) the one nearest to ``x̂_0``. ``A†`` is the true pseudo-inverse, by
+    conjugate gradient on ``AᴴA`` from ``x̂_0``: for several coils ``AᴴA`` is no projection and
+    ``Aᴴ`` alone would not do.
 
     With ``noise_std`` > 0 this is DDNM+ in its scalar form (equations 17 to 19 of the paper):
-    the correction is scaled by ``λ_t`` and the new noise has the variance ``γ_t`` in place of
-    ``σ_t²``, so that the measurement's noise and the new noise add up to what the step should add:
+    the measurement's noise and the new noise add up to what the step should add,
 
-        ``x̂_0' = x̂_0 + λ_t A†(y − A x̂_0)``,  ``λ_t = min(1, σ_t / (a_t σ_y))``,
-        ``γ_t = σ_t² − (a_t λ_t σ_y)²``,
+        ``λ_t = min(1, σ_t / (a_t σ_y))``,  ``γ_t = σ_t² − (a_t λ_t σ_y)²``,
 
     ``a_t`` being the weight of ``x̂_0'`` in ``x_{t−1}`` and σ_y the deviation of one part of a
     sample of ``y``. The balance is exact where ``A†`` leaves the noise as it is, as for one coil
@@ -87,30 +86,40 @@ class DDNM(WalkSolver):
                 "measurement's noise in the noise that the step adds"
             )
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
         nearest_solution = proximal_step(
             operator, y, cg_iterations=self.cg_iterations, tolerance=self.tolerance
         )
-
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-            x0_hat, _ = denoiser(x_t, step.t)
-            x0 = channels_to_complex(x0_hat)
-            sigma = step.sigma(self.eta)
-            carried = self._carried(step, sigma)
-            scale = (sigma / carried).nan_to_num(nan=1.0).clamp(max=1)  # 0/0: no noise at all
-            x0 = x0 + per_image(scale, x0) * (nearest_solution(x0, 0.0) - x0)
-            room = (sigma**2 - carried**2).clamp(min=0).sqrt()
+        x_t = noise.initial()
+        for step in steps:
+            x0_hat, _ = denoise(denoiser, x_t, step.t)
+            ddim_sigma = step.ddim_sigma(self.eta)
+            carried = self._carried(step, ddim_sigma, y.device)
+            # 0/0 where there is no noise at all.
+            lambda_t = (ddim_sigma / carried).nan_to_num(nan=1.0).clamp(max=1)
+            gamma_t = (ddim_sigma**2 - carried**2).clamp(min=0)
+            correction = nearest_solution(x0_hat, 0.0) - x0_hat
+            x0 = x0_hat + per_sample(lambda_t, x0_hat) * correction
             eps = step.implied_noise(x_t, x0)
-            x = step.mean(x0, eps, sigma)
-            return x + per_image(room, x) * draw() if bool(room.any()) else x, x0
+            x_t = step.mean(x0, eps, ddim_sigma) + noise(gamma_t.sqrt())
+            x_t = on_step_end(callback, step, x_t, x0)
+        return x0
 
-        return move
-
-    def _carried(self, step: Step, sigma: float) -> Tensor:
+    def _carried(self, step: Step, ddim_sigma: float, device: torch.device) -> Tensor:
         """``a_t σ_y``: the measurement's noise in ``x_{t−1}``, ``(batch or 1,)``."""
         signal = math.sqrt(step.alpha_bar / step.noise_variance)
-        weight = math.sqrt(step.alpha_bar_prev) - step.noise_weight(sigma) * signal
-        variance = torch.as_tensor(part_variance(self.noise_std, self.default_noise_std))
-        return weight * variance.sqrt().reshape(-1)
+        weight = math.sqrt(step.alpha_bar_prev) - step.eps_weight(ddim_sigma) * signal
+        variance = part_variance(self.noise_std, self.default_noise_std)
+        return weight * torch.as_tensor(variance, device=device).sqrt().reshape(-1)

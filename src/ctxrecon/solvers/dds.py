@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ctxrecon.linalg import conjugate_gradient, squared_norm
+from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import check_cg, check_eta, check_positive
-from ctxrecon.solvers.base import Move, WalkSolver, ddim_move
+from ctxrecon.solvers.base import DiffusionSolver
+from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_end, schedule
 
 
 @dataclass(frozen=True)
-class DDS(WalkSolver):
+class DDS(DiffusionSolver):
     """Decomposed diffusion sampling (Chung et al., arXiv:2303.05754), as ContextMRI uses it.
 
-    Each DDIM step improves the denoised image by a few conjugate-gradient steps on
+    At each timestep, ``t − 1`` standing for the next one,
 
-        ``(I + ξ AᴴA) x = x̂_0 + ξ Aᴴ y``,  started at ``x̂_0``,
+        ``x̂_0, ε = D(x_t; t)``,
+        ``(I + ξ AᴴA) x_0 = x̂_0 + ξ Aᴴ y``,  by a few conjugate-gradient steps from ``x̂_0``,
+        ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,
 
-    the minimiser of ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²``.
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line minimises
+    ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²``. After the last timestep ``x_0`` is the result.
 
     Attributes:
         eta: η of the DDIM step, 0 (deterministic) to 1.
@@ -43,26 +46,34 @@ class DDS(WalkSolver):
         check_positive("data_weight", self.data_weight)
         check_cg(self.cg_iterations, self.tolerance)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
         xi = self.data_weight
         weighted_adjoint = xi * operator.adjoint(y)
-
-        def regularized_normal(x: Tensor) -> Tensor:
-            return torch.add(x, operator.normal(x), alpha=xi)
-
-        def quadratic(x: Tensor) -> Tensor:
-            return squared_norm(x) + xi * operator.squared_norm(x)
-
-        def data_consistent(x0_hat: Tensor) -> Tensor:
-            return conjugate_gradient(
-                regularized_normal,
+        system = 1 + xi * operator.gram
+        x_t = noise.initial()
+        for step in steps:
+            x0_hat, eps = denoise(denoiser, x_t, step.t)
+            x0 = conjugate_gradient(
+                system,
                 x0_hat + weighted_adjoint,
                 x0=x0_hat,
                 num_iterations=self.cg_iterations,
                 tolerance=self.tolerance or None,
-                quadratic=quadratic,
+                quadratic=system.quadratic,
             )
-
-        return ddim_move(denoiser, self.eta, data_consistent)
+            ddim_sigma = step.ddim_sigma(self.eta)
+            x_t = step.mean(x0, eps, ddim_sigma) + noise(ddim_sigma)
+            x_t = on_step_end(callback, step, x_t, x0)
+        return x0

@@ -14,13 +14,15 @@ from ctxrecon.checks import is_number
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import conjugate_gradient
 from ctxrecon.operators import LinearOperator
+from ctxrecon.operators.base import freeze
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import check_cg_iterations, check_eta, check_positive, check_whole
-from ctxrecon.solvers.base import Move, WalkSolver, ddim_move, image_shape
+from ctxrecon.solvers.base import DiffusionSolver
+from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_end, schedule
 
 
 @dataclass(frozen=True)
-class DDS3D(WalkSolver):
+class DDS3D(DiffusionSolver):
     """Decomposed diffusion sampling of volumes (Chung et al., arXiv:2303.05754, section 4).
 
     The prior sees slices, the batch; total variation along z ties those of one volume together
@@ -31,11 +33,12 @@ class DDS3D(WalkSolver):
     (``D_z`` differences of neighbouring slices, ``‖·‖₁`` the sum of complex magnitudes) by ADMM:
 
         ``(I + ξ AᴴA + ρ D_zᵀD_z) x = x̂_0 + ξ Aᴴ y + ρ D_zᵀ(z − w)``,  CG from ``x̂_0``,
-        ``z = S_{λ/ρ}(D_z x + w)``,  ``w ← w + D_z x − z``,  ``S`` soft thresholding.
+        ``z = S_{λ/ρ}(D_z x + w)``,  ``w ← D_z x + w − z``,  ``S`` soft thresholding,
 
-    z and w go on from one diffusion step to the next (they start at 0), so that one ADMM iteration
-    in each is enough, as in the paper. With λ = 0 each slice is alone and this is
-    :class:`ctxrecon.solvers.DDS`.
+    and goes on to ``x_{t−1} = √ᾱ_{t−1} x + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z'`` with DDIM's ``σ_t``
+    (:func:`~ctxrecon.solvers.ddim_sample`). z and w go on from one diffusion step to the next (they
+    start at 0), so that one ADMM iteration in each is enough, as in the paper. With λ = 0 each
+    slice is alone and this is :class:`ctxrecon.solvers.DDS`.
 
     A batch is one volume, or volumes of ``num_slices`` slices one after the other; slices of a
     volume must come in one batch, in their order, so draw posterior samples one at a time.
@@ -48,7 +51,7 @@ class DDS3D(WalkSolver):
         eta: η of the DDIM step, 0 (deterministic) to 1.
         data_weight: ξ, positive; larger trusts the measurement more.
         tv_weight: λ, 0 or more; larger makes neighbouring slices more alike.
-        penalty: ρ, positive; it changes the way, not the goal.
+        penalty: ρ, positive; it affects how fast ADMM converges, not the minimiser.
         num_slices: slices of a volume; the whole batch by default.
         cg_iterations: conjugate-gradient steps of each ADMM iteration.
         admm_iterations: ADMM iterations in each DDIM step.
@@ -76,59 +79,110 @@ class DDS3D(WalkSolver):
         check_cg_iterations(self.cg_iterations)
         check_whole("admm_iterations", self.admm_iterations)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
-        batch, ny, nx = image_shape(operator, y)
-        num_slices = self.num_slices or batch
-        if batch % num_slices:
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
+        num_slices = self.num_slices or len(y)
+        if len(y) % num_slices:
             raise InputError(
-                f"expected volumes of {num_slices} slices, got a batch of {batch}: "
+                f"expected volumes of {num_slices} slices, got a batch of {len(y)}: "
                 "give whole volumes, or set num_slices"
             )
         # Untied slices are systems of their own, each with its own CG steps, as in DDS.
         num_slices = num_slices if self.tv_weight > 0 else 1
         xi, rho = self.data_weight, self.penalty
-
-        def volumes(images: Tensor) -> Tensor:
-            return images.reshape(-1, num_slices, ny, nx)
-
-        def slices(x: Tensor) -> Tensor:
-            return x.reshape(batch, ny, nx)
-
-        def normal(x: Tensor) -> Tensor:
-            data = torch.add(x, volumes(operator.normal(slices(x))), alpha=xi)
-            return torch.add(data, _difference_adjoint(_difference(x)), alpha=rho)
-
-        weighted_adjoint = xi * volumes(operator.adjoint(y))
-        z = w = torch.zeros_like(_difference(weighted_adjoint))
-
-        def data_consistent(images: Tensor) -> Tensor:
-            nonlocal z, w
-            x = x0_hat = volumes(images)
+        data = _EachSlice(operator, (len(y) // num_slices, num_slices))
+        difference = _SliceDifference(data.domain_shape)
+        system = 1 + xi * data.gram + rho * difference.gram
+        weighted_adjoint = xi * data.adjoint(y.unflatten(0, (-1, num_slices)))
+        z = w = difference(torch.zeros_like(weighted_adjoint))
+        x_t = noise.initial()
+        for step in steps:
+            x0_hat, eps = denoise(denoiser, x_t, step.t)
+            x = x0_hat = x0_hat.unflatten(0, (-1, num_slices))
             for _ in range(self.admm_iterations):
                 x = conjugate_gradient(
-                    normal,
-                    x0_hat + weighted_adjoint + rho * _difference_adjoint(z - w),
+                    system,
+                    x0_hat + weighted_adjoint + rho * difference.adjoint(z - w),
                     x0=x,
                     num_iterations=self.cg_iterations,
                 )
-                target = _difference(x) + w
+                target = difference(x) + w
                 z = _soft_threshold(target, self.tv_weight / rho)
                 w = target - z
-            return slices(x)
-
-        return ddim_move(denoiser, self.eta, data_consistent)
-
-
-def _difference(x: Tensor) -> Tensor:
-    """``D_z x``: ``(volumes, slices, ny, nx)`` to ``(volumes, slices − 1, ny, nx)``."""
-    return x[:, 1:] - x[:, :-1]
+            image = x.flatten(0, 1)
+            ddim_sigma = step.ddim_sigma(self.eta)
+            x_t = step.mean(image, eps, ddim_sigma) + noise(ddim_sigma)
+            x_t = on_step_end(callback, step, x_t, image)
+        return image
 
 
-def _difference_adjoint(differences: Tensor) -> Tensor:
-    """``D_zᵀ``, back to ``(volumes, slices, ny, nx)``."""
-    return -_difference(pad(differences, (0, 0, 0, 0, 1, 1)))
+class _EachSlice(LinearOperator):
+    """An operator on slices, applied to each slice of volumes ``(volumes, slices, ny, nx)``."""
+
+    operator: LinearOperator
+    leading: tuple[int, int]
+
+    def __init__(self, operator: LinearOperator, leading: tuple[int, int]) -> None:
+        freeze(self, operator=operator, leading=leading)
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        return (*self.leading, *self.operator.domain_shape[1:])
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        return (*self.leading, *self.operator.range_shape[1:])
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.operator.device
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.forward(x.flatten(0, 1)).unflatten(0, self.leading)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.adjoint(y.flatten(0, 1)).unflatten(0, self.leading)
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.operator.normal(x.flatten(0, 1)).unflatten(0, self.leading)
+
+    def squared_norm(self, x: Tensor) -> Tensor:
+        return self.operator.squared_norm(x.flatten(0, 1)).unflatten(0, self.leading).sum(dim=1)
+
+
+class _SliceDifference(LinearOperator):
+    """``D_z``: differences of neighbouring slices of volumes ``(volumes, slices, ny, nx)``."""
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        freeze(self, shape=shape)
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        return self.shape
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        volumes, slices, ny, nx = self.shape
+        return (volumes, slices - 1, ny, nx)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 1:] - x[:, :-1]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return -self.forward(pad(y, (0, 0, 0, 0, 1, 1)))
 
 
 def _soft_threshold(x: Tensor, threshold: float) -> Tensor:

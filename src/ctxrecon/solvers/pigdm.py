@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,6 @@ from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
-    NoiseStd,
     check_cg,
     check_eta,
     check_noise_std,
@@ -23,13 +22,14 @@ from ctxrecon.solvers._shared import (
     part_variance,
     proximal_step,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver, noised
+from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
+from ctxrecon.solvers.steps import Generators, StepCallback, on_step_end, schedule
 
 _SMALLEST_ALPHA_BAR = 1e-4
 
 
 @dataclass(frozen=True)
-class PiGDM(WalkSolver):
+class PiGDM(DiffusionSolver):
     """ΠGDM (Song et al., "Pseudoinverse-guided diffusion models for inverse problems", ICLR 2023).
 
     With ``p(x_0 | x_t)`` taken to be ``N(x̂_0, r_t² I)``, ``r_t² = 1 − ᾱ_t`` (right for a prior of
@@ -51,15 +51,19 @@ class PiGDM(WalkSolver):
         ``x̂_0' = x̂_0 + (r_t²/√ᾱ_t) g``,  ``ε' = ε − r_t g``,
 
     by which samples come to be those of the posterior, with as many steps as it takes, if the
-    prior is what r_t says. It divides errors of the network's derivative by ᾱ_t.
+    prior is what r_t says. It divides errors of the network's derivative by ᾱ_t. The step is
+
+        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε' + σ_t z``,
+
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`), and ``ε' = ε`` by default. After
+    the last timestep ``x̂_0'`` is the result.
 
     Each step costs one evaluation of the network and one pass back through it.
 
     Attributes:
         noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
             the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: ``None`` is 1 % of that, and has pipelines
-            take the scan's own.
+            quantile of 1: ``None`` is 1 % of that, and has pipelines take the scan's own.
         eta: η of the DDIM step; 1, the default, is the paper's.
         adaptive_weights: the paper's, and the default for MRI: bounded at every timestep, and good
             with few of them.
@@ -82,10 +86,20 @@ class PiGDM(WalkSolver):
         check_flag("adaptive_weights", self.adaptive_weights)
         check_cg(self.cg_iterations, self.tolerance)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
-        smallest = float(denoiser.alphas_cumprod[list(timesteps)].min())
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
+        smallest = min(step.alpha_bar for step in steps)
         if not self.adaptive_weights and smallest < _SMALLEST_ALPHA_BAR:
             raise InputError(
                 f"expected timesteps with alphas_cumprod of {_SMALLEST_ALPHA_BAR:g} or more, got "
@@ -94,18 +108,18 @@ class PiGDM(WalkSolver):
         solve = proximal_step(
             operator, y, cg_iterations=self.cg_iterations, tolerance=self.tolerance
         )
-
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-            x0, eps, vjp = denoise_with_vjp(denoiser, x_t, step.t)
+        x_t = noise.initial()
+        for step in steps:
+            x0_hat, eps, vjp = denoise_with_vjp(denoiser, x_t, step.t)
             ratio = part_variance(self.noise_std, self.default_noise_std) / step.noise_variance
-            guidance = channels_to_complex(vjp(solve(x0, ratio) - x0))
+            guidance = channels_to_complex(vjp(solve(x0_hat, ratio) - x0_hat))  # r_t² g
             signal = math.sqrt(step.alpha_bar)
             if self.adaptive_weights:
-                x0 = x0 + signal * guidance
+                x0 = x0_hat + signal * guidance
             else:
-                x0 = x0 + guidance / signal
+                x0 = x0_hat + guidance / signal
                 eps = step.implied_noise(x_t, x0)
-            sigma = step.sigma(self.eta)
-            return noised(step.mean(x0, eps, sigma), sigma, draw), x0
-
-        return move
+            ddim_sigma = step.ddim_sigma(self.eta)
+            x_t = step.mean(x0, eps, ddim_sigma) + noise(ddim_sigma)
+            x_t = on_step_end(callback, step, x_t, x0)
+        return x0

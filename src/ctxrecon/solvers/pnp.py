@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,21 +16,39 @@ from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
-    NoiseStd,
     check_cg_iterations,
-    check_falling_noise,
     check_noise_std,
     check_positive,
     part_variance,
     proximal_step,
-    relative_noise_std,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver, image_shape
+from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
+from ctxrecon.solvers.steps import (
+    Generators,
+    Step,
+    StepCallback,
+    check_falling_noise,
+    on_step_end,
+    schedule,
+    sigma,
+)
+
+
+class _Level(NamedTuple):
+    """A noise level of the denoiser: a timestep, and its ``ᾱ_t``."""
+
+    t: int
+    alpha_bar: float
+
+    @property
+    def sigma(self) -> float:
+        """``σ_t = √((1−ᾱ_t)/ᾱ_t)``."""
+        return sigma(self.alpha_bar)
 
 
 @dataclass(frozen=True)
-class _AnnealedPnP(WalkSolver):
-    """What the two splittings have in common; HQS is ADMM without u."""
+class _AnnealedPnP(DiffusionSolver):
+    """What the two splittings have in common: options, noise levels and proximal step."""
 
     starts_from_data: ClassVar[bool] = True
     """Latents, and so an image to start from, change nothing."""
@@ -50,69 +67,57 @@ class _AnnealedPnP(WalkSolver):
         check_positive("largest_denoiser_std", self.largest_denoiser_std)
         check_cg_iterations(self.cg_iterations)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
-        name = type(self).__name__
-        check_falling_noise(denoiser, timesteps, name)
-        noisiest = _noisiest_timestep(denoiser, timesteps, self.largest_denoiser_std, name)
-        solve = proximal_step(operator, y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE)
-        batch, ny, nx = image_shape(operator, y)
-        nothing = torch.zeros((batch, ny, nx), dtype=y.dtype, device=y.device)
-        levels = [min(t, noisiest) for t in timesteps]
-        following = dict(zip(timesteps, [*levels[1:], levels[-1]], strict=True))
-        u = nothing
+    def _levels(self, denoiser: Denoiser, steps: Sequence[Step]) -> list[_Level]:
+        """The noise level of each step, and once more the last, for the proximal step at the end.
 
-        def signal_power(level: int) -> float:
-            return float(denoiser.alphas_cumprod[level])
+        Timesteps of more noise than ``largest_denoiser_std`` are taken at the noisiest allowed.
+        """
+        check_falling_noise(steps, self.name)
+        allowed = (denoiser.alphas_cumprod >= 1 / (1 + self.largest_denoiser_std**2)).nonzero()
+        allowed = allowed[allowed <= steps[0].t]
+        if len(allowed) == 0:
+            raise InputError(
+                f"{self.name} needs a timestep of noise {self.largest_denoiser_std} or less, and "
+                "the scheduler has none: raise largest_denoiser_std"
+            )
+        timesteps = [min(step.t, int(allowed[-1])) for step in steps]
+        levels = [_Level(t, float(denoiser.alphas_cumprod[t])) for t in timesteps]
+        return [*levels, levels[-1]]
 
-        def variance(level: int) -> float:
-            return relative_noise_std(signal_power(level)) ** 2
+    def _rho(self, level: _Level) -> float | Tensor:
+        """``ρ_t = σ_y²/(2 σ_t²)``."""
+        return part_variance(self.noise_std, self.default_noise_std) / level.sigma**2
 
-        def rho(level: int) -> float | Tensor:
-            return part_variance(self.noise_std, self.default_noise_std) / variance(level)
-
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-            nonlocal u
-            level, next_level = min(step.t, noisiest), following[step.t]
-            first = step.t == timesteps[0]
-            x = solve(nothing, rho(level)) if first else channels_to_complex(x_t)
-            noisy = math.sqrt(signal_power(level)) * complex_to_channels(x + u)
-            v = channels_to_complex(denoiser(noisy, level)[0])
-            # u is the multiplier over ρ: a new ρ leaves the multiplier as it is.
-            u = self._multiplier(u, x, v) * (variance(next_level) / variance(level))
-            x = solve(v - u, rho(next_level))
-            return complex_to_channels(x), x
-
-        return move
-
-    @abstractmethod
-    def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        """What the next u is."""
+    def _proximal_step(
+        self, operator: LinearOperator, y: Tensor
+    ) -> Callable[[Tensor, float | Tensor], Tensor]:
+        return proximal_step(operator, y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE)
 
 
 @dataclass(frozen=True)
 class PnPHQS(_AnnealedPnP):
     """Plug-and-play half-quadratic splitting (Zhang et al., DPIR, arXiv:2008.13751).
 
-    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``,
+    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep, ``t − 1`` standing for the next one,
 
-        ``x = argmin_x ½‖A x − y‖² + ρ_t/2 ‖x − v‖²``,  ``v = x̂_0(√ᾱ_t x; t)``,
+        ``v = x̂_0(√ᾱ_t x; t)``,
+        ``x = argmin_x ½‖A x − y‖² + ρ_{t−1}/2 ‖x − v‖²``,
 
-    ``ρ_t = σ_y²/(2 σ_t²)``, both variances those of one part. The denoiser of the prior, told that
-    the noise is ``σ_t``, stands for the proximal map of ``σ_t² R``. ``A† y`` of a few
-    conjugate-gradient steps is where it starts: v is 0 and ``ρ_t`` small. The paper's trade-off λ
-    multiplies ``σ_y²``, so that there is nothing else to set.
+    ``ρ_t = σ_y²/(2 σ_t²)`` with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, both variances those of one part. The
+    denoiser of the prior, given the noise level ``σ_t``, stands for the proximal map of ``σ_t² R``.
+    x starts at the second line for v = 0 and the ρ of the first timestep, which is small: about
+    ``A† y`` of a few conjugate-gradient steps. The paper's trade-off λ multiplies ``σ_y²``, so that
+    there is nothing else to set.
 
     For ``x ~ N(m, C)`` and constant ``σ_t`` the fixed point of x is the posterior mean under
     ``N(m, C + σ_t² I)``: the MAP estimate as ``σ_t`` falls. One network evaluation a timestep.
-    The result is x of one more proximal step at the last ρ, so that it agrees with the data even
-    where the last ``σ_t`` is not small. Nothing is random: ``generator`` and ``latents`` are
+    The last x is the result; its ρ is that of the last timestep, so that it agrees with the data
+    even where the last ``σ_t`` is not small. Nothing is random: ``generator`` and ``latents`` are
     checked, and change nothing; a callback sees x in place of ``x_t``.
 
-    Default for MRI: no noise is added to what the denoiser sees, so it is never told of more noise
-    than an undersampled image has errors (DPIR starts at 49/255; the 99 % quantile is 1 here).
-    Timesteps of more noise are taken at the noisiest that is allowed.
+    Default for MRI: no noise is added to what the denoiser sees, so it is never given a higher
+    noise level than an undersampled image has errors (DPIR starts at 49/255; the 99 % quantile is 1
+    here). Timesteps of more noise are taken at the noisiest that is allowed.
 
     Attributes:
         noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
@@ -122,22 +127,43 @@ class PnPHQS(_AnnealedPnP):
             stopping early keeps out what parallel imaging amplifies.
     """
 
-    def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        return u
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, _ = schedule(denoiser, operator, y, timesteps, generator, latents)
+        levels = self._levels(denoiser, steps)
+        solve = self._proximal_step(operator, y)
+        x = solve(_zero_image(operator, y), self._rho(levels[0]))
+        for step, level, next_level in zip(steps, levels[:-1], levels[1:], strict=True):
+            v = _denoised(denoiser, x, level)
+            x = image = solve(v, self._rho(next_level))
+            x = _on_step_end(callback, step, x)
+        return image
 
 
 @dataclass(frozen=True)
 class PnPADMM(_AnnealedPnP):
     """Plug-and-play ADMM (Chan et al., arXiv:1605.01710, with a growing ρ).
 
-    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``,
+    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep, ``t − 1`` standing for the next one,
 
-        ``x = argmin_x ½‖A x − y‖² + ρ_t/2 ‖x − (v − u)‖²``,
-        ``v = x̂_0(√ᾱ_t (x + u); t)``,  ``u ← u + x − v``,
+        ``v = x̂_0(√ᾱ_t (x + u); t)``,
+        ``u ← (u + x − v) σ_{t−1}²/σ_t²``,
+        ``x = argmin_x ½‖A x − y‖² + ρ_{t−1}/2 ‖x − (v − u)‖²``,
 
-    ``ρ_t = σ_y²/(2 σ_t²)``, both variances those of one part; the growth of ρ is that of the
-    timesteps. The multiplier ``ρ_t u`` is kept when ρ grows (Boyd et al., Found. Trends Mach.
-    Learn. 3, 1 (2011), section 3.4.1), which leaves the fixed point where it is.
+    ``ρ_t = σ_y²/(2 σ_t²)`` with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, both variances those of one part; the
+    growth of ρ is that of the timesteps. The factor of u keeps the multiplier ``ρ_t u`` when ρ
+    grows (Boyd et al., Found. Trends Mach. Learn. 3, 1 (2011), section 3.4.1), which leaves the
+    fixed point where it is. u starts at 0, and x as in :class:`PnPHQS`.
 
     For ``x ~ N(m, C)`` that fixed point is ``x = v`` = the posterior mean, which is the MAP
     estimate, whatever ``σ_t``. Evaluations, result, randomness and callback as in
@@ -153,19 +179,43 @@ class PnPADMM(_AnnealedPnP):
             stopping early keeps out what parallel imaging amplifies.
     """
 
-    def _multiplier(self, u: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        return u + x - v
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, _ = schedule(denoiser, operator, y, timesteps, generator, latents)
+        levels = self._levels(denoiser, steps)
+        solve = self._proximal_step(operator, y)
+        u = _zero_image(operator, y)
+        x = solve(u, self._rho(levels[0]))
+        for step, level, next_level in zip(steps, levels[:-1], levels[1:], strict=True):
+            v = _denoised(denoiser, x + u, level)
+            u = (u + x - v) * (next_level.sigma**2 / level.sigma**2)
+            x = image = solve(v - u, self._rho(next_level))
+            x = _on_step_end(callback, step, x)
+        return image
 
 
-def _noisiest_timestep(
-    denoiser: Denoiser, timesteps: Sequence[int], largest_std: float, solver: str
-) -> int:
-    """The largest timestep, not above the first, whose ``σ_t`` is at most ``largest_std``."""
-    allowed = (denoiser.alphas_cumprod >= 1 / (1 + largest_std**2)).nonzero().flatten()
-    allowed = allowed[allowed <= timesteps[0]]
-    if len(allowed) == 0:
-        raise InputError(
-            f"{solver} needs a timestep of noise {largest_std} or less, and the scheduler has "
-            "none: raise largest_denoiser_std"
-        )
-    return int(allowed[-1])
+def _zero_image(operator: LinearOperator, y: Tensor) -> Tensor:
+    return torch.zeros((len(y), *operator.domain_shape[1:]), dtype=y.dtype, device=y.device)
+
+
+def _denoised(denoiser: Denoiser, x: Tensor, level: _Level) -> Tensor:
+    """``x̂_0(√ᾱ_t x; t)``, ``(batch, ny, nx)``: no noise is added."""
+    x_t = math.sqrt(level.alpha_bar) * complex_to_channels(x)
+    return channels_to_complex(denoiser(x_t, level.t)[0])
+
+
+def _on_step_end(callback: StepCallback | None, step: Step, x: Tensor) -> Tensor:
+    """Show a callback x in place of ``x_t``, and return what to go on from."""
+    if callback is None:
+        return x
+    return channels_to_complex(on_step_end(callback, step, complex_to_channels(x), x))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,20 +12,23 @@ from torch import Tensor
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
-from ctxrecon.solvers._shared import (
+from ctxrecon.solvers._shared import check_normalized, check_positive, check_whole
+from ctxrecon.solvers.base import DiffusionSolver
+from ctxrecon.solvers.steps import (
+    Generators,
+    Step,
+    StepCallback,
     check_falling_noise,
-    check_normalized,
-    check_positive,
-    check_whole,
+    on_step_end,
+    schedule,
 )
-from ctxrecon.solvers.base import Move, Step, WalkSolver, noised
 
 # λ ‖AᴴA‖ = 2 is where the data step stops contracting; the norm is found from below.
 _STABLE = 1.9
 
 
 @dataclass(frozen=True)
-class ScoreMRI(WalkSolver):
+class ScoreMRI(DiffusionSolver):
     """Predictor-corrector sampling (Chung and Ye, arXiv:2110.05243), VP form.
 
     At each timestep, with ``β = 1 − ᾱ_t/ᾱ_{t−1}`` and ``t − 1`` the next timestep:
@@ -65,34 +67,47 @@ class ScoreMRI(WalkSolver):
         check_positive("data_step", self.data_step)
         check_whole("corrector_steps", self.corrector_steps, least=0)
 
-    def _mover(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, timesteps: Sequence[int]
-    ) -> Move:
-        check_falling_noise(denoiser, timesteps, "Score-MRI")
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        operator: LinearOperator,
+        y: Tensor,
+        *,
+        timesteps: Sequence[int],
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
+        steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
+        check_falling_noise(steps, "Score-MRI")
         remedy = "normalize the coil maps, or lower data_step"
         check_normalized(operator, y, _STABLE / self.data_step, "Score-MRI", remedy)
         adjoint_y = operator.adjoint(y)
-        following = dict(pairwise(timesteps))
-
-        def consistent(x: Tensor, alpha_bar: float) -> Tensor:
+        x = noise.initial()
+        for step in steps:
+            x0_hat, _ = denoiser(x, step.t)
+            x = _predicted_mean(x, x0_hat, step) + noise(step.ddim_sigma(eta=1.0))
+            x = self._consistent(x, operator, adjoint_y, step)
             image = channels_to_complex(x)
-            residual = math.sqrt(alpha_bar) * adjoint_y - operator.normal(image)
-            return complex_to_channels(torch.add(image, residual, alpha=self.data_step))
+            if step.next_t is not None:
+                signal, variance = math.sqrt(step.alpha_bar_prev), 1 - step.alpha_bar_prev
+                for _ in range(self.corrector_steps):
+                    x0_hat, _ = denoiser(x, step.next_t)
+                    score = (signal * x0_hat - x) / variance
+                    x = self._correct(x, score, noise())
+                    x = self._consistent(x, operator, adjoint_y, step)
+                image = channels_to_complex(x0_hat)
+            x = on_step_end(callback, step, x, image)
+        return image
 
-        def move(x_t: Tensor, step: Step, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-            x0_hat, _ = denoiser(x_t, step.t)
-            x = noised(_predicted_mean(x_t, x0_hat, step), step.sigma(eta=1.0), draw)
-            x = consistent(x, step.alpha_bar_prev)
-            if step.is_last:
-                return x, channels_to_complex(x)
-            signal, variance = math.sqrt(step.alpha_bar_prev), 1 - step.alpha_bar_prev
-            for _ in range(self.corrector_steps):
-                x0_hat, _ = denoiser(x, following[step.t])
-                score = (signal * x0_hat - x) / variance
-                x = consistent(self._correct(x, score, draw()), step.alpha_bar_prev)
-            return x, channels_to_complex(x0_hat)
-
-        return move
+    def _consistent(
+        self, x: Tensor, operator: LinearOperator, adjoint_y: Tensor, step: Step
+    ) -> Tensor:
+        """``x + λ Aᴴ(√ᾱ_{t−1} y − A x)``, ``(batch, 2, ny, nx)``."""
+        image = channels_to_complex(x)
+        residual = math.sqrt(step.alpha_bar_prev) * adjoint_y - operator.gram(image)
+        return complex_to_channels(torch.add(image, residual, alpha=self.data_step))
 
     def _correct(self, x: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """One step of Langevin dynamics at the signal-to-noise ratio r."""

@@ -8,7 +8,7 @@ from typing import Any
 from ctxrecon.errors import InputError
 from ctxrecon.options import split_options
 from ctxrecon.registry import Registry
-from ctxrecon.solvers.base import Solver
+from ctxrecon.solvers.base import DiffusionSolver, Solver, as_solver
 from ctxrecon.solvers.daps import DAPS
 from ctxrecon.solvers.ddnm import DDNM
 from ctxrecon.solvers.dds import DDS
@@ -20,8 +20,8 @@ from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 
-SOLVERS: Registry[type] = Registry("solver")
-"""Name -> class, a dataclass whose fields are the solver's options."""
+SOLVERS: Registry[type[Any]] = Registry("solver")
+"""Name -> class, a :class:`DiffusionSolver` whose dataclass fields are its options."""
 
 SOLVERS.register("dds", DDS, title="DDS")
 SOLVERS.register("ddnm", DDNM, title="DDNM")
@@ -36,19 +36,21 @@ SOLVERS.register("score_mri", ScoreMRI, title="Score-MRI")
 SOLVERS.register("dds3d", DDS3D, title="DDS-3D")
 
 
-def make_solver(solver: str | Solver, **options: Any) -> Solver:
-    """A solver from its name.
+def make_solver(solver: str | Solver, **options: Any) -> DiffusionSolver:
+    """Make a solver from its name, or check one that is made.
 
     Args:
-        solver: a name of :data:`SOLVERS`, in any case, or a solver, which is returned as it is.
+        solver: a name of :data:`SOLVERS`, in any case, or a solver. A
+            :class:`~ctxrecon.solvers.DiffusionSolver` is returned as it is; whatever else can be
+            called as a :class:`~ctxrecon.solvers.Solver` gets the default of each trait.
         **options: of the solver, such as ``data_weight=5.0``; not with a solver that is made.
 
     Returns:
         The solver.
 
     Raises:
-        InputError: a name or an option that there is not, a class, or options for a solver that
-            is made.
+        InputError: a name or an option that there is not, a class, options for a solver that is
+            made, or something that cannot be called as a solver is.
     """
     if not isinstance(solver, str):
         if isinstance(solver, type) or not callable(solver):
@@ -62,7 +64,7 @@ def make_solver(solver: str | Solver, **options: Any) -> Solver:
                 f"the solver {type(solver).__name__} is made already: give {', '.join(options)} "
                 "where it is made, or its name here"
             )
-        return solver
+        return as_solver(solver)
     name = SOLVERS.find(solver)
     chosen = SOLVERS[name]
     known = [field.name for field in fields(chosen)]
@@ -75,8 +77,8 @@ def make_solver(solver: str | Solver, **options: Any) -> Solver:
     return chosen(**options)
 
 
-def parse_solver(text: str) -> Solver:
-    """A solver from a name with options, such as ``"dds:data_weight=50:eta=0.5"``.
+def parse_solver(text: str) -> DiffusionSolver:
+    """Make a solver from a name with options, such as ``"dds:data_weight=50:eta=0.5"``.
 
     Raises:
         InputError: what :func:`split_options` and :func:`make_solver` refuse.

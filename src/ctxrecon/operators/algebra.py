@@ -1,0 +1,408 @@
+"""The algebra of linear operators: ``A.H``, ``A.gram``, ``A @ B``, ``A + B`` and ``c * A``."""
+
+from __future__ import annotations
+
+import cmath
+from numbers import Real
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.linalg import per_sample
+from ctxrecon.operators._checks import check_factor, common_shape, is_factor, same_shape
+from ctxrecon.operators.base import LinearMap, check_shape, freeze
+
+Factor: TypeAlias = "complex | Tensor"
+"""What an operator is multiplied by: a number, or a tensor ``()`` or ``(batch,)`` of them."""
+
+
+class LinearOperator(LinearMap):
+    """An immutable linear map ``A`` between batched tensors.
+
+    The first axis is the batch, and each of its samples is mapped by itself. An operator of batch 1
+    applies to any batch. A different mask, or different coil maps, is another operator.
+
+    Operators add and multiply as matrices do, and a number stands for that multiple of the
+    identity:
+
+    - ``A.H`` is ``Aᴴ``, and ``A.gram`` is ``AᴴA``, as fast as :meth:`normal`;
+    - ``A @ B`` is the composition, ``(A @ B)(x) = A(B(x))``;
+    - ``A + B`` is the sum, and ``A + c`` is ``A + c I``, if the range of A is its domain;
+    - ``c * A`` is a multiple; c is a number, or a tensor ``(batch,)`` with one for each sample.
+
+    So ``conjugate_gradient(A.gram + rho, A.H(y), num_iterations=10)`` solves
+    ``(AᴴA + ρ I) x = Aᴴ y``.
+    """
+
+    # NumPy's numbers leave ``number * A`` to the operator.
+    __array_ufunc__: ClassVar[None] = None
+
+    @property
+    def H(self) -> LinearOperator:
+        """``Aᴴ`` as an operator."""
+        return AdjointOperator(self)
+
+    @property
+    def gram(self) -> LinearOperator:
+        """``AᴴA`` as an operator, by :meth:`normal` and :meth:`squared_norm` of ``A``."""
+        return GramOperator(self)
+
+    def __matmul__(self, other: LinearOperator) -> ComposedOperator:
+        """``(A @ B) x = A (B x)``."""
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return ComposedOperator(self, other)
+
+    def __add__(self, other: LinearOperator | Factor) -> LinearOperator:
+        """``(A + B) x = A x + B x``; a number or tensor c stands for ``c I``."""
+        if isinstance(other, LinearOperator):
+            return SumOperator(self, other)
+        if not is_factor(other):
+            return NotImplemented
+        return SumOperator(self, _multiple_of_identity(other, self))
+
+    def __radd__(self, other: Factor) -> LinearOperator:
+        """``(c I + A) x = c x + A x``."""
+        if not is_factor(other):
+            return NotImplemented
+        return SumOperator(_multiple_of_identity(other, self), self)
+
+    def __mul__(self, factor: Factor) -> LinearOperator:
+        """``(c A) x = c (A x)``; c is a number, or one for each sample."""
+        return ScaledOperator(self, factor) if is_factor(factor) else NotImplemented
+
+    def __rmul__(self, factor: Factor) -> LinearOperator:
+        """``c A``, the same as ``A c``."""
+        return self.__mul__(factor)
+
+
+class Identity(LinearOperator):
+    """``I``: gives what it gets.
+
+    Args:
+        shape: ``(batch, …)`` of the domain, which is the range.
+    """
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        freeze(self, shape=tuple(shape))
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return self.shape
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return self.shape
+
+    def __getitem__(self, slices: Tensor) -> Identity:
+        """The identity of some slices of the batch."""
+        batch, *rest = self.shape
+        return self if batch == 1 else Identity((len(slices), *rest))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``."""
+        check_shape(x, self.shape, "a tensor")
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``y``."""
+        return self.forward(y)
+
+
+class _Derived(LinearOperator):
+    """An operator that another one already holds all the tensors of."""
+
+    _batched = ("operator",)
+
+    operator: LinearOperator
+
+    def __init__(self, operator: LinearOperator) -> None:
+        freeze(self, operator=operator)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the operator's tensors live."""
+        return self.operator.device
+
+
+class AdjointOperator(_Derived):
+    """``Aᴴ``, which is what ``A.H`` gives."""
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """Shape of ``A x``, batch first."""
+        return self.operator.range_shape
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return self.operator.domain_shape
+
+    @property
+    def H(self) -> LinearOperator:
+        """``A`` itself."""
+        return self.operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``Aᴴ x``."""
+        return self.operator.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A y``."""
+        return self.operator.forward(y)
+
+
+class GramOperator(_Derived):
+    """``AᴴA``, which is what ``A.gram`` gives: by the fast ``normal`` of ``A``."""
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return self.operator.domain_shape
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return self.operator.domain_shape
+
+    @property
+    def H(self) -> LinearOperator:
+        """``AᴴA`` itself."""
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``AᴴA x``."""
+        return self.operator.normal(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``AᴴA y``."""
+        return self.operator.normal(y)
+
+    def quadratic(self, x: Tensor) -> Tensor:
+        """``⟨x, AᴴA x⟩ = ‖A x‖²`` of each sample, real, ``(batch,)``."""
+        return self.operator.squared_norm(x)
+
+
+class ScaledOperator(LinearOperator):
+    """``c A``, which is what ``c * A`` gives.
+
+    Args:
+        operator: ``A``.
+        factor: c, a finite number, or a tensor ``()`` or ``(batch,)``, which gradients reach.
+
+    Raises:
+        InputError: a number that is not finite; a tensor of another shape, batch or device.
+    """
+
+    _batched = ("operator", "factor")
+
+    operator: LinearOperator
+    factor: Factor
+
+    def __init__(self, operator: LinearOperator, factor: Factor) -> None:
+        if isinstance(factor, Tensor):
+            check_factor(factor, operator)
+            factor = factor.clone()
+        else:
+            factor = float(factor) if isinstance(factor, Real) else complex(factor)
+            if not cmath.isfinite(factor):
+                raise InputError(f"expected a finite number to multiply by, got {factor}")
+        freeze(self, operator=operator, factor=factor)
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return self._with_batch(self.operator.domain_shape)
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of ``c A x``, batch first."""
+        return self._with_batch(self.operator.range_shape)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the operator's tensors live, or else the factor."""
+        own = self.factor.device if isinstance(self.factor, Tensor) else None
+        return self.operator.device or own
+
+    @property
+    def H(self) -> LinearOperator:
+        """``c̄ Aᴴ``."""
+        return self._conjugate * self.operator.H
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``c A x``."""
+        check_shape(x, self.domain_shape, "a tensor")
+        return _scaled(self.factor, self.operator.forward(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``c̄ Aᴴ y``."""
+        check_shape(y, self.range_shape, "a tensor")
+        return _scaled(self._conjugate, self.operator.adjoint(y))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``|c|² AᴴA x``, by the fast ``normal`` of ``A``."""
+        check_shape(x, self.domain_shape, "a tensor")
+        return _scaled(self._power, self.operator.normal(x))
+
+    def squared_norm(self, x: Tensor) -> Tensor:
+        """``|c|² ‖A x‖²`` of each sample, real, ``(batch,)``."""
+        check_shape(x, self.domain_shape, "a tensor")
+        return self._power * self.operator.squared_norm(x)
+
+    def quadratic(self, x: Tensor) -> Tensor:
+        """``Re(c ⟨x, A x⟩)`` of each sample, ``(batch,)``."""
+        complex_tensor = isinstance(self.factor, Tensor) and self.factor.is_complex()
+        if complex_tensor or isinstance(self.factor, complex):
+            return super().quadratic(x)
+        check_shape(x, self.domain_shape, "a tensor")
+        return self.factor * self.operator.quadratic(x)
+
+    @property
+    def _conjugate(self) -> Factor:
+        return self.factor.conj() if isinstance(self.factor, Tensor) else self.factor.conjugate()
+
+    @property
+    def _power(self) -> float | Tensor:
+        factor = self.factor
+        return factor.abs().square() if isinstance(factor, Tensor) else abs(factor) ** 2
+
+    def _with_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        factors = self.factor.numel() if isinstance(self.factor, Tensor) else 1
+        return (max(shape[0], factors), *shape[1:])
+
+
+class SumOperator(LinearOperator):
+    """``A + B``, which is what the sum of two operators gives.
+
+    Raises:
+        InputError: domains, or ranges, that differ; a batch of 1 fits any.
+    """
+
+    _batched = ("first", "second")
+
+    first: LinearOperator
+    second: LinearOperator
+
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        fits = same_shape(first.domain_shape, second.domain_shape)
+        if not fits or not same_shape(first.range_shape, second.range_shape):
+            raise InputError(
+                f"cannot add {first!r} and {second!r}, whose shapes differ; "
+                "build both for the same shapes"
+            )
+        freeze(self, first=first, second=second)
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return common_shape(self.first.domain_shape, self.second.domain_shape)
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of ``A x + B x``, batch first."""
+        return common_shape(self.first.range_shape, self.second.range_shape)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the operators' tensors live."""
+        return self.first.device or self.second.device
+
+    @property
+    def H(self) -> LinearOperator:
+        """``Aᴴ + Bᴴ``."""
+        return self.first.H + self.second.H
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``A x + B x``."""
+        return self.first.forward(x) + self.second.forward(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``Aᴴ y + Bᴴ y``."""
+        return self.first.adjoint(y) + self.second.adjoint(y)
+
+    def quadratic(self, x: Tensor) -> Tensor:
+        """``Re⟨x, A x⟩ + Re⟨x, B x⟩`` of each sample, ``(batch,)``."""
+        return self.first.quadratic(x) + self.second.quadratic(x)
+
+
+class ComposedOperator(LinearOperator):
+    """``outer @ inner``: first ``inner``, then ``outer``.
+
+    Raises:
+        InputError: the range of ``inner`` is not the domain of ``outer``.
+    """
+
+    _batched = ("outer", "inner")
+
+    outer: LinearOperator
+    inner: LinearOperator
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        if not same_shape(inner.range_shape, outer.domain_shape):
+            raise InputError(
+                f"cannot compose {outer!r} with {inner!r}: the first expects {outer.domain_shape}, "
+                f"the second gives {inner.range_shape}; build both for the same image shape"
+            )
+        freeze(self, outer=outer, inner=inner)
+
+    @property
+    def _batch(self) -> int:
+        return max(self.outer.domain_shape[0], self.inner.domain_shape[0])
+
+    @property
+    def domain_shape(self) -> tuple[int, ...]:
+        """Shape of ``x``, batch first."""
+        return (self._batch, *self.inner.domain_shape[1:])
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of ``A B x``, batch first."""
+        return (self._batch, *self.outer.range_shape[1:])
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the operators' tensors live."""
+        return self.outer.device or self.inner.device
+
+    @property
+    def H(self) -> LinearOperator:
+        """``Bᴴ Aᴴ``."""
+        return self.inner.H @ self.outer.H
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``A B x``."""
+        return self.outer.forward(self.inner.forward(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``Bᴴ Aᴴ y``."""
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """``Bᴴ (AᴴA) B x``, with the outer operator's own fast ``AᴴA``."""
+        return self.inner.adjoint(self.outer.normal(self.inner.forward(x)))
+
+    def squared_norm(self, x: Tensor) -> Tensor:
+        """``‖A B x‖²`` of each sample, real, ``(batch,)``."""
+        return self.outer.squared_norm(self.inner.forward(x))
+
+
+def _scaled(factor: Factor, value: Tensor) -> Tensor:
+    return per_sample(factor, value) * value
+
+
+def _multiple_of_identity(factor: Factor, like: LinearOperator) -> LinearOperator:
+    """``c I`` on the domain of an operator, which has to be its range."""
+    if like.domain_shape != like.range_shape:
+        raise InputError(
+            "expected an operator whose range is its domain to add a multiple of the identity to, "
+            f"got {like!r}: add it to its gram"
+        )
+    identity = Identity(like.domain_shape)
+    return identity if not isinstance(factor, Tensor) and factor == 1 else factor * identity

@@ -15,7 +15,14 @@ from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 from ctxrecon.solvers.registry import SOLVERS, make_solver, parse_solver
-from ctxrecon.solvers.steps import Noise, Step, check_timesteps, on_step_end, schedule
+from ctxrecon.solvers.steps import (
+    Noise,
+    Step,
+    check_timesteps,
+    denoise,
+    on_step_end,
+    schedule,
+)
 
 __all__ = [
     "DAPS",
@@ -36,6 +43,7 @@ __all__ = [
     "Step",
     "check_timesteps",
     "ddim_sample",
+    "denoise",
     "make_solver",
     "on_step_end",
     "parse_solver",

@@ -26,7 +26,7 @@ from ctxrecon.io import (
     write_image,
     write_scan,
 )
-from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata import ScanMetadata, from_prompt
 from ctxrecon.scan import Scan
 
 needs_bart = pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
@@ -112,7 +112,7 @@ def test_npz_with_prompts_and_line_mask(tmp_path, caplog):
     assert scan.mask.shape == (1, 1, 6, 8)
     assert not scan.kspace[..., 5:].any()
     assert "outside the mask" in caplog.text
-    assert scan.metadata == tuple(ScanMetadata.from_prompt(text) for text in prompts)
+    assert scan.metadata == tuple(from_prompt(text) for text in prompts)
 
 
 def write_fastmri(path: Path, kspace: np.ndarray, *, xml: str | None = None, **arrays) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
-from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata import ScanMetadata, from_prompt
 from ctxrecon.phantom import signal, tissue_parameters
 from ctxrecon.phantom.protocols import protocol_counts
 from ctxrecon.pipelines import build_pipeline
@@ -116,7 +116,7 @@ def test_metadata_is_removed_in_the_order_of_the_paper(load_script):
 @pytest.mark.parametrize("seed", range(5))
 def test_wrong_pathologies_are_others_of_the_anatomy(load_script, seed):
     edits = load_script("_prompt_edits")
-    wrong = ScanMetadata.from_prompt(edits.edited_prompt(edits.WRONG_PATHOLOGY, KNEE, seed))
+    wrong = from_prompt(edits.edited_prompt(edits.WRONG_PATHOLOGY, KNEE, seed))
     assert not set(wrong.pathologies) & set(KNEE.pathologies)
     assert set(wrong.pathologies) <= set(edits.KNEE_FINDINGS)
     assert sorted(wrong.pathologies.count(name) for name in set(wrong.pathologies)) == [1, 2]

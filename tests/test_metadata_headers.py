@@ -65,7 +65,7 @@ ROW = {
 )
 def test_ismrmrd_header(xml):
     assert from_fastmri_header(xml, slice=20) == KNEE
-    assert ScanMetadata.from_fastmri_header(xml, "CORPD_FBK").contrast == "PD"
+    assert from_fastmri_header(xml, "CORPD_FBK").contrast == "PD"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_row_with_annotations():
         "knee, Slice 20, PDFS, Pathology: 2 Mass, Sequence: TurboSpinEcho, TR: 3000, TE: 33, "
         "TI: 100, Flip angle: 150, Field strength: 1.494"
     )
-    assert ScanMetadata.from_fastmri_row(ROW, 3, found).pathologies == ()
+    assert from_fastmri_row(ROW, 3, found).pathologies == ()
     for unknown in ("", "x", "-1"):
         assert from_fastmri_row(ROW | {"TI": unknown}).ti is None
 
@@ -225,7 +225,7 @@ def test_dicom(tmp_path):
         PatientAge="048Y",
         PatientSex="F",
     )
-    assert ScanMetadata.from_dicom(path).to_prompt() == (
+    assert from_dicom(path).to_prompt() == (
         "knee, Slice 20, PDFS, Sequence: TurboSpinEcho, TR: 3120, TE: 33, Flip angle: 140, "
         "Age: 48, Sex: F, Field strength: 1.5"
     )

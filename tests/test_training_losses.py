@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata import ScanMetadata, from_prompt
 from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.priors.factory import build_scheduler
 from ctxrecon.training import (
@@ -141,9 +141,7 @@ def test_dropout_has_the_stated_rates(generator: torch.Generator) -> None:
 
 def test_single_fields_are_dropped_on_their_own(generator: torch.Generator) -> None:
     options = {"parameters": 0.0, "prompt": 0.0, "field": 0.2}
-    drawn = [
-        ScanMetadata.from_prompt(drop_metadata(COMPLETE, generator, **options)) for _ in range(2000)
-    ]
+    drawn = [from_prompt(drop_metadata(COMPLETE, generator, **options)) for _ in range(2000)]
     for name in ("anatomy", "contrast", "slice", "te"):
         missing = [getattr(item, name) is None for item in drawn]
         assert sum(missing) / len(missing) == pytest.approx(0.2, abs=0.03)
@@ -160,12 +158,12 @@ def test_fields_become_unknown() -> None:
 def test_a_shuffled_prompt_says_the_same(generator: torch.Generator) -> None:
     prompts = {shuffle_parts(COMPLETE, generator) for _ in range(50)}
     assert len(prompts) > 40
-    assert all(ScanMetadata.from_prompt(prompt) == COMPLETE for prompt in prompts)
+    assert all(from_prompt(prompt) == COMPLETE for prompt in prompts)
 
 
 def test_varied_prompts_tell_what_they_are_said_to_tell(generator: torch.Generator) -> None:
     drawn = [vary_metadata(COMPLETE, generator) for _ in range(2000)]
-    assert all(ScanMetadata.from_prompt(prompt) == told for prompt, told in drawn)
+    assert all(from_prompt(prompt) == told for prompt, told in drawn)
     rates = {
         name: sum(getattr(told, name) is None for _, told in drawn) / len(drawn)
         for name in ("slice", "tr")

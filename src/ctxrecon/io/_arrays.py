@@ -15,7 +15,7 @@ import torch
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.io._header import parse_xml
-from ctxrecon.metadata import ScanMetadata, plausible_metadata
+from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
@@ -134,13 +134,13 @@ def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetad
 
     def metadata(prompt: str) -> ScanMetadata:
         try:
-            return ScanMetadata.from_prompt(prompt)
+            return from_prompt(prompt)
         except InputError:
-            return ScanMetadata.from_prompt(", ".join(filter(possible, prompt.split(","))))
+            return from_prompt(", ".join(filter(possible, prompt.split(","))))
 
     def possible(part: str) -> bool:
         try:
-            ScanMetadata.from_prompt(part)
+            from_prompt(part)
         except InputError as error:
             logger.warning("%s: %r is left out of the prompt: %s", path, part.strip(), error)
             return False
@@ -161,13 +161,13 @@ def metadata_from_header(
     Values that cannot be are left out with a warning.
     """
     try:
-        item = ScanMetadata.from_fastmri_header(xml, acquisition)
+        item = from_fastmri_header(xml, acquisition)
     except InputError as error:
         if xml is None:
             raise InputError(f"{path}: {error}") from error
         possible = _without_impossible(path, xml, acquisition)
         try:
-            item = ScanMetadata.from_fastmri_header(possible, acquisition)
+            item = from_fastmri_header(possible, acquisition)
         except InputError as other:
             raise InputError(f"{path}: {other}") from other
     return tuple(dataclasses.replace(item, slice=number) for number in numbers)
@@ -188,7 +188,7 @@ def _without_impossible(path: Path, xml: str, acquisition: str | None) -> str:
     for name in _HEADER_FIELDS:
         try:
             others = [other for other in _HEADER_FIELDS if other != name]
-            ScanMetadata.from_fastmri_header(header_without(others), acquisition)
+            from_fastmri_header(header_without(others), acquisition)
         except InputError as error:
             logger.warning("%s: %s is left out: %s", path, name, error)
             impossible.append(name)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal
 
 from ctxrecon.errors import InputError
@@ -130,8 +128,8 @@ class ScanMetadata:
         """The prompt, in the exact form that the published weights were trained on.
 
         What is unknown is left out; what the published form does not have (age, sex and field
-        strength in fastMRI's) follows at the end, so that :meth:`from_prompt` loses nothing but
-        digits: numbers have at most 6 significant ones.
+        strength in fastMRI's) follows at the end, so that :func:`ctxrecon.metadata.from_prompt`
+        loses nothing but digits: numbers have at most 6 significant ones.
 
         Args:
             form: ``"fastmri"``: ``knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence:
@@ -172,41 +170,6 @@ class ScanMetadata:
             return None
         counts = Counter(self.pathologies)
         return "Pathology: " + ", ".join(f"{n} {label}" for label, n in counts.items())
-
-    @classmethod
-    def from_prompt(cls, prompt: str, *, strict: bool = False) -> ScanMetadata:
-        """Read a prompt; see :func:`ctxrecon.metadata.from_prompt`."""
-        from ctxrecon.metadata.parsing import from_prompt
-
-        return from_prompt(prompt, strict=strict)
-
-    @classmethod
-    def from_fastmri_header(
-        cls, xml: str | bytes | None, acquisition: str | None = None, slice: int | None = None
-    ) -> ScanMetadata:
-        """Read an ISMRMRD header; see :func:`ctxrecon.metadata.from_fastmri_header`."""
-        from ctxrecon.metadata.headers import from_fastmri_header
-
-        return from_fastmri_header(xml, acquisition, slice)
-
-    @classmethod
-    def from_fastmri_row(
-        cls,
-        row: Mapping[str, str],
-        slice: int | None = None,
-        annotations: Mapping[tuple[str, int], tuple[str, ...]] | None = None,
-    ) -> ScanMetadata:
-        """Read a table's row; see :func:`ctxrecon.metadata.from_fastmri_row`."""
-        from ctxrecon.metadata.headers import from_fastmri_row
-
-        return from_fastmri_row(row, slice, annotations)
-
-    @classmethod
-    def from_dicom(cls, path: str | Path) -> ScanMetadata:
-        """Read a DICOM file; see :func:`ctxrecon.metadata.from_dicom`."""
-        from ctxrecon.metadata.dicom import from_dicom
-
-        return from_dicom(path)
 
 
 def _text(name: str, value: Any) -> str:

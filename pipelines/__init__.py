@@ -9,6 +9,7 @@ from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline, build_pipeline, load_prior
 from ctxrecon.pipelines.joint import JointOutput, JointPipeline, load_joint
 from ctxrecon.pipelines.reconstruction import ReconstructionPipeline, load_reconstructor
+from ctxrecon.pipelines.text_to_image import TextToImagePipeline
 
 __all__ = [
     "BaselinePipeline",
@@ -18,6 +19,7 @@ __all__ = [
     "Measurement",
     "ReconstructionOutput",
     "ReconstructionPipeline",
+    "TextToImagePipeline",
     "build_pipeline",
     "convert_images",
     "load_joint",

@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.checks import as_device
-from ctxrecon.errors import InputError
 from ctxrecon.inference.batches import (
     conclude,
-    image_batches,
-    images_at_once,
-    named_bar,
-    put_back,
     spawn_generators,
 )
+from ctxrecon.inference.diffusion import Diffusion
 from ctxrecon.inference.noise import (
     NoiseStd,
     check_noise,
     noise_of,
     warn_of_residual,
-    with_noise,
 )
+from ctxrecon.inference.text_prior import StepEndCallback, TextPrior
 from ctxrecon.inference.warm_start import (
     ESTIMATORS,
+    check_samples,
     check_warm_start,
     choose_solver,
-    noised_image,
     remaining_timesteps,
     starting_image,
 )
 from ctxrecon.loading.components import new_components, prior_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
-from ctxrecon.operators import Crop, EachSet, LinearOperator
+from ctxrecon.operators import LinearOperator
 from ctxrecon.output import ReconstructionOutput
-from ctxrecon.pipelines.text_prior import StepEndCallback, TextPriorPipeline
-from ctxrecon.priors import SetDenoiser, TextDenoiser
+from ctxrecon.pipelines.text_to_image import TextToImagePipeline
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
-from ctxrecon.solvers import DiffusionSolver, Solver, make_solver
+from ctxrecon.solvers import Solver, make_solver
 
 
-class ContextMRIPipeline(TextPriorPipeline):
+class ContextMRIPipeline(TextPrior):
     """Reconstructs undersampled Cartesian k-space with a text-conditioned diffusion prior.
 
-    The components are those of :class:`~ctxrecon.pipelines.text_prior.TextPriorPipeline`, all of
+    The components are those of :class:`~ctxrecon.inference.text_prior.TextPrior`, all of
     them stock classes, so a checkpoint is an ordinary diffusers folder.
     """
 
@@ -160,19 +151,11 @@ class ContextMRIPipeline(TextPriorPipeline):
             InputError: for each malformed argument, in a sentence of its own; NaN or infinite
                 values in the result.
         """
+        # 1. Check the arguments
         solver = self.default_solver if solver is None else solver
         solver, image = choose_solver(solver, image, num_samples)
         check_warm_start(image, strength, solver)
-        if solver.couples_batch and (num_samples > 1 or batch_size is not None):
-            raise InputError(
-                f"{solver.name} takes the slices of a volume in one batch: draw one "
-                "sample at a time, and leave batch_size out"
-            )
-        if solver.deterministic and num_samples > 1:
-            raise InputError(
-                f"{solver.name} draws nothing, so {num_samples} samples would be one: "
-                f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
-            )
+        check_samples(solver, num_samples, batch_size)
         slices = count_slices(kspace, operator)
         check_noise(noise_std, slices, solver, image)
         self.check_inputs(
@@ -188,55 +171,55 @@ class ContextMRIPipeline(TextPriorPipeline):
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+
+        # 2. Timesteps, and the prompt as text states
         prompts = [prompt] * slices if isinstance(prompt, str) else prompt
         steps = self.choose_timesteps(num_inference_steps, timesteps)
         # The prompts come before the measurement, whose coil maps may take long to estimate.
-        conditions = self._encode_conditions(prompts, prompt_embeds, guidance_scale, slices)
+        conditions = self.encode_conditions(prompts, prompt_embeds, guidance_scale, slices)
+
+        # 3. The measurement with its coil maps, and its intensity scale
         device = self._execution_device
         measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator).to(device)
         work, gain = measurement.normalized()
         scale = work.intensity_scale()
         noise = noise_of(noise_std, solver, work, scale, gain)
-        crop = self._crop(work.image_shape)
+
+        # 4. Starting noise of each sample, at a size that the network takes
+        crop = self.padding(work.image_shape)
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
         latents = self.prepare_latents(
             (count, *crop.domain_shape[1:]), generators, latents=latents, device=device
         )
-        solve = partial(
-            self._solve,
-            work=work,
-            scale=scale,
-            conditions=conditions,
-            crop=crop,
-            batch_size=batch_size,
-        )
+        diffusion = Diffusion(self, work, scale, conditions, crop, batch_size)
+
+        # 5. The image to start from, where it is not noise
         start = None
-        if image is not None:
-            if isinstance(image, str) and image in ESTIMATORS:
-                # It draws nothing, and looks at no latents.
-                first = make_solver(image)
-                start = solve(
-                    "estimate",
-                    first,
-                    steps,
-                    latents[::num_samples],
-                    noise_of(noise_std, first, work, scale, gain),
-                )
-            else:
-                start = starting_image(image, work)
+        if isinstance(image, str) and image in ESTIMATORS:
+            first = make_solver(image)
+            level = noise_of(noise_std, first, work, scale, gain)
+            # It draws nothing, and looks at no latents.
+            start = diffusion.run("estimate", first, steps, latents[::num_samples], level)
+        elif image is not None:
+            start = starting_image(image, work)
+        if start is not None:
             steps = remaining_timesteps(steps, strength)
-        samples = solve(
+
+        # 6. The solver's loop over the timesteps, for each batch of images
+        samples = diffusion.run(
             "reconstruction" if num_samples == 1 else "samples",
             solver,
             steps,
             latents,
             noise,
-            generators,
-            start,
-            callback_on_step_end,
-            callback_on_step_end_tensor_inputs,
+            generators=generators,
+            start=start,
+            callback=callback_on_step_end,
+            tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+
+        # 7. Mean, spread and residual of the samples
         self.maybe_free_model_hooks()
         output = conclude(samples, measurement, output_type, prompts=prompts)
         if noise_std is not None and noise is not None:
@@ -253,118 +236,18 @@ class ContextMRIPipeline(TextPriorPipeline):
             output.prompts,
         )
 
-    def _solve(
-        self,
-        name: str,
-        solver: DiffusionSolver,
-        steps: Sequence[int],
-        latents: Tensor,
-        noise: Tensor | None,
-        generators: list[torch.Generator] | None = None,
-        start: Tensor | None = None,
-        callback: StepEndCallback | None = None,
-        tensor_inputs: Sequence[str] = (),
-        *,
-        work: Measurement,
-        scale: Tensor,
-        conditions: tuple[Tensor | None, Tensor | None, float],
-        crop: Crop,
-        batch_size: int | None,
-    ) -> Tensor:
-        """Images ``(batch · each, [sets ·] ny, nx)`` of a solver, in scan units, batch by batch.
+    def generate(
+        self, prompt: str | list[str] | None = None, **options: Any
+    ) -> ReconstructionOutput:
+        """Draw images from the prior alone; see :class:`~ctxrecon.pipelines.TextToImagePipeline`.
 
         Args:
-            name: of the progress bar.
-            solver: what to run.
-            steps: training timesteps.
-            latents: noise to start from, ``(batch · each, 2, NY, NX)``.
-            noise: standard deviation of each slice's samples in the units of ``work``.
-            generators: one for each image; ``None`` where nothing is drawn.
-            start: images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
-            callback: the user's, after each step.
-            tensor_inputs: what it sees.
-            work: y, with normalized maps.
-            scale: of each slice, ``(batch,)``.
-            conditions: text states of each slice, those of the empty prompt, and γ.
-            crop: from the size of the network to that of the scan.
-            batch_size: images at once.
+            prompt: one or several; ``None`` draws without text.
+            **options: of the call of that pipeline.
         """
-        embeds, uncond_embeds, gamma = conditions
-        slices, count = len(scale), len(latents)
-        device, each = latents.device, count // slices
-        owners = torch.arange(count, device=device) // each
-        if solver.couples_batch:
-            # Neighbours need every slice: one without signal is there as zeros.
-            batches = [torch.arange(count, device=device)]
-            empty = work.empty.reshape(-1, *(1,) * (work.y.ndim - 1))
-            work = replace(work, y=torch.where(empty, 0, work.y))
-        else:
-            todo = (~work.empty[owners]).nonzero()[:, 0]
-            at_once = batch_size or images_at_once(
-                self.unet.config.block_out_channels[0],
-                crop.domain_shape[1:],
-                1 if gamma in (0, 1) else 2,
-            )
-            groups = image_batches(owners[todo], work.number_of_sets, at_once)
-            batches = [todo[group] for group in groups]
-        images: list[Tensor] = []
-        with named_bar(self, name, len(batches) * len(steps)) as bar:
-            for chosen in batches:
-                owner = owners[chosen]
-                batch, factor = work[owner], scale[owner, None, None]
-                rows, ny = batch.operator.domain_shape[1], work.image_shape[0]
-                every = EachSet(crop, rows // ny)
-                own = None if generators is None else [generators[i] for i in chosen.tolist()]
-                noisy = self._noise_of_sets(latents[chosen], every.sets, own)
-                if start is not None:
-                    x_0 = every.adjoint(start[owner, :rows] / factor)
-                    noisy = noised_image(x_0, float(self.scheduler.alphas_cumprod[steps[0]]), noisy)
-                denoiser = TextDenoiser(
-                    self.unet,
-                    self.scheduler,
-                    None if embeds is None else embeds[owner].repeat_interleave(every.sets, dim=0),
-                    uncond_embeds,
-                    gamma,
-                )
-                padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
-                    denoiser if every.sets == 1 else SetDenoiser(denoiser, every.sets),
-                    batch.operator @ every,
-                    batch.y / factor.reshape(-1, *(1,) * (batch.y.ndim - 1)),
-                    timesteps=steps,
-                    generator=own,
-                    latents=noisy,
-                    callback=self._step_callback(
-                        bar,
-                        callback,
-                        tensor_inputs,
-                        partial(_shown, every, batch),
-                        factor,
-                    ),
-                )
-                images.append(every(padded) * factor)
-        index = torch.cat(batches) if batches else owners[:0]
-        like = work.y.new_zeros((count, *work.operator.domain_shape[1:]))
-        return put_back(images, index, like)
-
-    def _noise_of_sets(
-        self, latents: Tensor, sets: int, generators: list[torch.Generator] | None
-    ) -> Tensor:
-        """Noise ``(batch, 2, sets · NY, NX)`` whose first part is ``latents``."""
-        if sets == 1 or generators is None:
-            return latents.repeat(1, 1, sets, 1)
-        batch, channels, ny, nx = latents.shape
-        drawn = randn_tensor(
-            (batch, channels, (sets - 1) * ny, nx),
-            generator=generators,
-            device=latents.device,
-            dtype=latents.dtype,
-        )
-        return torch.cat([latents, drawn], dim=2)
-
-
-def _shown(every: EachSet, measurement: Measurement, x: Tensor) -> Tensor:
-    """The image that a user's callback sees of the padded one, ``(batch, ny, nx)``."""
-    return measurement.combine(every(x))
+        pipe = TextToImagePipeline(**self.components)
+        pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return pipe(prompt, **options)
 
 
 def load_prior(

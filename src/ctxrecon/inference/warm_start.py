@@ -45,6 +45,24 @@ def choose_solver(
     return SAMPLER, "pnp_admm" if image is None else image
 
 
+def check_samples(solver: DiffusionSolver, num_samples: int, batch_size: int | None) -> None:
+    """Refuse several samples, or batches, of a solver that has none.
+
+    Raises:
+        InputError: for each, in a sentence of its own.
+    """
+    if solver.couples_batch and (num_samples > 1 or batch_size is not None):
+        raise InputError(
+            f"{solver.name} takes the slices of a volume in one batch: draw one "
+            "sample at a time, and leave batch_size out"
+        )
+    if solver.deterministic and num_samples > 1:
+        raise InputError(
+            f"{solver.name} draws nothing, so {num_samples} samples would be one: "
+            f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
+        )
+
+
 def check_warm_start(
     image: ArrayLike | str | None, strength: float, solver: DiffusionSolver
 ) -> None:

@@ -1,4 +1,4 @@
-"""A text-conditioned diffusion prior of complex images: its parts, and draws from it alone."""
+"""What pipelines with a text-conditioned diffusion prior of complex images have in common."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.arrays import ArrayLike, as_tensor
-from ctxrecon.checks import check_number, check_whole, is_whole
+from ctxrecon.checks import is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_arguments, check_tensor
-from ctxrecon.inference.batches import check_finite, named_bar, spawn_generators
 from ctxrecon.inference.prompts import prompt_tokens
 from ctxrecon.operators import Crop
-from ctxrecon.output import ReconstructionOutput, convert_images
-from ctxrecon.priors import TextDenoiser, quadratic_timesteps, size_multiple
-from ctxrecon.solvers import check_timesteps, ddim_sample
+from ctxrecon.priors import quadratic_timesteps, size_multiple
+from ctxrecon.solvers import check_timesteps
 
 logger = logging.getLogger(__name__)
 
-StepEndCallback = Callable[["TextPriorPipeline", int, int, dict[str, Tensor]], "dict | None"]
+StepEndCallback = Callable[["TextPrior", int, int, dict[str, Tensor]], "dict | None"]
 
 
-class TextPriorPipeline(DiffusionPipeline):
-    """What pipelines with a text-conditioned diffusion prior have in common.
+class TextPrior(DiffusionPipeline):
+    """Components of a text-conditioned diffusion prior, and the steps that need them.
 
     All components are stock classes, so a checkpoint is an ordinary diffusers folder.
 
@@ -60,82 +58,6 @@ class TextPriorPipeline(DiffusionPipeline):
         self.register_modules(
             unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer
         )
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: str | list[str] | None = None,
-        *,
-        num_images_per_prompt: int = 1,
-        height: int | None = None,
-        width: int | None = None,
-        guidance_scale: float = 2.0,
-        num_inference_steps: int = 50,
-        eta: float = 0.0,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        output_type: str = "pt",
-    ) -> ReconstructionOutput:
-        """Draw images from the prior alone, by DDIM.
-
-        Args:
-            prompt: one or several; ``None`` draws without text.
-            num_images_per_prompt: images of each prompt.
-            height: ``ny``, any; the network's ``sample_size`` by default.
-            width: ``nx``, likewise.
-            guidance_scale: γ.
-            num_inference_steps: diffusion steps.
-            eta: η of DDIM, 0 (deterministic) to 1.
-            generator: one, or one for each prompt.
-            output_type: "pt", "np" (complex) or "pil" (magnitude).
-
-        Returns:
-            ``images`` ``(prompts · num_images_per_prompt, ny, nx)``, prompt by prompt, at the
-            training scale (99 % quantile of the magnitude about 1), with their ``prompts``.
-
-        Raises:
-            InputError: for each malformed argument, in a sentence of its own.
-        """
-        texts = [prompt] if isinstance(prompt, str) else prompt
-        if isinstance(texts, list | tuple) and not texts:
-            raise InputError("expected at least one prompt, got an empty list: give None for none")
-        number = len(texts) if isinstance(texts, list | tuple) else 1
-        self.check_inputs(
-            number,
-            prompt=prompt,
-            guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps,
-            generator=generator,
-            num_samples=num_images_per_prompt,
-            output_type=output_type,
-        )
-        check_number("eta", eta, least=0, most=1)
-        default = self.unet.config.sample_size or 64
-        size = (default if height is None else height, default if width is None else width)
-        for name, value in zip(("height", "width"), size, strict=True):
-            check_whole(name, value)
-
-        embeds, uncond_embeds, gamma = self._encode_conditions(texts, None, guidance_scale, number)
-        if embeds is not None:
-            embeds = embeds.repeat_interleave(num_images_per_prompt, dim=0)
-        timesteps = self.set_timesteps(num_inference_steps)
-        crop = self._crop(size)
-        shape = (number * num_images_per_prompt, *crop.domain_shape[1:])
-        generators = spawn_generators(generator, number, num_images_per_prompt)
-        device = self._execution_device
-        with named_bar(self, "images", len(timesteps)) as bar:
-            padded = ddim_sample(
-                TextDenoiser(self.unet, self.scheduler, embeds, uncond_embeds, gamma),
-                (shape[0], shape[1], shape[2]),
-                timesteps=timesteps,
-                eta=eta,
-                generator=generators,
-                latents=self.prepare_latents(shape, generators, device=device),
-                callback=self._step_callback(bar, None, (), crop),
-            )
-        self.maybe_free_model_hooks()
-        check_finite(padded)
-        names = None if texts is None else [t for t in texts for _ in range(num_images_per_prompt)]
-        return ReconstructionOutput(images=convert_images(crop(padded), output_type), prompts=names)
 
     def check_inputs(self, num_slices: int, **arguments: Any) -> None:
         """Refuse malformed arguments of a call before any work is done.
@@ -228,7 +150,7 @@ class TextPriorPipeline(DiffusionPipeline):
         check_tensor("latents", latents)
         return latents.to(device, torch.float32)
 
-    def _encode_conditions(
+    def encode_conditions(
         self,
         prompts: Sequence[str] | None,
         prompt_embeds: ArrayLike | None,
@@ -250,13 +172,13 @@ class TextPriorPipeline(DiffusionPipeline):
         uncond_embeds = None if guidance_scale == 1 else self.encode_prompt([""])
         return embeds, uncond_embeds, guidance_scale
 
-    def _crop(self, size: Sequence[int]) -> Crop:
+    def padding(self, size: Sequence[int]) -> Crop:
         """From the size that the network takes to the size of the scan."""
         multiple = size_multiple(self.unet)
         full_ny, full_nx = (math.ceil(n / multiple) * multiple for n in size)
         return Crop((1, full_ny, full_nx), (size[0], size[1]))
 
-    def _step_callback(
+    def step_callback(
         self,
         bar: Any,
         callback: StepEndCallback | None,

@@ -1,0 +1,145 @@
+"""Solvers run on the slices of a measurement, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from ctxrecon.inference.batches import image_batches, images_at_once, named_bar, put_back
+from ctxrecon.inference.noise import with_noise
+from ctxrecon.inference.text_prior import StepEndCallback, TextPrior
+from ctxrecon.inference.warm_start import noised_image
+from ctxrecon.measurement import Measurement
+from ctxrecon.operators import Crop, EachSet
+from ctxrecon.priors import SetDenoiser, TextDenoiser
+from ctxrecon.solvers import DiffusionSolver
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """What is the same for every solver that one call of a pipeline runs.
+
+    Attributes:
+        prior: the pipeline, whose components and progress bar are used.
+        work: y, with normalized maps.
+        scale: intensity scale of each slice, ``(batch,)``.
+        conditions: text states of each slice, those of the empty prompt, and γ.
+        crop: from the size of the network to that of the scan.
+        batch_size: images at once; ``None`` for what takes little memory.
+    """
+
+    prior: TextPrior
+    work: Measurement
+    scale: Tensor
+    conditions: tuple[Tensor | None, Tensor | None, float]
+    crop: Crop
+    batch_size: int | None
+
+    def run(
+        self,
+        name: str,
+        solver: DiffusionSolver,
+        steps: Sequence[int],
+        latents: Tensor,
+        noise: Tensor | None,
+        *,
+        generators: list[torch.Generator] | None = None,
+        start: Tensor | None = None,
+        callback: StepEndCallback | None = None,
+        tensor_inputs: Sequence[str] = (),
+    ) -> Tensor:
+        """Images ``(batch · each, [sets ·] ny, nx)`` of a solver, in scan units, batch by batch.
+
+        Args:
+            name: of the progress bar.
+            solver: what to run.
+            steps: training timesteps.
+            latents: noise to start from, ``(batch · each, 2, NY, NX)``.
+            noise: standard deviation of each slice's samples in the units of ``work``.
+            generators: one for each image; ``None`` where nothing is drawn.
+            start: images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
+            callback: the user's, after each step.
+            tensor_inputs: what it sees.
+        """
+        embeds, uncond_embeds, gamma = self.conditions
+        work, scale, crop, unet = self.work, self.scale, self.crop, self.prior.unet
+        slices, count = len(scale), len(latents)
+        device, each = latents.device, count // slices
+        owners = torch.arange(count, device=device) // each
+        if solver.couples_batch:
+            # Neighbours need every slice: one without signal is there as zeros.
+            batches = [torch.arange(count, device=device)]
+            empty = work.empty.reshape(-1, *(1,) * (work.y.ndim - 1))
+            work = replace(work, y=torch.where(empty, 0, work.y))
+        else:
+            todo = (~work.empty[owners]).nonzero()[:, 0]
+            at_once = self.batch_size or images_at_once(
+                unet.config.block_out_channels[0],
+                crop.domain_shape[1:],
+                1 if gamma in (0, 1) else 2,
+            )
+            groups = image_batches(owners[todo], work.number_of_sets, at_once)
+            batches = [todo[group] for group in groups]
+        alpha_bar = float(self.prior.scheduler.alphas_cumprod[steps[0]])
+        images: list[Tensor] = []
+        with named_bar(self.prior, name, len(batches) * len(steps)) as bar:
+            for chosen in batches:
+                owner = owners[chosen]
+                batch, factor = work[owner], scale[owner, None, None]
+                rows, ny = batch.operator.domain_shape[1], work.image_shape[0]
+                every = EachSet(crop, rows // ny)
+                own = None if generators is None else [generators[i] for i in chosen.tolist()]
+                noisy = _noise_of_sets(latents[chosen], every.sets, own)
+                if start is not None:
+                    x_0 = every.adjoint(start[owner, :rows] / factor)
+                    noisy = noised_image(x_0, alpha_bar, noisy)
+                denoiser = TextDenoiser(
+                    unet,
+                    self.prior.scheduler,
+                    None if embeds is None else embeds[owner].repeat_interleave(every.sets, dim=0),
+                    uncond_embeds,
+                    gamma,
+                )
+                padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
+                    denoiser if every.sets == 1 else SetDenoiser(denoiser, every.sets),
+                    batch.operator @ every,
+                    batch.y / factor.reshape(-1, *(1,) * (batch.y.ndim - 1)),
+                    timesteps=steps,
+                    generator=own,
+                    latents=noisy,
+                    callback=self.prior.step_callback(
+                        bar,
+                        callback,
+                        tensor_inputs,
+                        partial(_shown, every, batch),
+                        factor,
+                    ),
+                )
+                images.append(every(padded) * factor)
+        index = torch.cat(batches) if batches else owners[:0]
+        like = work.y.new_zeros((count, *work.operator.domain_shape[1:]))
+        return put_back(images, index, like)
+
+
+def _noise_of_sets(latents: Tensor, sets: int, generators: list[torch.Generator] | None) -> Tensor:
+    """Noise ``(batch, 2, sets · NY, NX)`` whose first part is ``latents``."""
+    if sets == 1 or generators is None:
+        return latents.repeat(1, 1, sets, 1)
+    batch, channels, ny, nx = latents.shape
+    drawn = randn_tensor(
+        (batch, channels, (sets - 1) * ny, nx),
+        generator=generators,
+        device=latents.device,
+        dtype=latents.dtype,
+    )
+    return torch.cat([latents, drawn], dim=2)
+
+
+def _shown(every: EachSet, measurement: Measurement, x: Tensor) -> Tensor:
+    """The image that a user's callback sees of the padded one, ``(batch, ny, nx)``."""
+    return measurement.combine(every(x))

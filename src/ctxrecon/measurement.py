@@ -167,7 +167,8 @@ class Measurement:
             if isinstance(operator, SoftSense):
                 number = int(_used_sets(operator.coil_maps).amax())
                 if number < operator.coil_maps.shape[1]:
-                    maps = operator.coil_maps[:, 0] if number == 1 else maps[:, :number]
+                    sets = operator.coil_maps
+                    maps = sets[:, 0] if number == 1 else sets[:, :number]
                     operator = sense_operator(operator.mask, maps)
         noise_std = None if self.noise_std is None else self.noise_std[index]
         return Measurement(self.y[index], operator, self.empty[index], mask, maps, noise_std)
@@ -176,12 +177,13 @@ class Measurement:
         """The measurement on another device; itself if it is there."""
         if self.y.device == torch.device(device):
             return self
-        values = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor | LinearOperator)
-        }
-        return replace(self, **values)
+        mask, maps, noise_std = (
+            None if value is None else value.to(device)
+            for value in (self.mask, self.coil_maps, self.noise_std)
+        )
+        return Measurement(
+            self.y.to(device), self.operator.to(device), self.empty.to(device), mask, maps, noise_std
+        )
 
     @property
     def image_shape(self) -> tuple[int, int]:

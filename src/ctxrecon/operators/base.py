@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.linalg import inner_product
+
+if TYPE_CHECKING:
+    from ctxrecon.operators.algebra import LinearOperator
 
 Operator = TypeVar("Operator", bound="LinearMap")
 
@@ -84,7 +87,7 @@ class LinearMap(ABC):
             return self
         return self._changed(vars(self), lambda value: value.to(device))
 
-    def __getitem__(self: Operator, slices: Tensor) -> Operator:
+    def __getitem__(self, slices: Tensor) -> LinearOperator:
         """The operator of some slices of the batch, each as often as its index is in ``slices``.
 
         An operator of batch 1 serves every slice, and is returned as it is.
@@ -93,13 +96,13 @@ class LinearMap(ABC):
             slices: indices, ``(number,)``.
         """
         if self.domain_shape[0] == 1:
-            return self
+            return cast("LinearOperator", self)
 
         def pick(value: Any) -> Any:
             shared = isinstance(value, Tensor) and (value.ndim == 0 or len(value) == 1)
             return value if shared else value[slices]
 
-        return self._changed(self._batched, pick)
+        return cast("LinearOperator", self._changed(self._batched, pick))
 
     def _changed(self: Operator, names: Collection[str], change: Callable[[Any], Any]) -> Operator:
         """A copy with some tensors and operators changed, without what was computed from them."""

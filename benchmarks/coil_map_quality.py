@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the real data")
     parser.add_argument("--scans", type=int, default=200)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--seed", type=int, default=2027)
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results/coil_map_quality.json")
     )

@@ -39,7 +39,8 @@ def conjugate_gradient(
     which a step would have no bound.
 
     Args:
-        normal: ``x ↦ H x``, linear, acting on each sample alone, shape-preserving.
+        normal: ``x ↦ H x``, linear, acting on each sample alone, shape-preserving: a function or an
+            operator, such as ``A.gram + rho``.
         rhs: right-hand side ``(batch, …)``, real or complex.
         x0: starting point, same shape; zero if not given.
         num_iterations: iterations at most.

@@ -1,6 +1,6 @@
 """Every method on two real scans: a fully sampled T2 brain and a really undersampled T1 brain.
 
-    python benchmarks/real_scans.py --data DIR --output_dir benchmarks/results
+    python -m benchmarks.real_scans --data DIR --output_dir benchmarks/results
 
 ``DIR`` holds ``brain_t2_4ch/coil_images.npy`` (4 coils, 256×256; MIT, gpuNUFFT) and
 ``brain_t1_8ch_undersampled/cartesian_ksp.npy`` (8 coils, 230×180; BSD-3, SigPy's MRI tutorial).
@@ -21,9 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _arguments import open_named_prior, prior_parser
-from _held_out import center_fraction
-from _methods import (
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from benchmarks.common.arguments import open_named_prior, prior_parser
+from benchmarks.common.held_out import center_fraction
+from benchmarks.common.methods import (
     BART_LAMBDAS,
     Reconstruction,
     Sampling,
@@ -31,10 +34,7 @@ from _methods import (
     reconstruct_all,
     scores,
 )
-from _record import write_record
-from torch import Tensor
-from tqdm.auto import tqdm
-
+from benchmarks.common.record import write_record
 from ctxrecon.coils import (
     estimate_coil_maps,
     find_calibration_region,

@@ -1,7 +1,7 @@
 """Whether a change of the code changed a number: outputs of every method against saved ones.
 
-    python benchmarks/same_numbers.py save FOLDER       # with the code before
-    python benchmarks/same_numbers.py compare FOLDER    # with the code after
+    python -m benchmarks.same_numbers save FOLDER       # with the code before
+    python -m benchmarks.same_numbers compare FOLDER    # with the code after
 
 The shipped prior with each solver at three accelerations, one slice and a batch of two, one image
 and two samples; the shipped network; every baseline with one and two sets of coil maps; a network

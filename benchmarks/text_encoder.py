@@ -1,6 +1,6 @@
 """How much a text encoder knows about a scan: numbers, words, images, missing fields, word order.
 
-    python benchmarks/text_encoder.py --bank runs/bank.npz --clip runs/clip/clip
+    python -m benchmarks.text_encoder --bank runs/bank.npz --clip runs/clip/clip
 
 Prompts are those of held-out protocols whose TR, TE and TI vary (``vary_times``), so that numbers
 have to be read and cannot be known by heart. A ridge regression reads TR, TE, TI and flip angle
@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from _record import write_record
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
 
+from benchmarks.common.record import write_record
 from ctxrecon.evaluation import table
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, PhantomSlices, describe, draw_protocol

@@ -1,0 +1,51 @@
+"""Phantom slices a second, as a training run draws them from cached anatomies.
+
+python -m benchmarks.speed.phantom --output benchmarks/results/phantom_speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.common.record import write_record
+from ctxrecon.phantom import AnatomyBank, PhantomSlices, brain_anatomy, knee_anatomy
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=int, default=2000)
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    generator = torch.Generator().manual_seed(args.seed)
+    draws = [partial(draw, generator) for draw in (brain_anatomy, knee_anatomy) for _ in range(20)]
+    data = PhantomSlices(
+        AnatomyBank.build(draws), resolution=args.resolution, length=args.slices, seed=args.seed
+    )
+    loader = DataLoader(
+        data, batch_size=16, num_workers=args.workers, collate_fn=list, persistent_workers=True
+    )
+    for _ in loader:  # starts the workers and fills their caches
+        break
+    began = time.perf_counter()
+    count = sum(len(batch) for batch in loader)
+    rate = count / (time.perf_counter() - began)
+    print(f"{rate:.0f} slices of {args.resolution}² a second with {args.workers} workers")
+    results = {"slices_per_second": rate, "workers": args.workers, "resolution": args.resolution}
+    write_record(args.output, results, seed=args.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ on the same one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks.common.arguments import study_parser
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.masks import uniform1d
 from ctxrecon.masks.learned import PerContrastSampler
@@ -132,7 +132,7 @@ def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = study_parser("same_numbers", __doc__)
     parser.add_argument("action", choices=("save", "compare"))
     parser.add_argument("folder", type=Path)
     args = parser.parse_args(argv)

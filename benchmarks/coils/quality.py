@@ -29,7 +29,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.coils.scans import coil_scan
-from benchmarks.common.record import write_record
+from benchmarks.common.arguments import RESULTS, parse, study_parser
+from benchmarks.common.figures import save_figure
+from benchmarks.common.record import Record, write_study
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import table
@@ -161,9 +163,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def report(found: dict[str, Any]) -> str:
+def page(record: Record) -> str:
     """The summary as Markdown."""
-    parts = []
+    found, parts = record["results"], []
     for method, title in METHODS.items():
         rows = [
             [
@@ -209,20 +211,21 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             ylabel="our maps, PSNR in dB",
         )
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(path, figure, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("coils.quality", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the real data")
     parser.add_argument("--scans", type=int, default=200)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/coil_map_quality.json")
-    )
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS / "coil_map_quality.json")
+    return parse(parser, argv)
 
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_args(argv)
     # NumPy and BART read the number of threads when they start.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
@@ -241,10 +244,8 @@ def main() -> None:
                     bar.update()
     found = summary(rows)
     torch.set_num_threads(1)
-    write_record(arguments.output, {**found, "rows": rows}, seed=arguments.seed)
-    arguments.output.with_suffix(".md").write_text(report(found), encoding="utf-8")
+    write_study(arguments.output, {**found, "rows": rows}, arguments, page)
     draw(rows, arguments.output.with_suffix(".png"))
-    print(report(found))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.record import write_record
 from ctxrecon.coils import (
     espirit,
@@ -275,8 +276,8 @@ def summary(times: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, 
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("coils.speed", __doc__)
     parser.add_argument(
         "--data", type=Path, help="folder with the real data; simulated only without"
     )
@@ -284,9 +285,12 @@ def main() -> None:
     parser.add_argument("--sigpy_turns", type=int, default=1, help="0 leaves sigpy out")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/coil_maps.json"))
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS / "coil_maps.json")
+    return parse(parser, argv)
 
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_args(argv)
     # NumPy and BART read the number of threads when they start.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(arguments.threads)
@@ -310,7 +314,7 @@ def main() -> None:
                     flush=True,
                 )
     torch.set_num_threads(arguments.threads)
-    write_record(arguments.output, results, seed=arguments.seed)
+    write_record(arguments.output, results, arguments)
     print(f"\nwritten: {arguments.output}")
 
 

@@ -27,6 +27,8 @@ NUM_COILS = 8
 SNR = 100.0
 LABEL_VOLUME = "label volume"
 """Kind of a slice of a label volume; the other kinds are ``"knee"`` and ``"brain"``."""
+KINDS = ("knee", "brain", LABEL_VOLUME)
+"""Kinds of scans in the order that they are drawn in, by turns."""
 
 # Training banks are drawn from generators seeded by small numbers.
 _HELD_OUT_SEED = 10**9
@@ -52,7 +54,7 @@ def held_out_scans(
     num_coils: int = NUM_COILS,
 ) -> list[tuple[str, Scan]]:
     """Fully sampled noisy scans of one slice, with the kind of each."""
-    kinds = ["knee", "brain"] + [LABEL_VOLUME] * bool(label_volumes)
+    kinds = KINDS if label_volumes else KINDS[:-1]
     volumes = [load_label_volume(path) for path in label_volumes]
     scans = []
     for number in tqdm(range(count), desc="drawing scans", unit="scan"):

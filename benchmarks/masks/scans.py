@@ -26,27 +26,32 @@ from ctxrecon.training.contrast_validation import (
 _KINDS = {"one": ("knee", "brain"), "multi_echo": ("brain",), "pd_pair": ("knee",)}
 
 
-@dataclass(frozen=True)
-class Found:
-    """What one model gave at one acceleration.
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Scores of one model at one acceleration.
 
     Attributes:
         title: of its entry.
         acceleration: over all contrasts.
         scores: of every metric, ``(scans,)`` each.
-        masks: of the first scan, ``(contrasts, ny, nx)`` bool.
-        images: of the last scan, ``(contrasts, ny, nx)`` complex64.
-        maps: likewise, ``(ny, nx)``, or ``None``.
         model: what else is known of it.
     """
 
     title: str
     acceleration: float
     scores: dict[str, np.ndarray]
-    masks: Tensor
-    images: Tensor
-    maps: Tensor | None
     model: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Scored:
+        """The scores that :meth:`record` wrote."""
+        known = ("title", "acceleration", "scores")
+        return cls(
+            title=row["title"],
+            acceleration=row["acceleration"],
+            scores={name: np.array(values) for name, values in row["scores"].items()},
+            model={name: value for name, value in row.items() if name not in known},
+        )
 
     def record(self) -> dict[str, Any]:
         """For the JSON file: every scan's scores."""
@@ -57,6 +62,21 @@ class Found:
             "scores": scores,
             **self.model,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Scored):
+    """Scores and pictures of one model at one acceleration.
+
+    Attributes:
+        masks: of the first scan, ``(contrasts, ny, nx)`` bool.
+        images: of the last scan, ``(contrasts, ny, nx)`` complex64.
+        maps: likewise, ``(ny, nx)``, or ``None``.
+    """
+
+    masks: Tensor
+    images: Tensor
+    maps: Tensor | None
 
 
 def held_out_contrasts(
@@ -130,13 +150,13 @@ def score(
             model["uncertainty"] = uncertainty(pairs)
         found.append(
             Found(
-                title,
-                acceleration,
-                {name: np.array([row[name] for row in rows]) for name in rows[0]},
-                masks[0][:, 0],
-                output.images[0],
-                None if output.maps is None else output.maps[0],
-                model,
+                title=title,
+                acceleration=acceleration,
+                scores={name: np.array([row[name] for row in rows]) for name in rows[0]},
+                model=model,
+                masks=masks[0][:, 0],
+                images=output.images[0],
+                maps=None if output.maps is None else output.maps[0],
             )
         )
     return found
@@ -170,13 +190,13 @@ def score_prior(
         **_of_masks(every),
     }
     return Found(
-        f"diffusion prior, {title.split(', ')[-1]}",
-        acceleration,
-        {name: np.array([row[name] for row in rows]) for name in rows[0]},
-        masks[0][:, 0],
-        output.images,
-        None,
-        model,
+        title=f"diffusion prior, {title.split(', ')[-1]}",
+        acceleration=acceleration,
+        scores={name: np.array([row[name] for row in rows]) for name in rows[0]},
+        model=model,
+        masks=masks[0][:, 0],
+        images=output.images,
+        maps=None,
     )
 
 

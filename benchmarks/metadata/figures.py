@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.common.figures import save_figure
 from benchmarks.common.paired import Estimate
 from benchmarks.metadata.experiments import Experiment
 from benchmarks.metadata.sections import BOTH
@@ -68,7 +69,7 @@ def guidance_figure(path: Path, results: dict[str, Any], experiment: Experiment)
         axis.set_xlabel("guidance scale γ")
         axis.set_ylabel("PSNR less that of γ = 0 (dB)")
         axis.legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=130)
+    save_figure(path, figure, dpi=130)
 
 
 def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -> None:
@@ -92,7 +93,7 @@ def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -
         n = entries[none]["psnr"]["less_none"]["n"]
         axis.set_title(f"{name}, n = {n}; none {entries[none]['psnr']['mean']:.2f} dB", fontsize=9)
         axis.set_ylabel("PSNR less that of no metadata (dB)", fontsize=8)
-    figure.savefig(path, dpi=130)
+    save_figure(path, figure, dpi=130)
 
 
 def wrong_prompt_figure(path: Path, results: dict[str, Any]) -> None:
@@ -113,7 +114,7 @@ def wrong_prompt_figure(path: Path, results: dict[str, Any]) -> None:
         axis.set_xlim(-0.6, len(means) - 0.4)
         axis.set_title(f"{title}, wrong less right, n = {estimates[0]['n']}", fontsize=9)
         axis.ticklabel_format(axis="y", scilimits=(-3, 3))
-    figure.savefig(path, dpi=130)
+    save_figure(path, figure, dpi=130)
 
 
 def text_to_image_figure(
@@ -145,4 +146,4 @@ def text_to_image_figure(
                 if row[0] is grid[0, 0]:
                     axis.set_title(title, fontsize=9)
         row[0].set_ylabel(name, fontsize=9)
-    figure.savefig(path, dpi=110)
+    save_figure(path, figure, dpi=110)

@@ -16,6 +16,7 @@ import argparse
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,9 +24,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from benchmarks.common.arguments import held_out_parser, open_named_prior
+from benchmarks.common.arguments import (
+    held_out_parser,
+    open_named_prior,
+    parse,
+    recorded_options,
+)
+from benchmarks.common.figures import save_figure
 from benchmarks.common.held_out import NUM_COILS, SNR, held_out_scans, scan_seed, undersample
-from benchmarks.common.record import write_record
+from benchmarks.common.record import Record, write_study
 from ctxrecon.evaluation import (
     Row,
     append_rows,
@@ -57,7 +64,7 @@ _QUANTILES = 201
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = held_out_parser(__doc__)
+    parser = held_out_parser("solvers.calibration", __doc__)
     parser.add_argument("--fit_label_volumes", type=Path, nargs="*", default=[])
     parser.add_argument("--scans", type=int, default=33)
     parser.add_argument("--fit_scans", type=int, default=12)
@@ -65,7 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance_scale", type=float, default=1.0)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.samples < 3 or args.scans < 2 or args.seed == _FIT_SEED:
         parser.error(f"expected --samples of 3 or more, --scans of 2, --seed not {_FIT_SEED}")
     return args
@@ -91,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     ):
         scans = held_out_scans(count, args.resolution, volumes, seed)
         run_missing(path, rows, scans, seed, pipe, args)
-    report(rows, args, settings)
+    results = {"settings": settings, **summarise(rows, args)}
+    write_study(args.output_dir / "calibration.json", results, args, page)
     draw(args, pipe)
 
 
@@ -179,12 +187,10 @@ def coverage(row: Row, level: float, factor: float, samples: int) -> float:
     return float(np.interp(limit, json.loads(row["ratios"]), np.linspace(0, 1, _QUANTILES)))
 
 
-def report(rows: list[Row], args: argparse.Namespace, settings: dict[str, object]) -> None:
-    """Write tables and record."""
-    text = ["# Calibration of posterior samples\n", _explanation(args, settings)]
-    results: dict[str, object] = {"settings": settings}
+def summarise(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What is known of every method at each acceleration."""
+    results: dict[str, dict[str, Any]] = {}
     for acceleration in args.accelerations:
-        lines = []
         for method in args.methods:
             mine = [
                 row
@@ -194,7 +200,7 @@ def report(rows: list[Row], args: argparse.Namespace, settings: dict[str, object
             fit = [row for row in mine if row["seed"] == str(_FIT_SEED)]
             test = [row for row in mine if row["seed"] == str(args.seed)]
             factor = float(np.mean([float(row["ratio0.8"]) for row in fit]))
-            entry: dict[str, object] = {"factor": factor, "fitted_on": len(fit)}
+            entry: dict[str, Any] = {"factor": factor, "fitted_on": len(fit)}
             columns = ("psnr_one", "psnr_mean", "correlation")
             found = {name: summary([float(row[name]) for row in test]) for name in columns}
             gain = [float(row["psnr_mean"]) - float(row["psnr_one"]) for row in test]
@@ -206,27 +212,35 @@ def report(rows: list[Row], args: argparse.Namespace, settings: dict[str, object
                     found[f"{name} {level:g}"] = summary(
                         [coverage(row, level, f, args.samples) for row in test]
                     )
-            entry |= found
-            results[f"x{acceleration:g} {method}"] = entry
-            lines.append(
-                [
-                    f"`{method}`",
-                    with_error(found["psnr_one"], 2),
-                    with_error(found["psnr_mean"], 2),
-                    *(f"{found[f'coverage {level:g}']['mean']:.0%}" for level in LEVELS),
-                    f"{factor:.2f}",
-                    *(f"{found[f'recalibrated {level:g}']['mean']:.0%}" for level in LEVELS),
-                    with_error(found["correlation"], 2),
-                    f"{entry['correlation_over_scans']:.2f}",
-                ]
-            )
-        header = ["", "PSNR, one", "PSNR, mean", *(f"{level:.0%}" for level in LEVELS), "f"]
-        header += [f"{level:.0%} with f" for level in LEVELS]
-        header += ["spread with error, pixels", "scans"]
+            results[f"x{acceleration:g} {method}"] = entry | found
+    return results
+
+
+def page(record: Record) -> str:
+    """Explanation, and a table for each acceleration."""
+    args, results = parse_args(recorded_options(record["command"])), record["results"]
+    text = ["# Calibration of posterior samples\n", _explanation(args, results["settings"])]
+    header = ["", "PSNR, one", "PSNR, mean", *(f"{level:.0%}" for level in LEVELS), "f"]
+    header += [f"{level:.0%} with f" for level in LEVELS]
+    header += ["spread with error, pixels", "scans"]
+    for acceleration in args.accelerations:
+        lines = [_line(method, results[f"x{acceleration:g} {method}"]) for method in args.methods]
         text += [f"## uniform1d ×{acceleration:g}, n = {args.scans}\n", table(header, lines)]
-    write_record(args.output_dir / "calibration.json", results, seed=args.seed)
-    (args.output_dir / "calibration.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+    return "\n".join(text)
+
+
+def _line(method: str, found: dict[str, Any]) -> list[str]:
+    """The row of a method."""
+    return [
+        f"`{method}`",
+        with_error(found["psnr_one"], 2),
+        with_error(found["psnr_mean"], 2),
+        *(f"{found[f'coverage {level:g}']['mean']:.0%}" for level in LEVELS),
+        f"{found['factor']:.2f}",
+        *(f"{found[f'recalibrated {level:g}']['mean']:.0%}" for level in LEVELS),
+        with_error(found["correlation"], 2),
+        f"{found['correlation_over_scans']:.2f}",
+    ]
 
 
 def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
@@ -257,7 +271,7 @@ def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
         line[0].text(0, len(target) + 8, method, fontsize=8)
     figure.suptitle(f"Held-out brain, uniform1d ×{acceleration:g}: error and spread on one scale")
     figure.tight_layout()
-    figure.savefig(args.output_dir / "calibration.png", dpi=110)
+    save_figure(args.output_dir / "calibration.png", figure, dpi=110)
     plt.close(figure)
 
 

@@ -19,10 +19,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from accelerate import PartialState
 
-from benchmarks.common.arguments import held_out_parser, open_named_prior
+from benchmarks.common.arguments import (
+    held_out_parser,
+    open_named_prior,
+    parse,
+    recorded_options,
+)
+from benchmarks.common.figures import save_figure
 from benchmarks.common.held_out import NUM_COILS, SNR, held_out_scans
 from benchmarks.common.methods import shipped_network
-from benchmarks.common.record import write_record
+from benchmarks.common.record import Record, write_study
 from ctxrecon.evaluation import (
     Grid,
     Method,
@@ -65,12 +71,12 @@ _SOLVERS += ("pnp_hqs", "pnp_admm", "score_mri:corrector_steps=0")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = held_out_parser(__doc__)
+    parser = held_out_parser("solvers.curves", __doc__)
     parser.add_argument("--scans", type=int, default=66)
     parser.add_argument("--solver_scans", type=int, default=12)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="of every solver")
     parser.add_argument("--guidance_scale", type=float, default=1.0)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,7 +109,12 @@ def main(argv: list[str] | None = None) -> None:
             assert rows is not None  # a single process
             found = summarise(rows, grid)
             parts[name] = [cell for cells in found.values() for cell in cells.values()]
-    report(parts, args, settings)
+    results = {
+        "settings": settings,
+        **{name: [asdict(cell) for cell in cells] for name, cells in parts.items()},
+    }
+    write_study(args.output_dir / "solver_curves.json", results, args, page)
+    draw(args.output_dir / "solver_curves.png", parts["solvers"], args)
 
 
 def write_scans(folder: Path, args: argparse.Namespace) -> None:
@@ -144,15 +155,14 @@ def every_solver(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Met
     return [one for text in _SOLVERS for one in methods_of(text, steps, pipe, args)]
 
 
-def report(
-    parts: dict[str, list[Cell]], args: argparse.Namespace, settings: dict[str, object]
-) -> None:
-    """Write tables, record and figure."""
-    text = ["# Quality against network evaluations\n", _explanation(args, settings)]
+def page(record: Record) -> str:
+    """Explanation, and a table for each part and acceleration."""
+    args, results = parse_args(recorded_options(record["command"])), record["results"]
+    text = ["# Quality against network evaluations\n", _explanation(args, results["settings"])]
     titles = {"ideas": ("What fewer evaluations need", args.scans)}
     titles["solvers"] = ("Every solver", args.solver_scans)
-    for name, cells in parts.items():
-        title, count = titles[name]
+    for name, (title, count) in titles.items():
+        cells = [Cell(**cell) for cell in results[name]]
         text.append(f"## {title}, n = {count}\n")
         for acceleration in args.accelerations:
             text += [
@@ -162,14 +172,7 @@ def report(
                     [_line(cell) for cell in cells if cell.acceleration == acceleration],
                 ),
             ]
-    results = {
-        "settings": settings,
-        **{name: [asdict(cell) for cell in cells] for name, cells in parts.items()},
-    }
-    write_record(args.output_dir / "solver_curves.json", results, seed=args.seed)
-    (args.output_dir / "solver_curves.md").write_text("\n".join(text), encoding="utf-8")
-    draw(args.output_dir / "solver_curves.png", parts["solvers"], args)
-    print("\n".join(text))
+    return "\n".join(text)
 
 
 def _line(cell: Cell) -> list[str]:
@@ -211,7 +214,7 @@ def draw(path: Path, cells: list[Cell], args: argparse.Namespace) -> None:
         panel.grid(alpha=0.3)
     panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
     plt.close(figure)
 
 

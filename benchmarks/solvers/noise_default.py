@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from benchmarks.common.arguments import open_named_prior, prior_parser
+from benchmarks.common.arguments import open_named_prior, parse, prior_parser, recorded_options
 from benchmarks.common.held_out import center_fraction, held_out_anatomy, scan_seed
 from benchmarks.common.methods import data_error
-from benchmarks.common.record import write_record
+from benchmarks.common.record import Record, write_study
 from benchmarks.real_scans import T1_FILE, T2_FILE, hold_out, load
 from ctxrecon.coils import estimate_coil_maps, mvue
 from ctxrecon.evaluation import table
@@ -37,7 +37,7 @@ OWN, ESTIMATED = "solver's default", "estimated"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = prior_parser(__doc__)
+    parser = prior_parser("solvers.noise_default", __doc__)
     parser.add_argument("--data", type=Path, help="folder of the two real scans")
     parser.add_argument("--levels", type=float, nargs="+", default=[0, 0.001, 0.01, 0.05, 0.1])
     parser.add_argument("--coils", type=int, nargs="+", default=[1, 8])
@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--masks", type=int, default=3, help="of the real T2 scan")
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,14 +59,20 @@ def main(argv: list[str] | None = None) -> None:
         },
         "phantom": phantom_rows(pipe, args),
     }
-    text = ["# The default noise level\n", _explanation(args), "## Phantom\n"]
-    text.append(phantom_table(results["phantom"]))
     if args.data is not None:
         results["real"] = real_rows(pipe, args)
+    write_study(args.output_dir / "noise_default.json", results, args, page)
+
+
+def page(record: Record) -> str:
+    """Explanation and tables."""
+    results = record["results"]
+    text = ["# The default noise level\n"]
+    text.append(_explanation(parse_args(recorded_options(record["command"]))))
+    text += ["## Phantom\n", phantom_table(results["phantom"])]
+    if "real" in results:
         text += ["\n## Real scans\n", real_table(results["real"])]
-    write_record(args.output_dir / "noise_default.json", results, seed=args.seed)
-    (args.output_dir / "noise_default.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text[2:]))
+    return "\n".join(text)
 
 
 def reconstructions(

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.record import write_record
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.fourier import fft2c, ifft2c
@@ -137,8 +138,8 @@ def compare(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("speed.data_consistency", __doc__)
     parser.add_argument("--coils", type=int, default=15)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--iterations", type=int, default=5)
@@ -146,11 +147,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/data_consistency.json")
-    )
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS / "data_consistency.json")
+    return parse(parser, argv)
 
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_args(argv)
     # One process in several is slower than the others from start to end: one is no sample.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         processes = pool.map(measure_cases, [arguments] * arguments.processes, chunksize=1)
@@ -169,7 +171,7 @@ def main() -> None:
                 f"{name:32}{median:7.1f} ms{minimum:7.1f} ms{stack:9.2f}{chunks:9.2f}"
                 f"{stack_min:9.2f}{chunks_min:9.2f}"
             )
-    write_record(arguments.output, results, seed=arguments.seed)
+    write_record(arguments.output, results, arguments)
     print(f"\nwritten: {arguments.output}")
 
 

@@ -15,20 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.common.arguments import RESULTS, parse, settings_of, study_parser
 from benchmarks.common.record import write_record
 from ctxrecon.masks.learned import LOUPE, PatternGenerator, PerContrastSampler, Sampler
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser("speed.masks", __doc__)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--acceleration", type=float, default=8.0)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
-    return parser.parse_args(argv)
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
+    return parse(parser, argv)
 
 
 def median_ms(sampler: Sampler, acceleration: float, draws: int) -> float:
@@ -46,7 +45,6 @@ def median_ms(sampler: Sampler, acceleration: float, draws: int) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     shape, acceleration = (args.size, args.size), args.acceleration
@@ -60,10 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         for name, sampler in samplers.items():
             found[f"{name}, {kind}"] = median_ms(sampler, acceleration, args.draws)
             print(f"{name}, {kind}: {found[f'{name}, {kind}']:.3f} ms")
-    settings = {key: str(value) for key, value in vars(args).items()}
-    write_record(
-        args.output_dir / "sampler_speed.json", {"settings": settings, "median_ms": found}, seed=0
-    )
+    results = {"settings": settings_of(args), "median_ms": found}
+    write_record(args.output_dir / "sampler_speed.json", results, args, seed=0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Phantom slices a second, as a training run draws them from cached anatomies.
 
-python -m benchmarks.speed.phantom --output benchmarks/results/phantom_speed.json
+python -m benchmarks.speed.phantom
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.record import write_record
 from ctxrecon.phantom import AnatomyBank, PhantomSlices, brain_anatomy, knee_anatomy
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("speed.phantom", __doc__)
     parser.add_argument("--slices", type=int, default=2000)
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
-    return parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS / "phantom_speed.json")
+    return parse(parser, argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     generator = torch.Generator().manual_seed(args.seed)
     draws = [partial(draw, generator) for draw in (brain_anatomy, knee_anatomy) for _ in range(20)]
     data = PhantomSlices(
@@ -44,7 +45,7 @@ def main() -> None:
     rate = count / (time.perf_counter() - began)
     print(f"{rate:.0f} slices of {args.resolution}² a second with {args.workers} workers")
     results = {"slices_per_second": rate, "workers": args.workers, "resolution": args.resolution}
-    write_record(args.output, results, seed=args.seed)
+    write_record(args.output, results, args)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ all but their seconds.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import statistics
@@ -18,16 +19,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common.arguments import prior_parser
+from benchmarks.common.arguments import parse, prior_parser
 from benchmarks.common.held_out import held_out_scans
-from benchmarks.common.record import write_record
+from benchmarks.common.record import Record, write_study
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import Row, table
 from ctxrecon.io import write_scan
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = prior_parser(__doc__)
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = prior_parser("speed.processes", __doc__)
     parser.set_defaults(batch_size=1)
     parser.add_argument("--scans", type=int, default=24)
     parser.add_argument("--resolution", type=int, default=128)
@@ -35,7 +36,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--turns", type=int, default=3)
-    args = parser.parse_args(argv)
+    return parse(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     options = ["--methods", args.methods, "--steps", str(args.steps), "--accelerations", "4"]
     options += ["--dtype", args.dtype, "--batch-size", str(args.batch_size)]
     options += ["--seed", str(args.seed)] + (["--prior", args.prior] if args.prior else [])
@@ -66,25 +71,24 @@ def main(argv: list[str] | None = None) -> None:
         "times_faster": {count: medians[first] / value for count, value in medians.items()},
         "same_numbers": same,
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_record(args.output_dir / "processes.json", results, seed=args.seed)
-    text = table(
-        ["processes of one thread", "seconds", "times faster", "same numbers"],
+    write_study(args.output_dir / "processes.json", results, args, page)
+
+
+def page(record: Record) -> str:
+    """What was reconstructed, and a row for each number of processes."""
+    found = record["results"]
+    rows = [
         [
-            [
-                str(count),
-                f"{medians[count]:.1f}",
-                f"{medians[first] / medians[count]:.2f}",
-                "yes" if same[count] else "NO",
-            ]
-            for count in args.processes
-        ],
-    )
-    explanation = f"{args.scans} scans of {args.resolution}², {args.methods}, {args.steps} steps:\n"
-    (args.output_dir / "processes.md").write_text(
-        "\n".join(["# Several processes\n", explanation, text]), encoding="utf-8"
-    )
-    print(text)
+            count,
+            f"{statistics.median(seconds):.1f}",
+            f"{found['times_faster'][count]:.2f}",
+            "yes" if found["same_numbers"][count] else "NO",
+        ]
+        for count, seconds in found["seconds"].items()
+    ]
+    head = ["processes of one thread", "seconds", "times faster", "same numbers"]
+    explanation = "{scans} scans of {resolution}², {methods}, {steps} steps:\n".format(**found)
+    return "\n".join(["# Several processes\n", explanation, table(head, rows)])
 
 
 def run(processes: int, arguments: list[str]) -> float:

@@ -32,7 +32,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from benchmarks.common.record import write_record
+from benchmarks.common.arguments import RESULTS, parse, study_parser
+from benchmarks.common.record import Record, write_study
+from benchmarks.common.timing import synchronize, timed
 from benchmarks.speed.plain_loop import plain_dds
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.commands.methods import open_prior
@@ -61,11 +63,9 @@ class Slice:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser("speed.reconstruction", __doc__)
     parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--coils", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4, help="of what is compared")
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--large", action="store_true", help="profile a 400 M network too")
     parser.add_argument("--device", help="CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,26 +88,33 @@ def main(argv: list[str] | None = None) -> None:
         name: getattr(args, name) for name in ("size", "coils", "steps", "profile_steps", "turns")
     }
     slices = {name: make_slice(name, args, pipe.device) for name in MASKS}
-    text = ["# Speed of a reconstruction\n", f"One slice, {args.size}², {args.coils} coils.\n"]
-
-    results["profile"] = profiles = profile(pipe, slices, args)
-    header = ["network", "mask", "precision", "network, ms a step", "rest, ms a step", "rest"]
-    text += ["## Where the time goes (DDS, γ = 1)\n", table(header, map(_profile_line, profiles))]
-
-    results["plain"] = against_plain = compare_with_plain(pipe, slices["uniform1d"], args)
-    text += ["## DDS beside the published loop (uniform1d ×4, γ = 2)\n", _ratios(against_plain)]
-
-    results["defaults"] = defaults = compare_defaults(pipe, slices["uniform1d"], args)
-    text += ["## The published setting beside the default (uniform1d ×4)\n", _ratios(defaults)]
-
+    results["profile"] = profile(pipe, slices, args)
+    results["plain"] = compare_with_plain(pipe, slices["uniform1d"], args)
+    results["defaults"] = compare_defaults(pipe, slices["uniform1d"], args)
     others = compare_with_deepinv(pipe, slices["uniform1d"], args)
     if others is not None:
         results["deepinv"] = others
-        text += ["## Beside deepinv (uniform1d ×4, γ = 1)\n", *map(_ratios, others.values())]
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_record(args.output_dir / "reconstruction_speed.json", results, seed=args.seed)
-    (args.output_dir / "reconstruction_speed.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+    write_study(args.output_dir / "reconstruction_speed.json", results, args, page)
+
+
+def page(record: Record) -> str:
+    """A table for each comparison."""
+    found = record["results"]
+    head = ["network", "mask", "precision", "network, ms a step", "rest, ms a step", "rest"]
+    text = [
+        "# Speed of a reconstruction\n",
+        f"One slice, {found['size']}², {found['coils']} coils.\n",
+        "## Where the time goes (DDS, γ = 1)\n",
+        table(head, map(_profile_line, found["profile"])),
+        "## DDS beside the published loop (uniform1d ×4, γ = 2)\n",
+        _ratios(found["plain"]),
+        "## The published setting beside the default (uniform1d ×4)\n",
+        _ratios(found["defaults"]),
+    ]
+    if "deepinv" in found:
+        text.append("## Beside deepinv (uniform1d ×4, γ = 1)\n")
+        text += map(_ratios, found["deepinv"].values())
+    return "\n".join(text)
 
 
 def make_slice(mask_name: str, args: argparse.Namespace, device: torch.device) -> Slice:
@@ -122,26 +129,6 @@ def make_slice(mask_name: str, args: argparse.Namespace, device: torch.device) -
     measurement = prepare_measurement(kspace, mask, maps)
     kspace = kspace / training_scale(measurement)[:, None, None, None]
     return Slice(kspace.to(device), mask.to(device), maps.to(device))
-
-
-def timed(
-    entries: dict[str, Callable[[], object]], turns: int, *, warm_up: bool = True
-) -> dict[str, list[float]]:
-    """Seconds of each turn, after one turn that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in entries}
-    for turn in range(0 if warm_up else 1, turns + 1):
-        for name, entry in entries.items():
-            started = time.perf_counter()
-            entry()
-            _synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def reconstruct(
@@ -205,11 +192,11 @@ def _watch(network: torch.nn.Module, seconds: list[float]) -> list[Any]:
     """Append the time of every evaluation."""
 
     def before(*_: object) -> None:
-        _synchronize()
+        synchronize()
         seconds.append(-time.perf_counter())
 
     def after(*_: object) -> None:
-        _synchronize()
+        synchronize()
         seconds[-1] += time.perf_counter()
 
     return [

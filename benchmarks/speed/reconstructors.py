@@ -26,9 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.methods import bart_l1_wavelet, shipped_network
-from benchmarks.common.record import write_record
-from benchmarks.speed.reconstruction import timed
+from benchmarks.common.record import Record, write_study
+from benchmarks.common.timing import timed
 from ctxrecon.baselines import l1_wavelet
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.evaluation import table
@@ -46,18 +47,20 @@ _DAMPING = 0.05
 _WAVELET, _SHIPPED, _HALF = "CS-wavelet", "shipped", "bfloat16"
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("speed.reconstructors", __doc__)
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--coils", type=int, default=8)
     parser.add_argument("--width", type=int, default=32, help="features of both generators")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--cg_iterations", type=int, nargs="+", default=[5, 10, 20, 40, 80])
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    return parse(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     kspace, operator = measure(args)
     found = entries(kspace, operator, args)
     seconds: dict[str, list[float]] = {name: [] for name in found}
@@ -65,12 +68,24 @@ def main(argv: list[str] | None = None) -> None:
         for name, entry in found.items():
             seconds[name] += timed({name: entry}, 1)[name]
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    results: dict[str, Any] = {name: getattr(args, name) for name in ("size", "coils", "width")}
+    results |= {
+        "seconds": seconds,
+        "median_seconds": medians,
+        "rounding": cost_of_rounding(kspace, operator),
+        "modl": [compare_gradients(kspace, operator, count) for count in args.cg_iterations],
+    }
+    write_study(args.output_dir / "reconstructor_speed.json", results, args, page)
+
+
+def page(record: Record) -> str:
+    """Times of a slice, and what MoDL's gradients keep."""
+    found = record["results"]
+    medians = found["median_seconds"]
     wavelets = {name: value for name, value in medians.items() if name.startswith(_WAVELET)}
-    rounded = cost_of_rounding(kspace, operator)
-    memory = [compare_gradients(kspace, operator, count) for count in args.cg_iterations]
     text = [
         "# Time of a slice, and memory of MoDL\n",
-        f"One slice, {args.size}², {args.coils} coils, Poisson ×{_ACCELERATION:g}:\n",
+        f"One slice, {found['size']}², {found['coils']} coils, Poisson ×{_ACCELERATION:g}:\n",
         table(
             ["", "ms", *(f"times faster than {name}" for name in wavelets)],
             [
@@ -82,7 +97,8 @@ def main(argv: list[str] | None = None) -> None:
                 for name, value in medians.items()
             ],
         ),
-        f"In bfloat16 the image of the network that ships differs by {rounded:.1e} of its norm.\n",
+        "In bfloat16 the image of the network that ships differs by "
+        f"{found['rounding']:.1e} of its norm.\n",
         "Kept for the backward pass of one system, and what its gradients differ by:\n",
         table(
             ["CG iterations", "implicit, MiB", "unrolled, MiB", "difference"],
@@ -93,16 +109,11 @@ def main(argv: list[str] | None = None) -> None:
                     f"{entry['unrolled_bytes'] / 2**20:.1f}",
                     f"{entry['difference']:.1e}",
                 ]
-                for entry in memory
+                for entry in found["modl"]
             ],
         ),
     ]
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {name: getattr(args, name) for name in ("size", "coils", "width")}
-    results |= {"seconds": seconds, "median_seconds": medians, "rounding": rounded, "modl": memory}
-    write_record(args.output_dir / "reconstructor_speed.json", results, seed=args.seed)
-    (args.output_dir / "reconstructor_speed.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+    return "\n".join(text)
 
 
 def measure(args: argparse.Namespace) -> tuple[Tensor, CartesianSense]:

@@ -27,6 +27,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.record import write_record
 from ctxrecon.datasets import ShardSlices, write_shard
 from ctxrecon.evaluation import table
@@ -45,18 +46,16 @@ DIFFUSERS, MEMORY, PHANTOM, SHARDS = (
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser("speed.training", __doc__)
     parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--workers", type=int, default=0, help="of the data loader")
     parser.add_argument("--steps", type=int, default=8, help="of a block")
     parser.add_argument("--blocks", type=int, default=4)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 class InMemory:
@@ -185,8 +184,7 @@ def main(argv: list[str] | None = None) -> None:
             for name in ("resolution", "batch_size", "mixed_precision", "workers", "steps")
         },
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_record(args.output_dir / "training_speed.json", results, seed=0)
+    write_record(args.output_dir / "training_speed.json", results, args, seed=0)
     print(
         table(
             ["", "images a second", "× diffusers' loop"],

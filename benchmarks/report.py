@@ -7,6 +7,7 @@ Each page is made of the JSON record of its name; that of ``metadata`` of the ro
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,10 +53,14 @@ def pages(folder: Path) -> dict[str, Callable[[], str]]:
     return found
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("report", __doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
-    folder = parser.parse_args(argv).results
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    folder = parse_args(argv).results
     for name, make in pages(folder).items():
         path = folder / f"{name}.md"
         path.write_text(make(), encoding="utf-8")

@@ -178,7 +178,7 @@ def retrieval(folder: Path, bank: AnatomyBank, pairs: int, seed: int) -> dict[st
     _, tokenizer = load_text_encoder(folder)
     size = clip.config.vision_config.image_size
     slices = PhantomSlices(bank, resolution=size, seed=seed + 1)
-    items = [slices[_FIRST + k] for k in range(pairs)]
+    items: list[dict[str, Any]] = [slices[_FIRST + k] for k in range(pairs)]
     prompts = [item["metadata"].to_prompt() for item in items]
     pixels = torch.stack([torch.linalg.vector_norm(i["image"], dim=0, keepdim=True) for i in items])
     tokens = tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids

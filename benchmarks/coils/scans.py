@@ -78,7 +78,7 @@ def coil_scan(number: int, data: Path, *, seed: int, max_size: int = 192) -> Coi
         canvas = np.roll(canvas, shift if rng.random() < 0.5 else -shift, axis=1)
     phase = np.pi * rng.random() * smooth_field(canvas.shape, 3, rng)
     image = torch.from_numpy((canvas * np.exp(1j * phase)).astype(np.complex64))
-    maps = simulate_coil_maps(coils, tuple(image.shape), generator=generator)
+    maps = simulate_coil_maps(coils, (image.shape[0], image.shape[1]), generator=generator)
     images = _fold(maps * image, (ny, nx))
     acceleration = float(rng.choice([2, 3, 4, 6]))
     name = _MASKS[int(rng.integers(len(_MASKS)))]

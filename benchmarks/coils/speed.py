@@ -208,7 +208,7 @@ def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, dict[str
         """All that is chosen by itself; with one or two sets it is not compared with the others."""
         estimate_coil_maps(case.kspace * lines, lines)
 
-    entries = {
+    entries: dict[str, Callable[[], object]] = {
         "ctxrecon": partial(espirit_maps, "ctxrecon", THRESHOLD),
         "ctxrecon, threshold from the data": partial(
             espirit_maps, "ctxrecon, threshold from the data", "auto"

@@ -160,7 +160,7 @@ def _posterior(
     estimate = getattr(solver, "deterministic", False)
     samples = 1 if estimate else sampling.samples
     started = time.perf_counter()
-    output = pipe(
+    output: Any = pipe(
         kspace,
         mask,
         sampling.prompt if gamma else None,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
 
 def timed(
-    entries: dict[str, Callable[[], object]], turns: int, *, warm_up: bool = True
+    entries: Mapping[str, Callable[[], object]], turns: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
     """Seconds of each turn, after one turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in entries}

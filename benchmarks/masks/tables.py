@@ -97,7 +97,7 @@ def _ratios(lines: bool) -> tuple[Entry, ...]:
     kind = f"lines={str(lines).lower()}"
     served = f"ratios=[{_RATIOS[0]},{_RATIOS[-1]}]"
     accelerations = tuple(1 / ratio for ratio in _RATIOS)
-    fixed = ("uniform1d", "gaussian1d", "equispaced1d")
+    fixed: tuple[str, ...] = ("uniform1d", "gaussian1d", "equispaced1d")
     if not lines:
         fixed = ("variable_density2d", "poisson_disk2d")
     generator = f"pattern_generator:{served}:{kind}"
@@ -118,7 +118,7 @@ _NETWORKS = (
     Entry("LM-I / RU-Net", _EACH, "ru_net:width=16:blocks=3"),
     Entry("LM-I / HRU-Net", _EACH, _HRU),
 )
-_ONE = {"contrasts": "one", "sweep": True, "num_coils": 1, "batch_size": 8}
+_ONE: dict[str, Any] = {"contrasts": "one", "sweep": True, "num_coils": 1, "batch_size": 8}
 _NO_CENTRE = ("--center_fraction", "0.03125", *_GAUSSIAN)
 
 TABLES = {

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -270,7 +271,7 @@ def reconstruct(
         solver: Solver | None = parse_solver(args.solver)
         if method.samples > 1 and getattr(solver, "deterministic", False):
             solver = None  # the pipeline's own, which starts from that estimate
-        output = pipe(
+        output: Any = pipe(
             kspace,
             mask,
             prompts if method.gamma else None,

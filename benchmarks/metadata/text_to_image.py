@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ def generate(
     """Images ``(len(numbers), ny, nx)`` of the prompts of these phantom images."""
     prompts = [references.scans[name][number].metadata[0].to_prompt() for number in numbers]
     seeds = [references.seed_of(name, number, args.seed) for number in numbers]
-    output = pipe.generate(
+    output: Any = pipe.generate(
         prompts,
         height=args.resolution,
         width=args.resolution,

@@ -18,6 +18,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +113,7 @@ def methods_of(
     def prior(solver: Solver, gamma: float, wording: list[str]) -> Method:
         def run(numbers: list[int]) -> Tensor:
             kspace, mask, maps = gather(numbers)
-            output = pipe(
+            output: Any = pipe(
                 kspace,
                 mask,
                 [wording[number] for number in numbers] if gamma else None,
@@ -135,7 +136,8 @@ def methods_of(
 
     def direct(numbers: list[int]) -> Tensor:
         kspace, mask, maps = gather(numbers)
-        return network(kspace, mask, coil_maps=maps).images
+        output: Any = network(kspace, mask, coil_maps=maps)
+        return output.images
 
     methods = {name: baseline(key) for key, name in BASELINE_NAMES.items()}
     title, network = shipped_network()

@@ -57,8 +57,10 @@ _FIT_SEED = 100
 _OBJECT = 0.05
 """Share of the 99 % quantile of the magnitude above which a pixel is of the object."""
 _RATIOS = [f"ratio{level:g}" for level in LEVELS]
-_COLUMNS = ("method", "acceleration", "seed", "scan", "kind", "psnr_one", "psnr_mean")
-_COLUMNS += ("correlation", "spread", "error", *_RATIOS, "ratios")
+_COLUMNS = (
+    *("method", "acceleration", "seed", "scan", "kind", "psnr_one", "psnr_mean"),
+    *("correlation", "spread", "error", *_RATIOS, "ratios"),
+)
 # Enough of the ratios' distribution to find any coverage from it later.
 _QUANTILES = 201
 
@@ -132,7 +134,7 @@ def draw_samples(
 ) -> tuple[Tensor, Tensor]:
     """Samples ``(K, ny, nx)`` and their mean ``(ny, nx)``, complex."""
     solver, call = solver_and_call(method)
-    output = pipe(
+    output: Any = pipe(
         scan.kspace,
         scan.mask,
         scan.metadata[0].to_prompt(),
@@ -145,7 +147,6 @@ def draw_samples(
         batch_size=args.batch_size,
         **call,
     )
-    assert output.samples is not None
     return output.samples[0].cpu(), output.images[0].cpu()
 
 

@@ -65,8 +65,10 @@ _IDEAS: dict[str, tuple[int, ...]] = {
 }
 """What each idea for fewer evaluations gives, one after the other."""
 
-_SOLVERS = (PAPER, "dds", "ddnm", "dps", "pigdm", "diffpir", "red_diff", "daps")
-_SOLVERS += ("pnp_hqs", "pnp_admm", "score_mri:corrector_steps=0")
+_SOLVERS = (
+    *(PAPER, "dds", "ddnm", "dps", "pigdm", "diffpir", "red_diff", "daps"),
+    *("pnp_hqs", "pnp_admm", "score_mri:corrector_steps=0"),
+)
 """Each at every number of steps."""
 
 

@@ -188,7 +188,7 @@ def real_rows(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[dict[s
         for acceleration in args.accelerations:
             for number in range(args.masks if coils > 1 else 1):
                 mask = uniform1d(
-                    tuple(kspace.shape[-2:]),
+                    (kspace.shape[-2], kspace.shape[-1]),
                     acceleration,
                     center_fraction(acceleration),
                     generator=torch.Generator().manual_seed(args.seed + number),

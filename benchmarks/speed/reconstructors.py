@@ -170,10 +170,10 @@ def halved(pipe: ReconstructionPipeline) -> ReconstructionPipeline:
 def cost_of_rounding(kspace: Tensor, operator: CartesianSense) -> float:
     """``‖x̂ − x‖ / ‖x‖``, x̂ of the shipped network in bfloat16."""
     _, pipe = shipped_network()
-    x, rounded = (
-        each(kspace, operator.mask, coil_maps=operator.coil_maps).images
-        for each in (pipe, halved(pipe))
-    )
+    outputs: list[Any] = [
+        each(kspace, operator.mask, coil_maps=operator.coil_maps) for each in (pipe, halved(pipe))
+    ]
+    x, rounded = (output.images for output in outputs)
     return float((rounded - x).norm() / x.norm())
 
 
@@ -192,10 +192,15 @@ def sigpy_l1_wavelet(kspace: Tensor, mask: Tensor, maps: Tensor, iterations: int
     return torch.from_numpy(app.run())
 
 
+def damped_normal(operator: CartesianSense, damping: Tensor, x: Tensor) -> Tensor:
+    """``(AᴴA + λ) x``."""
+    return operator.normal(x) + damping * x
+
+
 def compare_gradients(kspace: Tensor, operator: CartesianSense, iterations: int) -> dict[str, Any]:
     """Bytes kept and gradients of ``‖x‖²/2``, x of ``(AᴴA + λ) x = Aᴴy``."""
     kept: dict[str, int] = {}
-    gradients = {}
+    gradients: dict[str, Tensor] = {}
     for name in ("implicit", "unrolled"):
         rhs = operator.adjoint(kspace).requires_grad_()
         damping = torch.tensor(_DAMPING, requires_grad=True)
@@ -210,12 +215,11 @@ def compare_gradients(kspace: Tensor, operator: CartesianSense, iterations: int)
                 x = damped_solve(operator.normal, rhs, damping, iterations)
             else:
                 x = conjugate_gradient(
-                    lambda v, damping=damping: operator.normal(v) + damping * v,
-                    rhs,
-                    num_iterations=iterations,
+                    partial(damped_normal, operator, damping), rhs, num_iterations=iterations
                 )
         (x.abs().square().sum() / 2).backward()
         kept[name] = sum(sizes)
+        assert rhs.grad is not None
         gradients[name] = rhs.grad
     difference = (gradients["implicit"] - gradients["unrolled"]).norm()
     return {

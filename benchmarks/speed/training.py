@@ -146,7 +146,7 @@ def loops(
     slices = PhantomSlices(AnatomyBank.load(args.bank), resolution=args.resolution)
     shards = folder / "shards"
     shards.mkdir()
-    items = [slices[number] for number in range(64)]
+    items: list[dict[str, Any]] = [slices[number] for number in range(64)]
     write_shard(
         shards / "phantom.safetensors",
         np.stack([np.asarray(item["image"]) for item in items]),

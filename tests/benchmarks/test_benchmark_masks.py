@@ -13,7 +13,7 @@ from scripts import load_script, run_here
 
 from benchmarks.common import training
 from benchmarks.masks import __main__ as study
-from benchmarks.masks import scans
+from benchmarks.masks import scans, tables
 from benchmarks.speed import masks
 from ctxrecon.phantom import AnatomyBank, brain_anatomy, knee_anatomy
 
@@ -33,10 +33,10 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(both, monk
     monkeypatch.setattr(script, "train_t2star_mlp", lambda *_, **__: None)
     monkeypatch.setattr(script.JointObjective, "check", lambda *_: None)
     names = set()
-    for name, chosen in study.TABLES.items():
+    for name, chosen in tables.TABLES.items():
         assert chosen.compared in [entry.title for entry in chosen.entries]
         for entry in chosen.entries:
-            slug = f"{name}_{study.slug(entry.title)}"
+            slug = f"{name}_{training.slug(entry.title)}"
             assert slug.isascii()
             assert slug not in names
             names.add(slug)
@@ -55,17 +55,17 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(both, monk
 def test_samplers_are_trained_once_and_rated(both, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     network = "unet:width=4:depth=1"
-    few = study.Table(
+    few = tables.Table(
         "Few",
         (
-            study.Entry(
+            tables.Entry(
                 "pattern generator",
                 "pattern_generator:ratios=[0.25,0.5]:lines=false",
                 network,
                 (4.0, 2.0),
                 times=2,
             ),
-            study.Entry("fixed", "fixed:mask=variable_density2d", network, (4.0, 2.0)),
+            tables.Entry("fixed", "fixed:mask=variable_density2d", network, (4.0, 2.0)),
         ),
         "fixed",
         contrasts="one",

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.common import paired
 from benchmarks.metadata import __main__ as study
-from benchmarks.metadata import edits, experiments, text_to_image
+from benchmarks.metadata import edits, experiments, options, text_to_image
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
@@ -149,7 +149,7 @@ def test_tables_and_record_hold_every_cell(run):
     record = json.loads((run / "metadata.json").read_text())
     assert record["seed"] == 0
     results = record["results"]
-    assert list(results) == ["settings", *study.EXPERIMENTS]
+    assert list(results) == ["settings", *options.EXPERIMENTS]
     masks = list(experiments.MASKS)
     cells = results["guidance"]["cells"]
     for mask in masks:

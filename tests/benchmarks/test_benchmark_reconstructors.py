@@ -9,6 +9,7 @@ from scripts import load_script, run_here
 
 from benchmarks.common import training
 from benchmarks.reconstructors import __main__ as study
+from benchmarks.reconstructors import tables
 from benchmarks.speed import reconstructors
 from ctxrecon.errors import InputError
 
@@ -17,9 +18,9 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(bank):
     """Titles make folders of their own, and options belong together."""
     script = load_script("train_reconstructor")
     names = set()
-    for name, chosen in study.TABLES.items():
+    for name, chosen in tables.TABLES.items():
         for entry in chosen.entries(30):
-            slug = f"{name}_{study.slug(entry.title)}"
+            slug = f"{name}_{training.slug(entry.title)}"
             assert slug.isascii()
             assert slug not in names
             names.add(slug)
@@ -37,11 +38,11 @@ def test_networks_are_trained_once_and_rated(bank, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     small = "unrolled:width=4:iterations=1:blocks=1"
     entries = [
-        study.Entry("WGAN, unpaired", small, study.disjoint("wgan_gp", 4)),
-        study.Entry("ℓ1", small),
+        tables.Entry("WGAN, unpaired", small, tables.disjoint("wgan_gp", 4)),
+        tables.Entry("ℓ1", small),
     ]
-    tables = {"objectives": study.Table("Few", lambda scans: entries, (4.0,), "ℓ1")}
-    monkeypatch.setattr(study, "TABLES", tables)
+    few = tables.Table("Few", lambda scans: entries, (4.0,), "ℓ1")
+    monkeypatch.setitem(tables.TABLES, "objectives", few)
     monkeypatch.setattr(study, "_WEIGHTS", (0.002, 0.01))
     monkeypatch.setattr(study, "_TUNING_SCANS", 2)
     command = ["--bank", str(bank), "--runs", str(tmp_path / "runs"), "--tables", "objectives"]

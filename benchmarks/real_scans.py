@@ -1,6 +1,6 @@
 """Every method on two real scans: a fully sampled T2 brain and a really undersampled T1 brain.
 
-    python benchmarks/real_scans.py --data DIR --output_dir benchmarks/results
+    python -m benchmarks.real_scans --data DIR --output_dir benchmarks/results
 
 ``DIR`` holds ``brain_t2_4ch/coil_images.npy`` (4 coils, 256×256; MIT, gpuNUFFT) and
 ``brain_t1_8ch_undersampled/cartesian_ksp.npy`` (8 coils, 230×180; BSD-3, SigPy's MRI tutorial).
@@ -18,12 +18,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from _arguments import open_named_prior, prior_parser
-from _held_out import center_fraction
-from _methods import (
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from benchmarks.common.arguments import open_named_prior, parse, prior_parser, recorded_options
+from benchmarks.common.figures import shrink
+from benchmarks.common.held_out import center_fraction
+from benchmarks.common.methods import (
     BART_LAMBDAS,
     Reconstruction,
     Sampling,
@@ -31,10 +36,7 @@ from _methods import (
     reconstruct_all,
     scores,
 )
-from _record import write_record
-from torch import Tensor
-from tqdm.auto import tqdm
-
+from benchmarks.common.record import Record, write_study
 from ctxrecon.coils import (
     estimate_coil_maps,
     find_calibration_region,
@@ -67,11 +69,14 @@ _SOLVERS = (
     "dds:image=network",
 )
 
+_T2, _T1 = "brain_t2_4ch", "brain_t1_8ch_undersampled"
+
 Runs = dict[str, dict[str, list[float]]]
+Summaries = dict[str, dict[str, dict[str, Any]]]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = prior_parser(__doc__)
+    parser = prior_parser("real_scans", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the two scans")
     parser.add_argument("--figures_dir", type=Path, help="the output folder by default")
     parser.add_argument("--samples", type=int, default=8, help="posterior samples")
@@ -82,7 +87,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--masks", type=int, default=3, help="masks of each acceleration")
     parser.add_argument("--t2_prompt", default="Brain, T2")
     parser.add_argument("--t1_prompt", default="Brain, T1")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -105,22 +110,28 @@ def main(argv: list[str] | None = None) -> None:
             "t2_prompt": args.t2_prompt,
             "t1_prompt": args.t1_prompt,
             "bart_lambdas": BART_LAMBDAS,
+            "t1_sampled": float((t1 != 0).any(dim=1).float().mean()),
         }
     }
-    text = ["# Real scans\n", _explanation(args)]
     with tqdm(total=len(args.accelerations) * args.masks + 2, unit="scan") as bar:
         for acceleration in args.accelerations:
             runs = fully_sampled(fft2c(t2), acceleration, pipe, args, bar)
-            results[f"brain_t2_4ch x{acceleration:g}"] = record(runs)
-            lines = f"×{acceleration:g}, {center_fraction(acceleration):.0%} centre"
-            text += [f"## T2 brain, 4 coils, 256×256, uniform1d {lines}\n", markdown(runs)]
-        runs = undersampled(t1, pipe, args, bar)
-        results["brain_t1_8ch_undersampled"] = record(runs)
-        fraction = float((t1 != 0).any(dim=1).float().mean())
-        text += [f"## T1 brain, 8 coils, 230×180, {fraction:.1%} sampled\n", markdown(runs)]
-    write_record(args.output_dir / "real_scans.json", results, seed=args.seed)
-    (args.output_dir / "real_scans.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text[2:]))
+            results[f"{_T2} x{acceleration:g}"] = summarise(runs)
+        results[_T1] = summarise(undersampled(t1, pipe, args, bar))
+    write_study(args.output_dir / "real_scans.json", results, args, page)
+
+
+def page(record: Record) -> str:
+    """Explanation, and a table for each scan and acceleration."""
+    args, results = parse_args(recorded_options(record["command"])), record["results"]
+    text = ["# Real scans\n", _explanation(args)]
+    for acceleration in args.accelerations:
+        lines = f"×{acceleration:g}, {center_fraction(acceleration):.0%} centre"
+        text.append(f"## T2 brain, 4 coils, 256×256, uniform1d {lines}\n")
+        text.append(markdown(results[f"{_T2} x{acceleration:g}"]))
+    fraction = results["settings"]["t1_sampled"]
+    text += [f"## T1 brain, 8 coils, 230×180, {fraction:.1%} sampled\n", markdown(results[_T1])]
+    return "\n".join(text)
 
 
 def load(path: Path) -> Tensor:
@@ -249,7 +260,7 @@ def append(runs: Runs, name: str, values: dict[str, float], item: Reconstruction
         runs.setdefault(name, {}).setdefault(key, []).append(value)
 
 
-def record(runs: Runs) -> dict[str, object]:
+def summarise(runs: Runs) -> Summaries:
     """Every value with its mean and standard error over the masks."""
     return {
         name: {key: {**summary(values), "values": values} for key, values in columns.items()}
@@ -257,13 +268,13 @@ def record(runs: Runs) -> dict[str, object]:
     }
 
 
-def markdown(runs: Runs) -> str:
+def markdown(found: Summaries) -> str:
     """A row for each method."""
-    first = next(iter(runs.values()))
+    first = next(iter(found.values()))
     keys = [key for key in _COLUMNS if key in first]
     rows = [
-        [name, *(with_error(summary(columns[key]), _COLUMNS[key][1]) for key in keys)]
-        for name, columns in runs.items()
+        [name, *(with_error(columns[key], _COLUMNS[key][1]) for key in keys)]
+        for name, columns in found.items()
     ]
     return table(["", *(_COLUMNS[key][0] for key in keys)], rows)
 
@@ -283,6 +294,7 @@ def figure(
         reference_name="full data",
         title=title,
     )
+    shrink(path)
 
 
 def _explanation(args: argparse.Namespace) -> str:

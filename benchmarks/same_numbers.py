@@ -1,7 +1,7 @@
 """Whether a change of the code changed a number: outputs of every method against saved ones.
 
-    python benchmarks/same_numbers.py save FOLDER       # with the code before
-    python benchmarks/same_numbers.py compare FOLDER    # with the code after
+    python -m benchmarks.same_numbers save FOLDER       # with the code before
+    python -m benchmarks.same_numbers compare FOLDER    # with the code after
 
 The shipped prior with each solver at three accelerations, one slice and a batch of two, one image
 and two samples; the shipped network; every baseline with one and two sets of coil maps; a network
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks.common.arguments import study_parser
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.masks import uniform1d
 from ctxrecon.masks.learned import PerContrastSampler
@@ -35,7 +36,7 @@ from ctxrecon.pipelines import (
     load_prior,
     load_reconstructor,
 )
-from ctxrecon.reconstructors import MULTI_CONTRAST
+from ctxrecon.reconstructors import HRUNet
 from ctxrecon.solvers import SOLVERS
 
 SHAPE = (64, 64)
@@ -66,12 +67,13 @@ def save_inputs(folder: Path) -> None:
     }
     arrays = {"kspace": kspace, "maps": maps, "pair": torch.stack([maps, other], dim=1), **masks}
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / "inputs.npz", **{k: v.numpy() for k, v in arrays.items()})
+    values: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+    np.savez_compressed(folder / "inputs.npz", **values)
     torch.manual_seed(1)
-    network = MULTI_CONTRAST["hru_net"](width=4, depth=2)
+    network = HRUNet(width=4, depth=2)
     with torch.no_grad():  # layers that start at zero do nothing yet
-        for value in network.parameters():
-            value += 0.1 * torch.randn(value.shape)
+        for weights in network.parameters():
+            weights += 0.1 * torch.randn(weights.shape)
     sampler = PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.1)
     JointPipeline(network, sampler, contrasts=2).save_pretrained(folder / "joint")
 
@@ -81,7 +83,7 @@ def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
     with np.load(folder / "inputs.npz") as file:
         inputs = {name: torch.from_numpy(file[name]) for name in file.files}
     kspace, maps, pair = inputs["kspace"], inputs["maps"], inputs["pair"]
-    pipes = {
+    pipes: dict[str, Any] = {
         "prior": load_prior(),
         "network": load_reconstructor(),
         "joint": load_joint(folder / "joint"),
@@ -131,14 +133,19 @@ def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield f"joint x{acceleration:g}, masks", joint.masks.float()
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("same_numbers", __doc__)
     parser.add_argument("action", choices=("save", "compare"))
     parser.add_argument("folder", type=Path)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     if args.action == "save":
         save_inputs(args.folder)
-        values = {name: value.numpy() for name, value in tqdm(results(args.folder), unit="case")}
+        found = tqdm(results(args.folder), unit="case")
+        values: dict[str, Any] = {name: value.numpy() for name, value in found}
         np.savez_compressed(args.folder / "outputs.npz", **values)
         print(f"{len(values)} results saved")
         return

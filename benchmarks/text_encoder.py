@@ -1,6 +1,6 @@
 """How much a text encoder knows about a scan: numbers, words, images, missing fields, word order.
 
-    python benchmarks/text_encoder.py --bank runs/bank.npz --clip runs/clip/clip
+    python -m benchmarks.text_encoder --bank runs/bank.npz --clip runs/clip/clip
 
 Prompts are those of held-out protocols whose TR, TE and TI vary (``vary_times``), so that numbers
 have to be read and cannot be known by heart. A ridge regression reads TR, TE, TI and flip angle
@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from _record import write_record
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
 
+from benchmarks.common.arguments import RESULTS, parse, recorded_options, study_parser
+from benchmarks.common.record import Record, write_study
 from ctxrecon.evaluation import table
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, PhantomSlices, describe, draw_protocol
@@ -46,18 +47,16 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser("text_encoder", __doc__)
     parser.add_argument("--bank", type=Path, required=True, help="anatomies for the images")
     parser.add_argument("--clip", type=Path, required=True, help="from training/train_clip.py")
     parser.add_argument("--prior", help="whose encoder was trained jointly; the shipped one")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
     parser.add_argument("--prompts", type=int, default=4000, help="to fit the read-outs to")
     parser.add_argument("--test_prompts", type=int, default=2000)
     parser.add_argument("--pairs", type=int, default=256, help="for the retrieval")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         for name, parts in tqdm(encoders.items(), desc="encoders", unit="encoder")
     }
     found = retrieval(args.clip, bank, args.pairs, args.seed)
-    report(scores, found, args)
+    results = {"read_out": scores, "retrieval": found}
+    write_study(args.output_dir / "text_encoder.json", results, args, page)
 
 
 def held_out_metadata(bank: AnatomyBank, count: int, seed: int) -> list[ScanMetadata]:
@@ -178,7 +178,7 @@ def retrieval(folder: Path, bank: AnatomyBank, pairs: int, seed: int) -> dict[st
     _, tokenizer = load_text_encoder(folder)
     size = clip.config.vision_config.image_size
     slices = PhantomSlices(bank, resolution=size, seed=seed + 1)
-    items = [slices[_FIRST + k] for k in range(pairs)]
+    items: list[dict[str, Any]] = [slices[_FIRST + k] for k in range(pairs)]
     prompts = [item["metadata"].to_prompt() for item in items]
     pixels = torch.stack([torch.linalg.vector_norm(i["image"], dim=0, keepdim=True) for i in items])
     tokens = tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
@@ -203,10 +203,10 @@ def retrieval(folder: Path, bank: AnatomyBank, pairs: int, seed: int) -> dict[st
     return result
 
 
-def report(
-    scores: dict[str, dict[str, dict[str, float]]], found: dict[str, float], args: Any
-) -> None:
-    """Write the tables and the record."""
+def page(record: Record) -> str:
+    """What is read from the embeddings, and what is found by them."""
+    args = parse_args(recorded_options(record["command"]))
+    scores, found = record["results"]["read_out"], record["results"]["retrieval"]
     columns = (*NUMBERS, "contrast")
     text = [
         "# What the text encoders know\n",
@@ -235,11 +235,7 @@ def report(
         ),
         f"Contrast of the nearest prompt right: {found['contrast_of_nearest_prompt']:.3f}\n",
     ]
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    results = {"read_out": scores, "retrieval": found}
-    write_record(args.output_dir / "text_encoder.json", results, seed=args.seed)
-    (args.output_dir / "text_encoder.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+    return "\n".join(text)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,12 @@ class Measurement:
             for value in (self.mask, self.coil_maps, self.noise_std)
         )
         return Measurement(
-            self.y.to(device), self.operator.to(device), self.empty.to(device), mask, maps, noise_std
+            self.y.to(device),
+            self.operator.to(device),
+            self.empty.to(device),
+            mask,
+            maps,
+            noise_std,
         )
 
     @property

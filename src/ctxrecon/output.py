@@ -55,7 +55,7 @@ class ReconstructionOutput(BaseOutput):
         ``m ± w f s`` with the mean m and the standard deviation s of the magnitudes of the K
         samples, w of :func:`interval_width`. That holds where the samples are of the posterior;
         ``factor`` is what their spread has to be multiplied by where they are too much alike
-        (``benchmarks/calibration.py`` measures it).
+        (``benchmarks.solvers.calibration`` measures it).
 
         Args:
             level: above 0, below 1.

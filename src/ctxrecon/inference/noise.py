@@ -73,11 +73,11 @@ def noise_of(
     none, it is ``√(σ² − 4d²)`` of the noise σ that the scanner measured, or else that the scan
     shows, and the solver's default d, at least d: up to twice the default the default itself serves
     better than the true level, since the solver stops early and the prior has errors of its own
-    (``benchmarks/noise_default.py``); far above it is σ. It is at most half of the image's scale,
-    which is what an image of nothing but noise has. With fewer than four coils, where part of what
-    is estimated is signal and aliasing is the larger error, σ is half of the estimate. A slice that
-    shows nothing of its noise gets the default. DDNM, whose default is no noise, stays that: with
-    noise it is another method.
+    (``benchmarks.solvers.noise_default``); far above it is σ. It is at most half of the image's
+    scale, which is what an image of nothing but noise has. With fewer than four coils, where part
+    of what is estimated is signal and aliasing is the larger error, σ is half of the estimate. A
+    slice that shows nothing of its noise gets the default. DDNM, whose default is no noise, stays
+    that: with noise it is another method.
 
     Args:
         noise_std: as in the pipeline's call, in the units of the scan.

@@ -1,0 +1,1 @@
+"""Studies that measure the package, each a module or a package of its own."""

@@ -1,0 +1,1 @@
+"""Coil maps: time and agreement, and the reconstructions that they give."""

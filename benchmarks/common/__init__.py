@@ -1,0 +1,1 @@
+"""What studies share: arguments, records, held-out scans, methods, statistics."""

@@ -1,0 +1,1 @@
+"""Learned k-space masks with their networks."""

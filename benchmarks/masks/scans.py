@@ -1,0 +1,247 @@
+"""Test subjects of learned samplers, and what a sampler with its network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from benchmarks.common.held_out import LABEL_VOLUME, SNR, held_out_anatomy, scan_seed
+from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.metrics import image_metrics, redundancy_ratio
+from ctxrecon.phantom import ContrastScan, contrast_scan, load_label_volume
+from ctxrecon.pipelines import JointPipeline, load_prior
+from ctxrecon.training.contrast_validation import (
+    draw_protocols,
+    joint_scores,
+    sample_and_reconstruct,
+)
+
+_KINDS = {"one": ("knee", "brain"), "multi_echo": ("brain",), "pd_pair": ("knee",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Scores of one model at one acceleration.
+
+    Attributes:
+        title: of its entry.
+        acceleration: over all contrasts.
+        scores: of every metric, ``(scans,)`` each.
+        model: what else is known of it.
+    """
+
+    title: str
+    acceleration: float
+    scores: dict[str, np.ndarray]
+    model: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Scored:
+        """The scores that :meth:`record` wrote."""
+        known = ("title", "acceleration", "scores")
+        return cls(
+            title=row["title"],
+            acceleration=row["acceleration"],
+            scores={name: np.array(values) for name, values in row["scores"].items()},
+            model={name: value for name, value in row.items() if name not in known},
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For the JSON file: every scan's scores."""
+        scores = {name: values.tolist() for name, values in self.scores.items()}
+        return {
+            "title": self.title,
+            "acceleration": self.acceleration,
+            "scores": scores,
+            **self.model,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Scored):
+    """Scores and pictures of one model at one acceleration.
+
+    Attributes:
+        masks: of the first scan, ``(contrasts, ny, nx)`` bool.
+        images: of the last scan, ``(contrasts, ny, nx)`` complex64.
+        maps: likewise, ``(ny, nx)``, or ``None``.
+    """
+
+    masks: Tensor
+    images: Tensor
+    maps: Tensor | None
+
+
+def held_out_contrasts(
+    count: int,
+    resolution: int,
+    contrasts: str,
+    label_volumes: Sequence[Path],
+    seed: int,
+    *,
+    num_coils: int,
+) -> list[ContrastScan]:
+    """Fully sampled noisy scans of one slice in several contrasts.
+
+    Args:
+        count: how many: procedural anatomies and, but for pairs of PD and PDFS, slices of label
+            volumes by turns.
+        resolution: matrix size.
+        contrasts: as ``training/train_sampler.py`` takes them.
+        label_volumes: of people that the bank does not have.
+        seed: of the subjects.
+        num_coils: of the simulated array.
+    """
+    kinds = list(_KINDS[contrasts])
+    if label_volumes and contrasts != "pd_pair":
+        kinds.append(LABEL_VOLUME)
+    volumes = [load_label_volume(path) for path in label_volumes]
+    scans = []
+    for number in tqdm(range(count), desc="drawing scans", unit="scan"):
+        kind = kinds[number % len(kinds)]
+        volume = volumes[number // len(kinds) % len(volumes)] if kind == LABEL_VOLUME else None
+        own_seed = scan_seed(seed, number)
+        generator = torch.Generator().manual_seed(own_seed)
+        anatomy = held_out_anatomy(kind, own_seed, resolution, generator, volume)
+        scans.append(
+            contrast_scan(
+                anatomy,
+                draw_protocols(contrasts, anatomy.name, generator),
+                shape=(resolution, resolution),
+                num_coils=num_coils,
+                snr=SNR,
+                generator=generator,
+            )
+        )
+    return scans
+
+
+def score(
+    title: str,
+    pipe: JointPipeline,
+    scans: Sequence[ContrastScan],
+    accelerations: Sequence[float],
+    seed: int,
+) -> list[Found]:
+    """Scores of a model at each acceleration, every scan with a mask of its own."""
+    pipe.set_progress_bar_config(disable=True)
+    parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
+    found = []
+    for acceleration in accelerations:
+        rows, masks, pairs = [], [], []
+        for number, scan in enumerate(tqdm(scans, desc=title, unit="scan")):
+            own_seed = scan_seed(seed, number)
+            output = sample_and_reconstruct(pipe, scan, own_seed, acceleration)
+            rows.append(joint_scores(pipe, output, scan))
+            masks.append(output.masks[0])
+            if output.std is not None:
+                truth = seen_by(output.coil_maps, scan)
+                pairs.append(expected_and_real(output.std[0], output.images[0], truth))
+        every = torch.stack(masks)
+        model: dict[str, Any] = {"parameters": parameters, **_of_masks(every)}
+        if pairs:
+            model["uncertainty"] = uncertainty(pairs)
+        found.append(
+            Found(
+                title=title,
+                acceleration=acceleration,
+                scores={name: np.array([row[name] for row in rows]) for name in rows[0]},
+                model=model,
+                masks=masks[0][:, 0],
+                images=output.images[0],
+                maps=None if output.maps is None else output.maps[0],
+            )
+        )
+    return found
+
+
+def score_prior(
+    title: str, pipe: JointPipeline, scans: Sequence[ContrastScan], acceleration: float, seed: int
+) -> Found:
+    """The shipped diffusion prior with the masks of a model that was trained with a network."""
+    prior = load_prior()
+    prior.set_progress_bar_config(disable=True)
+    rows, masks = [], []
+    for number, scan in enumerate(tqdm(scans, desc="diffusion prior", unit="scan")):
+        own_seed = scan_seed(seed, number)
+        generator = torch.Generator().manual_seed(own_seed)
+        drawn = pipe.sampler(acceleration, 1, generator)
+        centre = pipe.sampler.as_mask(pipe.sampler.budget(acceleration).center)[None, None]
+        output: Any = prior(
+            scan.kspace[0] * drawn,
+            drawn,
+            scan.metadata[0].to_prompt(),
+            coil_maps=estimate_coil_maps(scan.kspace[0] * centre, centre, num_maps=1),
+            generator=torch.Generator().manual_seed(own_seed),
+        )
+        scores = image_metrics(output.images, scan.images[0])
+        rows.append({name: float(scores[name].mean()) for name in ("psnr", "ssim")})
+        masks.append(drawn)
+    every = torch.stack(masks)
+    model = {
+        "parameters": sum(value.numel() for value in prior.unet.parameters()),
+        **_of_masks(every),
+    }
+    return Found(
+        title=f"diffusion prior, {title.split(', ')[-1]}",
+        acceleration=acceleration,
+        scores={name: np.array([row[name] for row in rows]) for name in rows[0]},
+        model=model,
+        masks=masks[0][:, 0],
+        images=output.images,
+        maps=None,
+    )
+
+
+def _of_masks(every: Tensor) -> dict[str, Any]:
+    """What is known of masks ``(scans, contrasts, 1, ny, nx)``."""
+    return {
+        "redundancy": redundancy_ratio(every).mean(dim=0).tolist(),
+        "accelerations": (1 / every.float().mean(dim=(0, 2, 3, 4))).tolist(),
+        "lines": every.float().mean(dim=(0, 2, 3)).tolist(),
+    }
+
+
+def seen_by(coil_maps: Tensor | None, scan: ContrastScan) -> Tensor:
+    """The noiseless images with the phase that these maps, or a single coil, leave in them.
+
+    ``Σ_c conj(Ŝ_c) S_c x``, ``(contrasts, ny, nx)`` complex64.
+    """
+    estimated = torch.ones_like(scan.coil_maps) if coil_maps is None else coil_maps.cpu()
+    return (estimated.conj() * scan.coil_maps).sum(dim=1) * scan.images[0]
+
+
+def expected_and_real(std: Tensor, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted variance and squared error of every pixel that some coil sees."""
+    inside = images != 0
+    return std[inside].square(), (images - truth)[inside].abs().square()
+
+
+def uncertainty(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """How well a predicted variance tells the squared error.
+
+    Pearson's correlation over the pixels of a scan, of the values and of their logarithms, the mean
+    over the scans; and over all pixels, in ten groups of rising variance, the mean variance and
+    squared error, whose ratio is 1 for a calibrated prediction.
+    """
+    linear = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]
+    logarithmic = [
+        torch.corrcoef(torch.stack([one.clamp_min(1e-12).log() for one in pair]))[0, 1]
+        for pair in pairs
+    ]
+    variance, error = (torch.cat([pair[k] for pair in pairs]) for k in (0, 1))
+    groups = variance.argsort().tensor_split(10)
+    return {
+        "correlation": float(torch.stack(linear).mean()),
+        "correlation_of_logarithms": float(torch.stack(logarithmic).mean()),
+        "variance": [float(variance[group].mean()) for group in groups],
+        "squared_error": [float(error[group].mean()) for group in groups],
+        "total": float(error.mean() / variance.mean()),
+    }

@@ -1,0 +1,1 @@
+"""Does metadata help? Prompts right, reduced and wrong."""

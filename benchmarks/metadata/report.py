@@ -1,0 +1,115 @@
+"""The page of the study, made of its rows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.arguments import recorded_options
+from benchmarks.common.held_out import NUM_COILS, SNR
+from benchmarks.common.record import Record
+from benchmarks.metadata.experiments import ABLATION_MASK, MASKS, Experiment, Measured, plan
+from benchmarks.metadata.guidance import guidance
+from benchmarks.metadata.options import drawn_gammas, parse_args
+from benchmarks.metadata.prompts import (
+    field_strength,
+    pathology,
+    removal,
+    text_to_image,
+    wrong_prompt,
+)
+from benchmarks.metadata.sections import Section, verdicts
+from benchmarks.metadata.text_to_image import method_name
+from ctxrecon.evaluation import Row, read_rows
+
+_TITLES = {
+    "guidance": "Guidance scale",
+    "removal": "Metadata removed step by step, {mask}",
+    "pathology": "Right and wrong pathology, {mask}, slices that show one",
+    "field_strength": "Right and wrong field strength, {mask}",
+    "wrong_prompt": "Wrong prompts, {mask}, two posterior samples averaged",
+    "text_to_image": "Images from prompts alone",
+}
+
+
+def page(record: Record, folder: Path) -> str:
+    """The page of a record, from the rows beside it in ``folder``."""
+    args = parse_args(recorded_options(record["command"]))
+    measured = Measured()
+    if chosen_of(args):
+        measured.add(read_rows(folder / "metadata.csv"))
+    drawn = "text_to_image" in args.experiments
+    image_rows = read_rows(folder / "metadata_images.csv") if drawn else []
+    sections = sections_of(measured, image_rows, args)
+    return page_of(sections, args, record["results"]["settings"])
+
+
+def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
+    """The experiments on reconstructions that are asked for."""
+    every = plan(args.guidance_scales, args.guidance_scale, args.samples)
+    return {name: every[name] for name in args.experiments if name in every}
+
+
+def sections_of(
+    measured: Measured, image_rows: list[Row], args: argparse.Namespace
+) -> dict[str, Section]:
+    """Results of each experiment, of the slices that are complete in it."""
+    make = {
+        "removal": removal,
+        "pathology": pathology,
+        "field_strength": field_strength,
+        "wrong_prompt": wrong_prompt,
+    }
+    sections: dict[str, Section] = {}
+    for name, experiment in chosen_of(args).items():
+        numbers = measured.complete(experiment, args.scans)
+        if len(numbers) < 2:
+            continue
+        if name == "guidance":
+            sections[name] = guidance(measured, experiment, numbers, args.guidance_scale)
+        else:
+            sections[name] = make[name](measured, experiment, numbers)
+    if "text_to_image" in args.experiments:
+        methods = [method_name(gamma) for gamma in drawn_gammas(args)]
+        drawn = text_to_image(image_rows, methods, args.images)
+        if drawn is not None:
+            sections["text_to_image"] = drawn
+    return sections
+
+
+def page_of(
+    sections: dict[str, Section], args: argparse.Namespace, settings: dict[str, Any]
+) -> str:
+    """Explanation, verdicts, and a part for each experiment."""
+    missing = [name for name in args.experiments if name not in sections]
+    text = ["# Does metadata help?\n", _explanation(args, settings)]
+    text.append(verdicts(sections.values()))
+    if missing:
+        text.append(f"Too few complete slices yet: {', '.join(missing)}.\n")
+    for name, section in sections.items():
+        title = _TITLES[name].format(mask=ABLATION_MASK)
+        text += [f"## {title}, n = {section.results['n']}\n", *section.text]
+    return "\n".join(text)
+
+
+def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
+    """What the tables show."""
+    brains = "by turns procedural and of label volumes" if args.label_volumes else "procedural"
+    maps = "the simulated ones" if args.true_maps else "from each undersampled slice"
+    lpips = "" if settings.get("lpips") else " LPIPS is left out: its weights are not at hand."
+    return f"""\
+Held-out phantom slices, as many knees as brains (n is that of each; brains {brains}),
+{args.resolution}², {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
+maps {maps}. Masks: {", ".join(MASKS)}. {settings["solver_in_full"]},
+prior {settings["prior"]}, {args.samples} sample(s), {args.steps} steps ({args.timesteps}); every
+prompt and γ of a slice starts from the same noise. Where samples are averaged and the solver draws
+none, they are those of DDS started from its image.
+Slice-wise metrics on magnitudes; intervals are of the mean paired difference, 95 %, Student's t.
+The average takes each slice's mean over the four masks first, so its interval is over slices.
+"Best γ" is the best on these very slices, so its gain is a little too good;
+γ = {args.guidance_scale:g} was fixed beforehand. Prompts without contrast and slice, or of a
+pathology alone, may be of a form that training showed seldom or never. Age and sex change nothing
+in the phantom and are not measured.
+Whatever was tuned was tuned on scans of other seeds.{lpips}
+"""

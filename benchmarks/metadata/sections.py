@@ -1,0 +1,81 @@
+"""What the parts of the page share: columns of the rows, sections, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common.paired import Estimate, with_interval
+from benchmarks.metadata.experiments import METRICS, Measured, Method, Pool
+from ctxrecon.evaluation import table
+
+BOTH = "knee and brain"
+Column = NDArray[np.float64]
+# Method name -> metric -> one number of each slice.
+Scores = dict[str, dict[str, Column]]
+Combine = Callable[[list[Column]], Column]
+
+
+@dataclass
+class Section:
+    """One experiment's part of the report.
+
+    Attributes:
+        results: for the JSON file.
+        text: Markdown, block by block.
+        claims: statement, whether it holds, and the numbers that say so.
+    """
+
+    results: dict[str, Any] = field(default_factory=dict)
+    text: list[str] = field(default_factory=list)
+    claims: list[tuple[str, bool, str]] = field(default_factory=list)
+
+    def claim(self, statement: str, holds: bool, evidence: str) -> None:
+        """Add a verdict."""
+        self.claims.append((statement, holds, evidence))
+
+
+def scores(
+    measured: Measured,
+    cells: Iterable[tuple[Pool, str]],
+    methods: Iterable[Method],
+    numbers: Sequence[int],
+    combine: Combine = np.concatenate,
+    names: Sequence[str] = tuple(METRICS),
+) -> Scores:
+    """Numbers of each method over ``(pool, mask)`` cells, slice by slice.
+
+    ``combine`` puts the cells together: one after the other, or averaged for each slice. Metrics
+    that were not measured are left out.
+    """
+    chosen = list(cells)
+    found: Scores = {}
+    for method in methods:
+        columns = {
+            name: combine([measured.column(*cell, method, name, numbers) for cell in chosen])
+            for name in names
+        }
+        found[method.name] = {
+            name: column for name, column in columns.items() if not np.isnan(column).any()
+        }
+    return found
+
+
+def evidence_of(estimate: Estimate, unit: str) -> str:
+    return f"{with_interval(estimate, 3)} {unit}, n = {estimate['n']}"
+
+
+def verdicts(sections: Iterable[Section]) -> str:
+    """Every claim with yes or no."""
+    return table(
+        ["claim", "holds", "measured"],
+        [
+            [statement, "**yes**" if holds else "**no**", evidence]
+            for section in sections
+            for statement, holds, evidence in section.claims
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Baselines, the shipped network and the prior on held-out phantom scans."""

@@ -1,0 +1,1 @@
+"""Networks that reconstruct directly, trained alike and compared."""

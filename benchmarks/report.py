@@ -1,0 +1,71 @@
+"""Write the pages of ``benchmarks/results`` again from what was measured; nothing is run.
+
+    python -m benchmarks.report
+
+Each page is made of the JSON record of its name; that of ``metadata`` of the rows beside it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import real_scans, text_encoder
+from benchmarks.coils import quality
+from benchmarks.common.arguments import RESULTS, study_parser
+from benchmarks.common.record import Page, read_record
+from benchmarks.masks import report as masks
+from benchmarks.metadata import report as metadata
+from benchmarks.phantom import report as phantom
+from benchmarks.reconstructors import report as reconstructors
+from benchmarks.solvers import calibration, curves, noise_default
+from benchmarks.speed import processes, reconstruction
+from benchmarks.speed import reconstructors as reconstructor_speed
+
+PAGES: dict[str, Page] = {
+    "calibration": calibration.page,
+    "coil_map_quality": quality.page,
+    "noise_default": noise_default.page,
+    "phantom_table": phantom.page,
+    "processes": processes.page,
+    "real_scans": real_scans.page,
+    "reconstruction_speed": reconstruction.page,
+    "reconstructor_speed": reconstructor_speed.page,
+    "reconstructors_*": reconstructors.page,
+    "sampling_*": masks.page,
+    "solver_curves": curves.page,
+    "text_encoder": text_encoder.page,
+}
+"""Records, by pattern of their names, and what makes their pages."""
+
+
+def pages(folder: Path) -> dict[str, Callable[[], str]]:
+    """What makes each page of ``folder``, by its name."""
+    found: dict[str, Callable[[], str]] = {}
+    for pattern, page in PAGES.items():
+        for path in sorted(folder.glob(f"{pattern}.json")):
+            found[path.stem] = partial(lambda make, path: make(read_record(path)), page, path)
+    path = folder / "metadata.json"
+    if path.is_file():
+        found[path.stem] = lambda: metadata.page(read_record(path), folder)
+    return found
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("report", __doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    folder = parse_args(argv).results
+    for name, make in pages(folder).items():
+        path = folder / f"{name}.md"
+        path.write_text(make(), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

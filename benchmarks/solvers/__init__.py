@@ -1,0 +1,1 @@
+"""Solvers: quality against evaluations, calibration, the default noise level."""

@@ -1,0 +1,293 @@
+"""Are the error bars of posterior samples right? Coverage, correlation, and what the mean gains.
+
+    python -m benchmarks.solvers.calibration --output_dir benchmarks/results \
+        --label_volumes DIR/training_seg_1[3-6].nii.gz \
+        --fit_label_volumes DIR/training_seg_12.nii.gz
+
+The error of a pixel's magnitude is held against the standard deviation ``s`` of its K samples: an
+interval around the mean is that of ``ReconstructionOutput.interval``. Its factor f is fitted on
+scans of other seeds and volumes, so that 80 % intervals cover 80 %; f = 1 is the samples as they
+are. Only pixels of the object count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from benchmarks.common.arguments import (
+    held_out_parser,
+    open_named_prior,
+    parse,
+    recorded_options,
+)
+from benchmarks.common.figures import save_figure
+from benchmarks.common.held_out import NUM_COILS, SNR, held_out_scans, scan_seed, undersample
+from benchmarks.common.record import Record, write_study
+from ctxrecon.evaluation import (
+    Row,
+    append_rows,
+    open_rows,
+    solver_and_call,
+    summary,
+    table,
+    with_error,
+)
+from ctxrecon.metrics import psnr
+from ctxrecon.output import interval_width
+from ctxrecon.pipelines import ContextMRIPipeline
+from ctxrecon.scan import Scan
+
+LEVELS = (0.5, 0.8, 0.95)
+METHODS = (
+    "dds",
+    "dds:image=pnp_admm:strength=0.3",
+    "daps:noise_std=0.01:image=pnp_admm:strength=0.3",
+)
+_FIT_SEED = 100
+_OBJECT = 0.05
+"""Share of the 99 % quantile of the magnitude above which a pixel is of the object."""
+_RATIOS = [f"ratio{level:g}" for level in LEVELS]
+_COLUMNS = (
+    *("method", "acceleration", "seed", "scan", "kind", "psnr_one", "psnr_mean"),
+    *("correlation", "spread", "error", *_RATIOS, "ratios"),
+)
+# Enough of the ratios' distribution to find any coverage from it later.
+_QUANTILES = 201
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = held_out_parser("solvers.calibration", __doc__)
+    parser.add_argument("--fit_label_volumes", type=Path, nargs="*", default=[])
+    parser.add_argument("--scans", type=int, default=33)
+    parser.add_argument("--fit_scans", type=int, default=12)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance_scale", type=float, default=1.0)
+    args = parse(parser, argv)
+    if args.samples < 3 or args.scans < 2 or args.seed == _FIT_SEED:
+        parser.error(f"expected --samples of 3 or more, --scans of 2, --seed not {_FIT_SEED}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    pipe, prior = open_named_prior(args)
+    names = ("samples", "steps", "resolution", "guidance_scale", "dtype")
+    settings: dict[str, object] = {
+        "prior": prior,
+        "label_volumes": [path.name for path in args.label_volumes],
+        "fit_label_volumes": [path.name for path in args.fit_label_volumes],
+        "coils": NUM_COILS,
+        "snr": SNR,
+        **{name: getattr(args, name) for name in names},
+    }
+    path = args.output_dir / "calibration.csv"
+    rows = open_rows(path, _COLUMNS, settings)
+    for seed, count, volumes in (
+        (_FIT_SEED, args.fit_scans, args.fit_label_volumes),
+        (args.seed, args.scans, args.label_volumes),
+    ):
+        scans = held_out_scans(count, args.resolution, volumes, seed)
+        run_missing(path, rows, scans, seed, pipe, args)
+    results = {"settings": settings, **summarise(rows, args)}
+    write_study(args.output_dir / "calibration.json", results, args, page)
+    draw(args, pipe)
+
+
+def run_missing(
+    path: Path,
+    rows: list[Row],
+    scans: list[tuple[str, Scan]],
+    seed: int,
+    pipe: ContextMRIPipeline,
+    args: argparse.Namespace,
+) -> None:
+    """Draw samples of what the CSV file does not hold yet, and add it to file and ``rows``."""
+    done = {(row["method"], row["acceleration"], row["seed"], row["scan"]) for row in rows}
+    cases = list(product(args.methods, args.accelerations, range(len(scans))))
+    for method, acceleration, number in tqdm(cases, unit="scan", desc=f"seed {seed}"):
+        key = (method, f"{acceleration:g}", str(seed), str(number))
+        if key in done:
+            continue
+        kind, scan = scans[number]
+        measured = undersample(scan, acceleration, scan_seed(seed, number), False)
+        samples, _ = draw_samples(method, measured, scan_seed(seed, number), pipe, args)
+        row = dict(zip(("method", "acceleration", "seed", "scan"), key, strict=True))
+        row |= {"kind": kind, **rate(samples, measured)}
+        append_rows(path, _COLUMNS, [row])
+        rows.append(row)
+
+
+def draw_samples(
+    method: str, scan: Scan, seed: int, pipe: ContextMRIPipeline, args: argparse.Namespace
+) -> tuple[Tensor, Tensor]:
+    """Samples ``(K, ny, nx)`` and their mean ``(ny, nx)``, complex."""
+    solver, call = solver_and_call(method)
+    output: Any = pipe(
+        scan.kspace,
+        scan.mask,
+        scan.metadata[0].to_prompt(),
+        coil_maps=scan.coil_maps,
+        guidance_scale=args.guidance_scale,
+        num_inference_steps=args.steps,
+        solver=solver,
+        generator=torch.Generator().manual_seed(seed),
+        num_samples=args.samples,
+        batch_size=args.batch_size,
+        **call,
+    )
+    return output.samples[0].cpu(), output.images[0].cpu()
+
+
+def spread_and_error(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Standard deviation of the magnitude, error of its mean, and where the object is."""
+    magnitudes = samples.abs()
+    true = target.abs()
+    inside = true > _OBJECT * true.quantile(0.99)
+    return magnitudes.std(dim=0), (magnitudes.mean(dim=0) - true).abs(), inside
+
+
+def rate(samples: Tensor, scan: Scan) -> Row:
+    """What is kept of one scan's samples."""
+    assert scan.target is not None
+    target = scan.target[0]
+    spread, error, inside = spread_and_error(samples, target)
+    s, e = spread[inside].double(), error[inside].double()
+    ratios = e / s.clamp(min=1e-12)
+    quantiles = torch.quantile(ratios, torch.linspace(0, 1, _QUANTILES, dtype=torch.float64))
+    each = psnr(samples, target.expand_as(samples))
+    wanted = {
+        name: float(torch.quantile(ratios, level)) / interval_width(level, len(samples))
+        for name, level in zip(_RATIOS, LEVELS, strict=True)
+    }
+    return {
+        "psnr_one": repr(float(each.mean())),
+        "psnr_mean": repr(float(psnr(samples.mean(dim=0)[None], target[None])[0])),
+        "correlation": repr(float(torch.corrcoef(torch.stack([s, e]))[0, 1])),
+        "spread": repr(float(s.square().mean().sqrt())),
+        "error": repr(float(e.square().mean().sqrt())),
+        **{name: repr(value) for name, value in wanted.items()},
+        "ratios": json.dumps([float(f"{value:.5g}") for value in quantiles]),
+    }
+
+
+def coverage(row: Row, level: float, factor: float, samples: int) -> float:
+    """Share of the pixels in the interval, from the quantiles of their ratios."""
+    limit = factor * interval_width(level, samples)
+    return float(np.interp(limit, json.loads(row["ratios"]), np.linspace(0, 1, _QUANTILES)))
+
+
+def summarise(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What is known of every method at each acceleration."""
+    results: dict[str, dict[str, Any]] = {}
+    for acceleration in args.accelerations:
+        for method in args.methods:
+            mine = [
+                row
+                for row in rows
+                if row["method"] == method and row["acceleration"] == f"{acceleration:g}"
+            ]
+            fit = [row for row in mine if row["seed"] == str(_FIT_SEED)]
+            test = [row for row in mine if row["seed"] == str(args.seed)]
+            factor = float(np.mean([float(row["ratio0.8"]) for row in fit]))
+            entry: dict[str, Any] = {"factor": factor, "fitted_on": len(fit)}
+            columns = ("psnr_one", "psnr_mean", "correlation")
+            found = {name: summary([float(row[name]) for row in test]) for name in columns}
+            gain = [float(row["psnr_mean"]) - float(row["psnr_one"]) for row in test]
+            found["gain"] = summary(gain)
+            scans = np.array([[float(row["spread"]), float(row["error"])] for row in test])
+            entry["correlation_over_scans"] = float(np.corrcoef(scans.T)[0, 1])
+            for name, f in (("coverage", 1.0), ("recalibrated", factor)):
+                for level in LEVELS:
+                    found[f"{name} {level:g}"] = summary(
+                        [coverage(row, level, f, args.samples) for row in test]
+                    )
+            results[f"x{acceleration:g} {method}"] = entry | found
+    return results
+
+
+def page(record: Record) -> str:
+    """Explanation, and a table for each acceleration."""
+    args, results = parse_args(recorded_options(record["command"])), record["results"]
+    text = ["# Calibration of posterior samples\n", _explanation(args, results["settings"])]
+    header = ["", "PSNR, one", "PSNR, mean", *(f"{level:.0%}" for level in LEVELS), "f"]
+    header += [f"{level:.0%} with f" for level in LEVELS]
+    header += ["spread with error, pixels", "scans"]
+    for acceleration in args.accelerations:
+        lines = [_line(method, results[f"x{acceleration:g} {method}"]) for method in args.methods]
+        text += [f"## uniform1d ×{acceleration:g}, n = {args.scans}\n", table(header, lines)]
+    return "\n".join(text)
+
+
+def _line(method: str, found: dict[str, Any]) -> list[str]:
+    """The row of a method."""
+    return [
+        f"`{method}`",
+        with_error(found["psnr_one"], 2),
+        with_error(found["psnr_mean"], 2),
+        *(f"{found[f'coverage {level:g}']['mean']:.0%}" for level in LEVELS),
+        f"{found['factor']:.2f}",
+        *(f"{found[f'recalibrated {level:g}']['mean']:.0%}" for level in LEVELS),
+        with_error(found["correlation"], 2),
+        f"{found['correlation_over_scans']:.2f}",
+    ]
+
+
+def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
+    """The error beside the spread, for the first brain at the largest acceleration."""
+    scans = held_out_scans(2, args.resolution, [], args.seed)
+    seed, acceleration = scan_seed(args.seed, 1), max(args.accelerations)
+    measured = undersample(scans[1][1], acceleration, seed, False)
+    assert measured.target is not None
+    target = measured.target[0]
+    figure, panels = plt.subplots(
+        len(args.methods), 4, figsize=(11, 2.9 * len(args.methods)), squeeze=False
+    )
+    for line, method in zip(panels, args.methods, strict=True):
+        samples, mean = draw_samples(method, measured, seed, pipe, args)
+        spread, error, inside = spread_and_error(samples, target)
+        white, most = float(target.abs().quantile(0.995)), float(error[inside].quantile(0.99))
+        images = {
+            "true": target.abs(),
+            f"mean of {len(samples)}": mean.abs(),
+            "error of the mean": error,
+            "standard deviation": spread,
+        }
+        for panel, (name, image) in zip(line, images.items(), strict=True):
+            limit, colours = (white, "gray") if panel in line[:2] else (most, "magma")
+            panel.imshow(image.numpy(), vmin=0, vmax=limit, cmap=colours)
+            panel.set_title(name, fontsize=9)
+            panel.axis("off")
+        line[0].text(0, len(target) + 8, method, fontsize=8)
+    figure.suptitle(f"Held-out brain, uniform1d ×{acceleration:g}: error and spread on one scale")
+    figure.tight_layout()
+    save_figure(args.output_dir / "calibration.png", figure, dpi=110)
+    plt.close(figure)
+
+
+def _explanation(args: argparse.Namespace, settings: dict[str, object]) -> str:
+    """What the tables show."""
+    return f"""\
+{args.samples} samples of each held-out phantom scan, {args.resolution}², {NUM_COILS} coils, complex
+noise of {1 / SNR:.0%} of the bright signal; prior {settings["prior"]}, {args.steps} steps spaced
+quadratically, γ = {args.guidance_scale:g}, network in {args.dtype}. Shares of the object's pixels
+whose magnitude lies in the interval of 50, 80 and 95 %, with the samples as they are and with the
+spread multiplied by f, which was fitted on {args.fit_scans} scans of other seeds and volumes.
+Correlation of the spread with the absolute error, over the pixels of a scan (mean ± standard
+error) and of their root mean squares over the scans.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Phantom slices a second, as a training run draws them from cached anatomies.
+
+python -m benchmarks.speed.phantom
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.common.arguments import RESULTS, parse, study_parser
+from benchmarks.common.record import write_record
+from ctxrecon.phantom import AnatomyBank, PhantomSlices, brain_anatomy, knee_anatomy
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("speed.phantom", __doc__)
+    parser.add_argument("--slices", type=int, default=2000)
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULTS / "phantom_speed.json")
+    return parse(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    generator = torch.Generator().manual_seed(args.seed)
+    draws = [partial(draw, generator) for draw in (brain_anatomy, knee_anatomy) for _ in range(20)]
+    data = PhantomSlices(
+        AnatomyBank.build(draws), resolution=args.resolution, length=args.slices, seed=args.seed
+    )
+    loader = DataLoader(
+        data, batch_size=16, num_workers=args.workers, collate_fn=list, persistent_workers=True
+    )
+    for _ in loader:  # starts the workers and fills their caches
+        break
+    began = time.perf_counter()
+    count = sum(len(batch) for batch in loader)
+    rate = count / (time.perf_counter() - began)
+    print(f"{rate:.0f} slices of {args.resolution}² a second with {args.workers} workers")
+    results = {"slices_per_second": rate, "workers": args.workers, "resolution": args.resolution}
+    write_record(args.output, results, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Images a second of ``train_prior.py``'s loop and of diffusers' text-to-image loop.
+
+    python -m benchmarks.speed.training --bank runs/bank.npz --mixed_precision bf16
+
+The same network, batch, precision, optimiser and machine, in one run, block by block in turn.
+diffusers' loop is the body of its ``examples/text_to_image/train_text_to_image.py`` with a frozen
+text encoder and without the VAE (the prior works on pixels), fed with batches that are ready in
+memory. Ours is timed three times: fed likewise; with phantom slices made on the fly; and with
+shards of prepared slices read from disk. What the data cost is the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from benchmarks.common.arguments import RESULTS, parse, study_parser
+from benchmarks.common.record import write_record
+from ctxrecon.datasets import ShardSlices, write_shard
+from ctxrecon.evaluation import table
+from ctxrecon.phantom import AnatomyBank, PhantomSlices
+from ctxrecon.pipelines import build_pipeline
+from ctxrecon.training import add_training_arguments, build_accelerator, train
+from ctxrecon.training.prior import Prior
+from ctxrecon.training.samples import PreparedSlices, PriorSamples
+
+DIFFUSERS, MEMORY, PHANTOM, SHARDS = (
+    "diffusers' loop, batches in memory",
+    "ours, batches in memory",
+    "ours, phantom on the fly",
+    "ours, prepared shards",
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = study_parser("speed.training", __doc__)
+    parser.add_argument("--bank", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
+    parser.add_argument("--workers", type=int, default=0, help="of the data loader")
+    parser.add_argument("--steps", type=int, default=8, help="of a block")
+    parser.add_argument("--blocks", type=int, default=4)
+    return parse(parser, argv)
+
+
+class InMemory:
+    """The samples of a few steps, kept."""
+
+    def __init__(self, samples: PriorSamples, size: int) -> None:
+        self.items = [samples[0, number] for number in range(size)]
+        self.samples = samples
+
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        return self.items[place[1] % len(self.items)]
+
+    def collate(self, items: list[Any]) -> dict[str, Tensor]:
+        """Makes tokens of the prompts each time, as training does."""
+        return self.samples.collate(items)
+
+
+def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[float]:
+    """Seconds from one call of the network to the next in :func:`ctxrecon.training.train`."""
+    pipe = build_pipeline(sample_size=args.resolution)
+    prior = Prior(pipe, train_text_encoder=False)
+    times: list[float] = []
+    prior.register_forward_pre_hook(lambda *_: times.append(time.perf_counter()))
+    parser = argparse.ArgumentParser()
+    add_training_arguments(parser, learning_rate=1e-4)
+    options = parser.parse_args(
+        [
+            *("--output_dir", str(folder), "--train_batch_size", str(args.batch_size)),
+            *("--max_train_steps", str(args.steps + 2), "--report_to", "none"),
+            *("--mixed_precision", args.mixed_precision, "--checkpointing_steps", "1000000"),
+            *("--dataloader_num_workers", str(args.workers)),
+        ]
+    )
+    train(options, build_accelerator(options), prior.train(), samples, export=lambda _: None)
+    return np.diff(times)[1:].tolist()
+
+
+def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
+    """Seconds of each step of diffusers' loop."""
+    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    pipe = build_pipeline(sample_size=args.resolution)
+    unet, text_encoder = pipe.unet.train(), pipe.text_encoder.requires_grad_(False)
+    scheduler: Any = pipe.scheduler
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, weight_decay=1e-2)
+    lr_scheduler = get_scheduler(
+        "cosine", optimizer, num_warmup_steps=0, num_training_steps=args.steps + 2
+    )
+    ema = EMAModel(unet.parameters(), model_cls=type(unet), model_config=unet.config)
+    unet, optimizer, lr_scheduler = accelerator.prepare(unet, optimizer, lr_scheduler)
+    text_encoder.to(accelerator.device)
+    ema.to(accelerator.device)
+    batches = [
+        samples.collate([samples[0, step * args.batch_size + k] for k in range(args.batch_size)])
+        for step in range(args.steps + 2)
+    ]
+    times = []
+    for batch in batches:
+        times.append(time.perf_counter())
+        batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+        with accelerator.accumulate(unet):
+            images = batch["image"]
+            noise = torch.randn_like(images)
+            timesteps = torch.randint(
+                0, scheduler.config.num_train_timesteps, (len(images),), device=images.device
+            ).long()
+            noisy = scheduler.add_noise(images, noise, timesteps)
+            states = text_encoder(batch["tokens"], return_dict=False)[0]
+            target = scheduler.get_velocity(images, noise, timesteps)
+            prediction = unet(noisy, timesteps, states, return_dict=False)[0]
+            loss = functional.mse_loss(prediction.float(), target.float(), reduction="mean")
+            accelerator.gather(loss.repeat(len(images))).mean().item()
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(unet.parameters(), 1.0)
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            ema.step(unet.parameters())
+    times.append(time.perf_counter())
+    return np.diff(times)[2:].tolist()
+
+
+def loops(
+    args: argparse.Namespace, folder: Path
+) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    """Each loop by its name."""
+    pipe = build_pipeline(sample_size=args.resolution)
+    slices = PhantomSlices(AnatomyBank.load(args.bank), resolution=args.resolution)
+    shards = folder / "shards"
+    shards.mkdir()
+    items: list[dict[str, Any]] = [slices[number] for number in range(64)]
+    write_shard(
+        shards / "phantom.safetensors",
+        np.stack([np.asarray(item["image"]) for item in items]),
+        [item["metadata"] for item in items],
+        source=args.bank,
+    )
+
+    def samples(source: Any) -> PriorSamples:
+        return PriorSamples([source], [1.0], pipe.tokenizer, [args.resolution], 1000)
+
+    ready = InMemory(samples(slices), 4 * args.batch_size)
+    run = folder / "run"
+    yield DIFFUSERS, lambda: diffusers_steps(ready, args)
+    yield MEMORY, lambda: our_steps(ready, args, run)
+    yield PHANTOM, lambda: our_steps(samples(slices), args, run)
+    stored = samples(PreparedSlices(ShardSlices(shards)))
+    yield SHARDS, lambda: our_steps(stored, args, run)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        every = dict(loops(args, Path(folder)))
+        for _ in tqdm(range(args.blocks), desc="blocks", unit="block"):
+            for name, loop in every.items():
+                seconds.setdefault(name, []).extend(loop())
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    rates = {name: args.batch_size / value for name, value in medians.items()}
+    results: dict[str, Any] = {
+        "images_per_second": rates,
+        "seconds_per_step": seconds,
+        "settings": {
+            name: getattr(args, name)
+            for name in ("resolution", "batch_size", "mixed_precision", "workers", "steps")
+        },
+    }
+    write_record(args.output_dir / "training_speed.json", results, args, seed=0)
+    print(
+        table(
+            ["", "images a second", "× diffusers' loop"],
+            [[name, f"{r:.2f}", f"{r / rates[DIFFUSERS]:.2f}"] for name, r in rates.items()],
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The benchmarks of solvers: curves, calibration and speed, at the smallest sizes."""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import Namespace
+
+import pytest
+import torch
+from gaussian import seeded
+from scipy.stats import t as student_t
+
+from benchmarks.solvers import calibration, curves
+from benchmarks.speed import processes, reconstruction
+from ctxrecon.errors import InputError
+from ctxrecon.pipelines import ReconstructionOutput, build_pipeline
+from ctxrecon.scan import Scan
+from ctxrecon.solvers import DDS
+
+SMALL = ("--resolution", "64", "--batch_size", "2", "--accelerations", "4")
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("prior")
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
+    return str(folder)
+
+
+def test_solver_curves_compare_every_solver_with_the_papers(prior, tmp_path, monkeypatch):
+    command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL]
+    command += ["--scans", "3", "--solver_scans", "2", "--steps", "2", "3"]
+    monkeypatch.setattr(curves, "_IDEAS", {curves.PAPER: (3,), "pnp_admm": (2,)})
+    curves.main(command)
+    results = json.loads((tmp_path / "solver_curves.json").read_text())["results"]
+    ideas, solvers = results["ideas"], results["solvers"]
+    assert [cell["method"] for cell in ideas] == [
+        curves.PAPER,
+        "pnp_admm",
+        "l1-wavelet",
+        "MoDL",
+    ]
+    assert ideas[0]["less_first"]["psnr"] == {"mean": 0.0, "standard_error": 0.0, "n": 3}
+    assert ideas[1]["evaluations"] == 2
+    assert len(solvers) == 2 * len(curves._SOLVERS)
+    assert {cell["scores"]["psnr"]["n"] for cell in solvers} == {2}
+    assert (tmp_path / "solver_curves.png").stat().st_size > 10_000
+    rows = (tmp_path / "solver_curves" / "rows.csv").read_text()
+    curves.main(command)  # nothing is measured again
+    assert (tmp_path / "solver_curves" / "rows.csv").read_text() == rows
+
+
+def test_calibration_of_gaussian_samples_is_what_theory_says():
+    """Samples and truth of one distribution: intervals cover what they say, f is 1."""
+    source, count = seeded(0), 6
+    mean = 5 + torch.zeros(1, 150, 150)
+    target = (mean + torch.randn(1, 150, 150, generator=source)).to(torch.complex64)
+    samples = (mean + torch.randn(count, 150, 150, generator=source)).to(torch.complex64)
+    zeros = torch.zeros(1, 1, 150, 150, dtype=torch.complex64)
+    scan = Scan(zeros, torch.ones(1, 1, 150, 150, dtype=torch.bool), None, [], target)
+    row = calibration.rate(samples, scan)
+    for level in calibration.LEVELS:
+        assert calibration.coverage(row, level, 1.0, count) == pytest.approx(level, abs=0.02)
+        assert float(row[f"ratio{level:g}"]) == pytest.approx(1.0, abs=0.05)
+        # A spread that is half of what it should be.
+        narrow = calibration.coverage(row, level, 0.5, count)
+        expected = 2 * student_t.cdf(student_t.ppf(0.5 + level / 2, count - 1) / 2, count - 1) - 1
+        assert narrow == pytest.approx(expected, abs=0.02)
+    gain = float(row["psnr_mean"]) - float(row["psnr_one"])
+    assert gain == pytest.approx(10 * math.log10(2 / (1 + 1 / count)), abs=0.1)
+
+
+def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
+    source, count = seeded(1), 5
+    target = 5 + torch.randn(1, 90, 90, generator=source)
+    samples = (5 + 0.7 * torch.randn(1, count, 90, 90, generator=source)).to(torch.complex64)
+    output = ReconstructionOutput(images=samples.mean(dim=1), samples=samples)
+    lower, upper = output.interval(0.8, factor=1.3)
+    inside = ((lower <= target) & (target <= upper)).double().mean()
+    ones = torch.ones(1, 1, 90, 90, dtype=torch.complex64)
+    scan = Scan(ones, ones.real > 0, None, [], target.to(torch.complex64))
+    row = calibration.rate(samples[0], scan)
+    assert calibration.coverage(row, 0.8, 1.3, count) == pytest.approx(float(inside), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"level": 1.0}, "a level between 0 and 1"),
+        ({"factor": 0.0}, "a positive factor"),
+    ],
+)
+def test_intervals_that_make_no_sense(arguments, sentence):
+    samples = torch.ones(1, 3, 4, 4, dtype=torch.complex64)
+    with pytest.raises(InputError, match=sentence):
+        ReconstructionOutput(images=samples[:, 0], samples=samples).interval(**arguments)
+    with pytest.raises(InputError, match="one image has no spread"):
+        ReconstructionOutput(images=samples[:, 0]).interval()
+
+
+def test_calibration_is_written_and_goes_on(prior, tmp_path, monkeypatch):
+    command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL, "--samples", "3"]
+    command += ["--scans", "2", "--fit_scans", "2", "--steps", "2"]
+    command += ["--methods", "dds", "dds:image=pnp_admm:strength=0.5"]
+    calibration.main(command)
+    results = json.loads((tmp_path / "calibration.json").read_text())["results"]
+    entry = results["x4 dds:image=pnp_admm:strength=0.5"]
+    assert entry["factor"] > 0
+    assert entry["fitted_on"] == entry["gain"]["n"] == 2
+    assert 0 <= entry["coverage 0.8"]["mean"] <= 1
+    assert (tmp_path / "calibration.png").stat().st_size > 10_000
+    rows = (tmp_path / "calibration.csv").read_text()
+    monkeypatch.setattr(calibration, "draw", lambda *_: None)
+    calibration.main(command)
+    assert (tmp_path / "calibration.csv").read_text() == rows
+
+
+def test_the_plain_loop_does_what_the_pipeline_does(prior, tmp_path):
+    command = ["--prior", prior, "--output_dir", str(tmp_path), "--size", "48", "--coils", "3"]
+    reconstruction.main([*command, "--steps", "3", "--turns", "1", "--published_steps", "4"])
+    results = json.loads((tmp_path / "reconstruction_speed.json").read_text())["results"]
+    assert results["plain"]["difference_of_results"] < 1e-4
+    assert len(results["profile"]) == 4
+    assert len(results["defaults"]["median_seconds"]) == 3
+    assert all(entry["network_seconds"] > 0 for entry in results["profile"])
+    found = results.get("deepinv")
+    if found is not None:
+        assert found["DiffPIR"]["evaluations"] == {"deepinv DiffPIR": 3, "ctxrecon DiffPIR": 3}
+        assert found["DPS"]["evaluations"] == {"deepinv DPS": 3, "ctxrecon DPS": 3}
+
+
+def test_the_network_is_timed_alone(prior):
+    pipe = reconstruction.open_prior(prior, "cpu")
+    one = reconstruction.make_slice(
+        "uniform1d", Namespace(seed=0, size=48, coils=3), torch.device("cpu")
+    )
+    seconds: list[float] = []
+    handles = reconstruction._watch(pipe.unet, seconds)
+    reconstruction.reconstruct(pipe, one, 3, 1.0, solver=DDS())
+    for handle in handles:
+        handle.remove()
+    assert len(seconds) == 3
+    assert min(seconds) > 0
+
+
+def test_two_processes_give_the_numbers_of_one(prior, tmp_path):
+    command = ["--prior", prior, "--output_dir", str(tmp_path), "--scans", "3"]
+    processes.main([*command, "--resolution", "64", "--steps", "2", "--turns", "1"])
+    results = json.loads((tmp_path / "processes.json").read_text())["results"]
+    assert results["same_numbers"] == {"1": True, "2": True}
+    assert min(seconds for (seconds,) in results["seconds"].values()) > 0
+    with pytest.raises(InputError, match="magic"):
+        processes.main([*command, "--methods", "magic", "--turns", "1", "--resolution", "64"])

@@ -136,7 +136,7 @@ def entries(
     assert maps is not None
     found: dict[str, Callable[[], object]] = {
         f"{_WAVELET}, ours, {_PAPER_ITERATIONS} iterations": partial(
-            l1_wavelet, kspace, mask, maps, num_iterations=_PAPER_ITERATIONS
+            l1_wavelet, operator, kspace, num_iterations=_PAPER_ITERATIONS
         )
     }
     found[f"{_WAVELET}, SigPy, {_PAPER_ITERATIONS} iterations"] = partial(

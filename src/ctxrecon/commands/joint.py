@@ -115,6 +115,7 @@ def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
     from ctxrecon.masks.learned import write_line_order
 
     masks = found.measurement.mask
+    assert masks is not None
     written = [outputs.masks]
     with written_beside(outputs.masks) as path, path.open("wb") as file:
         np.save(file, masks.numpy())

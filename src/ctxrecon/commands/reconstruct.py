@@ -243,6 +243,7 @@ def reconstruct(
         raise
     if joint is not None:
         masks = joint.measurement.mask
+        assert masks is not None
         if own_masks:
             say_scan(volume, masks)
     assert masks is not None

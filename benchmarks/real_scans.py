@@ -26,16 +26,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from benchmarks.common.arguments import open_named_prior, parse, prior_parser, recorded_options
+from benchmarks.common.bart import BART_LAMBDAS
 from benchmarks.common.figures import shrink
 from benchmarks.common.held_out import center_fraction
-from benchmarks.common.methods import (
-    BART_LAMBDAS,
-    Reconstruction,
-    Sampling,
-    data_error,
-    reconstruct_all,
-    scores,
-)
+from benchmarks.common.images import Reconstruction, data_error, scores
+from benchmarks.common.methods import Sampling, reconstruct_all
 from benchmarks.common.record import Record, write_study
 from ctxrecon.coils import (
     estimate_coil_maps,

@@ -45,7 +45,7 @@ class JointOutput(BaseOutput):
     Attributes:
         images: ``(batch, contrasts, ny, nx)`` complex64.
         masks: ``(batch, contrasts, 1, ny, nx)`` bool, what was sampled.
-        maps: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
+        t2star: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
         std: ``(batch, contrasts, ny, nx)`` float32, the error that the network expects of each
             pixel; ``None`` where it predicts none.
         residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
@@ -55,7 +55,7 @@ class JointOutput(BaseOutput):
 
     images: Tensor
     masks: Tensor
-    maps: Tensor | None = None
+    t2star: Tensor | None = None
     std: Tensor | None = None
     residual: Tensor | None = None
     coil_maps: Tensor | None = None
@@ -67,7 +67,7 @@ class JointPipeline(DiffusionPipeline):
 
     Example:
         >>> output = load_joint("runs/joint/pipeline")(kspace, acceleration=4)
-        >>> output.images, output.masks, output.maps
+        >>> output.images, output.masks, output.t2star
 
     Args:
         reconstructor: of several contrasts, or of one, which then takes each by itself.
@@ -208,7 +208,7 @@ class JointPipeline(DiffusionPipeline):
         return JointOutput(
             images=images,
             masks=given,
-            maps=t2star,
+            t2star=t2star,
             std=std,
             residual=residual,
             coil_maps=maps,

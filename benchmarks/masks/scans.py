@@ -156,7 +156,7 @@ def score(
                 model=model,
                 masks=masks[0][:, 0],
                 images=output.images[0],
-                maps=None if output.maps is None else output.maps[0],
+                maps=None if output.t2star is None else output.t2star[0],
             )
         )
     return found

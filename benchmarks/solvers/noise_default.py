@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.common.arguments import open_named_prior, parse, prior_parser, recorded_options
 from benchmarks.common.held_out import center_fraction, held_out_anatomy, scan_seed
-from benchmarks.common.methods import data_error
+from benchmarks.common.images import data_error
 from benchmarks.common.record import Record, write_study
 from benchmarks.real_scans import T1_FILE, T2_FILE, hold_out, load
 from ctxrecon.coils import estimate_coil_maps, mvue

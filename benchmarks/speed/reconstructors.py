@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.arguments import RESULTS, parse, study_parser
-from benchmarks.common.methods import bart_l1_wavelet, shipped_network
+from benchmarks.common.bart import bart_l1_wavelet
+from benchmarks.common.methods import shipped_network
 from benchmarks.common.record import Record, write_study
 from benchmarks.common.timing import timed
 from ctxrecon.baselines import l1_wavelet

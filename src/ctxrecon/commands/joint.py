@@ -24,12 +24,12 @@ class JointResult:
     Attributes:
         result: its images, a slice of the scan each.
         measurement: the samples that it took, for other methods.
-        maps: ``(subjects, ny, nx)`` T2* in ms, or ``None``.
+        t2star: ``(subjects, ny, nx)`` T2* in ms, or ``None``.
     """
 
     result: Result
     measurement: Measurement
-    maps: Tensor | None
+    t2star: Tensor | None
 
 
 def run_joint(
@@ -103,7 +103,7 @@ def run_joint(
         std=None if output.std is None else output.std.flatten(0, 1).cpu(),
     )
     measurement = prepare_measurement(scan.kspace * masks, masks, found)
-    return JointResult(result, measurement, None if output.maps is None else output.maps.cpu())
+    return JointResult(result, measurement, None if output.t2star is None else output.t2star.cpu())
 
 
 def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
@@ -122,6 +122,6 @@ def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
     if bool((masks == masks[..., :1, :]).all()):
         write_line_order(outputs.lines, masks[None])
         written.append(outputs.lines)
-    if found.maps is not None:
-        written += write_image(outputs.t2star, found.maps)
+    if found.t2star is not None:
+        written += write_image(outputs.t2star, found.t2star)
     return written

@@ -130,8 +130,8 @@ def joint_scores(pipe: JointPipeline, output: JointOutput, scan: ContrastScan) -
     found = image_metrics(images, scan.images[0])
     row = {name: float(found[name].mean()) for name in ("psnr", "ssim")}
     row |= {f"psnr_contrast_{c}": float(value) for c, value in enumerate(found["psnr"])}
-    if output.maps is not None and pipe.relaxometer is not None:
-        truth = pipe.relaxometer(scan.images.to(output.maps.device)).cpu()
-        maps = map_metrics(output.maps.cpu(), truth, foreground_mask(scan.images))
+    if output.t2star is not None and pipe.relaxometer is not None:
+        truth = pipe.relaxometer(scan.images.to(output.t2star.device)).cpu()
+        maps = map_metrics(output.t2star.cpu(), truth, foreground_mask(scan.images))
         row |= {f"map_{name}": float(value) for name, value in maps.items()}
     return row

@@ -46,8 +46,8 @@ class JointOutput(BaseOutput):
         images: ``(batch, contrasts, ny, nx)`` complex64.
         masks: ``(batch, contrasts, 1, ny, nx)`` bool, what was sampled.
         t2star: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
-        std: ``(batch, contrasts, ny, nx)`` float32, the error that the network expects of each
-            pixel; ``None`` where it predicts none.
+        expected_error: ``(batch, contrasts, ny, nx)`` float32, the error that the network
+            expects of each pixel; ``None`` where it predicts none.
         residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
         prompts: of each slice and contrast, or ``None`` where none are read.
@@ -56,7 +56,7 @@ class JointOutput(BaseOutput):
     images: Tensor
     masks: Tensor
     t2star: Tensor | None = None
-    std: Tensor | None = None
+    expected_error: Tensor | None = None
     residual: Tensor | None = None
     coil_maps: Tensor | None = None
     prompts: list[list[str]] | None = None
@@ -193,8 +193,9 @@ class JointPipeline(DiffusionPipeline):
         if maps is not None:
             inside = inside & (maps != 0).any(dim=1)[:, None]
         images = torch.where(inside, output.images, 0)
-        std = None if output.std is None else torch.where(inside, output.std, 0)
-        check_finite(images, std)
+        error = output.expected_error
+        error = None if error is None else torch.where(inside, error, 0)
+        check_finite(images, error)
         predicted = [
             CartesianSense(given[:, c], maps)(images[:, c].contiguous()) for c in range(leading[1])
         ]
@@ -209,7 +210,7 @@ class JointPipeline(DiffusionPipeline):
             images=images,
             masks=given,
             t2star=t2star,
-            std=std,
+            expected_error=error,
             residual=residual,
             coil_maps=maps,
             prompts=None if embeds is None else prompts,

@@ -99,11 +99,12 @@ class ReconstructionPipeline(DiffusionPipeline):
             operator: ``A``, where it is another one than ``M F S``; ``kspace`` is then its data.
             batch_size: slices at once; by default what takes little memory, four of 320 × 320.
             output_type: "pt", "np" (complex) or "pil" (magnitude).
-            return_dict: ``False`` gives the tuple (images, std, residual, coil_maps, prompts).
+            return_dict: ``False`` gives the tuple (images, expected_error, residual, coil_maps,
+                prompts).
 
         Returns:
-            ``images``; ``std``, the error that the network expects of each pixel, where it
-            predicts one; ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
+            ``images``; ``expected_error``, the error that the network expects of each pixel, where
+            it predicts one; ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
 
         Raises:
             InputError: for each malformed argument, in a sentence of its own.
@@ -120,12 +121,18 @@ class ReconstructionPipeline(DiffusionPipeline):
         measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator)
         measurement = measurement.to(self._execution_device)
         work, _ = measurement.normalized()
-        images, std = self._reconstruct(work, embeds, batch_size)
+        images, error = self._reconstruct(work, embeds, batch_size)
         self.maybe_free_model_hooks()
-        output = conclude(images, measurement, output_type, std=std, prompts=prompts)
+        output = conclude(images, measurement, output_type, expected_error=error, prompts=prompts)
         if return_dict:
             return output
-        return (output.images, output.std, output.residual, output.coil_maps, output.prompts)
+        return (
+            output.images,
+            output.expected_error,
+            output.residual,
+            output.coil_maps,
+            output.prompts,
+        )
 
     def encode_prompt(self, prompts: list[str]) -> Tensor | None:
         """Embeddings ``(prompts, width)``, or ``None`` for a network that reads none.
@@ -156,13 +163,13 @@ class ReconstructionPipeline(DiffusionPipeline):
                     batch.operator, batch.y, None if embeds is None else embeds[owner]
                 )
                 images.append(output.images)
-                if output.std is not None:
-                    errors.append(output.std)
+                if output.expected_error is not None:
+                    errors.append(output.expected_error)
                 bar.update(len(owner))
         index = filled[torch.cat(batches)] if batches else filled
         like = measurement.y.new_zeros((len(measurement), *measurement.operator.domain_shape[1:]))
-        std = put_back(errors, index, like.real) if errors else None
-        return put_back(images, index, like), std
+        error = put_back(errors, index, like.real) if errors else None
+        return put_back(images, index, like), error
 
 
 def load_reconstructor(

@@ -113,10 +113,10 @@ def test_networks(kind, caplog):
     output = pipeline(y, MASK)
     assert "no signal above the noise in slice 0:" in caplog.text
     assert not output.images[0].any()
-    assert not output.std[0].any()
+    assert not output.expected_error[0].any()
     alone = pipeline(y[1:], MASK)
     assert torch.equal(output.images[1:], alone.images)
-    assert torch.equal(output.std[1:], alone.std)
+    assert torch.equal(output.expected_error[1:], alone.expected_error)
     assert not pipeline(y[:1], MASK).images.any()
 
 

@@ -89,9 +89,9 @@ class TestForAll:
         network = build(name, contrasts, blocks=blocks, predict_std=True)
         operators, y, _ = measurements(contrasts, shape=shape, coils=coils)
         output = network(operators, y)
-        assert output.images.shape == output.std.shape == (2, contrasts, *shape)
+        assert output.images.shape == output.expected_error.shape == (2, contrasts, *shape)
         assert torch.isfinite(torch.view_as_real(output.images)).all()
-        assert float(output.std.min()) > 0
+        assert float(output.expected_error.min()) > 0
 
     @torch.no_grad()
     def test_the_gain_of_each_contrast_passes_through(self, name):
@@ -100,7 +100,7 @@ class TestForAll:
         gain = torch.tensor([[250.0, 0.02, 1.0], [1.0, 3.0, 0.5]])
         scaled = network(operators, y * gain[..., None, None, None])
         plain = network(operators, y)
-        for key in ("images", "std"):
+        for key in ("images", "expected_error"):
             ratio = scaled[key] / plain[key] / gain[..., None, None]
             torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=1e-3, atol=1e-3)
 
@@ -109,7 +109,7 @@ class TestForAll:
         network = build(name, blocks=blocks, text_width=TEXT, predict_std=True).train()
         operators, y, _ = measurements()
         output = network(operators, y, torch.randn(2, 3, TEXT, generator=seeded(0)))
-        (output.images.abs().sum() + output.std.sum()).backward()
+        (output.images.abs().sum() + output.expected_error.sum()).backward()
         missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert not missing
 
@@ -122,7 +122,7 @@ class TestForAll:
         operators, y, _ = measurements()
         embeds = torch.ones(2, 3, TEXT)
         first, second = network(operators, y, embeds), again(operators, y, embeds)
-        assert all(torch.equal(first[key], second[key]) for key in ("images", "std"))
+        assert all(torch.equal(first[key], second[key]) for key in ("images", "expected_error"))
 
     @torch.no_grad()
     def test_what_was_measured_stays_after_each_block(self, name):

@@ -50,7 +50,7 @@ def test_the_common_call(unrolled):
     with torch.no_grad():
         direct = unrolled.reconstructor(operator, y)
     torch.testing.assert_close(output.images, direct.images)
-    torch.testing.assert_close(output.std, direct.std)
+    torch.testing.assert_close(output.expected_error, direct.expected_error)
     assert output.residual.shape == (2,)
     error = (operator(output.images) - y).flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
     torch.testing.assert_close(output.residual, error)
@@ -58,7 +58,7 @@ def test_the_common_call(unrolled):
     assert isinstance(array.images, np.ndarray)
     assert array.coil_maps.shape[0] == len(y)
     assert array.coil_maps.shape[-3:] == y.shape[1:]  # of one or two sets
-    names = ("images", "std", "residual", "coil_maps", "prompts")
+    names = ("images", "expected_error", "residual", "coil_maps", "prompts")
     parts = unrolled(y, operator.mask, coil_maps=operator.coil_maps, return_dict=False)
     for name, value in zip(names, parts, strict=True):
         found = getattr(output, name)

@@ -77,7 +77,7 @@ def test_every_parameter_gets_a_gradient(name):
     network = build(name, text_width=TEXT, predict_std=True).train()
     operator, y, _ = measurement()
     output = network(operator, y, torch.randn(2, TEXT))
-    loss = output.images.abs().sum() + output.std.sum()
+    loss = output.images.abs().sum() + output.expected_error.sum()
     if output.penalty is not None:
         loss = loss + output.penalty.sum()
     loss.backward()
@@ -118,7 +118,7 @@ def test_save_and_load(name, tmp_path):
     embeds = torch.ones(2, TEXT)
     first, second = network(operator, y, embeds), again(operator, y, embeds)
     assert torch.equal(first.images, second.images)
-    assert torch.equal(first.std, second.std)
+    assert torch.equal(first.expected_error, second.expected_error)
 
 
 @torch.no_grad()

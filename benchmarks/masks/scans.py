@@ -141,9 +141,9 @@ def score(
             output = sample_and_reconstruct(pipe, scan, own_seed, acceleration)
             rows.append(joint_scores(pipe, output, scan))
             masks.append(output.masks[0])
-            if output.std is not None:
+            if output.expected_error is not None:
                 truth = seen_by(output.coil_maps, scan)
-                pairs.append(expected_and_real(output.std[0], output.images[0], truth))
+                pairs.append(expected_and_real(output.expected_error[0], output.images[0], truth))
         every = torch.stack(masks)
         model: dict[str, Any] = {"parameters": parameters, **_of_masks(every)}
         if pairs:

@@ -34,6 +34,8 @@ class ReconstructionOutput(BaseOutput):
             by ``output_type``; the posterior mean where several samples were drawn.
         std: ``(batch, ny, nx)`` float32 standard deviation over the samples, in the units of
             ``images``; ``None`` with one sample.
+        expected_error: ``(batch, ny, nx)`` float32, the error that a network expects of each pixel;
+            ``None`` where it predicts none.
         samples: ``(batch, num_samples, ny, nx)`` complex64 posterior samples, or ``None``.
         residual: ``(batch,)`` float32 relative data residual ``‖A x - y‖ / ‖y‖`` of ``images``;
             with two sets of coil maps, of the two images that ``images`` combines.
@@ -44,6 +46,7 @@ class ReconstructionOutput(BaseOutput):
 
     images: Images
     std: Tensor | None = None
+    expected_error: Tensor | None = None
     samples: Tensor | None = None
     residual: Tensor | None = None
     coil_maps: Tensor | None = None

@@ -100,7 +100,7 @@ def run_joint(
         images=output.images.flatten(0, 1).cpu(),
         residual=output.residual.flatten().cpu(),
         seconds=None,
-        std=None if output.std is None else output.std.flatten(0, 1).cpu(),
+        std=None if output.expected_error is None else output.expected_error.flatten(0, 1).cpu(),
     )
     measurement = prepare_measurement(scan.kspace * masks, masks, found)
     return JointResult(result, measurement, None if output.t2star is None else output.t2star.cpu())

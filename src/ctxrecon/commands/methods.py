@@ -337,7 +337,7 @@ def run_network(
         images=images,
         residual=output.residual.cpu(),
         seconds=seconds,
-        std=None if output.std is None else output.std.cpu(),
+        std=None if output.expected_error is None else output.expected_error.cpu(),
     )
 
 

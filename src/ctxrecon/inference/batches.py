@@ -98,7 +98,7 @@ def conclude(
     measurement: Measurement,
     output_type: str,
     *,
-    std: Tensor | None = None,
+    expected_error: Tensor | None = None,
     prompts: Sequence[str] | None = None,
 ) -> ReconstructionOutput:
     """Mean, spread and residual of the samples of every slice, after a look at whether they serve.
@@ -109,7 +109,7 @@ def conclude(
         samples: ``(batch · each, [sets ·] ny, nx)`` complex, those of one slice after the other.
         measurement: what they are samples for.
         output_type: "pt", "np" or "pil".
-        std: ``(batch, [sets ·] ny, nx)``, where it is not that of the samples.
+        expected_error: of a network, ``(batch, [sets ·] ny, nx)``.
         prompts: one for each slice.
 
     Raises:
@@ -124,23 +124,25 @@ def conclude(
     samples = torch.where(inside[:, None], samples, 0)
     mean, number = samples.mean(dim=1), samples.shape[1]
     images = measurement.combine(mean)
+    std = None
     if number > 1:
         # Float32 has no squares of values below 1e-19.
         peak = images.abs().flatten(1).amax(dim=1)[:, None, None]
         peak = torch.where(peak > 0, peak, 1.0)
         deviation = (samples - mean[:, None]) / peak[:, None]
-        std = peak * (deviation.abs().square().sum(dim=1) / (number - 1)).sqrt()
+        std = measurement.combine(
+            peak * (deviation.abs().square().sum(dim=1) / (number - 1)).sqrt()
+        )
         samples = torch.stack([measurement.combine(each) for each in samples.unbind(1)], dim=1)
-    elif std is not None:
-        std = torch.where(inside, std, 0)
-    if std is not None:
-        std = measurement.combine(std)
-    check_finite(images, std)
+    if expected_error is not None:
+        expected_error = measurement.combine(torch.where(inside, expected_error, 0))
+    check_finite(images, std, expected_error)
     residual = relative_residual(measurement.operator(mean), measurement.y)
     report(residual, measurement.empty)
     return ReconstructionOutput(
         images=convert_images(images, output_type),
         std=std,
+        expected_error=expected_error,
         samples=samples if number > 1 else None,
         residual=residual,
         coil_maps=maps,

@@ -26,14 +26,14 @@ class ReconstructorOutput(BaseOutput):
 
     Attributes:
         images: ``(batch, ny, nx)`` complex64.
-        std: ``(batch, ny, nx)`` float32, the error that the network expects of each pixel, real
-            and imaginary parts together; ``None`` where it predicts none.
+        expected_error: ``(batch, ny, nx)`` float32, the error that the network expects of each
+            pixel, real and imaginary parts together; ``None`` where it predicts none.
         penalty: ``(batch,)`` float32, what the network's own constraint adds to a training loss;
             ``None`` where it has none.
     """
 
     images: Tensor
-    std: Tensor | None = None
+    expected_error: Tensor | None = None
     penalty: Tensor | None = None
 
 
@@ -89,10 +89,10 @@ class Reconstructor(ModelMixin, ConfigMixin):
         scale = intensity(zero_filled)
         zero_filled = zero_filled / scale
         images, penalty = self.reconstruct(operator, y / scale[:, None], zero_filled, prompt_embeds)
-        std = None
+        error = None
         if self.error_head is not None:
-            std = self.error_head(images, zero_filled) * scale
-        return ReconstructorOutput(images * scale, std, penalty)
+            error = self.error_head(images, zero_filled) * scale
+        return ReconstructorOutput(images * scale, error, penalty)
 
 
 class ErrorHead(nn.Module):

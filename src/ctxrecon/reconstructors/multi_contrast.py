@@ -23,14 +23,14 @@ class MultiContrastOutput(BaseOutput):
 
     Attributes:
         images: ``(batch, contrasts, ny, nx)`` complex64.
-        std: ``(batch, contrasts, ny, nx)`` float32, the error that the network expects of each
-            pixel, real and imaginary parts together; ``None`` where it predicts none.
+        expected_error: ``(batch, contrasts, ny, nx)`` float32, the error that the network expects
+            of each pixel, real and imaginary parts together; ``None`` where it predicts none.
         penalty: ``(batch,)`` float32, what a network's own constraint adds to a training loss;
             ``None`` where it has none.
     """
 
     images: Tensor
-    std: Tensor | None = None
+    expected_error: Tensor | None = None
     penalty: Tensor | None = None
 
 
@@ -117,11 +117,11 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
             image, states = self.reconstruct(c, operator, zero_filled[:, c], embeds, states)
             found.append(image)
         images = torch.stack(found, dim=1)
-        std = None
+        error = None
         if self.error_head is not None:
             expected = self.error_head(images.flatten(0, 1), zero_filled.flatten(0, 1))
-            std = expected.unflatten(0, y.shape[:2]) * scale
-        return MultiContrastOutput(images * scale, std)
+            error = expected.unflatten(0, y.shape[:2]) * scale
+        return MultiContrastOutput(images * scale, error)
 
 
 class SharedUNet(MultiContrastReconstructor):
@@ -226,11 +226,13 @@ def reconstruct_contrasts(
         network(operator, y[:, c], None if prompt_embeds is None else prompt_embeds[:, c])
         for c, operator in enumerate(operators)
     ]
-    std = None if each[0].std is None else torch.stack([output.std for output in each], dim=1)
+    error = None
+    if each[0].expected_error is not None:
+        error = torch.stack([output.expected_error for output in each], dim=1)
     penalty = None
     if each[0].penalty is not None:
         penalty = torch.stack([output.penalty for output in each]).mean(dim=0)
-    return MultiContrastOutput(torch.stack([o.images for o in each], dim=1), std, penalty)
+    return MultiContrastOutput(torch.stack([o.images for o in each], dim=1), error, penalty)
 
 
 def unet_cascade(

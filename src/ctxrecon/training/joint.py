@@ -167,7 +167,8 @@ def image_loss(kind: str, output: MultiContrastOutput, batch: dict[str, Tensor])
     target = batch["target"]
     contrasts = target.shape[1]
     scale = intensity(target.flatten(0, 1))
-    std = None if output.std is None else output.std.flatten(0, 1) / scale
+    error = output.expected_error
+    std = None if error is None else error.flatten(0, 1) / scale
     inside = (batch["coil_maps"] != 0).any(dim=1).repeat_interleave(contrasts, dim=0)
     images = output.images.flatten(0, 1) / scale
     loss = paired_loss(kind, images, std, target.flatten(0, 1) / scale, inside)

@@ -161,7 +161,9 @@ class ReconstructorTraining(nn.Module):
         paired: Tensor | None = None
         if objective.loss != "none":
             inside = (batch["coil_maps"] != 0).any(dim=1)
-            paired = paired_loss(objective.loss, output.images, output.std, batch["target"], inside)
+            paired = paired_loss(
+                objective.loss, output.images, output.expected_error, batch["target"], inside
+            )
         if objective.adversarial is None:
             assert paired is not None
             return paired

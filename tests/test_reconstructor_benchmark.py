@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from scripts import load_script, run_here
+from scripts import run_here
 
 from ctxrecon.errors import InputError
+from ctxrecon.training import reconstructor as training
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -22,7 +23,6 @@ def script(monkeypatch):
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(script, bank):
     """Titles make folders of their own, and options belong together."""
-    training = load_script("train_reconstructor")
     names = set()
     for name, chosen in script.TABLES.items():
         for entry in chosen.entries(30):

@@ -103,13 +103,11 @@ class ContrastiveLoss(nn.Module):
         self.readout_weight = readout_weight
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of the batch of all processes."""
+        """The loss of the batch of all processes; in evaluation, of this process alone."""
         output = self.clip(input_ids=batch["tokens"], pixel_values=batch["pixels"])
-        contrast = contrastive_loss(
-            gather_with_gradient(output.image_embeds),
-            gather_with_gradient(output.text_embeds),
-            gather_with_gradient(batch["tokens"]),
-            self.clip.logit_scale,
-        )
+        rows = [output.image_embeds, output.text_embeds, batch["tokens"]]
+        if self.training:
+            rows = [gather_with_gradient(value) for value in rows]
+        contrast = contrastive_loss(*rows, self.clip.logit_scale)
         states = output.text_model_output.pooler_output
         return contrast + self.readout_weight * readout_loss(self.readout(states), batch["numbers"])

@@ -88,7 +88,7 @@ def train_clip(config: ClipConfig) -> None:
     train(
         config,
         accelerator,
-        build(config, tokenizer),
+        build(config, tokenizer).train(),
         pairs,
         export=trained.export,
         validate=trained.validate,

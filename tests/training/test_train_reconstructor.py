@@ -16,9 +16,16 @@ from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
-from ctxrecon.pipelines import build_pipeline, load_reconstructor
+from ctxrecon.pipelines import ReconstructionPipeline, build_pipeline, load_reconstructor
+from ctxrecon.reconstructors import UnrolledGenerator
 from ctxrecon.training import reconstructor as script
-from ctxrecon.training.reconstructor import Labels, MeasurementSamples, Sampling, split
+from ctxrecon.training.reconstructor import (
+    Labels,
+    MeasurementSamples,
+    Sampling,
+    UndersampledScans,
+    split,
+)
 
 SCRIPT = TRAINING / "train_reconstructor.py"
 UNPAIRED = ("--scans", "6", "--loss", "none", "--adversarial", "wgan_gp")
@@ -123,6 +130,18 @@ def test_validation_and_fine_tuning(run, bank, tmp_path, monkeypatch):
     kept = load_reconstructor(folder / "pipeline").reconstructor.state_dict()
     for name, value in load_reconstructor(again / "pipeline").reconstructor.state_dict().items():
         assert torch.equal(value, kept[name])
+
+
+def test_validation_on_scans_with_two_sets_of_coil_maps(tmp_path, caplog):
+    """Few coils on a small matrix: the estimate of one scan has two sets, the other's one."""
+    torch.manual_seed(0)
+    pipe = ReconstructionPipeline(UnrolledGenerator(width=4, iterations=1, blocks=1).eval())
+    pipe.set_progress_bar_config(disable=True)
+    sampling = Sampling(("uniform1d",), (4.0,), 0.25, num_coils=(3,))
+    with caplog.at_level("INFO", "ctxrecon"):
+        scores = UndersampledScans(2, 32, sampling).validate(pipe, tmp_path / "picture.png")
+    assert "two sets" in caplog.text
+    assert 5 < scores["psnr_zero_filled"] < 40
 
 
 def test_a_critic_with_steps_and_a_rate_of_its_own(run, tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
+from ctxrecon.operators import SoftSense
 from ctxrecon.pipelines import ReconstructionPipeline, prepare_measurement
 from ctxrecon.training.held_out import held_out_scans, targets_of
 from ctxrecon.training.reconstructor.data import Sampling
@@ -46,7 +47,10 @@ class UndersampledScans:
             measured = prepare_measurement(scan.kspace, scan.mask)
             prompt = scan.metadata[0].to_prompt()
             output: Any = pipe(measured.kspace, measured.mask, prompt, coil_maps=measured.coil_maps)
-            images["zero-filled"].append(measured.operator.adjoint(measured.kspace))
+            zero_filled = measured.operator.adjoint(measured.kspace)
+            if isinstance(measured.operator, SoftSense):
+                zero_filled = measured.operator.combine(zero_filled)
+            images["zero-filled"].append(zero_filled)
             images["reconstructed"].append(output.images.cpu())
         found = {name: torch.cat(values) for name, values in images.items()}
         targets = targets_of(self.scans)

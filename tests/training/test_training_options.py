@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from scripts import TRAINING, load_script, start
 
 from ctxrecon.errors import InputError
@@ -18,6 +20,7 @@ from ctxrecon.training import TrainingConfig, UsageError, masks, run_script
 from ctxrecon.training import script as ending
 from ctxrecon.training.options import build_from_text
 from ctxrecon.training.scans import check_calibration
+from ctxrecon.training.trackers import show_picture, start_trackers
 
 SUBJECTS = ("prior", "clip", "reconstructor", "masks")
 NEEDED = ["--output_dir", "run", "--max_train_steps", "3", "--bank", "bank.npz"]
@@ -102,6 +105,47 @@ def test_tensorboard_is_the_default_where_there_is_one(monkeypatch, caplog) -> N
             parsed("clip", "--report_to", name)
     with pytest.raises(InputError, match="no tracker is installed"):
         parsed("clip", "--report_to", "all")
+
+
+class Tracker:
+    """What accelerate's trackers share, and pictures as some of them take them."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.options, self.shown = name, {}, None
+
+    def store_init_configuration(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def log_images(self, values: dict[str, Any], step: int, **more: str) -> None:
+        self.shown = values["validation"]
+
+
+def test_trackers_get_the_options_and_pictures_in_their_own_form(tmp_path: Path) -> None:
+    names = ("tensorboard", "wandb", "aim")
+    trackers = [Tracker(name) for name in names]
+    started = []
+    accelerator: Any = SimpleNamespace(
+        log_with=list(names),
+        trackers=trackers,
+        init_trackers=lambda project, **more: started.append((project, more)),
+    )
+    start_trackers(accelerator, {"seed": 3}, 5)
+    assert started == [("tracker", {"init_kwargs": {"tensorboard": {"purge_step": 6}}})]
+    assert [one.options for one in trackers] == [{}, {"seed": 3}, {"seed": 3}]
+    Image.new("RGB", (4, 3)).save(tmp_path / "picture.png")
+    show_picture(accelerator, tmp_path / "picture.png", 5)
+    assert trackers[0].shown.shape == (1, 3, 4, 3)
+    assert [one.shape for one in trackers[1].shown] == [(3, 4, 3)]
+    assert trackers[2].shown.size == (4, 3)
+
+
+def test_a_tracker_that_does_not_start_is_refused() -> None:
+    def refused(*_: object, **more: object) -> None:
+        raise RuntimeError("no API key")
+
+    accelerator: Any = SimpleNamespace(log_with=["wandb"], init_trackers=refused)
+    with pytest.raises(InputError, match=r"wandb does not start: no API key"):
+        start_trackers(accelerator, {}, 0)
 
 
 @pytest.mark.parametrize(

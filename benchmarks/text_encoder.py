@@ -35,7 +35,7 @@ from ctxrecon.phantom.protocols import vary_times
 from ctxrecon.pipelines import load_prior, load_text_encoder
 from ctxrecon.priors import build_text_encoder
 from ctxrecon.training import shuffle_parts, without
-from ctxrecon.training.contrastive import READOUT, readout_targets
+from ctxrecon.training.clip import READOUT, readout_targets
 from ctxrecon.training.prompts import MR_PARAMETERS
 
 NUMBERS = ("tr", "te", "ti", "flip_angle", "slice")

@@ -32,8 +32,8 @@ from ctxrecon.reconstructors import (
     reconstruct_contrasts,
 )
 from ctxrecon.tasks import T2StarMLP
-from ctxrecon.training.greedy import GreedyTraining
-from ctxrecon.training.joint import JointObjective, JointTraining, image_loss, with_joint_weights
+from ctxrecon.training.masks import GreedyTraining, JointObjective, JointTraining, image_loss
+from ctxrecon.training.trained import with_weights
 
 SHAPE = (24, 24)
 NAMES = [*RECONSTRUCTORS, *MULTI_CONTRAST]
@@ -293,10 +293,10 @@ class TestTraining:
         pipe = joint()
         model = JointTraining(pipe, JointObjective())
         weights = {name: value + 1 for name, value in model.state_dict().items()}
-        copied = with_joint_weights(pipe, weights)
+        copied = with_weights(pipe, weights)
         torch.testing.assert_close(copied.sampler.weights, pipe.sampler.weights + 1)
         assert not copied.reconstructor.training
-        assert torch.equal(with_joint_weights(pipe, {}).sampler.weights, pipe.sampler.weights)
+        assert torch.equal(with_weights(pipe, {}).sampler.weights, pipe.sampler.weights)
 
     def test_objectives_that_cannot_be_served(self):
         greedy = GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4)

@@ -14,7 +14,7 @@ from ctxrecon.commands.results import Part, Result
 from ctxrecon.errors import InputError
 from ctxrecon.files import read_json
 from ctxrecon.training.checkpoints import is_whole
-from ctxrecon.training.run_folder import read_config
+from ctxrecon.training.run_folder import read_stages
 
 SHAPE = (1, 4, 6)
 
@@ -147,4 +147,4 @@ def test_a_training_checkpoint_with_a_deep_state_is_not_whole(tmp_path: Path) ->
 def test_options_of_a_run_nested_too_deeply_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="nested too deeply"):
-        read_config(tmp_path / "config.json")
+        read_stages(tmp_path / "config.json")

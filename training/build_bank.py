@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ctxrecon.phantom import Anatomy, AnatomyBank, brain_anatomy, knee_anatomy
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
 from ctxrecon.training import TrainingParser, UsageError, run_script
-from ctxrecon.training.arguments import MAX_RESOLUTION, seed, whole
+from ctxrecon.training.config import MAX_RESOLUTION, SEED, Whole
 from ctxrecon.training.folders import check_output
 
 
@@ -26,12 +26,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = TrainingParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--brains", type=whole(0, 10**6), default=800, help="procedural brains")
-    parser.add_argument("--knees", type=whole(0, 10**6), default=2500, help="procedural knees")
+    parser.add_argument("--brains", type=Whole(0, 10**6), default=800, help="procedural brains")
+    parser.add_argument("--knees", type=Whole(0, 10**6), default=2500, help="procedural knees")
     parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--label_slices", type=whole(0, 10**6), default=3000)
-    parser.add_argument("--size", type=whole(32, MAX_RESOLUTION), default=256)
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--label_slices", type=Whole(0, 10**6), default=3000)
+    parser.add_argument("--size", type=Whole(32, MAX_RESOLUTION), default=256)
+    parser.add_argument("--seed", type=SEED, default=0)
     return parser.parse_args(argv)
 
 

@@ -17,11 +17,7 @@ from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.metrics import image_metrics, redundancy_ratio
 from ctxrecon.phantom import ContrastScan, contrast_scan, load_label_volume
 from ctxrecon.pipelines import JointPipeline, load_prior
-from ctxrecon.training.contrast_validation import (
-    draw_protocols,
-    joint_scores,
-    sample_and_reconstruct,
-)
+from ctxrecon.training.masks import draw_protocols, joint_scores, sample_and_reconstruct
 
 _KINDS = {"one": ("knee", "brain"), "multi_echo": ("brain",), "pd_pair": ("knee",)}
 

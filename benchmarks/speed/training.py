@@ -33,9 +33,9 @@ from ctxrecon.datasets import ShardSlices, write_shard
 from ctxrecon.evaluation import table
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.pipelines import build_pipeline
-from ctxrecon.training import add_training_arguments, build_accelerator, train
-from ctxrecon.training.prior import Prior
-from ctxrecon.training.samples import PreparedSlices, PriorSamples
+from ctxrecon.training import TrainingConfig, build_accelerator, train
+from ctxrecon.training.prior import Prior, PriorSamples
+from ctxrecon.training.slices import PreparedSlices
 
 DIFFUSERS, MEMORY, PHANTOM, SHARDS = (
     "diffusers' loop, batches in memory",
@@ -79,17 +79,17 @@ def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[floa
     prior = Prior(pipe, train_text_encoder=False)
     times: list[float] = []
     prior.register_forward_pre_hook(lambda *_: times.append(time.perf_counter()))
-    parser = argparse.ArgumentParser()
-    add_training_arguments(parser, learning_rate=1e-4)
-    options = parser.parse_args(
-        [
-            *("--output_dir", str(folder), "--train_batch_size", str(args.batch_size)),
-            *("--max_train_steps", str(args.steps + 2), "--report_to", "none"),
-            *("--mixed_precision", args.mixed_precision, "--checkpointing_steps", "1000000"),
-            *("--dataloader_num_workers", str(args.workers)),
-        ]
+    config = TrainingConfig(
+        output_dir=folder,
+        train_batch_size=args.batch_size,
+        max_train_steps=args.steps + 2,
+        learning_rate=1e-4,
+        mixed_precision=args.mixed_precision,
+        checkpointing_steps=1000000,
+        dataloader_num_workers=args.workers,
+        report_to="none",
     )
-    train(options, build_accelerator(options), prior.train(), samples, export=lambda _: None)
+    train(config, build_accelerator(config), prior.train(), samples, export=lambda _: None)
     return np.diff(times)[1:].tolist()
 
 

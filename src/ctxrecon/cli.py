@@ -21,6 +21,7 @@ from ctxrecon.commands.logs import logged_to_stderr
 from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
+from ctxrecon.commands.train import train
 from ctxrecon.errors import InputError, one_line
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -47,6 +48,7 @@ app = typer.Typer(
 for _command in (demo, reconstruct, simulate, info, benchmark):
     app.command()(_command)
 app.add_typer(prepare, name="prepare")
+app.add_typer(train, name="train")
 
 
 def _print_version(asked: bool) -> None:

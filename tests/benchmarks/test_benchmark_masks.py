@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from gaussian import seeded
-from scripts import load_script, run_here
+from scripts import run_here
 
 from benchmarks.common import training
 from benchmarks.masks import __main__ as study
 from benchmarks.masks import scans, tables
 from benchmarks.speed import masks
 from ctxrecon.phantom import AnatomyBank, brain_anatomy, knee_anatomy
+from ctxrecon.training import masks as trainer
+from ctxrecon.training.masks import build
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,8 @@ def both(tmp_path_factory) -> Path:
 
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(both, monkeypatch):
-    script = load_script("train_sampler")
-    monkeypatch.setattr(script, "train_t2star_mlp", lambda *_, **__: None)
-    monkeypatch.setattr(script.JointObjective, "check", lambda *_: None)
+    monkeypatch.setattr(build, "train_t2star_mlp", lambda *_, **__: None)
+    monkeypatch.setattr(trainer.JointObjective, "check", lambda *_: None)
     names = set()
     for name, chosen in tables.TABLES.items():
         assert chosen.compared in [entry.title for entry in chosen.entries]
@@ -46,10 +47,10 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(both, monk
             if not entry.amortised:
                 command += ["--acceleration", f"{entry.accelerations[-1]:g}"]
             command += [*chosen.options, *entry.options]
-            args = script.parse_args([*command, "--output_dir", "x", "--max_train_steps", "1"])
-            pipe = script.starting_point(args)
+            args = trainer.parse_args([*command, "--output_dir", "x", "--max_train_steps", "1"])
+            pipe = trainer.starting_point(args)
             assert (pipe.sampler.ratios is not None) == entry.amortised
-            assert script.source(args).draw(0, 32)["images"].shape[-1] == 32
+            assert trainer.source(args).draw(0, 32)["images"].shape[-1] == 32
 
 
 def test_samplers_are_trained_once_and_rated(both, tmp_path, monkeypatch):

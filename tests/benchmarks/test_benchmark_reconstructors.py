@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
-from scripts import load_script, run_here
+from scripts import run_here
 
 from benchmarks.common import training
 from benchmarks.reconstructors import __main__ as study
 from benchmarks.reconstructors import tables
 from benchmarks.speed import reconstructors
 from ctxrecon.errors import InputError
+from ctxrecon.training import reconstructor as trainer
 
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(bank):
     """Titles make folders of their own, and options belong together."""
-    script = load_script("train_reconstructor")
     names = set()
     for name, chosen in tables.TABLES.items():
         for entry in chosen.entries(30):
@@ -26,10 +26,10 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(bank):
             names.add(slug)
             command = ["--network", entry.network, "--bank", str(bank), "--scans", "30"]
             command += ["--output_dir", "x", "--max_train_steps", "1", *entry.options]
-            args = script.parse_args(command)
-            labels = script.Labels(args.labels, args.labelled, args.magnitude_labels)
-            pipe = script.starting_point(args)
-            script.Objective(args.loss, args.adversarial).check(labels, pipe.reconstructor)
+            args = trainer.parse_args(command)
+            labels = trainer.Labels(args.labels, args.labelled, args.magnitude_labels)
+            pipe = trainer.starting_point(args)
+            trainer.Objective(args.loss, args.adversarial).check(labels, pipe.reconstructor)
     assert "objectives_wgan_l1" in names
     assert "objectives_ista_net_l1" in names
 

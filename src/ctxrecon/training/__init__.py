@@ -1,39 +1,37 @@
-"""What the training scripts share: the loop, its arguments and checkpoints, samples, losses."""
+"""Training: what is shared by all, and a package for each thing that is trained.
 
-from ctxrecon.training.arguments import (
-    TrainingParser,
-    UsageError,
-    add_training_arguments,
-    parse_training_args,
-)
+The packages are ``prior``, ``clip``, ``reconstructor`` and ``masks``, each with its configuration,
+data, objective, validation and a ``main``.
+"""
+
 from ctxrecon.training.checkpoints import (
     latest_checkpoint,
     load_state,
     prune_checkpoints,
     save_state,
 )
+from ctxrecon.training.config import TrainingConfig, UsageError, read_config
 from ctxrecon.training.loop import build_accelerator, train
-from ctxrecon.training.losses import denoising_loss, spread_timestep
+from ctxrecon.training.parser import TrainingParser, parse_config
 from ctxrecon.training.prompts import drop_metadata, shuffle_parts, vary_metadata, without
 from ctxrecon.training.run_folder import check_run
 from ctxrecon.training.script import run_script
 
 __all__ = [
+    "TrainingConfig",
     "TrainingParser",
     "UsageError",
-    "add_training_arguments",
     "build_accelerator",
     "check_run",
-    "denoising_loss",
     "drop_metadata",
     "latest_checkpoint",
     "load_state",
-    "parse_training_args",
+    "parse_config",
     "prune_checkpoints",
+    "read_config",
     "run_script",
     "save_state",
     "shuffle_parts",
-    "spread_timestep",
     "train",
     "vary_metadata",
     "without",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -19,7 +17,9 @@ from tqdm.auto import tqdm
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import written_beside
-from ctxrecon.training.run_folder import CONFIG, LOGS, as_json, read_config
+from ctxrecon.training.config import STAGE, TrainingConfig
+from ctxrecon.training.run_folder import CONFIG, LOGS, read_stages
+from ctxrecon.training.trackers import show_picture, start_trackers
 
 _LOG_STEPS = 20
 _LOSSES, _VALIDATIONS = LOGS
@@ -32,7 +32,7 @@ class Log:
     again.
 
     Args:
-        args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
+        config: of the run.
         accelerator: of the run.
         start: step from which it goes on.
         losses: those since the last line, of the run that is resumed.
@@ -40,17 +40,17 @@ class Log:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        config: TrainingConfig,
         accelerator: Accelerator,
         start: int,
         losses: Sequence[float] = (),
     ) -> None:
         self.accelerator = accelerator
-        self.path = args.output_dir / _LOSSES
+        self.path = config.output_dir / _LOSSES
         self.losses = [torch.tensor(loss, device=accelerator.device) for loss in losses]
         self.first, self.began = start, time.monotonic()
         self.bar = tqdm(
-            total=args.max_train_steps,
+            total=config.max_train_steps,
             initial=start,
             unit="step",
             disable=not accelerator.is_main_process,
@@ -59,11 +59,8 @@ class Log:
             return
         self.path.touch()
         for name in LOGS:
-            _drop_later_lines(args.output_dir / name, start)
-        if args.report_to != "none":
-            accelerator.init_trackers(
-                "tracker", init_kwargs={"tensorboard": {"purge_step": start + 1}}
-            )
+            _drop_later_lines(config.output_dir / name, start)
+        start_trackers(accelerator, config.as_json(), start)
 
     def add(self, loss: Tensor) -> None:
         """The loss of one micro-batch on this process."""
@@ -160,36 +157,26 @@ def log_validation(
     scores: dict[str, float],
     picture: Path | None = None,
 ) -> None:
-    """Scores to ``validation.jsonl``, the trackers and the terminal; the picture to tensorboard."""
+    """Write scores to ``validation.jsonl``, trackers and terminal; show the picture in trackers."""
     write_line(folder / _VALIDATIONS, {"step": step, **scores})
     accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=step)
     if picture is not None:
-        _log_picture(accelerator, picture, step)
+        show_picture(accelerator, picture, step)
     accelerator.print(json.dumps({"step": step, **scores}))
 
 
-def _log_picture(accelerator: Accelerator, path: Path, step: int) -> None:
-    """Show a picture in tensorboard, where there is one."""
-    from PIL import Image
-
-    for tracker in accelerator.trackers:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))[None]
-        tracker.log_images({"validation": pixels}, step=step, dataformats="NHWC")
-
-
-def write_config(args: argparse.Namespace, accelerator: Accelerator, start: int) -> None:
+def write_config(config: TrainingConfig, accelerator: Accelerator, start: int) -> None:
     """The resolved options beside the run, those of each resume under its first step.
 
     A finished run that is started again trains nothing and adds nothing.
     """
-    path = args.output_dir / CONFIG
-    finished = start >= args.max_train_steps and path.is_file()
+    path = config.output_dir / CONFIG
+    finished = start >= config.max_train_steps and path.is_file()
     if finished or not accelerator.is_main_process:
         return
-    runs = read_config(path) if start else {}
+    runs = read_stages(path) if start else {}
     world = {"num_processes": accelerator.num_processes, "device": str(accelerator.device)}
     threads = {"torch_threads": torch.get_num_threads()}
-    runs[f"from step {start}"] = {**as_json(args), **world, **threads, "command": sys.argv}
+    runs[f"{STAGE}{start}"] = {**config.as_json(), **world, **threads, "command": sys.argv}
     with written_beside(path) as beside:
         beside.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")

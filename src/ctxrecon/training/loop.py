@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from ctxrecon.training.checkpoints import (
     prune_checkpoints,
     save_state,
 )
+from ctxrecon.training.config import TrainingConfig
 from ctxrecon.training.log import Log, has_validation, write_config
 from ctxrecon.training.run_folder import claimed
 
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 _MOST_SAMPLES = 2**39
 """Numbers of samples that their generators' seeds have room for."""
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for the main one, which validates alone; where one has died, the
+launcher ends the others at once."""
 
 Weights = dict[str, Tensor]
 Validation = Callable[[int, Weights], None]
@@ -66,41 +71,42 @@ class SampleNumbers:
                 yield [(step, first + offset) for offset in range(self.size)]
 
 
-def build_accelerator(args: argparse.Namespace, *, parts_rest: bool = False) -> Accelerator:
+def build_accelerator(config: TrainingConfig, *, parts_rest: bool = False) -> Accelerator:
     """The accelerator of a script, with its trackers.
 
     Args:
-        args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
+        config: of the run.
         parts_rest: whether at some steps a part of the model gets no gradient, for which processes
             have to look.
 
     Raises:
         InputError: a precision that the device does not have; more samples than can be numbered.
     """
+    handlers: list[Any] = [InitProcessGroupKwargs(timeout=_PATIENCE)]
+    if parts_rest:
+        handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
     try:
         accelerator = Accelerator(
-            mixed_precision=args.mixed_precision,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-            log_with=None if args.report_to == "none" else args.report_to,
-            project_dir=args.output_dir,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
-            if parts_rest
-            else None,
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            log_with=None if config.report_to == "none" else config.report_to,
+            project_dir=config.output_dir,
+            kwargs_handlers=handlers,
         )
     except ValueError as error:
-        raise InputError(f"--mixed_precision {args.mixed_precision}: {error}") from error
-    size = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    if args.max_train_steps * size >= _MOST_SAMPLES:
+        raise InputError(f"--mixed_precision {config.mixed_precision}: {error}") from error
+    size = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+    if config.max_train_steps * size >= _MOST_SAMPLES:
         raise InputError(
-            f"expected fewer than {_MOST_SAMPLES:.1e} samples, got {args.max_train_steps} steps of "
-            f"{size}: lower --max_train_steps or --train_batch_size"
+            f"expected fewer than {_MOST_SAMPLES:.1e} samples, got {config.max_train_steps} steps "
+            f"of {size}: lower --max_train_steps or --train_batch_size"
         )
     accelerator.wait_for_everyone()
     return accelerator
 
 
 def train(
-    args: argparse.Namespace,
+    config: TrainingConfig,
     accelerator: Accelerator,
     model: nn.Module,
     samples: TrainingSamples,
@@ -116,12 +122,12 @@ def train(
     machine to the bit. Validation and writing happen on the main process alone.
 
     Args:
-        args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
+        config: of the run.
         accelerator: from :func:`build_accelerator`.
         model: ``model(batch)`` is the loss of each sample, or one for the batch.
         samples: the training data.
         export: writes the averaged weights in the form that users load; called on the main
-            process at each checkpoint.
+            process at each checkpoint, after its validation.
         validate: ``validate(step, averaged weights)``, every ``--validation_steps`` and at the
             end, on the main process.
         clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
@@ -132,9 +138,9 @@ def train(
             checkpoint of another network, or weights or losses that are not finite.
     """
     samples[0, 0]  # data that do not fit are refused before anything is written
-    with claimed(args, accelerator) as checkpoint:
+    with claimed(config, accelerator) as checkpoint:
         _train(
-            args,
+            config,
             accelerator,
             model,
             samples,
@@ -148,7 +154,7 @@ def train(
 
 
 def _train(
-    args: argparse.Namespace,
+    config: TrainingConfig,
     accelerator: Accelerator,
     model: nn.Module,
     samples: TrainingSamples,
@@ -161,19 +167,19 @@ def _train(
 ) -> None:
     """See :func:`train`; goes on from a checkpoint, if there is one."""
     parts = _parts(model, rates)
-    learning_rates = [rates.get(name, args.learning_rate) for name in parts]
+    learning_rates = [rates.get(name, config.learning_rate) for name in parts]
     optimizer = torch.optim.AdamW(
         [
-            {"params": values, "weight_decay": 0.0 if name else args.adam_weight_decay}
+            {"params": values, "weight_decay": 0.0 if name else config.adam_weight_decay}
             for name, values in parts.items()
         ],
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        eps=args.adam_epsilon,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     trained = [value for value in model.parameters() if value.requires_grad]
-    ema = EMAModel(trained, decay=args.ema_decay, foreach=True)
+    ema = EMAModel(trained, decay=config.ema_decay, foreach=True)
     state = {
         "model": model,
         "ema": ema,
@@ -182,43 +188,43 @@ def _train(
     }
     start = 0 if checkpoint is None else load_state(checkpoint, **state)
     losses = [] if checkpoint is None else pending_losses(checkpoint)
-    write_config(args, accelerator, start)
+    write_config(config, accelerator, start)
     loader: DataLoader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=SampleNumbers(
-            range(start, args.max_train_steps),
-            args.train_batch_size,
-            args.gradient_accumulation_steps,
+            range(start, config.max_train_steps),
+            config.train_batch_size,
+            config.gradient_accumulation_steps,
             accelerator.process_index,
             accelerator.num_processes,
         ),
         collate_fn=samples.collate,
-        num_workers=args.dataloader_num_workers,
+        num_workers=config.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
-    rate = learning_rate(args)
+    rate = learning_rate(config)
 
     def due(step: int, every: int) -> bool:
-        return step % every == 0 or step == args.max_train_steps
+        return step % every == 0 or step == config.max_train_steps
 
     def validated(step: int, averages: Weights | None) -> None:
-        if validate is None or not due(step, args.validation_steps):
+        if validate is None or not due(step, config.validation_steps):
             return
         averages = averages or averaged_weights(model, ema)
-        if accelerator.is_main_process and not has_validation(args.output_dir, step):
+        if accelerator.is_main_process and not has_validation(config.output_dir, step):
             validate(step, averages)
         accelerator.wait_for_everyone()
 
-    with closing(Log(args, accelerator, start, losses)) as log:
+    with closing(Log(config, accelerator, start, losses)) as log:
         step = start
         if checkpoint is not None:  # it may have been stopped before what follows a checkpoint
             resumed = averaged_weights(model, ema)
+            validated(step, resumed)
             if accelerator.is_main_process:
                 export(resumed)
-            validated(step, resumed)
-        if start >= args.max_train_steps:
+        if start >= config.max_train_steps:
             accelerator.print(
-                f"step {start} of {args.max_train_steps} is done: nothing left to train"
+                f"step {start} of {config.max_train_steps} is done: nothing left to train"
             )
         for batch in loader:
             for group, highest in zip(optimizer.param_groups, learning_rates, strict=True):
@@ -231,7 +237,7 @@ def _train(
                 loss = model(batch).mean()
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    clip_gradients(accelerator, model, args.max_grad_norm, clip_apart)
+                    clip_gradients(accelerator, model, config.max_grad_norm, clip_apart)
                 optimizer.step()
                 optimizer.zero_grad()
             log.add(loss.detach())
@@ -239,20 +245,21 @@ def _train(
                 continue
             ema.step(trained)
             step += 1
-            log.step(step, args.learning_rate * rate(step - 1))
+            log.step(step, config.learning_rate * rate(step - 1))
             saved: Weights | None = None
-            if due(step, args.checkpointing_steps):
+            if due(step, config.checkpointing_steps):
                 saved = save_state(
-                    args.output_dir,
+                    config.output_dir,
                     step,
                     **state,
                     losses=log.pending(step),
                     write=accelerator.is_main_process,
                 )
                 if accelerator.is_main_process:
-                    prune_checkpoints(args.output_dir, args.checkpoints_total_limit)
-                    export(saved)
+                    prune_checkpoints(config.output_dir, config.checkpoints_total_limit)
             validated(step, saved)
+            if saved is not None and accelerator.is_main_process:
+                export(saved)  # with the scores of its validation
 
 
 def clip_gradients(
@@ -277,16 +284,16 @@ def _parts(model: nn.Module, names: Container[str]) -> dict[str, list[nn.Paramet
     return parts
 
 
-def learning_rate(args: argparse.Namespace) -> Callable[[int], float]:
+def learning_rate(config: TrainingConfig) -> Callable[[int], float]:
     """Factor of the learning rate at each step, by diffusers' schedules.
 
     A function of the step alone, so that nothing has to be restored on resume.
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule: Any = get_scheduler(
-        args.lr_scheduler,
+        config.lr_scheduler,
         optimizer,
-        num_warmup_steps=args.lr_warmup_steps,
-        num_training_steps=args.max_train_steps,
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=config.max_train_steps,
     )
     return schedule.lr_lambdas[0]

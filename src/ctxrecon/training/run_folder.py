@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 from ctxrecon.errors import InputError
 from ctxrecon.files import read_json
 from ctxrecon.training.checkpoints import is_whole, latest_checkpoint, list_checkpoints, step_of
+from ctxrecon.training.config import TrainingConfig, fields_of
 from ctxrecon.training.folders import check_folder, remove_left_behind
 
 logger = logging.getLogger(__name__)
@@ -25,42 +24,30 @@ LOGS = ("log.jsonl", "validation.jsonl")
 CONFIG = "config.json"
 _LOCK = ".lock"
 _EXPORTS = ("pipeline", "clip")
-_UNCHANGED = (
-    *("seed", "network", "sampler", "contrasts", "predict_std", "labels", "labelled"),
-    *("prediction_type", "train_text_encoder"),
-)
-"""Options without which what is resumed would be something else: its weights may fit, but they
-mean something else, or its samples are others."""
-_FREE = (
-    *("output_dir", "resume_from_checkpoint", "max_train_steps", "report_to", "validation_scans"),
-    *("checkpointing_steps", "checkpoints_total_limit", "validation_steps"),
-    "dataloader_num_workers",
-)
-"""Options that may change from one resume to the next without a word."""
 
 
-def check_run(args: argparse.Namespace) -> None:
+def check_run(config: TrainingConfig) -> None:
     """Refuse a run that its folder cannot take, before any work; nothing is changed.
 
     Args:
-        args: from :func:`ctxrecon.training.arguments.add_training_arguments`.
+        config: of the run.
 
     Raises:
         InputError: the folder cannot be written, is in use, holds another run, or has no checkpoint
             to resume; or the run to resume had other options.
     """
-    folder: Path = args.output_dir
+    folder: Path = config.output_dir
     check_folder(folder)
     if (folder / _LOCK).is_file():
         with _locked(folder, shared=True):
             pass
-    checkpoint = _to_resume(folder, args.resume_from_checkpoint)
+    checkpoint = _to_resume(folder, config.resume_from_checkpoint)
     if checkpoint is not None:
-        _changes(checkpoint, args)
+        _changes(checkpoint, config)
 
 
 @contextmanager
-def claimed(args: argparse.Namespace, accelerator: Accelerator) -> Iterator[Path | None]:
+def claimed(config: TrainingConfig, accelerator: Accelerator) -> Iterator[Path | None]:
     """Make the folder of a run and keep every other run out of it while the block lasts.
 
     The main process locks it; the lock ends with the process, however that ends.
@@ -74,17 +61,17 @@ def claimed(args: argparse.Namespace, accelerator: Accelerator) -> Iterator[Path
     held: list[IO[str]] = []
 
     def claim() -> Path | None:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        lock = _locked(args.output_dir)
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        lock = _locked(config.output_dir)
         held.append(lock)
-        checkpoint = _to_resume(args.output_dir, args.resume_from_checkpoint)
+        checkpoint = _to_resume(config.output_dir, config.resume_from_checkpoint)
         if checkpoint is not None:
-            for change in _changes(checkpoint, args):
+            for change in _changes(checkpoint, config):
                 logger.warning("%s", change)
             logger.info("going on from %s", checkpoint)
-        elif args.resume_from_checkpoint:
-            logger.info("no checkpoint in %s yet: a new run starts", args.output_dir)
-        remove_left_behind(args.output_dir)
+        elif config.resume_from_checkpoint:
+            logger.info("no checkpoint in %s yet: a new run starts", config.output_dir)
+        remove_left_behind(config.output_dir)
         return checkpoint
 
     try:
@@ -199,7 +186,7 @@ def _of_a_run(folder: Path) -> list[str]:
     return [*(path.name for path in list_checkpoints(folder)), *exports, *logs]
 
 
-def read_config(path: Path) -> dict[str, dict[str, Any]]:
+def read_stages(path: Path) -> dict[str, dict[str, Any]]:
     """The options of a run and of its resumes, each under ``from step N``.
 
     Raises:
@@ -214,28 +201,25 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def as_json(args: argparse.Namespace) -> dict[str, Any]:
-    """Options as ``config.json`` holds them."""
-    return json.loads(json.dumps(vars(args), default=str))
-
-
-def _changes(checkpoint: Path, args: argparse.Namespace) -> list[str]:
+def _changes(checkpoint: Path, config: TrainingConfig) -> list[str]:
     """A line on each option that is another one than in the run to resume.
 
     Raises:
         InputError: an option that has to stay.
     """
-    stages = read_config(checkpoint.parent / CONFIG)
+    stages = read_stages(checkpoint.parent / CONFIG)
     if not stages:
         return []
-    before, now = list(stages.values())[-1], as_json(args)
-    changed = [
-        name for name in now if name in before and name not in _FREE and before[name] != now[name]
-    ]
-    for name in changed:
-        if name in _UNCHANGED:
+    before, now = list(stages.values())[-1], config.as_json()
+    changes = []
+    for name, field in fields_of(type(config)).items():
+        policy = field.option.on_resume
+        if policy == "free" or name not in before or before[name] == now[name]:
+            continue
+        if policy == "refused":
             raise InputError(
                 f"the run of {checkpoint} has --{name} {before[name]}, not {now[name]}: resume "
                 "with its own options, or start a new run in another --output_dir"
             )
-    return [f"--{name} was {before[name]} before, now it is {now[name]}" for name in changed]
+        changes.append(f"--{name} was {before[name]} before, now it is {now[name]}")
+    return changes

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from ctxrecon.errors import InputError, one_line
-from ctxrecon.training.arguments import UsageError
+from ctxrecon.training.config import UsageError
 
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _PATIENCE = 30.0

@@ -1,0 +1,70 @@
+"""``ctxrecon train``: what ``accelerate launch training/…`` does, from an installed package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+
+import typer
+
+_SUBJECTS = {
+    "prior": "Train or fine-tune the text-conditioned diffusion prior.",
+    "clip": "Train a CLIP on images and prompts, whose text encoder conditions the prior.",
+    "reconstructor": "Train a network that reconstructs directly.",
+    "masks": "Train a sampler of k-space masks with the reconstruction that they are for.",
+}
+_MOST_PROCESSES = 2**16
+
+train = typer.Typer(
+    help="Train a prior, a CLIP, a reconstructor or masks; --num_processes N for several GPUs.",
+    no_args_is_help=True,
+)
+
+
+def _command(subject: str) -> Callable[[typer.Context], None]:
+    """The command that trains this; its options are those of the training itself."""
+
+    def run(context: typer.Context) -> None:
+        from ctxrecon.training.script import run_script
+
+        run_script(partial(_run, subject, context.args))
+
+    return run
+
+
+for _subject, _help in _SUBJECTS.items():
+    _settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    train.command(_subject, help=_help, context_settings=_settings)(_command(_subject))
+
+
+def _run(subject: str, words: Sequence[str]) -> None:
+    """Train in this process, or in several that accelerate starts."""
+    from ctxrecon.training.config import Whole
+    from ctxrecon.training.parser import TrainingParser
+
+    parser = TrainingParser(add_help=False, allow_abbrev=False)
+    count = Whole(1, _MOST_PROCESSES)
+    parser.add_argument("--num_processes", "--num-processes", type=count, default=1)
+    chosen, options = parser.parse_known_args(list(words))
+    package = import_module(f"ctxrecon.training.{subject}")
+    program = f"ctxrecon train {subject} [--num_processes N]"
+    if chosen.num_processes == 1:
+        package.main(options, program)
+        return
+    package.parse_args(options, program)  # so that a bad option is refused once
+    _launch(f"ctxrecon.training.{subject}", chosen.num_processes, options)
+
+
+def _launch(module: str, num_processes: int, options: Sequence[str]) -> None:
+    """Run a module in several processes of this machine, and end with their status."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    words = ["--multi_gpu", "--num_processes", str(num_processes), "--num_machines", "1"]
+    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    try:
+        launch_command(launch_command_parser().parse_args([*words, "-m", module, *options]))
+    except ChildFailedError as error:  # which has said why
+        sys.exit(error.get_first_failure()[1].exitcode)

@@ -1,0 +1,132 @@
+"""The sampler and network that training starts from: new ones, or those to go on with."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from ctxrecon.coils.calibration import MIN_CALIBRATION
+from ctxrecon.errors import InputError
+from ctxrecon.masks.learned import SAMPLERS, GreedyPolicy, SequentialSampler
+from ctxrecon.options import split_options
+from ctxrecon.phantom import ECHO_TIMES
+from ctxrecon.pipelines import JointPipeline, load_joint, load_text_encoder
+from ctxrecon.tasks import train_t2star_mlp
+from ctxrecon.training.masks.config import NETWORKS, MasksConfig
+from ctxrecon.training.options import build_from_text
+from ctxrecon.training.scans import check_calibration
+
+logger = logging.getLogger(__name__)
+
+_ACCELERATION = 4.0
+_COUNT = {"one": 1, "multi_echo": len(ECHO_TIMES), "pd_pair": 2}
+"""Numbers of contrasts."""
+
+
+def starting_point(config: MasksConfig) -> JointPipeline:
+    """The sampler and network to train: new ones, or those to go on with."""
+    if (config.network is None) == (config.pretrained_model_name_or_path is None):
+        raise InputError("give either --network or --pretrained_model_name_or_path")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.network is not None:
+            if config.sampler is None:
+                raise InputError("give the --sampler to train with this network")
+            network, encoder, tokenizer = _new_network(config, config.network)
+            relaxometer = None
+        else:
+            assert config.pretrained_model_name_or_path is not None
+            if config.text_encoder or config.predict_std:
+                raise InputError(
+                    "--text_encoder and --predict_std are of a new --network: leave them out"
+                )
+            old = load_joint(config.pretrained_model_name_or_path)
+            network, encoder, tokenizer = old.reconstructor, old.text_encoder, old.tokenizer
+            relaxometer = old.relaxometer
+            if not config.sampler and (config.acceleration or config.center_fraction is not None):
+                raise InputError(
+                    "--acceleration and --center_fraction are of a new --sampler: leave them out"
+                )
+        sampler = _new_sampler(config, config.sampler) if config.sampler else old.sampler
+    _check_contrasts(sampler, config.contrasts)
+    if config.aim == "reconstruction":
+        relaxometer = None
+    elif config.contrasts != "multi_echo":
+        raise InputError("a T2* map needs echoes: give --contrasts multi_echo")
+    else:
+        relaxometer = relaxometer or train_t2star_mlp(
+            ECHO_TIMES, generator=torch.Generator().manual_seed(config.seed)
+        )
+    count = _COUNT[config.contrasts]
+    return JointPipeline(network, sampler, relaxometer, encoder, tokenizer, contrasts=count)
+
+
+def _check_contrasts(sampler: Any, contrasts: str) -> None:
+    """Refuse a sampler of another number of contrasts than there are."""
+    count = _COUNT[contrasts]
+    own = getattr(sampler, "contrasts", count)
+    if own != count:
+        raise InputError(f"the sampler is of {own} contrasts, --contrasts {contrasts} has {count}")
+    if count > 1 and isinstance(sampler, SequentialSampler | GreedyPolicy):
+        raise InputError(
+            f"a {type(sampler).__name__} chooses by one image: give --contrasts one, or another "
+            "sampler"
+        )
+
+
+def _new_network(config: MasksConfig, text: str) -> tuple[Any, Any, Any]:
+    """A network with new weights, and its text encoder."""
+    name, options = split_options(text)
+    encoder, tokenizer, settled = None, None, {}
+    if config.text_encoder:
+        encoder, tokenizer = load_text_encoder(config.text_encoder)
+        settled["text_width"] = encoder.config.hidden_size
+    if config.predict_std:
+        settled["predict_std"] = True
+    if name == "unet_i" and "contrasts" not in options:
+        settled["contrasts"] = _COUNT[config.contrasts]
+    return build_from_text("--network", text, NETWORKS, settled), encoder, tokenizer
+
+
+def _new_sampler(config: MasksConfig, text: str) -> Any:
+    """A sampler with new weights."""
+    name, options = split_options(text)
+    settled: dict[str, Any] = {"shape": (config.resolution, config.resolution)}
+    if config.center_fraction is not None:
+        settled["center_fraction"] = config.center_fraction
+    serves_ratios = "ratios" in options or name == "pattern_generator"
+    if serves_ratios and config.acceleration is not None:
+        raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
+    if config.acceleration is not None:
+        settled["acceleration"] = config.acceleration
+    elif not serves_ratios and "acceleration" not in options:
+        settled["acceleration"] = _ACCELERATION
+    if name == "per_contrast" and "contrasts" not in options:
+        settled["contrasts"] = _COUNT[config.contrasts]
+
+    def build() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            return build_from_text("--sampler", text, SAMPLERS, settled)
+
+    sampler = build()
+    if config.center_fraction is None and "center_fraction" not in options:
+        try:
+            check_calibration(calibration(sampler), config.num_coils, "the sampler")
+        except InputError:
+            settled["center_fraction"] = MIN_CALIBRATION / config.resolution
+            sampler = build()
+            logger.info(
+                "the sampler keeps a centre of --center_fraction %g for the coil maps",
+                settled["center_fraction"],
+            )
+    return sampler
+
+
+def calibration(sampler: Any) -> torch.Tensor:
+    """What every mask of the sampler takes, ``(1, 1, ny, nx)`` bool."""
+    acceleration = None
+    if sampler.acceleration is None:  # the smallest centre of all ratios
+        acceleration = 1 / min(sampler.ratios)
+    return sampler.as_mask(sampler.budget(acceleration).center)[None, None]

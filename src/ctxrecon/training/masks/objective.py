@@ -1,0 +1,171 @@
+"""A sampler and a reconstructor as one trainable module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctxrecon.errors import InputError
+from ctxrecon.masks.learned import GreedyPolicy, SequentialSampler
+from ctxrecon.operators import WeightedSense
+from ctxrecon.pipelines.joint import JointPipeline
+from ctxrecon.reconstructors import MultiContrastOutput, intensity, reconstruct_contrasts
+from ctxrecon.training.masks.config import AIMS, JOINT_LOSSES
+from ctxrecon.training.reconstructor.objective import paired_loss
+
+_MAP_UNIT = 100.0
+"""ms in which the error of a T2* map is squared: a usual T2* of tissue, give or take."""
+
+
+@dataclass(frozen=True)
+class JointObjective:
+    """What a sampler and a reconstructor are trained for.
+
+    Attributes:
+        aim: "reconstruction", the images; "task", the T2* map that they give; or "both".
+        loss: of the images, see :func:`~ctxrecon.training.reconstructor.paired_loss`.
+        task_weight: of the map's mean squared error, in units of (100 ms)², for "both".
+    """
+
+    aim: str = "reconstruction"
+    loss: str = "l1"
+    task_weight: float = 1.0
+
+    def check(self, pipe: JointPipeline) -> None:
+        """Refuse what the parts cannot serve.
+
+        Raises:
+            InputError: in a sentence of its own for each.
+        """
+        if self.aim not in AIMS or self.loss not in JOINT_LOSSES:
+            raise InputError(
+                f"expected an aim of {', '.join(AIMS)} and a loss of {', '.join(JOINT_LOSSES)}, "
+                f"got {self.aim!r} and {self.loss!r}"
+            )
+        if not self.task_weight > 0:
+            raise InputError(f"expected a positive task weight, got {self.task_weight:g}")
+        if (self.aim != "reconstruction") != (pipe.relaxometer is not None):
+            raise InputError(
+                "the task is a T2* map: train for it, alone or with the reconstruction, where the "
+                "contrasts are echoes, and only there"
+            )
+        if (self.loss == "gaussian") != (pipe.reconstructor.error_head is not None):
+            raise InputError(
+                "the gaussian loss trains the predicted error, and nothing else does: give "
+                "--loss gaussian and --predict_std together"
+            )
+        if self.loss == "gaussian" and self.aim == "task":
+            raise InputError("the task alone trains no predicted error: give --aim both")
+        if isinstance(pipe.sampler, GreedyPolicy):
+            raise InputError(
+                "a greedy policy is trained by the gain of single lines: use GreedyTraining"
+            )
+
+
+class JointTraining(nn.Module):
+    """Sampler, reconstructor and map; called on a batch it gives each sample's loss.
+
+    JoJoNet, equations (2) and (5): masks are tosses whose gradient is straight-through
+    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed.
+    Contrasts count equally: the error of each is divided by the 99 % quantile of its target.
+
+    Args:
+        pipe: its sampler and reconstructor are trained; the rest stays as it is.
+        objective: what for.
+        seed: of the accelerations of a sampler that serves several.
+    """
+
+    def __init__(self, pipe: JointPipeline, objective: JointObjective, seed: int = 0) -> None:
+        super().__init__()
+        objective.check(pipe)
+        self.sampler: Any = pipe.sampler
+        self.reconstructor: Any = pipe.reconstructor
+        self.relaxometer, self.text_encoder = pipe.relaxometer, pipe.text_encoder
+        for fixed in (self.relaxometer, self.text_encoder):
+            if fixed is not None:
+                fixed.requires_grad_(False)
+        self.objective, self.seed = objective, seed
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of each sample, ``(batch,)``."""
+        embeds = embed_tokens(self.text_encoder, batch)
+        weights = self._weights(batch, embeds)
+        output = self._measure(weights, batch, embeds)
+        loss = torch.zeros(len(weights), device=weights.device)
+        if self.objective.aim != "task":
+            loss = loss + image_loss(self.objective.loss, output, batch)
+        if self.objective.aim != "reconstruction":
+            weight = self.objective.task_weight if self.objective.aim == "both" else 1.0
+            loss = loss + weight * self._map_loss(output.images, batch["target"])
+        return loss if output.penalty is None else loss + output.penalty
+
+    def _weights(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
+        """Masks to train with, ``(batch, contrasts or 1, 1, ny, nx)`` float32."""
+        seeds = batch["seed"].tolist()
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if isinstance(self.sampler, SequentialSampler):
+
+            def image(mask: Tensor) -> Tensor:
+                return self._measure(mask[:, None], batch, embeds).images[:, 0]
+
+            return self.sampler.relaxed(image, generator=generators).mask[:, None]
+        acceleration = None
+        if self.sampler.ratios is not None:
+            # One for a step, the same for every process.
+            own = torch.Generator().manual_seed(self.seed * 2**40 + int(batch["step"][0]))
+            acceleration = self.sampler.draw_acceleration(own)
+        weights = self.sampler.relaxed(acceleration, len(seeds), generators)
+        weights = weights.to(batch["kspace"].device)
+        return weights[:, None] if weights.ndim == 4 else weights
+
+    def _measure(
+        self, weights: Tensor, batch: dict[str, Tensor], embeds: Tensor | None
+    ) -> MultiContrastOutput:
+        kspace, maps = batch["kspace"], batch["coil_maps"]
+        contrasts = kspace.shape[1]
+        if weights.shape[1] not in (1, contrasts):
+            raise InputError(f"the sampler has {weights.shape[1]} masks for {contrasts} contrasts")
+        # An expanded row stays one: the operator is then one-dimensional.
+        each = [weights[:, c % weights.shape[1]] for c in range(contrasts)]
+        operators = [WeightedSense(mask, maps) for mask in each]
+        y = torch.stack([mask * kspace[:, c] for c, mask in enumerate(each)], dim=1)
+        return reconstruct_contrasts(self.reconstructor, operators, y, embeds)
+
+    def _map_loss(self, images: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error of the T2* map against that of the fully sampled images."""
+        assert self.relaxometer is not None
+        # Half precision would round long T2* by milliseconds.
+        with torch.autocast(images.device.type, enabled=False):
+            error = self.relaxometer(images) - self.relaxometer(target)
+        return (error / _MAP_UNIT).square().flatten(1).mean(dim=1)
+
+
+def embed_tokens(text_encoder: Any, batch: dict[str, Tensor]) -> Tensor | None:
+    """Embeddings ``(batch, contrasts, width)`` of the prompts, where there is an encoder."""
+    if text_encoder is None:
+        return None
+    tokens = batch["tokens"]
+    found = text_encoder(tokens.flatten(0, 1)).pooler_output
+    return found.unflatten(0, tokens.shape[:2])
+
+
+def image_loss(kind: str, output: MultiContrastOutput, batch: dict[str, Tensor]) -> Tensor:
+    """Mean over the contrasts of each one's loss, ``(batch,)``.
+
+    Args:
+        kind: see :func:`~ctxrecon.training.reconstructor.paired_loss`.
+        output: of a reconstructor.
+        batch: with ``target`` and ``coil_maps``.
+    """
+    target = batch["target"]
+    contrasts = target.shape[1]
+    scale = intensity(target.flatten(0, 1))
+    error = output.expected_error
+    std = None if error is None else error.flatten(0, 1) / scale
+    inside = (batch["coil_maps"] != 0).any(dim=1).repeat_interleave(contrasts, dim=0)
+    images = output.images.flatten(0, 1) / scale
+    loss = paired_loss(kind, images, std, target.flatten(0, 1) / scale, inside)
+    return loss.unflatten(0, (-1, contrasts)).mean(dim=1)

@@ -1,0 +1,133 @@
+"""Validation while a sampler trains, on held-out subjects in the contrasts that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.figures import comparison_figure
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metrics import image_metrics, map_metrics
+from ctxrecon.phantom import (
+    ContrastScan,
+    brain_anatomy,
+    contrast_scan,
+    draw_protocol,
+    knee_anatomy,
+    multi_echo,
+    pd_pair,
+)
+from ctxrecon.pipelines.joint import JointOutput, JointPipeline
+from ctxrecon.tasks import foreground_mask
+from ctxrecon.training.held_out import HELD_OUT_SEED
+
+_FINE_SIZE = 256
+
+
+def draw_protocols(
+    contrasts: str, anatomy: str, generator: torch.Generator
+) -> Sequence[ScanMetadata]:
+    """Protocols of a subject's contrasts.
+
+    Args:
+        contrasts: one of :data:`~ctxrecon.training.masks.config.CONTRASTS`.
+        anatomy: such as ``"knee"``.
+        generator: draws them.
+    """
+    if contrasts == "one":
+        return [draw_protocol(generator, anatomy)]
+    return (multi_echo if contrasts == "multi_echo" else pd_pair)(generator)
+
+
+class ContrastScans:
+    """Procedural subjects that no training bank holds, fully sampled.
+
+    Args:
+        count: number of scans.
+        resolution: matrix size ``n``.
+        contrasts: one of :data:`~ctxrecon.training.masks.config.CONTRASTS`.
+        anatomy: "knee" or "brain"; by default both by turns, and knees alone for "pd_pair".
+        num_coils: of the simulated array.
+        snr: of the bright signal to complex noise; 0 for none.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        resolution: int,
+        contrasts: str,
+        anatomy: str | None,
+        num_coils: int,
+        snr: float,
+    ) -> None:
+        kinds = [anatomy] if anatomy else ["knee", "brain"][: 1 if contrasts == "pd_pair" else 2]
+        draws = {"knee": knee_anatomy, "brain": brain_anatomy}
+        self.scans: list[ContrastScan] = []
+        for number in range(count):
+            generator = torch.Generator().manual_seed(HELD_OUT_SEED + number)
+            draw = draws[kinds[number % len(kinds)]]
+            subject = draw(generator, size=max(_FINE_SIZE, resolution))
+            scan = contrast_scan(
+                subject,
+                draw_protocols(contrasts, subject.name, generator),
+                shape=(resolution, resolution),
+                num_coils=num_coils,
+                snr=snr or None,
+                generator=generator,
+            )
+            self.scans.append(scan)
+
+    def validate(self, pipe: JointPipeline, picture: Path) -> dict[str, float]:
+        """Mean PSNR in dB and SSIM, of maps as well; draws the first contrast of a scan."""
+        rows, outputs = [], []
+        for number, scan in enumerate(self.scans):
+            output = sample_and_reconstruct(pipe, scan, HELD_OUT_SEED + number)
+            rows.append(joint_scores(pipe, output, scan))
+            outputs.append(output)
+        if not rows:
+            raise InputError("expected at least one scan to validate on, got none")
+        shown = min(1, len(rows) - 1)
+        scan, output = self.scans[shown], outputs[shown]
+        comparison_figure(
+            picture,
+            {"mask": output.masks[0, 0, 0].float(), "reconstructed": output.images[0, 0].cpu()},
+            scan.images[0, 0],
+            title="Held-out phantom",
+        )
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def sample_and_reconstruct(
+    pipe: JointPipeline, scan: ContrastScan, seed: int, acceleration: float | None = None
+) -> JointOutput:
+    """The pipeline on a fully sampled scan, with a mask that follows from the seed."""
+    if acceleration is None and pipe.sampler.acceleration is None:
+        acceleration = 2 / sum(pipe.sampler.ratios)
+    return pipe(
+        scan.kspace,
+        prompt=[one.to_prompt() for one in scan.metadata],
+        acceleration=acceleration,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def joint_scores(pipe: JointPipeline, output: JointOutput, scan: ContrastScan) -> dict[str, float]:
+    """Mean PSNR and SSIM of the contrasts, the PSNR of each, and those of the T2* map.
+
+    Contrasts are counted from 0, as slices are.
+
+    Images are held against the noiseless ones; the map against what the same relaxometer makes of
+    these, with the background and without it (:func:`~ctxrecon.metrics.map_metrics`).
+    """
+    images = output.images[0].cpu()
+    found = image_metrics(images, scan.images[0])
+    row = {name: float(found[name].mean()) for name in ("psnr", "ssim")}
+    row |= {f"psnr_contrast_{c}": float(value) for c, value in enumerate(found["psnr"])}
+    if output.t2star is not None and pipe.relaxometer is not None:
+        truth = pipe.relaxometer(scan.images.to(output.t2star.device)).cpu()
+        maps = map_metrics(output.t2star.cpu(), truth, foreground_mask(scan.images))
+        row |= {f"map_{name}": float(value) for name, value in maps.items()}
+    return row

@@ -1,0 +1,100 @@
+r"""Train or fine-tune the text-conditioned diffusion prior.
+
+    accelerate launch training/train_prior.py --bank runs/bank.npz --text_encoder runs/clip/clip \
+        --output_dir runs/prior --max_train_steps 20000 --mixed_precision bf16
+
+Slices come from the phantom on the fly (``--bank``), from sets made by ``ctxrecon prepare``
+(``--train_data_dir``), or from both by ``--data_weights``. Every sample's image, noise, timestep
+and dropout follow from the seed and its number, so a run that is resumed goes on as if it had not
+stopped, and several processes see what one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctxrecon.errors import InputError
+from ctxrecon.priors import size_multiple
+from ctxrecon.training.card import About
+from ctxrecon.training.loop import build_accelerator, train
+from ctxrecon.training.parser import parse_config
+from ctxrecon.training.prior.build import starting_point
+from ctxrecon.training.prior.config import PriorConfig
+from ctxrecon.training.prior.data import PriorSamples, sources
+from ctxrecon.training.prior.objective import Prior
+from ctxrecon.training.prior.validation import HeldOutScans
+from ctxrecon.training.run_folder import check_run
+from ctxrecon.training.trained import TrainedPipeline
+
+_ABOUT = About(
+    "A metadata-prompted diffusion prior on complex MR images",
+    "Load it with `ctxrecon.pipelines.load_prior(folder)`. Averaged weights in half precision.",
+    ("MRI", "reconstruction", "diffusion", "k-space"),
+)
+
+
+def train_prior(config: PriorConfig) -> None:
+    """Train a prior as configured; a run that was stopped goes on where it is asked to.
+
+    Raises:
+        InputError: options that do not belong together, data or parts that do not fit, or a folder
+            that cannot take the run.
+    """
+    check_run(config)
+    accelerator = build_accelerator(config)
+    pipe = starting_point(config)
+    multiple = size_multiple(pipe.unet)
+    if odd := [n for n in config.resolution if n % multiple]:
+        raise InputError(f"--resolution {odd[0]}: expected multiples of {multiple} from 16 on")
+    if config.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    data = sources(config)
+    samples = PriorSamples(
+        data,
+        config.data_weights or [1.0] * len(data),
+        pipe.tokenizer,
+        config.resolution,
+        pipe.scheduler.config.num_train_timesteps,
+        density=config.timestep_density,
+        parameter_dropout=config.parameter_dropout,
+        prompt_dropout=config.prompt_dropout,
+        field_dropout=config.field_dropout,
+        seed=config.seed,
+    )
+    prior = Prior(
+        pipe,
+        train_text_encoder=config.train_text_encoder,
+        weighting=config.loss_weighting,
+        snr_gamma=config.snr_gamma,
+    )
+    trained = TrainedPipeline(
+        config,
+        accelerator,
+        pipe,
+        _ABOUT,
+        lambda: HeldOutScans(config.validation_scans, max(config.resolution)),
+        half=True,
+    )
+    train(
+        config,
+        accelerator,
+        prior,
+        samples,
+        export=trained.export,
+        validate=trained.validate if config.validation_scans else None,
+    )
+
+
+def parse_args(argv: Sequence[str] | None = None, program: str | None = None) -> PriorConfig:
+    """The configuration that a command line gives."""
+    return parse_config(PriorConfig, argv, description=__doc__, program=program)
+
+
+def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Train as a command line asks.
+
+    Args:
+        argv: the options; those of the process by default.
+        program: the name of the command, for ``--help``.
+    """
+    train_prior(parse_args(argv, program))

@@ -1,0 +1,333 @@
+"""Training samples of reconstructors: undersampled slices with the labels that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxrecon.datasets import ShardSlices
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import channels_to_complex
+from ctxrecon.masks import make_mask
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom import AnatomyBank, PhantomSlices
+from ctxrecon.training.prompts import drop_metadata
+from ctxrecon.training.reconstructor.config import LABELS, ReconstructorConfig
+from ctxrecon.training.scans import Memory, check_calibration, fully_sampled, in_turn
+from ctxrecon.training.slices import PreparedSlices, Source, one_of, tokens_of
+
+Kind: TypeAlias = tuple[str, float]
+"""A mask's name and acceleration."""
+
+_POOL = 256
+"""Masks of each kind that samples draw from: Poisson disks take long to make."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How slices are undersampled.
+
+    Attributes:
+        masks: names, one of which each sample draws.
+        accelerations: likewise.
+        center_fraction: of every mask; ``None`` for ``0.32 / acceleration`` of the lines, and the
+            mask's own default in 2-D.
+        fixed: whether every scan keeps one mask, or gets another each time.
+        num_coils: of the simulated array, one of which each step draws.
+        snr: of the bright signal to complex noise; 0 for none.
+    """
+
+    masks: Sequence[str] = ("uniform1d",)
+    accelerations: Sequence[float] = (4.0,)
+    center_fraction: float | None = None
+    fixed: bool = False
+    num_coils: Sequence[int] = (8,)
+    snr: float = 100.0
+
+    def check(self, sizes: Sequence[int]) -> None:
+        """Draw a mask of each kind and size.
+
+        Raises:
+            InputError: one that cannot be drawn or gives no coil maps, or another number that
+                makes no sense.
+        """
+        if min(self.num_coils, default=0) < 1 or self.snr < 0:
+            raise InputError(
+                "expected at least one coil and an SNR of 0 or more, got "
+                f"{list(self.num_coils)} coils and an SNR of {self.snr:g}"
+            )
+        for name, acceleration, size in product(self.masks, self.accelerations, sizes):
+            check_calibration(
+                self.mask((name, acceleration), size, 0),
+                max(self.num_coils),
+                f"{name} masks ×{acceleration:g} of {size}²",
+            )
+
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Kind, Tensor]:
+        """A kind of mask, and a mask ``(1, 1, size, size)`` of it."""
+        kind = (str(rng.choice(np.array(self.masks))), float(rng.choice(self.accelerations)))
+        return kind, self.mask(kind, size, int(rng.integers(_POOL)))
+
+    def mask(self, kind: Kind, size: int, number: int) -> Tensor:
+        """The mask of this number."""
+        name, acceleration = kind
+        fraction = self.center_fraction
+        if fraction is None and name.endswith("1d"):
+            fraction = 0.32 / acceleration
+        return _mask(name, size, acceleration, fraction, number)
+
+
+@lru_cache(maxsize=8 * _POOL)
+def _mask(name: str, size: int, acceleration: float, fraction: float | None, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return make_mask(name, (size, size), acceleration, fraction, generator=generator)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which fully sampled images training may look at.
+
+    Attributes:
+        kind: "paired", each scan's own image; "partial", those of the first ``labelled`` scans,
+            not paired; "disjoint", images of ``labelled`` other scans, not paired; "none", with the
+            samples of each scan split in two.
+        labelled: N.
+        magnitude: whether unpaired labels come as magnitudes, without phase.
+    """
+
+    kind: str = "paired"
+    labelled: int | None = None
+    magnitude: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        if self.kind not in LABELS:
+            raise InputError(f"unknown labels {self.kind!r}: expected one of {', '.join(LABELS)}")
+        unpaired = self.kind in ("partial", "disjoint")
+        if unpaired and (self.labelled is None or self.labelled < 1):
+            raise InputError(f"{self.kind} labels need their number: give --labelled N")
+        if not unpaired and (self.labelled is not None or self.magnitude):
+            raise InputError(
+                f"--labelled and --magnitude_labels are of partial or disjoint labels, not of "
+                f"{self.kind} ones: leave them out"
+            )
+
+
+@dataclass(frozen=True)
+class MeasurementSamples:
+    """What a reconstructor learns from. Everything follows from the seed and a sample's number.
+
+    A batch holds ``kspace`` ``(batch, coils, ny, nx)``, ``mask``, ``coil_maps`` (estimated from
+    what a mask of that kind takes of the scan), ``step``, ``tokens`` where prompts are read, and by
+    the kind of labels ``target`` ``(batch, ny, nx)``; or ``label``, complex or real, with the share
+    ``share`` of a critic's gradient penalty; or ``held_out``, the mask of the samples that the
+    network does not see, which ``kspace`` has. A scan without a label of its own was never fully
+    sampled: it keeps one mask.
+
+    Attributes:
+        source: of the slices.
+        sampling: how they are undersampled.
+        labels: which images training may look at.
+        scans: M, how many scans there are; ``None`` for as many as samples are drawn.
+        resolutions: matrix sizes that steps draw from.
+        tokenizer: of a text encoder, for networks that read prompts.
+        label_source: of disjoint labels; has no person in common with ``source``.
+        held_out_share: of the samples of each scan, without labels.
+        seed: of everything.
+    """
+
+    source: Source
+    sampling: Sampling
+    labels: Labels
+    scans: int | None = None
+    resolutions: Sequence[int] = (128,)
+    tokenizer: Any = None
+    label_source: Source | None = None
+    held_out_share: float = 0.4
+    seed: int = 0
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        kind, labelled = self.labels.kind, self.labels.labelled or 0
+        if self.scans is not None and self.scans < 1:
+            raise InputError(f"expected at least one scan, got {self.scans}")
+        if kind == "partial" and self.scans is None:
+            raise InputError("partial labels are of so many scans: give --scans M")
+        if kind == "partial" and labelled > (self.scans or 0):
+            raise InputError(
+                f"expected at most {self.scans} labelled scans, as there are, got {labelled}"
+            )
+        if (kind == "disjoint") != (self.label_source is not None):
+            raise InputError("disjoint labels have a source of their own, and no others have")
+        if not 0 < self.held_out_share < 1:
+            raise InputError(f"expected a held-out share in (0, 1), got {self.held_out_share}")
+        self.sampling.check(self.resolutions)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        """The sample of ``(step, number)``."""
+        step, number = place
+        rng = np.random.default_rng([self.seed, number, 3])
+        size = one_of(self.resolutions, step, self.seed, 2)
+        coils = one_of(self.sampling.num_coils, step, self.seed, 6)
+        scan_number = number
+        if self.scans is not None:
+            scan_number = in_turn(number, self.scans, self.seed, 5, 0)
+        fixed = self.sampling.fixed or self.labels.kind != "paired"
+        own = np.random.default_rng([self.seed, scan_number, 4])
+        kind, mask = self.sampling.draw(size, own if fixed else rng)
+        scan = self._remember(
+            ("scan", scan_number, size, coils, kind),
+            lambda: self._scan(scan_number, size, coils, kind),
+        )
+        item = {
+            "kspace": scan["kspace"] * mask[0],
+            "mask": mask[0],
+            "coil_maps": scan["coil_maps"],
+            "step": step,
+            "share": rng.random(),
+            "metadata": scan["metadata"],
+            "form": scan["form"],
+            "seed": int(rng.integers(2**62)),
+        }
+        if self.labels.kind == "paired":
+            item["target"] = scan["target"]
+        elif self.labels.kind == "none":
+            item["held_out"], item["mask"] = split(mask[0], self.held_out_share, rng)
+        else:
+            item["label"] = self._label(number, size)
+        return item
+
+    def _label(self, number: int, size: int) -> Tensor:
+        """An image that has nothing to do with the sample."""
+        assert self.labels.labelled is not None
+        chosen = in_turn(number, self.labels.labelled, self.seed, 5, 1)
+
+        def make() -> Tensor:
+            own = np.random.default_rng([self.seed, chosen, 4])
+            kind, coils = self.sampling.draw(size, own)[0], self.sampling.num_coils[0]
+            image = self._scan(chosen, size, coils, kind, label=True)["target"]
+            return image.abs() if self.labels.magnitude else image
+
+        return self._remember(("label", chosen, size), make)
+
+    def _remember(self, key: tuple[Any, ...], make: Any) -> Any:
+        """What was made before, if scans come again."""
+        return make() if self.scans is None else self._memory.get(key, make)
+
+    def _scan(
+        self, number: int, size: int, coils: int, kind: Kind, *, label: bool = False
+    ) -> dict[str, Any]:
+        """A fully sampled noisy scan, its maps and the image that they give."""
+        disjoint = label and self.label_source is not None
+        source = self.label_source if disjoint else self.source
+        assert source is not None
+        drawn = source.draw(number, size)
+        generator = torch.Generator().manual_seed(
+            self.seed * 2**40 + number + (2**39 if disjoint else 0)
+        )
+        image = channels_to_complex(drawn["image"])[None]
+        calibration = self.sampling.mask(kind, size, 0)
+        scan = fully_sampled(image, coils, self.sampling.snr, calibration, generator)
+        return {
+            "kspace": scan["kspace"][0],
+            "coil_maps": scan["coil_maps"],
+            "target": scan["target"][0],
+            "metadata": drawn["metadata"],
+            "form": drawn.get("prompt_form", "fastmri"),
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """One batch, with tokens ``(batch, length)`` where there is a tokenizer."""
+        tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in tensors}
+        batch["step"] = torch.tensor([sample["step"] for sample in samples])
+        batch["share"] = torch.tensor([sample["share"] for sample in samples]).float()
+        if self.tokenizer is not None:
+            prompts = [self._prompt(sample) for sample in samples]
+            batch["tokens"] = tokens_of(self.tokenizer, prompts)
+        return batch
+
+    def _prompt(self, sample: dict[str, Any]) -> str:
+        """The prompt with metadata left out at random, so that incomplete ones will do as well."""
+        metadata: ScanMetadata = sample["metadata"]
+        generator = torch.Generator().manual_seed(sample["seed"])
+        return drop_metadata(
+            metadata, generator, parameters=0.2, prompt=0.1, field=0.1, form=sample["form"]
+        )
+
+
+def sources(config: ReconstructorConfig) -> tuple[Source, Source | None]:
+    """Where slices come from, and disjoint labels, if there are any: from other people."""
+    if (config.bank is None) == (config.train_data_dir is None):
+        raise InputError("give either --bank or --train_data_dir")
+    data: Any
+    make: Callable[[Any], Source]
+    if config.bank is not None:
+        data, make = AnatomyBank.load(config.bank), partial(_phantom, config)
+    else:
+        assert config.train_data_dir is not None
+        data, make = ShardSlices(config.train_data_dir), partial(_prepared, config)
+    if config.labels != "disjoint":
+        if config.train_data_dir:
+            _check_enough("--scans", config.scans, len(data))
+        return make(data), None
+    share = (
+        config.scans / (config.scans + config.labelled) if config.scans and config.labelled else 0.5
+    )
+    first, second = data.split(share, seed=config.seed)
+    if config.train_data_dir:
+        _check_enough("--labelled", config.labelled, len(second))
+        _check_enough("--scans", config.scans, len(first))
+    return make(first), make(second)
+
+
+def _phantom(config: ReconstructorConfig, bank: AnatomyBank) -> Source:
+    return PhantomSlices(
+        bank,
+        resolution=max(config.resolution),
+        seed=config.seed,
+        field_of_view=config.field_of_view,
+    )
+
+
+def _prepared(config: ReconstructorConfig, slices: ShardSlices) -> Source:
+    return PreparedSlices(slices, seed=config.seed, field_of_view=config.field_of_view)
+
+
+def _check_enough(option: str, wanted: int | None, there: int) -> None:
+    """A slice that is taken twice would be two scans, one with a label and one without."""
+    if wanted is not None and wanted > there:
+        raise InputError(f"expected {option} of {there} slices at most, as there are, got {wanted}")
+
+
+def split(mask: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Samples that are held out, and those that a network sees: SSDU's Λ and Θ.
+
+    Yaman et al., Magn Reson Med 84:3172 (2020): held out at random, but for the 4×4 middle.
+
+    Args:
+        mask: ``(1, ny, nx)`` bool.
+        share: of the samples to hold out.
+        rng: source of randomness.
+
+    Returns:
+        Λ and Θ, ``(1, ny, nx)`` bool each, without a common sample, together ``mask``.
+    """
+    ny, nx = mask.shape[-2:]
+    free = mask.clone()
+    free[..., ny // 2 - 2 : ny // 2 + 2, nx // 2 - 2 : nx // 2 + 2] = False
+    places = free.flatten().nonzero()[:, 0].numpy()
+    count = min(round(share * int(mask.sum())), len(places))
+    chosen = torch.from_numpy(rng.choice(places, count, replace=False))
+    held_out = torch.zeros_like(mask).flatten()
+    held_out[chosen] = True
+    held_out = held_out.view_as(mask)
+    return held_out, mask & ~held_out

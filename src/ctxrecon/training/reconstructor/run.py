@@ -1,0 +1,115 @@
+r"""Train a network that reconstructs directly: with labels, with unpaired ones, or without.
+
+    accelerate launch training/train_reconstructor.py --network varnet --bank runs/bank.npz \
+        --output_dir runs/varnet --max_train_steps 2000
+
+    ... --network unrolled --scans 300 --labels disjoint --labelled 300 --magnitude_labels \
+        --loss none --adversarial wgan_gp        # no scan has a label of its own
+
+    ... --network modl --labels none --loss none # self-supervised: no labels at all
+
+Slices come from the phantom on the fly (``--bank``) or from a set made by ``ctxrecon prepare``
+(``--train_data_dir``); coils, noise and masks are simulated. Everything about a sample follows from
+the seed and its number, so a run that is resumed goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctxrecon.training.card import About
+from ctxrecon.training.loop import build_accelerator, train
+from ctxrecon.training.parser import parse_config
+from ctxrecon.training.reconstructor.build import starting_point
+from ctxrecon.training.reconstructor.config import ReconstructorConfig
+from ctxrecon.training.reconstructor.data import Labels, MeasurementSamples, Sampling, sources
+from ctxrecon.training.reconstructor.objective import Objective, ReconstructorTraining
+from ctxrecon.training.reconstructor.validation import UndersampledScans
+from ctxrecon.training.run_folder import check_run
+from ctxrecon.training.trained import TrainedPipeline
+
+_ABOUT = About(
+    "A network that reconstructs undersampled MR k-space",
+    "Load it with `ctxrecon.pipelines.load_reconstructor(folder)`. Averaged weights.",
+    ("MRI", "reconstruction", "k-space"),
+)
+
+
+def train_reconstructor(config: ReconstructorConfig) -> None:
+    """Train a reconstructor as configured; a run that was stopped goes on where it is asked to.
+
+    Raises:
+        InputError: options that do not belong together, data or parts that do not fit, or a folder
+            that cannot take the run.
+    """
+    check_run(config)
+    pipe = starting_point(config)
+    labels = Labels(config.labels, config.labelled, config.magnitude_labels)
+    objective = Objective(
+        config.loss,
+        config.adversarial,
+        config.paired_share,
+        config.paired_start,
+        config.paired_end,
+        config.consistency,
+        config.critic_width,
+        config.critic_steps,
+    )
+    model = ReconstructorTraining(pipe, objective, labels, config.seed)
+    sampling = Sampling(
+        config.masks,
+        config.accelerations,
+        config.center_fraction,
+        config.fixed_masks,
+        config.num_coils,
+        config.snr,
+    )
+    slices, label_source = sources(config)
+    samples = MeasurementSamples(
+        slices,
+        sampling,
+        labels,
+        config.scans,
+        config.resolution,
+        pipe.tokenizer,
+        label_source,
+        seed=config.seed,
+    )
+    accelerator = build_accelerator(config, parts_rest=config.critic_steps > 1)
+    trained = TrainedPipeline(
+        config,
+        accelerator,
+        pipe,
+        _ABOUT,
+        lambda: UndersampledScans(config.validation_scans, max(config.resolution), sampling),
+    )
+    rates = {}
+    if config.critic_learning_rate is not None:
+        rates["critic"] = config.critic_learning_rate
+    train(
+        config,
+        accelerator,
+        model.train(),
+        samples,
+        export=trained.export,
+        validate=trained.validate if config.validation_scans else None,
+        clip_apart=("critic",),
+        rates=rates,
+    )
+
+
+def parse_args(
+    argv: Sequence[str] | None = None, program: str | None = None
+) -> ReconstructorConfig:
+    """The configuration that a command line gives."""
+    return parse_config(ReconstructorConfig, argv, description=__doc__, program=program)
+
+
+def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Train as a command line asks.
+
+    Args:
+        argv: the options; those of the process by default.
+        program: the name of the command, for ``--help``.
+    """
+    train_reconstructor(parse_args(argv, program))

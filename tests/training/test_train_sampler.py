@@ -1,0 +1,309 @@
+"""The script that trains samplers, and the command line with what it wrote."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gaussian import seeded
+from safetensors.torch import load_file
+from scripts import TRAINING, forget_accelerate, in_two_processes, start
+
+from ctxrecon.cli import main
+from ctxrecon.datasets import write_shard
+from ctxrecon.errors import InputError
+from ctxrecon.io import write_scan
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom import contrast_scan, knee_anatomy, multi_echo
+from ctxrecon.pipelines import build_pipeline, load_joint
+from ctxrecon.scan import Scan
+from ctxrecon.tasks import train_t2star_mlp
+from ctxrecon.training import masks as script
+from ctxrecon.training.masks import build
+
+SCRIPT = TRAINING / "train_sampler.py"
+ECHOES = ("--contrasts", "multi_echo", "--sampler", "per_contrast:learn_split=true:acceleration=3")
+HRU = "hru_net:width=4:depth=2:blocks=1"
+
+
+@pytest.fixture
+def run(bank, monkeypatch):
+    """Train in this process; the options are those of a tiny run, then those given."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    # A map that has hardly been learned has gradients too.
+    monkeypatch.setattr(build, "train_t2star_mlp", partial(train_t2star_mlp, num_steps=20))
+
+    def train(folder: Path, *options: str) -> Path:
+        forget_accelerate()
+        script.main([*arguments(bank, folder), *options])
+        return folder
+
+    return train
+
+
+def arguments(bank: Path, folder: Path) -> list[str]:
+    return [
+        *(
+            "--network",
+            "unrolled:width=4:iterations=1:blocks=1",
+            "--sampler",
+            "loupe:acceleration=3",
+        ),
+        *("--bank", str(bank), "--output_dir", str(folder), "--resolution", "32"),
+        *("--train_batch_size", "2", "--center_fraction", "0.25"),
+        *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
+        *("--validation_scans", "0", "--report_to", "none"),
+    ]
+
+
+def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
+
+
+def status(*arguments: object) -> int:
+    """Exit status of the command line."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "moved"),
+    [
+        (("--sampler", "loupe:lines=false:acceleration=3"), "sampler.weights"),
+        (("--loss", "gaussian", "--predict_std"), "sampler.weights"),
+        (("--sampler", "pattern_generator:ratios=[0.3,0.5]"), "sampler.embeddings"),
+        (("--sampler", "sequential:stages=2:width=4:acceleration=3"), "sampler.score.last.weight"),
+        ((*ECHOES, "--network", HRU, "--aim", "task"), "sampler.split"),
+        ((*ECHOES, "--network", HRU, "--aim", "both"), "sampler.weights"),
+        (
+            (
+                "--contrasts",
+                "pd_pair",
+                "--anatomy",
+                "knee",
+                "--sampler",
+                "per_contrast:acceleration=3",
+            )
+            + ("--network", "unet_i:width=4:depth=2"),
+            "sampler.weights",
+        ),
+    ],
+)
+def test_every_sampler_moves(run, tmp_path, options, moved):
+    folder = run(tmp_path / "run", *options)
+    first = run(tmp_path / "other", *options, "--max_train_steps", "1")
+    assert not torch.equal(weights(folder)[moved], weights(first, 1)[moved])
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert np.isfinite(lines[-1]["loss"])
+    pipe = load_joint(folder / "pipeline")
+    assert (pipe.relaxometer is not None) == ("--aim" in options)
+    assert "load_joint" in (folder / "pipeline" / "README.md").read_text()
+
+
+def test_the_sampler_has_a_learning_rate_of_its_own(run, tmp_path):
+    options = ("--max_train_steps", "1", "--lr_warmup_steps", "0", "--lr_scheduler", "constant")
+    folder = run(tmp_path / "run", *options, "--sampler_learning_rate", "0")
+    other = run(tmp_path / "other", *options, "--sampler_learning_rate", "0.1")
+    name = "reconstructor.networks.0.last.weight"
+    assert torch.equal(weights(folder, 1)[name], weights(other, 1)[name])
+    step = weights(other, 1)["sampler.weights"] - weights(folder, 1)["sampler.weights"]
+    # Adam's first step is the learning rate, where there is a gradient at all.
+    assert float(step.abs().max()) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_fixed_masks_have_nothing_to_learn(run, tmp_path):
+    folder = run(tmp_path / "run", "--sampler", "fixed:mask=gaussian1d:acceleration=3")
+    assert load_joint(folder / "pipeline").sampler.mask == "gaussian1d"
+
+
+def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path):
+    options = [*ECHOES, "--network", HRU, "--aim", "both", "--lr_scheduler", "constant"]
+    whole, stopped = run(tmp_path / "whole", *options), tmp_path / "stopped"
+    run(stopped, *options, "--max_train_steps", "2")
+    run(stopped, *options, "--resume_from_checkpoint", "latest")
+    one, other = weights(whole), weights(stopped)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_two_processes_train_as_one(run, bank, tmp_path):
+    options = ["--scans", "4", "--adam_epsilon", "1e-3"]
+    options += ["--sampler", "pattern_generator:ratios=[0.3,0.5]"]
+    one = run(tmp_path / "one", *options, "--train_batch_size", "4")
+    folder = tmp_path / "two"
+    start([*in_two_processes(SCRIPT), *arguments(bank, folder), *options])
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_resumed_run_takes_new_learning_rates(run, tmp_path):
+    folder = run(tmp_path / "run", "--max_train_steps", "2")
+    before = weights(folder, 2)["sampler.weights"]
+    run(folder, "--resume_from_checkpoint", "latest", "--sampler_learning_rate", "0")
+    assert torch.equal(weights(folder)["sampler.weights"], before)
+
+
+def test_a_run_that_was_stopped_before_its_export_is_exported(run, tmp_path):
+    import shutil
+
+    folder = run(tmp_path / "run")
+    shutil.rmtree(folder / "pipeline")
+    run(folder, "--resume_from_checkpoint", "latest")
+    load_joint(folder / "pipeline")
+
+
+def test_validation_and_what_goes_on_from_it(run, bank, tmp_path):
+    folder = run(tmp_path / "first", "--validation_scans", "2")
+    line = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
+    assert line["psnr"] > 5
+    assert line["psnr"] == pytest.approx(line["psnr_contrast_0"])
+    assert (folder / "validation-3.png").stat().st_size > 5_000
+    # A policy, on the reconstruction that was just trained and stays as it is.
+    forget_accelerate()
+    command = arguments(bank, tmp_path / "policy")[4:]  # without --network and --sampler
+    pretrained = ("--pretrained_model_name_or_path", str(folder / "pipeline"))
+    script.main(
+        [
+            *command,
+            *pretrained,
+            "--sampler",
+            "greedy:width=4:acceleration=3",
+            "--validation_scans",
+            "1",
+        ]
+    )
+    pipe = load_joint(tmp_path / "policy" / "pipeline")
+    assert type(pipe.sampler).__name__ == "GreedyPolicy"
+    kept = load_joint(folder / "pipeline").reconstructor.state_dict()
+    for name, value in pipe.reconstructor.state_dict().items():
+        assert torch.equal(value, kept[name])
+    # Without another sampler its own goes on.
+    forget_accelerate()
+    command = arguments(bank, tmp_path / "more")[4:]
+    where = command.index("--center_fraction")
+    del command[where : where + 2]
+    script.main([*command, *pretrained])
+    assert type(load_joint(tmp_path / "more" / "pipeline").sampler).__name__ == "LOUPE"
+
+
+def test_prepared_slices_and_prompts(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    forget_accelerate()
+    source = tmp_path / "a.h5"
+    source.write_bytes(b"four")
+    images = np.random.default_rng(0).standard_normal((3, 2, 32, 32)).astype(np.float32)
+    shard = tmp_path / "set" / "a.safetensors"
+    shard.parent.mkdir()
+    write_shard(shard, images, [ScanMetadata(anatomy="knee")] * 3, source=source)
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(
+        tmp_path / "prior"
+    )
+    command = arguments(tmp_path, tmp_path / "run")
+    where = command.index("--bank")
+    command[where : where + 2] = ["--train_data_dir", str(shard.parent)]
+    script.main([*command, "--text_encoder", str(tmp_path / "prior")])
+    pipe = load_joint(tmp_path / "run" / "pipeline")
+    assert pipe.reconstructor.text_width == pipe.text_encoder.config.hidden_size
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--sampler", "oracle"), "unknown --sampler 'oracle'"),
+        (("--network", "oracle"), "unknown --network 'oracle'"),
+        (("--sampler", "loupe:slop=4"), "slop"),
+        (("--sampler", "loupe:slope=-1"), "positive slope"),
+        (("--pretrained_model_name_or_path", "x"), "either --network or"),
+        (("--train_data_dir", "x"), "either --bank or"),
+        (("--sampler", "greedy"), "train one first"),
+        (("--aim", "task"), "needs echoes"),
+        (("--loss", "gaussian"), "--predict_std together"),
+        (("--scans", "0"), "--scans: expected a whole number from 1 on"),
+        (("--anatomy", "heart"), "no heart, only knee"),
+        (("--acceleration", "0.5"), "acceleration"),
+        (("--sampler", "pattern_generator", "--acceleration", "4"), "leave --acceleration out"),
+        (("--sampler", "per_contrast:contrasts=3"), "the sampler is of 3 contrasts"),
+        ((*ECHOES, "--sampler", "sequential"), "chooses by one image"),
+        (("--sampler", "greedy", "--loss", "ssim"), "leave --aim and --loss out"),
+        (
+            (*ECHOES, "--network", HRU, "--aim", "task", "--loss", "gaussian", "--predict_std"),
+            "give --aim both",
+        ),
+    ],
+)
+def test_bad_options(run, tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+class TestCommandLine:
+    """``ctxrecon reconstruct --model`` with what was trained."""
+
+    @staticmethod
+    def echoes(folder: Path) -> Path:
+        """A fully sampled scan whose slices are five echoes."""
+        source = seeded(4)
+        protocols = multi_echo(source)
+        full = contrast_scan(
+            knee_anatomy(source, size=64),
+            protocols,
+            shape=(32, 32),
+            num_coils=3,
+            generator=source,
+        )
+        scan = Scan(
+            kspace=full.kspace[0],
+            mask=torch.ones(1, 1, 32, 32, dtype=torch.bool),
+            metadata=full.metadata,
+            target=full.images[0],
+        )
+        write_scan(folder / "echoes.npz", scan)
+        return folder / "echoes.npz"
+
+    def test_masks_images_and_maps(self, run, tmp_path, capsys):
+        folder = run(tmp_path / "run", *ECHOES, "--network", HRU, "--aim", "both")
+        scan, out = self.echoes(tmp_path), tmp_path / "out"
+        call = ["reconstruct", scan, "--model", folder / "pipeline", "--device", "cpu"]
+        assert status(*call, "--out", out, "--compare", "--steps", "2") == 0
+        said = capsys.readouterr().out
+        assert "acceleration 2.91" in said  # 11 of 32 lines on average
+        assert np.load(out / "reconstruction.npy").shape == (5, 32, 32)
+        masks = np.load(out / "reconstruction_masks.npy")
+        assert masks.shape == (5, 1, 32, 32)
+        assert masks.mean() == pytest.approx(1 / 3, abs=0.02)
+        assert np.load(out / "reconstruction_t2star.npy").shape == (5 // 5, 32, 32)
+        order = json.loads((out / "reconstruction_lines.json").read_text())
+        assert [sum(map(len, stages)) for stages in order["contrasts"]] == [
+            int(mask[0, 0].sum()) for mask in masks
+        ]
+        metrics = json.loads((out / "reconstruction_metrics.json").read_text())
+        assert "and sampler" in json.dumps(metrics)
+        # What a scanner measured with these lines is reconstructed as it is.
+        np.save(tmp_path / "mask.npy", masks[:, 0])
+        again = tmp_path / "again"
+        assert status(*call, "--out", again, "--mask", tmp_path / "mask.npy") == 0
+        np.testing.assert_allclose(
+            np.load(again / "reconstruction.npy"),
+            np.load(out / "reconstruction.npy"),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+    def test_a_network_of_one_contrast_takes_each_slice_for_itself(self, run, tmp_path, capsys):
+        folder = run(tmp_path / "run")
+        scan, out = self.echoes(tmp_path), tmp_path / "out"
+        call = ["reconstruct", scan, "--model", folder / "pipeline", "--device", "cpu"]
+        call += ["--out", out, "--acceleration", "2"]
+        assert status(*call) == 0
+        masks = np.load(out / "reconstruction_masks.npy")
+        assert masks[:, 0, 0].sum(axis=-1).tolist() == [16] * 5
+        np.save(tmp_path / "mask.npy", masks[0, 0])
+        assert status(*call, "--mask", tmp_path / "mask.npy", "--overwrite") == 2
+        assert "undersampled already" in capsys.readouterr().err

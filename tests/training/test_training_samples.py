@@ -1,0 +1,165 @@
+"""What the prior is trained on: mixes, sizes, flips, and which process sees which sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom import AnatomyBank, PhantomSlices, knee_anatomy
+from ctxrecon.priors.tokenizer import build_tokenizer
+from ctxrecon.training.loop import SampleNumbers
+from ctxrecon.training.prior import PriorSamples
+from ctxrecon.training.slices import PreparedSlices, resize
+
+
+class Numbered:
+    """A prepared set whose item k is the constant k + 1, brighter on the right."""
+
+    def __init__(self, size: int, anatomy: str = "brain") -> None:
+        self.size, self.anatomy = size, anatomy
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        image = torch.full((2, 24, 32), float(index + 1))
+        image[..., 16:] += 0.25
+        return {"image": image, "metadata": ScanMetadata(anatomy=self.anatomy, slice=index)}
+
+
+def test_every_slice_comes_once_an_epoch_and_each_epoch_in_its_own_order() -> None:
+    slices = PreparedSlices(Numbered(37), seed=3)
+    epochs = [
+        [slices.draw(epoch * 37 + k, 16)["metadata"].slice for k in range(37)] for epoch in range(2)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(37))
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != sorted(epochs[0])
+
+
+@pytest.mark.parametrize(("anatomy", "share"), [("brain", 0.5), ("knee", 0.5), ("heart", 0.0)])
+def test_only_symmetric_anatomies_are_flipped(anatomy: str, share: float) -> None:
+    slices = PreparedSlices(Numbered(1, anatomy), seed=0)
+    images = [slices.draw(number, 16)["image"][0] for number in range(200)]
+    flipped = sum(bool(image[:, 2].mean() > image[:, -3].mean()) for image in images) / 200
+    assert flipped == pytest.approx(share, abs=0.1)
+
+
+def test_the_field_of_view_shrinks_as_far_as_allowed() -> None:
+    class Ramp(Numbered):
+        def __getitem__(self, index: int) -> dict:
+            ramp = torch.linspace(-1, 1, 64).expand(2, 64, 64)
+            return {"image": ramp, "metadata": ScanMetadata(anatomy="heart")}
+
+    slices = PreparedSlices(Ramp(1), field_of_view=0.5)
+    spans = []
+    for number in range(60):
+        row = slices.draw(number, 32)["image"][0, 16]
+        spans.append(float(row[22] - row[10]) / (12 / 31 * 2))  # away from the edges' ringing
+    assert 0.45 < min(spans) < 0.62
+    assert 0.85 < max(spans) < 1.1
+    with pytest.raises(InputError, match="field of view"):
+        PreparedSlices(Ramp(1), field_of_view=0.0)
+
+
+@pytest.mark.parametrize(("side", "resolution"), [(32, 20), (21, 32), (24, 24)])
+def test_resizing_keeps_a_constant_and_a_smooth_image(side: int, resolution: int) -> None:
+    def image(n: int) -> torch.Tensor:
+        place = (torch.arange(n, dtype=torch.float64) - n // 2) / n
+        wave = torch.exp(2j * torch.pi * (3 * place[:, None] - 2 * place[None]))
+        return (2 + wave).to(torch.complex64)
+
+    torch.testing.assert_close(resize(image(side), resolution), image(resolution))
+
+
+def bank() -> AnatomyBank:
+    generator = torch.Generator().manual_seed(0)
+    return AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(2)])
+
+
+def prior_samples(**options) -> PriorSamples:
+    settings = {
+        "sources": [PhantomSlices(bank(), seed=1), PreparedSlices(Numbered(5))],
+        "weights": [3.0, 1.0],
+        "tokenizer": build_tokenizer(),
+        "resolutions": [16, 32],
+        "num_timesteps": 1000,
+    }
+    return PriorSamples(**{**settings, **options})
+
+
+def test_a_sample_follows_from_its_number_alone() -> None:
+    one, other = prior_samples(), prior_samples()
+    first, second = one[7, 123], other[7, 123]
+    assert torch.equal(first["image"], second["image"])
+    assert torch.equal(first["noise"], second["noise"])
+    assert (first["timestep"], first["prompt"]) == (second["timestep"], second["prompt"])
+    assert not torch.equal(one[7, 124]["noise"], first["noise"])
+
+
+def test_sources_mix_by_weight_and_sizes_change_from_step_to_step() -> None:
+    samples = prior_samples(prompt_dropout=0.0)
+    prepared = sum(samples[0, number]["prompt"].startswith("brain") for number in range(300)) / 300
+    assert prepared == pytest.approx(0.25, abs=0.08)
+    sizes = [samples.resolution(step) for step in range(40)]
+    assert set(sizes) == {16, 32}
+    for step in range(4):
+        batch = samples.collate([samples[step, number] for number in range(3)])
+        assert batch["image"].shape == batch["noise"].shape == (3, 2, sizes[step], sizes[step])
+        assert batch["tokens"].shape == (3, 77)
+        assert batch["timestep"].dtype == torch.int64
+
+
+def test_prompts_are_of_the_prepared_sets_own_form() -> None:
+    class SkmTea(Numbered):
+        prompt_form = "skm-tea"
+
+    samples = prior_samples(
+        sources=[PreparedSlices(SkmTea(3, "knee"))], weights=[1.0], prompt_dropout=0.0
+    )
+    assert {samples[0, number]["prompt"] for number in range(9)} == {
+        f"Knee, Slice {index}" for index in range(3)
+    }
+
+
+def test_unsuitable_mixes_are_refused() -> None:
+    with pytest.raises(InputError, match="give --bank, --train_data_dir or both"):
+        prior_samples(sources=[], weights=[])
+    with pytest.raises(InputError, match="a positive weight for each of 2 data sources"):
+        prior_samples(weights=[1.0])
+    with pytest.raises(InputError, match="prompt_dropout between 0 and 1"):
+        prior_samples(prompt_dropout=1.5)
+
+
+def test_a_phantom_slice_may_show_a_part_of_the_anatomy() -> None:
+    whole = PhantomSlices(bank(), resolution=32, noise=0.0)
+    parts = PhantomSlices(bank(), resolution=32, noise=0.0, field_of_view=0.6)
+    assert whole[3]["image"].shape == parts[3]["image"].shape == (2, 32, 32)
+    assert parts.draw(3, 16)["image"].shape == (2, 16, 16)
+    assert not torch.allclose(whole[3]["image"], parts[3]["image"])
+    magnitude = torch.linalg.vector_norm(parts[3]["image"], dim=0)
+    assert np.quantile(magnitude.numpy(), 0.99) == pytest.approx(1, abs=0.05)
+    with pytest.raises(InputError, match="field of view"):
+        PhantomSlices(bank(), field_of_view=1.2)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_processes_share_the_samples_of_a_step(world: int, parts: int) -> None:
+    size = 8 // (world * parts)
+    seen = [list(SampleNumbers(range(3, 6), size, parts, rank, world)) for rank in range(world)]
+    for index in range(3 * parts):
+        numbers = [place for rank in range(world) for place in seen[rank][index]]
+        assert len(set(numbers)) == 8 // parts
+    for step in range(3):
+        every = sorted(
+            number
+            for rank in range(world)
+            for part in range(parts)
+            for _, number in seen[rank][step * parts + part]
+        )
+        assert every == list(range(8 * (step + 3), 8 * (step + 4)))
+    assert len(SampleNumbers(range(3, 6), size, parts, 0, world)) == 3 * parts

@@ -123,6 +123,12 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         _remove(temporary)
 
 
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write what JSON can hold, beside the file and then renamed."""
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def _check_target(path: Path) -> None:
     if "\0" in str(path):
         raise InputError(f"cannot write {str(path)!r}: its name holds a NUL, name another file")

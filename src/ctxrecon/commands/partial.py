@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -35,15 +34,14 @@ class PartialFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         from ctxrecon.commands.paths import output_folder
-        from ctxrecon.files import written_beside
+        from ctxrecon.files import write_json
 
         self.folder = folder
         self._layout: tuple[list[tuple[str, bool]], bool] | None = None
         if folder.is_dir() and not self._is_of(settings, overwrite):
             shutil.rmtree(folder)
         output_folder(folder)
-        with written_beside(folder / _SETTINGS) as path:
-            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / _SETTINGS, settings)
 
     @staticmethod
     def was_writing(folder: Path, settings: Callable[[], Mapping[str, Any]]) -> bool:

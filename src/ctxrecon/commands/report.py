@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.results import Result
-from ctxrecon.files import written_beside
+from ctxrecon.files import write_json
 from ctxrecon.metrics import nmse, psnr, ssim
 
 logger = logging.getLogger(__name__)
@@ -67,8 +66,7 @@ class Table:
     def write(self, path: Path, **about: Any) -> Path:
         """Write what was printed, and what it is about, as JSON."""
         content = {**about, "aggregation": "mean over slices", "methods": self.rows}
-        with written_beside(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, content)
         return path
 
 

@@ -28,7 +28,7 @@ from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
 from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_input, read_json, written_beside
+from ctxrecon.files import check_input, read_json, write_json
 from ctxrecon.phantom.dataset import normalise
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def prepare_shards(
             _run(source, missing, out, workers, summary, progress)
         finally:
             _remove_partial(out)
-        _write_json(out / _SUMMARY, asdict(summary))
+        write_json(out / _SUMMARY, asdict(summary))
     return summary
 
 
@@ -189,7 +189,7 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
                 f"{out} holds shards such as {shards[0].name} but no {_SETTINGS} that tells how "
                 "they were made: give another --out"
             )
-        _write_json(path, settings)
+        write_json(path, settings)
         return
     before = read_json(path, "the settings of a set", "give another --out, or remove the folder")
     for name in [*settings, *before]:
@@ -412,8 +412,3 @@ def _remove_partial(out: Path) -> None:
     for path in out.iterdir():
         if _PARTIAL.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

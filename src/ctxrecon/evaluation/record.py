@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from datetime import datetime, timezone
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ctxrecon.files import written_beside
+from ctxrecon.files import write_json
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline
 
 
@@ -50,8 +49,7 @@ def write_record(path: str | Path, results: Any, *, command: str, seed: int | No
         "hardware": hardware(),
         "results": results,
     }
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(path, record)
 
 
 def fingerprint(pipe: ContextMRIPipeline | ReconstructionPipeline) -> str:

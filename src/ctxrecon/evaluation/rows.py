@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxrecon.errors import InputError
-from ctxrecon.files import read_json, written_beside
+from ctxrecon.files import read_json, write_json, written_beside
 
 Row = dict[str, str]
 
@@ -107,8 +107,7 @@ class RowFolder:
 
     def write_settings(self, settings: Mapping[str, object]) -> None:
         """Keep what :meth:`check_settings` gave."""
-        with written_beside(self.folder / "settings.json") as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(self.folder / "settings.json", settings)
 
     def read(self) -> list[Row]:
         """The rows of all processes and earlier runs, each once, sorted.

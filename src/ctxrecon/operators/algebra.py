@@ -95,10 +95,7 @@ class Identity(LinearOperator):
         """Shape of ``x``, batch first."""
         return self.shape
 
-    @property
-    def range_shape(self) -> tuple[int, ...]:
-        """Shape of ``x``, batch first."""
-        return self.shape
+    range_shape = domain_shape
 
     def __getitem__(self, slices: Tensor) -> Identity:
         """The identity of some slices of the batch."""
@@ -166,10 +163,7 @@ class GramOperator(_Derived):
         """Shape of ``x``, batch first."""
         return self.operator.domain_shape
 
-    @property
-    def range_shape(self) -> tuple[int, ...]:
-        """Shape of ``x``, batch first."""
-        return self.operator.domain_shape
+    range_shape = domain_shape
 
     @property
     def H(self) -> LinearOperator:

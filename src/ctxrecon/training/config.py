@@ -60,13 +60,14 @@ class Whole:
             value = int(given) if isinstance(given, str) else given
         except ValueError:
             value = None
-        fits = isinstance(value, int) and not isinstance(value, bool)
-        if not fits or value < self.low or (self.high is not None and value > self.high):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        number = value if whole and value is not None else self.low - 1
+        if number < self.low or (self.high is not None and number > self.high):
             end = "on" if self.high is None else f"to {self.high}"
             raise argparse.ArgumentTypeError(
                 f"expected a whole number from {self.low} {end}, got {_shown(given)}"
             )
-        return value
+        return number
 
 
 @dataclass(frozen=True)

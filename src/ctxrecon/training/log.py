@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.errors import InputError
-from ctxrecon.files import written_beside
+from ctxrecon.files import write_json, written_beside
 from ctxrecon.training.config import STAGE, TrainingConfig
 from ctxrecon.training.run_folder import CONFIG, LOGS, read_stages
 from ctxrecon.training.trackers import show_picture, start_trackers
@@ -178,5 +178,4 @@ def write_config(config: TrainingConfig, accelerator: Accelerator, start: int) -
     world = {"num_processes": accelerator.num_processes, "device": str(accelerator.device)}
     threads = {"torch_threads": torch.get_num_threads()}
     runs[f"{STAGE}{start}"] = {**config.as_json(), **world, **threads, "command": sys.argv}
-    with written_beside(path) as beside:
-        beside.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
+    write_json(path, runs)

@@ -20,13 +20,16 @@ from benchmarks.report import main, pages
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = pages(RESULTS)
-STUDIES = re.findall(
-    r"`python -m benchmarks\.([a-z_.]+)`", (ROOT / "benchmarks/README.md").read_text("utf-8")
-)
+TABLE = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+STUDIES = re.findall(r"`python -m benchmarks\.([a-z_.]+)`", TABLE)
 
 
-def test_every_page_is_generated():
-    assert {path.stem for path in RESULTS.glob("*.md")} == set(PAGES)
+def test_every_page_is_generated_and_linked():
+    pages = {path.stem for path in RESULTS.glob("*.md")}
+    assert pages == set(PAGES)
+    linked = re.findall(r"\(results/([^)]+)\)", TABLE)
+    assert all((RESULTS / name).is_file() for name in linked)
+    assert pages <= {name.removesuffix(".md") for name in linked}
 
 
 @pytest.mark.parametrize("name", PAGES)

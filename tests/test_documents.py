@@ -48,6 +48,8 @@ NOT_RUN = {
     "ruff check .": CHECKOUT,
     "ruff format --check .": CHECKOUT,
     "mypy -p ctxrecon": CHECKOUT,
+    "mypy -p benchmarks": CHECKOUT,
+    "lint-imports": CHECKOUT,
 }
 """Command without its comment: why it is not run."""
 

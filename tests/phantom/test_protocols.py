@@ -96,7 +96,7 @@ def test_the_summary_holds_the_real_joint_distribution(shared_data):
 
 
 def test_the_script_makes_the_shipped_summary(shared_data, tmp_path):
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     output = tmp_path / "protocols.json"
     tables = {
         "--headers": ("fastmri_metadata", "{}_multicoil.csv"),

@@ -24,6 +24,7 @@ from ctxrecon.inference.noise import (
 from ctxrecon.inference.text_prior import StepEndCallback, TextPrior
 from ctxrecon.inference.warm_start import (
     ESTIMATORS,
+    StartingImage,
     check_samples,
     check_warm_start,
     choose_solver,
@@ -68,7 +69,7 @@ class ContextMRIPipeline(TextPrior):
         timesteps: Sequence[int] | str = "quadratic",
         solver: Solver | str | None = None,
         noise_std: NoiseStd | None = None,
-        image: ArrayLike | str | None = None,
+        image: StartingImage | None = None,
         strength: float = 0.3,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_samples: int = 1,
@@ -118,8 +119,9 @@ class ContextMRIPipeline(TextPrior):
                 given), what is estimated from the scan, at least the solver's default.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
                 or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
-                "network", the one that comes with the package; or a solver that draws nothing,
-                "pnp_admm" say, which then runs first.
+                "network", the one that comes with the package; a solver that draws nothing,
+                "pnp_admm" say, which then runs first; or a pipeline, or any function, that makes
+                it of a :class:`~ctxrecon.Measurement`.
             strength: how much noise ``image`` gets, as in diffusers: the share of the timesteps
                 that are left, the least noisy ones; above 0 and up to 1.
             generator: source of randomness: one, or one for each slice. Every posterior sample

@@ -23,7 +23,7 @@ from ctxrecon.phantom import (
     knee_anatomy,
     load_label_volume,
     measure,
-    normalise,
+    normalize,
     phantom_scan,
     signal,
     tissue_parameters,
@@ -268,7 +268,7 @@ def test_a_bank_round_trips_and_refuses_what_is_none(tmp_path, generator: torch.
 
 def test_normalise_refuses_an_empty_image() -> None:
     with pytest.raises(InputError, match="no scale"):
-        normalise(np.zeros((32, 32), np.complex64))
+        normalize(np.zeros((32, 32), np.complex64))
 
 
 def head_volume() -> np.ndarray:

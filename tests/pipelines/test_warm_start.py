@@ -13,7 +13,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.inference.warm_start import noised_image, remaining_timesteps
 from ctxrecon.operators import CartesianSense, sense_operator
-from ctxrecon.pipelines import prepare_measurement
+from ctxrecon.pipelines import BaselinePipeline, prepare_measurement
 from ctxrecon.solvers import DDS
 
 SHAPE = (29, 37)  # padded to 32 × 40
@@ -114,3 +114,23 @@ def test_little_strength_stays_near_the_image(pipe, scan, images):
 def test_a_start_that_makes_no_sense(pipe, scan, change, sentence):
     with pytest.raises(InputError, match=sentence):
         pipe(**scan, num_inference_steps=2, **change)
+
+
+def test_a_pipeline_or_a_function_makes_the_image(pipe, scan):
+    """Each is called with the measurement, and what it gives is the image to start from."""
+    by_name, by_pipeline, by_function = (
+        pipe(
+            **scan,
+            solver="dds",
+            num_inference_steps=2,
+            image=image,
+            generator=torch.Generator().manual_seed(0),
+        ).images
+        for image in (
+            "cg_sense",
+            BaselinePipeline("cg_sense"),
+            lambda measurement: BaselinePipeline("cg_sense")(measurement).images.numpy(),
+        )
+    )
+    torch.testing.assert_close(by_pipeline, by_name, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_function, by_name, rtol=1e-5, atol=1e-5)

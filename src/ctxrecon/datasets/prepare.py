@@ -29,7 +29,7 @@ from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write
 from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, read_json, write_json
-from ctxrecon.phantom.dataset import normalise
+from ctxrecon.phantom.dataset import normalize
 
 logger = logging.getLogger(__name__)
 
@@ -402,7 +402,7 @@ def _channels(path: Path, image: NDArray[np.complex64]) -> NDArray[np.float32] |
     if not np.isfinite(image).all():
         raise InputError(f"{path}: an image holds values that are not finite: the file is damaged")
     try:
-        scaled = normalise(image)
+        scaled = normalize(image)
     except InputError:
         return None
     return np.stack([scaled.real, scaled.imag]).astype(np.float32, copy=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from ctxrecon.measurement import Measurement
 from ctxrecon.operators import combine_sets
 from ctxrecon.solvers import DDS, SOLVERS, DiffusionSolver, PnPADMM, Solver, make_solver
 
+StartingImage: TypeAlias = "ArrayLike | str | Callable[[Measurement], Any]"
+"""An array, a name, or a pipeline or function that makes an image of a measurement."""
+
 SAMPLER = DDS()
 """Draws samples where no solver is named."""
 
@@ -31,8 +35,8 @@ ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if kind.deterministic)
 
 
 def choose_solver(
-    solver: Solver | str | None, image: ArrayLike | str | None, num_samples: int
-) -> tuple[DiffusionSolver, ArrayLike | str | None]:
+    solver: Solver | str | None, image: StartingImage | None, num_samples: int
+) -> tuple[DiffusionSolver, StartingImage | None]:
     """The solver that was asked for, or the default, and the image to start from.
 
     The default for one image is :class:`~ctxrecon.solvers.PnPADMM`, an estimate that draws
@@ -63,9 +67,7 @@ def check_samples(solver: DiffusionSolver, num_samples: int, batch_size: int | N
         )
 
 
-def check_warm_start(
-    image: ArrayLike | str | None, strength: float, solver: DiffusionSolver
-) -> None:
+def check_warm_start(image: StartingImage | None, strength: float, solver: DiffusionSolver) -> None:
     """Refuse a start that is not known, or that the solver would not look at.
 
     Raises:
@@ -80,7 +82,9 @@ def check_warm_start(
             "out, or take a solver such as DDS"
         )
     makers = (*BASELINES, NETWORK, *ESTIMATORS)
-    if isinstance(image, Tensor | np.ndarray) or (isinstance(image, str) and image in makers):
+    if isinstance(image, Tensor | np.ndarray) or callable(image):
+        return
+    if isinstance(image, str) and image in makers:
         return
     known = ", ".join(makers)
     if isinstance(image, str):
@@ -96,20 +100,23 @@ def remaining_timesteps(timesteps: Sequence[int], strength: float) -> list[int]:
     return list(timesteps)[-max(round(strength * len(timesteps)), 1) :]
 
 
-def starting_image(image: ArrayLike | str, measurement: Measurement) -> Tensor:
+def starting_image(image: StartingImage, measurement: Measurement) -> Tensor:
     """The image to start from, ``(batch, [sets ·] ny, nx)`` complex64, in the units of the scan.
 
     One image is divided among several sets of coil maps as the zero-filled one is.
 
     Args:
         image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, the name of a baseline to
-            compute it by, or :data:`NETWORK`.
+            compute it by, :data:`NETWORK`, or what makes it of a measurement.
         measurement: whose image it is.
 
     Raises:
         InputError: an image of another shape or kind, or one that is not finite.
     """
     batch, (ny, nx) = len(measurement), measurement.image_shape
+    if callable(image):
+        made = image(measurement)
+        image = getattr(made, "images", made)
     if isinstance(image, str):
         filled = measurement.filled
         images = [_made(image, measurement[filled])] if len(filled) else []

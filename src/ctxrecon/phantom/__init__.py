@@ -3,7 +3,7 @@
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.brain import brain_anatomy
-from ctxrecon.phantom.dataset import PhantomSlices, describe, normalise
+from ctxrecon.phantom.dataset import PhantomSlices, describe, normalize
 from ctxrecon.phantom.echoes import (
     ECHO_TIMES,
     ContrastScan,
@@ -43,7 +43,7 @@ __all__ = [
     "load_label_volume",
     "measure",
     "multi_echo",
-    "normalise",
+    "normalize",
     "pd_pair",
     "phantom_scan",
     "signal",

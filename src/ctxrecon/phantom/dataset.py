@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
+from ctxrecon.intensity import magnitude_quantile
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
@@ -18,14 +19,12 @@ from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.phantom.subject import Subject
 
 
-def normalise(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
+def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Divide by the 99 % quantile of the magnitude, the prior's intensity scale."""
-    magnitude = np.abs(image).ravel()
-    rank = int(0.99 * (magnitude.size - 1))
-    quantile = float(np.partition(magnitude, rank)[rank])
-    if quantile <= 0:
+    scale = float(magnitude_quantile(torch.from_numpy(image)[None], "lower"))
+    if scale <= 0:
         raise InputError("the image is empty, so it has no scale; expected some signal")
-    return image / np.float32(quantile)
+    return image / np.float32(scale)
 
 
 def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
@@ -100,7 +99,7 @@ class PhantomSlices(Dataset[dict[str, object]]):
             anatomy = _zoom(anatomy, rng.uniform(self.field_of_view, 1), resolution, rng)
         subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)
         shape = (resolution, resolution)
-        image = normalise(subject.image(protocol, shape, rng))
+        image = normalize(subject.image(protocol, shape, rng))
         level = np.float32(self.noise * rng.random() / np.sqrt(2))
         channels = np.stack([image.real, image.imag])
         channels += level * rng.standard_normal(channels.shape, dtype=np.float32)

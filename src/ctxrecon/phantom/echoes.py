@@ -17,7 +17,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
-from ctxrecon.phantom.dataset import describe, normalise
+from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.sequences import signal
 from ctxrecon.phantom.simulate import measure
@@ -91,7 +91,7 @@ def contrast_images(
             # The same draws for every echo: one phase, one filter.
             own = np.random.default_rng(seed)
             images[place] = subject.image(protocols[place], shape, own)
-        images[places] = normalise(images[places])
+        images[places] = normalize(images[places])
     for image, protocol in zip(images, protocols, strict=True):
         if (protocol.sequence or "").lower() == "flash":
             image *= np.exp(2e-3j * np.pi * off_resonance * (protocol.te or 0.0))

@@ -13,7 +13,7 @@ from ctxrecon.fourier import fft2c
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.brain import brain_anatomy
-from ctxrecon.phantom.dataset import describe, normalise
+from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.subject import Subject, numpy_rng
@@ -100,7 +100,7 @@ def phantom_scan(
     rng = numpy_rng(generator)
     subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
     images = torch.stack(
-        [torch.from_numpy(normalise(subject.image(one, shape, rng))) for one in protocols]
+        [torch.from_numpy(normalize(subject.image(one, shape, rng))) for one in protocols]
     )
     return measure(
         images,

@@ -105,9 +105,9 @@ class ContrastiveLoss(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of the batch of all processes; in evaluation, of this process alone."""
         output = self.clip(input_ids=batch["tokens"], pixel_values=batch["pixels"])
-        rows = [output.image_embeds, output.text_embeds, batch["tokens"]]
+        images, texts, tokens = output.image_embeds, output.text_embeds, batch["tokens"]
         if self.training:
-            rows = [gather_with_gradient(value) for value in rows]
-        contrast = contrastive_loss(*rows, self.clip.logit_scale)
+            images, texts, tokens = map(gather_with_gradient, (images, texts, tokens))
+        contrast = contrastive_loss(images, texts, tokens, self.clip.logit_scale)
         states = output.text_model_output.pooler_output
         return contrast + self.readout_weight * readout_loss(self.readout(states), batch["numbers"])

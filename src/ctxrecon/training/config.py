@@ -8,6 +8,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -56,18 +57,18 @@ class Whole:
         Raises:
             argparse.ArgumentTypeError: another type, or out of range.
         """
-        try:
-            value = int(given) if isinstance(given, str) else given
-        except ValueError:
-            value = None
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        number = value if whole and value is not None else self.low - 1
-        if number < self.low or (self.high is not None and number > self.high):
+        value = self.low - 1
+        if isinstance(given, str):
+            with suppress(ValueError):
+                value = int(given)
+        elif isinstance(given, int) and not isinstance(given, bool):
+            value = given
+        if value < self.low or (self.high is not None and value > self.high):
             end = "on" if self.high is None else f"to {self.high}"
             raise argparse.ArgumentTypeError(
                 f"expected a whole number from {self.low} {end}, got {_shown(given)}"
             )
-        return number
+        return value
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,23 @@ def parse_config(
     given = read_options(config, Path(file)) if file is not None else {}
     usage = "%(prog)s [config_file] --option value ..."
     parser = TrainingParser(config, given, usage=usage, description=description, prog=program)
+
+    def first(word: str) -> str:
+        if word != file:
+            raise argparse.ArgumentTypeError(f"expected a file before all options, got {word}")
+        return word
+
     parser.add_argument(
-        "config_file", nargs="?", help="YAML or JSON file of options, which those below override"
+        "config_file",
+        nargs="?",
+        type=first,
+        help="YAML or JSON file of options, which those below override",
     )
-    made, rest, unknown = parser.parse_args_into_dataclasses(
+    made, _, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if rest.config_file != file:
-        parser.error(f"expected a file of options before them all, got {rest.config_file}")
     return dataclasses.replace(made, report_to=choose_tracker(made.report_to))
 
 

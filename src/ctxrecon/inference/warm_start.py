@@ -114,15 +114,16 @@ def starting_image(image: StartingImage, measurement: Measurement) -> Tensor:
         InputError: an image of another shape or kind, or one that is not finite.
     """
     batch, (ny, nx) = len(measurement), measurement.image_shape
+    given: Any = image
     if callable(image):
         made = image(measurement)
-        image = getattr(made, "images", made)
-    if isinstance(image, str):
+        given = getattr(made, "images", made)
+    elif isinstance(image, str):
         filled = measurement.filled
         images = [_made(image, measurement[filled])] if len(filled) else []
         like = measurement.y.new_zeros((batch, *measurement.operator.domain_shape[1:]))
         return put_back(images, filled, like)
-    start = as_tensor(image, "the image to start from")
+    start = as_tensor(given, "the image to start from")
     if start.ndim == 2:
         start = start[None]
     if not start.is_complex() or tuple(start.shape) not in {(1, ny, nx), (batch, ny, nx)}:

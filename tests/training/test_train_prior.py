@@ -175,7 +175,7 @@ def test_prepared_shards_and_epsilon_prediction(run, tmp_path: Path) -> None:
 
 def test_tensorboard_is_written_where_asked_for(run, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    folder = run(tmp_path / "run", "--report_to", "tensorboard")
+    folder = run(tmp_path / "run", "--report_to", "tensorboard", "--validation_scans", "1")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tracker"), size_guidance={"images": 0})

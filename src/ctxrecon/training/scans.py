@@ -81,21 +81,21 @@ def brightest(kspace: Tensor) -> int:
 
 
 def in_turn(number: int, count: int, *seed: int) -> int:
-    """One of so many, each once in every round, in another order each round."""
+    """Index of the ``number``-th draw of an epoch-wise shuffle of ``count`` items."""
     turn, place = divmod(number, count)
     order = np.random.default_rng([seed[0], turn, *seed[1:]]).permutation(count)
     return int(order[place])
 
 
 class Memory:
-    """Scans that come again, as long as there is room."""
+    """Cache of simulated scans, bounded in bytes."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Any, ...], Any] = {}
         self.bytes = 0
 
     def get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """What was made for this key before, or is made now."""
+        """Return the cached value, or make and cache it while there is room."""
         if key in self.kept:
             return self.kept[key]
         made = make()

@@ -1,4 +1,4 @@
-"""Contrastive training of image and prompt, with numbers that have to mean something."""
+"""Contrastive loss of image and prompt, with a regression head for numeric metadata."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def contrastive_loss(
     """Symmetric cross-entropy of matching images and prompts (Radford et al., arXiv:2103.00020).
 
     Prompts of equal tokens match each other's images too: with few words known, many slices have
-    the same prompt, and to tell them apart would be to learn by heart.
+    the same prompt, and separating them would require memorization.
 
     Args:
         image_embeds: ``(batch, width)``, of unit length.

@@ -206,7 +206,7 @@ class MeasurementSamples:
         return item
 
     def _label(self, number: int, size: int) -> Tensor:
-        """An image that has nothing to do with the sample."""
+        """Draw an unpaired label image."""
         assert self.labels.labelled is not None
         chosen = in_turn(number, self.labels.labelled, self.seed, 5, 1)
 
@@ -219,7 +219,7 @@ class MeasurementSamples:
         return self._remember(("label", chosen, size), make)
 
     def _remember(self, key: tuple[Any, ...], make: Any) -> Any:
-        """What was made before, if scans come again."""
+        """Return the cached value where the number of scans is finite."""
         return make() if self.scans is None else self._memory.get(key, make)
 
     def _scan(

@@ -21,6 +21,9 @@ from documents import DOCUMENTS, ROOT, Command, blocks, commands, make_inputs, m
 from scripts import load_script
 
 from ctxrecon.io import read_scan
+from ctxrecon.phantom import phantom_scan
+from ctxrecon.pipelines import build_pipeline
+from ctxrecon.solvers import SOLVERS
 
 HOURS = "training takes minutes to hours"
 SUBSTITUTIONS = {
@@ -212,8 +215,23 @@ def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
     assert names["output"].masks.shape[1] == 5
 
 
+def test_the_method_of_the_contributors_guide_runs() -> None:
+    (snippet,) = blocks("CONTRIBUTING.md", "python")
+    scan = phantom_scan(shape=(32, 32), num_coils=4, generator=torch.Generator().manual_seed(0))
+    pipe = build_pipeline(block_out_channels=(8, 8, 16), sample_size=32)
+    try:
+        exec(snippet, {"__name__": __name__})
+        output = pipe(
+            scan.kspace, coil_maps=scan.coil_maps, solver="my-solver", num_inference_steps=2
+        )
+    finally:
+        SOLVERS.pop("my_solver", None)
+    assert output.images.shape == (1, 32, 32)
+
+
 def test_no_other_document_has_snippets() -> None:
-    assert not any(blocks(document, "python") for document in DOCUMENTS if document != "README.md")
+    others = set(DOCUMENTS) - {"README.md", "CONTRIBUTING.md"}
+    assert not any(blocks(document, "python") for document in others)
 
 
 @pytest.mark.parametrize("pattern", SUBSTITUTIONS)

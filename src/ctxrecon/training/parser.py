@@ -16,6 +16,8 @@ from ctxrecon.training.trackers import choose_tracker
 
 C = TypeVar("C", bound=TrainingConfig)
 
+_FILES = "config_file, a YAML or JSON file named before all options, holds defaults for them."
+
 
 class TrainingParser(HfArgumentParser):
     """A parser that raises :class:`UsageError` where others print their usage and exit.
@@ -88,21 +90,15 @@ def parse_config(
     words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     file = words[0] if words and not words[0].startswith("-") else None
     given = read_options(config, Path(file)) if file is not None else {}
-    usage = "%(prog)s [config_file] --option value ..."
-    parser = TrainingParser(config, given, usage=usage, description=description, prog=program)
-
-    def first(word: str) -> str:
-        if word != file:
-            raise argparse.ArgumentTypeError(f"expected a file before all options, got {word}")
-        return word
-
-    parser.add_argument(
-        "config_file",
-        nargs="?",
-        type=first,
-        help="YAML or JSON file of options, which those below override",
+    parser = TrainingParser(
+        config,
+        given,
+        usage="%(prog)s [config_file] --option value ...",
+        description=f"{description}\n{_FILES}",
+        prog=program,
     )
-    made, _, unknown = parser.parse_args_into_dataclasses(
+    words = words if file is None else words[1:]
+    made, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
     if unknown:

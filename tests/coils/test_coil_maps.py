@@ -22,6 +22,8 @@ from ctxrecon.coils import (
 )
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.masks import uniform1d
+from ctxrecon.phantom import phantom_scan
 
 needs_bart = pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
 
@@ -331,3 +333,16 @@ def test_real_undersampled_scan(shared_data):
     assert columns.stop - columns.start >= 23
     norm = root_sum_of_squares(estimate_coil_maps(kspace))[0]
     assert norm[115, 90] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("snr", [0.5, 1.0, 3.0])
+def test_strong_noise_does_not_empty_the_maps(snr):
+    """Held-back noise is predicted best by nothing at all, which is no choice."""
+    generator = torch.Generator().manual_seed(int(10 * snr))
+    scan = phantom_scan(shape=(96, 96), num_coils=8, snr=snr, generator=generator)
+    mask = uniform1d((96, 96), 4, 0.2, generator=generator)
+    maps = estimate_coil_maps(scan.kspace * mask, mask)
+    sets = maps.flatten(1, -3) if maps.ndim == 5 else maps
+    inside = (sets != 0).any(dim=1)
+    bright = scan.target.abs() > 0.3 * scan.target.abs().max()
+    assert float(inside[bright].float().mean()) > 0.5

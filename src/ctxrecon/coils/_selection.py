@@ -24,6 +24,7 @@ from ctxrecon.coils._espirit import (
     pixel_gram,
     single_maps,
 )
+from ctxrecon.fourier import ifft2c
 from ctxrecon.linalg import conjugate_gradient, squared_norm
 
 # Samples (ny, nx) in the middle of k-space that are predicted.
@@ -40,6 +41,7 @@ _DAMPING = 1e-3
 # more than this.
 _GAIN_OF_ANOTHER = 0.97
 _LEAST_SHARE_OF_TWO = 0.005  # of the pixels
+_LEAST_KEPT = 0.5  # of the energy: what a crop leaves out is air
 
 
 class Candidate(NamedTuple):
@@ -99,7 +101,26 @@ def choose_settings(
     maps = _maps_of(kspace, candidates, kernel_size, samples.shape[2:])
     errors = _prediction_errors(samples, sampled, held_back, maps)
     errors[0] *= _GAIN_OF_ANOTHER
-    return candidates[int(errors.argmin())]
+    # Where noise is strong, maps of nothing predict best of all.
+    kept = _kept_energy(samples, first.region, middle, maps)
+    errors[kept < _LEAST_KEPT] = float("inf")
+    best = errors.argmin() if bool(errors.isfinite().any()) else kept.argmax()
+    return candidates[int(best)]
+
+
+def _kept_energy(
+    samples: Tensor, region: tuple[slice, slice], middle: tuple[slice, ...], maps: Tensor
+) -> Tensor:
+    """Share of the calibration image's energy where the maps are not zero, ``(candidates,)``."""
+    rows, columns = (
+        slice(part.start - window.start, part.stop - window.start)
+        for part, window in zip(region, middle, strict=True)
+    )
+    calibration = torch.zeros_like(samples)
+    calibration[:, :, rows, columns] = samples[:, :, rows, columns]
+    energy = ifft2c(calibration).abs().square().sum(dim=1)
+    inside = (maps != 0).flatten(1, 2).any(dim=1)
+    return (energy * inside).flatten(1).sum(dim=1) / energy.sum()
 
 
 def _maps_of(

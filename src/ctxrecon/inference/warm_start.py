@@ -155,7 +155,12 @@ def _made(image: str, measurement: Measurement) -> Tensor:
         return BASELINES[image](measurement.operator, measurement.y)
     network = reconstructor_components()["reconstructor"].to(measurement.y.device)
     slices = [measurement[number] for number in range(len(measurement))]
-    return torch.cat([network(one.operator, one.y).images for one in slices])
+    images = torch.cat([network(one.operator, one.y).images for one in slices])
+    maps = measurement.coil_maps
+    if maps is None:
+        return images
+    seen = (maps != 0).any(dim=-3)
+    return torch.where(seen if seen.ndim == 3 else seen.flatten(1, 2), images, 0)
 
 
 def noised_image(x_0: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:

@@ -127,9 +127,7 @@ def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
 
     def weighted(weight: float) -> Method:
         def run(batch: Batch) -> Reconstruction:
-            output: Any = BaselinePipeline("l1_wavelet")(
-                batch.kspace, batch.mask, coil_maps=batch.coil_maps, regularization=weight
-            )
+            output: Any = BaselinePipeline("l1_wavelet")(batch.measurement, regularization=weight)
             return Reconstruction(output.images, output.residual, 0)
 
         return Method(f"CS-wavelet {weight:g}", run)
@@ -189,7 +187,7 @@ def draw(path: Path, methods: list[Method], task: Task, args: argparse.Namespace
     scan = drawn[-1][1]
     mask = Undersampling(_MASK, task.acceleration).draw((task.resolution,) * 2, args.seed)
     measured = prepare_measurement(scan.kspace, mask)
-    batch = Batch(measured.y, mask, measured.coil_maps, [scan.metadata[0].to_prompt()], [args.seed])
+    batch = Batch(measured, [scan.metadata[0].to_prompt()], [args.seed])
     assert scan.target is not None
     images = {method.name: method.run(batch).images[0] for method in methods}
     comparison_figure(path, images, scan.target[0], title=f"Held-out phantom, {task}")

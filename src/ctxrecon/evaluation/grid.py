@@ -12,12 +12,12 @@ from unicodedata import category
 import torch
 from torch import Tensor
 
-from ctxrecon.coils import estimate_coil_maps, find_calibration_region, mvue
+from ctxrecon.coils import find_calibration_region, mvue
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
 from ctxrecon.io import read_scan, scan_info
 from ctxrecon.masks import make_mask
-from ctxrecon.pipelines import prepare_measurement
+from ctxrecon.measurement import Measurement
 from ctxrecon.scan import Scan
 
 SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
@@ -75,17 +75,12 @@ class Batch:
     """Undersampled slices of one shape, on one device.
 
     Attributes:
-        kspace: ``(batch, coils, ny, nx)`` complex64, zero where not sampled.
-        mask: ``(batch, 1, ny, nx)`` bool.
-        coil_maps: ``(batch, [sets,] coils, ny, nx)`` complex64 from ``kspace``; ``None`` for one
-            coil.
+        measurement: with coil maps from its own samples.
         prompts: of each slice; empty where its file says nothing.
         seeds: of each slice's noise.
     """
 
-    kspace: Tensor
-    mask: Tensor
-    coil_maps: Tensor | None
+    measurement: Measurement
     prompts: list[str]
     seeds: list[int]
 
@@ -297,7 +292,7 @@ def mvue_reference(scan: Scan) -> Tensor:
 
     Slices without signal are zero.
     """
-    measurement = prepare_measurement(scan.kspace, scan.mask, scan.coil_maps)
+    measurement = Measurement.from_scan(scan)
     kspace, maps = measurement.y, measurement.coil_maps
     image = ifft2c(kspace)[:, 0] if maps is None else mvue(kspace, maps)
     return torch.where(measurement.empty[:, None, None], 0, image)
@@ -320,11 +315,8 @@ def undersample(
         drawn = undersampling.draw((ny, nx), case_seed(seed, one, undersampling, "mask"))
         masks.append((drawn & whole.mask).to(device))
         kspaces.append(whole.kspace.to(device) * masks[-1])
-    kspace, mask = torch.cat(kspaces), torch.cat(masks)
     return Batch(
-        kspace,
-        mask,
-        estimate_coil_maps(kspace, mask) if kspace.shape[1] > 1 else None,
+        Measurement.from_arrays(torch.cat(kspaces), torch.cat(masks)),
         [whole.prompt for whole in full],
         [case_seed(seed, one, undersampling, "noise") for one in slices],
     )

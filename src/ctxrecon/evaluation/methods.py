@@ -35,7 +35,7 @@ def baseline_method(name: str, key: str) -> Method:
 
     def run(batch: Batch) -> Reconstruction:
         # Of tensors, as output_type="pt" gives them: narrower than the declared type.
-        output: Any = pipeline(batch.kspace, batch.mask, coil_maps=batch.coil_maps)
+        output: Any = pipeline(batch.measurement)
         return Reconstruction(output.images.cpu(), output.residual.cpu())
 
     return Method(name, run)
@@ -136,10 +136,8 @@ def solver_methods(
         def run(batch: Batch) -> Reconstruction:
             with _counted(pipe.unet) as images:
                 output: Any = pipe(
-                    batch.kspace,
-                    batch.mask,
-                    batch.prompts if guided else None,
-                    coil_maps=batch.coil_maps,
+                    batch.measurement,
+                    prompt=batch.prompts if guided else None,
                     guidance_scale=guidance_scale if guided else 0.0,
                     num_inference_steps=count,
                     solver=solver,
@@ -148,7 +146,7 @@ def solver_methods(
                     batch_size=batch_size,
                     **call,
                 )
-            evaluations = sum(images) / len(batch.kspace)
+            evaluations = sum(images) / len(batch.measurement)
             return Reconstruction(output.images.cpu(), output.residual.cpu(), evaluations)
 
         return Method(name, run, prompt, count)
@@ -167,10 +165,8 @@ def network_method(name: str, pipe: ReconstructionPipeline) -> Method:
 
     def run(batch: Batch) -> Reconstruction:
         output: Any = pipe(
-            batch.kspace,
-            batch.mask,
-            batch.prompts if reads else None,
-            coil_maps=batch.coil_maps,
+            batch.measurement,
+            prompt=batch.prompts if reads else None,
         )
         return Reconstruction(output.images.cpu(), output.residual.cpu(), 1)
 

@@ -145,7 +145,9 @@ def _rate(
     seconds = (time.perf_counter() - started) / len(slices)
     values = image_metrics(found.images, torch.cat([whole.reference for whole in full]))
     values["residual"] = found.residual
-    sampled = batch.mask.float().mean(dim=(1, 2, 3)).cpu()
+    mask = batch.measurement.mask
+    assert mask is not None
+    sampled = mask.float().mean(dim=(1, 2, 3)).cpu()
     return [
         {
             "scan": one.path.name,

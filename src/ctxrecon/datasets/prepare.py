@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from ctxrecon.datasets.locking import locked
+from ctxrecon.datasets.log import warnings_kept
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
 from ctxrecon.datasets.source import Source
 from ctxrecon.errors import InputError
@@ -335,34 +336,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Distinct(logging.Handler):
-    """Keeps each warning once, in the order in which they came."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: dict[str, None] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages[record.getMessage()] = None
-
-
-@contextmanager
-def _warnings_kept() -> Iterator[dict[str, None]]:
-    """What the package warns of inside, kept from being shown for every slice."""
-    package, kept = logging.getLogger("ctxrecon"), _Distinct()
-    before = package.handlers, package.propagate, package.level
-    package.handlers, package.propagate = [kept], False
-    package.setLevel(logging.WARNING)
-    try:
-        yield kept.messages
-    finally:
-        package.handlers, package.propagate = before[:2]
-        package.setLevel(before[2])
-
-
 def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
     """The shard of one volume, with what was warned of, each once."""
-    with _warnings_kept() as warnings:
+    with warnings_kept() as warnings:
         outcome = _write_volume(source, name, path, out)
     return replace(outcome, warnings=tuple(warnings))
 

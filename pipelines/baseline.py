@@ -55,7 +55,7 @@ class BaselinePipeline:
 
         Args:
             kspace: ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or ``(ny, nx)`` complex, NumPy
-                or torch; see :func:`~ctxrecon.measurement.prepare_measurement`.
+                or torch; see ``Measurement.from_arrays``.
             mask: where k-space was sampled; inferred from its zeros, and logged, if ``None``.
             prompt: taken so that every pipeline is called alike; these methods know no prompt.
             coil_maps: estimated from the calibration region if ``None``.

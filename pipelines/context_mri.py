@@ -92,8 +92,8 @@ class ContextMRIPipeline(TextPrior):
         Args:
             kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
                 ``(ny, nx)``; NumPy or torch. Or a measurement of
-                :func:`~ctxrecon.pipelines.prepare_measurement`, which holds mask and coil maps.
-            mask: where k-space was sampled; see :func:`ctxrecon.pipelines.prepare_measurement`.
+                :class:`~ctxrecon.Measurement`, which holds mask and coil maps.
+            mask: where k-space was sampled; see ``Measurement.from_arrays``.
             prompt: metadata such as ``"Knee, PDFS, TR: 3150, TE: 33"``: one for all slices, or a
                 list with one for each. ``None`` reconstructs without text (guidance 0).
             coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with

@@ -90,8 +90,8 @@ class ReconstructionPipeline(DiffusionPipeline):
         Args:
             kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
                 ``(ny, nx)``; NumPy or torch. Or a measurement of
-                :func:`~ctxrecon.pipelines.prepare_measurement`, which holds mask and coil maps.
-            mask: where k-space was sampled; see :func:`ctxrecon.pipelines.prepare_measurement`.
+                :class:`~ctxrecon.Measurement`, which holds mask and coil maps.
+            mask: where k-space was sampled; see ``Measurement.from_arrays``.
             prompt: metadata such as ``"Knee, PDFS, TR: 3150"``, one for all slices or a list; a
                 network that reads no prompt leaves it aside, and that is logged.
             coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with

@@ -23,7 +23,7 @@ from ctxrecon.checks import check_number, is_whole
 from ctxrecon.errors import InputError
 from ctxrecon.intensity import intensity_scale
 from ctxrecon.linalg import conjugate_gradient, power_iteration
-from ctxrecon.operators import CartesianSense, LinearOperator, SoftSense
+from ctxrecon.operators import CartesianSense, LinearOperator, SoftSense, image_shape
 from ctxrecon.registry import Registry
 
 _POWER_MARGIN = 1.05  # power iteration approaches the norm from below
@@ -116,7 +116,7 @@ def l1_wavelet(
     scale = _zero_filled_scale(operator, y)[:, None, None]
     step = 1.0 / _norm_bound(operator, len(y)).to(y.device)[:, None, None]
     adjoint = operator.adjoint(y) / scale
-    size = _image_size(operator)
+    size = image_shape(operator)
     shrink = _wavelet_shrinkage(size)
     shifts = torch.Generator().manual_seed(0)
     x = z = torch.zeros_like(adjoint)
@@ -166,7 +166,7 @@ def total_variation(
 
     scale = _zero_filled_scale(operator, y)
     scaled = (y / scale.reshape(-1, *(1,) * (y.ndim - 1))).cpu().numpy()
-    size = _image_size(operator)
+    size = image_shape(operator)
     images = []
     for item, bound in enumerate(_norm_bound(operator, len(y)).tolist()):
         forward = _sigpy_operator(operator, item)
@@ -202,13 +202,6 @@ def _check_options(num_iterations: int, regularization: float) -> None:
     if not is_whole(num_iterations) or num_iterations < 1:
         raise InputError(f"expected at least one iteration, got {num_iterations!r}")
     check_number("regularization", regularization, least=0)
-
-
-def _image_size(operator: LinearOperator) -> tuple[int, int]:
-    """``(ny, nx)`` of one set."""
-    _, rows, nx = operator.domain_shape
-    sets = operator.coil_maps.shape[1] if isinstance(operator, SoftSense) else 1
-    return rows // sets, nx
 
 
 def _zero_filled_scale(operator: LinearOperator, y: Tensor) -> Tensor:

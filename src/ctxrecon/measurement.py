@@ -21,6 +21,7 @@ from ctxrecon.operators import (
     MultiEcho,
     SoftSense,
     combine_sets,
+    image_shape,
     sense_operator,
 )
 from ctxrecon.plausibility import check_conventions
@@ -193,8 +194,7 @@ class Measurement:
     @property
     def image_shape(self) -> tuple[int, int]:
         """``(ny, nx)`` of a slice's image, whatever the number of sets of coil maps."""
-        _, rows, nx = self.operator.domain_shape
-        return rows // self._most_sets, nx
+        return image_shape(self.operator)
 
     @property
     def number_of_sets(self) -> Tensor:
@@ -207,10 +207,6 @@ class Measurement:
     def filled(self) -> Tensor:
         """Indices of the slices that hold signal; the others are left out of all work."""
         return (~self.empty).nonzero()[:, 0]
-
-    @property
-    def _most_sets(self) -> int:
-        return self.operator.coil_maps.shape[1] if isinstance(self.operator, SoftSense) else 1
 
     def combine(self, images: Tensor) -> Tensor:
         """``(batch, ny, nx)`` of images whose sets lie one below the other; others as they are."""

@@ -15,6 +15,7 @@ from ctxrecon.operators.soft_sense import (
     SenseOperator,
     SoftSense,
     combine_sets,
+    image_shape,
     sense_operator,
 )
 from ctxrecon.operators.super_resolution import SuperResolution
@@ -37,6 +38,7 @@ __all__ = [
     "WeightedSense",
     "adjoint_error",
     "combine_sets",
+    "image_shape",
     "sense_operator",
     "valid_adjoint",
 ]

@@ -119,6 +119,13 @@ class SoftSense(LinearOperator):
         return (self.coil_maps.conj() * coil_images[:, None]).sum(dim=2).flatten(1, 2)
 
 
+def image_shape(operator: LinearOperator) -> tuple[int, int]:
+    """``(ny, nx)`` of one image of an operator's domain, whatever the number of sets of maps."""
+    _, rows, nx = operator.domain_shape
+    sets = operator.coil_maps.shape[1] if isinstance(operator, SoftSense) else 1
+    return rows // sets, nx
+
+
 class EachSet(LinearOperator):
     """An operator on images that is applied to the image of each set.
 

@@ -25,7 +25,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bank of three knees of 64²."""
     path = tmp_path_factory.mktemp("bank") / "bank.npz"
     generator = torch.Generator().manual_seed(0)
-    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(3)]).save(path)
+    AnatomyBank.build([knee_anatomy(generator, size=64) for _ in range(3)]).save(path)
     return path
 
 

@@ -7,16 +7,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from functools import partial
+import os
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm.auto import tqdm
-
-from ctxrecon.phantom import Anatomy, AnatomyBank, brain_anatomy, knee_anatomy
-from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
+from ctxrecon.phantom.build import build_bank
+from ctxrecon.phantom.labels import load_label_volume
 from ctxrecon.training import TrainingParser, UsageError, run_script
 from ctxrecon.training.config import MAX_RESOLUTION, SEED, Whole
 from ctxrecon.training.folders import check_output
@@ -32,6 +27,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--label_slices", type=Whole(0, 10**6), default=3000)
     parser.add_argument("--size", type=Whole(32, MAX_RESOLUTION), default=256)
     parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument(
+        "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="processes"
+    )
     return parser.parse_args(argv)
 
 
@@ -43,38 +41,15 @@ def main(argv: list[str] | None = None) -> None:
     check_output(args.output)
     for path in args.label_volumes:  # before hours of drawing
         load_label_volume(path)
-    generator = torch.Generator().manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-
-    def draws() -> Iterator[Callable[[], Anatomy]]:
-        for _ in range(args.knees):
-            yield partial(knee_anatomy, generator, size=args.size)
-        for _ in range(args.brains):
-            yield partial(brain_anatomy, generator, size=args.size)
-        share = np.array_split(np.arange(args.label_slices), max(len(args.label_volumes), 1))
-        for path, slices in zip(args.label_volumes, share, strict=False):
-            volume = load_label_volume(path)
-            for number in slices:
-                # Half show the whole head, half a part of it at 1 mm after downsampling by two.
-                whole = number % 2 == 0
-                voxel = rng.uniform(0.82, 1.0) if whole else rng.uniform(0.42, 0.55)
-                yield partial(
-                    anatomy_from_labels,
-                    volume,
-                    float(rng.random()),
-                    rng,
-                    size=args.size,
-                    voxel_mm=float(voxel),
-                )
-
-    people = list(range(args.knees + args.brains))
-    for number, slices in enumerate(
-        np.array_split(np.arange(args.label_slices), max(len(args.label_volumes), 1))
-    ):
-        if args.label_volumes:
-            people += [args.knees + args.brains + number] * len(slices)
-    total = args.knees + args.brains + (args.label_slices if args.label_volumes else 0)
-    bank = AnatomyBank.build(tqdm(draws(), total=total, unit="anatomy"), people)
+    bank = build_bank(
+        knees=args.knees,
+        brains=args.brains,
+        label_volumes=args.label_volumes,
+        label_slices=args.label_slices,
+        size=args.size,
+        seed=args.seed,
+        workers=args.workers,
+    )
     bank.save(args.output)
     print(f"{len(bank)} anatomies of {bank.labels.shape[1:]} in {args.output}")
 

@@ -21,9 +21,10 @@ from torch.nn.functional import interpolate, pad
 from ctxrecon.coils import root_sum_of_squares, simulate_coil_maps
 from ctxrecon.fourier import fft2c
 from ctxrecon.masks import make_mask
+from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
 from ctxrecon.phantom.protocols import draw_protocol
-from ctxrecon.phantom.subject import Subject, smooth_field
+from ctxrecon.phantom.subject import Subject
 
 _CANVAS = 1.5  # canvas over the longer side of the object
 _MASKS = ("uniform1d", "equispaced1d", "gaussian1d", "poisson_disk2d")

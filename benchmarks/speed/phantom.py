@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     generator = torch.Generator().manual_seed(args.seed)
-    draws = [partial(draw, generator) for draw in (brain_anatomy, knee_anatomy) for _ in range(20)]
+    draws = [draw(generator) for draw in (brain_anatomy, knee_anatomy) for _ in range(20)]
     data = PhantomSlices(
         AnatomyBank.build(draws), resolution=args.resolution, length=args.slices, seed=args.seed
     )

@@ -26,7 +26,7 @@ def both(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bank") / "both.npz"
     source = seeded(0)
     draws = [lambda: knee_anatomy(source, size=64), lambda: brain_anatomy(source, size=64)]
-    AnatomyBank.build(draws * 2).save(path)
+    AnatomyBank.build([draw() for draw in draws * 2]).save(path)
     return path
 
 

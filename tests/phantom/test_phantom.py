@@ -232,7 +232,7 @@ def test_a_scan_is_deterministic_and_carries_its_truth() -> None:
 
 
 def test_training_items_follow_from_their_number(generator: torch.Generator) -> None:
-    bank = AnatomyBank.build([lambda: brain_anatomy(generator), lambda: knee_anatomy(generator)])
+    bank = AnatomyBank.build([brain_anatomy(generator), knee_anatomy(generator)])
     data = PhantomSlices(bank, resolution=64, length=10, seed=3)
     first, again, other = data[4], data[4], data[5]
     assert torch.equal(first["image"], again["image"])
@@ -246,7 +246,7 @@ def test_training_items_follow_from_their_number(generator: torch.Generator) -> 
 
 
 def test_a_bank_round_trips_and_refuses_what_is_none(tmp_path, generator: torch.Generator) -> None:
-    bank = AnatomyBank.build([lambda: knee_anatomy(generator) for _ in range(3)])
+    bank = AnatomyBank.build([knee_anatomy(generator) for _ in range(3)])
     bank.save(tmp_path / "bank.npz")
     again = AnatomyBank.load(tmp_path / "bank.npz")
     assert len(again) == 3

@@ -137,7 +137,7 @@ def test_bad_input_is_refused(draw: Draw) -> None:
 
 def test_a_bank_is_split_by_people(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    draws = [lambda: knee_anatomy(generator, size=32) for _ in range(9)]
+    draws = [knee_anatomy(generator, size=32) for _ in range(9)]
     bank = AnatomyBank.build(draws, [0, 0, 0, 1, 2, 2, 3, 3, 4])
     bank.save(tmp_path / "bank.npz")
     first, second = AnatomyBank.load(tmp_path / "bank.npz").split(0.6, seed=1)

@@ -45,12 +45,12 @@ def person(anatomy: Anatomy, field_strength: float = 3.0) -> Subject:
 
 @pytest.fixture(scope="module")
 def brains() -> AnatomyBank:
-    return AnatomyBank.build([lambda: brain_anatomy(seeded(7), size=128)])
+    return AnatomyBank.build([brain_anatomy(seeded(7), size=128)])
 
 
 @pytest.fixture(scope="module")
 def knees() -> AnatomyBank:
-    return AnatomyBank.build([lambda: knee_anatomy(seeded(7), size=128)])
+    return AnatomyBank.build([knee_anatomy(seeded(7), size=128)])
 
 
 @pytest.mark.parametrize("tissue", [Tissue.WHITE_MATTER, Tissue.CSF, Tissue.LIGAMENT])

@@ -67,7 +67,7 @@ def bank(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bank") / "bank.npz"
     generator = torch.Generator().manual_seed(0)
     draws = [lambda: knee_anatomy(generator, size=64), lambda: brain_anatomy(generator, size=64)]
-    AnatomyBank.build(draws * 3).save(path)
+    AnatomyBank.build([draw() for draw in draws * 3]).save(path)
     return path
 
 

@@ -30,7 +30,7 @@ def inputs(tmp_path_factory) -> Path:
     """A bank, a tiny U-Net's configuration and a tiny pipeline."""
     folder = tmp_path_factory.mktemp("inputs")
     generator = torch.Generator().manual_seed(0)
-    AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(3)]).save(
+    AnatomyBank.build([knee_anatomy(generator, size=64) for _ in range(3)]).save(
         folder / "bank.npz"
     )
     pipe = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16)

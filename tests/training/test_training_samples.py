@@ -77,7 +77,7 @@ def test_resizing_keeps_a_constant_and_a_smooth_image(side: int, resolution: int
 
 def bank() -> AnatomyBank:
     generator = torch.Generator().manual_seed(0)
-    return AnatomyBank.build([lambda: knee_anatomy(generator, size=64) for _ in range(2)])
+    return AnatomyBank.build([knee_anatomy(generator, size=64) for _ in range(2)])
 
 
 def prior_samples(**options) -> PriorSamples:

@@ -16,7 +16,8 @@ class Anatomy:
         name: ``"brain"`` or ``"knee"``.
         labels: ``(ny, nx)`` uint8, values of :class:`ctxrecon.phantom.tissues.Tissue`.
         voxel_mm: edge length of a pixel of ``labels``, in mm.
-        slice: slice number within the volume, as in a fastMRI file (0 is the first).
+        slice: slice number within the volume, as in a fastMRI file (0 is the first); ``None``
+            in planes that fastMRI does not have.
         pathologies: findings of this slice in the words of fastMRI+.
         structures: ``(ny, nx)`` uint8 finer segmentation (FreeSurfer labels of a label volume,
             else equal to ``labels``), for segmentation tasks.
@@ -25,6 +26,6 @@ class Anatomy:
     name: str
     labels: NDArray[np.uint8]
     voxel_mm: float
-    slice: int
+    slice: int | None
     pathologies: tuple[str, ...]
     structures: NDArray[np.uint8]

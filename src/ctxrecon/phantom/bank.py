@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -39,7 +39,8 @@ class AnatomyBank:
 
     Attributes:
         labels: ``(count, ny, nx)`` uint8 tissue labels.
-        names, voxel_mm, slices, pathologies: one entry for each anatomy, see :class:`Anatomy`.
+        names, voxel_mm, pathologies: one entry for each anatomy, see :class:`Anatomy`.
+        slices: likewise, −1 for one without a number.
         subjects: number of the person that each anatomy is of; ``None`` in old banks.
     """
 
@@ -52,15 +53,14 @@ class AnatomyBank:
 
     @classmethod
     def build(
-        cls, draws: Iterable[Callable[[], Anatomy]], subjects: Sequence[int] | None = None
+        cls, anatomies: Sequence[Anatomy], subjects: Sequence[int] | None = None
     ) -> AnatomyBank:
-        """Call each draw in turn and keep what it gives; all must be of one size.
+        """Keep anatomies, which must be of one size.
 
         Args:
-            draws: one for each anatomy.
+            anatomies: one or more.
             subjects: the person that each is of; by default everyone is another.
         """
-        anatomies = [draw() for draw in draws]
         if not anatomies:
             raise InputError("an anatomy bank needs at least one anatomy, got none")
         if len({anatomy.labels.shape for anatomy in anatomies}) != 1:
@@ -69,7 +69,9 @@ class AnatomyBank:
             labels=np.stack([anatomy.labels for anatomy in anatomies]),
             names=tuple(anatomy.name for anatomy in anatomies),
             voxel_mm=np.array([anatomy.voxel_mm for anatomy in anatomies], np.float32),
-            slices=np.array([anatomy.slice for anatomy in anatomies], np.int32),
+            slices=np.array(
+                [-1 if one.slice is None else one.slice for one in anatomies], np.int32
+            ),
             pathologies=tuple(anatomy.pathologies for anatomy in anatomies),
             subjects=np.array(range(len(anatomies)) if subjects is None else subjects, np.int32),
         )
@@ -124,7 +126,7 @@ class AnatomyBank:
             name=self.names[index],
             labels=self.labels[index],
             voxel_mm=float(self.voxel_mm[index]),
-            slice=int(self.slices[index]),
+            slice=None if self.slices[index] < 0 else int(self.slices[index]),
             pathologies=self.pathologies[index],
             structures=self.labels[index],
         )

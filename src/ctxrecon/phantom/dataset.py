@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
+from ctxrecon.fourier import complex_to_channels
 from ctxrecon.intensity import magnitude_quantile
 from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata.scan_metadata import PromptForm
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
+from ctxrecon.phantom.imaging import Recipe, TissueRecipe
 from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.phantom.subject import Subject
+
+_CONTRAST_SPREAD = 0.7
+"""Standard deviation of the logarithm of random factors of the tissues' signals."""
+
+
+class Drawn(NamedTuple):
+    """A slice to train on before it has pixels.
+
+    Attributes:
+        recipe: of the noiseless image.
+        metadata: of the slice.
+        noise: standard deviation of the noise to be left in each channel.
+        prompt_form: form of its prompts.
+    """
+
+    recipe: Recipe
+    metadata: ScanMetadata
+    noise: float
+    prompt_form: PromptForm = "fastmri"
 
 
 def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -53,6 +77,8 @@ class PhantomSlices(Dataset[dict[str, object]]):
             shows a square of a random part from there to all of it.
         varied_times: share of the slices whose TR, TE and TI are scaled at random
             (:func:`ctxrecon.phantom.protocols.vary_times`).
+        random_contrast: share of the slices whose tissues have brightnesses that no protocol gives,
+            and whose metadata tells the anatomy alone.
     """
 
     def __init__(
@@ -65,6 +91,7 @@ class PhantomSlices(Dataset[dict[str, object]]):
         noise: float = 0.025,
         field_of_view: float = 1.0,
         varied_times: float = 0.0,
+        random_contrast: float = 0.0,
     ) -> None:
         if not 0 < field_of_view <= 1:
             raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
@@ -76,6 +103,7 @@ class PhantomSlices(Dataset[dict[str, object]]):
         self.noise = noise
         self.field_of_view = field_of_view
         self.varied_times = varied_times
+        self.random_contrast = random_contrast
 
     def __len__(self) -> int:
         return self.length
@@ -85,6 +113,32 @@ class PhantomSlices(Dataset[dict[str, object]]):
 
     def draw(self, index: int, resolution: int) -> dict[str, object]:
         """Item ``index`` at another matrix size ``n``."""
+        part = self.field_of_view
+        recipe, metadata, noise, rng = self._recipe(
+            index, lambda rng: rng.uniform(part, 1) if part < 1 else 1.0, resolution
+        )
+        batch: TissueRecipe = default_collate([recipe])
+        image = batch.render((resolution, resolution))[0]
+        channels = complex_to_channels(image).numpy()
+        channels = channels + np.float32(noise) * rng.standard_normal(channels.shape, np.float32)
+        return {"image": torch.from_numpy(channels), "metadata": metadata}
+
+    def recipe(self, index: int, resolution: int, part: float | None) -> Drawn:
+        """Everything about a slice but its pixels, which are rendered on any device in batches.
+
+        Args:
+            index: number of the item.
+            resolution: matrix size ``n`` that it will be rendered with.
+            part: of the anatomy's width and height that it shows; ``None`` for a random square
+                of ``resolution`` pixels of the anatomy, around some tissue.
+        """
+        recipe, metadata, noise, _ = self._recipe(index, lambda _: part, resolution)
+        return Drawn(recipe, metadata, noise)
+
+    def _recipe(
+        self, index: int, part_of: Callable[[np.random.Generator], float | None], resolution: int
+    ) -> tuple[TissueRecipe, ScanMetadata, float, np.random.Generator]:
+        """Recipe, metadata, standard deviation of the noise in each channel, and its generator."""
         if not 0 <= index < self.length:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])
@@ -95,15 +149,35 @@ class PhantomSlices(Dataset[dict[str, object]]):
             protocol = vary_times(protocol, generator)
         if rng.random() < 0.5:
             anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
-        if self.field_of_view < 1:
-            anatomy = _zoom(anatomy, rng.uniform(self.field_of_view, 1), resolution, rng)
+        whole = anatomy.labels
+        part = part_of(rng)
+        if part is None:
+            anatomy = replace(anatomy, labels=whole[crop_around(whole > 0, resolution, rng)])
+        elif part < 1:
+            anatomy = _zoom(anatomy, part, resolution, rng)
         subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)
-        shape = (resolution, resolution)
-        image = normalize(subject.image(protocol, shape, rng))
-        level = np.float32(self.noise * rng.random() / np.sqrt(2))
-        channels = np.stack([image.real, image.imag])
-        channels += level * rng.standard_normal(channels.shape, dtype=np.float32)
-        return {"image": torch.from_numpy(channels), "metadata": describe(anatomy, protocol)}
+        recipe = subject.recipe(protocol, rng)
+        metadata = describe(anatomy, protocol)
+        noise = float(self.noise * rng.random() / np.sqrt(2))
+        if self.random_contrast and rng.random() < self.random_contrast:
+            factors = np.exp(_CONTRAST_SPREAD * rng.standard_normal(len(recipe.signal)))
+            recipe = recipe.brightened(factors.astype(np.float32))
+            metadata = ScanMetadata(anatomy=anatomy.name)
+        if part is None:  # a crop keeps the scale of its whole slice
+            recipe = recipe.scaled_as(whole[::2, ::2])
+        return recipe, metadata, noise, rng
+
+
+def crop_around(
+    seen: NDArray[np.bool_], size: int, rng: np.random.Generator
+) -> tuple[slice, slice]:
+    """A square of ``size`` pixels inside ``seen`` ``(ny, nx)`` around a random pixel of it."""
+    places = np.flatnonzero(seen)
+    middle = np.array(seen.shape) // 2
+    if len(places):
+        middle = np.array(divmod(int(places[rng.integers(len(places))]), seen.shape[1]))
+    y, x = np.clip(middle - size // 2, 0, np.array(seen.shape) - size)
+    return slice(y, y + size), slice(x, x + size)
 
 
 def _zoom(anatomy: Anatomy, part: float, smallest: int, rng: np.random.Generator) -> Anatomy:

@@ -18,10 +18,11 @@ from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.dataset import describe, normalize
+from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.sequences import signal
 from ctxrecon.phantom.simulate import measure
-from ctxrecon.phantom.subject import Subject, numpy_rng, smooth_field
+from ctxrecon.phantom.subject import Subject, numpy_rng
 
 ECHO_TIMES = (9.2, 18.4, 27.6, 36.8, 46.0)
 """In ms. JoJoNet has five echoes at ``TE_c = c Δt`` and does not name Δt; this one, four periods of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 from ctxrecon.phantom.anatomy import Anatomy
-from ctxrecon.phantom.subject import smooth_field
+from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.tissues import Tissue
 
 _GROUPS: dict[Tissue, tuple[int, ...]] = {
@@ -31,6 +31,10 @@ _GROUPS: dict[Tissue, tuple[int, ...]] = {
     Tissue.BLOOD: (508, 512),
     Tissue.MUSCLE: (502, 507, 509, 514),
 }
+_AXIS = {"axial": 0, "sagittal": 2, "coronal": 1}
+"""Axis of the slices in a volume from :func:`load_label_volume`; each slice is upright, a sagittal
+one faces left."""
+PLANES = tuple(_AXIS)
 _SOFT_TISSUE = 507
 _SCALP = 511
 _NUM_LABELS = 1024
@@ -95,8 +99,8 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     return nibabel.orientations.apply_orientation(volume, transform).astype(np.int16)
 
 
-def axial_range(volume: NDArray[np.int16]) -> tuple[int, int]:
-    """First (vertex) and last (cerebellum) slice that hold brain."""
+def brain_range(volume: NDArray[np.int16]) -> tuple[int, int]:
+    """First and last slice that hold brain; of axial ones from the vertex downwards."""
     brain = np.isin(volume, (2, 3, 41, 42, 7, 8, 46, 47)).sum(axis=(1, 2)) > 200
     indices = np.flatnonzero(brain)
     if not len(indices):
@@ -112,8 +116,9 @@ def anatomy_from_labels(
     size: int = 256,
     voxel_mm: float = 0.9,
     num_slices: int = 16,
+    plane: str = "axial",
 ) -> Anatomy:
-    """One warped axial slice of a label volume.
+    """One warped slice of a label volume.
 
     The slice is rotated, scaled and smoothly warped; tissue boundaries are found at the fine
     resolution by interpolating each label's indicator, so that they are smooth at any
@@ -122,16 +127,19 @@ def anatomy_from_labels(
 
     Args:
         volume: from :func:`load_label_volume`.
-        position: 0 the lowest slice with brain, 1 the vertex.
+        position: 0 the lowest slice with brain, 1 the vertex; in the other planes from the
+            person's left to right, or from back to front.
         rng: draws rotation, scale, warp and the fat.
         size: edge of the square label map, in fine pixels.
         voxel_mm: edge of a fine pixel in mm; ``size · voxel_mm`` is the field of view. A field of
             view smaller than the head shows a random part of it.
         num_slices: slices of the scan that the slice number refers to.
+        plane: one of :data:`PLANES`; only axial slices have a number.
     """
     from scipy.ndimage import distance_transform_edt
 
-    top, bottom = axial_range(volume)
+    volume = np.moveaxis(volume, _AXIS[plane], 0)
+    top, bottom = brain_range(volume)
     index = round(bottom + (top - bottom) * position)
     labels = volume[index]
     head = np.argwhere(labels > 0)
@@ -171,7 +179,7 @@ def anatomy_from_labels(
         name="brain",
         labels=tissues,
         voxel_mm=voxel_mm,
-        slice=round(position * (num_slices - 1)),
+        slice=round(position * (num_slices - 1)) if plane == "axial" else None,
         pathologies=("Nonspecific white matter lesion",) if lesions >= _MIN_LESION_PIXELS else (),
         # FreeSurfer brain labels fit a byte; the head's own 5xx labels are written as 200 + x.
         structures=np.where(structures >= 500, structures - 300, structures).astype(np.uint8),

@@ -58,6 +58,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
     losses: Sequence[float] = (),
+    seconds: float = 0.0,
     write: bool = True,
 ) -> dict[str, Tensor]:
     """Write ``checkpoint-STEP``: weights, their averages, the optimiser and the step.
@@ -73,7 +74,8 @@ def save_state(
         ema: averages of the parameters that need a gradient.
         optimizer: of the model.
         scaler: of fp16 training.
-        losses: those since the last line of the log, see :func:`pending_losses`.
+        losses: those since the last line of the log.
+        seconds: that the run has taken.
         write: on the one process that writes; the others help to gather.
 
     Returns:
@@ -104,6 +106,7 @@ def save_state(
         "param_groups": state["param_groups"],
         "scaler": None if scaler is None else scaler.state_dict(),
         "losses": list(losses),
+        "seconds": seconds,
     }
     with folder_beside(final) as beside:
         for part, tensors in zip(_PARTS, (weights, averages, moments), strict=True):
@@ -178,10 +181,10 @@ def _copy_whole(whole: Tensor, target: Tensor) -> None:
         target.copy_(whole)
 
 
-def pending_losses(checkpoint: Path) -> list[float]:
-    """Losses of the steps since the last line of the log, as :func:`save_state` noted them."""
+def load_notes(checkpoint: Path) -> tuple[Sequence[float], float]:
+    """Losses since the last line of the log, and seconds that the run has taken."""
     plain = _read_notes(checkpoint)
-    return list(plain.get("losses", ()))
+    return list(plain.get("losses", ())), float(plain.get("seconds", 0.0))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -176,8 +176,16 @@ class TrainingConfig:
     output_dir: Path = option(text="a new folder, or that of a run to resume", on_resume="free")
     train_batch_size: int = option(16, "on each process", check=Whole(1, 2**16), in_card=True)
     gradient_accumulation_steps: int = option(1, check=Whole(1, 2**16), in_card=True)
-    max_train_steps: int = option(
-        text="optimiser steps", check=Whole(1, 10**9), on_resume="free", in_card=True
+    max_train_steps: int | None = option(
+        None, "optimiser steps", check=Whole(1, 10**9), on_resume="free", in_card=True
+    )
+    max_train_minutes: float | None = option(
+        None,
+        "end at this time, with the learning rate fallen by then; the last checkpoint and "
+        "validation come after it",
+        check=Number(above=True),
+        on_resume="free",
+        in_card=True,
     )
     learning_rate: float = option(1e-3, check=RATE, in_card=True)
     lr_scheduler: str = option("cosine", choices=LR_SCHEDULERS, in_card=True)
@@ -224,6 +232,8 @@ class TrainingConfig:
             except argparse.ArgumentTypeError as error:
                 raise UsageError(f"{name}: {error}") from None
             object.__setattr__(self, name, value)
+        if self.max_train_steps is None and self.max_train_minutes is None:
+            raise UsageError("expected an end: give --max_train_steps or --max_train_minutes")
 
     def as_json(self) -> dict[str, Any]:
         """The options as ``config.json`` holds them."""

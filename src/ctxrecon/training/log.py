@@ -19,6 +19,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.files import write_json, written_beside
 from ctxrecon.training.config import STAGE, TrainingConfig
 from ctxrecon.training.run_folder import CONFIG, LOGS, read_stages
+from ctxrecon.training.schedule import Schedule
 from ctxrecon.training.trackers import show_picture, start_trackers
 
 _LOG_STEPS = 20
@@ -50,7 +51,7 @@ class Log:
         self.losses = [torch.tensor(loss, device=accelerator.device) for loss in losses]
         self.first, self.began = start, time.monotonic()
         self.bar = tqdm(
-            total=config.max_train_steps,
+            total=None if config.max_train_minutes else config.max_train_steps,
             initial=start,
             unit="step",
             disable=not accelerator.is_main_process,
@@ -78,16 +79,18 @@ class Log:
         self._check(losses.mean().item(), step)
         return losses.tolist()
 
-    def step(self, step: int, rate: float) -> None:
-        """Note an optimiser step."""
+    def step(self, step: int, rate: float, schedule: Schedule) -> None:
+        """Note an optimiser step, which had this learning rate."""
         self.bar.update()
-        if step % _LOG_STEPS and step != self.bar.total:
+        if step % _LOG_STEPS and not schedule.ended(step):
             return
         mean = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
         seconds = (time.monotonic() - self.began) / (step - self.first)
         self.losses.clear()
         self._check(mean, step)
-        self.bar.set_postfix(loss=f"{mean:.4f}")
+        part = schedule.part
+        time_had = {} if part is None else {"of its time": f"{part:.0%}"}
+        self.bar.set_postfix(loss=f"{mean:.4f}", **time_had)
         if self.accelerator.is_main_process:
             line = {"step": step, "loss": mean, "lr": rate, "seconds_per_step": round(seconds, 3)}
             write_line(self.path, line)
@@ -165,14 +168,15 @@ def log_validation(
     accelerator.print(json.dumps({"step": step, **scores}))
 
 
-def write_config(config: TrainingConfig, accelerator: Accelerator, start: int) -> None:
+def write_config(
+    config: TrainingConfig, accelerator: Accelerator, start: int, *, finished: bool
+) -> None:
     """The resolved options beside the run, those of each resume under its first step.
 
     A finished run that is started again trains nothing and adds nothing.
     """
     path = config.output_dir / CONFIG
-    finished = start >= config.max_train_steps and path.is_file()
-    if finished or not accelerator.is_main_process:
+    if (finished and path.is_file()) or not accelerator.is_main_process:
         return
     runs = read_stages(path) if start else {}
     world = {"num_processes": accelerator.num_processes, "device": str(accelerator.device)}

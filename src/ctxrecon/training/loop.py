@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from diffusers.optimization import get_scheduler
+from accelerate.utils import send_to_device
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -19,14 +19,15 @@ from torch.utils.data import DataLoader
 from ctxrecon.errors import InputError
 from ctxrecon.training.checkpoints import (
     averaged_weights,
+    load_notes,
     load_state,
-    pending_losses,
     prune_checkpoints,
     save_state,
 )
 from ctxrecon.training.config import TrainingConfig
 from ctxrecon.training.log import Log, has_validation, write_config
 from ctxrecon.training.run_folder import claimed
+from ctxrecon.training.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class TrainingSamples(Protocol):
     def __getitem__(self, place: tuple[int, int]) -> Any:
         """The sample of ``(step, number)``; equal whenever and wherever it is asked for."""
 
-    def collate(self, samples: list[Any]) -> dict[str, Tensor]:
+    def collate(self, samples: list[Any]) -> dict[str, Any]:
         """One batch."""
 
 
@@ -96,7 +97,7 @@ def build_accelerator(config: TrainingConfig, *, parts_rest: bool = False) -> Ac
     except ValueError as error:
         raise InputError(f"--mixed_precision {config.mixed_precision}: {error}") from error
     size = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-    if config.max_train_steps * size >= _MOST_SAMPLES:
+    if (config.max_train_steps or 0) * size >= _MOST_SAMPLES:
         raise InputError(
             f"expected fewer than {_MOST_SAMPLES:.1e} samples, got {config.max_train_steps} steps "
             f"of {size}: lower --max_train_steps or --train_batch_size"
@@ -112,6 +113,7 @@ def train(
     samples: TrainingSamples,
     *,
     export: Callable[[Weights], None],
+    render: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None,
     validate: Validation | None = None,
     clip_apart: Sequence[str] = (),
     rates: Mapping[str, float] | None = None,
@@ -128,6 +130,8 @@ def train(
         samples: the training data.
         export: writes the averaged weights in the form that users load; called on the main
             process at each checkpoint, after its validation.
+        render: makes of a batch, when it is on the device that trains, what the model is called
+            with; by default the batch itself.
         validate: ``validate(step, averaged weights)``, every ``--validation_steps`` and at the
             end, on the main process.
         clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
@@ -146,6 +150,7 @@ def train(
             samples,
             checkpoint,
             export=export,
+            render=render,
             validate=validate,
             clip_apart=clip_apart,
             rates=rates or {},
@@ -161,6 +166,7 @@ def _train(
     checkpoint: Path | None,
     *,
     export: Callable[[Weights], None],
+    render: Callable[[dict[str, Any]], dict[str, Tensor]] | None,
     validate: Validation | None,
     clip_apart: Sequence[str],
     rates: Mapping[str, float],
@@ -187,12 +193,13 @@ def _train(
         "scaler": accelerator.scaler,
     }
     start = 0 if checkpoint is None else load_state(checkpoint, **state)
-    losses = [] if checkpoint is None else pending_losses(checkpoint)
-    write_config(config, accelerator, start)
+    losses, seconds = ((), 0.0) if checkpoint is None else load_notes(checkpoint)
+    schedule = Schedule(config, accelerator, seconds)
+    write_config(config, accelerator, start, finished=schedule.ended(start))
     loader: DataLoader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=SampleNumbers(
-            range(start, config.max_train_steps),
+            range(start, schedule.steps),
             config.train_batch_size,
             config.gradient_accumulation_steps,
             accelerator.process_index,
@@ -202,10 +209,9 @@ def _train(
         num_workers=config.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
-    rate = learning_rate(config)
 
     def due(step: int, every: int) -> bool:
-        return step % every == 0 or step == config.max_train_steps
+        return step % every == 0 or schedule.ended(step)
 
     def validated(step: int, averages: Weights | None) -> None:
         if validate is None or not due(step, config.validation_steps):
@@ -222,17 +228,14 @@ def _train(
             validated(step, resumed)
             if accelerator.is_main_process:
                 export(resumed)
-        if start >= config.max_train_steps:
-            accelerator.print(
-                f"step {start} of {config.max_train_steps} is done: nothing left to train"
-            )
-        for batch in loader:
+        if schedule.ended(start):
+            accelerator.print(f"the run has ended with step {start}: nothing left to train")
+        for batch in () if schedule.ended(start) else loader:
+            factor = schedule.rate(step)
             for group, highest in zip(optimizer.param_groups, learning_rates, strict=True):
-                group["lr"] = highest * rate(step)
-            batch = {
-                name: value.to(accelerator.device, non_blocking=True)
-                for name, value in batch.items()
-            }
+                group["lr"] = highest * factor
+            batch = send_to_device(batch, accelerator.device, non_blocking=True)
+            batch = batch if render is None else render(batch)
             with accelerator.accumulate(model):
                 loss = model(batch).mean()
                 accelerator.backward(loss)
@@ -245,7 +248,8 @@ def _train(
                 continue
             ema.step(trained)
             step += 1
-            log.step(step, config.learning_rate * rate(step - 1))
+            schedule.tick()
+            log.step(step, config.learning_rate * factor, schedule)
             saved: Weights | None = None
             if due(step, config.checkpointing_steps):
                 saved = save_state(
@@ -253,6 +257,7 @@ def _train(
                     step,
                     **state,
                     losses=log.pending(step),
+                    seconds=schedule.seconds,
                     write=accelerator.is_main_process,
                 )
                 if accelerator.is_main_process:
@@ -260,6 +265,8 @@ def _train(
             validated(step, saved)
             if saved is not None and accelerator.is_main_process:
                 export(saved)  # with the scores of its validation
+            if schedule.ended(step):
+                break
 
 
 def clip_gradients(
@@ -282,18 +289,3 @@ def _parts(model: nn.Module, names: Container[str]) -> dict[str, list[nn.Paramet
             first = name.removeprefix("module.").split(".")[0]
             parts.setdefault(first if first in names else "", []).append(value)
     return parts
-
-
-def learning_rate(config: TrainingConfig) -> Callable[[int], float]:
-    """Factor of the learning rate at each step, by diffusers' schedules.
-
-    A function of the step alone, so that nothing has to be restored on resume.
-    """
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule: Any = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
-    return schedule.lr_lambdas[0]

@@ -2,32 +2,93 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.metadata.scan_metadata import PromptForm
 from ctxrecon.operators import Crop
+from ctxrecon.phantom.dataset import Drawn, crop_around
+from ctxrecon.phantom.imaging import Acquisition, draw_acquisition, scaled, smooth_weights
 from ctxrecon.priors.tokenizer import check_prompt_length
 
 _MIRRORED = ("brain", "knee")
 """Anatomies that look the same from left and right; a heart or an abdomen does not."""
+_SEEN = 0.1
+"""Magnitude from which a pixel is something to look at."""
+_SHADING = 0.4
+"""Largest relative shading that is added to a magnitude image."""
 
 
 class Source(Protocol):
-    """Where slices come from; ``draw`` gives the same slice for the same number."""
+    """Where complex slices come from; ``draw`` gives the same slice for the same number."""
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:
         """``image`` ``(2, resolution, resolution)`` float32 and ``metadata``.
 
         With them ``prompt_form``, where the prompts are not of fastMRI's.
         """
+
+
+class RecipeSource(Protocol):
+    """Where slices come from whose pixels are made in batches, on the device that trains."""
+
+    def recipe(self, number: int, resolution: int, part: float | None) -> Drawn:
+        """The slice of this number.
+
+        Args:
+            number: the same number gives the same slice.
+            resolution: matrix size that it will be rendered with.
+            part: of the shorter side that it shows; ``None`` for a random square of ``resolution``
+                pixels of the size that they have in the source.
+        """
+
+
+class ComplexRecipe(NamedTuple):
+    """A complex image to be sampled anew, or a batch of them.
+
+    Attributes:
+        pixels: ``(n, n)`` complex64, of the prior's scale.
+    """
+
+    pixels: Any
+
+    def render(self, shape: tuple[int, int]) -> Tensor:
+        """See :class:`ctxrecon.phantom.imaging.Recipe`; ``shape`` is square."""
+        return resize(self.pixels, shape[0])
+
+
+class MagnitudeRecipe(NamedTuple):
+    """A magnitude image to be given what a scanner's image has beside it, or a batch of them.
+
+    Attributes:
+        pixels: ``(n, n)`` float32, of the prior's scale.
+        gamma: exponent of the magnitude, which changes the contrast and keeps the scale.
+        acquisition: shading, filter and phase.
+        scale: 99 % quantile of the magnitude, or 0 to take that of the image itself.
+    """
+
+    pixels: Any
+    gamma: Any
+    acquisition: Acquisition
+    scale: Any
+
+    def render(self, shape: tuple[int, int]) -> Tensor:
+        """See :class:`ctxrecon.phantom.imaging.Recipe`."""
+        magnitude = self.pixels ** self.gamma.view(-1, 1, 1)
+        shaded = self.acquisition.shaded(magnitude.to(torch.complex64))
+        return scaled(self.acquisition.image(shaded, shape), self.scale)
 
 
 class PreparedSlices:
@@ -49,6 +110,28 @@ class PreparedSlices:
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:
         """The slice of this number; every epoch is in an order of its own."""
+        image, metadata, rng = self._slice(number)
+        side = round(rng.uniform(self.field_of_view, 1) * min(image.shape))
+        image = resize(_centre(image, side), resolution)
+        return {
+            "image": complex_to_channels(image),
+            "metadata": metadata,
+            "prompt_form": self._form,
+        }
+
+    def recipe(self, number: int, resolution: int, part: float | None) -> Drawn:
+        """See :class:`RecipeSource`."""
+        image, metadata, rng = self._slice(number)
+        if part is None:
+            side = min(resolution, *image.shape)
+            seen = image.abs().numpy() > _SEEN
+            image = image[crop_around(seen, side, rng)]
+        else:
+            image = _centre(image, round(part * min(image.shape)))
+        return Drawn(ComplexRecipe(image.numpy()), metadata, 0.0, self._form)
+
+    def _slice(self, number: int) -> tuple[Tensor, ScanMetadata, np.random.Generator]:
+        """The complex image ``(ny, nx)`` of this number, its metadata, and what draws the rest."""
         size = len(self.slices)  # type: ignore[arg-type]
         epoch, place = divmod(number, size)
         item = self.slices[int(_order(size, self.seed, epoch)[place])]
@@ -56,11 +139,86 @@ class PreparedSlices:
         image, metadata = item["image"], item["metadata"]
         if metadata.anatomy in _MIRRORED and rng.random() < 0.5:
             image = image.flip(-1)
-        part = rng.uniform(self.field_of_view, 1)
-        side = round(part * min(image.shape[-2:]))
-        image = resize(_centre(channels_to_complex(image), side), resolution)
-        form = getattr(self.slices, "prompt_form", "fastmri")
-        return {"image": complex_to_channels(image), "metadata": metadata, "prompt_form": form}
+        return channels_to_complex(image), metadata, rng
+
+    @property
+    def _form(self) -> PromptForm:
+        return getattr(self.slices, "prompt_form", "fastmri")
+
+
+class MagnitudeSlices:
+    """Slices of a set of magnitude images, each with another phase, shading, contrast and filter.
+
+    Every person is shown as often as the square root of the sum of the slices' weights says, so
+    that those with many slices do not crowd out the others.
+
+    Args:
+        slices: a set of kind "magnitude".
+        seed: of the order and of what is done to each slice.
+        random_contrast: share of the slices whose contrast is changed more, and whose metadata
+            tells the anatomy alone.
+    """
+
+    def __init__(self, slices: ShardSlices, *, seed: int = 0, random_contrast: float = 0.0) -> None:
+        self.slices, self.seed, self.random_contrast = slices, seed, random_contrast
+        total: dict[str, float] = {}
+        for subject, weight in zip(slices.subjects, slices.weights, strict=True):
+            total[subject] = total.get(subject, 0.0) + weight
+        shares = [
+            weight / math.sqrt(total[subject])
+            for subject, weight in zip(slices.subjects, slices.weights, strict=True)
+        ]
+        self._cumulative = np.cumsum(shares) / np.sum(shares)
+
+    def recipe(self, number: int, resolution: int, part: float | None) -> Drawn:
+        """See :class:`RecipeSource`.
+
+        Raises:
+            InputError: an image that is smaller than the resolution.
+        """
+        rng = np.random.default_rng([self.seed, number, 1])
+        index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
+        item: Any = self.slices[min(index, len(self.slices) - 1)]
+        image, metadata = item["image"][0].numpy(), item["metadata"]
+        shortest = min(image.shape)
+        if shortest < resolution:
+            raise InputError(
+                f"expected images of {resolution} pixels or more for --resolution {resolution}, "
+                f"got {image.shape[0]} × {image.shape[1]} in {self.slices.folder}: lower "
+                "--resolution or prepare them in a larger --size"
+            )
+        if metadata.anatomy in _MIRRORED and rng.random() < 0.5:
+            image = image[:, ::-1]
+        size = resolution if part is None else max(resolution, 2 * round(part * shortest / 2))
+        image = image[
+            crop_around(image > _SEEN, size, rng) if part is None else _near(image, size, rng)
+        ]
+        random = rng.random() < self.random_contrast
+        if random:
+            metadata = ScanMetadata(anatomy=metadata.anatomy)
+        shading = smooth_weights(2, rng), _SHADING * rng.random()
+        recipe = MagnitudeRecipe(
+            pixels=np.ascontiguousarray(image, np.float32),
+            gamma=np.float32(np.exp((0.5 if random else 0.15) * rng.standard_normal())),
+            acquisition=draw_acquisition(
+                rng, shading=shading, phase_order=4, phase=2.0 if rng.random() < 0.3 else 1.0
+            ),
+            scale=np.float32(1.0 if part is None else 0.0),
+        )
+        return Drawn(recipe, metadata, 0.0, self.slices.prompt_form)
+
+
+def _near(image: NDArray[np.float32], size: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    """A square of ``size`` pixels around the middle of what is seen, give or take a tenth."""
+    corner = []
+    for axis in (0, 1):
+        seen = np.flatnonzero((image > _SEEN).any(axis=1 - axis))
+        length = image.shape[axis]
+        middle = (seen[0] + seen[-1] + 1) / 2 if len(seen) else length / 2
+        shift = rng.uniform(-0.1, 0.1) * length
+        corner.append(int(np.clip(middle - size / 2 + shift, 0, length - size)))
+    y, x = corner
+    return slice(y, y + size), slice(x, x + size)
 
 
 @lru_cache(maxsize=2)
@@ -76,18 +234,20 @@ def _centre(image: Tensor, side: int) -> Tensor:
 
 
 def resize(image: Tensor, resolution: int) -> Tensor:
-    """Complex ``(n, n)`` to ``(resolution, resolution)``: the same field of view, sampled anew.
+    """Complex ``(…, n, n)`` to ``(…, resolution, resolution)``: the same field of view.
 
     K-space is cropped, or padded with zeros; a constant image keeps its value.
     """
     side = image.shape[-1]
-    kspace = fft2c(image)[None]
+    kspace = fft2c(image).view(-1, side, side)
+    count = len(kspace)
     if resolution <= side:
-        kspace = Crop((1, side, side), (resolution, resolution))(kspace)
+        kspace = Crop((count, side, side), (resolution, resolution))(kspace)
     else:
-        big = (1, resolution, resolution)
+        big = (count, resolution, resolution)
         kspace = Crop(big, (side, side)).adjoint(kspace)
-    return ifft2c(kspace)[0] * (resolution / side)
+    resized = ifft2c(kspace) * (resolution / side)
+    return resized.view(*image.shape[:-2], resolution, resolution)
 
 
 def one_of(choices: Sequence[int], step: int, seed: int, stream: int) -> int:

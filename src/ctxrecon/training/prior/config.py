@@ -50,6 +50,18 @@ class PriorConfig(TrainingConfig):
     field_of_view: float = option(
         1.0, "smallest part of a slice that is shown", check=Number(0, 1, above=True)
     )
+    native_share: float = option(
+        0.0, "steps that show squares of the data's own pixels, not sampled anew", check=SHARE
+    )
+    image_noise: float = option(
+        0.025, "largest noise left in phantom images, of their brightness", check=Number(0, 1)
+    )
+    varied_times: float = option(
+        0.0, "phantom slices with TR, TE and TI of no protocol", check=SHARE
+    )
+    random_contrast: float = option(
+        0.0, "slices of random contrast, whose prompt tells the anatomy alone", check=SHARE
+    )
     loss_weighting: str = option("plain", choices=LOSS_WEIGHTINGS)
     snr_gamma: float = option(5.0, "of --loss_weighting min_snr", check=Number(above=True))
     timestep_density: str = option("uniform", choices=TIMESTEP_DENSITIES)

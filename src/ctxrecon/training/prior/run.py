@@ -4,9 +4,10 @@ r"""Train or fine-tune the text-conditioned diffusion prior.
         --output_dir runs/prior --max_train_steps 20000 --mixed_precision bf16
 
 Slices come from the phantom on the fly (``--bank``), from sets made by ``ctxrecon prepare``
-(``--train_data_dir``), or from both by ``--data_weights``. Every sample's image, noise, timestep
-and dropout follow from the seed and its number, so a run that is resumed goes on as if it had not
-stopped, and several processes see what one would.
+(``--train_data_dir``), or from both by ``--data_weights``; magnitude images get a phase and a
+shading. Every sample's image, noise, timestep and dropout follow from the seed and its number, so a
+run that is resumed goes on as if it had not stopped, and several processes see what one would.
+``--max_train_minutes`` ends a run at a time, with its learning rate fallen by then.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def train_prior(config: PriorConfig) -> None:
         pipe.tokenizer,
         config.resolution,
         pipe.scheduler.config.num_train_timesteps,
+        field_of_view=config.field_of_view,
+        native_share=config.native_share,
         density=config.timestep_density,
         parameter_dropout=config.parameter_dropout,
         prompt_dropout=config.prompt_dropout,
@@ -80,6 +83,7 @@ def train_prior(config: PriorConfig) -> None:
         accelerator,
         prior,
         samples,
+        render=samples.render,
         export=trained.export,
         validate=trained.validate if config.validation_scans else None,
     )

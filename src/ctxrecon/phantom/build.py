@@ -1,0 +1,114 @@
+"""A bank of anatomies, drawn by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from ctxrecon.errors import InputError
+from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.bank import AnatomyBank
+from ctxrecon.phantom.brain import brain_anatomy
+from ctxrecon.phantom.knee import knee_anatomy
+from ctxrecon.phantom.labels import PLANES, anatomy_from_labels, load_label_volume
+
+_PROCEDURAL = {"brain": brain_anatomy, "knee": knee_anatomy}
+_PLANE_SHARES = (0.7, 0.15, 0.15)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One anatomy: procedural, or a slice of a label volume; the same wherever it is drawn."""
+
+    anatomy: str
+    person: int
+    seed: tuple[int, int]
+    volume: Path | None = None
+
+    def draw(self, size: int) -> Anatomy:
+        if self.volume is None:
+            generator = torch.Generator().manual_seed(
+                int(np.random.default_rng(self.seed).integers(2**62))
+            )
+            return _PROCEDURAL[self.anatomy](generator, size=size)
+        rng = np.random.default_rng(self.seed)
+        plane = str(rng.choice(PLANES, p=_PLANE_SHARES))
+        # Half show the whole head, half a part of it at 1 mm after downsampling by two.
+        voxel = rng.uniform(0.82, 1.0) if rng.random() < 0.5 else rng.uniform(0.42, 0.55)
+        return anatomy_from_labels(
+            _volume(self.volume),
+            float(rng.random()),
+            rng,
+            size=size,
+            voxel_mm=float(voxel),
+            plane=plane,
+        )
+
+
+@lru_cache(maxsize=2)
+def _volume(path: Path) -> NDArray[np.int16]:
+    return load_label_volume(path)
+
+
+def build_bank(
+    *,
+    knees: int = 0,
+    brains: int = 0,
+    label_volumes: Sequence[Path] = (),
+    label_slices: int = 0,
+    size: int = 256,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool = True,
+) -> AnatomyBank:
+    """Draw a bank: the same one for a seed, however many processes draw it.
+
+    Args:
+        knees: procedural knees, each of another person.
+        brains: procedural brains, likewise.
+        label_volumes: NIfTI files of FreeSurfer labels, one a person.
+        label_slices: slices of all of them together, in all three planes.
+        size: edge of the label maps in pixels.
+        seed: of the bank.
+        workers: processes; a script that asks for several needs ``if __name__ == "__main__":``.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: nothing to draw, or a label volume that cannot be read.
+    """
+    jobs = [_Job("knee", person, (seed, person)) for person in range(knees)]
+    jobs += [_Job("brain", person, (seed, person)) for person in range(knees, knees + brains)]
+    if label_volumes:
+        shares = np.array_split(np.arange(label_slices), len(label_volumes))
+        for number, (path, share) in enumerate(zip(label_volumes, shares, strict=True)):
+            person = knees + brains + number
+            first = knees + brains
+            jobs += [_Job("brain", person, (seed, first + int(place)), path) for place in share]
+    if not jobs:
+        raise InputError("nothing to draw: ask for brains, knees or slices of label volumes")
+    draw = partial(_Job.draw, size=size)
+    with tqdm(total=len(jobs), unit="anatomy", disable=not progress) as bar:
+        drawn = []
+        for anatomy in map(draw, jobs) if workers == 1 else _in_processes(draw, jobs, workers):
+            drawn.append(anatomy)
+            bar.update()
+    return AnatomyBank.build(drawn, [job.person for job in jobs])
+
+
+def _in_processes(
+    draw: Callable[[_Job], Anatomy], jobs: Sequence[_Job], workers: int
+) -> Iterator[Anatomy]:
+    """The anatomies in the order of the jobs."""
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        yield from pool.map(draw, jobs, chunksize=8)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctxrecon.datasets import ShardSlices
+from ctxrecon.datasets import ShardSlices, check_complex_slices
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
@@ -32,7 +32,7 @@ def sources(config: PriorConfig) -> list[Source]:
             )
         )
     for folder in config.train_data_dir:
-        slices = ShardSlices(folder)
+        slices = check_complex_slices(ShardSlices(folder), "the prior")
         found.append(PreparedSlices(slices, seed=config.seed, field_of_view=config.field_of_view))
     return found
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
-from ctxrecon.datasets import ShardSlices, read_shard_info, write_shard
+from ctxrecon.datasets import ShardSlices, check_complex_slices, read_shard_info, write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 
@@ -109,6 +109,18 @@ DAMAGED = {
         lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "empty_slices": float("inf")}),
         "its header is not that of a shard",
     ),
+    "too few people": (
+        lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "subjects": ["one"]}),
+        "describes 1 slices by subjects",
+    ),
+    "weight": (
+        lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "weights": [1.0, float("nan")]}),
+        "weights that are not positive",
+    ),
+    "half complex": (
+        lambda p: write(p, {"images": IMAGES[:2].astype("f2")}),
+        "got F16 of shape",
+    ),
     "unknown form": (
         lambda p: write(p, {"images": IMAGES[:2]}, {**NOTES, "prompt_form": "verse"}),
         "unknown prompt form 'verse'",
@@ -141,3 +153,82 @@ def test_volumes_are_split(folder):
     assert len(first) + len(second) == len(whole)
     with pytest.raises(InputError, match="volumes in two, got 0"):
         whole.split(0.0)
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Magnitudes of three people in two shards, one of them in both."""
+    magnitudes = np.abs(IMAGES[:, :1]).astype(np.float16)
+    for name, part, subjects in (
+        ("a", slice(0, 3), ["ann", "bob", "ann"]),
+        ("b", slice(3, 5), ["eve", "bob"]),
+    ):
+        write_shard(
+            tmp_path / f"{name}.safetensors",
+            magnitudes[part],
+            METADATA[part],
+            source=tmp_path / name,
+            source_bytes=7,
+            subjects=subjects,
+            weights=[0.5 + number for number in range(len(subjects))],
+            origins=["atlas (CC0)", f"collection {name}"],
+            left_out=["zoe"],
+        )
+    return tmp_path
+
+
+def test_magnitudes_with_their_people(people):
+    data = ShardSlices(people)
+    assert data.kind == "magnitude"
+    assert data.subjects == ("ann", "bob", "ann", "eve", "bob")
+    assert data.weights == (0.5, 1.5, 2.5, 0.5, 1.5)
+    assert data.origins == ("atlas (CC0)", "collection a", "collection b")
+    image = data[3]["image"]
+    assert image.dtype == torch.float32
+    expected = torch.from_numpy(np.abs(IMAGES[3, :1]))
+    assert torch.allclose(image, expected, rtol=1e-3)
+    image.zero_()
+    assert data[3]["image"].any()
+    assert read_shard_info(people / "b.safetensors").left_out == ("zoe",)
+
+
+def test_slices_of_some_people(people):
+    data = ShardSlices(people)
+    bob = data.of_subjects(["bob", "nobody"])
+    assert bob.subjects == ("bob", "bob")
+    assert bob.weights == (1.5, 1.5)
+    assert [item["metadata"].slice for item in bob] == [1, 4]
+    eve = data.of_subjects({"eve", "bob"}).of_subjects({"eve"})
+    assert [path.stem for path in eve.files] == ["b"]
+    assert torch.equal(eve[0]["image"], data[3]["image"])
+    with pytest.raises(InputError, match="check the names"):
+        eve.of_subjects(["ann"])
+
+
+def test_people_are_split(people):
+    seen = set()
+    for seed in range(8):
+        parts = ShardSlices(people).split(1 / 3, seed=seed)
+        first, second = (set(part.subjects) for part in parts)
+        assert (len(first), first | second, first & second) == (1, {"ann", "bob", "eve"}, set())
+        assert sum(map(len, parts)) == 5
+        seen |= first
+    assert seen == {"ann", "bob", "eve"}
+
+
+def test_shards_that_name_nobody(folder):
+    data = ShardSlices(folder)
+    assert data.subjects == ("a", "a", "a", "b", "b")
+    assert (data.weights, data.origins, data.kind) == ((1.0,) * 5, (), "complex")
+
+
+def test_magnitudes_are_refused_where_phase_is_needed(folder, people):
+    assert check_complex_slices(ShardSlices(folder), "a mask")
+    with pytest.raises(InputError, match="a mask learns from complex"):
+        check_complex_slices(ShardSlices(people), "a mask")
+
+
+def test_both_kinds_in_one_folder_are_refused(folder, people):
+    os.rename(people / "b.safetensors", folder / "c.safetensors")
+    with pytest.raises(InputError, match="separate folders"):
+        ShardSlices(folder)

@@ -3,7 +3,13 @@
 from ctxrecon.datasets.fastmri import FastMRISource
 from ctxrecon.datasets.labels import LabelSource
 from ctxrecon.datasets.prepare import Summary, prepare_shards
-from ctxrecon.datasets.shards import ShardInfo, ShardSlices, read_shard_info, write_shard
+from ctxrecon.datasets.shards import (
+    ShardInfo,
+    ShardSlices,
+    check_complex_slices,
+    read_shard_info,
+    write_shard,
+)
 from ctxrecon.datasets.skmtea import SKMTEASource
 from ctxrecon.datasets.source import Source
 
@@ -15,6 +21,7 @@ __all__ = [
     "ShardSlices",
     "Source",
     "Summary",
+    "check_complex_slices",
     "prepare_shards",
     "read_shard_info",
     "write_shard",

@@ -1,24 +1,28 @@
 """The shard: the prepared slices of one volume in one safetensors file, and their data set.
 
-``<name>.safetensors`` holds the tensor ``images`` ``(slices, 2, ny, nx)`` float32, real and
-imaginary part with the 99 % quantile of each magnitude at 1, and under the key ``ctxrecon`` of its
-header a JSON object: ``metadata`` and ``prompts``, one a slice, ``prompt_form``, and the
-``source`` file's name and size in bytes. (One key, because safetensors keeps no order of several,
-and the same volume shall make the same bytes.)
+``<name>.safetensors`` holds the tensor ``images``, complex ones ``(slices, 2, ny, nx)`` float32 as
+real and imaginary part, magnitudes ``(slices, 1, ny, nx)`` float16, each with the 99 % quantile of
+the magnitude at 1. Under the key ``ctxrecon`` of its header is a JSON object: ``metadata`` and
+``prompts``, one a slice, ``prompt_form``, and the ``source`` file's name and size in bytes; where
+they are known, ``subjects`` and sampling ``weights``, one a slice, ``origins`` and ``left_out``.
+(One key, because safetensors keeps no order of several, and the same volume shall make the same
+bytes.)
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -34,56 +38,82 @@ from ctxrecon.permissions import with_umask_mode
 SUFFIX = ".safetensors"
 _TENSOR, _KEY = "images", "ctxrecon"
 
+ImageKind: TypeAlias = Literal["complex", "magnitude"]
+_KINDS: dict[tuple[int, str], ImageKind] = {(2, "F32"): "complex", (1, "F16"): "magnitude"}
+
 
 @dataclass(frozen=True)
 class ShardInfo:
     """What a shard says about itself.
 
     Attributes:
-        shape: ``(slices, 2, ny, nx)``.
+        shape: ``(slices, channels, ny, nx)``.
+        kind: ``"complex"`` (two channels) or ``"magnitude"`` (one).
         metadata: one for each slice.
         prompts: one for each slice, in ``prompt_form``.
         prompt_form: ``"fastmri"`` or ``"skm-tea"``, see :meth:`ScanMetadata.to_prompt`.
-        source: name of the file that it was made from.
-        source_bytes: size of that file.
+        source: name of the file or folder that it was made from.
+        source_bytes: size of that file, or of the files in that folder.
         empty_slices: slices of the volume that had no signal and were left out.
+        subjects: the person of each slice; empty where they are not known.
+        weights: how often each slice is to be drawn, relative to the others.
+        origins: source and licence of the images, each once.
+        left_out: people of the volume whose slices were not asked for.
     """
 
     shape: tuple[int, int, int, int]
+    kind: ImageKind
     metadata: tuple[ScanMetadata, ...]
     prompts: tuple[str, ...]
     prompt_form: PromptForm
     source: str
     source_bytes: int
     empty_slices: int
+    subjects: tuple[str, ...]
+    weights: tuple[float, ...]
+    origins: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def write_shard(
     path: Path,
-    images: NDArray[np.float32],
+    images: NDArray[np.float32] | NDArray[np.float16],
     metadata: Sequence[ScanMetadata],
     *,
     source: Path,
+    source_bytes: int | None = None,
     prompt_form: PromptForm = "fastmri",
     empty_slices: int = 0,
+    subjects: Sequence[str] = (),
+    weights: Sequence[float] = (),
+    origins: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> None:
     """Write a shard beside and rename it, so that it is there whole or not at all.
 
     Args:
         path: ``<name>.safetensors``.
-        images: ``(slices, 2, ny, nx)`` float32.
+        images: complex ``(slices, 2, ny, nx)`` float32 or magnitudes ``(slices, 1, ny, nx)``
+            float16.
         metadata: one for each slice.
-        source: the file that the slices were made from.
+        source: the file or folder that the slices were made from.
+        source_bytes: its size; that of the file by default.
         prompt_form: form of the stored prompts.
         empty_slices: how many were left out.
+        subjects: the person of each slice, where they are known.
+        weights: how often each slice is to be drawn; all alike by default.
+        origins: source and licence of the images, each once.
+        left_out: people of the volume whose slices were not asked for.
     """
+    known = {"subjects": subjects, "weights": weights, "origins": origins, "left_out": left_out}
     notes = {
         "prompt_form": prompt_form,
         "source": source.name,
-        "source_bytes": source.stat().st_size,
+        "source_bytes": source.stat().st_size if source_bytes is None else source_bytes,
         "empty_slices": empty_slices,
         "metadata": json.loads(metadata_to_json(metadata)),
         "prompts": [item.to_prompt(prompt_form) for item in metadata],
+        **{name: list(values) for name, values in known.items() if values},
     }
     with written_beside(path) as temporary:
         try:
@@ -112,9 +142,11 @@ def read_shard_info(path: Path) -> ShardInfo:
         raise InputError(f"{path}: expected a shard with one tensor {_TENSOR!r}, got {names}")
     tensor = file.get_slice(_TENSOR)
     shape, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
-    if len(shape) != 4 or shape[1] != 2 or 0 in shape or dtype != "F32":
+    kind = _KINDS.get((shape[1], dtype)) if len(shape) == 4 and 0 not in shape else None
+    if kind is None:
         raise InputError(
-            f"{path}: expected images (slices, 2, ny, nx) of F32, got {dtype} of shape {shape}"
+            f"{path}: expected images (slices, 2, ny, nx) of F32 or (slices, 1, ny, nx) of F16, "
+            f"got {dtype} of shape {shape}"
         )
     text = (file.metadata() or {}).get(_KEY)
     if text is None:
@@ -126,26 +158,47 @@ def read_shard_info(path: Path) -> ShardInfo:
         notes = json.loads(text)
         info = ShardInfo(
             shape=shape,
+            kind=kind,
             metadata=metadata_from_json(path, json.dumps(notes["metadata"])),
             prompts=tuple(str(prompt) for prompt in notes["prompts"]),
             prompt_form=notes["prompt_form"],
             source=str(notes["source"]),
             source_bytes=int(notes["source_bytes"]),
             empty_slices=int(notes["empty_slices"]),
+            subjects=tuple(str(subject) for subject in notes.get("subjects", ())),
+            weights=tuple(float(w) for w in notes.get("weights", ())) or (1.0,) * shape[0],
+            origins=tuple(str(origin) for origin in notes.get("origins", ())),
+            left_out=tuple(str(subject) for subject in notes.get("left_out", ())),
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InputError(
             f"{path}: its header is not that of a shard ({type(error).__name__}: {error!s:.80})"
         ) from error
     if info.prompt_form not in ("fastmri", "skm-tea"):
         raise InputError(f"{path}: unknown prompt form {info.prompt_form!r}")
-    if not len(info.metadata) == len(info.prompts) == shape[0]:
-        raise InputError(
-            f"{path}: its header describes {len(info.metadata)} slices by metadata and "
-            f"{len(info.prompts)} by prompts, its images are {shape[0]}: expected one each"
-        )
+    per_slice = {
+        "metadata": info.metadata,
+        "prompts": info.prompts,
+        "subjects": info.subjects or info.metadata,
+        "weights": info.weights,
+    }
+    for name, values in per_slice.items():
+        if len(values) != shape[0]:
+            raise InputError(
+                f"{path}: its header describes {len(values)} slices by {name}, its images are "
+                f"{shape[0]}: expected one each"
+            )
+    if not all(0 < weight < math.inf for weight in info.weights):
+        raise InputError(f"{path}: its header holds weights that are not positive numbers")
     return info
 
 
@@ -158,19 +211,24 @@ def shard_files(folder: Path) -> list[Path]:
 class ShardSlices(Dataset[dict[str, object]]):
     """The slices of a folder of shards, in the order of the files' names.
 
-    Each item is a dictionary: ``image`` ``(2, ny, nx)`` float32, real and imaginary part with the
-    99 % quantile of the magnitude at 1; ``metadata`` a :class:`ScanMetadata`. Only the slice that
-    is asked for is read.
+    Each item is a dictionary: ``image`` float32 with the 99 % quantile of the magnitude at 1,
+    ``(2, ny, nx)`` as real and imaginary part or the magnitude ``(1, ny, nx)``; ``metadata`` a
+    :class:`ScanMetadata`. Only the slice that is asked for is read.
 
     Args:
         folder: written by ``ctxrecon prepare``.
         files: shards of it to read; all of them by default.
 
     Attributes:
+        kind: ``"complex"`` or ``"magnitude"``, the same for all shards.
         prompt_form: in which the prompts are to be made from the metadata.
+        subjects: the person of each slice; of a shard that names none, its own name.
+        weights: how often each slice is to be drawn, relative to the others.
+        origins: source and licence of the images, each once.
 
     Raises:
-        InputError: no folder, no shards, or one that is damaged.
+        InputError: no folder, no shards, one that is damaged, or complex images beside
+            magnitudes.
     """
 
     def __init__(self, folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> None:
@@ -186,45 +244,86 @@ class ShardSlices(Dataset[dict[str, object]]):
             )
         infos = [read_shard_info(path) for path in self.files]
         self.prompt_form: PromptForm = infos[0].prompt_form
+        self.kind: ImageKind = infos[0].kind
         for path, info in zip(self.files, infos, strict=True):
             if info.prompt_form != self.prompt_form:
                 raise InputError(
                     f"{path} has prompts of the form {info.prompt_form}, {self.files[0]} of "
                     f"{self.prompt_form}: keep them in separate folders"
                 )
+            if info.kind != self.kind:
+                raise InputError(
+                    f"{path} holds {info.kind} images, {self.files[0]} {self.kind} ones: keep "
+                    "them in separate folders"
+                )
+        self.subjects = tuple(
+            subject
+            for path, info in zip(self.files, infos, strict=True)
+            for subject in info.subjects or (path.stem,) * info.shape[0]
+        )
+        self.weights = tuple(weight for info in infos for weight in info.weights)
+        self.origins = tuple(dict.fromkeys(origin for info in infos for origin in info.origins))
         self._metadata = [item for info in infos for item in info.metadata]
         self._ends = list(accumulate(info.shape[0] for info in infos))
+        self._chosen: Sequence[int] = range(len(self._metadata))
         self._forget()
 
     def split(self, share: float, *, seed: int = 0) -> tuple[ShardSlices, ShardSlices]:
-        """Two sets without a common volume, the first with this share of the volumes.
+        """Two sets without a common person, the first with this share of the people.
 
         Raises:
             InputError: a share that leaves one of them empty.
         """
-        order = np.random.default_rng(seed).permutation(len(self.files))
+        people = list(dict.fromkeys(self.subjects))
+        order = np.random.default_rng(seed).permutation(len(people))
         count = round(share * len(order))
         if not 0 < count < len(order):
             raise InputError(
-                f"expected a share that splits {len(order)} volumes in two, got {share:g}"
+                f"expected a share that splits {len(order)} people or volumes in two, got {share:g}"
             )
         first, second = (
-            ShardSlices(self.folder, [self.files[number] for number in sorted(part)])
+            self.of_subjects({people[number] for number in part})
             for part in (order[:count], order[count:])
         )
         return first, second
 
+    def of_subjects(self, subjects: Collection[str]) -> ShardSlices:
+        """The slices of these people alone.
+
+        Raises:
+            InputError: there are none.
+        """
+        here = [n for n, subject in enumerate(self.subjects) if subject in subjects]
+        if not here:
+            raise InputError(
+                f"{self.folder} has no slices of the {len(subjects)} people asked for, but those "
+                f"of {len(set(self.subjects))} others, such as {self.subjects[0]!r}: check the "
+                "names"
+            )
+        chosen = [self._chosen[number] for number in here]
+        files = sorted({bisect_right(self._ends, index) for index in chosen})
+        part = ShardSlices(self.folder, [self.files[number] for number in files])
+        # Files without these people are not opened, which moves the slices behind them forward.
+        starts = [0, *self._ends]
+        new_starts = zip(files, [0, *part._ends[:-1]], strict=True)
+        moved = {number: start - starts[number] for number, start in new_starts}
+        part._chosen = [index + moved[bisect_right(self._ends, index)] for index in chosen]
+        part.subjects = tuple(self.subjects[number] for number in here)
+        part.weights = tuple(self.weights[number] for number in here)
+        return part
+
     def __len__(self) -> int:
-        return len(self._metadata)
+        return len(self._chosen)
 
     def __getitem__(self, index: int) -> dict[str, object]:
         if not 0 <= index < len(self):
             raise IndexError(index)
+        index = self._chosen[index]
         shard = bisect_right(self._ends, index)
         first = self._ends[shard - 1] if shard else 0
         image = self._tensor(shard)[index - first]
         # The slice is a view of the mapped file, whose pages would be shared with the caller.
-        return {"image": image.clone(), "metadata": self._metadata[index]}
+        return {"image": image.to(torch.float32, copy=True), "metadata": self._metadata[index]}
 
     def _tensor(self, shard: int) -> Any:
         """The opened tensor of a shard; each process opens its own."""
@@ -241,3 +340,21 @@ class ShardSlices(Dataset[dict[str, object]]):
     def __getstate__(self) -> dict[str, Any]:
         """Without the opened files, which cannot be sent to another process."""
         return {**self.__dict__, "_open": {}}
+
+
+def check_complex_slices(slices: ShardSlices, what: str) -> ShardSlices:
+    """The slices, refused where they are magnitudes.
+
+    Args:
+        slices: that were given.
+        what: learns from them, such as ``"a reconstructor"``.
+
+    Raises:
+        InputError: magnitudes, which have no phase.
+    """
+    if slices.kind != "complex":
+        raise InputError(
+            f"{slices.folder} holds magnitude images, which have no phase, but {what} learns from "
+            "complex ones: give a set of ctxrecon prepare fastmri, skmtea or labels"
+        )
+    return slices

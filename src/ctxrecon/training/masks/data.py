@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctxrecon.datasets import ShardSlices
+from ctxrecon.datasets import ShardSlices, check_complex_slices
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.phantom import (
@@ -145,7 +145,8 @@ def source(config: MasksConfig) -> ContrastSource:
             raise InputError("--anatomy chooses from a bank: leave it out")
         if config.contrasts != "one":
             raise InputError("slices of --train_data_dir come one by one: give --contrasts one")
-        return OneContrast(PreparedSlices(ShardSlices(config.train_data_dir), seed=config.seed))
+        stored = check_complex_slices(ShardSlices(config.train_data_dir), "a mask")
+        return OneContrast(PreparedSlices(stored, seed=config.seed))
     assert config.bank is not None
     bank = AnatomyBank.load(config.bank)
     if config.anatomy:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctxrecon.datasets import ShardSlices
+from ctxrecon.datasets import ShardSlices, check_complex_slices
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.masks import make_mask
@@ -274,7 +274,8 @@ def sources(config: ReconstructorConfig) -> tuple[Source, Source | None]:
         data, make = AnatomyBank.load(config.bank), partial(_phantom, config)
     else:
         assert config.train_data_dir is not None
-        data, make = ShardSlices(config.train_data_dir), partial(_prepared, config)
+        slices = check_complex_slices(ShardSlices(config.train_data_dir), "a reconstructor")
+        data, make = slices, partial(_prepared, config)
     if config.labels != "disjoint":
         if config.train_data_dir:
             _check_enough("--scans", config.scans, len(data))

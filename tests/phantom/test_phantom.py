@@ -261,7 +261,7 @@ def test_a_bank_round_trips_and_refuses_what_is_none(tmp_path, generator: torch.
         AnatomyBank.load(tmp_path / "absent.npz")
     with pytest.raises(InputError, match="at least one anatomy"):
         AnatomyBank.build([])
-    mixed = [lambda: knee_anatomy(generator, size=64), lambda: knee_anatomy(generator, size=96)]
+    mixed = [knee_anatomy(generator, size=64), knee_anatomy(generator, size=96)]
     with pytest.raises(InputError, match="one size"):
         AnatomyBank.build(mixed)
 

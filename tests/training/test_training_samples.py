@@ -91,13 +91,29 @@ def prior_samples(**options) -> PriorSamples:
     return PriorSamples(**{**settings, **options})
 
 
+def rendered(samples: PriorSamples, step: int, numbers: range) -> dict[str, torch.Tensor]:
+    return samples.render(samples.collate([samples[step, number] for number in numbers]))
+
+
 def test_a_sample_follows_from_its_number_alone() -> None:
     one, other = prior_samples(), prior_samples()
-    first, second = one[7, 123], other[7, 123]
-    assert torch.equal(first["image"], second["image"])
-    assert torch.equal(first["noise"], second["noise"])
-    assert (first["timestep"], first["prompt"]) == (second["timestep"], second["prompt"])
-    assert not torch.equal(one[7, 124]["noise"], first["noise"])
+    first, second = rendered(one, 7, range(123, 124)), rendered(other, 7, range(123, 124))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(rendered(one, 7, range(124, 125))["noise"], first["noise"])
+
+
+def test_a_batch_holds_what_its_samples_hold_alone() -> None:
+    samples = prior_samples(field_of_view=0.7, native_share=0.5)
+    for step in range(3):
+        batch = rendered(samples, step, range(8))
+        rows = [rendered(samples, step, range(number, number + 1)) for number in range(8)]
+        found = set()
+        for row in rows:
+            place = int((batch["noise"] - row["noise"]).abs().amax((1, 2, 3)).argmin())
+            found.add(place)
+            for name, value in row.items():
+                torch.testing.assert_close(batch[name][place], value[0], rtol=1e-4, atol=1e-5)
+        assert found == set(range(8))
 
 
 def test_sources_mix_by_weight_and_sizes_change_from_step_to_step() -> None:
@@ -107,10 +123,19 @@ def test_sources_mix_by_weight_and_sizes_change_from_step_to_step() -> None:
     sizes = [samples.resolution(step) for step in range(40)]
     assert set(sizes) == {16, 32}
     for step in range(4):
-        batch = samples.collate([samples[step, number] for number in range(3)])
+        batch = rendered(samples, step, range(3))
         assert batch["image"].shape == batch["noise"].shape == (3, 2, sizes[step], sizes[step])
         assert batch["tokens"].shape == (3, 77)
         assert batch["timestep"].dtype == torch.int64
+
+
+def test_each_step_shows_a_part_of_the_slices_or_their_own_pixels() -> None:
+    parts = [prior_samples(field_of_view=0.6, native_share=0.3).part(step) for step in range(400)]
+    shown = [part for part in parts if part is not None]
+    assert len(shown) / 400 == pytest.approx(0.7, abs=0.07)
+    assert 0.6 <= min(shown) < 0.65
+    assert 0.95 < max(shown) <= 1.0
+    assert {prior_samples().part(step) for step in range(20)} == {1.0}
 
 
 def test_prompts_are_of_the_prepared_sets_own_form() -> None:

@@ -1,0 +1,63 @@
+"""Banks of anatomies: the same for a seed, upright in every plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from ctxrecon.errors import InputError
+from ctxrecon.phantom.build import build_bank
+from ctxrecon.phantom.labels import PLANES, anatomy_from_labels
+from ctxrecon.phantom.tissues import Tissue
+
+
+def head() -> np.ndarray:
+    """A head of skin with brain in the upper half and an eye in front, ``(I, P, L)`` axes."""
+    volume = np.full((60, 60, 60), 511, np.int16)
+    volume[10:35, 15:50, 15:45] = 2
+    volume[40:50, 2:12, 15:45] = 506
+    return np.pad(volume, 2)
+
+
+@pytest.fixture(scope="module")
+def volume_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("labels") / "head.nii.gz"
+    affine = np.zeros((4, 4))
+    affine[2, 0] = affine[1, 1] = affine[0, 2] = -1  # axes to inferior, posterior, left
+    affine[3, 3] = 1
+    nibabel.save(nibabel.Nifti1Image(head(), affine), path)
+    return path
+
+
+def test_a_bank_is_the_same_however_many_processes_draw_it(volume_file: Path) -> None:
+    settings = dict(knees=2, brains=1, label_volumes=[volume_file], label_slices=5, size=48, seed=3)
+    one = build_bank(**settings, progress=False)
+    two = build_bank(**settings, workers=2, progress=False)
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert (one.names, one.pathologies) == (two.names, two.pathologies)
+    assert one.subjects.tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
+    other = build_bank(**{**settings, "seed": 4}, progress=False)
+    assert not np.array_equal(one.labels[0], other.labels[0])
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_slices_of_every_plane_are_upright(plane: str) -> None:
+    rng = np.random.default_rng(1)
+    anatomy = anatomy_from_labels(head(), 0.5, rng, size=64, voxel_mm=1.2, plane=plane)
+    assert (anatomy.slice is None) == (plane != "axial")
+    rows, columns = np.nonzero(anatomy.labels == int(Tissue.WHITE_MATTER))
+    if plane == "axial":
+        return
+    assert rows.mean() < 30  # the brain is in the upper half
+    if plane == "sagittal":
+        eye_rows, eye_columns = np.nonzero(anatomy.labels == int(Tissue.VITREOUS))
+        assert eye_columns.mean() < columns.mean() - 10  # the face looks to the left
+        assert eye_rows.mean() > rows.mean()
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to draw"):
+        build_bank(label_slices=5)

@@ -66,7 +66,7 @@ class FastMRISource(Source):
             known = scan.metadata[0] if scan.metadata else ScanMetadata(slice=index)
             found = self._pathologies.get((name, index), ())
             metadata = replace(known, pathologies=(*known.pathologies, *found))
-            yield _combine(scan.kspace, window).numpy(), metadata
+            yield Slice(_combine(scan.kspace, window).numpy(), metadata)
 
 
 def _combine(kspace: Tensor, window: tuple[slice, slice]) -> Tensor:

@@ -81,4 +81,5 @@ class LabelSource(Source):
             if rng.random() < 0.5:
                 anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
             subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)
-            yield subject.image(protocol, self.size, rng), describe(anatomy, protocol)
+            image = subject.image(protocol, self.size, rng)
+            yield Slice(image, describe(anatomy, protocol))

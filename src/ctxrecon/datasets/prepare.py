@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.log import warnings_kept
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
-from ctxrecon.datasets.source import Source
+from ctxrecon.datasets.source import LeftOut, Slice, Source
+from ctxrecon.datasets.workers import in_processes, one_thread
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_input, read_json, write_json
+from ctxrecon.files import read_json, write_json
 from ctxrecon.phantom.dataset import normalize
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _SETTINGS, _SUMMARY = "settings.json", "summary.json"
+# A magnitude that only a few pixels have: the 99 % quantile, which is 1, is then no signal.
+_LARGEST = 1e3
 # What `written_beside` leaves of a shard when the process is killed.
 _PARTIAL = re.compile(rf"\.[0-9a-f]{{16}}-.*{re.escape(SUFFIX)}")
 
@@ -50,6 +45,8 @@ class Summary:
         slices: in these shards.
         empty_slices: left out for want of signal.
         failed: volume → why it was left out.
+        subjects: the people of the slices, where they are known.
+        left_out: people whose slices were not asked for.
     """
 
     volumes: int = 0
@@ -57,6 +54,8 @@ class Summary:
     slices: int = 0
     empty_slices: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    subjects: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ class _Outcome:
     name: str
     slices: int = 0
     empty_slices: int = 0
+    subjects: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -109,7 +110,7 @@ def prepare_shards(
         (out / _SUMMARY).unlink(missing_ok=True)
         try:
             _remove_partial(out)
-            missing = _missing(out, jobs, summary)
+            missing = _missing(source, out, jobs, summary)
             _check_any([*missing, *range(summary.resumed)], summary)
             for name, reason in summary.failed.items():
                 _report_failure(name, reason)
@@ -128,35 +129,39 @@ def _jobs(source: Source, inputs: Sequence[Path], summary: Summary) -> dict[str,
     # Names that differ in case only are one file on many disks.
     seen: dict[str, Path] = {}
     for path in map(Path, inputs):
-        name = reason = None
         try:
-            name = source.name(path)
-            _check_volume(path, name)
+            found = source.find(path)
         except InputError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"{path} cannot be read ({error.strerror}): check its path"
-        if name is None or reason is not None:
-            shown = str(path) if name is None or name in summary.failed else name
-            summary.failed[_printable(shown)] = _printable(reason or "")
+            summary.failed[_printable(str(path))] = _printable(str(error))
             continue
-        other = seen.setdefault(name.casefold(), path)
-        if other is not path:
-            raise InputError(
-                f"{other} and {path} would both become {name}{SUFFIX}: rename one, or prepare them "
-                "into two folders"
-            )
-        jobs[name] = path
+        for name, volume in found:
+            if reason := _refusal(source, name, volume):
+                shown = str(volume) if name in summary.failed else name
+                summary.failed[_printable(shown)] = _printable(reason)
+                continue
+            other = seen.setdefault(name.casefold(), volume)
+            if other is not volume:
+                raise InputError(
+                    f"{other} and {volume} would both become {name}{SUFFIX}: rename one, or "
+                    "prepare them into two folders"
+                )
+            jobs[name] = volume
     return jobs
 
 
-def _check_volume(path: Path, name: str) -> None:
-    """Refuse a path that can be no volume, or whose name can be none of a shard."""
-    check_input(path)
+def _refusal(source: Source, name: str, path: Path) -> str | None:
+    """Why a path can be no volume, or its name none of a shard."""
+    try:
+        source.files(path)
+    except InputError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}): check its path"
     if not name or name.startswith("."):
-        raise InputError(f"{path}: expected a name that does not begin with a dot: rename it")
+        return f"{path}: expected a name that does not begin with a dot: rename it"
     if _printable(name) != name:
-        raise InputError(f"{path}: expected a name in UTF-8: rename it")
+        return f"{path}: expected a name in UTF-8: rename it"
+    return None
 
 
 def _printable(text: str) -> str:
@@ -201,7 +206,7 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _missing(out: Path, jobs: dict[str, Path], summary: Summary) -> dict[str, Path]:
+def _missing(source: Source, out: Path, jobs: dict[str, Path], summary: Summary) -> dict[str, Path]:
     """The jobs that have no shard yet; the others are counted."""
     missing = {}
     for name, path in jobs.items():
@@ -214,14 +219,15 @@ def _missing(out: Path, jobs: dict[str, Path], summary: Summary) -> dict[str, Pa
         except InputError as error:
             summary.failed[name] = str(error)
             continue
-        if (info.source, info.source_bytes) != (path.name, path.stat().st_size):
+        if (info.source, info.source_bytes) != (path.name, source.num_bytes(path)):
             summary.failed[name] = (
                 f"{shard} was made from another file ({info.source}, {info.source_bytes} bytes) "
                 f"than {path}: remove it, or give another --out"
             )
             continue
         summary.resumed += 1
-        _count(summary, _Outcome(name, info.shape[0], info.empty_slices))
+        made = _Outcome(name, info.shape[0], info.empty_slices, info.subjects, info.left_out)
+        _count(summary, made)
     return missing
 
 
@@ -229,9 +235,11 @@ def _count(summary: Summary, outcome: _Outcome) -> None:
     if outcome.error is not None:
         summary.failed[outcome.name] = outcome.error
         return
-    summary.volumes += 1
+    summary.volumes += outcome.slices > 0
     summary.slices += outcome.slices
     summary.empty_slices += outcome.empty_slices
+    summary.subjects = sorted({*summary.subjects, *outcome.subjects})
+    summary.left_out = sorted({*summary.left_out, *outcome.left_out})
 
 
 def _run(
@@ -262,78 +270,13 @@ def _run(
             bar.update()
 
         if workers > 1:
-            _in_processes(source, jobs, out, workers, report)
+            calls = [(name, path, out) for name, path in jobs.items()]
+            in_processes(_prepare_volume, source, calls, workers, report)
         else:
-            with _one_thread():
+            with one_thread():
                 for name, path in jobs.items():
                     report(_prepare_volume(source, name, path, out))
     summary.failed = dict(sorted(summary.failed.items()))
-
-
-def _in_processes(
-    source: Source,
-    jobs: dict[str, Path],
-    out: Path,
-    workers: int,
-    report: Callable[[_Outcome], None],
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    # Nothing is ever sent: its closing, by us or by our death, is what ends the workers at once.
-    watched, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(source, watched)
-    )
-    try:
-        futures = [pool.submit(_work, name, path, out) for name, path in jobs.items()]
-        for future in as_completed(futures):
-            report(future.result())
-    except BrokenProcessPool as error:
-        held.close()
-        raise InputError(
-            "a worker process died (killed, perhaps for want of memory); the finished shards are "
-            "kept: run the same command again, with fewer --workers"
-        ) from error
-    except BaseException:
-        held.close()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        held.close()
-        watched.close()
-
-
-_worker_source: Source | None = None
-
-
-def _start_worker(source: Source, watched: Connection) -> None:
-    """Make this process a worker: one thread, no questions, gone when its parent is."""
-    global _worker_source
-    _worker_source = source
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
-
-
-def _end_with_parent(watched: Connection) -> None:
-    with suppress(EOFError, OSError):
-        watched.recv_bytes()
-    os._exit(1)
-
-
-def _work(name: str, path: Path, out: Path) -> _Outcome:
-    assert _worker_source is not None
-    return _prepare_volume(_worker_source, name, path, out)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in a worker, so that the sums are the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
@@ -345,43 +288,63 @@ def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcom
 
 def _write_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
     """Write the shard of one volume, or say why there is none."""
-    images, metadata, empty = [], [], 0
+    images: list[NDArray[Any]] = []
+    kept: list[Slice] = []
+    left_out: dict[str, None] = {}
+    empty = 0
     try:
-        check_input(path)
+        source.files(path)
         for item in source.slices(path):
-            image = None if item is None else _channels(path, item[0])
+            if isinstance(item, LeftOut):
+                left_out[item.subject] = None
+                continue
+            image = None if item is None else _channels(path, item.image)
             if item is None or image is None:
                 empty += 1
                 continue
             images.append(image)
-            metadata.append(item[1])
+            kept.append(item)
+        if not images and left_out:
+            return _Outcome(name, empty_slices=empty, left_out=tuple(left_out))
         if not images:
             raise InputError(f"{path}: none of its {empty} slices has signal")
+        subjects = tuple(item.subject for item in kept if item.subject is not None)
+        weights = [item.weight for item in kept]
         write_shard(
             out / f"{name}{SUFFIX}",
             np.stack(images),
-            metadata,
+            [item.metadata for item in kept],
             source=path,
+            source_bytes=source.num_bytes(path),
             prompt_form=source.prompt_form,
             empty_slices=empty,
+            subjects=subjects,
+            weights=weights if subjects else (),
+            origins=tuple(dict.fromkeys(item.origin for item in kept if item.origin)),
+            left_out=tuple(left_out),
         )
     except InputError as error:
         return _Outcome(name, error=" ".join(str(error).split()))
     # A run over thousands of volumes must not end at one that breaks a library in a new way.
     except Exception as error:
         return _Outcome(name, error=" ".join(f"{path}: {type(error).__name__}: {error}".split()))
-    return _Outcome(name, len(images), empty)
+    return _Outcome(name, len(images), empty, subjects, tuple(left_out))
 
 
-def _channels(path: Path, image: NDArray[np.complex64]) -> NDArray[np.float32] | None:
-    """The scaled image as ``(2, ny, nx)``, ``None`` when too little of it has signal."""
+def _channels(path: Path, image: NDArray[Any]) -> NDArray[Any] | None:
+    """The scaled image: complex ``(2, ny, nx)`` float32, a magnitude ``(1, ny, nx)`` float16.
+
+    ``None`` where too little of it has signal.
+    """
     if not np.isfinite(image).all():
         raise InputError(f"{path}: an image holds values that are not finite: the file is damaged")
     try:
         scaled = normalize(image)
     except InputError:
         return None
-    return np.stack([scaled.real, scaled.imag]).astype(np.float32, copy=False)
+    if np.iscomplexobj(scaled):
+        return np.stack([scaled.real, scaled.imag]).astype(np.float32, copy=False)
+    return scaled[None].astype(np.float16) if scaled.max() < _LARGEST else None
 
 
 def _remove_partial(out: Path) -> None:

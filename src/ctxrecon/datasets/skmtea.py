@@ -79,7 +79,7 @@ class SKMTEASource(Source):
         largest = [float(np.abs(image).max()) for image in volume]
         for index, image in enumerate(volume):
             has_signal = largest[index] > _ROUNDING * max(largest)
-            yield (image, replace(known, slice=index)) if has_signal else None
+            yield Slice(image, replace(known, slice=index)) if has_signal else None
 
 
 def _first_echo(path: Path, size: tuple[int, int]) -> NDArray[np.complex64]:

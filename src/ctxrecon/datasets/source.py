@@ -6,16 +6,44 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import check_input
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.metadata.scan_metadata import PromptForm
 
-Slice: TypeAlias = "tuple[NDArray[np.complex64], ScanMetadata]"
+
+class Slice(NamedTuple):
+    """A slice of a volume.
+
+    Attributes:
+        image: ``(ny, nx)`` of any scale, complex or the magnitude.
+        metadata: what its prompt tells.
+        subject: the person, where known.
+        weight: how often it is to be drawn, relative to other slices.
+        origin: source and licence, where known.
+    """
+
+    image: NDArray[np.complex64] | NDArray[np.float32]
+    metadata: ScanMetadata
+    subject: str | None = None
+    weight: float = 1.0
+    origin: str | None = None
+
+
+class LeftOut(NamedTuple):
+    """Slices of a person who was not asked for.
+
+    Attributes:
+        subject: the person.
+    """
+
+    subject: str
+
 
 MIN_SIZE = 16
 """Smallest edge of a prepared image; the phantom makes no smaller ones either."""
@@ -39,14 +67,35 @@ class Source(ABC):
         """Everything but the volume that decides what is made of it, as JSON holds it."""
 
     @abstractmethod
-    def slices(self, path: Path) -> Iterator[Slice | None]:
+    def slices(self, path: Path) -> Iterator[Slice | LeftOut | None]:
         """The slices of one volume in order, ``None`` for one without signal.
 
-        Each is a complex image ``(ny, nx)`` of any scale, all of one size, with its metadata.
+        All are of one size, and either all complex or all magnitudes; either all or none name
+        their subject.
 
         Raises:
             InputError: the volume cannot be read.
         """
+
+    def find(self, path: Path) -> list[tuple[str, Path]]:
+        """The volumes that an input stands for, each with the name of its shard.
+
+        Raises:
+            InputError: the input is of another kind.
+        """
+        return [(self.name(path), path)]
+
+    def files(self, path: Path) -> list[Path]:
+        """The files that a volume is read from, existing and not empty.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        return [check_input(path)]
+
+    def num_bytes(self, path: Path) -> int:
+        """Bytes of these files, by which a volume that has changed is recognised."""
+        return sum(file.stat().st_size for file in self.files(path))
 
     def name(self, path: Path) -> str:
         """The file's name without its suffix, which names the shard."""

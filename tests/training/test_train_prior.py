@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -228,3 +229,33 @@ def test_a_checkpoint_with_damaged_weights_is_refused(run, inputs, tmp_path: Pat
     save_file(tensors, path)
     with pytest.raises(InputError, match="is of another network"):
         run(folder, "--resume_from_checkpoint", "latest", "--max_train_steps", "4")
+
+
+def test_a_run_ends_at_its_time_and_has_no_more_when_resumed(run, tmp_path: Path) -> None:
+    timed = ("--max_train_minutes", "0.05", "--max_train_steps", "100000")
+    run(tmp_path / "timed", *timed)
+    lines = [json.loads(line) for line in (tmp_path / "timed" / "log.jsonl").open()]
+    steps = lines[-1]["step"]
+    assert 1 < steps < 100000
+    assert lines[-1]["lr"] < 2e-4  # of 1e-3, fallen by the cosine
+    state = json.loads((tmp_path / "timed" / f"checkpoint-{steps}" / "state.json").read_text())
+    assert state["seconds"] >= 3
+    run(tmp_path / "timed", *timed, "--resume_from_checkpoint", "latest")
+    assert sorted(path.name for path in (tmp_path / "timed").glob("checkpoint-*"))[-1].endswith(
+        f"-{steps}"
+    )
+
+
+def test_magnitudes_train_beside_the_phantom(run, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.touch()
+    (tmp_path / "set").mkdir()
+    images = np.random.default_rng(0).random((3, 1, 24, 32)).astype(np.float16)
+    metadata = [ScanMetadata(anatomy="brain", contrast="T2")] * 3
+    write_shard(tmp_path / "set" / "one.safetensors", images, metadata, source=source)
+    run(
+        tmp_path / "mixed",
+        *("--train_data_dir", str(tmp_path / "set"), "--data_weights", "1", "1"),
+        *("--native_share", "0.5", "--random_contrast", "0.2", "--field_of_view", "0.8"),
+    )
+    assert load_prior(tmp_path / "mixed" / "pipeline").unet.config.in_channels == 2

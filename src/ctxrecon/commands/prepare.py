@@ -12,7 +12,7 @@ from ctxrecon.commands.options import Seed
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from ctxrecon.datasets import Source
+    from ctxrecon.datasets import Source, Summary
 
 prepare = typer.Typer(
     help="Turn raw volumes into a training set, one shard of slices for each volume.",
@@ -83,8 +83,83 @@ def labels(
     _prepare(source, inputs, out, workers)
 
 
+@prepare.command()
+def images(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="NIfTI volumes, or folders of them, of DICOM series, or of slices.npz with "
+            "slices.json."
+        ),
+    ],
+    out: _Out,
+    size: Annotated[
+        tuple[int, int],
+        typer.Option(
+            help="Matrix size, ny and nx: cropped around what an image shows, or filled with "
+            "zeros; where it does not fit, sampled anew by its k-space."
+        ),
+    ] = (256, 256),
+    max_slices: Annotated[
+        int,
+        typer.Option(
+            "--max-slices", "--max_slices", help="Slices of each volume at most, evenly spaced."
+        ),
+    ] = 60,
+    anatomy: Annotated[
+        str | None, typer.Option(help="Anatomy of the images that do not tell theirs.")
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="Contrast of the images that do not tell theirs.")
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            help="Source and licence of the images that do not tell theirs, for the model card."
+        ),
+    ] = None,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option("--leave-out", "--leave_out", help="List of people to leave out, one a line."),
+    ] = None,
+    only: Annotated[
+        Path | None, typer.Option(help="List of people to take alone, one a line.")
+    ] = None,
+    workers: _Workers = None,
+) -> None:
+    """Magnitude slices of images, which get phase, shading and noise in training."""
+    from ctxrecon.datasets import ImageSource, People, read_people
+
+    people = People(
+        frozenset() if leave_out is None else read_people(leave_out),
+        None if only is None else read_people(only),
+    )
+    source = ImageSource(
+        size=size,
+        max_slices=max_slices,
+        anatomy=anatomy,
+        contrast=contrast,
+        origin=origin,
+        people=people,
+    )
+    summary = _run(source, inputs, out, workers)
+    say(f"people: {len(summary.subjects)} in the set, {len(summary.left_out)} others not asked for")
+    if unmatched := people.unmatched({*summary.subjects, *summary.left_out}):
+        say(
+            f"{_counted(len(unmatched), 'name')} of the lists that nobody has: "
+            f"{', '.join(unmatched)}",
+            err=True,
+        )
+    _report_failures(summary, out)
+
+
 def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None) -> None:
     """Run, tell what became of the volumes, and exit with status 1 when some are missing."""
+    _report_failures(_run(source, inputs, out, workers), out)
+
+
+def _run(source: Source, inputs: list[Path], out: Path, workers: int | None) -> Summary:
+    """Run, and tell what was made."""
     from ctxrecon.datasets import prepare_shards
 
     summary = prepare_shards(source, inputs, _made(out), workers=workers)
@@ -92,10 +167,15 @@ def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None)
         f"{_counted(summary.volumes, 'volume')} with {_counted(summary.slices, 'slice')} in {out} "
         f"(there before: {summary.resumed}; empty slices left out: {summary.empty_slices})"
     )
+    return summary
+
+
+def _report_failures(summary: Summary, out: Path) -> None:
+    """Name the volumes that are missing, and exit with status 1 when there are some."""
     if summary.failed:
         say(
-            f"{len(summary.failed)} of {len(inputs)} volumes failed, the reasons are above and in "
-            f"{out / 'summary.json'}: {', '.join(summary.failed)}",
+            f"{len(summary.failed)} of {len(summary.failed) + summary.volumes} volumes failed, the "
+            f"reasons are above and in {out / 'summary.json'}: {', '.join(summary.failed)}",
             err=True,
         )
         raise typer.Exit(1)

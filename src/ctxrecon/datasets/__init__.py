@@ -1,7 +1,9 @@
 """Training sets from raw volumes: one shard of prepared slices for each, and their reader."""
 
 from ctxrecon.datasets.fastmri import FastMRISource
+from ctxrecon.datasets.images import ImageSource
 from ctxrecon.datasets.labels import LabelSource
+from ctxrecon.datasets.people import People, read_people
 from ctxrecon.datasets.prepare import Summary, prepare_shards
 from ctxrecon.datasets.shards import (
     ShardInfo,
@@ -15,7 +17,9 @@ from ctxrecon.datasets.source import Source
 
 __all__ = [
     "FastMRISource",
+    "ImageSource",
     "LabelSource",
+    "People",
     "SKMTEASource",
     "ShardInfo",
     "ShardSlices",
@@ -23,6 +27,7 @@ __all__ = [
     "Summary",
     "check_complex_slices",
     "prepare_shards",
+    "read_people",
     "read_shard_info",
     "write_shard",
 ]

@@ -48,7 +48,7 @@ _ENHANCED_ELEMENTS = {
 _MOST_INFLATED = 512 * 2**20
 
 
-class _DicomFile(BufferedReader):
+class DicomFile(BufferedReader):
     """A file that gives no more memory away than it has bytes, and inflates to no more than that.
 
     pydicom asks for as many bytes as an element claims, and for all that is left to inflate it.
@@ -62,6 +62,7 @@ class _DicomFile(BufferedReader):
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1) -> bytes:
+        """At most as many bytes as are left."""
         left = max(self._size - self.tell(), 0)
         if size is not None and size >= 0:
             return super().read(min(size, left))
@@ -100,7 +101,7 @@ def from_dicom(path: str | Path) -> ScanMetadata:
     if not path.is_file():
         raise InputError(f"no DICOM file at {path}")
     try:
-        with _DicomFile(path) as file:
+        with DicomFile(path) as file:
             header = dcmread(file, stop_before_pixels=True)
         read = {name: _dicom_element(header, name) for name in _DICOM_ELEMENTS}
         values = {name: "" if v is None else str(v).strip() for name, v in read.items()}

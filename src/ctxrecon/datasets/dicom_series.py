@@ -1,0 +1,247 @@
+"""DICOM series: the magnitude images of a folder as volumes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctxrecon.datasets.volumes import Volume, upright
+from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion
+from ctxrecon.metadata import ScanMetadata, from_dicom
+from ctxrecon.metadata.dicom import DicomFile
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".dcm", ".ima")
+_NO_MAGNITUDE = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY", "PHASE MAP", "VELOCITY"}
+# GE's private element: 0 magnitude, 1 phase, 2 real part, 3 imaginary part.
+_GE_IMAGE_TYPE = (0x0043, 0x102F)
+# Positions nearer to each other, in mm, are one.
+_SAME_POSITION = 0.01
+# Cosines of the orientation that differ by less are the same.
+_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class Series:
+    """The images of a series that lie on top of each other.
+
+    Attributes:
+        subject: the person, as a hash of the PatientID.
+        files: by position along the normal of the images.
+        positions: of them along it, in mm.
+        affine: ``(4, 4)``, from (column, row, slice) to mm to the right, front and head.
+    """
+
+    subject: str
+    files: tuple[Path, ...]
+    positions: tuple[float, ...]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: Path
+    key: tuple[Any, ...]
+    subject: str
+    orientation: NDArray[np.float64]
+    position: NDArray[np.float64]
+    spacing: tuple[float, float]
+    thickness: float
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has DICOM's name or its mark behind the preamble."""
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """The DICOM files of a folder, without those of folders in it, by name."""
+    found = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    return sorted(path for path in found if path.name != "DICOMDIR" and is_dicom(path))
+
+
+def read_series(folder: Path) -> list[Series]:
+    """The series of magnitude images in a folder, in the order of their first files.
+
+    Images of one series that differ in orientation, echo or matrix become several; phase images
+    are left out, and of several images at one position all but the first, with a line in the log.
+
+    Raises:
+        InputError: pydicom is missing, a file is damaged or of several frames, or nothing is left.
+    """
+    groups: dict[tuple[Any, ...], list[_Image]] = {}
+    skipped = 0
+    for path in dicom_files(folder):
+        image = _read_image(path)
+        if image is None:
+            skipped += 1
+            continue
+        groups.setdefault(image.key, []).append(image)
+    if skipped:
+        logger.warning("%s: left out %d images that are no magnitudes", folder, skipped)
+    if not groups:
+        raise InputError(f"{folder} holds no magnitude images of MR: expected DICOM series of them")
+    return [_stacked(folder, images) for images in groups.values()]
+
+
+def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
+    """One series by position."""
+    first = images[0]
+    normal = first.normal
+    along = sorted(images, key=lambda image: (float(image.position @ normal), image.path.name))
+    kept: list[_Image] = []
+    for image in along:
+        if kept and (image.position - kept[-1].position) @ normal < _SAME_POSITION:
+            continue
+        kept.append(image)
+    if len(kept) < len(along):
+        logger.warning(
+            "%s: left out %d images at positions of others", folder, len(along) - len(kept)
+        )
+    positions = [float(image.position @ normal) for image in kept]
+    gap = float(np.median(np.diff(positions))) if len(kept) > 1 else first.thickness
+    affine = np.eye(4)
+    affine[:3, 0] = first.orientation[:3] * first.spacing[1]
+    affine[:3, 1] = first.orientation[3:] * first.spacing[0]
+    affine[:3, 2] = normal * gap
+    affine[:3, 3] = kept[0].position
+    affine[:2] *= -1  # DICOM counts to the left and the back
+    files = tuple(image.path for image in kept)
+    return Series(first.subject, files, tuple(positions), affine)
+
+
+def load_series(series: Series) -> tuple[Volume, tuple[ScanMetadata, ...]]:
+    """The volume of a series and the metadata of its stored images.
+
+    Raises:
+        InputError: pixels that cannot be read, or that are no magnitudes.
+    """
+    pixels = np.stack([_pixels(path).T for path in series.files], axis=-1)
+    metadata = tuple(from_dicom(path) for path in series.files)
+    return upright(series.files[0], pixels, series.affine), metadata
+
+
+def _read_image(path: Path) -> _Image | None:
+    """What a header says of its image, ``None`` where it is no magnitude."""
+    header = _read(path, stop_before_pixels=True)
+    if str(header.get("Modality", "")) != "MR" or _no_magnitude(header):
+        return None
+    if int(header.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in header:
+        raise InputError(
+            f"{path} holds several frames: convert it to NIfTI, such as with dcm2niix, and prepare "
+            "that"
+        )
+    try:
+        orientation = np.array([float(v) for v in header.ImageOrientationPatient])
+        position = np.array([float(v) for v in header.ImagePositionPatient])
+        rows, columns = (float(v) for v in header.PixelSpacing)
+        thickness = float(header.get("SliceThickness") or max(rows, columns))
+        shape = (int(header.Rows), int(header.Columns))
+        echo = str(header.get("EchoTime", ""))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected the image's orientation, position and pixel spacing in its header "
+            f"({' '.join(str(error).split()):.100})"
+        ) from error
+    lengths = np.linalg.norm(orientation.reshape(-1, 3), axis=1)
+    if (
+        (orientation.shape, position.shape) != ((6,), (3,))
+        or not np.allclose(lengths, 1, atol=0.01)
+        or abs(orientation[:3] @ orientation[3:]) > 0.01
+        or not np.isfinite(position).all()
+        or not 0 < min(rows, columns, thickness) < np.inf
+    ):
+        raise InputError(f"{path}: the image's orientation or spacing in its header cannot be")
+    series = str(header.get("SeriesInstanceUID", ""))
+    key = (series, tuple(np.round(orientation, _DECIMALS) + 0.0), shape, echo)
+    return _Image(path, key, _person(header), orientation, position, (rows, columns), thickness)
+
+
+def _no_magnitude(header: Any) -> bool:
+    """Whether the header says that the pixels are a phase, or a part of complex numbers."""
+    types = header.get("ImageType") or ()
+    words = {str(word).upper() for word in ([types] if isinstance(types, str) else types)}
+    part = str(header.get("ComplexImageComponent", "")).upper()
+    if words & _NO_MAGNITUDE or part in _NO_MAGNITUDE:
+        return True
+    vendor = header.get(_GE_IMAGE_TYPE)
+    return vendor is not None and str(vendor.value) in {"1", "2", "3"}
+
+
+def _person(header: Any) -> str:
+    """A name for the person that tells nobody who it is: a hash, of the study without a PatientID.
+
+    It tells people apart; it does not protect numbers that can be guessed.
+    """
+    known = str(header.get("PatientID") or "").strip()
+    text = known or str(header.get("StudyInstanceUID") or header.get("SeriesInstanceUID") or "")
+    return f"dicom-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _pixels(path: Path) -> NDArray[np.float32]:
+    """The image ``(rows, columns)`` in the units of its header."""
+    header = _read(path)
+    try:
+        single = int(header.SamplesPerPixel) == 1
+        bits, shape = int(header.BitsAllocated), (int(header.Rows), int(header.Columns))
+        interpretation = str(header.PhotometricInterpretation)
+        num_bytes = max(bits // 8, 1) * shape[0] * shape[1]
+        slope = float(header.get("RescaleSlope", 1) or 1)
+        intercept = float(header.get("RescaleIntercept", 0) or 0)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its header does not describe its pixels ({error!s:.100})"
+        ) from error
+    if not single or interpretation != "MONOCHROME2":
+        raise InputError(
+            f"{path}: expected gray values with the bright ones large (MONOCHROME2), got "
+            f"{interpretation:.40}"
+        )
+    check_expansion(path, num_bytes, path.stat().st_size, "the image")
+    try:
+        stored = np.asarray(header.pixel_array, np.float32)
+    except Exception as error:  # whatever pydicom and its decoders raise for damaged pixels
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: its pixels cannot be read ({said:.200})") from error
+    if stored.shape != shape:
+        raise InputError(f"{path}: expected pixels of shape {shape}, got {stored.shape}")
+    return stored * np.float32(slope) + np.float32(intercept)
+
+
+def _read(path: Path, *, stop_before_pixels: bool = False) -> Any:
+    """The data set in a file, which takes no more memory than the file has bytes."""
+    try:
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
+    except ImportError as error:
+        raise InputError("DICOM needs pydicom, install it with pip install pydicom") from error
+    try:
+        with DicomFile(path) as file:
+            return dcmread(file, stop_before_pixels=stop_before_pixels)
+    except InputError:
+        raise
+    except InvalidDicomError as error:
+        raise InputError(
+            f"{path}: expected a DICOM file, got something else ({error!s:.200})"
+        ) from error
+    except Exception as error:  # whatever pydicom and zlib raise for bytes that make no sense
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: the DICOM file cannot be read ({said:.200})") from error

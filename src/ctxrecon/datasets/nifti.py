@@ -1,0 +1,236 @@
+"""NIfTI volumes with the notes that BIDS keeps beside them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctxrecon.datasets.volumes import Volume, upright
+from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion, read_json
+from ctxrecon.metadata import ScanMetadata, plausible_metadata
+from ctxrecon.metadata.headers import header_number, named_anatomy
+from ctxrecon.metadata.vocabulary import CONTRASTS, SEQUENCES
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".nii.gz", ".nii")
+_DESCRIPTION = "dataset_description.json"
+_MOST_NOTES = 16 * 2**20
+_BIDS = re.compile(r"(sub-[0-9A-Za-z]+)((?:_[A-Za-z]+-[0-9A-Za-z+]+)*)_([0-9A-Za-z]+)")
+# Suffixes of anatomical images (BIDS 1.9, "Magnetic Resonance Imaging data") that name a contrast.
+_CONTRASTS = {
+    **{"T1w": "T1", "T2w": "T2", "PDw": "PD", "FLAIR": "FLAIR", "T2starw": "T2*"},
+    **{"inplaneT1": "T1", "inplaneT2": "T2", "angio": "TOF"},
+}
+# Field of the metadata → name in a sidecar and its factor (times in BIDS are in seconds).
+_NUMBERS = {
+    "tr": ("RepetitionTime", 1000.0, True),
+    "te": ("EchoTime", 1000.0, False),
+    "ti": ("InversionTime", 1000.0, True),
+    "flip_angle": ("FlipAngle", 1.0, True),
+    "field_strength": ("MagneticFieldStrength", 1.0, True),
+}
+
+
+@dataclass(frozen=True)
+class BidsName:
+    """What the name of a file says by the rules of BIDS.
+
+    Attributes:
+        subject: ``sub-XX``.
+        entities: such as ``part`` → ``mag``.
+        suffix: such as ``T1w``.
+    """
+
+    subject: str
+    entities: dict[str, str]
+    suffix: str
+
+    @classmethod
+    def read(cls, name: str) -> BidsName | None:
+        """The parts of a name without extension, ``None`` where it is not of BIDS."""
+        match = _BIDS.fullmatch(name)
+        if match is None:
+            return None
+        pairs = (part.split("-", 1) for part in match[2].split("_") if part)
+        return cls(match[1], dict(pairs), match[3])
+
+    @property
+    def contrast(self) -> str | None:
+        """In the words of :class:`ScanMetadata`."""
+        contrast = _CONTRASTS.get(self.suffix)
+        return "T1POST" if contrast == "T1" and "ce" in self.entities else contrast
+
+    @property
+    def is_anatomical(self) -> bool:
+        """Whether it is a magnitude image of anatomy, and no map, mask or time series."""
+        return self.suffix in _CONTRASTS and self.entities.get("part", "mag") == "mag"
+
+
+def stem(path: Path) -> str:
+    """The name without its suffix."""
+    ending = next(ending for ending in SUFFIXES if path.name.lower().endswith(ending))
+    return path.name[: -len(ending)]
+
+
+def load_volume(path: Path) -> Volume:
+    """The magnitude volume in a NIfTI file.
+
+    Raises:
+        InputError: nibabel is missing, the file is damaged, or it is no volume of magnitudes.
+    """
+    try:
+        import nibabel
+    except ImportError as error:
+        raise InputError("NIfTI needs nibabel, install it with pip install nibabel") from error
+    try:
+        image: Any = nibabel.load(path)
+        shape = tuple(map(int, image.shape))
+        dtype = image.get_data_dtype()
+        if dtype.kind not in "iuf":
+            raise InputError(f"{path}: expected magnitudes as real numbers, got {dtype}")
+        if len(shape) < 3 or math.prod(shape[3:]) != 1 or min(shape) < 1:
+            raise InputError(
+                f"{path}: expected a volume of three axes, got shape {shape}: give one volume of "
+                "a series"
+            )
+        num_bytes = math.prod(shape) * max(dtype.itemsize, 4)
+        check_expansion(path, num_bytes, path.stat().st_size, "the volume")
+        data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape[:3])
+        affine = np.asarray(image.affine, np.float64)
+    except InputError:
+        raise
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        np.linalg.LinAlgError,
+        zlib.error,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{path} is not a readable NIfTI volume: {said:.200}") from error
+    return upright(path, data, affine)
+
+
+def sidecar(path: Path) -> Path | None:
+    """The ``.json`` beside a NIfTI file, where there is one."""
+    beside = path.with_name(f"{stem(path)}.json")
+    return beside if beside.is_file() else None
+
+
+def read_metadata(path: Path) -> ScanMetadata:
+    """What the sidecar and the name of a NIfTI file tell of its slices.
+
+    Impossible values are left out with a warning; what is inferred is logged.
+
+    Raises:
+        InputError: the sidecar cannot be read.
+    """
+    name, beside = BidsName.read(stem(path)), sidecar(path)
+    notes = {} if beside is None else _read_notes(beside, "the notes of an image")
+    values: dict[str, Any] = {}
+    for field, (key, factor, zero_is_unknown) in _NUMBERS.items():
+        number = header_number(notes, key, zero_is_unknown, f"notes {beside}")
+        values[field] = None if number is None else number * factor
+    contrast = _named_contrast(stem(path)) if name is None else name.contrast
+    sequence = _sequence(notes)
+    if contrast or sequence:
+        logger.info("%s: inferred contrast %s, sequence %s", path, contrast, sequence)
+    part = notes.get("BodyPartExamined")
+    return plausible_metadata(
+        f"volume {path}",
+        anatomy=named_anatomy(part if isinstance(part, str) else None, None),
+        contrast=contrast,
+        sequence=sequence,
+        **values,
+    )
+
+
+def _named_contrast(name: str) -> str | None:
+    """The contrast that a word of the name stands for, if one only."""
+    named = {found for word in re.split(r"[\s._-]+", name) if (found := CONTRASTS.canonical(word))}
+    return named.pop() if len(named) == 1 else None
+
+
+def _sequence(notes: dict[str, Any]) -> str | None:
+    """The sequence that the notes name, or that their codes of DICOM stand for."""
+    for key in ("PulseSequenceType", "PulseSequenceDetails", "SequenceName"):
+        text = notes.get(key)
+        if isinstance(text, str) and (known := SEQUENCES.canonical(text)):
+            return known
+    scanning, variant = _codes(notes, "ScanningSequence"), _codes(notes, "SequenceVariant")
+    if "EP" in scanning:
+        return "EPI"
+    if "SE" in scanning:
+        train = header_number(notes, "EchoTrainLength", True, "notes")
+        return "TurboSpinEcho" if train is not None and train > 1 else "SpinEcho"
+    if "GR" in scanning:
+        return "MPRAGE" if "IR" in scanning else "Flash" if "SP" in variant else "GRE"
+    return None
+
+
+def _codes(notes: dict[str, Any], key: str) -> set[str]:
+    """Codes that are a list, or joined as ``GR\\IR`` or ``GR_IR``."""
+    value = notes.get(key)
+    parts: Iterable[Any] = value if isinstance(value, list) else [value]
+    return {code for part in parts if isinstance(part, str) for code in re.split(r"\W|_", part)}
+
+
+def person(path: Path) -> str:
+    """Who is seen: ``sub-XX`` of BIDS, with the data set's folder where there is one.
+
+    Of other names, what is left without words for the contrast, so that the contrasts of a person
+    are together; where nothing is left, the name of the folder.
+    """
+    name = BidsName.read(stem(path))
+    if name is not None:
+        root = dataset_root(path)
+        return name.subject if root is None else f"{root.name}_{name.subject}"
+    words = re.split(r"([\s._-]+)", stem(path))
+    kept = [word for word in words if CONTRASTS.canonical(word) is None]
+    found = re.sub(r"[\s._-]+", "_", "".join(kept)).strip("_") or path.resolve().parent.name
+    logger.warning("%s has no name of BIDS (sub-XX): taken as the person %s", path, found)
+    return found
+
+
+def dataset_root(path: Path) -> Path | None:
+    """The folder of the BIDS data set: the one that holds the folder ``sub-XX``."""
+    name = BidsName.read(stem(path))
+    parent = path.parent.resolve()
+    for folder in (parent, *parent.parents):
+        if name is not None and folder.name == name.subject:
+            return folder.parent
+    return None
+
+
+def origin(path: Path) -> str | None:
+    """Name and licence of the BIDS data set that a file belongs to, where it tells them."""
+    root = dataset_root(path)
+    description = None if root is None else root / _DESCRIPTION
+    if description is None or not description.is_file():
+        return None
+    notes = _read_notes(description, "the description of a data set")
+    told = {key: notes.get(key) for key in ("Name", "DatasetDOI", "License")}
+    words = {key: " ".join(v.split()) for key, v in told.items() if isinstance(v, str) and v}
+    title = ", ".join(words[key] for key in ("Name", "DatasetDOI") if key in words)
+    licence = words.get("License", "licence not given")
+    return f"{title} ({licence})" if title else None
+
+
+def _read_notes(path: Path, what: str) -> dict[str, Any]:
+    if path.stat().st_size > _MOST_NOTES:
+        raise InputError(f"{path} is larger than {what} can be: check that it is the right file")
+    return read_json(path, what, "mend it, or remove it")

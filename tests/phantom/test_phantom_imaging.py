@@ -41,11 +41,11 @@ def test_noise_is_drawn_as_before(bank: AnatomyBank) -> None:
     assert np.mean(levels) == pytest.approx(0.05 / np.sqrt(2), rel=0.15)
 
 
-def test_a_crop_shows_the_anatomys_own_pixels_at_the_slices_scale(bank: AnatomyBank) -> None:
+def test_a_crop_has_the_scale_of_its_slice(bank: AnatomyBank) -> None:
     data = PhantomSlices(bank, seed=3, noise=0.0)
     whole, crops = rendered(data, range(40), 96, 1.0), rendered(data, range(40), 32, None)
     assert crops.shape == (40, 32, 32)
-    # Brightness where there is tissue agrees, though crops see 32 of 96 pixels.
+    # Brightness where there is tissue agrees, though crops see 48 of 96 pixels.
     bright = [magnitude_quantile(images, "lower") for images in (whole, crops)]
     torch.testing.assert_close(bright[0], torch.ones(40))
     assert 0.6 < float(bright[1].median()) < 1.1

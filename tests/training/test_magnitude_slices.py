@@ -88,6 +88,24 @@ def test_without_anything_added_it_is_the_image(folder: Path) -> None:
     torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_floor_of_noise_around_the_body_is_taken_off(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = 0.03 * rng.standard_normal((2, 64, 64))
+    noisy = np.hypot(head().astype(np.float32) + noise[0], noise[1]).astype(np.float16)
+    (tmp_path / "source").touch()
+    write_shard(
+        tmp_path / "noisy.safetensors",
+        noisy[None, None],
+        [ScanMetadata(anatomy="heart")],
+        source=tmp_path / "source",
+    )
+    pixels = MagnitudeSlices(ShardSlices(tmp_path)).recipe(0, 64, 1.0).recipe.pixels
+    outside = head() == 0
+    assert noisy[outside].mean() > 0.03
+    assert pixels[outside].mean() < noisy[outside].mean() / 10
+    assert np.abs(pixels - noisy)[~outside].max() < 0.01
+
+
 def test_parts_lie_around_what_is_seen(folder: Path) -> None:
     slices = MagnitudeSlices(ShardSlices(folder), seed=4)
     for part in (0.6, None):

@@ -23,6 +23,8 @@ from ctxrecon.phantom.imaging import Recipe, TissueRecipe
 from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.phantom.subject import Subject
 
+_FINENESS = 1.5
+"""Fine pixels along one of an image, with which edges are smooth."""
 _CONTRAST_SPREAD = 0.7
 """Standard deviation of the logarithm of random factors of the tissues' signals."""
 
@@ -130,7 +132,7 @@ class PhantomSlices(Dataset[dict[str, object]]):
             index: number of the item.
             resolution: matrix size ``n`` that it will be rendered with.
             part: of the anatomy's width and height that it shows; ``None`` for a random square
-                of ``resolution`` pixels of the anatomy, around some tissue.
+                around some tissue, as small as the anatomy's pixels allow.
         """
         recipe, metadata, noise, _ = self._recipe(index, lambda _: part, resolution)
         return Drawn(recipe, metadata, noise)
@@ -152,7 +154,8 @@ class PhantomSlices(Dataset[dict[str, object]]):
         whole = anatomy.labels
         part = part_of(rng)
         if part is None:
-            anatomy = replace(anatomy, labels=whole[crop_around(whole > 0, resolution, rng)])
+            size = min(2 * round(_FINENESS * resolution / 2), *whole.shape)
+            anatomy = replace(anatomy, labels=whole[crop_around(whole > 0, size, rng)])
         elif part < 1:
             anatomy = _zoom(anatomy, part, resolution, rng)
         subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)

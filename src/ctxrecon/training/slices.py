@@ -27,6 +27,9 @@ _MIRRORED = ("brain", "knee")
 """Anatomies that look the same from left and right; a heart or an abdomen does not."""
 _SEEN = 0.1
 """Magnitude from which a pixel is something to look at."""
+_FLOOR = 3.5
+"""Magnitude up to which a pixel is background, in standard deviations of the noise; those
+that are read off background are smaller by a third, by the Rayleigh distribution."""
 _SHADING = 0.4
 """Largest relative shading that is added to a magnitude image."""
 
@@ -149,6 +152,8 @@ class PreparedSlices:
 class MagnitudeSlices:
     """Slices of a set of magnitude images, each with another phase, shading, contrast and filter.
 
+    The floor of noise around the body is taken off.
+
     Every person is shown as often as the square root of the sum of the slices' weights says, so
     that those with many slices do not crowd out the others.
 
@@ -179,7 +184,7 @@ class MagnitudeSlices:
         rng = np.random.default_rng([self.seed, number, 1])
         index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         item: Any = self.slices[min(index, len(self.slices) - 1)]
-        image, metadata = item["image"][0].numpy(), item["metadata"]
+        image, metadata = _without_floor(item["image"][0].numpy()), item["metadata"]
         shortest = min(image.shape)
         if shortest < resolution:
             raise InputError(
@@ -190,9 +195,8 @@ class MagnitudeSlices:
         if metadata.anatomy in _MIRRORED and rng.random() < 0.5:
             image = image[:, ::-1]
         size = resolution if part is None else max(resolution, 2 * round(part * shortest / 2))
-        image = image[
-            crop_around(image > _SEEN, size, rng) if part is None else _near(image, size, rng)
-        ]
+        around = crop_around if part is None else _around_all
+        image = image[around(image > _SEEN, size, rng)]
         random = rng.random() < self.random_contrast
         if random:
             metadata = ScanMetadata(anatomy=metadata.anatomy)
@@ -208,13 +212,27 @@ class MagnitudeSlices:
         return Drawn(recipe, metadata, 0.0, self.slices.prompt_form)
 
 
-def _near(image: NDArray[np.float32], size: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    """A square of ``size`` pixels around the middle of what is seen, give or take a tenth."""
+def _without_floor(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The magnitude ``(ny, nx)`` without the floor that noise gives it where there is no signal.
+
+    With a smooth phase the floor would be an object of its own. The noise is read off the finest
+    diagonal Haar detail (Donoho & Johnstone, 1994), where the image is not exactly zero.
+    """
+    ny, nx = image.shape
+    a, b, c, d = (image[y : ny // 2 * 2 : 2, x : nx // 2 * 2 : 2] for y in (0, 1) for x in (0, 1))
+    detail = np.abs(a - b - c + d)[(a > 0) & (b > 0) & (c > 0) & (d > 0)] / 2
+    sigma = float(np.median(detail)) / 0.6745 if detail.size else 0.0
+    return np.sqrt(np.maximum(image**2 - (_FLOOR * sigma) ** 2, 0.0))
+
+
+def _around_all(
+    seen: NDArray[np.bool_], size: int, rng: np.random.Generator
+) -> tuple[slice, slice]:
+    """A square of ``size`` pixels around the middle of all that is seen, give or take a tenth."""
     corner = []
-    for axis in (0, 1):
-        seen = np.flatnonzero((image > _SEEN).any(axis=1 - axis))
-        length = image.shape[axis]
-        middle = (seen[0] + seen[-1] + 1) / 2 if len(seen) else length / 2
+    for axis, length in enumerate(seen.shape):
+        places = np.flatnonzero(seen.any(axis=1 - axis))
+        middle = (places[0] + places[-1] + 1) / 2 if len(places) else length / 2
         shift = rng.uniform(-0.1, 0.1) * length
         corner.append(int(np.clip(middle - size / 2 + shift, 0, length - size)))
     y, x = corner

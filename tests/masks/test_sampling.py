@@ -55,7 +55,7 @@ def test_the_budget_does_not_depend_on_the_draw(name, seed):
 
 
 def test_acceleration_one_samples_everything():
-    for name in set(MASKS) - {"poisson_disk2d"}:
+    for name in set(MASKS) - {"poisson_disk2d", "poisson2d_sigpy"}:
         assert bool(make_mask(name, (12, 15), 1, generator=seeded(0)).all()), name
 
 
@@ -215,6 +215,18 @@ def test_numpy_integers_make_a_shape():
 def test_impossible_masks_are_refused(name, arguments, options, sentence):
     with pytest.raises(InputError, match=sentence):
         MASKS[name](*arguments, **options)
+
+
+def test_sigpys_poisson_mask_is_sigpys_but_for_the_last_samples():
+    from sigpy.mri import poisson
+
+    mask = make_mask("poisson2d_sigpy", (96, 96), 8, 0.1, generator=seeded(3))[0, 0]
+    seed = int(torch.randint(2**31, (1,), generator=seeded(3)))
+    expected = torch.from_numpy(poisson((96, 96), 8, (10, 10), dtype=bool, seed=seed))
+    assert int((mask != expected).sum()) <= 0.02 * int(mask.sum())
+    state = np.random.get_state()[1]  # noqa: NPY002
+    make_mask("poisson2d_sigpy", (96, 96), 8, generator=seeded(0))
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
 @pytest.mark.parametrize("offset", [-1, 4, 1.5])

@@ -45,19 +45,19 @@ class JointOutput(BaseOutput):
     Attributes:
         images: ``(batch, contrasts, ny, nx)`` complex64.
         masks: ``(batch, contrasts, 1, ny, nx)`` bool, what was sampled.
+        residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
         t2star: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
         expected_error: ``(batch, contrasts, ny, nx)`` float32, the error that the network
             expects of each pixel; ``None`` where it predicts none.
-        residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
         prompts: of each slice and contrast, or ``None`` where none are read.
     """
 
     images: Tensor
     masks: Tensor
+    residual: Tensor
     t2star: Tensor | None = None
     expected_error: Tensor | None = None
-    residual: Tensor | None = None
     coil_maps: Tensor | None = None
     prompts: list[list[str]] | None = None
 

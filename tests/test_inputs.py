@@ -240,10 +240,10 @@ def test_malformed_output_requests_are_refused():
 
 
 def test_the_output_is_read_by_name():
-    output = ReconstructionOutput(images=torch.ones(1, 4, 4), prompts=["a brain"])
+    output = ReconstructionOutput(torch.ones(1, 4, 4), torch.zeros(1), prompts=["a brain"])
     assert output.std is None
     assert output["prompts"] == ["a brain"]
-    assert len(output.to_tuple()) == 2
+    assert len(output.to_tuple()) == 3
 
 
 def test_relative_residual_is_per_slice():

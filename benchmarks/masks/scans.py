@@ -170,7 +170,7 @@ def score_prior(
         generator = torch.Generator().manual_seed(own_seed)
         drawn = pipe.sampler(acceleration, 1, generator)
         centre = pipe.sampler.as_mask(pipe.sampler.budget(acceleration).center)[None, None]
-        output: Any = prior(
+        output = prior(
             scan.kspace[0] * drawn,
             drawn,
             scan.metadata[0].to_prompt(),

@@ -18,7 +18,6 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +117,7 @@ def methods_of(
     def prior(solver: Solver, gamma: float, wording: list[str]) -> Method:
         def run(numbers: list[int]) -> Tensor:
             kspace, mask, maps = gather(numbers)
-            output: Any = pipe(
+            output = pipe(
                 kspace,
                 mask,
                 [wording[number] for number in numbers] if gamma else None,
@@ -141,7 +140,7 @@ def methods_of(
 
     def direct(numbers: list[int]) -> Tensor:
         kspace, mask, maps = gather(numbers)
-        output: Any = network(kspace, mask, coil_maps=maps)
+        output = network(kspace, mask, coil_maps=maps)
         return output.images
 
     methods = {name: baseline(key) for key, name in BASELINE_NAMES.items()}

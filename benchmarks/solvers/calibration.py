@@ -43,7 +43,7 @@ from ctxrecon.evaluation import (
     with_error,
 )
 from ctxrecon.metrics import psnr
-from ctxrecon.output import interval_width
+from ctxrecon.output import ReconstructionOutput, interval_width
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
 
@@ -134,7 +134,7 @@ def draw_samples(
 ) -> tuple[Tensor, Tensor]:
     """Samples ``(K, ny, nx)`` and their mean ``(ny, nx)``, complex."""
     solver, call = solver_and_call(method)
-    output: Any = pipe(
+    output: ReconstructionOutput[Tensor] = pipe(
         scan.kspace,
         scan.mask,
         scan.metadata[0].to_prompt(),
@@ -147,6 +147,7 @@ def draw_samples(
         batch_size=args.batch_size,
         **call,
     )
+    assert output.samples is not None
     return output.samples[0].cpu(), output.images[0].cpu()
 
 

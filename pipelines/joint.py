@@ -171,7 +171,7 @@ class JointPipeline(DiffusionPipeline):
         # A contrast without signal is there as zeros, so that the network has what it expects.
         y = y.masked_fill(empty[:, :, None, None, None], 0)
         if maps is None and y.shape[2] > 1:
-            maps = _shared_maps(y, self._centre(acceleration) if given is None else given)
+            maps = _shared_maps(y, self._center(acceleration) if given is None else given)
         gain = torch.ones(1, device=device) if maps is None else maps_gain(maps)
         y = y / gain[:, None, None, None, None]
         work = None if maps is None else maps / gain[:, None, None, None]
@@ -245,10 +245,10 @@ class JointPipeline(DiffusionPipeline):
             )
         return masks
 
-    def _centre(self, acceleration: float | None) -> Tensor:
+    def _center(self, acceleration: float | None) -> Tensor:
         """What every mask of the sampler takes, ``(1, 1, 1, ny, nx)`` bool."""
-        centre = self.sampler.budget(acceleration).center.to(self._execution_device)
-        return self.sampler.as_mask(centre)[None, None, None]
+        center = self.sampler.budget(acceleration).center.to(self._execution_device)
+        return self.sampler.as_mask(center)[None, None, None]
 
     def _embeds(self, prompts: list[list[str]]) -> Tensor | None:
         """Embeddings ``(batch, contrasts, width)``, if the network reads prompts."""
@@ -363,8 +363,8 @@ def _shared_maps(y: Tensor, masks: Tensor) -> Tensor:
     masks = masks.expand(*y.shape[:2], -1, -1, -1)
     common = masks.all(dim=1)
     found = []
-    for kspace, mask, centre in zip(y, masks, common, strict=True):
-        energy = (kspace * centre).abs().square().flatten(1).sum(dim=1)
+    for kspace, mask, center in zip(y, masks, common, strict=True):
+        energy = (kspace * center).abs().square().flatten(1).sum(dim=1)
         best = int(energy.argmax())
         if not bool(energy[best] > 0):
             found.append(torch.full_like(kspace[:1], len(kspace[0]) ** -0.5))

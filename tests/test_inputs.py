@@ -225,10 +225,10 @@ def test_output_forms(generator):
     np.testing.assert_array_equal(array, images.numpy())
     first, second = convert_images(images, "pil")
     assert (first.mode, first.size) == ("L", (10, 12))
-    grey = np.asarray(second)
+    gray = np.asarray(second)
     magnitude = images[1].abs().numpy()
-    assert grey.max() == 255
-    assert np.corrcoef(grey.ravel(), magnitude.ravel())[0, 1] > 0.99
+    assert gray.max() == 255
+    assert np.corrcoef(gray.ravel(), magnitude.ravel())[0, 1] > 0.99
     np.testing.assert_array_equal(convert_images(images * 0, "pil")[0], np.zeros((12, 10)))
 
 

@@ -36,7 +36,7 @@ from benchmarks.common.held_out import (
 from benchmarks.common.methods import BASELINE_NAMES, shipped_network
 from benchmarks.common.record import write_study
 from benchmarks.phantom.options import METRICS, method_name, names_of, parse_args, shuffled_name
-from benchmarks.phantom.report import page, summarise
+from benchmarks.phantom.report import page, summarize
 from ctxrecon.baselines import BASELINES
 from ctxrecon.evaluation import Row, append_rows, open_rows
 from ctxrecon.figures import comparison_figure
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     in_full = [repr(parse_solver(text)) for text in args.solvers]
     results = {
         "settings": settings | {"solvers_in_full": in_full},
-        **summarise(rows, args),
+        **summarize(rows, args),
     }
     write_study(args.output_dir / "phantom_table.json", results, args, page)
     for acceleration in args.accelerations:

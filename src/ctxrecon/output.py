@@ -153,8 +153,8 @@ def _magnitude_picture(magnitude: np.ndarray) -> PIL.Image.Image:
     white = float(np.quantile(magnitude, _DISPLAY_QUANTILE))
     if white <= 0.0:  # nearly all of it is zero: let the brightest pixel be white
         white = float(magnitude.max()) or 1.0
-    grey = np.round(255.0 * np.clip(magnitude / white, 0.0, 1.0))
-    return Image.fromarray(grey.astype(np.uint8))
+    gray = np.round(255.0 * np.clip(magnitude / white, 0.0, 1.0))
+    return Image.fromarray(gray.astype(np.uint8))
 
 
 def relative_residual(predicted: Tensor, kspace: Tensor) -> Tensor:

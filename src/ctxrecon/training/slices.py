@@ -58,7 +58,7 @@ class PreparedSlices:
             image = image.flip(-1)
         part = rng.uniform(self.field_of_view, 1)
         side = round(part * min(image.shape[-2:]))
-        image = resize(_centre(channels_to_complex(image), side), resolution)
+        image = resize(_center(channels_to_complex(image), side), resolution)
         form = getattr(self.slices, "prompt_form", "fastmri")
         return {"image": complex_to_channels(image), "metadata": metadata, "prompt_form": form}
 
@@ -69,7 +69,7 @@ def _order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 0]).permutation(size)
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
+def _center(image: Tensor, side: int) -> Tensor:
     """The centre ``(side, side)`` of ``(ny, nx)``."""
     ny, nx = image.shape
     return Crop((1, ny, nx), (side, side))(image[None])[0]

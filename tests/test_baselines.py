@@ -94,14 +94,14 @@ def test_a_fully_sampled_single_coil_is_given_back(scan, method):
 def test_zero_filling_divides_by_the_coil_energy(scan):
     _, _, maps, image = scan
     mask = torch.ones(1, 1, *SHAPE, dtype=torch.bool)
-    unnormalised = 3 * maps
-    unnormalised[..., :5] = 0
-    result = zero_filled(sense_operator(mask, unnormalised), fft2c(unnormalised * image[:, None]))
+    unnormalized = 3 * maps
+    unnormalized[..., :5] = 0
+    result = zero_filled(sense_operator(mask, unnormalized), fft2c(unnormalized * image[:, None]))
     torch.testing.assert_close(result[..., 5:], image[..., 5:], rtol=1e-4, atol=1e-4)
     assert not result[..., :5].any()
 
 
-def test_unnormalised_maps_do_not_break_the_steps(scan):
+def test_unnormalized_maps_do_not_break_the_steps(scan):
     kspace, mask, maps, image = scan
     for reconstruct in (l1_wavelet, total_variation):
         result = 5 * reconstruct(sense_operator(mask, 5 * maps), kspace)
@@ -204,8 +204,8 @@ def test_the_pipeline_refuses_what_it_does_not_know(scan):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, regularization=0.1)
     with pytest.raises(InputError, match="output_type 'pt', 'np' or 'pil', got 'png'"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, output_type="png")
-    with pytest.raises(TypeError, match="regularisation"):
-        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, regularisation=0.1)
+    with pytest.raises(TypeError, match="lambda_"):
+        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, lambda_=0.1)
 
 
 def test_real_brain_scan(shared_data):

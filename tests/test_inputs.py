@@ -225,10 +225,10 @@ def test_output_forms(generator):
     np.testing.assert_array_equal(array, images.numpy())
     first, second = convert_images(images, "pil")
     assert (first.mode, first.size) == ("L", (10, 12))
-    grey = np.asarray(second)
+    gray = np.asarray(second)
     magnitude = images[1].abs().numpy()
-    assert grey.max() == 255
-    assert np.corrcoef(grey.ravel(), magnitude.ravel())[0, 1] > 0.99
+    assert gray.max() == 255
+    assert np.corrcoef(gray.ravel(), magnitude.ravel())[0, 1] > 0.99
     np.testing.assert_array_equal(convert_images(images * 0, "pil")[0], np.zeros((12, 10)))
 
 
@@ -240,10 +240,10 @@ def test_malformed_output_requests_are_refused():
 
 
 def test_the_output_is_read_by_name():
-    output = ReconstructionOutput(images=torch.ones(1, 4, 4), prompts=["a brain"])
+    output = ReconstructionOutput(torch.ones(1, 4, 4), torch.zeros(1), prompts=["a brain"])
     assert output.std is None
     assert output["prompts"] == ["a brain"]
-    assert len(output.to_tuple()) == 2
+    assert len(output.to_tuple()) == 3
 
 
 def test_relative_residual_is_per_slice():

@@ -268,7 +268,7 @@ def test_a_mask_that_is_turned_round_is_refused(change, remedy):
         check_conventions(square.kspace * sampled, change(sampled))
 
 
-def test_masks_that_are_not_centred_or_inverted_are_told(told, scan, mask):
+def test_masks_that_are_not_centered_or_inverted_are_told(told, scan, mask):
     turned = torch.fft.fftshift(mask, dim=AXES)
     assert "np.fft.fftshift(mask" in told(scan.kspace * turned, turned)
     with pytest.raises(InputError, match=r"leaves out the centre.*use ~mask"):

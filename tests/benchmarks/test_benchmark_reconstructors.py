@@ -27,7 +27,7 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(bank):
             command = ["--network", entry.network, "--bank", str(bank), "--scans", "30"]
             command += ["--output_dir", "x", "--max_train_steps", "1", *entry.options]
             args = trainer.parse_args(command)
-            labels = trainer.Labels(args.labels, args.labelled, args.magnitude_labels)
+            labels = trainer.Labels(args.labels, args.labeled, args.magnitude_labels)
             pipe = trainer.starting_point(args)
             trainer.Objective(args.loss, args.adversarial).check(labels, pipe.reconstructor)
     assert "objectives_wgan_l1" in names

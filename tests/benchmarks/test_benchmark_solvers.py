@@ -75,7 +75,7 @@ def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
     source, count = seeded(1), 5
     target = 5 + torch.randn(1, 90, 90, generator=source)
     samples = (5 + 0.7 * torch.randn(1, count, 90, 90, generator=source)).to(torch.complex64)
-    output = ReconstructionOutput(images=samples.mean(dim=1), samples=samples)
+    output = ReconstructionOutput(samples.mean(dim=1), torch.zeros(1), samples=samples)
     lower, upper = output.interval(0.8, factor=1.3)
     inside = ((lower <= target) & (target <= upper)).double().mean()
     ones = torch.ones(1, 1, 90, 90, dtype=torch.complex64)
@@ -94,9 +94,9 @@ def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
 def test_intervals_that_make_no_sense(arguments, sentence):
     samples = torch.ones(1, 3, 4, 4, dtype=torch.complex64)
     with pytest.raises(InputError, match=sentence):
-        ReconstructionOutput(images=samples[:, 0], samples=samples).interval(**arguments)
+        ReconstructionOutput(samples[:, 0], torch.zeros(1), samples=samples).interval(**arguments)
     with pytest.raises(InputError, match="one image has no spread"):
-        ReconstructionOutput(images=samples[:, 0]).interval()
+        ReconstructionOutput(samples[:, 0], torch.zeros(1)).interval()
 
 
 def test_calibration_is_written_and_goes_on(prior, tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def lines(kspace: np.ndarray, which=range(8), **fields) -> list[dict]:
     return [{"data": kspace[:, :, n], "kspace_encode_step_1": n, **fields} for n in which]
 
 
-def test_readouts_are_sorted_by_their_line_and_centred_by_the_limits(tmp_path):
+def test_readouts_are_sorted_by_their_line_and_centered_by_the_limits(tmp_path):
     kspace = phantom()
     shifted = [{"data": kspace[:, :, n], "kspace_encode_step_1": n - 1} for n in (5, 1, 3, 2, 4, 7)]
     path = write_raw(tmp_path / "raw.h5", shifted, header_xml(center=3, maximum=6))
@@ -274,7 +274,7 @@ def test_reversed_readouts_are_turned(tmp_path):
     np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
 
 
-def test_asymmetric_echo_is_placed_by_its_centre_and_keeps_its_oversampling(tmp_path):
+def test_asymmetric_echo_is_placed_by_its_center_and_keeps_its_oversampling(tmp_path):
     kspace = phantom()
     readouts = [
         {"data": kspace[:, 4:, n], "kspace_encode_step_1": n, "center_sample": 4} for n in range(8)

@@ -59,7 +59,7 @@ def test_the_budget_is_that_of_other_masks(name, shape, lines):
 
 @pytest.mark.parametrize("lines", [True, False])
 @pytest.mark.parametrize("shape", [(16, 320), (33, 47)])
-def test_the_centre_is_that_of_other_masks(name, shape, lines):
+def test_the_center_is_that_of_other_masks(name, shape, lines):
     draw = uniform1d if lines else variable_density2d
     for fraction in (None, 0.1, 0.0):
         arguments = () if fraction is None else (fraction,)
@@ -130,12 +130,12 @@ def test_training_moves_lines_to_where_they_are_wanted():
     worth = torch.zeros(64)
     worth[torch.randperm(64, generator=seeded(3))[:16]] = 1.0
     worth[30:34] = 1.0
-    optimiser, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
+    optimizer, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         masks = sampler.relaxed(batch_size=4, generator=source)
         (-(masks[:, 0, 0] * worth).sum(dim=1).mean()).backward()
-        optimiser.step()
+        optimizer.step()
     masks = sampler.eval()(batch_size=10, generator=source)[:, 0, 0].float()
     assert float((masks * worth).sum(dim=1).mean()) > 15.5  # of 16
 
@@ -287,12 +287,12 @@ def test_the_mean_over_contrasts_is_the_total(contrasts, acceleration, scale):
 def test_the_split_is_learned():
     """A contrast that is worth more gets more lines, at the cost of the others."""
     sampler = build("per_contrast", (2, 80), learn_split=True)
-    optimiser, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
+    optimizer, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
     for _ in range(40):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         lines = sampler.relaxed(batch_size=4, generator=source)[..., 0, :].sum(dim=(-1, -2))
         (-(lines * torch.tensor([3.0, 1.0, 1.0])).mean()).backward()
-        optimiser.step()
+        optimizer.step()
     counts = sampler.eval().line_counts()
     assert counts[0] > 30
     assert sum(counts) == 60
@@ -323,8 +323,8 @@ def test_the_spectrum_mask_takes_the_strongest_samples():
     assert int(lines[0].sum()) == 4
     strength = energy.sum(dim=0)
     assert float(strength[lines[0]].min()) > float(strength[~lines[0]].max())
-    centre = spectrum_mask(energy, 4, 0.125)[0, 0, 0]
-    assert centre[7:9].all()
+    center = spectrum_mask(energy, 4, 0.125)[0, 0, 0]
+    assert center[7:9].all()
 
 
 @pytest.mark.parametrize("acceleration", [2, 4, 8, 15, 32])
@@ -403,11 +403,11 @@ class TestFixedMasks:
         assert bool((expected >= always).all())
 
     @pytest.mark.parametrize("mask", list(MASKS))
-    def test_the_centre_is_always_taken(self, mask):
+    def test_the_center_is_always_taken(self, mask):
         """Coil maps are estimated from it."""
         sampler = FixedMasks((32, 40), 8.0, mask)
-        centre = sampler.as_mask(sampler.budget().center)
-        assert bool((sampler(batch_size=3, generator=seeded(0)) >= centre).all())
+        center = sampler.as_mask(sampler.budget().center)
+        assert bool((sampler(batch_size=3, generator=seeded(0)) >= center).all())
 
     def test_a_range_of_ratios(self):
         sampler = FixedMasks((32, 40), mask="uniform1d", ratios=(0.2, 0.5))

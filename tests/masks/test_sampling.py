@@ -61,7 +61,7 @@ def test_acceleration_one_samples_everything():
 
 @pytest.mark.parametrize(("nx", "fraction"), [(320, 0.08), (320, 0.04), (47, 0.1), (48, 0.1)])
 @pytest.mark.parametrize("name", LINES)
-def test_the_centre_lies_around_the_zero_frequency(name, nx, fraction):
+def test_the_center_lies_around_the_zero_frequency(name, nx, fraction):
     mask = make_mask(name, (2, nx), 4, fraction, generator=seeded(3))
     count = round(nx * fraction)
     first = nx // 2 - count // 2
@@ -69,7 +69,7 @@ def test_the_centre_lies_around_the_zero_frequency(name, nx, fraction):
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_the_centre_of_2d_masks_is_a_box(name):
+def test_the_center_of_2d_masks_is_a_box(name):
     ny, nx = 61, 80
     mask = make_mask(name, (ny, nx), 6, 0.1, generator=seeded(3))
     assert bool(mask[0, 0, 30 - 3 : 30 + 3, 40 - 4 : 40 + 4].all())
@@ -77,13 +77,13 @@ def test_the_centre_of_2d_masks_is_a_box(name):
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 21)])
 @pytest.mark.parametrize("name", LINES)
-def test_the_centre_is_where_fft2c_puts_a_constant_image(name, shape):
+def test_the_center_is_where_fft2c_puts_a_constant_image(name, shape):
     kspace = fft2c(torch.ones(1, *shape, dtype=torch.complex64))
     one_line = make_mask(name, shape, shape[1], 1 / shape[1], generator=seeded(0))
     torch.testing.assert_close((kspace * one_line[:, 0]).norm(), kspace.norm())
 
 
-def test_default_centre_is_the_protocol_of_the_paper():
+def test_default_center_is_the_protocol_of_the_paper():
     for acceleration, lines in ((4, 26), (8, 13)):
         masks = uniform1d((1, 320), acceleration, batch_size=50, generator=seeded(0))
         always = masks.all(dim=0).sum()
@@ -109,7 +109,7 @@ def test_batch_items_and_seeds_differ(name):
     assert torch.equal(batch, make_mask(name, (24, 64), 4, batch_size=8, generator=seeded(0)))
 
 
-def test_uniform_lines_are_uniform_outside_the_centre():
+def test_uniform_lines_are_uniform_outside_the_center():
     masks = uniform1d((1, 60), 4, 0.1, batch_size=3000, generator=seeded(0))
     density = masks[:, 0, 0].double().mean(dim=0)
     outside = torch.cat([density[:27], density[33:]])
@@ -139,11 +139,11 @@ def test_2d_masks_are_denser_in_the_middle(name):
 def test_equispaced_lines():
     mask = equispaced1d((1, 40), 4, 0.0, offset=1)
     assert mask[0, 0, 0].nonzero()[:, 0].tolist() == list(range(1, 40, 4))
-    with_centre = equispaced1d((1, 320), 4, 0.08, offset=0)[0, 0, 0].nonzero()[:, 0]
-    gaps = with_centre.diff()
-    assert with_centre[0] == 0
+    with_center = equispaced1d((1, 320), 4, 0.08, offset=0)[0, 0, 0].nonzero()[:, 0]
+    gaps = with_center.diff()
+    assert with_center[0] == 0
     assert set(gaps.tolist()) <= {1, 2, 3, 4, 5, 6}
-    left = with_centre[with_centre < 147].diff()
+    left = with_center[with_center < 147].diff()
     assert int(left.max() - left.min()) <= 1
     drawn = equispaced1d((1, 40), 4, 0.0, batch_size=40, generator=seeded(0))
     assert {int(m[0, 0].nonzero()[0]) for m in drawn} == {0, 1, 2, 3}

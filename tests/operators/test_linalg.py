@@ -128,7 +128,7 @@ def test_tolerance_is_relative_and_stops_early(generator):
     assert 1 < len(calls) < 15
 
 
-def test_no_host_synchronisation_without_a_tolerance(generator):
+def test_no_host_synchronization_without_a_tolerance(generator):
     # The meta device has no values: whatever needs one on the host fails there.
     rhs = torch.empty(2, 8, dtype=torch.complex64, device="meta")
     assert conjugate_gradient(lambda x: 2 * x, rhs, num_iterations=3).shape == (2, 8)

@@ -171,11 +171,11 @@ def test_a_low_frequency_image_survives_a_low_resolution_scan(shape, factor):
     torch.testing.assert_close(operator(operator.adjoint(anything)), anything, rtol=1e-5, atol=1e-5)
 
 
-def test_super_resolution_measures_the_centre_of_kspace():
+def test_super_resolution_measures_the_center_of_kspace():
     x = draw(1, NY, NX)
     y = SuperResolution((1, NY, NX), 2)(x)
-    centre = Crop((1, NY, NX), (NY // 2, NX // 2))
-    torch.testing.assert_close(fft2c(y), centre(fft2c(x)), rtol=1e-5, atol=1e-5)
+    center = Crop((1, NY, NX), (NY // 2, NX // 2))
+    torch.testing.assert_close(fft2c(y), center(fft2c(x)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

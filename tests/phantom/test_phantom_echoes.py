@@ -162,8 +162,8 @@ def test_the_mean_over_a_pixel(fine: int, n: int) -> None:
     # what a small pixel holds beyond a border moves the mean by less than an eighth of it.
     mirrored = np.roll(weights[::-1, ::-1], (1, 1), axis=(0, 1))
     np.testing.assert_allclose(mirrored, weights, atol=1e-9)
-    centres = weights[1:-1] @ np.arange(fine)
-    assert np.abs(centres - np.arange(1, n - 1) * fine / n).max() <= n / fine / 8
+    centers = weights[1:-1] @ np.arange(fine)
+    assert np.abs(centers - np.arange(1, n - 1) * fine / n).max() <= n / fine / 8
     if fine == n:
         np.testing.assert_array_equal(weights, np.eye(n))
 

@@ -106,6 +106,6 @@ def test_the_script_makes_the_shipped_summary(shared_data, tmp_path):
     for option, (folder, name) in tables.items():
         paths = [shared_data / folder / name.format(anatomy) for anatomy in ("knee", "brain")]
         arguments += [option, *map(str, paths)]
-    script = root / "training" / "summarise_protocols.py"
+    script = root / "training" / "summarize_protocols.py"
     subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120)
     assert json.loads(output.read_text()) == json.loads(SUMMARY.read_text(encoding="utf-8"))

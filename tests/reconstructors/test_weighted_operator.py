@@ -327,14 +327,14 @@ def test_zero_filled_images_teach_the_mask_of_the_strongest_samples(lines):
     best = spectrum_mask(kspace_energy(images), 4, 0.0, lines=lines)
     torch.manual_seed(1)
     sampler = LOUPE(shape, 4, lines, 0.0)
-    optimiser = torch.optim.Adam(sampler.parameters(), lr=0.03)
+    optimizer = torch.optim.Adam(sampler.parameters(), lr=0.03)
     for _ in range(200):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         weights = sampler.relaxed(batch_size=8, generator=source)
         operator = WeightedSense(weights)
         error = operator.adjoint(weights * kspace[:, None]) - images
         error.abs().square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     masks = sampler.eval()(batch_size=10, generator=source)
     energy = kspace_energy(images)
     assert float((masks * energy).sum() / 10) > 0.95 * float((best * energy).sum())

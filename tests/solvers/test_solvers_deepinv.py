@@ -18,8 +18,8 @@ NY, NX = 8, 6
 
 def denoise(x, sigma):
     """A nonlinear denoiser of ``x_0 + σ n``; small, so that deepinv's clipping to [−1, 1] rests."""
-    neighbours = torch.roll(x, 1, dims=-1) + torch.roll(x, 1, dims=-2)
-    return 0.3 * torch.tanh((x + 0.2 * neighbours) / (1 + sigma))
+    neighbors = torch.roll(x, 1, dims=-1) + torch.roll(x, 1, dims=-2)
+    return 0.3 * torch.tanh((x + 0.2 * neighbors) / (1 + sigma))
 
 
 class OurDenoiser:

@@ -58,7 +58,7 @@ def steps_of(timesteps=TIMESTEPS, **call):
 # Steps and noise.
 
 
-def test_steps_know_their_neighbours():
+def test_steps_know_their_neighbors():
     steps, _ = steps_of()
     assert [step.index for step in steps] == [0, 1, 2]
     assert [step.t for step in steps] == TIMESTEPS

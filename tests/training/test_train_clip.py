@@ -45,7 +45,7 @@ def test_equal_prompts_match_each_others_images() -> None:
     assert loss_of(apart, apart, [1, 1, 2, 2], 20.0) > 5
 
 
-def test_numbers_are_standardised_and_unknown_ones_do_not_count() -> None:
+def test_numbers_are_standardized_and_unknown_ones_do_not_count() -> None:
     known = ScanMetadata(tr=math.exp(7.5), te=0.0, slice=25)
     targets = readout_targets([known, ScanMetadata()])
     assert targets.shape == (2, len(READOUT))

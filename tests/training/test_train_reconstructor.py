@@ -65,8 +65,8 @@ def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
         ("--loss", "ssim"),
         ("--loss", "gaussian", "--predict_std"),
         ("--adversarial", "wgan_gp", "--paired_start", "1", "--paired_end", "2"),
-        ("--labels", "disjoint", "--labelled", "4", "--magnitude_labels", *UNPAIRED),
-        ("--labels", "partial", "--labelled", "2", *UNPAIRED),
+        ("--labels", "disjoint", "--labeled", "4", "--magnitude_labels", *UNPAIRED),
+        ("--labels", "partial", "--labeled", "2", *UNPAIRED),
         ("--labels", "none", "--loss", "none"),
     ],
 )
@@ -91,7 +91,7 @@ def test_every_kind_of_labels_moves_the_network(run, tmp_path, options):
 def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path, kind):
     options = ["--adversarial", "wgan_gp", "--paired_start", "1", "--paired_end", "3"]
     if kind == "disjoint":
-        options = ["--labels", "disjoint", "--labelled", "4", *UNPAIRED, *PLAYED]
+        options = ["--labels", "disjoint", "--labeled", "4", *UNPAIRED, *PLAYED]
     whole = run(tmp_path / "whole", *options, "--lr_scheduler", "constant")
     stopped = tmp_path / "stopped"
     run(stopped, *options, "--lr_scheduler", "constant", "--max_train_steps", "2")
@@ -106,7 +106,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path, kind):
 def test_two_processes_train_as_one(run, bank, tmp_path, unpaired):
     options = ["--scans", "4", "--adam_epsilon", "1e-3"]
     if unpaired:  # a critic draws random numbers of its own
-        options += ["--labels", "disjoint", "--labelled", "4", *UNPAIRED[2:], *PLAYED]
+        options += ["--labels", "disjoint", "--labeled", "4", *UNPAIRED[2:], *PLAYED]
     one = run(tmp_path / "one", *options, "--train_batch_size", "4")
     folder = tmp_path / "two"
     start([*in_two_processes(SCRIPT), *arguments(bank, folder), *options])
@@ -146,7 +146,7 @@ def test_validation_on_scans_with_two_sets_of_coil_maps(tmp_path, caplog):
 
 def test_a_critic_with_steps_and_a_rate_of_its_own(run, tmp_path):
     """The generator waits for its turn; at a rate of 0 it would stay as it was."""
-    options = ["--labels", "disjoint", "--labelled", "4", *UNPAIRED, *PLAYED]
+    options = ["--labels", "disjoint", "--labeled", "4", *UNPAIRED, *PLAYED]
     options += ["--lr_scheduler", "constant", "--lr_warmup_steps", "0"]
     first = weights(run(tmp_path / "first", *options, "--max_train_steps", "1"), 1)
     second = weights(run(tmp_path / "second", *options, "--max_train_steps", "2"), 2)
@@ -180,11 +180,11 @@ def test_a_text_encoder_modulates(run, tmp_path):
         (("--network", "unrolled:widht=4"), "widht"),
         (("--pretrained_model_name_or_path", "x"), "either --network or"),
         (("--train_data_dir", "x"), "either --bank or"),
-        (("--labels", "disjoint", *UNPAIRED), "give --labelled N"),
-        (("--labelled", "3"), "of partial or disjoint labels"),
-        (("--labels", "partial", "--labelled", "9", *UNPAIRED), "at most 6 labelled"),
+        (("--labels", "disjoint", *UNPAIRED), "give --labeled N"),
+        (("--labeled", "3"), "of partial or disjoint labels"),
+        (("--labels", "partial", "--labeled", "9", *UNPAIRED), "at most 6 labeled"),
         (
-            ("--labels", "partial", "--labelled", "9", "--loss", "none")
+            ("--labels", "partial", "--labeled", "9", "--loss", "none")
             + ("--adversarial", "wgan_gp"),
             "give --scans M",
         ),
@@ -206,9 +206,9 @@ def test_bad_options(run, tmp_path, options, sentence):
     [
         (("--scans", "6"), "--scans of 5 slices at most"),
         (
-            ("--labels", "disjoint", "--labelled", "4", "--loss", "none")
+            ("--labels", "disjoint", "--labeled", "4", "--loss", "none")
             + ("--adversarial", "wgan_gp"),
-            "--labelled of [23] slices at most",
+            "--labeled of [23] slices at most",
         ),
     ],
 )

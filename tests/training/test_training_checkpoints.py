@@ -41,7 +41,7 @@ def one_step(state: dict) -> None:
     state["ema"].step([value for value in state["model"].parameters() if value.requires_grad])
 
 
-def test_a_checkpoint_restores_weights_averages_and_optimiser(tmp_path: Path) -> None:
+def test_a_checkpoint_restores_weights_averages_and_optimizer(tmp_path: Path) -> None:
     straight = trained(5)
     save_state(tmp_path, 3, **trained(3))
     folder = latest_checkpoint(tmp_path)

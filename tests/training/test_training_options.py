@@ -195,7 +195,7 @@ def test_the_check_of_a_network_draws_no_random_numbers() -> None:
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
 
 
-def test_a_sampler_keeps_the_centre_that_coil_maps_need() -> None:
+def test_a_sampler_keeps_the_center_that_coil_maps_need() -> None:
     network = ("--network", "unet:width=4:depth=1")
     given = ("--sampler", "pattern_generator:ratios=[0.06,0.25]", *network)
 
@@ -204,9 +204,9 @@ def test_a_sampler_keeps_the_centre_that_coil_maps_need() -> None:
 
     assert sampler().budget(1 / 0.06).kept == 4
     assert sampler("--num_coils", "1").budget(1 / 0.06).kept == 2
-    centre = masks.calibration(sampler("--center_fraction", "0.02"))
+    center = masks.calibration(sampler("--center_fraction", "0.02"))
     with pytest.raises(InputError, match=r"--center_fraction 0.0313 or more, or --num_coils 1"):
-        check_calibration(centre, 8, "the sampler")
+        check_calibration(center, 8, "the sampler")
 
 
 @pytest.mark.parametrize(

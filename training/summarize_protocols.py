@@ -1,6 +1,6 @@
 """Summarise the fastMRI headers and fastMRI+ findings into the file that protocols are drawn from.
 
-    python training/summarise_protocols.py --headers knee_multicoil.csv brain_multicoil.csv \
+    python training/summarize_protocols.py --headers knee_multicoil.csv brain_multicoil.csv \
         --findings knee.csv brain.csv --output src/ctxrecon/phantom/protocols.json
 
 The headers are the tables that meddlr publishes (Apache-2.0), the findings those of fastMRI+ (MIT).
@@ -21,7 +21,7 @@ from ctxrecon.training import TrainingParser, run_script
 from ctxrecon.training.folders import check_output
 
 
-def summarise(headers: list[Path], findings: list[Path]) -> dict[str, object]:
+def summarize(headers: list[Path], findings: list[Path]) -> dict[str, object]:
     """Counts of distinct protocols, annotated slices of each contrast, findings by anatomy."""
     protocols: Counter[tuple[object, ...]] = Counter()
     volumes: dict[str, ScanMetadata] = {}
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     check_output(arguments.output)
-    summary = summarise(arguments.headers, arguments.findings)
+    summary = summarize(arguments.headers, arguments.findings)
     lists = {"protocols": summary.pop("protocols")}
     text = json.dumps(summary, indent=1)
     rows = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in lists["protocols"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from benchmarks import real_scans
 from benchmarks.common import bart, images
@@ -31,7 +32,7 @@ def prior(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def image() -> torch.Tensor:
     scan = phantom_scan("brain", shape=(46, 64), generator=torch.Generator().manual_seed(3))
-    return scan.target
+    return present(scan.target)
 
 
 def test_phantom_table_is_written_and_goes_on_where_it_stopped(prior, tmp_path, monkeypatch):

@@ -152,13 +152,13 @@ def test_prewhitening_refuses_unfit_noise(generator):
 def test_malformed_kspace_is_refused(generator):
     kspace = complex_normal(1, 4, 8, 8, generator=generator)
     with pytest.raises(InputError, match="expected k-space as a torch tensor, got ndarray"):
-        compress_coils(kspace.numpy(), 2)
+        compress_coils(kspace.numpy(), 2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"expected complex k-space \(batch, coils, ny, nx\)"):
         compress_coils(kspace[0], 2)
     with pytest.raises(InputError, match="expected complex k-space"):
         compress_coils(kspace.real, 2)
     with pytest.raises(InputError, match="expected k-space with samples, got the empty shape"):
         compress_coils(kspace[:0], 2)
-    kspace[0, 1, 2, 3] = complex("nan")
+    kspace[0, 1, 2, 3] = torch.tensor(complex("nan"))
     with pytest.raises(InputError, match="expected finite k-space"):
         compress_coils(kspace, 2)

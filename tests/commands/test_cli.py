@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.cli import main
 from ctxrecon.commands.demo import demo_scan
@@ -207,7 +208,7 @@ def test_reference_is_the_mvue_where_the_file_has_no_target(tmp_path, full):
 
 def test_prior_with_prompt_mask_and_coil_maps(tmp_path, full, prior, capsys):
     scan = read_scan(full)
-    np.save(tmp_path / "maps.npy", scan.coil_maps.numpy())
+    np.save(tmp_path / "maps.npy", present(scan.coil_maps).numpy())
     mask = np.zeros(40, bool)
     mask[::2] = True
     np.save(tmp_path / "mask.npy", mask)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from narrow import images_of
 
 from ctxrecon import figures
 from ctxrecon.cli import main
@@ -93,15 +95,26 @@ def test_noise_is_that_of_one_call_of_the_pipeline(tmp_path, scan, prior):
         num_samples=2,
         generator=torch.Generator().manual_seed(5),
     )
-    scale = float(output.images.abs().max())
-    np.testing.assert_allclose(np.load(out), output.images, atol=1e-4 * scale)
+    scale = float(images_of(output).abs().max())
+    np.testing.assert_allclose(np.load(out), images_of(output), atol=1e-4 * scale)
 
 
 def test_a_stopped_volume_goes_on_and_gives_the_same(tmp_path, scan, prior, monkeypatch, capsys):
-    command = ("reconstruct", scan, *OPTIONS, "--steps", 2, "--samples", 2, "--model", prior)
+    command: tuple[Any, ...] = (
+        "reconstruct",
+        scan,
+        *OPTIONS,
+        "--steps",
+        2,
+        "--samples",
+        2,
+        "--model",
+        prior,
+    )
     command = (*command, "--compare")
     assert run(*command, "--out", tmp_path / "whole.npy") == 0
-    do, done = slices.Work.do, []
+    do = slices.Work.do
+    done: list[int] = []
 
     def stopped(self, positions, seen):
         if len(done) == 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def kept(folder: Path) -> PartialFolder:
     return partial
 
 
-def altered(**changes: object) -> dict[str, np.ndarray]:
+def altered(**changes: object) -> dict[str, Any]:
     arrays = {
         "names": np.array([("TV", "tv")]),
         "seconds": np.array([1.0]),

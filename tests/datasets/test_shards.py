@@ -47,7 +47,7 @@ def folder(tmp_path):
 def test_round_trip(folder):
     data = ShardSlices(folder)
     assert len(data) == 5
-    for index, item in enumerate(data):
+    for index, item in enumerate(data[i] for i in range(len(data))):
         assert torch.equal(item["image"], torch.from_numpy(IMAGES[index]))
         assert item["metadata"] == METADATA[index]
     for index in (-1, 5):

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +26,7 @@ def npy(array: np.ndarray) -> Callable[[Path], None]:
     return lambda path: np.save(path, array)
 
 
-def npz(**arrays: object) -> Callable[[Path], None]:
+def npz(**arrays: Any) -> Callable[[Path], None]:
     return lambda path: np.savez(path, **arrays)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from narrow import images_of
 
 import ctxrecon
 from ctxrecon.errors import InputError
@@ -126,8 +127,8 @@ def test_published_layout_loads_and_reconstructs(published, subfolder, kspace):
     }
     assert not differing
     output = pipe(kspace, prompt="Knee, Slice 20, PDFS", guidance_scale=2.0, num_inference_steps=2)
-    assert output.images.shape == (1, 20, 24)
-    assert bool(torch.isfinite(output.images.abs()).all())
+    assert images_of(output).shape == (1, 20, 24)
+    assert bool(torch.isfinite(images_of(output).abs()).all())
     assert pipe.scheduler.config.prediction_type == "epsilon"
     assert pipe.scheduler.config.beta_schedule == "squaredcos_cap_v2"
     assert pipe.set_timesteps(100) == list(range(990, -1, -10))
@@ -162,7 +163,7 @@ def test_pipeline_folder_round_trip(tmp_path, dtype, kspace):
         each.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(0)
         output = each(kspace, prompt="Knee", num_inference_steps=2, generator=generator)
-        images.append(output.images)
+        images.append(images_of(output))
     torch.testing.assert_close(*images)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from gaussian import complex_noise, seeded
@@ -23,14 +25,14 @@ from ctxrecon.operators import WeightedSense
 
 SHAPES = [(8, 64), (9, 65), (40, 36), (33, 47)]
 ACCELERATIONS = [2, 3.7, 4, 6, 8, 16, 32]
-OPTIONS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "loupe": {"acceleration": 4},
     "per_contrast": {"acceleration": 4, "contrasts": 3},
     "pattern_generator": {},
 }
 
 
-def build(name: str, shape=(8, 64), **options: object) -> Sampler:
+def build(name: str, shape=(8, 64), **options: Any) -> Sampler:
     torch.manual_seed(1)
     return SAMPLERS[name](shape, **{**OPTIONS[name], **options})
 

@@ -232,4 +232,4 @@ def test_an_unknown_mask_is_refused():
     with pytest.raises(InputError, match="unknown mask 'spiral2d': expected one of uniform1d"):
         make_mask("spiral2d", (32, 32), 4)
     with pytest.raises(InputError, match=r"unknown mask \['uniform1d'\]"):
-        make_mask(["uniform1d"], (32, 32), 4)
+        make_mask(["uniform1d"], (32, 32), 4)  # type: ignore[arg-type]

@@ -378,9 +378,9 @@ def test_digits_after_a_comma_that_are_no_decimals_are_kept(text):
 
 def test_other_bad_arguments_are_refused():
     with pytest.raises(InputError, match="expected the prompt as a string, got int"):
-        from_prompt(3)
+        from_prompt(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected the prompt form 'fastmri' or 'skm-tea'"):
-        KNEE.to_prompt("xml")
+        KNEE.to_prompt("xml")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

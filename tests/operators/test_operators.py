@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -142,9 +143,12 @@ def test_normal_needs_fewer_coils_where_rows_allow_it(generator, monkeypatch):
     expected = operator.adjoint(operator(x))
     transformed = []
     plain = torch.fft.fftn
-    monkeypatch.setattr(
-        torch.fft, "fftn", lambda v, dim: (transformed.append(len(v)), plain(v, dim=dim))[1]
-    )
+
+    def counted(v, dim):
+        transformed.append(len(v))
+        return plain(v, dim=dim)
+
+    monkeypatch.setattr(torch.fft, "fftn", counted)
     error = (operator.normal(x) - expected).abs().amax() / expected.abs().amax()
     assert error < 2e-6
     assert sum(transformed) <= 2 * 9
@@ -253,6 +257,9 @@ def test_operators_cannot_be_changed(generator):
 
 class Wrong(LinearOperator):
     """CartesianSense with one published mistake in its adjoint."""
+
+    right: LinearOperator
+    wrong_adjoint: Callable[[LinearOperator, torch.Tensor], torch.Tensor]
 
     def __init__(self, right, adjoint):
         object.__setattr__(self, "right", right)

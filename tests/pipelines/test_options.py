@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def kspace() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_option_of_every_solver(name):
-    accepted = {("adaptive_weights", True)}
+    accepted: set[tuple[str, bool | None]] = {("adaptive_weights", True)}
     accepted |= {(name, None) for name in ("langevin_steps", "num_slices", "noise_std")}
     for field in fields(SOLVERS[name]):
         for value in [*ILL_TYPED, 0.5 if isinstance(field.default, int) else 1j]:
@@ -124,14 +125,15 @@ def test_options_of_baselines(kspace, options, sentence):
     with pytest.raises(InputError, match=sentence):
         BaselinePipeline("l1_wavelet")(kspace, MASK, **options)
     with pytest.raises(InputError, match="unknown baseline"):
-        BaselinePipeline([])
+        BaselinePipeline([])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "load", [load_prior, load_reconstructor, load_joint, ctxrecon.load, load_text_encoder]
 )
 def test_what_cannot_be_loaded(load):
-    for path in (5, b"x", []):
+    wrong: list[Any] = [5, b"x", []]
+    for path in wrong:
         with pytest.raises(InputError, match="folder or a hub repository"):
             load(path)
     place = str(Path(__file__).parent)
@@ -141,7 +143,8 @@ def test_what_cannot_be_loaded(load):
 
 
 def test_devices_and_precisions_by_name():
-    for device in ("foo", [], 1.5):
+    wrong: list[Any] = ["foo", [], 1.5]
+    for device in wrong:
         with pytest.raises(InputError, match="device as a name"):
             load_prior(device=device)
     missing = ["meta", "cpu:x"] if torch.cuda.is_available() else ["meta", "cuda", "cuda:3"]
@@ -151,7 +154,7 @@ def test_devices_and_precisions_by_name():
     half = load_prior(dtype="bfloat16", device="cpu")
     assert half.unet.dtype == half.text_encoder.dtype == torch.bfloat16
     with pytest.raises(InputError, match="subfolder as text"):
-        load_prior(subfolder=5)
+        load_prior(subfolder=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -197,10 +200,10 @@ def test_a_result_that_is_not_finite_is_refused(kspace):
 def test_builders():
     for channels in ("x", (7,), (), 8, (8.0,)):
         with pytest.raises(InputError, match="block_out_channels as multiples of 8"):
-            build_pipeline(block_out_channels=channels)
+            build_pipeline(block_out_channels=channels)  # type: ignore[arg-type]
     for option in ("sample_size", "seed"):
         with pytest.raises(InputError, match=option):
-            build_pipeline(**{option: "x"})
+            build_pipeline(**{option: "x"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

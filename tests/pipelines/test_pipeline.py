@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import images_of
 
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
@@ -23,7 +25,7 @@ def scan() -> dict[str, torch.Tensor]:
     source = torch.Generator().manual_seed(1)
     images = torch.zeros(2, 45, 37, dtype=torch.complex64)
     images[0, 10:35, 8:30] = 40.0
-    images[1, 20:30, 5:32] = 2.0 + 1.0j
+    images[1, 20:30, 5:32] = torch.tensor(2.0 + 1.0j)
     maps = simulate_coil_maps(4, (45, 37), generator=source)
     mask = torch.zeros(1, 1, 45, 37, dtype=torch.bool)
     mask[..., ::2] = True
@@ -269,11 +271,11 @@ def test_generation_follows_the_plain_ddim_scheduler(pipe):
 def test_network_in_half_precision(pipe, scan):
     half = ContextMRIPipeline(**{**pipe.components, "unet": pipe.unet})
     half.set_progress_bar_config(disable=True)
-    settings = {"num_inference_steps": 2, "prompt": PROMPTS, "guidance_scale": 1.0, "solver": "dds"}
+    settings: dict[str, Any] = {"num_inference_steps": 2, "prompt": PROMPTS, "solver": "dds"}
     single = pipe(**scan, generator=seeded(0), **settings).images
     try:
         half.to(torch.bfloat16)
-        images = half(**scan, generator=seeded(0), **settings).images
+        images = images_of(half(**scan, generator=seeded(0), **settings))
     finally:
         half.to(torch.float32)
     assert images.dtype == torch.complex64
@@ -342,12 +344,12 @@ def test_a_compiled_network_and_one_in_half_precision(scan, how):
     own = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
     own.set_progress_bar_config(disable=True)
     call = {**scan, "prompt": PROMPTS, "num_inference_steps": 2, "guidance_scale": 1.5}
-    before = own(**call).images
+    before = images_of(own(**call))
     if how == "compiled":
         own.unet.compile(backend="aot_eager")
     else:
         own.unet.to(torch.bfloat16)
-    after = own(**call).images
+    after = images_of(own(**call))
     difference = float((after - before).norm() / before.norm())
     assert difference < (1e-4 if how == "compiled" else 0.02)
     assert after.dtype == torch.complex64

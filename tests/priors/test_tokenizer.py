@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata, from_fastmri_row, read_fastmri_plus
@@ -114,7 +115,7 @@ def test_a_long_prompt_is_refused_with_what_would_be_cut(tokenizer):
     with pytest.raises(InputError) as caught:
         check_prompt_length(tokenizer, [FASTMRI, prompt])
     assert f"expected a prompt of at most 77 tokens, got {count}" in str(caught.value)
-    cut = re.search(r"'(.*)' would be cut off", str(caught.value))[1]
+    cut = present(re.search(r"'(.*)' would be cut off", str(caught.value)))[1]
     assert prompt.endswith(cut)
     kept = prompt.removesuffix(", " + cut)
     assert count_tokens(tokenizer, kept) <= 77
@@ -123,7 +124,7 @@ def test_a_long_prompt_is_refused_with_what_would_be_cut(tokenizer):
 
 def test_drawn_prompts_with_two_common_findings_fit(tokenizer):
     for protocol in list(protocol_counts())[:100]:
-        labels = tuple(pathology_counts(protocol.anatomy))[:2]
+        labels = tuple(pathology_counts(present(protocol.anatomy)))[:2]
         check_prompt_length(tokenizer, replace(protocol, slice=12, pathologies=labels).to_prompt())
 
 
@@ -156,7 +157,7 @@ def test_clip_splits_prompts_as_ours_does(clip_tokenizer, tokenizer):
         *(49406, 320, 1125, 539, 320, 2368, 49407)
     ]
     for text in (FASTMRI, SKM_TEA, MANY.to_prompt()):
-        words = [[], []]
+        words: list[list[str]] = [[], []]
         for kind, found in zip((clip_tokenizer, tokenizer), words, strict=True):
             found += "".join(kind.tokenize(text)).split("</w>")
         assert words[0] == words[1]

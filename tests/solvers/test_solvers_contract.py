@@ -69,12 +69,12 @@ def test_same_seeds_batched_or_one_by_one(solver, prior, multicoil, generator):
     )
     assert together.shape == (3, NY, NX)
     assert together.dtype == torch.complex64
-    tolerance = {"atol": 2e-4, "rtol": 2e-4} if guided else {"atol": 1e-3, "rtol": 1e-4}
+    atol, rtol = (2e-4, 2e-4) if guided else (1e-3, 1e-4)
     for index in range(3):
         alone = solver(
             prior, multicoil, y[index : index + 1], timesteps=TIMESTEPS, generator=seeded(index)
         )
-        torch.testing.assert_close(alone[0], together[index], **tolerance)
+        torch.testing.assert_close(alone[0], together[index], atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("solver", EVERY, ids=repr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from narrow import images_of
 from safetensors.torch import load_file, save_file
 from scripts import TRAINING, forget_accelerate, in_two_processes, start
 
@@ -111,7 +112,7 @@ def test_what_is_shipped_is_a_pipeline_with_its_card(run, inputs, tmp_path: Path
     folder = run(tmp_path / "run", "--validation_scans", "2", "--gradient_checkpointing")
     pipe = load_prior(folder / "pipeline")
     pipe.set_progress_bar_config(disable=True)
-    images = pipe.generate("Knee, PD", num_inference_steps=2).images
+    images = images_of(pipe.generate("Knee, PD", num_inference_steps=2))
     assert images.shape == (1, 16, 16)
     assert torch.isfinite(images.abs()).all()
     averages = weights(folder, 3, "model_ema")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import seeded
+from narrow import present
 from safetensors.torch import load_file
 from scripts import TRAINING, forget_accelerate, in_two_processes, start
 
@@ -209,7 +210,7 @@ def test_prepared_slices_and_prompts(tmp_path, monkeypatch):
     command[where : where + 2] = ["--train_data_dir", str(shard.parent)]
     script.main([*command, "--text_encoder", str(tmp_path / "prior")])
     pipe = load_joint(tmp_path / "run" / "pipeline")
-    assert pipe.reconstructor.text_width == pipe.text_encoder.config.hidden_size
+    assert pipe.reconstructor.text_width == present(pipe.text_encoder).config.hidden_size
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,14 @@ def test_a_configuration_goes_through_its_json(tmp_path: Path, config) -> None:
 
 
 def test_a_configuration_made_in_python_is_checked_and_cannot_change() -> None:
-    config = TrainingConfig(output_dir="run", max_train_steps=3)
+    config = TrainingConfig(output_dir=Path("run"), max_train_steps=3)
     assert config.output_dir == Path("run")
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 3  # type: ignore[misc]
     with pytest.raises(UsageError, match=r"seed.*from 0 to"):
-        TrainingConfig(output_dir="run", max_train_steps=3, seed=-1)
+        TrainingConfig(output_dir=Path("run"), max_train_steps=3, seed=-1)
     with pytest.raises(UsageError, match="paired_end"):
-        ReconstructorConfig(output_dir="run", max_train_steps=3, paired_end=1)
+        ReconstructorConfig(output_dir=Path("run"), max_train_steps=3, paired_end=1)
 
 
 def status(*words: object) -> int:

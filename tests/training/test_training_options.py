@@ -15,7 +15,7 @@ from scripts import TRAINING, load_script, start
 
 from ctxrecon.errors import InputError
 from ctxrecon.masks.learned import SAMPLERS
-from ctxrecon.reconstructors import RECONSTRUCTORS
+from ctxrecon.reconstructors import RECONSTRUCTORS, UNetReconstructor
 from ctxrecon.training import TrainingConfig, UsageError, masks, run_script
 from ctxrecon.training import script as ending
 from ctxrecon.training.options import build_from_text
@@ -111,7 +111,9 @@ class Tracker:
     """What accelerate's trackers share, and pictures as some of them take them."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.options, self.shown = name, {}, None
+        self.name = name
+        self.options: dict[str, Any] = {}
+        self.shown: Any = None
 
     def store_init_configuration(self, options: dict[str, Any]) -> None:
         self.options = options
@@ -189,7 +191,7 @@ def test_samplers_are_checked_before_they_are_built(text: str) -> None:
 
 def test_the_check_of_a_network_draws_no_random_numbers() -> None:
     torch.manual_seed(1)
-    expected = RECONSTRUCTORS["unet"](width=4, depth=1).state_dict()
+    expected = UNetReconstructor(width=4, depth=1).state_dict()
     torch.manual_seed(1)
     network = build_from_text("--network", "unet:width=4:depth=1", RECONSTRUCTORS)
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
@@ -200,7 +202,8 @@ def test_a_sampler_keeps_the_centre_that_coil_maps_need() -> None:
     given = ("--sampler", "pattern_generator:ratios=[0.06,0.25]", *network)
 
     def sampler(*options: str) -> Any:
-        return masks.starting_point(parsed("masks", *given, *options)).sampler
+        config: Any = parsed("masks", *given, *options)
+        return masks.starting_point(config).sampler
 
     assert sampler().budget(1 / 0.06).kept == 4
     assert sampler("--num_coils", "1").budget(1 / 0.06).kept == 2

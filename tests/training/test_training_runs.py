@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def kill_myself(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def result_of(folder: Path) -> dict[str, object]:
+def result_of(folder: Path) -> dict[str, Any]:
     """All that may not depend on kills."""
     logs = {
         name: [
@@ -176,7 +177,8 @@ def test_a_kill_after_a_checkpoint_takes_nothing_with_it(
         if count == fatal.get(moment, 3):
             kill_myself()
 
-    child = in_a_child(lambda: run(folder, **{moment: die}))
+    moments: dict[str, Any] = {moment: die}
+    child = in_a_child(lambda: run(folder, **moments))
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert (folder / "checkpoint-50").exists() == last
     for _ in range(2):  # and is there once, however often it is resumed

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
@@ -15,7 +18,7 @@ from ctxrecon.training.prior import PriorSamples
 from ctxrecon.training.slices import PreparedSlices, resize
 
 
-class Numbered:
+class Numbered(Dataset[dict[str, Any]]):
     """A prepared set whose item k is the constant k + 1, brighter on the right."""
 
     def __init__(self, size: int, anatomy: str = "brain") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
     )
 
 
-class PhantomSlices(Dataset[dict[str, object]]):
+class PhantomSlices(Dataset[dict[str, Any]]):
     """Endless phantom slices; item ``i`` is the same whenever and wherever it is asked for.
 
     Each item is a dictionary: ``image`` ``(2, n, n)`` float32, real and imaginary part with the
@@ -80,10 +81,10 @@ class PhantomSlices(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.draw(index, self.resolution)
 
-    def draw(self, index: int, resolution: int) -> dict[str, object]:
+    def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
         if not 0 <= index < self.length:
             raise IndexError(index)

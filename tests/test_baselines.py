@@ -165,9 +165,9 @@ def test_more_regularization_is_smoother(scan):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"regularization": -1.0}, "expected a regularization of 0 or more, got -1.0"),
-        ({"regularization": float("nan")}, "expected a regularization of 0 or more, got nan"),
-        ({"num_iterations": 0}, "expected at least one iteration, got 0"),
+        ({"regularization": -1.0}, r"regularization .* -1\.0"),
+        ({"regularization": float("nan")}, "regularization .* nan"),
+        ({"num_iterations": 0}, "iteration.* 0"),
     ],
 )
 def test_senseless_options_are_refused(scan, method, options, sentence):
@@ -201,11 +201,11 @@ def test_the_pipeline_needs_k_space_alone(scan):
 
 def test_the_pipeline_refuses_what_it_does_not_know(scan):
     kspace, mask, maps, _ = scan
-    with pytest.raises(InputError, match="unknown baseline 'grappa': expected one of zero_filled"):
+    with pytest.raises(InputError, match=r"'grappa'.*zero_filled"):
         BaselinePipeline("grappa")
-    with pytest.raises(InputError, match="zero_filled has no regularization: leave it out"):
+    with pytest.raises(InputError, match=r"zero_filled .*regularization"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, regularization=0.1)
-    with pytest.raises(InputError, match="output_type 'pt', 'np' or 'pil', got 'png'"):
+    with pytest.raises(InputError, match=r"output_type .*'png'"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, output_type="png")
     with pytest.raises(TypeError, match="regularisation"):
         BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, regularisation=0.1)  # type: ignore[call-arg]

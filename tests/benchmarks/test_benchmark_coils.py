@@ -46,4 +46,4 @@ def test_a_case_gives_a_row_for_each_method(generator, monkeypatch):
     torch.set_num_threads(threads)
     assert rows["sigpy"]["relative difference to ctxrecon"] < 0.05
     assert rows["ctxrecon"]["projection residual"] < 0.05
-    assert all(row["cpu_ms"] >= 0 for row in rows.values())
+    assert all(row["cpu_ms"] > 0 for row in rows.values())

@@ -198,14 +198,14 @@ def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkey
         assert words[0] == words[1]
         # The network's rounding depends on how many images it sees at once.
         np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-4)
-    with pytest.raises(InputError, match="holds rows of a run with steps 1, this one has 2"):
+    with pytest.raises(InputError, match=r"steps 1.* 2"):
         study.main([*command, "--steps", "2"])
 
 
 def test_a_report_of_a_stopped_run_takes_complete_slices(run, command, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "open_named_prior", lambda *_: pytest.fail("no prior is needed"))
     command = [*command, "--output_dir", str(tmp_path), "--report_only"]
-    with pytest.raises(InputError, match="there are no rows at"):
+    with pytest.raises(InputError, match="no rows"):
         study.main(command)
     for path in run.glob("metadata*.*s*"):
         shutil.copy(path, tmp_path)

@@ -125,7 +125,7 @@ def test_no_region_is_refused(lines, found):
 
 
 def test_region_refuses_a_mask_of_numbers():
-    with pytest.raises(InputError, match=r"expected a bool mask .* got torch.float32"):
+    with pytest.raises(InputError, match=r"mask.*float32"):
         find_calibration_region(torch.ones(8, 8))
 
 
@@ -158,7 +158,7 @@ def test_unit_norm_and_unit_eigenvalue_inside(generator):
 
 def test_a_kernel_larger_than_the_block_is_refused(generator):
     kspace, _, _ = simulated_scan(generator)
-    with pytest.raises(InputError, match=r"fits the calibration block \(24, 5\), got \(6, 6\)"):
+    with pytest.raises(InputError, match=r"\(24, 5\).*\(6, 6\)"):
         espirit(kspace[..., 36:60, 38:43], (96, 80))
 
 
@@ -247,23 +247,19 @@ def test_bad_calibration_input_is_refused(generator):
     mask = centre_lines((32, 32), 8)
     with pytest.raises(InputError, match="at least 4×4 samples"):
         estimate_coil_maps(kspace, centre_lines((32, 32), 2))
-    with pytest.raises(InputError, match=r"expected a mask \(batch or 1, 1, ny, nx\)"):
+    with pytest.raises(InputError, match=r"mask \(batch"):
         estimate_coil_maps(kspace, mask[0])
-    with pytest.raises(
-        InputError, match=r'expected method "espirit", "walsh" or "sigpy", got .bart.'
-    ):
+    with pytest.raises(InputError, match=r"walsh.*bart"):
         estimate_coil_maps(kspace, mask, method="bart")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="only zeros in slice 1"):
         estimate_coil_maps(kspace * torch.tensor([1, 0])[:, None, None, None], mask)
-    with pytest.raises(InputError, match="expected kernel_size of at least 2, got 1"):
+    with pytest.raises(InputError, match=r"kernel_size.*1"):
         estimate_coil_maps(kspace, mask, kernel_size=1)
-    with pytest.raises(
-        InputError, match=r"expected threshold \"auto\" or between 0 and 1, got 1.5"
-    ):
+    with pytest.raises(InputError, match=r"threshold.*1\.5"):
         estimate_coil_maps(kspace, mask, threshold=1.5)
     with pytest.raises(InputError, match=r"between 0 and 1, got 'automatic'"):
         estimate_coil_maps(kspace, mask, threshold="automatic")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"expected crop \"auto\" or between 0 and 1, got 2"):
+    with pytest.raises(InputError, match=r"crop.*2"):
         estimate_coil_maps(kspace, mask, crop=2)
     kspace[0, 0, 0, 0] = torch.tensor(complex("inf"))
     with pytest.raises(InputError, match="expected finite k-space"):

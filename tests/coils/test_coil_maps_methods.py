@@ -136,7 +136,7 @@ def test_walsh_crops_what_is_not_coherent(generator):
 
 def test_walsh_refuses_what_it_does_not_have(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2)
-    with pytest.raises(InputError, match=r'expected method "espirit" for num_maps=2, got .walsh.'):
+    with pytest.raises(InputError, match=r"num_maps=2.*walsh"):
         estimate_coil_maps(kspace, method="walsh", num_maps=2)
     with pytest.raises(InputError, match="expected complex k-space"):
         walsh(kspace.real, (32, 32))
@@ -215,7 +215,7 @@ def test_bad_numbers_of_sets_are_refused(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2)
     with pytest.raises(InputError, match="num_maps"):
         estimate_coil_maps(kspace, num_maps=3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="at least two coils for num_maps=2, got one"):
+    with pytest.raises(InputError, match=r"two coils.*one"):
         estimate_coil_maps(kspace[:, :1], num_maps=2)
 
 
@@ -243,13 +243,13 @@ def test_soft_sense_is_the_sum_of_its_sets(soft, generator):
 
 
 def test_soft_sense_refuses_what_does_not_fit(soft, generator):
-    with pytest.raises(InputError, match=r"expected coil maps \(batch or 1, sets, coils, ny, nx\)"):
+    with pytest.raises(InputError, match=r"sets, coils"):
         SoftSense(soft.mask, soft.coil_maps[:, 0])
     with pytest.raises(InputError, match="expected complex64 coil maps"):
         SoftSense(soft.mask, soft.coil_maps.to(torch.complex128))
     with pytest.raises(InputError, match="expected a bool mask"):
         SoftSense(soft.mask.float(), soft.coil_maps)
-    with pytest.raises(InputError, match="sets one below the other"):
+    with pytest.raises(InputError, match="below the other"):
         soft(torch.zeros(2, 13, 10, dtype=torch.complex64))
     with pytest.raises(AttributeError, match="immutable"):
         soft.mask = soft.mask

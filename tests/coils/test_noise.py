@@ -62,7 +62,7 @@ def test_pure_noise_and_zero_filled_samples():
 
 def test_too_few_samples_to_tell():
     few = torch.ones(1, 4, 8, 8, dtype=torch.complex64)
-    with pytest.raises(InputError, match=r"64 samples far from the centre .* 4 coils by, got 16"):
+    with pytest.raises(InputError, match=r"64.* 16"):
         estimate_noise_std(few, torch.ones(1, 1, 8, 8, dtype=torch.bool))
 
 
@@ -141,9 +141,9 @@ def test_the_residual_is_held_against_the_noise(pipe, scan, caplog):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"solver": "dds", "noise_std": 0.1}, "DDS knows nothing of noise"),
-        ({"noise_std": "guess"}, "numbers or 'auto', got 'guess'"),
-        ({"noise_std": [0.1, 0.2, 0.3]}, "one for each of the 2 slices"),
+        ({"solver": "dds", "noise_std": 0.1}, "DDS.*noise"),
+        ({"noise_std": "guess"}, "guess"),
+        ({"noise_std": [0.1, 0.2, 0.3]}, "2 slices"),
         ({"noise_std": [0.1, -0.2]}, "one positive number"),
         ({"noise_std": float("nan")}, "one positive number"),
     ],

@@ -183,7 +183,7 @@ def test_skmtea(tmp_path, capsys):
     [
         ("MTR_ID,PatientSex\nMTR_005,F\n", "expected the column 'PatientAge'"),
         (f"{SKMTEA_COLUMNS}\nA,40,F,9,6,20,3\nA,40,F,9,6,20,3\n", "line 3: expected one row"),
-        (None, "no table of SKM-TEA headers"),
+        (None, "SKM-TEA"),
     ],
 )
 def test_skmtea_headers_are_checked(tmp_path, text, words):
@@ -197,9 +197,9 @@ def test_skmtea_headers_are_checked(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("row", "known", "words"),
     [
-        ("old,F,20,6,20,3", {"tr": 20, "te": 6}, "line 2: expected age as a number, got 'old'"),
-        ("40,F,0,6,20,3", {"age": 40, "te": 6}, "line 2: expected TR to be"),
-        ("40,F,20,60,20,3", {"age": 40}, "line 2: expected TE below twice TR"),
+        ("old,F,20,6,20,3", {"tr": 20, "te": 6}, "line 2: expected age"),
+        ("40,F,0,6,20,3", {"age": 40, "te": 6}, "line 2: expected TR"),
+        ("40,F,20,60,20,3", {"age": 40}, "line 2: expected TE"),
     ],
 )
 def test_impossible_skmtea_headers_are_left_out(tmp_path, caplog, row, known, words):

@@ -136,7 +136,7 @@ def test_slices_repetitions_and_contrasts_are_chosen(tmp_path):
     assert (scan.metadata[0].te, other.metadata[0].te) == (12, 36)
     info = scan_info(path)
     assert (info["slices"], info["repetitions"], info["contrasts"]) == (2, 2, 2)
-    with pytest.raises(InputError, match="holds 2 repetitions: there is no repetition 2"):
+    with pytest.raises(InputError, match="no repetition 2"):
         read_scan(path, repetition=2)
 
 
@@ -234,7 +234,7 @@ def test_a_header_with_impossible_values_or_without_namespace(tmp_path, caplog):
     xml = xml.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', "")
     scan = read_scan(write_raw(tmp_path / "raw.h5", lines(phantom()), xml))
     assert (scan.metadata[0].tr, scan.metadata[0].slice) == (None, 0)
-    assert "left out of the metadata of the header: expected TR" in caplog.text
+    assert "expected TR" in caplog.text
 
 
 def test_a_header_in_latin_1(tmp_path):

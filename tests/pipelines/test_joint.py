@@ -29,7 +29,6 @@ from ctxrecon.pipelines import JointPipeline, load_joint
 from ctxrecon.reconstructors import (
     MULTI_CONTRAST,
     RECONSTRUCTORS,
-    HRUNet,
     MoDL,
     UnrolledGenerator,
     reconstruct_contrasts,
@@ -164,7 +163,7 @@ class TestPipeline:
         )
         assert each.prompts == [["Knee, PD", "Knee, PDFS"]] * 2
         assert not torch.equal(each.images, plain.images)
-        with pytest.raises(InputError, match="one for each of the 2 contrasts"):
+        with pytest.raises(InputError, match="2 contrasts"):
             reading(kspace, prompt=["Knee"] * 3, coil_maps=maps)
         with pytest.raises(InputError, match="it was trained with"):
             JointPipeline(made, FixedMasks(SHAPE, 3.0))
@@ -175,17 +174,17 @@ class TestPipeline:
         half = pipe(kspace, coil_maps=maps, generator=seeded(0)).masks
         refused: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             ("only 33 % of a contrast", (kspace * half,), {}),
-            ("leave it or mask out", (kspace, half), {"acceleration": 4.0}),
+            ("mask out", (kspace, half), {"acceleration": 4.0}),
             ("expected k-space", (kspace[0, 0],), {}),
             ("does not fit k-space", (kspace, half[..., :5]), {}),
             ("samples nothing", (kspace, torch.zeros_like(half)), {}),
-            ("masks for 2 contrasts, k-space has 3", (scan(3)[0],), {}),
+            ("2 contrasts.* 3", (scan(3)[0],), {}),
             ("complex", (kspace.abs(),), {}),
         ]
         for sentence, arguments, options in refused:
             with pytest.raises(InputError, match=sentence):
                 pipe(*arguments, coil_maps=maps, **options)
-        with pytest.raises(InputError, match="the sampler is of the matrix"):
+        with pytest.raises(InputError, match="of the matrix"):
             pipe(kspace[..., :20])
 
     def test_what_was_never_measured_is_not_sampled(self):
@@ -220,7 +219,7 @@ class TestCheckpoint:
         path = tmp_path / "joint" / "sampler" / "config.json"
         config = json.loads(path.read_text())
         path.write_text(json.dumps({**config, "_class_name": "Exploit"}))
-        with pytest.raises(InputError, match="sampler of the unknown kind 'Exploit'"):
+        with pytest.raises(InputError, match="'Exploit'"):
             load_joint(tmp_path / "joint")
 
 
@@ -349,4 +348,3 @@ def test_a_batch_of_contrasts_is_what_each_gives():
         together = reconstruct_contrasts(made, [operator, operator], y).images
         for c in range(2):
             torch.testing.assert_close(together[:, c], made(operator, y[:, c]).images)
-    assert isinstance(network("hru_net"), HRUNet)

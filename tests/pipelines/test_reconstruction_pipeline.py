@@ -96,7 +96,7 @@ def test_prompts_of_networks_that_read_them(reading, unrolled, caplog):
         ignored = unrolled(**call, prompt="Brain, T2")
     assert "reads no prompt" in caplog.text
     assert ignored.prompts is None
-    with pytest.raises(InputError, match="one for each of the 2 slices, got 3"):
+    with pytest.raises(InputError, match="2 slices, got 3"):
         reading(**call, prompt=["Brain"] * 3)
     with pytest.raises(InputError, match="tokens"):
         reading(**call, prompt="word " * 90)
@@ -136,7 +136,7 @@ def test_a_prior_is_told_from_a_network(pipe, unrolled, tmp_path):
     pipe.save_pretrained(tmp_path / "prior")
     assert isinstance(ctxrecon.load(tmp_path / "prior"), ContextMRIPipeline)
     unrolled.save_pretrained(tmp_path / "network")
-    with pytest.raises(InputError, match="holds no diffusion prior: leave subfolder out"):
+    with pytest.raises(InputError, match="subfolder"):
         ctxrecon.load(tmp_path / "network", subfolder="fastmri")
     with pytest.raises(InputError, match="there is no reconstructor/"):
         load_reconstructor(tmp_path / "prior")
@@ -157,7 +157,7 @@ def test_damaged_checkpoints(unrolled, tmp_path):
         load_reconstructor(folder)
     damaged()
     config.write_text(json.dumps(json.loads(config.read_text()) | {"width": 8}))
-    with pytest.raises(InputError, match="do not fit its config"):
+    with pytest.raises(InputError, match="do not fit"):
         load_reconstructor(folder)
     damaged()
     weights = next((folder / "reconstructor").glob("*.safetensors"))

@@ -105,12 +105,12 @@ def test_little_strength_stays_near_the_image(pipe, scan, images):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"image": "l2"}, "unknown image 'l2': expected an array or one of zero_filled"),
+        ({"image": "l2"}, "'l2'.*zero_filled"),
         ({"image": "tv", "strength": 0.0}, "strength above 0"),
-        ({"image": "zero_filled", "solver": "pnp_admm"}, "PnPADMM starts from the measurement"),
-        ({"image": "zero_filled", "solver": "red_diff"}, "REDDiff starts from the measurement"),
-        ({"image": torch.zeros(2, 29, 37)}, r"complex image to start from of shape \(2, 29, 37\)"),
-        ({"image": torch.zeros(3, 29, 37, dtype=torch.complex64)}, "got torch.complex64 of shape"),
+        ({"image": "zero_filled", "solver": "pnp_admm"}, "PnPADMM"),
+        ({"image": "zero_filled", "solver": "red_diff"}, "REDDiff"),
+        ({"image": torch.zeros(2, 29, 37)}, r"image .*\(2, 29, 37\)"),
+        ({"image": torch.zeros(3, 29, 37, dtype=torch.complex64)}, "got torch.complex64"),
         ({"image": np.full((29, 37), np.nan + 0j)}, "holds NaN or infinite"),
     ],
 )

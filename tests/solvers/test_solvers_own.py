@@ -166,12 +166,12 @@ def test_with_noise_is_a_copy(kind):
 
 def test_solvers_without_noise_refuse_a_level():
     assert DDS().noise_std is None
-    with pytest.raises(InputError, match="DDS takes no noise_std"):
+    with pytest.raises(InputError, match="noise_std"):
         DDS().with_noise(0.1)
     assert with_noise(DDS(), torch.ones(1)) == DDS()
     with pytest.raises(InputError, match="eta above 0"):
         DDNM(eta=0.0).with_noise(0.1)
-    with pytest.raises(InputError, match="DDS knows nothing of noise"):
+    with pytest.raises(InputError, match="knows nothing"):
         check_noise(0.1, 1, DDS())
     check_noise(0.1, 1, DDS(), "pnp_admm")
     check_noise(0.1, 1, DDNM())
@@ -284,7 +284,7 @@ def test_whatever_has_the_call_is_a_solver_with_the_defaults(pipe, generator):
 
 @pytest.mark.parametrize("misfit", [len, lambda y: y, lambda denoiser, operator, y: y])
 def test_misfits_fail_before_the_loop(misfit, pipe):
-    with pytest.raises(InputError, match=r"cannot be called as solver\(denoiser"):
+    with pytest.raises(InputError, match=r"solver\(denoiser"):
         make_solver(misfit)
     kspace = torch.ones(1, 1, 16, 16, dtype=torch.complex64)
     with pytest.raises(InputError, match="cannot be called as"):
@@ -302,7 +302,7 @@ def test_derived_classes_that_do_not_fit():
         def __call__(self, y):  # type: ignore[override]
             return y
 
-    with pytest.raises(InputError, match="OtherCall cannot be called as"):
+    with pytest.raises(InputError, match="OtherCall"):
         make_solver(OtherCall())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="default_noise_std"):
 

@@ -188,11 +188,11 @@ def test_tensorboard_is_written_where_asked_for(run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--text_encoder", "nowhere"), "there is no checkpoint folder nowhere"),
+        (("--text_encoder", "nowhere"), "folder nowhere"),
         (("--resolution", "18"), "expected multiples of 4"),
         (("--loss_weighting", "balanced", "--prediction_type", "epsilon"), "for v_prediction"),
         (("--resume_from_checkpoint", "latest"), "no checkpoint to resume"),
-        (("--data_weights", "1", "2"), "a positive weight for each of 1 data sources"),
+        (("--data_weights", "1", "2"), "1 data sources"),
     ],
 )
 def test_unsuitable_options_are_refused(run, tmp_path: Path, options, message) -> None:
@@ -203,7 +203,7 @@ def test_unsuitable_options_are_refused(run, tmp_path: Path, options, message) -
 def test_a_new_text_encoder_has_to_be_trained(inputs, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     options = [item for item in arguments(inputs, tmp_path) if item != "--train_text_encoder"]
-    with pytest.raises(InputError, match="says nothing unless it is trained"):
+    with pytest.raises(InputError, match="unless it is trained"):
         script.main(options)
 
 

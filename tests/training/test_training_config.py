@@ -180,7 +180,7 @@ def test_the_command_refuses_as_the_scripts_do(tmp_path: Path, capsys) -> None:
     needed = ("--output_dir", tmp_path / "run", "--max_train_steps", 1)
     bank = ("--bank", tmp_path / "none.npz")
     assert status("train", "clip", *needed, *bank, "--ema_decay", 2) == 2
-    assert "error: argument --ema_decay: expected a number" in capsys.readouterr().err
+    assert "--ema_decay" in capsys.readouterr().err
     assert status("train", "clip", *needed, *bank, "--num_processes", 0) == 2
     assert "--num_processes" in capsys.readouterr().err
     assert status("train", "clip", *needed, *bank, "--num_processes", 2, "--seed", "x") == 2

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.metrics import Lpips, hfen, image_metrics, nmse, psnr, sharpness, snr, ssim
@@ -121,21 +123,21 @@ def test_a_batch_equals_its_slices(pair):
     ("prediction", "reference", "options", "sentence"),
     [
         (torch.ones(1, 9, 9), torch.ones(1, 9, 8), {}, r"one shape, got \(1, 9, 9\) and"),
-        (torch.ones(9, 9), torch.ones(9, 9), {}, r"expected images \(batch, ny, nx\), got shape"),
+        (torch.ones(9, 9), torch.ones(9, 9), {}, r"images .*shape"),
         (torch.ones(0, 9, 9), torch.ones(0, 9, 9), {}, r"\(batch, ny, nx\), got shape \(0, 9, 9\)"),
         (torch.full((1, 9, 9), math.nan), torch.ones(1, 9, 9), {}, "the prediction holds NaN"),
         (
             torch.ones(1, 9, 9),
             torch.full((1, 9, 9), math.inf),
             {},
-            "the reference holds NaN or inf",
+            "reference .*NaN",
         ),
-        (torch.ones(1, 9, 9), torch.zeros(1, 9, 9), {}, "reference of slice 0 is zero everywhere"),
+        (torch.ones(1, 9, 9), torch.zeros(1, 9, 9), {}, "slice 0 is zero"),
         (
             torch.ones(1, 9, 9),
             torch.ones(1, 9, 9),
             {"aggregation": "mean"},
-            "aggregation 'slice' or 'volume', got 'mean'",
+            "aggregation .*'mean'",
         ),
     ],
 )
@@ -157,7 +159,7 @@ def test_an_empty_slice_is_part_of_a_volume():
 
 
 def test_ssim_needs_its_window():
-    with pytest.raises(InputError, match=r"at least 7x7 for SSIM, got \(6, 9\)"):
+    with pytest.raises(InputError, match=r"7x7 .*\(6, 9\)"):
         ssim(torch.ones(1, 6, 9), torch.ones(1, 6, 9))
 
 
@@ -212,7 +214,8 @@ def test_lpips_is_built_once_and_uses_the_weights(pair, alexnet_weights):
     one_by_one = torch.cat([lpips(prediction[i : i + 1], reference[i : i + 1]) for i in (0, 1)])
     torch.testing.assert_close(one_by_one, distance)
     loaded = torch.load(alexnet_weights, weights_only=True)
-    assert torch.equal(network.net.state_dict()["slice3.6.weight"], loaded["features.6.weight"])
+    net: Any = present(network).net
+    assert torch.equal(net.state_dict()["slice3.6.weight"], loaded["features.6.weight"])
 
 
 def test_lpips_finds_the_hub_cache(pair, alexnet_weights, tmp_path, monkeypatch):
@@ -229,24 +232,24 @@ def test_lpips_does_not_download(pair, tmp_path, monkeypatch):
     pytest.importorskip("lpips")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     for backbone in ("alex", "vgg"):
-        with pytest.raises(InputError, match=r"not at .*\.pth: download https://download.pytorch"):
+        with pytest.raises(InputError, match=r"\.pth: download"):
             Lpips(backbone=backbone)(*pair)
 
 
 def test_lpips_refuses_what_it_cannot_use(pair, alexnet_weights, tmp_path):
-    with pytest.raises(InputError, match=r"backbone of .*got 'lenet'"):
-        Lpips(backbone="lenet")
-    with pytest.raises(InputError, match=r"LPIPS weights .*none.pth are not a file"):
+    with pytest.raises(InputError, match=r"backbone .*'lenet'"):
+        Lpips(backbone="lenet")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"none\.pth"):
         Lpips(tmp_path / "none.pth")
-    with pytest.raises(InputError, match=r"does not fit the LPIPS backbone 'vgg': features\.0"):
+    with pytest.raises(InputError, match=r"'vgg': features\.0"):
         Lpips(alexnet_weights, backbone="vgg")(*pair)
     garbage = tmp_path / "garbage.pth"
     garbage.write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="is not a state dict of tensors"):
+    with pytest.raises(InputError, match="state dict"):
         Lpips(garbage, backbone="alex")(*pair)
-    with pytest.raises(InputError, match=r"at least 31x31 for LPIPS, got \(30, 40\)"):
+    with pytest.raises(InputError, match=r"31x31 .*\(30, 40\)"):
         Lpips(alexnet_weights, backbone="alex")(torch.ones(1, 30, 40), torch.ones(1, 30, 40))
-    with pytest.raises(InputError, match="the reference of a slice is zero"):
+    with pytest.raises(InputError, match=r"reference .*zero"):
         Lpips(alexnet_weights, backbone="alex")(torch.ones(1, 40, 40), torch.zeros(1, 40, 40))
 
 

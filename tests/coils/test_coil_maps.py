@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import present
 from torch import Tensor
 
 from ctxrecon.coils import _espirit as module
@@ -124,7 +125,7 @@ def test_no_region_is_refused(lines, found):
 
 
 def test_region_refuses_a_mask_of_numbers():
-    with pytest.raises(InputError, match=r"expected a bool mask .* got torch.float32"):
+    with pytest.raises(InputError, match=r"mask.*float32"):
         find_calibration_region(torch.ones(8, 8))
 
 
@@ -157,7 +158,7 @@ def test_unit_norm_and_unit_eigenvalue_inside(generator):
 
 def test_a_kernel_larger_than_the_block_is_refused(generator):
     kspace, _, _ = simulated_scan(generator)
-    with pytest.raises(InputError, match=r"fits the calibration block \(24, 5\), got \(6, 6\)"):
+    with pytest.raises(InputError, match=r"\(24, 5\).*\(6, 6\)"):
         espirit(kspace[..., 36:60, 38:43], (96, 80))
 
 
@@ -246,25 +247,21 @@ def test_bad_calibration_input_is_refused(generator):
     mask = center_lines((32, 32), 8)
     with pytest.raises(InputError, match="at least 4×4 samples"):
         estimate_coil_maps(kspace, center_lines((32, 32), 2))
-    with pytest.raises(InputError, match=r"expected a mask \(batch or 1, 1, ny, nx\)"):
+    with pytest.raises(InputError, match=r"mask \(batch"):
         estimate_coil_maps(kspace, mask[0])
-    with pytest.raises(
-        InputError, match=r'expected method "espirit", "walsh" or "sigpy", got .bart.'
-    ):
-        estimate_coil_maps(kspace, mask, method="bart")
+    with pytest.raises(InputError, match=r"walsh.*bart"):
+        estimate_coil_maps(kspace, mask, method="bart")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="only zeros in slice 1"):
         estimate_coil_maps(kspace * torch.tensor([1, 0])[:, None, None, None], mask)
-    with pytest.raises(InputError, match="expected kernel_size of at least 2, got 1"):
+    with pytest.raises(InputError, match=r"kernel_size.*1"):
         estimate_coil_maps(kspace, mask, kernel_size=1)
-    with pytest.raises(
-        InputError, match=r"expected threshold \"auto\" or between 0 and 1, got 1.5"
-    ):
+    with pytest.raises(InputError, match=r"threshold.*1\.5"):
         estimate_coil_maps(kspace, mask, threshold=1.5)
     with pytest.raises(InputError, match=r"between 0 and 1, got 'automatic'"):
-        estimate_coil_maps(kspace, mask, threshold="automatic")
-    with pytest.raises(InputError, match=r"expected crop \"auto\" or between 0 and 1, got 2"):
+        estimate_coil_maps(kspace, mask, threshold="automatic")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"crop.*2"):
         estimate_coil_maps(kspace, mask, crop=2)
-    kspace[0, 0, 0, 0] = complex("inf")
+    kspace[0, 0, 0, 0] = torch.tensor(complex("inf"))
     with pytest.raises(InputError, match="expected finite k-space"):
         estimate_coil_maps(kspace, mask)
 
@@ -300,7 +297,9 @@ def maps_of_the_longest_region(kspace: Tensor, mask: Tensor) -> Tensor:
     region = find_calibration_region(mask)
     lines = region[1].stop - region[1].start
     calibration = kspace[:, :, region[0], region[1]]
-    return espirit(calibration, kspace.shape[2:], kernel_size=(6, min(6, lines // 2))).coil_maps
+    return espirit(
+        calibration, (kspace.shape[2], kspace.shape[3]), kernel_size=(6, min(6, lines // 2))
+    ).coil_maps
 
 
 @needs_bart
@@ -344,5 +343,6 @@ def test_strong_noise_does_not_empty_the_maps(snr):
     maps = estimate_coil_maps(scan.kspace * mask, mask)
     sets = maps.flatten(1, -3) if maps.ndim == 5 else maps
     inside = (sets != 0).any(dim=1)
-    bright = scan.target.abs() > 0.3 * scan.target.abs().max()
+    target = present(scan.target)
+    bright = target.abs() > 0.3 * target.abs().max()
     assert float(inside[bright].float().mean()) > 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from gaussian import GaussianDenoiser
@@ -41,7 +43,7 @@ def test_automatic_threshold_is_near_the_best_fixed_one(lines, noise, generator)
     region = find_calibration_region(mask)
     calibration = kspace[:, :, region[0], region[1]]
 
-    def error(threshold: float | str) -> float:
+    def error(threshold: float | Literal["auto"]) -> float:
         kernel = (6, min(6, lines // 2))
         maps = espirit(calibration, (96, 80), kernel_size=kernel, threshold=threshold, crop=0)
         return residual(clean, maps.coil_maps)
@@ -134,7 +136,7 @@ def test_walsh_crops_what_is_not_coherent(generator):
 
 def test_walsh_refuses_what_it_does_not_have(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2)
-    with pytest.raises(InputError, match=r'expected method "espirit" for num_maps=2, got .walsh.'):
+    with pytest.raises(InputError, match=r"num_maps=2.*walsh"):
         estimate_coil_maps(kspace, method="walsh", num_maps=2)
     with pytest.raises(InputError, match="expected complex k-space"):
         walsh(kspace.real, (32, 32))
@@ -212,8 +214,8 @@ def test_two_sets_on_the_grid_agree_with_every_pixel(generator, monkeypatch):
 def test_bad_numbers_of_sets_are_refused(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2)
     with pytest.raises(InputError, match="num_maps"):
-        estimate_coil_maps(kspace, num_maps=3)
-    with pytest.raises(InputError, match="at least two coils for num_maps=2, got one"):
+        estimate_coil_maps(kspace, num_maps=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"two coils.*one"):
         estimate_coil_maps(kspace[:, :1], num_maps=2)
 
 
@@ -241,13 +243,13 @@ def test_soft_sense_is_the_sum_of_its_sets(soft, generator):
 
 
 def test_soft_sense_refuses_what_does_not_fit(soft, generator):
-    with pytest.raises(InputError, match=r"expected coil maps \(batch or 1, sets, coils, ny, nx\)"):
+    with pytest.raises(InputError, match=r"sets, coils"):
         SoftSense(soft.mask, soft.coil_maps[:, 0])
     with pytest.raises(InputError, match="expected complex64 coil maps"):
         SoftSense(soft.mask, soft.coil_maps.to(torch.complex128))
     with pytest.raises(InputError, match="expected a bool mask"):
         SoftSense(soft.mask.float(), soft.coil_maps)
-    with pytest.raises(InputError, match="sets one below the other"):
+    with pytest.raises(InputError, match="below the other"):
         soft(torch.zeros(2, 13, 10, dtype=torch.complex64))
     with pytest.raises(AttributeError, match="immutable"):
         soft.mask = soft.mask
@@ -263,7 +265,7 @@ def test_a_folded_object_is_reconstructed_with_two_sets(generator):
         maps = estimate_coil_maps(kspace * mask, mask, num_maps=num_maps)
         operator = SoftSense(mask, maps.reshape(1, num_maps, 6, 72, 54))
         x = conjugate_gradient(
-            lambda v, a=operator: a.normal(v) + 1e-3 * v,
+            (operator.gram + 1e-3),
             operator.adjoint(kspace * mask),
             num_iterations=30,
         )

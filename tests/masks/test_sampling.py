@@ -185,30 +185,30 @@ def test_numpy_integers_make_a_shape():
 @pytest.mark.parametrize(
     ("arguments", "options", "sentence"),
     [
-        (((32,), 4), {}, r"mask shape of two positive integers \(ny, nx\), got \(32,\)"),
-        (((32, 0), 4), {}, r"mask shape of two positive integers \(ny, nx\), got \(32, 0\)"),
-        (((32, 4.5), 4), {}, r"mask shape of two positive integers"),
-        (((32, 32), 0.5), {}, "acceleration of at least 1, got 0.5"),
-        (((32, 32), float("nan")), {}, "acceleration of at least 1, got nan"),
-        (((32, 32), float("inf")), {}, "acceleration of at least 1, got inf"),
+        (((32,), 4), {}, r"mask shape .*\(32,\)"),
+        (((32, 0), 4), {}, r"mask shape .*\(32, 0\)"),
+        (((32, 4.5), 4), {}, r"mask shape"),
+        (((32, 32), 0.5), {}, r"acceleration .* 0\.5"),
+        (((32, 32), float("nan")), {}, "acceleration .* nan"),
+        (((32, 32), float("inf")), {}, "acceleration .* inf"),
         (((32, 32), 5000), {}, "acceleration 5000 leaves none of"),
-        ((32, 4), {}, r"two positive integers \(ny, nx\), got 32"),
-        (("32", 4), {}, r"two positive integers \(ny, nx\), got '32'"),
-        (((32, 32), "4"), {}, "acceleration of at least 1, got '4'"),
-        (((32, 32), None), {}, "acceleration of at least 1, got None"),
-        (((32, 32), True), {}, "acceleration of at least 1, got True"),
-        (((32, 32), 4, "8 %"), {}, "center_fraction between 0 and 1, got '8 %'"),
-        (((32, 32), 4), {"batch_size": 1.5}, "batch size of at least 1, got 1.5"),
-        (((32, 32), 4), {"generator": 5}, r"torch.Generator\(\).manual_seed\(seed\)"),
+        ((32, 4), {}, r"\(ny, nx\), got 32"),
+        (("32", 4), {}, r"\(ny, nx\), got '32'"),
+        (((32, 32), "4"), {}, "acceleration .* '4'"),
+        (((32, 32), None), {}, "acceleration .* None"),
+        (((32, 32), True), {}, "acceleration .* True"),
+        (((32, 32), 4, "8 %"), {}, "center_fraction .* '8 %'"),
+        (((32, 32), 4), {"batch_size": 1.5}, r"batch size .* 1\.5"),
+        (((32, 32), 4), {"generator": 5}, r"manual_seed"),
         (((32, 32), 4), {"batch_size": 2, "generator": [5, 6]}, "manual_seed"),
-        (((32, 32), 4, -0.1), {}, "center_fraction between 0 and 1, got -0.1"),
-        (((32, 32), 4, 1.5), {}, "center_fraction between 0 and 1, got 1.5"),
-        (((32, 32), 4, 0.8), {}, "the centre alone has .* more than the .* acceleration 4 allows"),
-        (((32, 32), 4), {"batch_size": 0}, "batch size of at least 1, got 0"),
+        (((32, 32), 4, -0.1), {}, r"center_fraction .* -0\.1"),
+        (((32, 32), 4, 1.5), {}, r"center_fraction .* 1\.5"),
+        (((32, 32), 4, 0.8), {}, "centre .* acceleration 4"),
+        (((32, 32), 4), {"batch_size": 0}, "batch size .* 0"),
         (
             ((32, 32), 4),
             {"batch_size": 3, "generator": [seeded(0)]},
-            "expected one generator or 3, one for each mask, got 1",
+            "generator .*3.* 1",
         ),
     ],
 )
@@ -231,17 +231,17 @@ def test_sigpys_poisson_mask_is_sigpys_but_for_the_last_samples():
 
 @pytest.mark.parametrize("offset", [-1, 4, 1.5])
 def test_an_offset_beyond_the_spacing_is_refused(offset):
-    with pytest.raises(InputError, match=f"offset from 0 to 3, below the spacing .* got {offset}"):
+    with pytest.raises(InputError, match=f"offset .* 3.* {offset}"):
         equispaced1d((1, 40), 4, 0.0, offset=offset)
 
 
 def test_a_poisson_budget_beyond_the_ellipse_is_refused():
-    with pytest.raises(InputError, match=r"the ellipse of k-space has .* use variable_density2d"):
+    with pytest.raises(InputError, match=r"ellipse .* variable_density2d"):
         poisson_disk2d((32, 32), 1.1)
 
 
 def test_an_unknown_mask_is_refused():
-    with pytest.raises(InputError, match="unknown mask 'spiral2d': expected one of uniform1d"):
+    with pytest.raises(InputError, match=r"'spiral2d'.* uniform1d"):
         make_mask("spiral2d", (32, 32), 4)
     with pytest.raises(InputError, match=r"unknown mask \['uniform1d'\]"):
-        make_mask(["uniform1d"], (32, 32), 4)
+        make_mask(["uniform1d"], (32, 32), 4)  # type: ignore[arg-type]

@@ -328,7 +328,7 @@ def test_a_line_order_is_whole_or_not_written(tmp_path, monkeypatch):
         write_line_order(tmp_path / "nowhere" / "lines.json", mask)
 
     def full(source, target):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "No space")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="No space left"):
@@ -348,7 +348,7 @@ SINGLES = torch.eye(4, dtype=torch.bool)[None, None]
         ("width as a whole number", lambda: build(width=0)),
         ("positive slope", lambda: build(slope=-1.0)),
         ("leaves none of 40 lines", lambda: build(acceleration=100)),
-        ("centre to take the first image from", lambda: build(center_fraction=0.0)(pictures)),
+        ("first image", lambda: build(center_fraction=0.0)(pictures)),
         ("got torch.float32", lambda: build()(lambda mask: torch.ones(1, *SHAPE))),
         (
             r"complex images \(batch, 12, 40\)",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import seeded
+from narrow import present
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
@@ -146,8 +147,8 @@ def test_mixed_pixels_have_the_signals_mean_rate() -> None:
 
 def _signal_at_first_echo(subject: Subject, tissue: Tissue) -> float:
     parameters = subject.parameters
-    e1 = np.exp(-ECHOES[0].tr / parameters.t1[tissue])
-    angle = np.deg2rad(ECHOES[0].flip_angle)
+    e1 = np.exp(-present(ECHOES[0].tr) / parameters.t1[tissue])
+    angle = np.deg2rad(present(ECHOES[0].flip_angle))
     steady = np.sin(angle) * (1 - e1) / (1 - e1 * np.cos(angle))
     decay = np.exp(-ECHO_TIMES[0] / parameters.t2_star[tissue])
     return float(parameters.proton_density[tissue] * steady * decay)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ctxrecon.output import ReconstructionOutput
+from ctxrecon.output import ReconstructionOutput, TextToImageOutput
 
 Value = TypeVar("Value")
 
@@ -31,4 +31,5 @@ def complete(output: object) -> ReconstructionOutput:
 
 def images_of(output: object) -> Tensor:
     """The images that a pipeline returned, as the tensor that they are by default."""
-    return tensor(complete(output).images)
+    assert isinstance(output, ReconstructionOutput | TextToImageOutput), type(output)
+    return tensor(output.images)

@@ -253,10 +253,18 @@ def test_magnitudes_train_beside_the_phantom(run, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     images = np.random.default_rng(0).random((3, 1, 24, 32)).astype(np.float16)
     metadata = [ScanMetadata(anatomy="brain", contrast="T2")] * 3
-    write_shard(tmp_path / "set" / "one.safetensors", images, metadata, source=source)
+    write_shard(
+        tmp_path / "set" / "one.safetensors",
+        images,
+        metadata,
+        source=source,
+        origins=["an open collection, CC0"],
+    )
     run(
         tmp_path / "mixed",
         *("--train_data_dir", str(tmp_path / "set"), "--data_weights", "1", "1"),
         *("--native_share", "0.5", "--random_contrast", "0.2", "--field_of_view", "0.8"),
     )
     assert load_prior(tmp_path / "mixed" / "pipeline").unet.config.in_channels == 2
+    card = (tmp_path / "mixed" / "pipeline" / "README.md").read_text()
+    assert "- an open collection, CC0" in card

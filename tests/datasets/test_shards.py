@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from torch.utils.data import DataLoader
 from ctxrecon.datasets import ShardSlices, check_complex_slices, read_shard_info, write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
+from ctxrecon.training.masks import data as masks
+from ctxrecon.training.reconstructor import data as reconstructor
 
 IMAGES = np.random.default_rng(0).standard_normal((5, 2, 18, 16)).astype(np.float32)
 METADATA = [
@@ -226,6 +230,11 @@ def test_magnitudes_are_refused_where_phase_is_needed(folder, people):
     assert check_complex_slices(ShardSlices(folder), "a mask")
     with pytest.raises(InputError, match="a mask learns from complex"):
         check_complex_slices(ShardSlices(people), "a mask")
+    chosen = {"bank": None, "anatomy": None, "contrasts": "one", "seed": 0, "labels": "all"}
+    config: Any = SimpleNamespace(train_data_dir=people, **chosen)
+    for source in (masks.source, reconstructor.sources):
+        with pytest.raises(InputError, match="magnitude images, which have no phase"):
+            source(config)
 
 
 def test_both_kinds_in_one_folder_are_refused(folder, people):

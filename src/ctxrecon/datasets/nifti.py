@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii")
 _DESCRIPTION = "dataset_description.json"
 _MOST_NOTES = 16 * 2**20
-_BIDS = re.compile(r"(sub-[0-9A-Za-z]+)((?:_[A-Za-z]+-[0-9A-Za-z+]+)*)_([0-9A-Za-z]+)")
+_SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
+_BIDS = re.compile(r"sub-[0-9A-Za-z]+((?:_[A-Za-z]+-[0-9A-Za-z+]+)*)_([0-9A-Za-z]+)")
 # Suffixes of anatomical images (BIDS 1.9, "Magnetic Resonance Imaging data") that name a contrast.
 _CONTRASTS = {
     **{"T1w": "T1", "T2w": "T2", "PDw": "PD", "FLAIR": "FLAIR", "T2starw": "T2*"},
@@ -46,12 +47,10 @@ class BidsName:
     """What the name of a file says by the rules of BIDS.
 
     Attributes:
-        subject: ``sub-XX``.
         entities: such as ``part`` → ``mag``.
         suffix: such as ``T1w``.
     """
 
-    subject: str
     entities: dict[str, str]
     suffix: str
 
@@ -61,8 +60,8 @@ class BidsName:
         match = _BIDS.fullmatch(name)
         if match is None:
             return None
-        pairs = (part.split("-", 1) for part in match[2].split("_") if part)
-        return cls(match[1], dict(pairs), match[3])
+        pairs = (part.split("-", 1) for part in match[1].split("_") if part)
+        return cls(dict(pairs), match[2])
 
     @property
     def contrast(self) -> str | None:
@@ -195,30 +194,29 @@ def person(path: Path) -> str:
     Of other names, what is left without words for the contrast, so that the contrasts of a person
     are together; where nothing is left, the name of the folder.
     """
-    name = BidsName.read(stem(path))
-    if name is not None:
-        root = dataset_root(path)
-        return name.subject if root is None else f"{root.name}_{name.subject}"
+    subject, root = _bids_place(path)
+    if subject is not None:
+        return subject if root is None else f"{root.name}_{subject}"
     words = re.split(r"([\s._-]+)", stem(path))
     kept = [word for word in words if CONTRASTS.canonical(word) is None]
-    found = re.sub(r"[\s._-]+", "_", "".join(kept)).strip("_") or path.resolve().parent.name
-    logger.warning("%s has no name of BIDS (sub-XX): taken as the person %s", path, found)
+    found = re.sub(r"[\s._-]+", "_", "".join(kept)).strip("_") or path.parent.resolve().name
+    logger.info("%s has no name of BIDS (sub-XX): taken as the person %s", path, found)
     return found
 
 
-def dataset_root(path: Path) -> Path | None:
-    """The folder of the BIDS data set: the one that holds the folder ``sub-XX``."""
-    name = BidsName.read(stem(path))
-    parent = path.parent.resolve()
+def _bids_place(path: Path) -> tuple[str | None, Path | None]:
+    """``sub-XX`` of the name or of a folder, and the folder of the data set, which holds that."""
+    match = _SUBJECT.match(path.name)
+    subject, parent = match[0] if match else None, path.parent.resolve()
     for folder in (parent, *parent.parents):
-        if name is not None and folder.name == name.subject:
-            return folder.parent
-    return None
+        if folder.name == subject or (subject is None and _SUBJECT.fullmatch(folder.name)):
+            return folder.name, folder.parent
+    return subject, None
 
 
 def origin(path: Path) -> str | None:
     """Name and licence of the BIDS data set that a file belongs to, where it tells them."""
-    root = dataset_root(path)
+    _, root = _bids_place(path)
     description = None if root is None else root / _DESCRIPTION
     if description is None or not description.is_file():
         return None

@@ -105,7 +105,7 @@ def upright(path: Path, data: NDArray[np.float32], affine: NDArray[np.float64]) 
                 cosines[axis, :] = cosines[:, along] = 0.0
     if -1 in stored or spacing.max() > 1e3:
         raise InputError(f"{path}: its affine is damaged, its voxels are {_shown(spacing)} mm")
-    data = np.flip(data.transpose(stored), [axis for axis in range(3) if flipped[axis]])
+    data = np.flip(data.transpose(stored), tuple(axis for axis in range(3) if flipped[axis]))
     edges = spacing[stored]
     return Volume(
         np.maximum(data, 0),

@@ -12,7 +12,7 @@ from ctxrecon.commands.options import Seed
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from ctxrecon.datasets import Source
+    from ctxrecon.datasets import VolumeSource
 
 prepare = typer.Typer(
     help="Turn raw volumes into a training set, one shard of slices for each volume.",
@@ -83,7 +83,7 @@ def labels(
     _prepare(source, inputs, out, workers)
 
 
-def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None) -> None:
+def _prepare(source: VolumeSource, inputs: list[Path], out: Path, workers: int | None) -> None:
     """Run, tell what became of the volumes, and exit with status 1 when some are missing."""
     from ctxrecon.datasets import prepare_shards
 

@@ -5,7 +5,7 @@ from ctxrecon.datasets.labels import LabelSource
 from ctxrecon.datasets.prepare import Summary, prepare_shards
 from ctxrecon.datasets.shards import ShardInfo, ShardSlices, read_shard_info, write_shard
 from ctxrecon.datasets.skmtea import SKMTEASource
-from ctxrecon.datasets.source import Source
+from ctxrecon.datasets.source import VolumeSource
 
 __all__ = [
     "FastMRISource",
@@ -13,8 +13,8 @@ __all__ = [
     "SKMTEASource",
     "ShardInfo",
     "ShardSlices",
-    "Source",
     "Summary",
+    "VolumeSource",
     "prepare_shards",
     "read_shard_info",
     "write_shard",

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.log import warnings_kept
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
-from ctxrecon.datasets.source import Source
+from ctxrecon.datasets.source import VolumeSource
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, read_json, write_json
 from ctxrecon.phantom.dataset import normalize
@@ -69,7 +69,7 @@ class _Outcome:
 
 
 def prepare_shards(
-    source: Source,
+    source: VolumeSource,
     inputs: Sequence[Path],
     out: Path,
     *,
@@ -120,7 +120,7 @@ def prepare_shards(
     return summary
 
 
-def _jobs(source: Source, inputs: Sequence[Path], summary: Summary) -> dict[str, Path]:
+def _jobs(source: VolumeSource, inputs: Sequence[Path], summary: Summary) -> dict[str, Path]:
     """Shard name → volume, without those that cannot be used; two of one name are refused."""
     if not inputs:
         raise InputError("expected volumes to prepare, got none")
@@ -235,7 +235,7 @@ def _count(summary: Summary, outcome: _Outcome) -> None:
 
 
 def _run(
-    source: Source,
+    source: VolumeSource,
     jobs: dict[str, Path],
     out: Path,
     workers: int,
@@ -271,7 +271,7 @@ def _run(
 
 
 def _in_processes(
-    source: Source,
+    source: VolumeSource,
     jobs: dict[str, Path],
     out: Path,
     workers: int,
@@ -302,10 +302,10 @@ def _in_processes(
         watched.close()
 
 
-_worker_source: Source | None = None
+_worker_source: VolumeSource | None = None
 
 
-def _start_worker(source: Source, watched: Connection) -> None:
+def _start_worker(source: VolumeSource, watched: Connection) -> None:
     """Make this process a worker: one thread, no questions, gone when its parent is."""
     global _worker_source
     _worker_source = source
@@ -336,14 +336,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
+def _prepare_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Outcome:
     """The shard of one volume, with what was warned of, each once."""
     with warnings_kept() as warnings:
         outcome = _write_volume(source, name, path, out)
     return replace(outcome, warnings=tuple(warnings))
 
 
-def _write_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
+def _write_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Outcome:
     """Write the shard of one volume, or say why there is none."""
     images, metadata, empty = [], [], 0
     try:

@@ -20,7 +20,7 @@ _MIRRORED = ("brain", "knee")
 """Anatomies that look the same from left and right; a heart or an abdomen does not."""
 
 
-class Source(Protocol):
+class SliceSource(Protocol):
     """Where slices come from; ``draw`` gives the same slice for the same number."""
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:

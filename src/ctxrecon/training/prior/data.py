@@ -16,12 +16,12 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.training.prior.config import PriorConfig
 from ctxrecon.training.prior.objective import spread_timestep
 from ctxrecon.training.prompts import drop_metadata
-from ctxrecon.training.slices import PreparedSlices, Source, one_of, tokens_of
+from ctxrecon.training.slices import PreparedSlices, SliceSource, one_of, tokens_of
 
 
-def sources(config: PriorConfig) -> list[Source]:
+def sources(config: PriorConfig) -> list[SliceSource]:
     """Where slices come from: the bank first, then each folder."""
-    found: list[Source] = []
+    found: list[SliceSource] = []
     if config.bank:
         found.append(
             PhantomSlices(
@@ -57,7 +57,7 @@ class PriorSamples:
         seed: of the whole stream.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[SliceSource]
     weights: Sequence[float]
     tokenizer: Any
     resolutions: Sequence[int]

@@ -29,8 +29,8 @@ from benchmarks.common.arguments import open_named_prior, parse, prior_parser, r
 from benchmarks.common.bart import BART_LAMBDAS
 from benchmarks.common.figures import shrink
 from benchmarks.common.held_out import center_fraction
-from benchmarks.common.images import Reconstruction, data_error, scores
-from benchmarks.common.methods import Sampling, reconstruct_all
+from benchmarks.common.images import SliceResult, data_error, scores
+from benchmarks.common.methods import PriorSettings, reconstruct_all
 from benchmarks.common.record import Record, write_study
 from ctxrecon.coils import (
     estimate_coil_maps,
@@ -141,9 +141,9 @@ def load(path: Path) -> Tensor:
     return torch.from_numpy(array.astype(np.complex64))[None]
 
 
-def sampling_of(args: argparse.Namespace, prompt: str, seed: int) -> Sampling:
+def sampling_of(args: argparse.Namespace, prompt: str, seed: int) -> PriorSettings:
     """The options of the command line as those of the prior."""
-    return Sampling(
+    return PriorSettings(
         prompt=prompt,
         guidance_scales=tuple(args.guidance_scales),
         steps=args.steps,
@@ -246,7 +246,7 @@ def hold_out(mask: Tensor, generator: torch.Generator) -> Tensor:
     return hidden.reshape(mask.shape)
 
 
-def append(runs: Runs, name: str, values: dict[str, float], item: Reconstruction) -> None:
+def append(runs: Runs, name: str, values: dict[str, float], item: SliceResult) -> None:
     """Add one run of a method to those before."""
     values = values | {"seconds": item.seconds}
     if item.chosen is not None:
@@ -274,9 +274,7 @@ def markdown(found: Summaries) -> str:
     return table(["", *(_COLUMNS[key][0] for key in keys)], rows)
 
 
-def figure(
-    path: Path, found: dict[str, Reconstruction], reference: Tensor | None, title: str
-) -> None:
+def figure(path: Path, found: dict[str, SliceResult], reference: Tensor | None, title: str) -> None:
     """The first image of every method, of the prior only those at its largest γ."""
     prior = [name for name in found if "γ" in name]
     strongest = prior[-1].split(",")[0].split("γ")[1]

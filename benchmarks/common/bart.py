@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.images import Reconstruction, Score
+from benchmarks.common.images import Score, SliceResult
 from ctxrecon.coils import find_calibration_region
 from ctxrecon.io.bart import read_cfl
 from ctxrecon.operators import CartesianSense
@@ -50,13 +50,13 @@ def bart_l1_wavelet(
     tried: Sequence[float],
     *,
     iterations: int = _BART_ITERATIONS,
-) -> Reconstruction:
+) -> SliceResult:
     """``bart pics`` with an L1-wavelet penalty, its weight the best of those that are tried.
 
     The weight is chosen for each scan by ``score``, which a user could not compute: this favours
     BART. The time is that of one run.
     """
-    best: Reconstruction | None = None
+    best: SliceResult | None = None
     best_score = -np.inf
     for weight in tried:
         options = ["-S", f"-i{iterations}", "-R", f"W:3:0:{weight:g}"]
@@ -67,7 +67,7 @@ def bart_l1_wavelet(
         images = images * _phase_to(CartesianSense(mask, maps)(images), kspace)
         value = score(images, maps)
         if best is None or value > best_score:
-            best, best_score = Reconstruction(images, maps, seconds, chosen=weight), value
+            best, best_score = SliceResult(images, maps, seconds, chosen=weight), value
     assert best is not None
     return best
 

@@ -17,7 +17,7 @@ Score = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class SliceResult:
     """What a method gave for one slice.
 
     Attributes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from benchmarks.common.bart import BART_LAMBDAS, bart_coil_maps, bart_l1_wavelet
-from benchmarks.common.images import Reconstruction, Score
+from benchmarks.common.images import Score, SliceResult
 from ctxrecon.baselines import BASELINES
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.operators import sense_operator
@@ -30,7 +30,7 @@ BASELINE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Sampling:
+class PriorSettings:
     """How the prior is sampled.
 
     Attributes:
@@ -64,12 +64,12 @@ def reconstruct_all(
     kspace: Tensor,
     mask: Tensor,
     pipe: ContextMRIPipeline,
-    sampling: Sampling,
+    sampling: PriorSettings,
     score: Score,
     bar: tqdm,
     *,
     weights: Mapping[str, float | None] | None = None,
-) -> dict[str, Reconstruction]:
+) -> dict[str, SliceResult]:
     """Every method on one slice, with coil maps from the undersampled slice itself.
 
     Args:
@@ -85,17 +85,17 @@ def reconstruct_all(
         Name to reconstruction. BART's are left out where it is not installed.
     """
     maps = estimate_coil_maps(kspace, mask, num_maps=1)  # BART and the others take one set
-    results: dict[str, Reconstruction] = {}
+    results: dict[str, SliceResult] = {}
     for key, name in BASELINE_NAMES.items():
         bar.set_postfix_str(name)
         started = time.perf_counter()
         images = BASELINES[key](sense_operator(mask, maps), kspace)
-        results[name] = Reconstruction(images, maps, time.perf_counter() - started)
+        results[name] = SliceResult(images, maps, time.perf_counter() - started)
     name, network = shipped_network()
     bar.set_postfix_str(name)
     started = time.perf_counter()
     output = network(kspace, mask, coil_maps=maps)
-    results[name] = Reconstruction(output.images, maps, time.perf_counter() - started)
+    results[name] = SliceResult(output.images, maps, time.perf_counter() - started)
     if shutil.which("bart"):
         bar.set_postfix_str("BART")
         choices = {
@@ -118,10 +118,10 @@ def _posterior(
     mask: Tensor,
     maps: Tensor,
     pipe: ContextMRIPipeline,
-    sampling: Sampling,
+    sampling: PriorSettings,
     solver_and_call: tuple[DiffusionSolver, dict[str, Any]],
     gamma: float,
-) -> dict[str, Reconstruction]:
+) -> dict[str, SliceResult]:
     """An estimate, or one posterior sample (each of those drawn) and the mean of all of them."""
     solver, call = solver_and_call
     estimate = solver.deterministic
@@ -145,14 +145,14 @@ def _posterior(
     name = f"{type(solver).__name__}{start} γ = {gamma:g}"
     if samples == 1:
         name += "" if estimate else ", one sample"
-        return {name: Reconstruction(output.images.cpu(), maps, seconds)}
+        return {name: SliceResult(output.images.cpu(), maps, seconds)}
     drawn, spread = output.samples, output.std
     assert drawn is not None
     assert spread is not None
     each = seconds / samples
     return {
-        f"{name}, one sample": Reconstruction(drawn[0].cpu(), maps, each),
-        f"{name}, mean of {samples}": Reconstruction(
+        f"{name}, one sample": SliceResult(drawn[0].cpu(), maps, each),
+        f"{name}, mean of {samples}": SliceResult(
             output.images.cpu(), maps, seconds, std=spread[0].cpu()
         ),
     }

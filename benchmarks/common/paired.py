@@ -8,11 +8,11 @@ from scipy import stats
 
 LEVEL = 0.95
 
-Estimate = dict[str, float | int | None]
+Interval = dict[str, float | int | None]
 """``mean``, ``low`` and ``high`` of its interval (``None`` for one value), and ``n``."""
 
 
-def interval(values: ArrayLike) -> Estimate:
+def interval(values: ArrayLike) -> Interval:
     """Mean with its 95 % interval by Student's t: ``x̄ ± t_{0.975, n−1} s/√n``."""
     array = np.asarray(values, dtype=np.float64)
     mean, n = float(array.mean()), len(array)
@@ -22,12 +22,12 @@ def interval(values: ArrayLike) -> Estimate:
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
 
 
-def paired(one: ArrayLike, other: ArrayLike) -> Estimate:
+def paired(one: ArrayLike, other: ArrayLike) -> Interval:
     """Mean of ``one − other``, slice by slice, with its interval."""
     return interval(np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64))
 
 
-def above(estimate: Estimate, limit: float = 0.0) -> bool:
+def above(estimate: Interval, limit: float = 0.0) -> bool:
     """Whether the whole interval lies above ``limit``."""
     low = estimate["low"]
     return low is not None and low > limit
@@ -51,7 +51,7 @@ def share_higher(right: ArrayLike, wrong: ArrayLike) -> float:
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-def with_interval(estimate: Estimate, digits: int) -> str:
+def with_interval(estimate: Interval, digits: int) -> str:
     """``+0.41 [+0.35, +0.47]`` as text."""
     mean = f"{estimate['mean']:+.{digits}f}"
     if estimate["low"] is None:

@@ -74,8 +74,8 @@ BRAIN_FINDING = Pool("brain with a finding", "brain", 4 * MAX_SCANS, True)
 
 
 @dataclass(frozen=True)
-class Method:
-    """One way to reconstruct.
+class Condition:
+    """One way to prompt the prior, or the baseline without one.
 
     Attributes:
         edit: of the prompt, a key of :data:`benchmarks.metadata.edits.EDITS`.
@@ -96,7 +96,7 @@ class Method:
         return ", ".join([*words, *[f"{self.samples} samples"] * (self.samples > 1)])
 
 
-L1_WAVELET = Method("", None, 1)
+L1_WAVELET = Condition("", None, 1)
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,12 @@ class Experiment:
 
     pools: tuple[Pool, ...]
     masks: tuple[str, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[Condition, ...]
 
 
-def plan(gammas: Sequence[float], gamma: float, samples: int) -> dict[str, Experiment]:
+def planned_experiments(
+    gammas: Sequence[float], gamma: float, samples: int
+) -> dict[str, Experiment]:
     """The experiments by name.
 
     Args:
@@ -117,11 +119,11 @@ def plan(gammas: Sequence[float], gamma: float, samples: int) -> dict[str, Exper
         samples: posterior samples; ``wrong_prompt`` takes at least two, to have a spread.
     """
 
-    def prompts(count: int, *edits: str) -> tuple[Method, ...]:
-        return (*(Method(edit, gamma, count) for edit in edits), Method(ALL, 0.0, count))
+    def prompts(count: int, *edits: str) -> tuple[Condition, ...]:
+        return (*(Condition(edit, gamma, count) for edit in edits), Condition(ALL, 0.0, count))
 
     pools, sick, mask = (KNEE, BRAIN), (KNEE_FINDING, BRAIN_FINDING), (ABLATION_MASK,)
-    guided = tuple(Method(ALL, each, samples) for each in gammas)
+    guided = tuple(Condition(ALL, each, samples) for each in gammas)
     removed = prompts(samples, ALL, NO_PARAMETERS, NO_CONTRAST, NO_SLICE)
     return {
         "guidance": Experiment(pools, tuple(MASKS), (L1_WAVELET, *guided)),
@@ -147,7 +149,9 @@ class Measured:
             key = (row["pool"], row["mask"], row["method"])
             self._rows.setdefault(key, {})[int(row["scan"])] = row
 
-    def missing(self, pool: Pool, mask: str, method: Method, numbers: Iterable[int]) -> list[int]:
+    def missing(
+        self, pool: Pool, mask: str, method: Condition, numbers: Iterable[int]
+    ) -> list[int]:
         """Those of ``numbers`` without a row."""
         rows = self._rows.get((pool.name, mask, method.name), {})
         return [number for number in numbers if number not in rows]
@@ -160,19 +164,19 @@ class Measured:
         return sorted(numbers)
 
     def column(
-        self, pool: Pool, mask: str, method: Method, name: str, numbers: Iterable[int]
+        self, pool: Pool, mask: str, method: Condition, name: str, numbers: Iterable[int]
     ) -> NDArray[np.float64]:
         """One number of each scan; NaN where it was not measured."""
         rows = self._rows[pool.name, mask, method.name]
         return np.array([float(rows[number][name] or "nan") for number in numbers])
 
-    def kinds(self, pool: Pool, mask: str, method: Method, numbers: Iterable[int]) -> list[str]:
+    def kinds(self, pool: Pool, mask: str, method: Condition, numbers: Iterable[int]) -> list[str]:
         """Kind of each scan."""
         rows = self._rows[pool.name, mask, method.name]
         return [rows[number]["kind"] for number in numbers]
 
 
-def cells(experiment: Experiment) -> list[tuple[Pool, str, Method]]:
+def cells(experiment: Experiment) -> list[tuple[Pool, str, Condition]]:
     """Every pool, mask and method of an experiment."""
     return [
         (pool, mask, method)
@@ -247,7 +251,7 @@ def mask_of(name: str, args: argparse.Namespace, seed: int) -> Tensor:
 
 
 def reconstruct(
-    method: Method,
+    method: Condition,
     scans: list[Scan],
     seeds: list[int],
     pipe: ContextMRIPipeline,

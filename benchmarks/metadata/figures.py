@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.common.figures import save_figure
-from benchmarks.common.paired import Estimate
+from benchmarks.common.paired import Interval
 from benchmarks.metadata.experiments import Experiment
 from benchmarks.metadata.sections import BOTH
 from benchmarks.metadata.text_to_image import CONTRASTS, References, generate, method_name
@@ -35,7 +35,7 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
     return figure, list(axes)
 
 
-def _bars(estimates: Sequence[Estimate]) -> tuple[list[float], list[list[float]]]:
+def _bars(estimates: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
     """Means, and the distances to the ends of their intervals."""
     means = [float(one["mean"] or 0) for one in estimates]
     low, high = (

@@ -15,9 +15,9 @@ from benchmarks.metadata.experiments import (
     BRAIN,
     L1_WAVELET,
     METRICS,
+    Condition,
     Experiment,
     Measured,
-    Method,
     Pool,
 )
 from benchmarks.metadata.sections import BOTH, Column, Combine, Scores, Section, evidence_of, scores
@@ -118,7 +118,7 @@ def _groups(
     }
 
 
-def _gains(found: Scores, methods: Sequence[Method], fixed: float) -> dict[str, Any]:
+def _gains(found: Scores, methods: Sequence[Condition], fixed: float) -> dict[str, Any]:
     """Means of each method, and paired differences by their titles."""
     guided = [method for method in methods if method.gamma]
     none = next(method for method in methods if method.gamma == 0)
@@ -146,7 +146,7 @@ def _gains(found: Scores, methods: Sequence[Method], fixed: float) -> dict[str, 
     }
 
 
-def _column_name(method: Method) -> str:
+def _column_name(method: Condition) -> str:
     return method.name if method.gamma is None else f"γ = {method.gamma:g}"
 
 

@@ -9,7 +9,13 @@ from typing import Any
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.held_out import NUM_COILS, SNR
 from benchmarks.common.record import Record
-from benchmarks.metadata.experiments import ABLATION_MASK, MASKS, Experiment, Measured, plan
+from benchmarks.metadata.experiments import (
+    ABLATION_MASK,
+    MASKS,
+    Experiment,
+    Measured,
+    planned_experiments,
+)
 from benchmarks.metadata.guidance import guidance
 from benchmarks.metadata.options import drawn_gammas, parse_args
 from benchmarks.metadata.prompts import (
@@ -47,7 +53,7 @@ def page(record: Record, folder: Path) -> str:
 
 def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
     """The experiments on reconstructions that are asked for."""
-    every = plan(args.guidance_scales, args.guidance_scale, args.samples)
+    every = planned_experiments(args.guidance_scales, args.guidance_scale, args.samples)
     return {name: every[name] for name in args.experiments if name in every}
 
 

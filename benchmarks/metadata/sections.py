@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.paired import Estimate, with_interval
-from benchmarks.metadata.experiments import METRICS, Measured, Method, Pool
+from benchmarks.common.paired import Interval, with_interval
+from benchmarks.metadata.experiments import METRICS, Condition, Measured, Pool
 from ctxrecon.evaluation import table
 
 BOTH = "knee and brain"
 Column = NDArray[np.float64]
-# Method name -> metric -> one number of each slice.
+# Condition name -> metric -> one number of each slice.
 Scores = dict[str, dict[str, Column]]
 Combine = Callable[[list[Column]], Column]
 
@@ -42,7 +42,7 @@ class Section:
 def scores(
     measured: Measured,
     cells: Iterable[tuple[Pool, str]],
-    methods: Iterable[Method],
+    methods: Iterable[Condition],
     numbers: Sequence[int],
     combine: Combine = np.concatenate,
     names: Sequence[str] = tuple(METRICS),
@@ -65,7 +65,7 @@ def scores(
     return found
 
 
-def evidence_of(estimate: Estimate, unit: str) -> str:
+def evidence_of(estimate: Interval, unit: str) -> str:
     return f"{with_interval(estimate, 3)} {unit}, n = {estimate['n']}"
 
 

@@ -49,7 +49,7 @@ from ctxrecon.solvers import Solver, parse_solver
 _COLUMNS = ("acceleration", "scan", "kind", "method", *METRICS, "seconds")
 
 # Reconstructs the scans of these numbers, ``(len, ny, nx)``.
-Method = Callable[[list[int]], Tensor]
+Runner = Callable[[list[int]], Tensor]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,7 +95,7 @@ def methods_of(
     measured: dict[int, Scan],
     pipe: ContextMRIPipeline,
     args: argparse.Namespace,
-) -> dict[str, Method]:
+) -> dict[str, Runner]:
     """Every method by its name in the table; ``measured`` holds the scans that are asked for."""
     prompts = [scan.metadata[0].to_prompt() for _, scan in scans]
     partner = shuffled(len(scans), args.seed)
@@ -107,14 +107,14 @@ def methods_of(
         masks = torch.cat([scan.mask for scan in batch])
         return torch.cat([scan.kspace for scan in batch]), masks, stacked
 
-    def baseline(key: str) -> Method:
+    def baseline(key: str) -> Runner:
         def run(numbers: list[int]) -> Tensor:
             kspace, mask, maps = gather(numbers)
             return BASELINES[key](sense_operator(mask, maps), kspace)
 
         return run
 
-    def prior(solver: Solver, gamma: float, wording: list[str]) -> Method:
+    def prior(solver: Solver, gamma: float, wording: list[str]) -> Runner:
         def run(numbers: list[int]) -> Tensor:
             kspace, mask, maps = gather(numbers)
             output = pipe(

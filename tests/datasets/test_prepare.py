@@ -33,7 +33,7 @@ from ctxrecon.datasets import (
     LabelSource,
     ShardSlices,
     SKMTEASource,
-    Source,
+    VolumeSource,
     prepare_shards,
 )
 from ctxrecon.datasets.skmtea import read_headers
@@ -275,7 +275,7 @@ def test_killed_in_the_middle_and_resumed(tmp_path):
     assert len(set(seen)) == 93
 
 
-class DyingSource(Source):
+class DyingSource(VolumeSource):
     """Kills the process that reads a volume, as a system without memory does."""
 
     kind = "dying"

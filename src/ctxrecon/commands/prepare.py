@@ -12,7 +12,7 @@ from ctxrecon.commands.options import Seed
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from ctxrecon.datasets import Source, Summary
+    from ctxrecon.datasets import Summary, VolumeSource
 
 prepare = typer.Typer(
     help="Turn raw volumes into a training set, one shard of slices for each volume.",
@@ -153,12 +153,12 @@ def images(
     _report_failures(summary, out)
 
 
-def _prepare(source: Source, inputs: list[Path], out: Path, workers: int | None) -> None:
+def _prepare(source: VolumeSource, inputs: list[Path], out: Path, workers: int | None) -> None:
     """Run, tell what became of the volumes, and exit with status 1 when some are missing."""
     _report_failures(_run(source, inputs, out, workers), out)
 
 
-def _run(source: Source, inputs: list[Path], out: Path, workers: int | None) -> Summary:
+def _run(source: VolumeSource, inputs: list[Path], out: Path, workers: int | None) -> Summary:
     """Run, and tell what was made."""
     from ctxrecon.datasets import prepare_shards
 

@@ -14,7 +14,7 @@ from ctxrecon.datasets.shards import (
     write_shard,
 )
 from ctxrecon.datasets.skmtea import SKMTEASource
-from ctxrecon.datasets.source import Source
+from ctxrecon.datasets.source import VolumeSource
 
 __all__ = [
     "FastMRISource",
@@ -24,8 +24,8 @@ __all__ = [
     "SKMTEASource",
     "ShardInfo",
     "ShardSlices",
-    "Source",
     "Summary",
+    "VolumeSource",
     "check_complex_slices",
     "prepare_shards",
     "read_people",

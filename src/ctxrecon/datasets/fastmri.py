@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.coils import estimate_coil_maps, mvue
-from ctxrecon.datasets.source import Slice, Source, central, check_size, digest
+from ctxrecon.datasets.source import Slice, VolumeSource, central, check_size, digest
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 from ctxrecon.fourier import fft2c, ifft2c
@@ -23,7 +23,7 @@ from ctxrecon.metadata import ScanMetadata, read_fastmri_plus
 _MIN_SAMPLED = 0.95
 
 
-class FastMRISource(Source):
+class FastMRISource(VolumeSource):
     """Fully sampled fastMRI files, multi-coil or single-coil, prepared as ContextMRI does.
 
     Coil images are cropped to the centre, which also removes the readout oversampling; from the

@@ -11,7 +11,7 @@ from typing import Any
 
 from ctxrecon.datasets import collection, dicom_series, nifti
 from ctxrecon.datasets.people import People
-from ctxrecon.datasets.source import LeftOut, Slice, Source, check_size
+from ctxrecon.datasets.source import LeftOut, Slice, VolumeSource, check_size
 from ctxrecon.datasets.volumes import Frame, bright_pixels, cut
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input
@@ -20,7 +20,7 @@ from ctxrecon.metadata import ScanMetadata
 logger = logging.getLogger(__name__)
 
 
-class ImageSource(Source):
+class ImageSource(VolumeSource):
     """Magnitude images, to which training adds phase, shading and noise.
 
     Inputs are files or folders, in which everything of these kinds is found: NIfTI volumes, folders

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctxrecon.datasets.source import Slice, Source, check_size
+from ctxrecon.datasets.source import Slice, VolumeSource, check_size
 from ctxrecon.errors import InputError
 from ctxrecon.phantom.dataset import describe
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
@@ -25,7 +25,7 @@ _FINE = 256
 _FIELD_OF_VIEW = (210.0, 256.0)
 
 
-class LabelSource(Source):
+class LabelSource(VolumeSource):
     """FreeSurfer label volumes (NIfTI), imaged by the phantom without noise.
 
     Slice ``i`` of ``n`` lies at a random position in the ``i``-th of ``n`` equal parts of the

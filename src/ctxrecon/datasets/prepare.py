@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ctxrecon.datasets.locking import locked
 from ctxrecon.datasets.log import warnings_kept
 from ctxrecon.datasets.shards import SUFFIX, read_shard_info, shard_files, write_shard
-from ctxrecon.datasets.source import LeftOut, Slice, Source
+from ctxrecon.datasets.source import LeftOut, Slice, VolumeSource
 from ctxrecon.datasets.workers import in_processes, one_thread
 from ctxrecon.errors import InputError
 from ctxrecon.files import read_json, write_json
@@ -70,7 +70,7 @@ class _Outcome:
 
 
 def prepare_shards(
-    source: Source,
+    source: VolumeSource,
     inputs: Sequence[Path],
     out: Path,
     *,
@@ -121,7 +121,7 @@ def prepare_shards(
     return summary
 
 
-def _jobs(source: Source, inputs: Sequence[Path], summary: Summary) -> dict[str, Path]:
+def _jobs(source: VolumeSource, inputs: Sequence[Path], summary: Summary) -> dict[str, Path]:
     """Shard name → volume, without those that cannot be used; two of one name are refused."""
     if not inputs:
         raise InputError("expected volumes to prepare, got none")
@@ -149,7 +149,7 @@ def _jobs(source: Source, inputs: Sequence[Path], summary: Summary) -> dict[str,
     return jobs
 
 
-def _refusal(source: Source, name: str, path: Path) -> str | None:
+def _refusal(source: VolumeSource, name: str, path: Path) -> str | None:
     """Why a path can be no volume, or its name none of a shard."""
     try:
         source.files(path)
@@ -206,7 +206,9 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _missing(source: Source, out: Path, jobs: dict[str, Path], summary: Summary) -> dict[str, Path]:
+def _missing(
+    source: VolumeSource, out: Path, jobs: dict[str, Path], summary: Summary
+) -> dict[str, Path]:
     """The jobs that have no shard yet; the others are counted."""
     missing = {}
     for name, path in jobs.items():
@@ -243,7 +245,7 @@ def _count(summary: Summary, outcome: _Outcome) -> None:
 
 
 def _run(
-    source: Source,
+    source: VolumeSource,
     jobs: dict[str, Path],
     out: Path,
     workers: int,
@@ -279,14 +281,14 @@ def _run(
     summary.failed = dict(sorted(summary.failed.items()))
 
 
-def _prepare_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
+def _prepare_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Outcome:
     """The shard of one volume, with what was warned of, each once."""
     with warnings_kept() as warnings:
         outcome = _write_volume(source, name, path, out)
     return replace(outcome, warnings=tuple(warnings))
 
 
-def _write_volume(source: Source, name: str, path: Path, out: Path) -> _Outcome:
+def _write_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Outcome:
     """Write the shard of one volume, or say why there is none."""
     images: list[NDArray[Any]] = []
     kept: list[Slice] = []

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctxrecon.coils import mvue
-from ctxrecon.datasets.source import Slice, Source, central, check_size, digest
+from ctxrecon.datasets.source import Slice, VolumeSource, central, check_size, digest
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 from ctxrecon.io._arrays import check_complex
@@ -38,7 +38,7 @@ _SEX = "PatientSex"
 _ROUNDING = 1e-6
 
 
-class SKMTEASource(Source):
+class SKMTEASource(VolumeSource):
     """SKM-TEA files ``files_recon_calib-24/*.h5`` with their own coil maps.
 
     A file holds hybrid k-space ``kspace`` ``(x, ky, kz, echoes, coils)``, already transformed

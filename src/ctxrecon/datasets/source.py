@@ -49,7 +49,7 @@ MIN_SIZE = 16
 """Smallest edge of a prepared image; the phantom makes no smaller ones either."""
 
 
-class Source(ABC):
+class VolumeSource(ABC):
     """A kind of raw volume. It is sent to other processes, so it must be picklable.
 
     Attributes:

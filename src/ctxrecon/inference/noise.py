@@ -17,7 +17,7 @@ from ctxrecon.solvers import SOLVERS, DiffusionSolver
 
 logger = logging.getLogger(__name__)
 
-NoiseStd: TypeAlias = "float | Sequence[float] | Tensor | str"
+NoiseLevel: TypeAlias = "float | Sequence[float] | Tensor | str"
 
 # The 99 % quantile of the magnitude of white noise alone is √(ln 100) ≈ 2.1 of its deviation.
 _LARGEST_SHARE = 0.5
@@ -26,7 +26,7 @@ _LARGEST_RATIO = 2.0
 
 
 def check_noise(
-    noise_std: NoiseStd | None, slices: int, solver: DiffusionSolver, image: object = None
+    noise_std: NoiseLevel | None, slices: int, solver: DiffusionSolver, image: object = None
 ) -> None:
     """Refuse a noise level that is none, or that nothing that runs has a use for.
 
@@ -61,7 +61,7 @@ def check_noise(
 
 
 def noise_of(
-    noise_std: NoiseStd | None,
+    noise_std: NoiseLevel | None,
     solver: DiffusionSolver,
     measurement: Measurement,
     scale: Tensor,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Number
-
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.operators.base import LinearMap, check_shape
+from ctxrecon.operators.base import check_shape
 
 
 def check_mask(mask: Tensor) -> None:
@@ -66,27 +64,6 @@ def check_complex64(value: Tensor, shape: tuple[int, ...], what: str) -> None:
     if value.dtype != torch.complex64:
         raise InputError(
             f"expected {what} of complex64, got {value.dtype}; convert it with .to(torch.complex64)"
-        )
-
-
-def is_factor(value: object) -> bool:
-    """Whether an operator can be multiplied by it: a number or a tensor."""
-    return isinstance(value, Tensor | Number) and not isinstance(value, bool)
-
-
-def check_factor(factor: Tensor, operator: LinearMap) -> None:
-    """Refuse a tensor that is neither one factor nor one for each sample of an operator."""
-    batch, count = operator.domain_shape[0], factor.numel()
-    if factor.ndim > 1 or count < 1 or (count != batch and 1 not in {count, batch}):
-        expected = "any batch" if batch == 1 else str(batch)
-        raise InputError(
-            f"expected one factor, or one for each sample as a tensor ({expected},), to multiply "
-            f"{operator!r} by, got shape {tuple(factor.shape)}"
-        )
-    if factor.ndim == 1 and operator.device not in {None, factor.device}:
-        raise InputError(
-            f"the factors are on {factor.device} and the operator on {operator.device}: "
-            "move them to one device"
         )
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import cmath
 from numbers import Real
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.linalg import per_sample
-from ctxrecon.operators._checks import check_factor, common_shape, is_factor, same_shape
+from ctxrecon.operators._checks import common_shape, same_shape
+from ctxrecon.operators._factors import (
+    Factor,
+    check_factor,
+    conjugate,
+    is_factor,
+    power,
+    scaled,
+)
 from ctxrecon.operators.base import LinearMap, check_shape, freeze
-
-Factor: TypeAlias = "complex | Tensor"
-"""What an operator is multiplied by: a number, or a tensor ``()`` or ``(batch,)`` of them."""
 
 
 class LinearOperator(LinearMap):
@@ -228,27 +232,27 @@ class ScaledOperator(LinearOperator):
     @property
     def H(self) -> LinearOperator:
         """``c̄ Aᴴ``."""
-        return self._conjugate * self.operator.H
+        return conjugate(self.factor) * self.operator.H
 
     def forward(self, x: Tensor) -> Tensor:
         """``c A x``."""
         check_shape(x, self.domain_shape, "a tensor")
-        return _scaled(self.factor, self.operator.forward(x))
+        return scaled(self.factor, self.operator.forward(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``c̄ Aᴴ y``."""
         check_shape(y, self.range_shape, "a tensor")
-        return _scaled(self._conjugate, self.operator.adjoint(y))
+        return scaled(conjugate(self.factor), self.operator.adjoint(y))
 
     def normal(self, x: Tensor) -> Tensor:
         """``|c|² AᴴA x``, by the fast ``normal`` of ``A``."""
         check_shape(x, self.domain_shape, "a tensor")
-        return _scaled(self._power, self.operator.normal(x))
+        return scaled(power(self.factor), self.operator.normal(x))
 
     def squared_norm(self, x: Tensor) -> Tensor:
         """``|c|² ‖A x‖²`` of each sample, real, ``(batch,)``."""
         check_shape(x, self.domain_shape, "a tensor")
-        return self._power * self.operator.squared_norm(x)
+        return power(self.factor) * self.operator.squared_norm(x)
 
     def quadratic(self, x: Tensor) -> Tensor:
         """``Re(c ⟨x, A x⟩)`` of each sample, ``(batch,)``."""
@@ -257,15 +261,6 @@ class ScaledOperator(LinearOperator):
             return super().quadratic(x)
         check_shape(x, self.domain_shape, "a tensor")
         return self.factor * self.operator.quadratic(x)
-
-    @property
-    def _conjugate(self) -> Factor:
-        return self.factor.conj() if isinstance(self.factor, Tensor) else self.factor.conjugate()
-
-    @property
-    def _power(self) -> float | Tensor:
-        factor = self.factor
-        return factor.abs().square() if isinstance(factor, Tensor) else abs(factor) ** 2
 
     def _with_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         factors = self.factor.numel() if isinstance(self.factor, Tensor) else 1
@@ -385,10 +380,6 @@ class ComposedOperator(LinearOperator):
     def squared_norm(self, x: Tensor) -> Tensor:
         """``‖A B x‖²`` of each sample, real, ``(batch,)``."""
         return self.outer.squared_norm(self.inner.forward(x))
-
-
-def _scaled(factor: Factor, value: Tensor) -> Tensor:
-    return per_sample(factor, value) * value
 
 
 def _multiple_of_identity(factor: Factor, like: LinearOperator) -> LinearOperator:

@@ -31,12 +31,12 @@ class CartesianSense(Sense):
 
     def forward(self, x: Tensor) -> Tensor:
         """``M F S x``: image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
-        return self._coil_spectra(x).masked_fill(~self.mask, 0)
+        return torch.where(self.mask, self._coil_spectra(x), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``Sᴴ F⁻¹ M y``: k-space ``(batch, coils, ny, nx)`` to image ``(batch, ny, nx)``."""
         check_complex64(y, self.range_shape, "k-space")
-        return self._combined(ifft2c(y.masked_fill(~self.mask, 0)))
+        return self._combined(ifft2c(torch.where(self.mask, y, 0)))
 
     def squared_norm(self, x: Tensor) -> Tensor:
         """``‖M F S x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`."""

@@ -93,19 +93,19 @@ class SoftSense(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """``M F Σ_k S_k x_k``: ``(batch, sets · ny, nx)`` to ``(batch, coils, ny, nx)``."""
-        return fft2c(self._coil_images(x)).masked_fill(~self.mask, 0)
+        return torch.where(self.mask, fft2c(self._coil_images(x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``x_k = S_kᴴ F⁻¹ M y``: ``(batch, coils, ny, nx)`` to ``(batch, sets · ny, nx)``."""
         check_complex64(y, self.range_shape, "k-space")
-        return self._combined(ifft2c(y.masked_fill(~self.mask, 0)))
+        return self._combined(ifft2c(torch.where(self.mask, y, 0)))
 
     def normal(self, x: Tensor) -> Tensor:
         """``AᴴA x``, with the mask shifted once and no shift of the images.
 
         ``F⁻¹ M F`` is a circular convolution, with which the shifts of the image commute.
         """
-        spectrum = torch.fft.fft2(self._coil_images(x)).masked_fill(~self._shifted_mask, 0)
+        spectrum = torch.where(self._shifted_mask, torch.fft.fft2(self._coil_images(x)), 0)
         return self._combined(torch.fft.ifft2(spectrum))
 
     def coil_gram(self, x: Tensor) -> Tensor:

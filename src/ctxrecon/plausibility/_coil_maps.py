@@ -80,8 +80,11 @@ def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor
     average = (energy * sampled).sum(dim=(1, 2)) / sampled.sum(dim=(1, 2))
     middle = energy[:, region[0], region[1]].mean(dim=(1, 2))
     noise = average / middle.clamp_min(1e-38)
-    changed = _explained_when_changed(images, coil_maps)
-    best = torch.stack(list(changed.values())).amax(dim=0)
+    changed: dict[str, Tensor] = {}
+    best = share
+    if bool((share < 1 - _GAIN).any()):  # others cannot gain as much: no share is above 1
+        changed = _explained_when_changed(images, coil_maps)
+        best = torch.stack(list(changed.values())).amax(dim=0)
     better = (1 - best < _REST * (1 - share)) & (best > share + _GAIN)
     better &= best > _FITS * (1 - noise)
     wrong = (middle > 0) & (share < _EXPLAINED * (1 - noise)) & ~better

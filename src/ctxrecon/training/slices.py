@@ -34,7 +34,7 @@ _SHADING = 0.4
 """Largest relative shading that is added to a magnitude image."""
 
 
-class Source(Protocol):
+class SliceSource(Protocol):
     """Where complex slices come from; ``draw`` gives the same slice for the same number."""
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:

@@ -50,7 +50,9 @@ class Budget:
 
 
 @lru_cache(maxsize=64)
-def plan(shape: Shape, lines: bool, center_fraction: float | None, acceleration: float) -> Budget:
+def mask_budget(
+    shape: Shape, lines: bool, center_fraction: float | None, acceleration: float
+) -> Budget:
     """The budget of the other masks of ``ctxrecon.masks`` at this acceleration.
 
     Args:
@@ -115,7 +117,7 @@ class MaskNetwork(ModelMixin, ConfigMixin):
             InputError: an acceleration below 1 or so high that nothing, or not even the centre, is
                 left; none given to a network that has none.
         """
-        return plan(self.shape, self.lines, self.center_fraction, self.resolve(acceleration))
+        return mask_budget(self.shape, self.lines, self.center_fraction, self.resolve(acceleration))
 
     def resolve(self, acceleration: float | None) -> float:
         """This acceleration, or the network's own.

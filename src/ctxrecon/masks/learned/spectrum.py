@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
-from ctxrecon.masks.learned.base import plan
+from ctxrecon.masks.learned.base import mask_budget
 
 
 def kspace_energy(images: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def spectrum_mask(
     if not bool((torch.isfinite(energy) & (energy >= 0)).all()):
         raise InputError("the energy has negative, NaN or infinite values: compute it again")
     ny, nx = energy.shape
-    budget = plan((ny, nx), lines, center_fraction, float(acceleration))
+    budget = mask_budget((ny, nx), lines, center_fraction, float(acceleration))
     strength = (energy.double().sum(dim=0) if lines else energy.double().flatten()).cpu()
     strength = strength.masked_fill(budget.center, torch.inf)
     chosen = torch.zeros_like(budget.center)

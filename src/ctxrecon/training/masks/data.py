@@ -23,7 +23,7 @@ from ctxrecon.phantom import (
 from ctxrecon.training.masks.config import MasksConfig
 from ctxrecon.training.prompts import drop_metadata
 from ctxrecon.training.scans import Memory, fully_sampled, in_turn
-from ctxrecon.training.slices import PreparedSlices, Source, tokens_of
+from ctxrecon.training.slices import PreparedSlices, SliceSource, tokens_of
 
 
 class ContrastSource(Protocol):
@@ -37,7 +37,7 @@ class ContrastSource(Protocol):
 class OneContrast:
     """Slices of any source as subjects of one contrast."""
 
-    source: Source
+    source: SliceSource
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """See :class:`ContrastSource`."""

@@ -21,7 +21,7 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.training.prompts import drop_metadata
 from ctxrecon.training.reconstructor.config import LABELS, ReconstructorConfig
 from ctxrecon.training.scans import Memory, check_calibration, fully_sampled, in_turn
-from ctxrecon.training.slices import PreparedSlices, Source, one_of, tokens_of
+from ctxrecon.training.slices import PreparedSlices, SliceSource, one_of, tokens_of
 
 Kind: TypeAlias = tuple[str, float]
 """A mask's name and acceleration."""
@@ -143,13 +143,13 @@ class MeasurementSamples:
         seed: of everything.
     """
 
-    source: Source
+    source: SliceSource
     sampling: Sampling
     labels: Labels
     scans: int | None = None
     resolutions: Sequence[int] = (128,)
     tokenizer: Any = None
-    label_source: Source | None = None
+    label_source: SliceSource | None = None
     held_out_share: float = 0.4
     seed: int = 0
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
@@ -264,12 +264,12 @@ class MeasurementSamples:
         )
 
 
-def sources(config: ReconstructorConfig) -> tuple[Source, Source | None]:
+def sources(config: ReconstructorConfig) -> tuple[SliceSource, SliceSource | None]:
     """Where slices come from, and disjoint labels, if there are any: from other people."""
     if (config.bank is None) == (config.train_data_dir is None):
         raise InputError("give either --bank or --train_data_dir")
     data: Any
-    make: Callable[[Any], Source]
+    make: Callable[[Any], SliceSource]
     if config.bank is not None:
         data, make = AnatomyBank.load(config.bank), partial(_phantom, config)
     else:
@@ -290,7 +290,7 @@ def sources(config: ReconstructorConfig) -> tuple[Source, Source | None]:
     return make(first), make(second)
 
 
-def _phantom(config: ReconstructorConfig, bank: AnatomyBank) -> Source:
+def _phantom(config: ReconstructorConfig, bank: AnatomyBank) -> SliceSource:
     return PhantomSlices(
         bank,
         resolution=max(config.resolution),
@@ -299,7 +299,7 @@ def _phantom(config: ReconstructorConfig, bank: AnatomyBank) -> Source:
     )
 
 
-def _prepared(config: ReconstructorConfig, slices: ShardSlices) -> Source:
+def _prepared(config: ReconstructorConfig, slices: ShardSlices) -> SliceSource:
     return PreparedSlices(slices, seed=config.seed, field_of_view=config.field_of_view)
 
 

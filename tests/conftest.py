@@ -42,6 +42,14 @@ def pipe() -> ContextMRIPipeline:
     return pipeline
 
 
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small prior of random weights; not to be changed."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A seeded generator, fresh for each test."""

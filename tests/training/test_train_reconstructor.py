@@ -18,7 +18,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
-from ctxrecon.pipelines import ReconstructionPipeline, build_pipeline, load_reconstructor
+from ctxrecon.pipelines import ReconstructionPipeline, load_reconstructor
 from ctxrecon.reconstructors import UnrolledGenerator
 from ctxrecon.training import reconstructor as script
 from ctxrecon.training.reconstructor import (
@@ -163,12 +163,9 @@ def test_a_critic_with_steps_and_a_rate_of_its_own(run, tmp_path):
     assert torch.equal(second[name], resting[name])
 
 
-def test_a_text_encoder_modulates(run, tmp_path):
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(
-        tmp_path / "prior"
-    )
+def test_a_text_encoder_modulates(run, prior, tmp_path):
     more = ("--max_train_steps", "5")  # what it modulates is 0 to start with
-    folder = run(tmp_path / "run", "--text_encoder", str(tmp_path / "prior"), *more)
+    folder = run(tmp_path / "run", "--text_encoder", str(prior), *more)
     pipe = load_reconstructor(folder / "pipeline")
     assert pipe.reconstructor.text_width == present(pipe.text_encoder).config.hidden_size
     name = "reconstructor.networks.0.blocks.0.modulation.linear.weight"

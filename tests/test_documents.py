@@ -14,7 +14,6 @@ import io
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from command_line import run
 from documents import DOCUMENTS, ROOT, Command, blocks, commands, make_inputs, make_models
 from narrow import images_of
-from scripts import load_script
+from scripts import load_script, start
 
 from ctxrecon.io import read_scan
 from ctxrecon.phantom import phantom_scan
@@ -110,8 +109,11 @@ class Terminal:
             if made and earlier.document == command.document and command.needs(made):
                 self.run(earlier)
         if command not in self.done:
+            text = shortened(command)
             here = command.text.startswith("ctxrecon ") and not command.text.startswith(AS_TYPED)
-            self.done[command] = (self._call if here else self._type)(shortened(command))
+            self.done[command] = (
+                self._call(text) if here else start(["bash", "-c", text], folder=self.folder)
+            )
         return self.done[command]
 
     def _call(self, text: str) -> subprocess.CompletedProcess[str]:
@@ -129,31 +131,6 @@ class Terminal:
             os.chdir(before)
         assert status == 0, f"{text}\n{out.getvalue()[-2000:]}\n{errors.getvalue()[-4000:]}"
         return subprocess.CompletedProcess(text, status, out.getvalue(), errors.getvalue())
-
-    def _type(self, text: str) -> subprocess.CompletedProcess[str]:
-        programs = str(Path(sys.executable).parent)
-        environment = os.environ | {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-            "ACCELERATE_USE_CPU": "true",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        process = subprocess.Popen(
-            ["bash", "-c", text],
-            cwd=self.folder,
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            out, errors = process.communicate(timeout=1200)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == 0, f"{text}\n{out[-2000:]}\n{errors[-4000:]}"
-        return subprocess.CompletedProcess(text, process.returncode, out, errors)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from narrow import present
-from safetensors.torch import load_file
-from scripts import TRAINING, forget_accelerate, in_two_processes, start
+from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
 
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
@@ -55,10 +54,6 @@ def arguments(bank: Path, folder: Path) -> list[str]:
         *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
         *("--validation_scans", "0", "--report_to", "none"),
     ]
-
-
-def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
-    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run as status
 from gaussian import seeded
 from narrow import present
-from safetensors.torch import load_file
-from scripts import TRAINING, forget_accelerate, in_two_processes, start
+from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
 
-from ctxrecon.cli import main
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.io import write_scan
@@ -59,17 +58,6 @@ def arguments(bank: Path, folder: Path) -> list[str]:
         *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
         *("--validation_scans", "0", "--report_to", "none"),
     ]
-
-
-def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
-    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
-
-
-def status(*arguments: object) -> int:
-    """Exit status of the command line."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return int(stopped.value.code or 0)
 
 
 @pytest.mark.parametrize(

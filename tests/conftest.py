@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conventions import full_scan
 
 from ctxrecon.phantom import AnatomyBank, knee_anatomy
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
+from ctxrecon.plausibility import check_conventions
+from ctxrecon.scan import Scan
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +42,34 @@ def pipe() -> ContextMRIPipeline:
     return pipeline
 
 
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small prior of random weights; not to be changed."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A seeded generator, fresh for each test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def brain_scan() -> Scan:
+    """A fully sampled brain of 96 × 80 with 4 coils; not to be changed."""
+    return full_scan()
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
+    """What a measurement is warned of, in one string."""
+
+    def call(*measurement: torch.Tensor) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            check_conventions(*measurement)
+        return "\n".join(record.getMessage() for record in caplog.records)
+
+    return call

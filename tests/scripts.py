@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 
@@ -35,18 +37,29 @@ def run_here(command: Sequence[str], check: bool = False) -> subprocess.Complete
     return subprocess.CompletedProcess(list(command), 0)
 
 
-def start(command: Sequence[str], status: int = 0) -> subprocess.CompletedProcess[str]:
+def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint of a run."""
+    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
+
+
+def start(
+    command: Sequence[str], status: int = 0, *, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command with accelerate on the CPU; a failing one shows its stderr.
 
-    With a new session, so that no process is left when it takes too long.
+    With a new session, so that no process is left when it takes too long. Programs of this
+    environment are found by their names.
     """
+    programs = Path(sys.executable).parent
     environment = os.environ | {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "ACCELERATE_USE_CPU": "true",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen(
         command,
+        cwd=folder,
         env=environment,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -54,7 +67,7 @@ def start(command: Sequence[str], status: int = 0) -> subprocess.CompletedProces
         text=True,
     )
     try:
-        out, errors = process.communicate(timeout=600)
+        out, errors = process.communicate(timeout=1200)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         out, errors = process.communicate()

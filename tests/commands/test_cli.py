@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from narrow import present
 
 from ctxrecon.cli import main
@@ -22,21 +23,8 @@ from ctxrecon.phantom import phantom_scan
 METHODS = ["zero-filled", "cg-sense", "l1-wavelet", "tv"]
 
 
-def run(*arguments: object) -> None:
-    """Run a command that is to succeed."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert stopped.value.code == 0
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> str:
-    """A tiny untrained prior on disk."""
-    from ctxrecon.pipelines import build_pipeline
-
-    folder = tmp_path_factory.mktemp("prior")
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
-    return str(folder)
+def succeed(*arguments: object) -> None:
+    assert run(*arguments) == 0
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +55,14 @@ def test_help_is_quick_because_torch_is_not_imported():
 
 
 def test_help_names_every_command(capsys):
-    run("--help")
+    succeed("--help")
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("demo", "reconstruct", "simulate", "info"))
 
 
 def test_simulate_writes_a_scan_that_info_describes(tmp_path, capsys):
     out = tmp_path / "scan.npz"
-    run(
+    succeed(
         *("simulate", "--out", out, "--anatomy", "knee", "--contrast", "PDFS"),
         *("--shape", 48, 64, "--coils", 3, "--tr", 3000, "--seed", 4),
         *("--undersample", "uniform1d", "--acceleration", 4, "--center-fraction", 0.125),
@@ -88,7 +76,7 @@ def test_simulate_writes_a_scan_that_info_describes(tmp_path, capsys):
     assert scan.metadata[0].contrast == "PDFS"
     assert (tmp_path / "scan_target.png").is_file()
 
-    run("info", out)
+    succeed("info", out)
     shown = capsys.readouterr().out
     for words in ("48 × 64", "25.0 %, acceleration 4.00", "centre 48 ×", "knee, Slice", "PDFS"):
         assert words in shown
@@ -98,7 +86,7 @@ def test_simulate_is_determined_by_its_seed(tmp_path):
     scans = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         out = tmp_path / f"{name}.npz"
-        run("simulate", "--out", out, "--shape", 32, 32, "--coils", 2, "--seed", seed)
+        succeed("simulate", "--out", out, "--shape", 32, 32, "--coils", 2, "--seed", seed)
         scans.append(read_scan(out).kspace)
     assert torch.equal(scans[0], scans[1])
     assert not torch.equal(scans[0], scans[2])
@@ -111,7 +99,7 @@ def test_simulate_from_a_label_volume(tmp_path):
     volume[28:52, 28:52] = 2
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "labels.nii.gz")
     out = tmp_path / "scan.npz"
-    run(
+    succeed(
         *("simulate", "--out", out, "--labels", tmp_path / "labels.nii.gz"),
         *("--shape", 32, 32, "--coils", 2),
     )
@@ -133,7 +121,7 @@ def test_reconstruct_with_another_solver(tmp_path, full, prior):
     ):
         out = tmp_path / f"{number}.npy"
         fixed = ("--undersample", "uniform1d", "--steps", 2, "--prior", prior)
-        run("reconstruct", full, "--out", out, *fixed, *options)
+        succeed("reconstruct", full, "--out", out, *fixed, *options)
         images.append(np.load(out))
     assert np.isfinite(images).all()
     for one, other in combinations(images, 2):
@@ -143,7 +131,7 @@ def test_reconstruct_with_another_solver(tmp_path, full, prior):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_baseline_needs_no_prior(tmp_path, measured, method):
     out = tmp_path / "image.npy"
-    run("reconstruct", measured, "--out", out, "--method", method, "--slices", 0)
+    succeed("reconstruct", measured, "--out", out, "--method", method, "--slices", 0)
     assert np.load(out).shape == (1, 48, 40)
     assert (tmp_path / "image_figure.png").is_file()
     written = json.loads((tmp_path / "image_metrics.json").read_text())
@@ -163,12 +151,12 @@ def test_every_baseline_needs_no_prior(tmp_path, measured, method):
 def test_output_in_the_format_of_its_suffix(tmp_path, measured, suffix, files):
     if suffix == ".nii.gz":
         pytest.importorskip("nibabel")
-    run("reconstruct", measured, "--out", tmp_path / f"x{suffix}", "--method", "zero-filled")
+    succeed("reconstruct", measured, "--out", tmp_path / f"x{suffix}", "--method", "zero-filled")
     assert {path.name for path in tmp_path.iterdir()} == files | {"x_figure.png", "x_metrics.json"}
 
 
 def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, capsys):
-    run(
+    succeed(
         *("reconstruct", full, "--out", tmp_path / "new", "--prior", prior, "--compare"),
         *("--undersample", "uniform1d", "--acceleration", 2, "--center-fraction", 0.2),
         *("--steps", 2, "--samples", 2, "--device", "cpu"),
@@ -197,7 +185,7 @@ def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, c
 
 def test_reference_is_the_mvue_where_the_file_has_no_target(tmp_path, full):
     np.save(tmp_path / "kspace.npy", read_scan(full).kspace.numpy())
-    run(
+    succeed(
         *("reconstruct", tmp_path / "kspace.npy", "--out", tmp_path / "x.npy"),
         *("--method", "cg-sense", "--undersample", "uniform1d", "--acceleration", 1.5),
     )
@@ -216,11 +204,11 @@ def test_prior_with_prompt_mask_and_coil_maps(tmp_path, full, prior, capsys):
         *("reconstruct", full, "--prior", prior, "--mask", tmp_path / "mask.npy"),
         *("--coil-maps", tmp_path / "maps.npy", "--steps", 2, "--device", "cpu"),
     )
-    run(*arguments, "--out", tmp_path / "a.npy", "--prompt", "Brain, T2, TR: 4 s")
+    succeed(*arguments, "--out", tmp_path / "a.npy", "--prompt", "Brain, T2, TR: 4 s")
     assert "prompt (given): brain, T2, TR: 4000" in capsys.readouterr().out
-    run(*arguments, "--out", tmp_path / "b.npy", "--guidance-scale", 0)
+    succeed(*arguments, "--out", tmp_path / "b.npy", "--guidance-scale", 0)
     assert "guidance scale 0" in capsys.readouterr().out
-    run(*arguments, "--out", tmp_path / "c.npy", "--prompt", "Brain, T2, TR: 4 s")
+    succeed(*arguments, "--out", tmp_path / "c.npy", "--prompt", "Brain, T2, TR: 4 s")
     first, without, again = (np.load(tmp_path / f"{name}.npy") for name in "abc")
     assert np.array_equal(first, again)
     assert not np.array_equal(first, without)
@@ -230,7 +218,7 @@ def test_the_u_net_of_the_published_layout_is_chosen_by_subfolder(tmp_path, full
     parts = ("scheduler", "text_encoder", "tokenizer")
     for source, name in (*zip(parts, parts, strict=True), ("unet", "fastmri"), ("unet", "skm-tea")):
         shutil.copytree(Path(prior) / source, tmp_path / "published" / name)
-    run(
+    succeed(
         *("reconstruct", full, "--out", tmp_path / "x.npy", "--prior", tmp_path / "published"),
         *("--subfolder", "fastmri", "--undersample", "uniform1d", "--steps", 1, "--device", "cpu"),
     )
@@ -238,7 +226,7 @@ def test_the_u_net_of_the_published_layout_is_chosen_by_subfolder(tmp_path, full
 
 
 def test_a_scan_without_metadata_is_reconstructed_without_prompt(tmp_path, measured, prior, capsys):
-    run(
+    succeed(
         *("reconstruct", measured, "--out", tmp_path / "x.npy", "--prior", prior),
         *("--slices", "1:2", "--steps", 1, "--device", "cpu"),
     )
@@ -256,7 +244,7 @@ def test_demo_on_the_shipped_scan(tmp_path, monkeypatch, prior, capsys):
     monkeypatch.setattr(loading, "shipped_prior", lambda: Path(prior))
     monkeypatch.setattr(command, "_STEPS", 1)
     monkeypatch.setattr(command, "_SAMPLES", 2)
-    run("demo", "--out", tmp_path / "demo")
+    succeed("demo", "--out", tmp_path / "demo")
     shown = capsys.readouterr().out
     names = (
         "zero-filled",
@@ -276,7 +264,7 @@ def test_demo_on_the_shipped_scan(tmp_path, monkeypatch, prior, capsys):
 
 def test_shipped_scan_is_small_and_is_what_simulate_makes(tmp_path):
     assert demo_scan().stat().st_size < 2 * 2**20
-    run(
+    succeed(
         *("simulate", "--out", tmp_path / "scan.npz", "--anatomy", "brain", "--contrast", "T2"),
         *("--undersample", "uniform1d", "--acceleration", 4, "--center-fraction", 0.08),
         *("--seed", 6),
@@ -314,7 +302,9 @@ def test_a_network_is_told_from_a_prior_by_its_checkpoint(tmp_path, measured, ca
     network = UnrolledGenerator(width=4, iterations=1, predict_std=True)
     ReconstructionPipeline(network).save_pretrained(tmp_path / "network")
     out = tmp_path / "out.npy"
-    run("reconstruct", measured, "--out", out, "--model", tmp_path / "network", "--device", "cpu")
+    succeed(
+        "reconstruct", measured, "--out", out, "--model", tmp_path / "network", "--device", "cpu"
+    )
     shown = capsys.readouterr().out
     assert "UnrolledGenerator" in shown
     assert "prompt" not in shown

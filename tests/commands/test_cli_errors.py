@@ -59,10 +59,8 @@ def _write_masks_and_maps(root: Path) -> None:
     (root / "maps.txt").write_text("maps")
 
 
-def _write_priors(root: Path) -> None:
-    from ctxrecon.pipelines import build_pipeline
-
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(root / "prior")
+def _write_priors(root: Path, prior: Path) -> None:
+    shutil.copytree(prior, root / "prior")
 
     def variant(name: str) -> Path:
         return Path(shutil.copytree(root / "prior", root / name))
@@ -244,12 +242,12 @@ def _run(arguments: list[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory) -> dict[str, tuple[int, str]]:
+def answers(tmp_path_factory, prior) -> dict[str, tuple[int, str]]:
     """Exit status and error lines of every case, run in one folder."""
     root = tmp_path_factory.mktemp("malformed")
     _write_scans(root)
     _write_masks_and_maps(root)
-    _write_priors(root)
+    _write_priors(root, prior)
     _write_labels(root)
     with _chdir(root):
         return {name: _run(arguments) for name, (arguments, _) in CASES.items()}

@@ -10,25 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import refused, run
 
 import ctxrecon
-from ctxrecon.cli import main
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import find_scans, solver_and_call
 from ctxrecon.io import write_scan
 from ctxrecon.phantom import phantom_scan
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
-
-
-def refused(capsys, *arguments: object) -> str:
-    assert run(*arguments) == 2
-    return " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture(scope="module")

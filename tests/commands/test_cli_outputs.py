@@ -9,27 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import refused, run
 
-from ctxrecon.cli import main
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_output, written_beside
 from ctxrecon.fourier import fft2c
 
 PLAIN = ("--method", "zero-filled")
-
-
-def run(*arguments: object) -> int:
-    """Exit status of a command."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
-
-
-def refused(capsys, *arguments: object) -> str:
-    assert run(*arguments) == 2
-    return " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture

@@ -10,31 +10,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from narrow import images_of
 
 from ctxrecon import figures
-from ctxrecon.cli import main
 from ctxrecon.commands import slices, volume
 from ctxrecon.io import read_scan
 from ctxrecon.phantom import phantom_scan
 
 SLICES = 4
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> Path:
-    from ctxrecon.pipelines import build_pipeline
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

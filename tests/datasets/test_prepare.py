@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from safetensors import safe_open
 from volumes import (
     SKMTEA_COLUMNS,
@@ -27,7 +28,6 @@ from volumes import (
     write_skmtea,
 )
 
-from ctxrecon.cli import main
 from ctxrecon.datasets import (
     FastMRISource,
     LabelSource,
@@ -42,13 +42,6 @@ from ctxrecon.metadata import ScanMetadata
 
 SIZE = (48, 48)
 MIDDLE = np.s_[24:72, 4:52]  # the centre of 96 × 56
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
 
 
 def items(data: ShardSlices) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from test_prepare import SIZE, contents, run
+from command_line import run
+from test_prepare import SIZE, contents
 from volumes import images, write_fastmri
 
 from ctxrecon.datasets import FastMRISource, prepare_shards

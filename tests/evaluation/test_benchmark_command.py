@@ -9,13 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
 from narrow import present
 
 from ctxrecon.baselines import zero_filled
-from ctxrecon.cli import main
 from ctxrecon.coils import estimate_coil_maps, mvue
 from ctxrecon.commands import benchmark as command
 from ctxrecon.errors import InputError
@@ -27,7 +27,7 @@ from ctxrecon.metrics import psnr
 from ctxrecon.operators import sense_operator
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.phantom.protocols import draw_protocol
-from ctxrecon.pipelines import ReconstructionPipeline, build_pipeline
+from ctxrecon.pipelines import ReconstructionPipeline
 from ctxrecon.reconstructors import UnrolledGenerator
 
 GRID = (
@@ -38,16 +38,11 @@ METHODS = 2 * 2 * 2 + 2
 
 
 def run(*arguments: object) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", *map(str, arguments)])
-    assert stopped.value.code == 0
+    assert command_line.run("benchmark", *arguments) == 0
 
 
-def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", *map(str, arguments)])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    return command_line.refused(capsys, "benchmark", *arguments)
 
 
 def read(folder: Path) -> list[Row]:
@@ -57,13 +52,6 @@ def read(folder: Path) -> list[Row]:
 
 def untimed(folder: Path) -> list[Row]:
     return [{**row, "seconds": ""} for row in read(folder)]
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("prior")
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from test_io_ismrmrd import HEAD, header_xml, lines, phantom, write_raw
 
 from ctxrecon.errors import InputError
-from ctxrecon.io import read_scan, write_image, write_scan
-from ctxrecon.scan import Scan
+from ctxrecon.io import read_scan
 
 K = phantom()  # (coils 2, ny 16, nx 8) complex64
 
@@ -62,7 +60,7 @@ def bomb(path: Path) -> None:
         header, {"descr": "<c8", "fortran_order": False, "shape": shape}
     )
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("kspace.npy", "w", force_zip64=True) as member,
     ):
         member.write(header.getvalue())
@@ -162,7 +160,6 @@ NAN[0, 0, :3] = np.nan
 HUGE = np.full((8, 8), 1e60 + 0j)
 ENTITY = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'
 DIMS = "# Dimensions\n"
-
 CASES = {
     # name: (file name, how to write it, what the sentence says)
     "folder": ("scan.h5", lambda path: path.mkdir(), "is a folder"),
@@ -284,39 +281,35 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Exception | None]]:
+    """The file of each case, with what reading it raised."""
+    found: dict[str, tuple[Path, Exception | None]] = {}
+    for case, (name, write, _) in CASES.items():
+        path = tmp_path_factory.mktemp("malformed") / name
+        write(path)
+        found[case] = (path, None)
+        try:
+            read_scan(path)
+        except Exception as error:
+            found[case] = (path, error)
+    return found
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_one_sentence_that_names_the_file(tmp_path, case):
-    name, write, sentence = CASES[case]
-    path = tmp_path / name
-    write(path)
-    with pytest.raises(InputError, match=sentence) as caught:
-        read_scan(path)
-    message = str(caught.value)
+def test_one_sentence_that_names_the_file(refusals, case):
+    path, error = refusals[case]
+    with pytest.raises(InputError, match=CASES[case][2]):
+        raise error or AssertionError("it was read")
+    message = str(error)
     assert str(path.with_suffix("")) in message
     assert "\n" not in message
     assert len(message) < 500 + len(str(path))
 
 
-def test_sentences_differ():
-    assert len(CASES) >= 60
-    assert len({sentence for _, _, sentence in CASES.values()}) >= 60
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"slices": 3}, "no slice 3"),
-        ({"slices": []}, "no slice is left"),
-        ({"slices": slice(5, 9)}, "no slice is left"),
-        ({"contrast": 1}, "ISMRMRD"),
-        ({"crop_readout": True}, "oversampling"),
-        ({"coil_maps": "maps.txt"}, "coil maps as"),
-    ],
-)
-def test_wrong_options(tmp_path, options, sentence):
-    np.save(tmp_path / "k.npy", K)
-    with pytest.raises(InputError, match=sentence):
-        read_scan(tmp_path / "k.npy", **options)
+def test_kinds_of_damage_have_sentences_of_their_own(refusals):
+    sentences = {str(error).replace(str(path), "") for path, error in refusals.values()}
+    assert len(sentences) > 0.8 * len(CASES)
 
 
 def test_cropping_needs_a_header_and_whole_lines(tmp_path):
@@ -326,37 +319,6 @@ def test_cropping_needs_a_header_and_whole_lines(tmp_path):
     hdf5(kspace=K, ismrmrd_header=header_xml(), mask=np.ones((16, 8)))(tmp_path / "m.h5")
     with pytest.raises(InputError, match="whole lines"):
         read_scan(tmp_path / "m.h5", crop_readout=True)
-
-
-IMAGE = np.ones((2, 4, 4), np.complex64)
-
-
-@pytest.mark.parametrize(
-    ("name", "images", "options", "sentence"),
-    [
-        ("no/such/image.npy", IMAGE, {}, "folder .*no/such"),
-        ("image.jpg", IMAGE, {}, r"expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got .jpg"),
-        ("image", IMAGE, {}, "got no extension"),
-        ("folder.npy", IMAGE, {}, "a device"),
-        ("image.npy", IMAGE[None], {}, r"got shape \(1, 2, 4, 4\)"),
-        ("image.npy", np.array([[["a"]]]), {}, "images .*shape"),
-        ("image.png", IMAGE * np.nan, {}, "not finite"),
-        ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "three numbers"),
-        ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "NIfTI"),
-        ("image.npy", IMAGE, {"montage": True}, "only PNG makes a montage"),
-    ],
-)
-def test_images_that_cannot_be_written(tmp_path, name, images, options, sentence):
-    (tmp_path / "folder.npy").mkdir()
-    with pytest.raises(InputError, match=sentence):
-        write_image(tmp_path / name, images, **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
-
-
-def test_scan_needs_a_format_that_holds_it_all(tmp_path):
-    scan = Scan(torch.from_numpy(K)[None], torch.ones(1, 1, 16, 8, dtype=torch.bool))
-    with pytest.raises(InputError, match=r"\.npz .* \.cfl"):
-        write_scan(tmp_path / "scan.cfl", scan)
 
 
 def claim(path: Path, name: str, member: str | None) -> None:
@@ -403,35 +365,3 @@ def test_elements_and_chunks_larger_than_the_file(tmp_path):
         file.create_dataset("kspace", shape, "c8", maxshape=(None,) * 4, chunks=chunks)
     with pytest.raises(InputError, match="a chunk of 'kspace' claims"):
         read_scan(path)
-
-
-@pytest.mark.parametrize(
-    ("choice", "sentence"),
-    [
-        (1.5, "slices as a whole"),
-        ("0", "slices as a whole"),
-        (True, "slices as a whole"),
-        ([0, None], "slices as a whole"),
-        (slice(0.5, None), "whole numbers"),
-        (slice(None, None, 0), "whole numbers"),
-    ],
-)
-def test_slices_that_are_no_numbers(tmp_path, choice, sentence):
-    np.save(tmp_path / "k.npy", K)
-    with pytest.raises(InputError, match=sentence):
-        read_scan(tmp_path / "k.npy", slices=choice)
-
-
-@pytest.mark.parametrize("name", ["image.cfl", "image.nii", "image.png"])
-def test_values_beyond_single_precision_are_not_written_as_infinite(tmp_path, name):
-    if name.endswith(".nii"):
-        pytest.importorskip("nibabel")
-    with pytest.raises(InputError, match=r"4\.24e\+38"):
-        write_image(tmp_path / name, np.full((2, 4, 4), 3e38 + 3e38j))
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 1, "a"), 2.0, (1, float("inf"), 1)])
-def test_voxel_sizes_that_are_none(tmp_path, size):
-    with pytest.raises(InputError, match="three numbers"):
-        write_image(tmp_path / "image.nii", IMAGE, voxel_size=size)

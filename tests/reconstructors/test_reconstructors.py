@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from gaussian import complex_noise, seeded
-from measured import DoubleSense, measurement, part
+from measured import measurement, part
 from narrow import present
 from networks import KINDS, small_network
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.linalg import conjugate_gradient, damped_solve
-from ctxrecon.operators import CartesianSense, LinearOperator, WeightedSense
+from ctxrecon.linalg import damped_solve
+from ctxrecon.operators import CartesianSense
 from ctxrecon.reconstructors import (
     RECONSTRUCTORS,
-    Critic,
     ISTANetPlus,
     MoDL,
     Reconstructor,
@@ -42,13 +40,6 @@ def build(name: str, **options: Any) -> Reconstructor:
         "ista_net": {"phases": 2},
     }
     return small_network(name, width=6, **small.get(name, {}), **options).eval()
-
-
-def damped(
-    operator: LinearOperator | DoubleSense, damping: float | torch.Tensor
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``x`` to ``(AᴴA + damping) x``."""
-    return lambda x: operator.normal(x) + damping * x
 
 
 @pytest.fixture(params=tuple(RECONSTRUCTORS))
@@ -211,77 +202,6 @@ def test_ista_net_shrinks_softly_and_its_penalty_is_of_the_inverse():
         torch.testing.assert_close(two(operator, y).penalty, one(operator, y).penalty)  # their sum
 
 
-class TestDampedSolve:
-    """Conjugate gradients whose gradients are implicit."""
-
-    def test_it_solves(self):
-        operator, y, _ = measurement()
-        rhs, damping = operator.adjoint(y), torch.tensor(0.2)
-        x = damped_solve(operator.normal, rhs, damping, 60)
-        torch.testing.assert_close(operator.normal(x) + 0.2 * x, rhs, rtol=1e-4, atol=1e-4)
-
-    def test_gradients_are_those_of_the_unrolled_iterations_at_convergence(self):
-        """In double precision: iterations stop at rounding, where their gradients are coarser."""
-        measured, y, image = measurement()
-        assert measured.coil_maps is not None
-        operator = DoubleSense(measured.mask.double(), measured.coil_maps.to(torch.complex128))
-        found = []
-        for implicit in (True, False):
-            rhs = operator.adjoint(y.to(torch.complex128)).requires_grad_()
-            damping = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-            if implicit:
-                x = damped_solve(operator.normal, rhs, damping, 60)
-            else:
-                x = conjugate_gradient(damped(operator, damping), rhs, num_iterations=60)
-            (x - image).abs().square().sum().backward()
-            found.append((rhs.grad, damping.grad))
-        for implicit, unrolled in zip(*found, strict=True):
-            assert float((implicit - unrolled).norm() / unrolled.norm()) < 1e-9
-
-    def test_gradients_by_the_operator_itself(self):
-        """The weights of a mask in ``H``, which the iterations differentiate as well."""
-        operator, y, image = measurement()
-        found: list[torch.Tensor] = []
-        for implicit in (True, False):
-            weights = (0.3 + 0.5 * operator.mask.float()).requires_grad_()
-            weighted = WeightedSense(weights, operator.coil_maps)
-            rhs, damping = operator.adjoint(y), torch.tensor(0.3)
-            if implicit:
-                x = damped_solve(weighted.normal, rhs, damping, 60)
-            else:
-                x = conjugate_gradient(damped(weighted, 0.3), rhs, num_iterations=60)
-            (x - image).abs().square().sum().backward()
-            assert weights.grad is not None
-            found.append(weights.grad)
-        assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-4
-        assert float(found[1].norm()) > 0
-
-    def test_nothing_of_the_iterations_is_kept(self):
-        """Tensors saved for the backward pass, in elements, do not grow with the iterations."""
-        operator, y, _ = measurement()
-
-        def saved(iterations: int, implicit: bool) -> int:
-            kept: list[int] = []
-
-            def keep(t: torch.Tensor) -> torch.Tensor:
-                kept.append(t.numel())
-                return t
-
-            rhs = operator.adjoint(y).requires_grad_()
-            damping = torch.tensor(0.3, requires_grad=True)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-                if implicit:
-                    damped_solve(operator.normal, rhs, damping, iterations)
-                else:
-                    conjugate_gradient(
-                        lambda v: operator.normal(v) + damping * v, rhs, num_iterations=iterations
-                    )
-            return sum(kept)
-
-        assert saved(5, True) == saved(40, True)
-        assert saved(40, False) > 4 * saved(5, False)  # so the hooks do see what is kept
-
-
 def test_inner_products_stay_whole_under_autocast():
     operator, y, _ = measurement()
     rhs, damping = 1e3 * operator.adjoint(y), torch.full((1,), 0.05)
@@ -368,37 +288,6 @@ def test_a_residual_u_net_takes_any_size_and_starts_at_zero(shape):
     found = network(x, None)
     assert found.shape == x.shape
     torch.testing.assert_close(found[1:], network(x[1:], None), rtol=1e-4, atol=1e-5)
-
-
-class TestCritic:
-    """Seven convolutions and a mean."""
-
-    def test_the_papers_layers(self):
-        layers = Critic().layers
-        assert [layer.out_channels for layer in layers] == [4, 8, 16, 32, 32, 32, 1]
-        assert [layer.stride[0] for layer in layers] == [2, 2, 2, 2, 1, 1, 1]
-        assert Critic(magnitude=True).layers[0].in_channels == 1
-        wider = Critic(width=6).layers
-        assert [layer.out_channels for layer in wider] == [6, 12, 24, 48, 48, 48, 1]
-
-    def test_scores_of_each_image_alone(self):
-        critic = Critic()
-        images = complex_noise((3, 33, 40), seeded(0))
-        together = critic(critic.seen(images))
-        alone = torch.cat([critic(critic.seen(images[i : i + 1])) for i in range(3)])
-        torch.testing.assert_close(together, alone)
-        assert together.shape == (3,)
-
-    def test_magnitudes_of_complex_and_of_real_images_are_one(self):
-        critic = Critic(magnitude=True)
-        images = complex_noise((2, 16, 16), seeded(0)).requires_grad_()
-        torch.testing.assert_close(critic.seen(images), critic.seen(images.abs()))
-        critic.seen(images * 0).sum().backward()  # the root at zero
-        assert torch.isfinite(torch.view_as_real(present(images.grad))).all()
-
-    def test_real_images_for_a_critic_of_complex_ones(self):
-        with pytest.raises(InputError, match="magnitude=True"):
-            Critic().seen(torch.ones(1, 8, 8))
 
 
 def test_a_plain_generator_is_smaller_than_the_published_unrolled_one():

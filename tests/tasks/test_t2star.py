@@ -41,7 +41,7 @@ def field(low: float, high: float, size: int = 64) -> Tensor:
 
 @pytest.fixture(scope="module")
 def mlp() -> T2StarMLP:
-    return train_t2star_mlp(TIMES, num_steps=1500, generator=seeded(0))
+    return train_t2star_mlp(TIMES, num_steps=1000, generator=seeded(0))
 
 
 @pytest.fixture(scope="module", params=["fit", "mlp"])

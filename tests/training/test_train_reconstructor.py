@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 from narrow import present
-from safetensors.torch import load_file
-from scripts import TRAINING, forget_accelerate, in_two_processes, start
+from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
 
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.operators import CartesianSense
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
-from ctxrecon.pipelines import ReconstructionPipeline, build_pipeline, load_reconstructor
+from ctxrecon.pipelines import ReconstructionPipeline, load_reconstructor
 from ctxrecon.reconstructors import UnrolledGenerator
 from ctxrecon.training import reconstructor as script
 from ctxrecon.training.reconstructor import (
@@ -55,10 +54,6 @@ def arguments(bank: Path, folder: Path) -> list[str]:
         *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
         *("--validation_scans", "0", "--report_to", "none"),
     ]
-
-
-def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
-    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -163,12 +158,9 @@ def test_a_critic_with_steps_and_a_rate_of_its_own(run, tmp_path):
     assert torch.equal(second[name], resting[name])
 
 
-def test_a_text_encoder_modulates(run, tmp_path):
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(
-        tmp_path / "prior"
-    )
+def test_a_text_encoder_modulates(run, prior, tmp_path):
     more = ("--max_train_steps", "5")  # what it modulates is 0 to start with
-    folder = run(tmp_path / "run", "--text_encoder", str(tmp_path / "prior"), *more)
+    folder = run(tmp_path / "run", "--text_encoder", str(prior), *more)
     pipe = load_reconstructor(folder / "pipeline")
     assert pipe.reconstructor.text_width == present(pipe.text_encoder).config.hidden_size
     name = "reconstructor.networks.0.blocks.0.modulation.linear.weight"

@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run as status
 from gaussian import seeded
 from narrow import present
-from safetensors.torch import load_file
-from scripts import TRAINING, forget_accelerate, in_two_processes, start
+from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
 
-from ctxrecon.cli import main
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.io import write_scan
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import contrast_scan, knee_anatomy, multi_echo
-from ctxrecon.pipelines import build_pipeline, load_joint
+from ctxrecon.pipelines import load_joint
 from ctxrecon.scan import Scan
 from ctxrecon.tasks import train_t2star_mlp
 from ctxrecon.training import masks as script
@@ -59,17 +58,6 @@ def arguments(bank: Path, folder: Path) -> list[str]:
         *("--num_coils", "3", "--max_train_steps", "3", "--lr_warmup_steps", "2"),
         *("--validation_scans", "0", "--report_to", "none"),
     ]
-
-
-def weights(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
-    return load_file(folder / f"checkpoint-{step}" / "model.safetensors")
-
-
-def status(*arguments: object) -> int:
-    """Exit status of the command line."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return int(stopped.value.code or 0)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +183,7 @@ def test_validation_and_what_goes_on_from_it(run, bank, tmp_path):
     assert type(load_joint(tmp_path / "more" / "pipeline").sampler).__name__ == "LOUPE"
 
 
-def test_prepared_slices_and_prompts(tmp_path, monkeypatch):
+def test_prepared_slices_and_prompts(tmp_path, prior, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     forget_accelerate()
     source = tmp_path / "a.h5"
@@ -204,13 +192,10 @@ def test_prepared_slices_and_prompts(tmp_path, monkeypatch):
     shard = tmp_path / "set" / "a.safetensors"
     shard.parent.mkdir()
     write_shard(shard, images, [ScanMetadata(anatomy="knee")] * 3, source=source)
-    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(
-        tmp_path / "prior"
-    )
     command = arguments(tmp_path, tmp_path / "run")
     where = command.index("--bank")
     command[where : where + 2] = ["--train_data_dir", str(shard.parent)]
-    script.main([*command, "--text_encoder", str(tmp_path / "prior")])
+    script.main([*command, "--text_encoder", str(prior)])
     pipe = load_joint(tmp_path / "run" / "pipeline")
     assert pipe.reconstructor.text_width == present(pipe.text_encoder).config.hidden_size
 

@@ -1,0 +1,49 @@
+"""Options of reading that do not fit the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_io_ismrmrd import phantom
+
+from ctxrecon.errors import InputError
+from ctxrecon.io import read_scan
+
+K = phantom()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"slices": 3}, "no slice 3"),
+        ({"slices": []}, "no slice is left"),
+        ({"slices": slice(5, 9)}, "no slice is left"),
+        ({"contrast": 1}, "ISMRMRD"),
+        ({"crop_readout": True}, "oversampling"),
+        ({"coil_maps": "maps.txt"}, "coil maps as"),
+    ],
+)
+def test_wrong_options(tmp_path, options, sentence):
+    np.save(tmp_path / "k.npy", K)
+    with pytest.raises(InputError, match=sentence):
+        read_scan(tmp_path / "k.npy", **options)
+
+
+K = phantom()
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (1.5, "slices as a whole"),
+        ("0", "slices as a whole"),
+        (True, "slices as a whole"),
+        ([0, None], "slices as a whole"),
+        (slice(0.5, None), "whole numbers"),
+        (slice(None, None, 0), "whole numbers"),
+    ],
+)
+def test_slices_that_are_no_numbers(tmp_path, choice, sentence):
+    np.save(tmp_path / "k.npy", K)
+    with pytest.raises(InputError, match=sentence):
+        read_scan(tmp_path / "k.npy", slices=choice)

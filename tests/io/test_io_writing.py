@@ -1,0 +1,58 @@
+"""Images and scans that cannot be written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_io_ismrmrd import phantom
+
+from ctxrecon.errors import InputError
+from ctxrecon.io import write_image, write_scan
+from ctxrecon.scan import Scan
+
+K = phantom()
+IMAGE = np.ones((2, 4, 4), np.complex64)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "options", "sentence"),
+    [
+        ("no/such/image.npy", IMAGE, {}, "folder .*no/such"),
+        ("image.jpg", IMAGE, {}, r"expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got .jpg"),
+        ("image", IMAGE, {}, "got no extension"),
+        ("folder.npy", IMAGE, {}, "a device"),
+        ("image.npy", IMAGE[None], {}, r"got shape \(1, 2, 4, 4\)"),
+        ("image.npy", np.array([[["a"]]]), {}, "images .*shape"),
+        ("image.png", IMAGE * np.nan, {}, "not finite"),
+        ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "three numbers"),
+        ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "NIfTI"),
+        ("image.npy", IMAGE, {"montage": True}, "only PNG makes a montage"),
+    ],
+)
+def test_images_that_cannot_be_written(tmp_path, name, images, options, sentence):
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(InputError, match=sentence):
+        write_image(tmp_path / name, images, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
+
+
+def test_scan_needs_a_format_that_holds_it_all(tmp_path):
+    scan = Scan(torch.from_numpy(K)[None], torch.ones(1, 1, 16, 8, dtype=torch.bool))
+    with pytest.raises(InputError, match=r"\.npz .* \.cfl"):
+        write_scan(tmp_path / "scan.cfl", scan)
+
+
+@pytest.mark.parametrize("name", ["image.cfl", "image.nii", "image.png"])
+def test_values_beyond_single_precision_are_not_written_as_infinite(tmp_path, name):
+    if name.endswith(".nii"):
+        pytest.importorskip("nibabel")
+    with pytest.raises(InputError, match=r"4\.24e\+38"):
+        write_image(tmp_path / name, np.full((2, 4, 4), 3e38 + 3e38j))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 1, "a"), 2.0, (1, float("inf"), 1)])
+def test_voxel_sizes_that_are_none(tmp_path, size):
+    with pytest.raises(InputError, match="three numbers"):
+        write_image(tmp_path / "image.nii", IMAGE, voxel_size=size)

@@ -218,8 +218,8 @@ def test_the_pipeline_refuses_what_it_does_not_know(scan):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, regularization=0.1)
     with pytest.raises(InputError, match=r"output_type .*'png'"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, output_type="png")
-    with pytest.raises(TypeError, match="regularisation"):
-        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, regularization=0.1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="lambda_"):
+        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, lambda_=0.1)  # type: ignore[call-arg]
 
 
 def test_real_brain_scan(shared_data):

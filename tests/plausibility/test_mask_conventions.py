@@ -46,7 +46,7 @@ def test_a_mask_that_is_turned_round_is_refused(change, remedy):
         check_conventions(square.kspace * sampled, change(sampled))
 
 
-def test_masks_that_are_not_centerd_or_inverted_are_warned_of(warned, brain_scan):
+def test_masks_that_are_not_centered_or_inverted_are_warned_of(warned, brain_scan):
     turned = torch.fft.fftshift(MASK, dim=AXES)
     assert "np.fft.fftshift(mask" in warned(brain_scan.kspace * turned, turned)
     with pytest.raises(InputError, match=r"centre.*~mask"):

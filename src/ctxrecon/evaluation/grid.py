@@ -279,12 +279,12 @@ def load_slice(one: Slice) -> FullSlice:
     if not bool(reference.any()):
         raise InputError(f"{one.path}: the reference of slice {one.number} is zero: leave it out")
     prompt = scan.metadata[0].to_prompt() if scan.metadata else ""
-    return FullSlice(scan.kspace, scan.mask, reference, name, prompt)
+    return FullSlice(scan.kspace, scan.cartesian_mask, reference, name, prompt)
 
 
 def is_fully_sampled(scan: Scan) -> bool:
     """Whether enough is sampled to take the scan for the truth."""
-    return float(scan.mask.float().mean()) >= FULLY_SAMPLED
+    return float(scan.cartesian_mask.float().mean()) >= FULLY_SAMPLED
 
 
 def mvue_reference(scan: Scan) -> Tensor:

@@ -9,7 +9,11 @@ from torch import Tensor
 from ctxrecon.masks.budget import Generators, Shape
 from ctxrecon.masks.lines import equispaced1d, gaussian1d, random1d, uniform1d
 from ctxrecon.masks.points import poisson_disk2d, radial2d, variable_density2d
-from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.masks.trajectories import (
+    nyquist_undersampling,
+    radial_trajectory,
+    spiral_trajectory,
+)
 from ctxrecon.registry import Registry
 
 MASKS: Registry[Callable[..., Tensor]] = Registry("mask")
@@ -63,6 +67,7 @@ __all__ = [
     "make_mask",
     "poisson_disk2d",
     "radial2d",
+    "nyquist_undersampling",
     "radial_trajectory",
     "random1d",
     "spiral_trajectory",

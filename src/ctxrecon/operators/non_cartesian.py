@@ -46,8 +46,8 @@ class NonCartesianSense(LinearOperator):
             Least squares then count areas, not samples: fewer iterations, but more noise than
             white samples need to have. Measured k-space has to go through :meth:`compensate` once.
             With weights that sum up to ``ny·nx`` a data weight means what it means for a full
-            Cartesian scan. For a radial trajectory ``w ∝ |k|``; for others see
-            ``sigpy.mri.pipe_menon_dcf``.
+            Cartesian scan. Those of :func:`~ctxrecon.operators.density_compensation` make it
+            mean what it means for an undersampled one.
 
     Raises:
         InputError: finufft is not installed; a trajectory, coil maps or weights that are not of

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.masks.trajectories import (
+    nyquist_undersampling,
+    radial_trajectory,
+    spiral_trajectory,
+)
 
 GOLDEN_ANGLE = math.radians(111.24611797498108)
 
@@ -29,6 +33,23 @@ def test_radial_spokes_are_turned_cartesian_lines():
 
 def test_golden_angle_spokes_do_not_depend_on_their_number():
     torch.testing.assert_close(radial_trajectory(5, 8), radial_trajectory(9, 8)[: 5 * 8])
+
+
+def test_undersampling_is_the_nyquist_criterion_of_the_textbook():
+    for spokes, n in ((16, 64), (50, 64)):
+        trajectory = radial_trajectory(spokes, 8 * n).reshape(spokes, 8 * n, 2)
+        expected = math.pi * n / (2 * spokes)
+        assert nyquist_undersampling(trajectory, (n, n)) == pytest.approx(expected, rel=0.03)
+    spirals = spiral_trajectory(8, 2000, 3.0).reshape(8, 2000, 2)
+    assert nyquist_undersampling(spirals, (64, 64)) == pytest.approx(64 / 2 / 24, rel=0.07)
+    half = nyquist_undersampling(spirals, (64, 32))
+    assert half < nyquist_undersampling(spirals, (64, 64))
+
+
+def test_spirals_that_start_slowly_have_more_samples_at_the_centre():
+    fast, slow = (spiral_trajectory(2, 400, 4.0, exponent=p).norm(dim=1) for p in (0.5, 1.0))
+    torch.testing.assert_close(slow[:400], torch.linspace(0, math.pi, 400, dtype=torch.float64))
+    assert int((slow < 0.3).sum()) > 2 * int((fast < 0.3).sum())
 
 
 def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
@@ -57,6 +78,7 @@ def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
         (spiral_trajectory, (-1, 8, 2), "num_interleaves as an integer"),
         (spiral_trajectory, (3, 1, 2), "num_samples as an integer of at least 2"),
         (spiral_trajectory, (3, 8, 0), "positive num_turns"),
+        (lambda *given: spiral_trajectory(*given, exponent=0), (3, 8, 1), "positive exponent"),
         (spiral_trajectory, (3, 8, math.nan), "positive num_turns"),
     ],
 )

@@ -18,8 +18,10 @@ from ctxrecon.operators import (
     NonCartesianSense,
     SuperResolution,
     adjoint_error,
+    density_compensation,
     valid_adjoint,
 )
+from ctxrecon.operators.density import coverage
 from ctxrecon.solvers import DDS
 
 NY, NX = 12, 10
@@ -379,3 +381,37 @@ def test_dds_runs_unchanged_and_fits_the_data(name, generator):
             prior, operator, y[1:2], timesteps=TIMESTEPS, generator=seeded(1)
         )
         torch.testing.assert_close(alone[0], image[1], rtol=1e-4, atol=1e-4)
+
+
+# Density
+
+
+def test_density_weights_are_areas_of_at_most_a_cell():
+    grid = cartesian_grid(NY, NX)
+    ones = torch.ones(NY * NX)
+    torch.testing.assert_close(density_compensation(grid, (NY, NX)), ones, rtol=0, atol=1e-3)
+    # Twice the samples stand for half the area each; a sample that is alone stands for its cell.
+    doubled = density_compensation(torch.cat([grid, grid]), (NY, NX))
+    torch.testing.assert_close(doubled, ones.repeat(2) / 2, rtol=0, atol=1e-3)
+    alone = density_compensation(torch.tensor([[0.3, 1.1]], dtype=torch.float64), (NY, NX))
+    assert float(alone) == pytest.approx(1, abs=1e-4)
+
+
+def test_density_of_spokes_is_their_distance():
+    trajectory = radial_trajectory(40, 64, golden_angle=False)
+    weights = density_compensation(trajectory, (32, 32))
+    cells = trajectory.norm(dim=1) * 32 / (2 * math.pi)
+    expected = 0.5 * math.pi * cells / 40  # half a cell along the spoke, the arc across
+    middle = (cells > 4) & (cells < 8)
+    torch.testing.assert_close(weights[middle].double(), expected[middle], rtol=0.15, atol=0)
+    assert float(weights.min()) > 0
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (9, 7)])
+def test_coverage_tells_where_samples_are(shape):
+    grid = cartesian_grid(*shape)
+    sampled = torch.zeros(shape, dtype=torch.bool)
+    sampled[shape[0] // 2 :, 1::2] = True
+    trajectory = grid[sampled.flatten()]
+    covered = coverage(trajectory, density_compensation(trajectory, shape), shape)
+    torch.testing.assert_close(covered, sampled.float(), rtol=0, atol=1e-3)

@@ -162,8 +162,9 @@ def readouts(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.n
     """Each row with its readout ``(coils, samples)`` complex64, without samples to be discarded."""
     for row, stored in _column(raw, rows, "data"):
         coils = int(raw.heads["active_channels"][row])
-        what = f"{coils} coils of complex samples"
-        values = _numbers(path, raw, row, stored, 2 * coils, what)
+        values = _numbers(
+            path, raw, row, stored, 2 * coils, f"{coils} coils of {{}} complex samples"
+        )
         samples = values.view(np.complex64).reshape(coils, -1)
         yield row, samples[:, _kept(raw, row)]
 
@@ -172,7 +173,9 @@ def positions(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.
     """Each row with its trajectory ``(samples, dimensions)`` float32, likewise."""
     for row, stored in _column(raw, rows, "traj"):
         dimensions = int(raw.heads["trajectory_dimensions"][row])
-        values = _numbers(path, raw, row, stored, dimensions, f"{dimensions} coordinates")
+        values = _numbers(
+            path, raw, row, stored, dimensions, f"{dimensions} coordinates of {{}} samples"
+        )
         yield row, values.reshape(-1, dimensions)[_kept(raw, row)]
 
 
@@ -200,7 +203,7 @@ def _numbers(path: Path, raw: Raw, row: int, stored: Any, each: int, what: str) 
     if values.dtype.kind != "f" or values.size != each * length:
         raise InputError(
             f"{path}: readout {row} holds {values.size} numbers, expected {each * length} for "
-            f"{length} samples of {what}: the file is damaged"
+            f"{what.format(length)}: the file is damaged"
         )
     return values.astype(np.float32)
 

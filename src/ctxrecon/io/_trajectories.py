@@ -109,6 +109,6 @@ def _in_radians(path: Path, raw: Raw, places: np.ndarray) -> np.ndarray:
             logger.info("%s: the trajectory reaches %.4g, read as %s", path, largest, units)
             return np.clip(2 * math.pi * trajectory / period, -math.pi, math.pi)
     raise InputError(
-        f"{path}: expected a trajectory in cycles per pixel (up to 0.5) or in points of the encoded "
-        f"matrix (up to {matrix.max() / 2:g}), got values of up to {largest:.4g}: scale it"
+        f"{path}: expected a trajectory in cycles per pixel (up to 0.5) or in points of the "
+        f"encoded matrix (up to {matrix.max() / 2:g}), got values of up to {largest:.4g}: scale it"
     )

@@ -75,8 +75,9 @@ def read_ismrmrd(
 ) -> tuple[Scan, Tensor | None]:
     """Sort the readouts of an ISMRMRD file into slices.
 
-    Those of a radial, spiral or other trajectory are kept as they are, with it. Lines measured several times (averages) are averaged; of cardiac phases and sets the first is
-    taken. The noise level is that of the noise readouts, scaled to the bandwidth of the image.
+    Those of a radial, spiral or other trajectory are kept as they are, with it. Lines measured
+    several times (averages) are averaged; of cardiac phases and sets the first is taken. The noise
+    level is that of the noise readouts, scaled to the bandwidth of the image.
 
     Args:
         path: the ``.h5`` file.

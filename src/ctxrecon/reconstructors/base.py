@@ -81,8 +81,8 @@ class Reconstructor(ModelMixin, ConfigMixin):
                 prompts needs them, with those of the empty prompt where there is none.
 
         Raises:
-            InputError: an operator of another kind; prompt embeddings that are missing, of another shape, or given to a network
-                that reads none.
+            InputError: an operator of another kind; prompt embeddings that are missing, of another
+                shape, or given to a network that reads none.
         """
         if not isinstance(operator, CartesianSense | WeightedSense | SoftSense):
             raise InputError(

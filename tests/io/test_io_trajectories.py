@@ -184,7 +184,7 @@ def simulated(brain, trajectory: torch.Tensor, shots: int) -> tuple[list[dict], 
 
 TRAJECTORIES = {
     "radial": (40, lambda: radial_trajectory(40, 2 * N)),
-    "spiral": (12, lambda: spiral_trajectory(12, 500, 2.5, exponent=1.0)),
+    "spiral": (12, lambda: spiral_trajectory(12, 500, 2.5, alpha=2.0)),
 }
 
 

@@ -46,10 +46,13 @@ def test_undersampling_is_the_nyquist_criterion_of_the_textbook():
     assert half < nyquist_undersampling(spirals, (64, 64))
 
 
-def test_spirals_that_start_slowly_have_more_samples_at_the_centre():
-    fast, slow = (spiral_trajectory(2, 400, 4.0, exponent=p).norm(dim=1) for p in (0.5, 1.0))
-    torch.testing.assert_close(slow[:400], torch.linspace(0, math.pi, 400, dtype=torch.float64))
-    assert int((slow < 0.3).sum()) > 2 * int((fast < 0.3).sum())
+def test_variable_density_spirals_are_denser_at_the_centre():
+    even, dense = (spiral_trajectory(2, 400, 4.0, alpha=a).norm(dim=1) for a in (1.0, 2.0))
+    assert int((dense < 0.5).sum()) > 2 * int((even < 0.5).sum())
+    # The radius grows with the square of the angle, 4 turns in all.
+    arm = torch.view_as_complex(spiral_trajectory(2, 400, 4.0, alpha=2.0)[:400].flip(-1))
+    unwound = arm * torch.exp(-2j * torch.pi * 4.0 * (arm.abs() / torch.pi).sqrt())
+    torch.testing.assert_close(unwound.imag, torch.zeros(400).double(), rtol=0, atol=1e-9)
 
 
 def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
@@ -78,7 +81,7 @@ def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
         (spiral_trajectory, (-1, 8, 2), "num_interleaves as an integer"),
         (spiral_trajectory, (3, 1, 2), "num_samples as an integer of at least 2"),
         (spiral_trajectory, (3, 8, 0), "positive num_turns"),
-        (lambda *given: spiral_trajectory(*given, exponent=0), (3, 8, 1), "positive exponent"),
+        (lambda *given: spiral_trajectory(*given, alpha=0), (3, 8, 1), "positive alpha"),
         (spiral_trajectory, (3, 8, math.nan), "positive num_turns"),
     ],
 )

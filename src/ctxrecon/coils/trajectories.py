@@ -64,24 +64,38 @@ def grid_center(
         shape: ``(ny, nx)`` of the images.
 
     Returns:
-        K-space ``(batch, coils, ny, nx)``, and the mask ``(1, 1, ny, nx)`` of its cells that the
-        trajectory covers; zero outside.
+        K-space ``(batch, coils, ny, nx)``, and the mask of :func:`covered_center`; zero outside.
 
     Raises:
-        InputError: it covers less than coil maps can be estimated from.
+        InputError: the centre is not covered.
     """
-    small = (min(shape[0], _SIDE), min(shape[1], _SIDE))
-    ratio = torch.tensor([n / m for n, m in zip(shape, small, strict=True)], dtype=torch.float64)
-    inside = (trajectory.abs() * ratio <= math.pi).all(dim=1)
-    center = tuple(
-        slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(shape, small, strict=True)
-    )
-    mask = torch.zeros(1, 1, *shape, dtype=torch.bool, device=kspace.device)
-    if bool(inside.any()):
-        near, its_weights = trajectory[inside] * ratio, weights[inside]
-        mask[0, 0, center[0], center[1]] = coverage(near, its_weights, small).to(kspace.device) >= (
-            _COVERED
-        )
+    mask = covered_center(trajectory, weights, shape).to(kspace.device)
+    center, near, inside = _center(trajectory, shape)
+    ones = torch.ones(1, 1, *_small(shape), dtype=torch.complex64, device=kspace.device)
+    each = NonCartesianSense(near, ones, weights[inside].to(kspace.device))
+    samples = each.compensate(kspace[..., inside.to(kspace.device)].flatten(0, 1)[:, None])
+    images = conjugate_gradient(each.normal, each.adjoint(samples), num_iterations=_ITERATIONS)
+    gridded = kspace.new_zeros((*kspace.shape[:2], *shape))
+    gridded[..., center[0], center[1]] = fft2c(images).unflatten(0, kspace.shape[:2])
+    return gridded * mask, mask
+
+
+def covered_center(trajectory: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The cells in the centre of k-space that a trajectory covers, ``(1, 1, ny, nx)`` bool.
+
+    Args:
+        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel.
+        weights: of :func:`~ctxrecon.operators.density_compensation`.
+        shape: ``(ny, nx)`` of the images.
+
+    Raises:
+        InputError: they are fewer than coil maps can be estimated from.
+    """
+    mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    center, near, inside = _center(trajectory, shape)
+    if len(near):
+        covered = coverage(near, weights[inside], _small(shape)) >= _COVERED
+        mask[0, 0, center[0], center[1]] = covered
     try:
         find_calibration_region(mask)
     except InputError as error:
@@ -89,10 +103,20 @@ def grid_center(
             "the trajectory samples the centre of k-space too thinly to estimate coil maps from: "
             "give coil_maps"
         ) from error
-    ones = torch.ones(1, 1, *small, dtype=torch.complex64, device=kspace.device)
-    each = NonCartesianSense(near, ones, its_weights.to(kspace.device))
-    samples = each.compensate(kspace[..., inside.to(kspace.device)].flatten(0, 1)[:, None])
-    images = conjugate_gradient(each.normal, each.adjoint(samples), num_iterations=_ITERATIONS)
-    gridded = kspace.new_zeros((*kspace.shape[:2], *shape))
-    gridded[..., center[0], center[1]] = fft2c(images).unflatten(0, kspace.shape[:2])
-    return gridded * mask, mask
+    return mask
+
+
+def _small(shape: tuple[int, int]) -> tuple[int, int]:
+    """Size of the centre."""
+    return min(shape[0], _SIDE), min(shape[1], _SIDE)
+
+
+def _center(
+    trajectory: Tensor, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], Tensor, Tensor]:
+    """Where the centre lies on the grid, the trajectory in it, and which samples these are."""
+    sizes = list(zip(shape, _small(shape), strict=True))
+    rows, columns = (slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in sizes)
+    ratio = torch.tensor([n / m for n, m in sizes], dtype=torch.float64)
+    inside = (trajectory.abs() * ratio <= math.pi).all(dim=1)
+    return (rows, columns), trajectory[inside] * ratio, inside

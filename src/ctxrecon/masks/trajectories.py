@@ -50,22 +50,22 @@ def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool =
 
 
 def spiral_trajectory(
-    num_interleaves: int, num_samples: int, num_turns: float, *, exponent: float = 0.5
+    num_interleaves: int, num_samples: int, num_turns: float, *, alpha: float = 1.0
 ) -> Tensor:
-    """Archimedean spirals from the zero frequency outwards.
+    """Spirals from the zero frequency outwards, at nearly constant speed along the arc.
 
-    ``k(u) = π u^p``, ``θ(u) = 2π (T u^p + s / num_interleaves)`` for ``u = j / (N − 1)``, with
-    ``T = num_turns`` and ``p = exponent``. At ``p = ½`` the speed along the arc is constant: the
-    part of a spiral readout that the gradient amplitude limits (Glover, MRM 42, 412, 1999), with
-    few samples at the centre; at ``p = 1`` the angular velocity is, with the slow start that the
-    slew rate allows. An image of ``n`` pixels is fully sampled if ``num_interleaves · T ≥ n / 2``
-    and ``N ≥ π n T p``.
+    ``k = π τ^α``, ``θ = 2π (T τ + s / num_interleaves)`` with ``τ = (j / (N − 1))^(1/(α + 1))``,
+    ``T = num_turns`` and ``α = alpha``: the part of a variable-density spiral readout that the
+    gradient amplitude limits (Kim, Adalsteinsson and Spielman, MRM 50, 214, 2003); for ``α = 1``
+    Archimedean (Glover, MRM 42, 412, 1999). The slower start that the slew rate allows is not
+    modelled. An image of ``n`` pixels is fully sampled if ``num_interleaves · T ≥ α n / 2`` and
+    ``N ≥ π n T / (α + 1)``; with fewer turns and ``α > 1`` its centre still is.
 
     Args:
         num_interleaves: number of spirals, evenly rotated.
         num_samples: ``N``, samples of each spiral, at least 2.
         num_turns: ``T``, turns of each spiral, positive.
-        exponent: ``p``, positive.
+        alpha: ``α``, positive; above 1 the centre is sampled more densely than the edge.
 
     Returns:
         ``(num_interleaves · num_samples, 2)`` float64, ``|k| ≤ π``.
@@ -77,11 +77,11 @@ def spiral_trajectory(
     samples = _count(num_samples, "num_samples", 2)
     if not (math.isfinite(num_turns) and num_turns > 0):
         raise InputError(f"expected a positive num_turns, got {num_turns}")
-    if not (math.isfinite(exponent) and exponent > 0):
-        raise InputError(f"expected a positive exponent, got {exponent}")
-    root = torch.linspace(0, 1, samples, dtype=torch.float64) ** exponent
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise InputError(f"expected a positive alpha, got {alpha}")
+    tau = torch.linspace(0, 1, samples, dtype=torch.float64) ** (1 / (alpha + 1))
     start = torch.arange(interleaves, dtype=torch.float64)[:, None] / interleaves
-    return _polar(math.pi * root, 2 * math.pi * (num_turns * root + start))
+    return _polar(math.pi * tau**alpha, 2 * math.pi * (num_turns * tau + start))
 
 
 def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
@@ -89,7 +89,8 @@ def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
 
     The distance between neighbouring paths in the outer tenth of k-space, in units of the inverse
     field of view: its area over the length of the paths in it. Of ``S`` full spokes it is
-    ``π n / (2 S)``, of ``I`` Archimedean spirals of ``T`` turns ``n / (2 I T)``.
+    ``π n / (2 S)``, of ``I`` Archimedean spirals of
+    ``T`` turns ``n / (2 I T)``.
 
     Args:
         trajectory: ``(shots, samples, 2)`` in radians per pixel.

@@ -153,7 +153,7 @@ def measure(
             write_scan(files / f"{number:03d}.npz", scan)
         grid = Grid(
             slices=slices_of(find_scans([files])),
-            undersamplings=(Undersampling(_MASK, task.acceleration),),
+            acquisitions=(Undersampling(_MASK, task.acceleration),),
             methods=tuple(methods),
             seed=seed,
             batch_size=args.batch_size,

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         ]:
             grid = Grid(
                 slices=slices_of(find_scans([Path(scans)]))[:count],
-                undersamplings=tuple(Undersampling("uniform1d", r) for r in args.accelerations),
+                acquisitions=tuple(Undersampling("uniform1d", r) for r in args.accelerations),
                 methods=tuple(methods),
                 seed=args.seed,
                 batch_size=args.batch_size,

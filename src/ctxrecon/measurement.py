@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike, as_tensor, check_coil_maps, check_kspace, check_mask
 from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.coils.trajectories import sense_along
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.intensity import intensity_scale
@@ -117,8 +118,23 @@ class Measurement:
 
     @classmethod
     def from_scan(cls, scan: Scan) -> Measurement:
-        """What a scan file holds; see :meth:`from_arrays`."""
-        return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps)
+        """What a scan file holds; see :meth:`from_arrays`, and :func:`sense_along` of others.
+
+        Raises:
+            InputError: slices along different trajectories, or what those refuse.
+        """
+        if scan.trajectory is None:
+            return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps)
+        if len(scan.trajectory) > 1:
+            raise InputError(
+                "the slices lie along different trajectories: make a measurement of each, scan[i]"
+            )
+        kspace, trajectory = scan.kspace.flatten(2), scan.trajectory[0].flatten(0, 1)
+        operator = sense_along(kspace, trajectory, scan.image_shape, scan.coil_maps)
+        noise_std = scan.noise_std
+        if noise_std and operator.density_compensation is not None:
+            noise_std *= float(operator.density_compensation.mean()) ** 0.5
+        return cls.from_operator(operator, operator.compensate(kspace), noise_std=noise_std or None)
 
     @classmethod
     def from_operator(

@@ -8,7 +8,8 @@ Each kind has one registry, and adding to it is one line, from inside the packag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from ctxrecon.errors import InputError
@@ -71,6 +72,23 @@ class Registry(MutableMapping[str, Made], Generic[Made]):
         if not isinstance(name, str) or name not in self:
             raise InputError(f"unknown {self.kind} {name!r}: expected one of {', '.join(self)}")
         return self._canonical(name)
+
+    def make(self, name: str, options: Mapping[str, Any]) -> Any:
+        """Make an entry that is a dataclass, whose fields are its options.
+
+        Raises:
+            InputError: an unknown name, or an option that it does not have.
+        """
+        name = self.find(name)
+        chosen: Any = self[name]
+        known = [field.name for field in fields(chosen)]
+        unknown = [option for option in options if option not in known]
+        if unknown:
+            raise InputError(
+                f"the {self.kind} {name} has no option {', '.join(unknown)}: "
+                f"expected some of {', '.join(known)}"
+            )
+        return chosen(**options)
 
     def title(self, name: str) -> str:
         """How the entry is called in tables and figures."""

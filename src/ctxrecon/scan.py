@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from ctxrecon.metadata import ScanMetadata
 
 @dataclass(frozen=True)
 class Scan:
-    """One or more Cartesian slices.
+    """One or more slices, on a Cartesian grid or along a trajectory.
 
     Attributes:
         kspace: ``(batch, coils, ny, nx)`` complex64, centred, zero where not sampled. One
-            batch item is one slice; ``nx`` is the phase-encode axis of 1-D patterns.
-        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled.
+            batch item is one slice; ``nx`` is the phase-encode axis of 1-D patterns. Along a
+            ``trajectory`` it is ``(batch, coils, shots, samples)``.
+        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled; ``None`` along a trajectory.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` inside the
             object, or ``None`` when they are to be estimated.
         metadata: one :class:`ScanMetadata` for each slice, or empty when nothing is known.
@@ -28,15 +29,20 @@ class Scan:
         noise_std: standard deviation of the complex noise of a k-space sample
             (``noise_std² / 2`` in each part), in the units of ``kspace``; ``None`` if unknown.
         voxel_size: (ny, nx, slice) in mm of the images that the k-space makes; ``None`` if unknown.
+        trajectory: ``(batch or 1, shots, samples, 2)`` float64, ``(k_y, k_x)`` in radians per
+            pixel; ``None`` for a Cartesian grid.
+        matrix: ``(ny, nx)`` of the images; ``None`` for a Cartesian grid, which has its own.
     """
 
     kspace: Tensor
-    mask: Tensor
+    mask: Tensor | None
     coil_maps: Tensor | None = None
     metadata: tuple[ScanMetadata, ...] = field(default=())
     target: Tensor | None = None
     noise_std: float | None = None
     voxel_size: tuple[float, float, float] | None = None
+    trajectory: Tensor | None = None
+    matrix: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.kspace.ndim != 4 or not self.kspace.is_complex():
@@ -44,8 +50,21 @@ class Scan:
                 "expected complex k-space (batch, coils, ny, nx), got "
                 f"{self.kspace.dtype} of shape {tuple(self.kspace.shape)}"
             )
-        batch, coils, ny, nx = self.kspace.shape
-        expected = {"mask": (1, ny, nx), "coil_maps": (coils, ny, nx), "target": (ny, nx)}
+        if (self.mask is None) == (self.trajectory is None) or (
+            (self.trajectory is None) != (self.matrix is None)
+        ):
+            raise InputError(
+                "expected a scan with a mask, or with a trajectory and the matrix (ny, nx) of its "
+                "images: give the one or the other"
+            )
+        batch, coils, *samples = self.kspace.shape
+        ny, nx = self.image_shape
+        expected: dict[str, tuple[int, ...]] = {
+            "mask": (1, ny, nx),
+            "coil_maps": (coils, ny, nx),
+            "target": (ny, nx),
+            "trajectory": (*samples, 2),
+        }
         for name, tail in expected.items():
             value = getattr(self, name)
             if value is None:
@@ -55,7 +74,7 @@ class Scan:
                     f"{name} of shape {tuple(value.shape)} does not fit k-space of shape "
                     f"{tuple(self.kspace.shape)}: expected {(batch, *tail)} (or batch 1)"
                 )
-        if self.mask.dtype != torch.bool:
+        if self.mask is not None and self.mask.dtype != torch.bool:
             raise InputError(f"expected a bool mask, got {self.mask.dtype}")
         if len(self.metadata) not in {0, batch}:
             raise InputError(
@@ -68,6 +87,28 @@ class Scan:
     def __len__(self) -> int:
         return self.kspace.shape[0]
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(ny, nx)`` of a slice's image."""
+        if self.matrix is not None:
+            return self.matrix
+        ny, nx = self.kspace.shape[2:]
+        return ny, nx
+
+    @property
+    def cartesian_mask(self) -> Tensor:
+        """The mask, for what needs k-space on a grid.
+
+        Raises:
+            InputError: a scan along a trajectory.
+        """
+        if self.mask is None:
+            raise InputError(
+                "expected a Cartesian scan, got one along a trajectory: reconstruct it as it is, "
+                "with Measurement.from_scan"
+            )
+        return self.mask
+
     def __getitem__(self, index: int | slice) -> Scan:
         """One slice (batch of 1) or a range of slices."""
         if isinstance(index, int):
@@ -79,16 +120,14 @@ class Scan:
         def pick(value: Tensor | None) -> Tensor | None:
             return value if value is None or value.shape[0] == 1 < len(self) else value[index]
 
-        mask = pick(self.mask)
-        assert mask is not None
-        return Scan(
+        return replace(
+            self,
             kspace=self.kspace[index],
-            mask=mask,
+            mask=pick(self.mask),
             coil_maps=pick(self.coil_maps),
             metadata=self.metadata[index],
             target=None if self.target is None else self.target[index],
-            noise_std=self.noise_std,
-            voxel_size=self.voxel_size,
+            trajectory=pick(self.trajectory),
         )
 
 

@@ -27,6 +27,7 @@ HEAD = np.dtype(
         ("discard_pre", "<u2"),
         ("discard_post", "<u2"),
         ("encoding_space_ref", "<u2"),
+        ("trajectory_dimensions", "<u2"),
         ("sample_time_us", "<f4"),
         ("idx", [(name, "<u2") for name in _IDX]),
     ]
@@ -56,7 +57,7 @@ def header_xml(
 
 
 def write_raw(path: Path, readouts: list[dict], xml: str | None = None) -> Path:
-    """``readouts``: ``data`` (coils, samples) and any head or index field."""
+    """``readouts``: ``data`` (coils, samples), ``traj`` (samples, dimensions), head, index."""
     vlen = h5py.vlen_dtype(np.float32)
     table = np.zeros(len(readouts), np.dtype([("head", HEAD), ("traj", vlen), ("data", vlen)]))
     for row, readout in zip(table, readouts, strict=True):
@@ -68,9 +69,11 @@ def write_raw(path: Path, readouts: list[dict], xml: str | None = None) -> Path:
         for name, value in readout.items():
             if name in _IDX:
                 head["idx"][name] = value
-            elif name != "data":
+            elif name not in ("data", "traj"):
                 head[name] = value
-        row["traj"] = np.zeros(0, np.float32)
+        places = np.asarray(readout.get("traj", np.zeros((0, 0))), np.float32)
+        head["trajectory_dimensions"] = places.shape[1]
+        row["traj"] = places.ravel()
         row["data"] = data.view(np.float32).ravel()
     with h5py.File(path, "w") as file:
         group = file.create_group("dataset")

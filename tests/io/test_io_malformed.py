@@ -250,7 +250,12 @@ CASES = {
     "raw no encoding": ("k.h5", raw("<a/>"), "has no <encoding>"),
     "raw no number": ("k.h5", raw(header_xml(center="x")), "<center> .* 'x'"),
     "raw matrix": ("k.h5", raw(header_xml((10**6, 8, 1))), "are not between 1 and 65535"),
-    "raw radial": ("k.h5", raw(header_xml(trajectory="radial")), "Cartesian .* got 'radial'"),
+    "raw radial": (
+        "k.h5",
+        raw(header_xml(trajectory="radial")),
+        r"2 or 3 coordinates .*\[0\]",
+    ),
+    "raw epi": ("k.h5", raw(header_xml(trajectory="epi")), "Cartesian .* got 'epi'"),
     "raw outside": ("k.h5", raw(header_xml((16, 4, 1))), "matrix of 4"),
     "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "64.0 GiB"),
     "raw partitions": ("k.h5", raw(kspace_encode_step_2=1), "several partitions"),

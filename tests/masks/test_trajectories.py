@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.masks.trajectories import (
+    nyquist_undersampling,
+    radial_trajectory,
+    spiral_trajectory,
+)
 
 GOLDEN_ANGLE = math.radians(111.24611797498108)
 
@@ -29,6 +33,26 @@ def test_radial_spokes_are_turned_cartesian_lines():
 
 def test_golden_angle_spokes_do_not_depend_on_their_number():
     torch.testing.assert_close(radial_trajectory(5, 8), radial_trajectory(9, 8)[: 5 * 8])
+
+
+def test_undersampling_is_the_nyquist_criterion_of_the_textbook():
+    for spokes, n in ((16, 64), (50, 64)):
+        trajectory = radial_trajectory(spokes, 8 * n).reshape(spokes, 8 * n, 2)
+        expected = math.pi * n / (2 * spokes)
+        assert nyquist_undersampling(trajectory, (n, n)) == pytest.approx(expected, rel=0.03)
+    spirals = spiral_trajectory(8, 2000, 3.0).reshape(8, 2000, 2)
+    assert nyquist_undersampling(spirals, (64, 64)) == pytest.approx(64 / 2 / 24, rel=0.07)
+    half = nyquist_undersampling(spirals, (64, 32))
+    assert half < nyquist_undersampling(spirals, (64, 64))
+
+
+def test_variable_density_spirals_are_denser_at_the_center():
+    even, dense = (spiral_trajectory(2, 400, 4.0, alpha=a).norm(dim=1) for a in (1.0, 2.0))
+    assert int((dense < 0.5).sum()) > 2 * int((even < 0.5).sum())
+    # The radius grows with the square of the angle, 4 turns in all.
+    arm = torch.view_as_complex(spiral_trajectory(2, 400, 4.0, alpha=2.0)[:400].flip(-1))
+    unwound = arm * torch.exp(-2j * torch.pi * 4.0 * (arm.abs() / torch.pi).sqrt())
+    torch.testing.assert_close(unwound.imag, torch.zeros(400).double(), rtol=0, atol=1e-9)
 
 
 def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
@@ -57,6 +81,7 @@ def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
         (spiral_trajectory, (-1, 8, 2), "num_interleaves"),
         (spiral_trajectory, (3, 1, 2), "num_samples .* 2"),
         (spiral_trajectory, (3, 8, 0), "positive num_turns"),
+        (lambda *given: spiral_trajectory(*given, alpha=0), (3, 8, 1), "positive alpha"),
         (spiral_trajectory, (3, 8, math.nan), "positive num_turns"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
+from ctxrecon.operators import NonCartesianSense
 
 _OUTER_SHARE = 0.25
 _LEAST_SAMPLES = 16
@@ -53,7 +54,36 @@ def estimate_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
     ny, nx = kspace.shape[2:]
     ky = (torch.arange(ny, device=kspace.device) - ny // 2) / max(ny / 2, 1)
     kx = (torch.arange(nx, device=kspace.device) - nx // 2) / max(nx / 2, 1)
-    radius = torch.hypot(ky[:, None], kx[None, :]).flatten()
+    return _estimate(kspace, mask, torch.hypot(ky[:, None], kx[None, :]).flatten())
+
+
+def estimate_noise_along(operator: NonCartesianSense, y: Tensor) -> Tensor:
+    """The same of ``y = A x + n`` along a trajectory, the root of its mean square over the samples.
+
+    Samples are judged before their weights, by which the noise of ``y`` varies.
+
+    Args:
+        operator: ``A``.
+        y: ``(batch, coils, shots·samples)`` complex64, weighted as :meth:`compensate` does.
+
+    Returns:
+        ``(batch,)`` float32, in the units of ``y``.
+
+    Raises:
+        InputError: fewer than 16 samples for each coil to judge by.
+    """
+    weights = operator.density_compensation
+    weights = torch.ones(y.shape[-1]) if weights is None else weights
+    weights = weights.to(y.device)
+    radius = operator.trajectory.norm(dim=1).to(y.device)
+    # As one column, which has no readouts along which anything could be transformed.
+    samples = torch.where(weights > 0, y / weights.sqrt(), 0)[..., None]
+    everywhere = torch.ones(1, 1, *samples.shape[2:], dtype=torch.bool, device=y.device)
+    return _estimate(samples, everywhere, radius) * weights.mean().sqrt()
+
+
+def _estimate(kspace: Tensor, mask: Tensor, radius: Tensor) -> Tensor:
+    """The noise of each slice, for samples at these distances from the centre, flattened."""
     found = []
     for samples, sampled in zip(kspace, mask.expand(len(kspace), -1, -1, -1), strict=True):
         # The squares of very large or small units would leave the range of floats.

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from ctxrecon.evaluation import Method
+    from ctxrecon.evaluation.operators import OperatorAcquisition
 
 # A network sees one image after the other as fast on a CPU, and a GPU many at once faster.
 _BATCH_SIZE = {"cpu": 1, "cuda": 8}
@@ -50,8 +51,21 @@ def benchmark(
             f"({', '.join(BASELINES)}); the first is what others are compared with."
         ),
     ] = "pnp_admm,dds,l1-wavelet,zero-filled",
-    masks: Annotated[str, typer.Option(help="Such as uniform1d,poisson_disk2d.")] = "uniform1d",
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as uniform1d,poisson_disk2d. (default: uniform1d, none with --operators)"
+        ),
+    ] = None,
     accelerations: Annotated[str, typer.Option(help="Of every mask.")] = "4,8",
+    operators: Annotated[
+        str | None,
+        typer.Option(
+            help="Other operators than masks, with options: radial:spokes=64, "
+            "spiral:interleaves=16:turns=4:alpha=2, inpainting:fraction=0.5, "
+            "super-resolution:factor=2."
+        ),
+    ] = None,
     prompts: Annotated[
         str, typer.Option(help="For solvers: metadata (those of the scan), none, or both.")
     ] = "metadata",
@@ -86,15 +100,17 @@ def benchmark(
 
     Lists are separated by commas: --masks uniform1d,poisson_disk2d --steps 20,50. Each slice is
     undersampled by a mask of its own and measured against the scan's target image, or the MVUE
-    image of all its data. The folder gets rows.csv with a row for each slice, and a summary with
-    standard errors as Markdown, JSON and a figure of PSNR against time.
+    image of all its data. Radial and spiral operators sample its coil images, and inpainting and
+    super-resolution are of that image. The folder gets rows.csv with a row for each slice, and a
+    summary with standard errors as Markdown, JSON and a figure of PSNR against time.
 
     Split over GPUs by "accelerate launch -m ctxrecon.cli benchmark …", over processes on the CPU by
     "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ctxrecon.cli benchmark …". The same
     command again goes on where a run was stopped; more methods, masks, steps or scans add to it.
     """
     wanted = _words(methods, "methods")
-    chosen_masks = _words(masks, "masks")
+    others = [] if operators is None else _words(operators, "operators")
+    chosen_masks = [] if others and masks is None else _words(masks or "uniform1d", "masks")
     factors = _numbers(accelerations, "accelerations", float)
     counts = _numbers(steps, "steps", int)
     chosen_prompts = _words(prompts, "prompts")
@@ -106,6 +122,7 @@ def benchmark(
         find_scans,
         fingerprint,
         network_method,
+        operator_acquisition,
         run_grid,
         solver_and_call,
         solver_methods,
@@ -113,12 +130,17 @@ def benchmark(
     )
     from ctxrecon.evaluation.grid import slices_of
     from ctxrecon.evaluation.methods import METADATA, check_prompts
+    from ctxrecon.evaluation.operators import check_scans
     from ctxrecon.evaluation.report import FILES
     from ctxrecon.evaluation.runner import device_of
 
     solvers = {text: solver_and_call(text) for text in wanted if not _is_baseline(text)}
-    refuse_ignored(context, _users(solvers, networks, prior, chosen_prompts))
+    refuse_ignored(context, _users(solvers, networks, prior, chosen_prompts, chosen_masks))
+    acquisitions = [operator_acquisition(text) for text in others]
+    _check_methods(acquisitions, solvers, networks)
     found = find_scans(scans)
+    for acquisition in acquisitions:
+        check_scans(acquisition, found)
     check_outputs(
         [out / name for name in ("settings.json", "rows.csv", *FILES)],
         input_files(*(scan.path for scan in found), prior),
@@ -173,7 +195,10 @@ def benchmark(
     names = dict.fromkeys([*wanted, *made])
     grid = Grid(
         slices=slices_of(found),
-        undersamplings=tuple(Undersampling(mask, r) for mask in chosen_masks for r in factors),
+        acquisitions=(
+            *(Undersampling(mask, r) for mask in chosen_masks for r in factors),
+            *acquisitions,
+        ),
         methods=tuple(method for name in names for method in made[name]),
         seed=seed,
         batch_size=batch_size,
@@ -196,8 +221,36 @@ def benchmark(
     state.destroy_process_group()
 
 
+def _check_methods(
+    acquisitions: Sequence[OperatorAcquisition],
+    solvers: Mapping[str, tuple[object, dict[str, Any]]],
+    networks: str | None,
+) -> None:
+    """Refuse methods that cannot reconstruct from an operator.
+
+    Raises:
+        InputError: networks, or a noise level to be estimated where there is no k-space.
+    """
+    for acquisition in acquisitions:
+        if networks is not None:
+            raise InputError(
+                f"networks take Cartesian k-space, not {acquisition.mask}: measure them by --masks "
+                "alone, in a run of their own"
+            )
+        for text, (_, call) in solvers.items():
+            if "noise_std" in call and not acquisition.operator.measures_kspace:
+                raise InputError(
+                    f"{text} estimates the noise from k-space, and {acquisition.mask} measures "
+                    "none: leave noise_std=auto out, or give a number"
+                )
+
+
 def _users(
-    solvers: Mapping[str, object], networks: str | None, prior: str | None, prompts: list[str]
+    solvers: Mapping[str, object],
+    networks: str | None,
+    prior: str | None,
+    prompts: list[str],
+    masks: list[str],
 ) -> Users:
     """Options that some methods alone use."""
     of_solvers = (solvers, "is of diffusion solvers, and --methods names none: leave it out")
@@ -205,6 +258,7 @@ def _users(
     if solvers and prompts == ["none"]:
         guided = ({}, "weighs a prompt, and --prompts none leaves it out: leave out one of them")
     return {
+        "accelerations": (masks, "is of masks, and --operators has none: give --masks too"),
         "subfolder": (prior, "chooses a U-Net of --prior: give both"),
         **dict.fromkeys(("steps", "samples", "prompts", "prior"), of_solvers),
         "guidance_scale": guided,

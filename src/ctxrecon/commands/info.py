@@ -27,24 +27,20 @@ def info(
     for name, value in _lines(found):
         say(f"{name:<20} {value}")
     middle = read_scan(file, slices=found["slices"] // 2, crop_readout=crop_readout)
-    check_coil_axis(middle.kspace)
-    check_conventions(middle.kspace, middle.mask, middle.coil_maps)
+    if middle.mask is not None:
+        check_coil_axis(middle.kspace)
+        check_conventions(middle.kspace, middle.mask, middle.coil_maps)
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     ny, nx = found["shape"]
-    region = found["calibration_region"]
     lines = [
         ("file", found["path"]),
         ("format", f"{found['format']}, {found['dtype']}, {_bytes(found['size_on_disk'])}"),
         ("slices", str(found["slices"])),
         ("coils", str(found["coils"])),
         ("matrix (ny, nx)", f"{ny} × {nx}"),
-        (
-            "sampled",
-            f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}",
-        ),
-        ("fully sampled centre", "none" if region is None else f"{region[0]} × {region[1]}"),
+        *_sampling(found),
         ("coil maps", "in the file" if found["coil_maps"] else "not in the file"),
         ("target image", "in the file" if found["target"] else "not in the file"),
     ]
@@ -60,6 +56,24 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             lines.append((name, str(found[name])))
     lines.append(("prompt", found["prompt"] or "none: the file says nothing about the scan"))
     return lines
+
+
+def _sampling(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if "trajectory" in found:
+        kind = f"{found['trajectory']}, {found['shots']} shots of {found['samples']} samples"
+        return [
+            ("trajectory", kind),
+            (
+                "undersampling",
+                f"{found['acceleration']:.2f} times the Nyquist distance at the edge",
+            ),
+        ]
+    region = found["calibration_region"]
+    sampled = f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}"
+    return [
+        ("sampled", sampled),
+        ("fully sampled centre", "none" if region is None else f"{region[0]} × {region[1]}"),
+    ]
 
 
 def _bytes(number: int) -> str:

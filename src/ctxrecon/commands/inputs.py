@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxrecon.commands.logs import say
-from ctxrecon.commands.methods import PriorRun
+from ctxrecon.commands.methods import JOINT, NETWORK, PriorRun
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,14 +61,47 @@ def say_prompt(run: PriorRun, origin: str) -> None:
         say(f"prompt ({origin}): {distinct[0]}{more}")
 
 
-def say_scan(volume: Volume, masks: Tensor) -> None:
+def say_scan(volume: Volume, acceleration: float) -> None:
     """Print what is reconstructed."""
     coils, ny, nx = volume.shape
     count = len(volume)
     say(
         f"{volume.file}: {count} slice{'s' * (count > 1)}, {coils} coil{'s' * (coils > 1)}, "
-        f"{ny}×{nx}, acceleration {1 / float(masks.float().mean()):.2f}"
+        f"{ny}×{nx}, acceleration {acceleration:.2f}"
+        + (" relative to Nyquist" if volume.masks is None else "")
     )
+
+
+def cartesian_masks(volume: Volume, option: str) -> Tensor:
+    """The masks of the scan itself, for an option that changes them.
+
+    Raises:
+        InputError: a scan along a trajectory, which has none.
+    """
+    if volume.masks is None:
+        raise InputError(f"{option} is of Cartesian scans, not of {volume.file}: leave it out")
+    return volume.masks
+
+
+def check_trajectory(
+    volume: Volume, method: str, pipes: dict[str, Any], start: str | None
+) -> dict[str, Any]:
+    """The pipelines that reconstruct a scan, without those that it cannot be compared with.
+
+    Raises:
+        InputError: the method itself, or what it starts from, cannot.
+    """
+    if volume.masks is not None:
+        return pipes
+    there = [name for name in (method, start) if name in (NETWORK, JOINT)]
+    if there:
+        raise InputError(
+            f"networks take Cartesian k-space, and {volume.file} lies along a trajectory: take "
+            f"another method than {there[0]}"
+        )
+    if NETWORK in pipes:
+        say("network: left out, it takes Cartesian k-space")
+    return {name: pipe for name, pipe in pipes.items() if name not in (NETWORK, JOINT)}
 
 
 def read_mask(path: Path, volume: Volume) -> Tensor:
@@ -77,6 +110,7 @@ def read_mask(path: Path, volume: Volume) -> Tensor:
     from ctxrecon.files import check_input
     from ctxrecon.io.numpy_format import read_array
 
+    cartesian_masks(volume, "--mask")
     if path.suffix.lower() != ".npy":
         raise InputError(f"{path}: expected the mask as .npy, got {path.suffix or 'no extension'}")
     return check_mask(read_array(check_input(path)), (len(volume), *volume.shape[1:]))
@@ -91,7 +125,8 @@ def draw_masks(
     from ctxrecon.evaluation.grid import FULLY_SAMPLED
     from ctxrecon.masks import make_mask
 
-    sampled = float(volume.masks.float().mean())
+    masks = cartesian_masks(volume, "--undersample")
+    sampled = float(masks.float().mean())
     if sampled < FULLY_SAMPLED:
         raise InputError(
             f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
@@ -99,4 +134,4 @@ def draw_masks(
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = make_mask(name, volume.shape[1:], acceleration, center_fraction, generator=generator)
-    return drawn & volume.masks
+    return drawn & masks

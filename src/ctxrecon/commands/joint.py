@@ -73,7 +73,11 @@ def run_joint(
             "slices: choose the contrasts of one with --slices"
         )
     axis = 0 if together else 1
-    sampled = scan.mask if mask is None else check_mask(mask, (len(scan), *scan.kspace.shape[2:]))
+    sampled = (
+        scan.cartesian_mask
+        if mask is None
+        else check_mask(mask, (len(scan), *scan.kspace.shape[2:]))
+    )
     full = mask is None and is_fully_sampled(scan)
     if not full and acceleration is not None:
         raise InputError(

@@ -10,6 +10,7 @@ import typer
 
 from ctxrecon.commands.inputs import (
     check_prompt,
+    check_trajectory,
     draw_masks,
     parse_noise,
     prompts_of,
@@ -183,6 +184,7 @@ def reconstruct(
     if start is not None:
         call |= {"image": _STARTS[start], "strength": strength}
     method, pipes, names = open_methods(method, compare, model, device, subfolder, dtype)
+    pipes = check_trajectory(volume, method, pipes, start)
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call, names[PRIOR])
     reads = run.uses_prompt and any(
         name == PRIOR or pipe.reconstructor.text_width for name, pipe in pipes.items()
@@ -222,8 +224,8 @@ def reconstruct(
     if len(chunks) > 1:
         kept = PartialFolder(outputs.partial, settings(), overwrite=overwrite)
     if not own_masks:
-        assert masks is not None
-        say_scan(volume, masks)
+        achieved = _acceleration(masks, volume)
+        say_scan(volume, achieved)
     tables: list[Table] = []
 
     def show(result: Result, reference: Tensor | None) -> None:
@@ -242,12 +244,9 @@ def reconstruct(
             )
         raise
     if joint is not None:
-        masks = joint.measurement.mask
-        assert masks is not None
+        achieved = _acceleration(joint.measurement.mask, volume)
         if own_masks:
-            say_scan(volume, masks)
-    assert masks is not None
-    achieved = 1 / float(masks.float().mean())
+            say_scan(volume, achieved)
     reference_name = "target" if volume.has_target else "MVUE"
     if kept is not None:
         kept.begin_writing()
@@ -265,6 +264,10 @@ def reconstruct(
     say(f"metrics: {outputs.metrics}")
     if kept is not None:
         kept.remove()
+
+
+def _acceleration(masks: Tensor | None, volume: Volume) -> float:
+    return volume.acceleration if masks is None else 1 / float(masks.float().mean())
 
 
 def _files(

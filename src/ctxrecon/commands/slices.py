@@ -40,7 +40,7 @@ class Work:
     Attributes:
         volume: the slices.
         masks: ``(slices or 1, 1, ny, nx)`` of what is reconstructed; ``None`` leaves them to a
-            joint model.
+            joint model, or is of a scan along a trajectory.
         undersampled: whether the masks leave out some of what was measured on purpose.
         methods: in the order in which they run.
         pipes: of the methods that have one.
@@ -80,6 +80,8 @@ class Work:
         if self.together is not None:
             self.volume.check_memory(self.together)
             return [range(count)]
+        if self.volume.masks is None:  # each slice may have a trajectory of its own
+            return [range(number, number + 1) for number in range(count)]
         devices = [pipe.device.type for pipe in self.pipes.values()]
         size = min((_AT_ONCE.get(device, 1) for device in devices), default=1)
         return [range(first, min(first + size, count)) for first in range(0, count, size)]
@@ -95,7 +97,7 @@ class Work:
 
         scan = self.volume.read(positions)
         reference = scan.target
-        own = self.masks is None and is_fully_sampled(scan)
+        own = JOINT in self.pipes and self.masks is None and is_fully_sampled(scan)
         if reference is None and (self.undersampled or own):
             reference = mvue_reference(scan)
         joint, measurement = self._measure(scan, positions)
@@ -107,7 +109,7 @@ class Work:
         return Done(Part(results, reference), joint)
 
     def _measure(self, scan: Scan, positions: range) -> tuple[JointResult | None, Measurement]:
-        from ctxrecon.pipelines import prepare_measurement
+        from ctxrecon.pipelines import Measurement, prepare_measurement
 
         if JOINT in self.pipes:
             joint = run_joint(
@@ -120,7 +122,8 @@ class Work:
                 self.names[JOINT],
             )
             return joint, joint.measurement
-        assert self.masks is not None
+        if self.masks is None:
+            return None, Measurement.from_scan(scan)
         mask = part_of(self.masks, positions)
         kspace = scan.kspace * mask if self.undersampled else scan.kspace
         noise_std = scan.noise_std or None

@@ -42,7 +42,8 @@ class Volume:
         total: slices in the file.
         numbers: of the chosen slices, counted from 0 in the file.
         shape: ``(coils, ny, nx)``.
-        masks: ``(slices or 1, 1, ny, nx)`` bool.
+        masks: ``(slices or 1, 1, ny, nx)`` bool; ``None`` along a trajectory.
+        acceleration: of the masks, or relative to the Nyquist criterion along a trajectory.
         metadata: of each slice, or empty.
         has_target: whether the file holds a target image.
         voxel_size: (ny, nx, slice) in mm, where it is known.
@@ -63,6 +64,7 @@ class Volume:
         import torch
 
         from ctxrecon.io import scan_shape
+        from ctxrecon.masks import nyquist_undersampling
 
         self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
         self._unsaid = "mask inferred" if mask_given else None
@@ -77,12 +79,17 @@ class Volume:
                 scan = self.read([position])
             except InputError as error:
                 raise InputError(f"slice {number} of {error}") from error
-            masks.append(scan.mask)
+            if scan.mask is not None:
+                masks.append(scan.mask)
             metadata += scan.metadata
-        _, coils, ny, nx = scan.kspace.shape
-        self.shape = (coils, ny, nx)
-        alike = all(bool((mask == masks[0]).all()) for mask in masks)
-        self.masks = masks[0] if alike else torch.cat(masks)
+        self.shape = (scan.kspace.shape[1], *scan.image_shape)
+        self.masks: Tensor | None = None
+        if scan.trajectory is not None:
+            self.acceleration = nyquist_undersampling(scan.trajectory[0], scan.image_shape)
+        else:
+            alike = all(bool((mask == masks[0]).all()) for mask in masks)
+            self.masks = masks[0] if alike else torch.cat(masks)
+            self.acceleration = 1 / float(self.masks.float().mean())
         self.metadata = tuple(metadata)
         self.has_target = scan.target is not None
         self.voxel_size = scan.voxel_size

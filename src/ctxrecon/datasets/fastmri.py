@@ -62,7 +62,7 @@ class FastMRISource(VolumeSource):
                     yield None
                     continue
                 raise
-            _check_fully_sampled(path, scan.mask[0, 0])
+            _check_fully_sampled(path, scan.cartesian_mask[0, 0])
             known = scan.metadata[0] if scan.metadata else ScanMetadata(slice=index)
             found = self._pathologies.get((name, index), ())
             metadata = replace(known, pathologies=(*known.pathologies, *found))

@@ -9,6 +9,7 @@ from ctxrecon.evaluation.methods import (
     solver_and_call,
     solver_methods,
 )
+from ctxrecon.evaluation.operators import OPERATORS, SimulatedOperator, operator_acquisition
 from ctxrecon.evaluation.record import fingerprint, hardware, write_record
 from ctxrecon.evaluation.report import write_report
 from ctxrecon.evaluation.rows import (
@@ -23,11 +24,13 @@ from ctxrecon.evaluation.runner import run_grid
 from ctxrecon.evaluation.tables import summary, table, with_error
 
 __all__ = [
+    "OPERATORS",
     "Grid",
     "Method",
     "Row",
     "RowFolder",
     "ScanFile",
+    "SimulatedOperator",
     "Slice",
     "Undersampling",
     "append_rows",
@@ -38,6 +41,7 @@ __all__ = [
     "hardware",
     "network_method",
     "open_rows",
+    "operator_acquisition",
     "read_rows",
     "run_grid",
     "solver_and_call",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 from unicodedata import category
 
 import torch
@@ -35,12 +36,14 @@ class ScanFile:
         slices: how many it holds.
         shape: ``(coils, ny, nx)``.
         prompt: that its middle slice implies, ``None`` where nothing is known.
+        sampled: share of the samples of its middle slice that were measured.
     """
 
     path: Path
     slices: int
     shape: tuple[int, int, int]
     prompt: str | None
+    sampled: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,30 @@ class Slice:
     path: Path
     number: int
     shape: tuple[int, int, int]
+
+
+class Acquisition(Protocol):
+    """How slices are measured: undersampled by masks, or by another operator."""
+
+    @property
+    def mask(self) -> str:
+        """Name of the mask, or of the operator with its options, in rows."""
+
+    @property
+    def acceleration(self) -> float | None:
+        """Of the mask, in rows; ``None`` of other operators."""
+
+    @property
+    def title(self) -> str:
+        """As in tables."""
+
+    def check(self, shape: tuple[int, int, int], seed: int) -> None:
+        """Refuse slices ``(coils, ny, nx)`` that cannot be measured so."""
+
+    def measure(
+        self, full: Sequence[FullSlice], seeds: Sequence[int], device: torch.device
+    ) -> Measurement:
+        """The measurement of slices of one shape; the seeds are of what is random in each."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,38 @@ class Undersampling:
         """``(1, 1, ny, nx)`` bool."""
         generator = torch.Generator().manual_seed(seed)
         return make_mask(self.mask, shape, self.acceleration, generator=generator)
+
+    def check(self, shape: tuple[int, int, int], seed: int) -> None:
+        """Draw the mask once.
+
+        Raises:
+            InputError: an unknown mask, an acceleration that leaves no sample, or a centre that
+                is too small for coil maps.
+        """
+        coils, ny, nx = shape
+        mask = self.draw((ny, nx), seed)
+        if coils > 1:
+            try:
+                find_calibration_region(mask)
+            except InputError as error:
+                raise InputError(
+                    f"{self.title} at {ny}×{nx} leaves too small a centre to estimate coil maps "
+                    "from: take a lower acceleration"
+                ) from error
+
+    def measure(
+        self, full: Sequence[FullSlice], seeds: Sequence[int], device: torch.device
+    ) -> Measurement:
+        """Each slice with a mask of its own, and coil maps from what that leaves.
+
+        Maps of the file are not used: they may be of the full data, which no method is to see.
+        """
+        kspaces, masks = [], []
+        for whole, seed in zip(full, seeds, strict=True):
+            ny, nx = whole.kspace.shape[2:]
+            masks.append((self.draw((ny, nx), seed) & whole.mask).to(device))
+            kspaces.append(whole.kspace.to(device) * masks[-1])
+        return Measurement.from_arrays(torch.cat(kspaces), torch.cat(masks))
 
 
 @dataclass(frozen=True)
@@ -131,18 +190,18 @@ def curve_title(name: str, prompt: str) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every slice is measured with every undersampling by every method.
+    """Every slice is measured in every way and reconstructed by every method.
 
     Attributes:
         slices: of all scans.
-        undersamplings: masks × accelerations.
+        acquisitions: masks × accelerations, and other operators.
         methods: the first is what others are compared with.
         seed: of all masks and noise.
         batch_size: slices reconstructed at once.
     """
 
     slices: tuple[Slice, ...]
-    undersamplings: tuple[Undersampling, ...]
+    acquisitions: tuple[Acquisition, ...]
     methods: tuple[Method, ...]
     seed: int
     batch_size: int
@@ -164,23 +223,14 @@ class Grid:
         return parts
 
     def check(self) -> None:
-        """Draw every mask once.
+        """Try what may fail once for each shape.
 
         Raises:
-            InputError: an unknown mask, an acceleration that leaves no sample, or a centre that
-                is too small for coil maps.
+            InputError: slices that cannot be measured in one of the ways.
         """
-        for coils, *size in dict.fromkeys(one.shape for one in self.slices):
-            for undersampling in self.undersamplings:
-                mask = undersampling.draw((size[0], size[1]), self.seed)
-                if coils > 1:
-                    try:
-                        find_calibration_region(mask)
-                    except InputError as error:
-                        raise InputError(
-                            f"{undersampling.title} at {size[0]}×{size[1]} leaves too small a "
-                            "centre to estimate coil maps from: take a lower acceleration"
-                        ) from error
+        for shape in dict.fromkeys(one.shape for one in self.slices):
+            for acquisition in self.acquisitions:
+                acquisition.check(shape, self.seed)
 
 
 def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
@@ -221,13 +271,20 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
 
 def _inspect(path: Path) -> ScanFile:
     info = scan_info(path)
+    if "trajectory" in info:
+        raise InputError(
+            f"{path} lies along a {info['trajectory']} trajectory, and nothing is known to measure "
+            "a reconstruction against: leave it out, --operators simulates trajectories"
+        )
     if info["sampled_fraction"] < FULLY_SAMPLED and not info["target"]:
         raise InputError(
             f"{path} is undersampled ({100 * info['sampled_fraction']:.0f} % sampled) and has no "
             "target image: there is nothing to measure a reconstruction against, leave it out"
         )
     ny, nx = info["shape"]
-    return ScanFile(path, info["slices"], (info["coils"], ny, nx), info["prompt"])
+    return ScanFile(
+        path, info["slices"], (info["coils"], ny, nx), info["prompt"], info["sampled_fraction"]
+    )
 
 
 def slices_of(scans: Sequence[ScanFile]) -> tuple[Slice, ...]:
@@ -235,14 +292,14 @@ def slices_of(scans: Sequence[ScanFile]) -> tuple[Slice, ...]:
     return tuple(Slice(scan.path, i, scan.shape) for scan in scans for i in range(scan.slices))
 
 
-def case_seed(seed: int, one: Slice, undersampling: Undersampling, what: str) -> int:
+def case_seed(seed: int, one: Slice, acquisition: Acquisition, what: str) -> int:
     """Seed of the mask or the noise of one case, the same in every process and run.
 
-    A hash of the seed, the file's name, the slice's number and the undersampling, so that it
+    A hash of the seed, the file's name, the slice's number and the acquisition, so that it
     depends on nothing else that is measured.
     """
-    mask, acceleration = undersampling.mask, undersampling.acceleration
-    words = (seed, one.path.name, one.number, mask, repr(float(acceleration)), what)
+    mask, acceleration = acquisition.mask, float(acquisition.acceleration or 0)
+    words = (seed, one.path.name, one.number, mask, repr(acceleration), what)
     digest = hashlib.sha256("\0".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits
 
@@ -279,12 +336,12 @@ def load_slice(one: Slice) -> FullSlice:
     if not bool(reference.any()):
         raise InputError(f"{one.path}: the reference of slice {one.number} is zero: leave it out")
     prompt = scan.metadata[0].to_prompt() if scan.metadata else ""
-    return FullSlice(scan.kspace, scan.mask, reference, name, prompt)
+    return FullSlice(scan.kspace, scan.cartesian_mask, reference, name, prompt)
 
 
 def is_fully_sampled(scan: Scan) -> bool:
     """Whether enough is sampled to take the scan for the truth."""
-    return float(scan.mask.float().mean()) >= FULLY_SAMPLED
+    return float(scan.cartesian_mask.float().mean()) >= FULLY_SAMPLED
 
 
 def mvue_reference(scan: Scan) -> Tensor:
@@ -298,25 +355,16 @@ def mvue_reference(scan: Scan) -> Tensor:
     return torch.where(measurement.empty[:, None, None], 0, image)
 
 
-def undersample(
+def measure(
     slices: Sequence[Slice],
     full: Sequence[FullSlice],
-    undersampling: Undersampling,
+    acquisition: Acquisition,
     seed: int,
     device: torch.device,
 ) -> Batch:
-    """Each slice with a mask of its own, and coil maps from what that leaves.
-
-    Maps of the file are not used: they may be of the full data, which no method is to see.
-    """
-    kspaces, masks = [], []
-    for one, whole in zip(slices, full, strict=True):
-        _, ny, nx = one.shape
-        drawn = undersampling.draw((ny, nx), case_seed(seed, one, undersampling, "mask"))
-        masks.append((drawn & whole.mask).to(device))
-        kspaces.append(whole.kspace.to(device) * masks[-1])
-    return Batch(
-        Measurement.from_arrays(torch.cat(kspaces), torch.cat(masks)),
-        [whole.prompt for whole in full],
-        [case_seed(seed, one, undersampling, "noise") for one in slices],
+    """Slices of one shape as they are measured, with what is random seeded for each."""
+    masks, noise = (
+        [case_seed(seed, one, acquisition, what) for one in slices] for what in ("mask", "noise")
     )
+    measurement = acquisition.measure(full, masks, device)
+    return Batch(measurement, [whole.prompt for whole in full], noise)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctxrecon.evaluation.grid import Grid, Method, Undersampling, curve_title
+from ctxrecon.evaluation.grid import Acquisition, Grid, Method, curve_title
 from ctxrecon.evaluation.record import write_record
 from ctxrecon.evaluation.rows import Row
 from ctxrecon.evaluation.runner import METRICS, case_key, row_key
@@ -42,11 +42,11 @@ FILES = ("summary.md", "summary.json", "psnr_against_seconds.png")
 
 @dataclass(frozen=True)
 class Cell:
-    """One method with one undersampling, over all slices.
+    """One method with one way of measuring, over all slices.
 
     Attributes:
-        mask: name of the mask.
-        acceleration: as stated.
+        mask: name of the mask, or of another operator with its options.
+        acceleration: as stated; ``None`` of other operators.
         method: name of the method.
         prompt: ``"metadata"``, ``"none"`` or empty.
         steps: of the diffusion.
@@ -57,7 +57,7 @@ class Cell:
     """
 
     mask: str
-    acceleration: float
+    acceleration: float | None
     method: str
     prompt: str
     steps: int | None
@@ -111,38 +111,38 @@ def write_report(
     return [words, data, picture]
 
 
-def summarize(rows: Sequence[Row], grid: Grid) -> dict[Undersampling, dict[Method, Cell]]:
-    """Every method with every undersampling, over all slices."""
+def summarize(rows: Sequence[Row], grid: Grid) -> dict[Acquisition, dict[Method, Cell]]:
+    """Every method with every acquisition, over all slices."""
     by_key = {row_key(row): row for row in rows}
     clusters = [one.path.name for one in grid.slices]
 
-    def column(undersampling: Undersampling, method: Method, name: str) -> NDArray[np.float64]:
-        keys = (case_key(one, undersampling, method) for one in grid.slices)
+    def column(acquisition: Acquisition, method: Method, name: str) -> NDArray[np.float64]:
+        keys = (case_key(one, acquisition, method) for one in grid.slices)
         return np.array([float(by_key[key][name]) for key in keys])
 
-    def cell(undersampling: Undersampling, method: Method) -> Cell:
-        values = {name: column(undersampling, method, name) for name in METRICS}
-        first = {name: column(undersampling, grid.methods[0], name) for name in METRICS}
+    def cell(acquisition: Acquisition, method: Method) -> Cell:
+        values = {name: column(acquisition, method, name) for name in METRICS}
+        first = {name: column(acquisition, grid.methods[0], name) for name in METRICS}
         return Cell(
-            mask=undersampling.mask,
-            acceleration=undersampling.acceleration,
+            mask=acquisition.mask,
+            acceleration=acquisition.acceleration,
             method=method.name,
             prompt=method.prompt,
             steps=method.steps,
             scores={name: summary(values[name], clusters) for name in METRICS},
             less_first={name: summary(values[name] - first[name], clusters) for name in METRICS},
-            seconds=float(np.median(column(undersampling, method, "seconds"))),
-            evaluations=float(column(undersampling, method, "evaluations").mean()),
+            seconds=float(np.median(column(acquisition, method, "seconds"))),
+            evaluations=float(column(acquisition, method, "evaluations").mean()),
         )
 
     return {
-        undersampling: {method: cell(undersampling, method) for method in grid.methods}
-        for undersampling in grid.undersamplings
+        acquisition: {method: cell(acquisition, method) for method in grid.methods}
+        for acquisition in grid.acquisitions
     }
 
 
 def _text(
-    cells: dict[Undersampling, dict[Method, Cell]],
+    cells: dict[Acquisition, dict[Method, Cell]],
     grid: Grid,
     scans: int,
     references: Iterable[str],
@@ -157,11 +157,11 @@ def _text(
         f"{slices} slice{'s' * (slices > 1)} of {scans} scan{'s' * (scans > 1)}, reference "
         f"{' or '.join(references)}, slice-wise metrics on magnitudes, mean ± standard error "
         f"({errors}). A mask for each slice, the same for every method, and coil maps from what "
-        f"it leaves. Seconds of one slice in batches of {grid.batch_size}, median, coil maps not "
+        f"is sampled. Seconds of one slice in batches of {grid.batch_size}, median, coil maps not "
         f"counted.{solvers}\n"
     ]
     first, *others = grid.methods
-    for undersampling, part in cells.items():
+    for acquisition, part in cells.items():
         rows = [
             [
                 method.title,
@@ -173,7 +173,7 @@ def _text(
         ]
         head = ["", *_UNITS.values()]
         lines += [
-            f"## {undersampling.title}\n",
+            f"## {acquisition.title}\n",
             table([*head, "seconds", "network evaluations"], rows),
         ]
         if others:
@@ -194,7 +194,7 @@ def _estimates(scores: dict[str, Estimate], *, sign: bool = False) -> list[str]:
     return [with_error(scores[name], digits, sign=sign) for name, digits in METRICS.items()]
 
 
-def _draw(path: Path, cells: dict[Undersampling, dict[Method, Cell]], prior: str | None) -> None:
+def _draw(path: Path, cells: dict[Acquisition, dict[Method, Cell]], prior: str | None) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -210,9 +210,9 @@ def _draw(path: Path, cells: dict[Undersampling, dict[Method, Cell]], prior: str
     figure = Figure(figsize=(columns * _PANEL[0], height), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (undersampling, part) in zip(panels, cells.items(), strict=False):
+    for axes, (acquisition, part) in zip(panels, cells.items(), strict=False):
         _draw_panel(axes, part)
-        axes.set_title(undersampling.title)
+        axes.set_title(acquisition.title)
     for axes in list(panels)[len(cells) :]:
         axes.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()

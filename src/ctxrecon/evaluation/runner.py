@@ -5,25 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctxrecon.evaluation.grid import (
+    Acquisition,
     Batch,
     FullSlice,
     Grid,
     Method,
     Slice,
-    Undersampling,
     load_slice,
-    undersample,
+    measure,
 )
 from ctxrecon.evaluation.rows import Row, RowFolder
+from ctxrecon.measurement import Measurement
 from ctxrecon.metrics import image_metrics
 
 METRICS = {"psnr": 2, "snr": 2, "ssim": 4, "nmse": 4, "hfen": 3, "sharpness": 3}
@@ -69,7 +72,7 @@ def run_grid(
     done = {row_key(row) for row in store.read()}
     wait()
     share = grid.batches()[state.process_index :: state.num_processes]
-    total = sum(map(len, share)) * len(grid.undersamplings) * len(grid.methods)
+    total = sum(map(len, share)) * len(grid.acquisitions) * len(grid.methods)
     with tqdm(total=total, unit="image", disable=not state.is_main_process) as bar:
         for slices in share:
             for rows in _measure(grid, slices, done, device_of(state), bar):
@@ -78,9 +81,9 @@ def run_grid(
     if not state.is_main_process:
         return None
     asked = {
-        case_key(one, undersampling, method)
+        case_key(one, acquisition, method)
         for one in grid.slices
-        for undersampling in grid.undersamplings
+        for acquisition in grid.acquisitions
         for method in grid.methods
     }
     return [row for row in store.merge() if row_key(row) in asked]
@@ -117,22 +120,22 @@ def _measure(
     Where one is missing the whole batch is reconstructed: see :meth:`Grid.batches`.
     """
     full: list[FullSlice] = []
-    for undersampling in grid.undersamplings:
+    for acquisition in grid.acquisitions:
         batch: Batch | None = None
         for method in grid.methods:
-            keys = [case_key(one, undersampling, method) for one in slices]
+            keys = [case_key(one, acquisition, method) for one in slices]
             if not done.issuperset(keys):
-                bar.set_description(f"{undersampling.title}, {method.title}")
+                bar.set_description(f"{acquisition.title}, {method.title}")
                 full = full or [load_slice(one) for one in slices]
-                batch = batch or undersample(slices, full, undersampling, grid.seed, device)
-                rows = _rate(method, undersampling, slices, full, batch, device)
+                batch = batch or measure(slices, full, acquisition, grid.seed, device)
+                rows = _rate(method, acquisition, slices, full, batch, device)
                 yield [row for row, key in zip(rows, keys, strict=True) if key not in done]
             bar.update(len(slices))
 
 
 def _rate(
     method: Method,
-    undersampling: Undersampling,
+    acquisition: Acquisition,
     slices: tuple[Slice, ...],
     full: list[FullSlice],
     batch: Batch,
@@ -145,15 +148,13 @@ def _rate(
     seconds = (time.perf_counter() - started) / len(slices)
     values = image_metrics(found.images, torch.cat([whole.reference for whole in full]))
     values["residual"] = found.residual
-    mask = batch.measurement.mask
-    assert mask is not None
-    sampled = mask.float().mean(dim=(1, 2, 3)).cpu()
+    sampled = sampled_share(batch.measurement)
     return [
         {
             "scan": one.path.name,
             "slice": str(one.number),
-            "mask": undersampling.mask,
-            "acceleration": f"{undersampling.acceleration:.15g}",
+            "mask": acquisition.mask,
+            "acceleration": f"{acquisition.acceleration:.15g}" if acquisition.acceleration else "",
             "method": method.name,
             "prompt": method.prompt,
             "steps": "" if method.steps is None else str(method.steps),
@@ -168,10 +169,20 @@ def _rate(
     ]
 
 
-def case_key(one: Slice, undersampling: Undersampling, method: Method) -> tuple[Any, ...]:
+def sampled_share(measurement: Measurement) -> Tensor:
+    """Samples of each coil over the pixels of the image, ``(batch,)`` on the CPU."""
+    operator, y = measurement.operator, measurement.y
+    if operator.mask is not None:
+        return operator.mask.float().mean(dim=(1, 2, 3)).cpu().expand(len(y))
+    coils = 1 if operator.coil_maps is None else operator.coil_maps.shape[-3]
+    share = prod(y.shape[1:]) / coils / prod(measurement.image_shape)
+    return torch.full((len(y),), share)
+
+
+def case_key(one: Slice, acquisition: Acquisition, method: Method) -> tuple[Any, ...]:
     """What tells a row from all others; rows are sorted by it."""
     return (
-        *(one.path.name, one.number, undersampling.mask, undersampling.acceleration),
+        *(one.path.name, one.number, acquisition.mask, acquisition.acceleration or 0.0),
         *(method.name, method.prompt, method.steps or 0),
     )
 
@@ -179,6 +190,6 @@ def case_key(one: Slice, undersampling: Undersampling, method: Method) -> tuple[
 def row_key(row: Row) -> tuple[Any, ...]:
     """The same of a row in a file."""
     return (
-        *(row["scan"], int(row["slice"]), row["mask"], float(row["acceleration"])),
+        *(row["scan"], int(row["slice"]), row["mask"], float(row["acceleration"] or 0)),
         *(row["method"], row["prompt"], int(row["steps"] or 0)),
     )

@@ -10,9 +10,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ctxrecon.coils.noise import ENOUGH_COILS, estimate_noise_std
+from ctxrecon.coils.noise import ENOUGH_COILS, estimate_noise_along, estimate_noise_std
 from ctxrecon.errors import InputError
 from ctxrecon.measurement import Measurement
+from ctxrecon.operators import NonCartesianSense
 from ctxrecon.solvers import SOLVERS, DiffusionSolver
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def noise_of(
         if empty[index]:
             level, source = its_scale, None
         elif noise_std is not None:
-            level = estimate_noise_std(*_slice(measurement, index))[0]
+            level = _estimated(measurement, index)
             level = level.clamp(min=torch.finfo(torch.float32).tiny)
             source = "estimated from the scan"
         else:
@@ -125,7 +126,7 @@ def _default_level(
     else:
         share = 0.5 if measurement.y.shape[1] < ENOUGH_COILS else 1.0
         try:
-            sigma = share * estimate_noise_std(*_slice(measurement, index))[0]
+            sigma = share * _estimated(measurement, index)
         except InputError:
             return lower, f"{name}'s default, since too few samples show it"
         source = "estimated from the scan"
@@ -135,19 +136,21 @@ def _default_level(
     return level.minimum(_LARGEST_SHARE * scale).maximum(lower), source
 
 
-def _slice(measurement: Measurement, index: int) -> tuple[Tensor, Tensor]:
-    """K-space and mask of one slice, each with a batch of 1.
+def _estimated(measurement: Measurement, index: int) -> Tensor:
+    """Noise of a sample of one slice, as its outer samples show it.
 
     Raises:
-        InputError: data that are not on a grid with a mask.
+        InputError: data that are not k-space, or too few samples.
     """
-    mask = measurement.mask
-    if mask is None:
+    one = measurement[index]
+    if isinstance(one.operator, NonCartesianSense):
+        return estimate_noise_along(one.operator, one.y)[0]
+    if one.mask is None:
         raise InputError(
-            "expected noise_std as a number, since the noise of data that are not k-space on a "
-            "grid is not estimated: give it, or leave it out"
+            "expected noise_std as a number, since the noise of data that are not k-space is not "
+            "estimated: give it, or leave it out"
         )
-    return measurement.y[index : index + 1], mask[index : index + 1] if len(mask) > 1 else mask
+    return estimate_noise_std(one.y, one.mask)[0]
 
 
 def _logged(

@@ -6,7 +6,7 @@ format                    k-space axes in the file                    read, writ
 NumPy ``.npy``            ([[slices,] coils,] ny, nx)                 scan; images
 NumPy ``.npz``            the same, under ``kspace``                  scan, images; both
 fastMRI ``.h5``           (slices, [coils,] ny, nx)                   scan; scan
-ISMRMRD ``.h5``           single readouts with their encoding         scan
+ISMRMRD ``.h5``           single readouts with encoding or trajectory scan
 BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice        scan; images
 NIfTI ``.nii[.gz]``       (nx, ny, slices), magnitude                 images (write)
 PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
@@ -226,20 +226,14 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         none), ``metadata``,
         ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
         ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm of images of this
-        ``shape``, or ``None``; and, for ISMRMRD, ``repetitions`` and ``contrasts``.
+        ``shape``, or ``None``; and, for ISMRMRD, ``repetitions`` and ``contrasts``. Along a
+        trajectory ``shape`` is that of the image, ``sampled_fraction`` and ``calibration_region``
+        are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are
+        ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
     """
-    from ctxrecon.coils import find_calibration_region
-
     kind, path = _format(path)
     layout, dtype, stated = _SHAPES[kind](path)
     middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
-    longest = max(middle.mask.shape)
-    fraction = middle.mask.float().mean().item()
-    try:
-        region = find_calibration_region(middle.mask, max_size=(longest, longest))
-        calibration = tuple(part.stop - part.start for part in region)
-    except InputError:  # too few central samples: a fact to report here, not an error
-        calibration = None
     item = middle.metadata[0] if middle.metadata else None
     files = [path, bart.header_file(path)] if kind == "BART" else [path]
     return {
@@ -249,10 +243,8 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         "dtype": str(dtype),
         "slices": layout[0],
         "coils": middle.kspace.shape[1],
-        "shape": tuple(middle.kspace.shape[-2:]),
-        "sampled_fraction": fraction,
-        "acceleration": 1 / fraction,
-        "calibration_region": calibration,
+        "shape": middle.image_shape,
+        **_sampling(middle),
         "metadata": item,
         "prompt": (item.to_prompt() or None) if item else None,
         "noise_std": middle.noise_std,
@@ -260,6 +252,36 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         "target": middle.target is not None,
         "voxel_size": middle.voxel_size,
         **stated,
+    }
+
+
+def _sampling(middle: Scan) -> dict[str, Any]:
+    """What :func:`scan_info` says of how a slice is sampled."""
+    from ctxrecon.coils import find_calibration_region
+    from ctxrecon.masks import nyquist_undersampling
+
+    if middle.trajectory is not None:
+        acceleration = nyquist_undersampling(middle.trajectory[0], middle.image_shape)
+        shots, samples = middle.kspace.shape[2:]
+        return {
+            "sampled_fraction": None,
+            "acceleration": acceleration,
+            "calibration_region": None,
+            "shots": shots,
+            "samples": samples,
+        }
+    mask = middle.cartesian_mask
+    longest = max(mask.shape)
+    fraction = mask.float().mean().item()
+    try:
+        region = find_calibration_region(mask, max_size=(longest, longest))
+        calibration = tuple(part.stop - part.start for part in region)
+    except InputError:  # too few central samples: a fact to report here, not an error
+        calibration = None
+    return {
+        "sampled_fraction": fraction,
+        "acceleration": 1 / fraction,
+        "calibration_region": calibration,
     }
 
 
@@ -318,7 +340,11 @@ def write_image(
 
 
 def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
-    """Write a scan with everything it holds to ``.npz`` or fastMRI's ``.h5``, losslessly."""
+    """Write a Cartesian scan with everything it holds to ``.npz`` or fastMRI's ``.h5``, losslessly.
+
+    Raises:
+        InputError: another extension, or a scan along a trajectory.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".npz":

@@ -259,12 +259,15 @@ def build_scan(
     metadata: tuple[ScanMetadata, ...] = (),
     noise_std: float | None = None,
     voxel_size: tuple[float, float, float] | None = None,
+    trajectory: np.ndarray | None = None,
+    matrix: tuple[int, int] | None = None,
 ) -> Scan:
     """Check what came from a file and make a scan of it.
 
     Args:
         path: the file, for messages.
-        kspace: complex, ``(batch, coils, ny, nx)``.
+        kspace: complex, ``(batch, coils, ny, nx)``, or with a trajectory
+            ``(batch, coils, shots, samples)``.
         mask: ``(nx,)``, ``(ny, nx)``, ``(batch or 1, ny, nx)`` or ``(batch or 1, 1, ny, nx)``;
             inferred from the zeros of ``kspace`` when ``None``.
         coil_maps: ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``.
@@ -272,13 +275,18 @@ def build_scan(
         metadata: one for each slice, or empty.
         noise_std: standard deviation of the complex noise, in the units of ``kspace``.
         voxel_size: (ny, nx, slice) in mm.
+        trajectory: ``(batch or 1, shots, samples, 2)`` in radians per pixel.
+        matrix: ``(ny, nx)`` of the images, with a trajectory.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
     batch, _, ny, nx = samples.shape
     if not bool((samples != 0).any()):
         raise InputError(f"{path}: the k-space holds only zeros: nothing was measured")
-    if mask is None:
+    sampled: torch.Tensor | None
+    if trajectory is not None:
+        sampled = None
+    elif mask is None:
         sampled = infer_mask(samples)
         logger.info(
             "%s: mask inferred from the zeros of k-space, %.1f %% sampled",
@@ -304,7 +312,17 @@ def build_scan(
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"{path}: expected a noise level of 0 or more, got {noise_std}")
     try:
-        return Scan(samples, sampled, maps, metadata, truth, noise_std, voxel_size)
+        return Scan(
+            samples,
+            sampled,
+            maps,
+            metadata,
+            truth,
+            noise_std,
+            voxel_size,
+            None if trajectory is None else torch.from_numpy(trajectory),
+            matrix,
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NON_CARTESIAN = ("radial", "goldenangle", "spiral", "other")
+
 
 @dataclass(frozen=True)
 class EncodingHeader:
@@ -48,11 +50,24 @@ class EncodingHeader:
 
         By the fields of view: the scanner's matrix may be that of an interpolated image.
         """
+        return self._image_size(0, ny)
+
+    def image_matrix(self) -> tuple[int, int]:
+        """``(ny, nx)`` of the field of view of the image, in pixels of the encoded size."""
+        encoded_y, encoded_x, _ = self.encoded_matrix
+        return self._image_size(0, encoded_y), self._image_size(1, encoded_x)
+
+    def _image_size(self, axis: int, samples: int) -> int:
         if self.encoded_fov is not None and self.recon_fov is not None:
-            kept = round(ny * self.recon_fov[0] / self.encoded_fov[0])
+            kept = round(samples * self.recon_fov[axis] / self.encoded_fov[axis])
         else:
-            kept = self.recon_matrix[0]
-        return min(kept, ny)
+            kept = self.recon_matrix[axis]
+        return min(kept, samples)
+
+    @property
+    def is_non_cartesian(self) -> bool:
+        """Whether readouts state their own places in k-space."""
+        return self.trajectory in NON_CARTESIAN
 
     def voxel_size(self, ny: int, nx: int) -> tuple[float, float, float] | None:
         """Voxel size (ny, nx, slice) in mm of the image that ``ny`` by ``nx`` samples make.

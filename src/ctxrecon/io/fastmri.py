@@ -237,7 +237,7 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     import h5py
 
     arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
-    mask = scan.mask.cpu().numpy()
+    mask = scan.cartesian_mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
     # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.
     content = BytesIO()

@@ -1,14 +1,14 @@
 """ISMRMRD raw data ``.h5`` (Inati et al., Magn Reson Med 2017, doi:10.1002/mrm.26089).
 
 A group, usually ``dataset``, holds the XML header and a table of readouts, each with its place in
-k-space. They are sorted into ``(slices, coils, ny, nx)`` with the readout along ``ny``.
+k-space. They are sorted into ``(slices, coils, ny, nx)`` with the readout along ``ny``, or kept
+one after the other, ``(slices, coils, shots, samples)``, with the trajectory that each holds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,150 +27,40 @@ from ctxrecon.io._arrays import (
     pick_slices,
     remove_oversampling,
 )
-from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
-from ctxrecon.io._sequences import check_lengths
-from ctxrecon.io.hdf5 import hdf5_member, hdf5_text, open_hdf5
-from ctxrecon.metadata import plausible_metadata
+from ctxrecon.io._readouts import (
+    NOISE,
+    REVERSED,
+    Raw,
+    coils_of,
+    find_group,
+    imaging,
+    nth,
+    open_raw,
+    readouts,
+)
+from ctxrecon.io._trajectories import read_trajectory
+from ctxrecon.io.hdf5 import open_hdf5
+from ctxrecon.metadata import ScanMetadata, plausible_metadata
 from ctxrecon.scan import Scan
 
+__all__ = ["find_group", "ismrmrd_shape", "read_ismrmrd"]
+
 logger = logging.getLogger(__name__)
-
-
-def _flag(*numbers: int) -> int:
-    """ISMRMRD counts its flags from 1."""
-    return sum(1 << (number - 1) for number in numbers)
-
-
-_NOISE = _flag(19)
-_CALIBRATION_ONLY = _flag(20)
-_REVERSED = _flag(22)
-# Navigator, phase correction, feedback, dummy, surface coil correction, phase stabilisation.
-_NO_IMAGING = _flag(23, 24, 26, 27, 28, 29, 30, 31)
-
-_HEAD = {
-    "flags",
-    "number_of_samples",
-    "active_channels",
-    "center_sample",
-    "discard_pre",
-    "discard_post",
-    "encoding_space_ref",
-}
-_INDEX = {
-    "kspace_encode_step_1",
-    "kspace_encode_step_2",
-    "slice",
-    "contrast",
-    "phase",
-    "repetition",
-    "set",
-}
-
-# Readouts read at once, and how many of a block may be passed over.
-_BLOCK_BYTES = 16 * 2**20
-_MOST_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """The header and the heads of all readouts; the samples stay in the file."""
-
-    table: Any
-    heads: np.ndarray
-    xml: str
-    header: EncodingHeader
-
-
-def find_group(path: Path, file: Any) -> Any | None:
-    """The first group with ``xml`` and ``data`` in it, or ``None``."""
-    import h5py
-
-    for name in file:
-        if isinstance(file.get(name, getlink=True), h5py.HardLink):
-            member = file[name]
-            if isinstance(member, h5py.Group) and "xml" in member and "data" in member:
-                return member
-    return None
-
-
-def _open(path: Path, file: Any) -> _Raw:
-    import h5py
-
-    group = find_group(path, file)
-    if group is None:
-        raise InputError(f"{path}: expected an ISMRMRD group with 'xml' and 'data'")
-    xml = hdf5_text(path, hdf5_member(path, group, "xml"), "xml")
-    header = parse_header(path, xml)
-    table = hdf5_member(path, group, "data")
-    names = (table.dtype.names or ()) if isinstance(table, h5py.Dataset) else ()
-    if not {"head", "data"} <= set(names) or len(table.shape) != 1:
-        raise InputError(f"{path}: expected a table of ISMRMRD readouts with 'head' and 'data'")
-    head = table.dtype["head"]
-    missing = _missing(head, _HEAD) | ({"idx", "sample_time_us"} - set(head.names or ()))
-    if not missing:
-        missing = _missing(head["idx"], _INDEX)
-    if missing:
-        raise InputError(
-            f"{path}: its readouts lack the ISMRMRD fields {sorted(missing)} as whole numbers"
-        )
-    if len(table) == 0:
-        raise InputError(f"{path}: it holds no readouts: nothing was measured")
-    stored = path.stat().st_size
-    check_expansion(path, len(table) * table.dtype.itemsize, stored, "the table of readouts")
-    for name in names:
-        check_lengths(path, table, name)
-    check_cartesian(path, header)
-    return _Raw(table, table.fields("head")[:], xml, header)
-
-
-def _missing(record: np.dtype, names: set[str]) -> set[str]:
-    """The names that are not fields of whole numbers."""
-    return {n for n in names if n not in (record.names or ()) or record[n].kind not in "iu"}
-
-
-def _imaging(path: Path, raw: _Raw) -> np.ndarray:
-    """Which readouts belong to the image: indices into the table."""
-    flags = raw.heads["flags"].astype(np.uint64)
-    skipped = _NOISE | _NO_IMAGING
-    # Separate calibration scans may differ in contrast; embedded lines are part of the k-space.
-    if raw.header.calibration_mode in {"separate", "external"}:
-        skipped |= _CALIBRATION_ONLY
-    chosen = (flags & np.uint64(skipped) == 0) & (raw.heads["encoding_space_ref"] == 0)
-    if not chosen.any():
-        raise InputError(f"{path}: none of its {len(flags)} readouts is an imaging readout")
-    if not chosen.all():
-        logger.info(
-            "%s: %d of %d readouts are noise, navigators or other calibration",
-            path,
-            int((~chosen).sum()),
-            len(flags),
-        )
-    indices = np.flatnonzero(chosen)
-    if (raw.heads["idx"]["kspace_encode_step_2"][indices] != 0).any():
-        raise InputError(
-            f"{path}: expected a 2-D acquisition, got one with several partitions: "
-            "transform it along the slice direction and save the slices"
-        )
-    return indices
-
-
-def _nth(path: Path, values: np.ndarray, number: int, what: str) -> int:
-    """The ``number``-th of the values that occur."""
-    present = np.unique(values)
-    if not 0 <= number < len(present):
-        raise InputError(f"{path} holds {len(present)} {what}s: there is no {what} {number}")
-    return int(present[number])
 
 
 def ismrmrd_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, encoded readout, nx), dtype, and what else the header states."""
     with open_hdf5(path) as file:
-        raw = _open(path, file)
-        index = raw.heads["idx"][_imaging(path, raw)]
+        raw = open_raw(path, file)
+        index = raw.heads["idx"][imaging(path, raw)]
         coils = int(raw.heads["active_channels"].max())
     nx, ny = raw.header.encoded_matrix[1], raw.header.encoded_matrix[0]
-    stated = {name + "s": len(np.unique(index[name])) for name in ("repetition", "contrast")}
+    stated: dict[str, Any] = {
+        name + "s": len(np.unique(index[name])) for name in ("repetition", "contrast")
+    }
     slices = len(np.unique(index["slice"]))
+    if raw.header.is_non_cartesian:
+        stated["trajectory"] = raw.header.trajectory
     return (slices, coils, ny, nx), np.dtype(np.complex64), stated
 
 
@@ -183,17 +73,18 @@ def read_ismrmrd(
     repetition: int = 0,
     contrast: int = 0,
 ) -> tuple[Scan, Tensor | None]:
-    """Sort the Cartesian readouts of an ISMRMRD file into slices.
+    """Sort the readouts of an ISMRMRD file into slices.
 
-    Lines measured several times (averages) are averaged; of cardiac phases and sets the first is
-    taken. The noise level is that of the noise readouts, scaled to the bandwidth of the image.
+    Those of a radial, spiral or other trajectory are kept as they are, with it. Lines measured
+    several times (averages) are averaged; of cardiac phases and sets the first is taken. The noise
+    level is that of the noise readouts, scaled to the bandwidth of the image.
 
     Args:
         path: the ``.h5`` file.
         slices: which slices, counted among those measured.
         crop_readout: crop the readout oversampling to the field of view of the header's image;
             left undone (and logged) for asymmetric echoes, whose missing samples would not stay
-            zero.
+            zero. Along a trajectory it is the image that is cropped.
         prewhiten: decorrelate the coils by the noise readouts.
         repetition: which of the repetitions measured.
         contrast: which of the contrasts (echoes) measured.
@@ -202,24 +93,28 @@ def read_ismrmrd(
         The scan, and the matrix ``(coils, coils)`` that prewhitened its coils, if any.
     """
     with open_hdf5(path) as file:
-        raw = _open(path, file)
-        chosen = _imaging(path, raw)
-        for name, number in (("repetition", repetition), ("contrast", contrast)):
-            values = raw.heads["idx"][name][chosen]
-            chosen = chosen[values == _nth(path, values, number, name)]
-            if (count := len(np.unique(values))) > 1:
-                logger.info("%s: %s %d (of 0 to %d) is read", path, name, number, count - 1)
-        for name in ("phase", "set"):
-            values = raw.heads["idx"][name][chosen]
-            if len(np.unique(values)) > 1:
-                logger.info("%s: the first of %d %ss is read", path, len(np.unique(values)), name)
-            chosen = chosen[values == values.min()]
-        present = np.unique(raw.heads["idx"]["slice"][chosen])
-        numbers = [int(present[i]) for i in pick_slices(path, slices, len(present))]
-        kspace, measured = _sort(path, raw, chosen, numbers)
+        raw = open_raw(path, file)
+        chosen, numbers = _choose(path, raw, slices, repetition, contrast)
         noise_std, matrix = _noise(path, raw, chosen, prewhiten)
+        metadata = _metadata(path, raw, chosen, numbers)
+        if raw.header.is_non_cartesian:
+            kspace, trajectory = read_trajectory(path, raw, chosen, numbers)
+        else:
+            kspace, measured = _sort(path, raw, chosen, numbers)
     if matrix is not None:
         kspace = np.einsum("dc,bcyx->bdyx", matrix.numpy(), kspace, optimize=True)
+    if raw.header.is_non_cartesian:
+        encoded_ny, encoded_nx, _ = raw.header.encoded_matrix
+        scan = build_scan(
+            path,
+            kspace,
+            metadata=metadata,
+            noise_std=noise_std,
+            voxel_size=raw.header.voxel_size(encoded_ny, encoded_nx),
+            trajectory=trajectory,
+            matrix=raw.header.image_matrix() if crop_readout else (encoded_ny, encoded_nx),
+        )
+        return scan, matrix
     if noise_std is not None:
         # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
         noise_std /= float(np.sqrt(np.median(measured[measured > 0])))
@@ -232,35 +127,58 @@ def read_ismrmrd(
             kspace = remove_oversampling(path, kspace, readout)
         else:
             logger.info("%s: readout oversampling is kept because echoes are asymmetric", path)
+    scan = build_scan(path, kspace, metadata=metadata, noise_std=noise_std, voxel_size=voxel_size)
+    return scan, matrix
+
+
+def _choose(
+    path: Path, raw: Raw, slices: SliceChoice, repetition: int, contrast: int
+) -> tuple[np.ndarray, list[int]]:
+    """The readouts of the repetition and contrast, and the numbers of the slices."""
+    chosen = imaging(path, raw)
+    for name, number in (("repetition", repetition), ("contrast", contrast)):
+        values = raw.heads["idx"][name][chosen]
+        chosen = chosen[values == nth(path, values, number, name)]
+        if (count := len(np.unique(values))) > 1:
+            logger.info("%s: %s %d (of 0 to %d) is read", path, name, number, count - 1)
+    for name in ("phase", "set"):
+        values = raw.heads["idx"][name][chosen]
+        if len(np.unique(values)) > 1:
+            logger.info("%s: the first of %d %ss is read", path, len(np.unique(values)), name)
+        chosen = chosen[values == values.min()]
+    present = np.unique(raw.heads["idx"]["slice"][chosen])
+    return chosen, [int(present[i]) for i in pick_slices(path, slices, len(present))]
+
+
+def _metadata(
+    path: Path, raw: Raw, chosen: np.ndarray, numbers: list[int]
+) -> tuple[ScanMetadata, ...]:
+    """What the header says of the slices, with the echo time of the contrast that is read."""
     metadata = metadata_from_header(path, numbers, raw.xml)
     echo, times = int(raw.heads["idx"]["contrast"][chosen[0]]), raw.header.echo_times
     if echo > 0:  # the header's first echo time is not this echo's
         te = times[echo] if echo < len(times) else None
         metadata = tuple(plausible_metadata(str(path), **{**asdict(m), "te": te}) for m in metadata)
-    scan = build_scan(path, kspace, metadata=metadata, noise_std=noise_std, voxel_size=voxel_size)
-    return scan, matrix
+    return metadata
 
 
 def _sort(
-    path: Path, raw: _Raw, chosen: np.ndarray, numbers: list[int]
+    path: Path, raw: Raw, chosen: np.ndarray, numbers: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The chosen readouts at their places, averaged; and how often each line was measured."""
     ny, nx, _ = raw.header.encoded_matrix
-    coils = np.unique(raw.heads["active_channels"][chosen])
-    if len(coils) != 1 or coils[0] < 1:
-        raise InputError(f"{path}: expected the same coils in all readouts, got {coils.tolist()}")
-    shape = (len(numbers), int(coils[0]), ny, nx)
+    shape = (len(numbers), coils_of(path, raw, chosen), ny, nx)
     num_bytes = 8 * prod(shape)
     check_expansion(path, num_bytes, path.stat().st_size, f"k-space of shape {shape}")
     kspace = np.zeros(shape, np.complex64)
     count = np.zeros((len(numbers), nx), np.int64)
     center = raw.header.center if raw.header.center is not None else nx // 2
     wanted_rows = chosen[np.isin(raw.heads["idx"]["slice"][chosen], numbers)]
-    for row, samples in _readouts(path, raw, wanted_rows):
+    for row, samples in readouts(path, raw, wanted_rows):
         head = raw.heads[row]
         number = int(head["idx"]["slice"])
         start = ny // 2 - int(head["center_sample"]) + int(head["discard_pre"])
-        if int(head["flags"]) & _REVERSED:
+        if int(head["flags"]) & REVERSED:
             samples = samples[:, ::-1]
             last = int(head["number_of_samples"]) - 1
             start = ny // 2 - (last - int(head["center_sample"])) + int(head["discard_post"])
@@ -278,39 +196,8 @@ def _sort(
     return kspace / np.maximum(count, 1)[:, None, None, :].astype(np.float32), count
 
 
-def _readouts(path: Path, raw: _Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row with its readout ``(coils, samples)`` complex64, read in blocks of the table."""
-    values = raw.heads["active_channels"].astype(np.int64) * raw.heads["number_of_samples"]
-    largest = 8 * max(int(values.max()), 1)
-    size = min(max(_BLOCK_BYTES // largest, 1), _MOST_ROWS)
-    column = raw.table.fields("data")
-    for first in range(0, len(raw.table), size):
-        inside = rows[(rows >= first) & (rows < first + size)]
-        if len(inside) > 1:
-            low = int(inside.min())
-            block = column[low : int(inside.max()) + 1]
-            for row in inside:
-                yield int(row), _samples(path, raw, int(row), block[int(row) - low])
-        elif len(inside) == 1:
-            yield int(inside[0]), _samples(path, raw, int(inside[0]), column[int(inside[0])])
-
-
-def _samples(path: Path, raw: _Raw, row: int, stored: Any) -> np.ndarray:
-    """One readout, ``(coils, samples)`` complex64, without the samples to be discarded."""
-    head = raw.heads[row]
-    coils, length = int(head["active_channels"]), int(head["number_of_samples"])
-    values = np.asarray(stored)
-    if values.dtype.kind != "f" or values.size != 2 * coils * length:
-        raise InputError(
-            f"{path}: readout {row} holds {values.size} numbers, expected {2 * coils * length} "
-            f"for {coils} coils of {length} complex samples: the file is damaged"
-        )
-    samples = values.astype(np.float32).view(np.complex64).reshape(coils, length)
-    return samples[:, int(head["discard_pre"]) : length - int(head["discard_post"])]
-
-
 def _noise(
-    path: Path, raw: _Raw, chosen: np.ndarray, prewhiten: bool
+    path: Path, raw: Raw, chosen: np.ndarray, prewhiten: bool
 ) -> tuple[float | None, Tensor | None]:
     """Noise of an imaging sample by the noise readouts, and the matrix that whitens the coils.
 
@@ -321,13 +208,13 @@ def _noise(
     """
     heads = raw.heads
     coils = heads["active_channels"][chosen[0]]
-    noise = heads["flags"].astype(np.uint64) & np.uint64(_NOISE) != 0
+    noise = heads["flags"].astype(np.uint64) & np.uint64(NOISE) != 0
     rows = np.flatnonzero(noise & (heads["active_channels"] == coils))
     if len(rows) < noise.sum():
         logger.warning("%s: noise readouts of other coils than the image's are left out", path)
     if len(rows) == 0:
         return None, None
-    samples = np.concatenate([values for _, values in _readouts(path, raw, rows)], axis=1)
+    samples = np.concatenate([values for _, values in readouts(path, raw, rows)], axis=1)
     power = float(np.mean(np.abs(samples.astype(np.complex128)) ** 2)) if samples.size else 0.0
     if not (np.isfinite(power) and power > 0):
         logger.warning("%s: its noise readouts are zero or not finite, and are left out", path)

@@ -249,7 +249,10 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
 
 def write_npz(path: Path, scan: Scan) -> None:
     """Write everything a scan holds; :func:`read_npz` gives the same scan back."""
-    arrays: dict[str, Any] = {"kspace": scan.kspace.cpu().numpy(), "mask": scan.mask.cpu().numpy()}
+    arrays: dict[str, Any] = {
+        "kspace": scan.kspace.cpu().numpy(),
+        "mask": scan.cartesian_mask.cpu().numpy(),
+    }
     for name in ("coil_maps", "target"):
         value = getattr(scan, name)
         if value is not None:

@@ -14,7 +14,11 @@ from ctxrecon.masks.points import (
     radial2d,
     variable_density2d,
 )
-from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
+from ctxrecon.masks.trajectories import (
+    nyquist_undersampling,
+    radial_trajectory,
+    spiral_trajectory,
+)
 from ctxrecon.registry import Registry
 
 MASKS: Registry[Callable[..., Tensor]] = Registry("mask")
@@ -67,6 +71,7 @@ __all__ = [
     "equispaced1d",
     "gaussian1d",
     "make_mask",
+    "nyquist_undersampling",
     "poisson2d_sigpy",
     "poisson_disk2d",
     "radial2d",

@@ -16,6 +16,8 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.masks.points import GOLDEN_ANGLE
 
+_OUTER_SHARE = 0.1
+
 
 def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool = True) -> Tensor:
     """Full spokes through the zero frequency, from one edge of k-space to the other.
@@ -47,18 +49,23 @@ def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool =
     return _polar(radius, angle)
 
 
-def spiral_trajectory(num_interleaves: int, num_samples: int, num_turns: float) -> Tensor:
-    """Archimedean spirals from the zero frequency outwards, at constant speed along the arc.
+def spiral_trajectory(
+    num_interleaves: int, num_samples: int, num_turns: float, *, alpha: float = 1.0
+) -> Tensor:
+    """Spirals from the zero frequency outwards, at nearly constant speed along the arc.
 
-    ``k(u) = π √u``, ``θ(u) = 2π (T √u + s / num_interleaves)`` for ``u = j / (N − 1)``, with
-    ``T = num_turns``: the part of a spiral readout that the gradient amplitude limits (Glover,
-    MRM 42, 412, 1999). The slower start that the slew rate allows is not modelled. An image of
-    ``n`` pixels is fully sampled if ``num_interleaves · T ≥ n / 2`` and ``N ≥ π n T / 2``.
+    ``k = π τ^α``, ``θ = 2π (T τ + s / num_interleaves)`` with ``τ = (j / (N − 1))^(1/(α + 1))``,
+    ``T = num_turns`` and ``α = alpha``: the part of a variable-density spiral readout that the
+    gradient amplitude limits (Kim, Adalsteinsson and Spielman, MRM 50, 214, 2003); for ``α = 1``
+    Archimedean (Glover, MRM 42, 412, 1999). The slower start that the slew rate allows is not
+    modelled. An image of ``n`` pixels is fully sampled if ``num_interleaves · T ≥ α n / 2`` and
+    ``N ≥ π n T / (α + 1)``; with fewer turns and ``α > 1`` its centre still is.
 
     Args:
         num_interleaves: number of spirals, evenly rotated.
         num_samples: ``N``, samples of each spiral, at least 2.
         num_turns: ``T``, turns of each spiral, positive.
+        alpha: ``α``, positive; above 1 the centre is sampled more densely than the edge.
 
     Returns:
         ``(num_interleaves · num_samples, 2)`` float64, ``|k| ≤ π``.
@@ -70,9 +77,38 @@ def spiral_trajectory(num_interleaves: int, num_samples: int, num_turns: float) 
     samples = _count(num_samples, "num_samples", 2)
     if not (math.isfinite(num_turns) and num_turns > 0):
         raise InputError(f"expected a positive num_turns, got {num_turns}")
-    root = torch.linspace(0, 1, samples, dtype=torch.float64).sqrt()
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise InputError(f"expected a positive alpha, got {alpha}")
+    tau = torch.linspace(0, 1, samples, dtype=torch.float64) ** (1 / (alpha + 1))
     start = torch.arange(interleaves, dtype=torch.float64)[:, None] / interleaves
-    return _polar(math.pi * root, 2 * math.pi * (num_turns * root + start))
+    return _polar(math.pi * tau**alpha, 2 * math.pi * (num_turns * tau + start))
+
+
+def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
+    """How many times fewer shots there are than the Nyquist criterion asks for at the edge.
+
+    The distance between neighbouring paths in the outer tenth of k-space, in units of the inverse
+    field of view: its area over the length of the paths in it. Of ``S`` full spokes it is
+    ``π n / (2 S)``, of ``I`` Archimedean spirals of
+    ``T`` turns ``n / (2 I T)``.
+
+    Args:
+        trajectory: ``(shots, samples, 2)`` in radians per pixel.
+        shape: ``(ny, nx)`` of the image.
+
+    Returns:
+        Below 1 where k-space is sampled more densely; infinity where no path gets there.
+    """
+    size = torch.tensor(shape, dtype=torch.float64)
+    middle = (trajectory[:, 1:] + trajectory[:, :-1]) / 2
+    radius = middle.norm(dim=-1)
+    edge = float(trajectory.norm(dim=-1).max())
+    outer = radius >= (1 - _OUTER_SHARE) * edge
+    length = (trajectory.diff(dim=1) * size).norm(dim=-1) / (2 * math.pi)
+    # Paths that diverge, as spokes do, are as far from one another as at the edge.
+    crossed = float((length * radius)[outer].sum()) / max(edge, 1e-30)
+    area = (1 - (1 - _OUTER_SHARE) ** 2) * edge**2 * math.prod(shape) / (4 * math.pi)
+    return area / crossed if crossed > 0 else math.inf
 
 
 def _polar(radius: Tensor, angle: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from ctxrecon.operators.adjoint_test import adjoint_error, valid_adjoint
 from ctxrecon.operators.algebra import ComposedOperator, Identity, LinearOperator
 from ctxrecon.operators.cartesian import CartesianSense
 from ctxrecon.operators.crop import Crop
+from ctxrecon.operators.density import density_compensation
 from ctxrecon.operators.inpainting import Inpainting
 from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
@@ -38,6 +39,7 @@ __all__ = [
     "WeightedSense",
     "adjoint_error",
     "combine_sets",
+    "density_compensation",
     "image_shape",
     "sense_operator",
     "valid_adjoint",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import math
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +16,8 @@ from ctxrecon.errors import InputError
 from ctxrecon.operators._checks import check_complex64
 from ctxrecon.operators.algebra import LinearOperator
 from ctxrecon.operators.base import freeze
+
+logger = logging.getLogger(__name__)
 
 _PRECISION = 1e-6
 """Of the NUFFT, relative; a few units of complex64's own."""
@@ -29,8 +33,10 @@ class NonCartesianSense(LinearOperator):
     ``k = 2π (j − n//2) / n``, gives the k-space of :class:`CartesianSense`.
 
     :meth:`forward` and :meth:`adjoint` are non-uniform FFTs (Barnett, Magland and af Klinteberg,
-    SIAM J. Sci. Comput. 41, C479, 2019; arXiv:1808.06736) by the package finufft, in double
-    precision on the CPU wherever the tensors live, to a relative error of 1e-6. :meth:`normal`,
+    SIAM J. Sci. Comput. 41, C479, 2019; arXiv:1808.06736) in double precision, to a relative error
+    of 1e-6: by the package finufft on the CPU, and on CUDA by cufinufft where it is installed, else
+    through the CPU, which is logged. (The calls of cufinufft are tested with a stand-in; they have
+    not been run on a GPU.) :meth:`normal`,
     which solvers iterate, needs no NUFFT: ``F_kᴴ W F_k`` is Toeplitz, hence a convolution by FFTs
     of twice the size, on the device of the coil maps (Fessler et al., IEEE Trans. Signal Process.
     53, 3393, 2005). It agrees with ``adjoint(forward(x))`` to 2e-6, relative. Gradients reach
@@ -46,8 +52,8 @@ class NonCartesianSense(LinearOperator):
             Least squares then count areas, not samples: fewer iterations, but more noise than
             white samples need to have. Measured k-space has to go through :meth:`compensate` once.
             With weights that sum up to ``ny·nx`` a data weight means what it means for a full
-            Cartesian scan. For a radial trajectory ``w ∝ |k|``; for others see
-            ``sigpy.mri.pipe_menon_dcf``.
+            Cartesian scan. Those of :func:`~ctxrecon.operators.density_compensation` make it
+            mean what it means for an undersampled one.
 
     Raises:
         InputError: finufft is not installed; a trajectory, coil maps or weights that are not of
@@ -67,9 +73,9 @@ class NonCartesianSense(LinearOperator):
         coil_maps: Tensor,
         density_compensation: Tensor | None = None,
     ) -> None:
-        _finufft()
         _check_trajectory(trajectory)
         _check_coil_maps(coil_maps)
+        _nufft(coil_maps.device)
         weights = density_compensation
         if weights is not None:
             _check_weights(weights, len(trajectory))
@@ -77,7 +83,7 @@ class NonCartesianSense(LinearOperator):
         scale = torch.ones(len(trajectory)) if weights is None else weights.sqrt()
         freeze(
             self,
-            trajectory=trajectory.detach().to("cpu", torch.float64, copy=True),
+            trajectory=trajectory.detach().to(coil_maps.device, torch.float64, copy=True),
             coil_maps=coil_maps.clone(memory_format=torch.contiguous_format),
             density_compensation=weights,
             _root_weights=scale.to(coil_maps.device, torch.float32),
@@ -155,7 +161,7 @@ class NonCartesianSense(LinearOperator):
         for distances of ``−n``, which no two pixels have. So the spectrum may be taken as real.
         """
         ny, nx = self._image_shape
-        weights = self._root_weights.cpu().double().square().to(torch.complex128)
+        weights = self._root_weights.double().square().to(torch.complex128)
         kernel = _samples_to_images(
             weights[None], self.trajectory, (2 * ny, 2 * nx), _KERNEL_PRECISION
         )[0]
@@ -191,36 +197,59 @@ class _SamplesToImages(torch.autograd.Function):
 
 
 def _images_to_samples(images: Tensor, trajectory: Tensor, precision: float) -> Tensor:
-    """``Σ_r x(r) exp(−i k·r) / √(ny·nx)``, complex128 on the CPU."""
-    ky, kx = trajectory.T.contiguous().numpy()
-    values = images.detach().to("cpu", torch.complex128).resolve_conj().contiguous().numpy()
-    samples = _finufft().nufft2d2(
-        ky, kx, values, eps=precision, isign=-1, nthreads=torch.get_num_threads()
-    )
+    """``Σ_r x(r) exp(−i k·r) / √(ny·nx)``, complex128."""
+    nufft = _nufft(images.device)
+    places, values, options = _arguments(nufft, images, trajectory)
+    samples = nufft.nufft2d2(*places, values, eps=precision, isign=-1, **options)
     scale = math.sqrt(math.prod(images.shape[1:]))
-    return torch.from_numpy(samples).reshape(len(images), -1) / scale
+    return torch.as_tensor(samples).reshape(len(images), -1) / scale
 
 
 def _samples_to_images(
     samples: Tensor, trajectory: Tensor, shape: tuple[int, int], precision: float
 ) -> Tensor:
-    """``Σ_j y_j exp(i k_j·r) / √(ny·nx)``, complex128 on the CPU."""
-    ky, kx = trajectory.T.contiguous().numpy()
-    values = samples.detach().to("cpu", torch.complex128).resolve_conj().contiguous().numpy()
-    images = _finufft().nufft2d1(
-        ky, kx, values, n_modes=shape, eps=precision, isign=1, nthreads=torch.get_num_threads()
-    )
-    return torch.from_numpy(images).reshape(len(samples), *shape) / math.sqrt(math.prod(shape))
+    """``Σ_j y_j exp(i k_j·r) / √(ny·nx)``, complex128."""
+    nufft = _nufft(samples.device)
+    places, values, options = _arguments(nufft, samples, trajectory)
+    images = nufft.nufft2d1(*places, values, n_modes=shape, eps=precision, isign=1, **options)
+    return torch.as_tensor(images).reshape(len(samples), *shape) / math.sqrt(math.prod(shape))
 
 
-def _finufft() -> ModuleType:
+def _nufft(device: torch.device) -> ModuleType:
+    """The package that transforms tensors of a device: cufinufft has finufft's calls."""
+    if device.type == "cuda":
+        try:
+            return importlib.import_module("cufinufft")
+        except (ImportError, OSError):  # not installed, or no CUDA libraries for it
+            _say_through_cpu()
     try:
-        import finufft
+        return importlib.import_module("finufft")
     except ImportError as error:
         raise InputError(
             "NonCartesianSense needs the package finufft: install it with pip install finufft"
         ) from error
-    return finufft
+
+
+def _arguments(
+    nufft: ModuleType, values: Tensor, trajectory: Tensor
+) -> tuple[tuple[Any, Any], Any, dict[str, Any]]:
+    """Coordinates, values and options as a package takes them: tensors on CUDA, else arrays."""
+    values = values.detach().to(torch.complex128).resolve_conj().contiguous()
+    if nufft.__name__ == "cufinufft":
+        ky, kx = (each.contiguous() for each in trajectory.to(values.device).T)
+        # The same device and stream as torch's, so that neither has to wait.
+        stream = torch.cuda.current_stream(values.device)
+        options = {"gpu_device_id": stream.device_index, "gpu_stream": stream.cuda_stream}
+        return (ky, kx), values, options
+    ky, kx = trajectory.cpu().T.contiguous().numpy()
+    return (ky, kx), values.cpu().numpy(), {"nthreads": torch.get_num_threads()}
+
+
+@cache
+def _say_through_cpu() -> None:
+    logger.info(
+        "non-uniform FFTs of CUDA tensors go through the CPU: pip install cufinufft to avoid it"
+    )
 
 
 def _check_trajectory(trajectory: Tensor) -> None:

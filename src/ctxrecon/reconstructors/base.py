@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import InputError
 from ctxrecon.intensity import intensity_scale
-from ctxrecon.operators import SenseOperator
+from ctxrecon.operators import CartesianSense, SenseOperator, SoftSense, WeightedSense
 from ctxrecon.reconstructors.blocks import Convolution, to_network
 
 _STD_WIDTH = 16
@@ -81,9 +81,14 @@ class Reconstructor(ModelMixin, ConfigMixin):
                 prompts needs them, with those of the empty prompt where there is none.
 
         Raises:
-            InputError: prompt embeddings that are missing, of another shape, or given to a network
-                that reads none.
+            InputError: an operator of another kind; prompt embeddings that are missing, of another
+                shape, or given to a network that reads none.
         """
+        if not isinstance(operator, CartesianSense | WeightedSense | SoftSense):
+            raise InputError(
+                f"{type(self).__name__} takes Cartesian k-space, got data of a "
+                f"{type(operator).__name__}: take a baseline or the diffusion prior"
+            )
         check_embeds(self, prompt_embeds, (len(y),))
         zero_filled = operator.adjoint(y)
         scale = intensity(zero_filled)

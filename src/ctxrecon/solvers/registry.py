@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from ctxrecon.errors import InputError
@@ -65,16 +64,8 @@ def make_solver(solver: str | Solver, **options: Any) -> DiffusionSolver:
                 "where it is made, or its name here"
             )
         return as_solver(solver)
-    name = SOLVERS.find(solver)
-    chosen = SOLVERS[name]
-    known = [field.name for field in fields(chosen)]
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise InputError(
-            f"the solver {name} has no option {', '.join(unknown)}: "
-            f"expected some of {', '.join(known)}"
-        )
-    return chosen(**options)
+    made: DiffusionSolver = SOLVERS.make(solver, options)
+    return made
 
 
 def parse_solver(text: str) -> DiffusionSolver:

@@ -43,7 +43,7 @@ class HeldOutScans:
         maps = [scan.coil_maps for scan in self.scans if scan.coil_maps is not None]
         output = pipe(
             torch.cat([scan.kspace for scan in self.scans]),
-            torch.cat([scan.mask for scan in self.scans]),
+            torch.cat([scan.cartesian_mask for scan in self.scans]),
             [scan.metadata[0].to_prompt() for scan in self.scans] if guidance_scale else None,
             coil_maps=torch.cat(maps),
             guidance_scale=guidance_scale,

@@ -1,0 +1,214 @@
+"""The table of readouts of an ISMRMRD file: what it holds, and its rows one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctxrecon.errors import InputError
+from ctxrecon.files import check_expansion
+from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._sequences import check_lengths
+from ctxrecon.io.hdf5 import hdf5_member, hdf5_text
+
+logger = logging.getLogger(__name__)
+
+
+def _flag(*numbers: int) -> int:
+    """ISMRMRD counts its flags from 1."""
+    return sum(1 << (number - 1) for number in numbers)
+
+
+NOISE = _flag(19)
+_CALIBRATION_ONLY = _flag(20)
+REVERSED = _flag(22)
+# Navigator, phase correction, feedback, dummy, surface coil correction, phase stabilisation.
+_NO_IMAGING = _flag(23, 24, 26, 27, 28, 29, 30, 31)
+
+_HEAD = {
+    "flags",
+    "number_of_samples",
+    "active_channels",
+    "center_sample",
+    "discard_pre",
+    "discard_post",
+    "encoding_space_ref",
+}
+_INDEX = {
+    "kspace_encode_step_1",
+    "kspace_encode_step_2",
+    "slice",
+    "contrast",
+    "phase",
+    "repetition",
+    "set",
+}
+
+# Readouts read at once, and how many of a block may be passed over.
+_BLOCK_BYTES = 16 * 2**20
+_MOST_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The header and the heads of all readouts; the samples stay in the file."""
+
+    table: Any
+    heads: np.ndarray
+    xml: str
+    header: EncodingHeader
+
+
+def find_group(path: Path, file: Any) -> Any | None:
+    """The first group with ``xml`` and ``data`` in it, or ``None``."""
+    import h5py
+
+    for name in file:
+        if isinstance(file.get(name, getlink=True), h5py.HardLink):
+            member = file[name]
+            if isinstance(member, h5py.Group) and "xml" in member and "data" in member:
+                return member
+    return None
+
+
+def open_raw(path: Path, file: Any) -> Raw:
+    import h5py
+
+    group = find_group(path, file)
+    if group is None:
+        raise InputError(f"{path}: expected an ISMRMRD group with 'xml' and 'data'")
+    xml = hdf5_text(path, hdf5_member(path, group, "xml"), "xml")
+    header = parse_header(path, xml)
+    table = hdf5_member(path, group, "data")
+    names = (table.dtype.names or ()) if isinstance(table, h5py.Dataset) else ()
+    if not {"head", "data"} <= set(names) or len(table.shape) != 1:
+        raise InputError(f"{path}: expected a table of ISMRMRD readouts with 'head' and 'data'")
+    head = table.dtype["head"]
+    missing = _missing(head, _HEAD) | ({"idx", "sample_time_us"} - set(head.names or ()))
+    if not missing:
+        missing = _missing(head["idx"], _INDEX)
+    if missing:
+        raise InputError(
+            f"{path}: its readouts lack the ISMRMRD fields {sorted(missing)} as whole numbers"
+        )
+    if len(table) == 0:
+        raise InputError(f"{path}: it holds no readouts: nothing was measured")
+    stored = path.stat().st_size
+    check_expansion(path, len(table) * table.dtype.itemsize, stored, "the table of readouts")
+    for name in names:
+        check_lengths(path, table, name)
+    if not header.is_non_cartesian:
+        check_cartesian(path, header)
+    return Raw(table, table.fields("head")[:], xml, header)
+
+
+def _missing(record: np.dtype, names: set[str]) -> set[str]:
+    """The names that are not fields of whole numbers."""
+    return {n for n in names if n not in (record.names or ()) or record[n].kind not in "iu"}
+
+
+def imaging(path: Path, raw: Raw) -> np.ndarray:
+    """Which readouts belong to the image: indices into the table."""
+    flags = raw.heads["flags"].astype(np.uint64)
+    skipped = NOISE | _NO_IMAGING
+    # Separate calibration scans may differ in contrast; embedded lines are part of the k-space.
+    if raw.header.calibration_mode in {"separate", "external"}:
+        skipped |= _CALIBRATION_ONLY
+    chosen = (flags & np.uint64(skipped) == 0) & (raw.heads["encoding_space_ref"] == 0)
+    if not chosen.any():
+        raise InputError(f"{path}: none of its {len(flags)} readouts is an imaging readout")
+    if not chosen.all():
+        logger.info(
+            "%s: %d of %d readouts are noise, navigators or other calibration",
+            path,
+            int((~chosen).sum()),
+            len(flags),
+        )
+    indices = np.flatnonzero(chosen)
+    if (raw.heads["idx"]["kspace_encode_step_2"][indices] != 0).any():
+        raise InputError(
+            f"{path}: expected a 2-D acquisition, got one with several partitions: "
+            "transform it along the slice direction and save the slices"
+        )
+    return indices
+
+
+def nth(path: Path, values: np.ndarray, number: int, what: str) -> int:
+    """The ``number``-th of the values that occur."""
+    present = np.unique(values)
+    if not 0 <= number < len(present):
+        raise InputError(f"{path} holds {len(present)} {what}s: there is no {what} {number}")
+    return int(present[number])
+
+
+def coils_of(path: Path, raw: Raw, rows: np.ndarray) -> int:
+    """The number of coils of these readouts.
+
+    Raises:
+        InputError: it differs.
+    """
+    coils = np.unique(raw.heads["active_channels"][rows])
+    if len(coils) != 1 or coils[0] < 1:
+        raise InputError(f"{path}: expected the same coils in all readouts, got {coils.tolist()}")
+    return int(coils[0])
+
+
+def readouts(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row with its readout ``(coils, samples)`` complex64, without samples to be discarded."""
+    for row, stored in _column(raw, rows, "data"):
+        coils = int(raw.heads["active_channels"][row])
+        values = _numbers(
+            path, raw, row, stored, 2 * coils, f"{coils} coils of {{}} complex samples"
+        )
+        samples = values.view(np.complex64).reshape(coils, -1)
+        yield row, samples[:, _kept(raw, row)]
+
+
+def positions(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row with its trajectory ``(samples, dimensions)`` float32, likewise."""
+    for row, stored in _column(raw, rows, "traj"):
+        dimensions = int(raw.heads["trajectory_dimensions"][row])
+        values = _numbers(
+            path, raw, row, stored, dimensions, f"{dimensions} coordinates of {{}} samples"
+        )
+        yield row, values.reshape(-1, dimensions)[_kept(raw, row)]
+
+
+def _column(raw: Raw, rows: np.ndarray, name: str) -> Iterator[tuple[int, Any]]:
+    """Each row with what a column holds for it, read in blocks of the table."""
+    values = raw.heads["active_channels"].astype(np.int64) * raw.heads["number_of_samples"]
+    largest = 8 * max(int(values.max()), 1)
+    size = min(max(_BLOCK_BYTES // largest, 1), _MOST_ROWS)
+    column = raw.table.fields(name)
+    for first in range(0, len(raw.table), size):
+        inside = rows[(rows >= first) & (rows < first + size)]
+        if len(inside) > 1:
+            low = int(inside.min())
+            block = column[low : int(inside.max()) + 1]
+            for row in inside:
+                yield int(row), block[int(row) - low]
+        elif len(inside) == 1:
+            yield int(inside[0]), column[int(inside[0])]
+
+
+def _numbers(path: Path, raw: Raw, row: int, stored: Any, each: int, what: str) -> np.ndarray:
+    """The numbers of one readout as float32, ``each`` of them for a sample."""
+    length = int(raw.heads["number_of_samples"][row])
+    values = np.asarray(stored)
+    if values.dtype.kind != "f" or values.size != each * length:
+        raise InputError(
+            f"{path}: readout {row} holds {values.size} numbers, expected {each * length} for "
+            f"{what.format(length)}: the file is damaged"
+        )
+    return values.astype(np.float32)
+
+
+def _kept(raw: Raw, row: int) -> slice:
+    """The samples of a readout that are not to be discarded."""
+    head = raw.heads[row]
+    return slice(int(head["discard_pre"]), int(head["number_of_samples"] - head["discard_post"]))

@@ -147,7 +147,7 @@ def _read(weights: Path) -> Any:
 
 
 def _shipped_weights() -> Path:
-    return Path(str(files("ctxrecon.checkpoints").joinpath("lpips", _SHIPPED)))
+    return Path(str(files("ctxrecon.checkpoints").joinpath("lpips").joinpath(_SHIPPED)))
 
 
 def _cached_weights(backbone: str) -> Path:

@@ -119,7 +119,7 @@ def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield f"prior x{acceleration:g}, estimated maps, guidance 2", output.images
         yield f"network x{acceleration:g}", pipes["network"](y, mask, coil_maps=maps).images
         for method in BASELINES:
-            baseline: Any = BaselinePipeline(method)
+            baseline = BaselinePipeline(method)
             yield f"{method} x{acceleration:g}", baseline(y, mask, coil_maps=maps).images
             yield (
                 f"{method} x{acceleration:g}, two sets",

@@ -12,14 +12,19 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ctxrecon.arrays import ArrayLike, as_tensor, check_coil_maps, check_kspace
-from ctxrecon.arrays import check_mask as check_one_mask
+from ctxrecon.arrays import ArrayLike, check_coil_maps
 from ctxrecon.checks import as_device, check_number
-from ctxrecon.coils import estimate_coil_maps
-from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
 from ctxrecon.inference.batches import check_finite, report
+from ctxrecon.inference.contrasts import (
+    check_contrasts,
+    check_masks,
+    contrast_prompts,
+    find_empty_contrasts,
+    keep_measured,
+    shared_coil_maps,
+)
 from ctxrecon.inference.prompts import check_text_width, prompt_tokens
 from ctxrecon.loading.components import joint_components
 from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
@@ -33,9 +38,6 @@ from ctxrecon.reconstructors import (
     reconstruct_contrasts,
 )
 from ctxrecon.tasks import T2StarMLP
-
-_LEAST_MEASURED = 0.7
-"""Of k-space; a scan with less is not fully sampled."""
 
 
 @dataclass
@@ -148,9 +150,9 @@ class JointPipeline(DiffusionPipeline):
         """
         if acceleration is not None:
             check_number("acceleration", acceleration, least=1)
-        y, leading = _check_contrasts(kspace)
+        y, leading = check_contrasts(kspace)
         check_generator(generator, leading[0])
-        prompts = _check_prompts(prompt, leading)
+        prompts = contrast_prompts(prompt, leading)
         if mask is not None and acceleration is not None:
             raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
         device = self._execution_device
@@ -160,9 +162,9 @@ class JointPipeline(DiffusionPipeline):
                 f"{tuple(y.shape[-2:])}: give a mask, or train one of that size"
             )
         y = y.to(device)
-        given = None if mask is None else _check_masks(mask, y).to(device)
+        given = None if mask is None else check_masks(mask, y).to(device)
         everything = torch.ones_like(y[:1, :1, :1], dtype=torch.bool)
-        empty = _find_empty(y, everything if given is None else given)
+        empty = find_empty_contrasts(y, everything if given is None else given)
         maps = None
         if coil_maps is not None:
             shape = (leading[0], *y.shape[2:])
@@ -171,7 +173,7 @@ class JointPipeline(DiffusionPipeline):
         # A contrast without signal is there as zeros, so that the network has what it expects.
         y = y.masked_fill(empty[:, :, None, None, None], 0)
         if maps is None and y.shape[2] > 1:
-            maps = _shared_maps(y, self._center(acceleration) if given is None else given)
+            maps = shared_coil_maps(y, self._center(acceleration) if given is None else given)
         gain = torch.ones(1, device=device) if maps is None else maps_gain(maps)
         y = y / gain[:, None, None, None, None]
         work = None if maps is None else maps / gain[:, None, None, None]
@@ -185,7 +187,7 @@ class JointPipeline(DiffusionPipeline):
 
         if given is None:
             given = self._draw(measure, leading, acceleration, generator).to(device)
-            given = _measured(y, given, empty)
+            given = keep_measured(y, given, empty)
         given = given.expand(*leading, -1, -1, -1)
         output = measure(given)
         self.maybe_free_model_hooks()
@@ -282,94 +284,3 @@ def load_joint(
     """
     place = as_device(device)
     return JointPipeline(**joint_components(path, dtype=dtype)).to(place)
-
-
-def _check_contrasts(kspace: ArrayLike) -> tuple[Tensor, tuple[int, int]]:
-    """``(batch, contrasts, coils, ny, nx)`` complex64, and its first two sizes."""
-    y = as_tensor(kspace, "k-space")
-    if y.ndim not in (4, 5):
-        raise InputError(
-            "expected k-space (batch, contrasts, coils, ny, nx) or (contrasts, coils, ny, nx), got "
-            f"shape {tuple(y.shape)}"
-        )
-    y = y[(None,) * (5 - y.ndim)]
-    leading = (y.shape[0], y.shape[1])
-    return check_kspace(y.flatten(0, 1)).unflatten(0, leading), leading
-
-
-def _check_masks(mask: ArrayLike, y: Tensor) -> Tensor:
-    """``(batch or 1, contrasts or 1, 1, ny, nx)`` bool."""
-    masks = as_tensor(mask, "the mask")
-    masks = masks[(None,) * (5 - masks.ndim)] if masks.ndim in (4, 5) else masks
-    batch, contrasts, _, ny, nx = y.shape
-    fits = masks.ndim == 5 and masks.shape[0] in (1, batch) and masks.shape[1] in (1, contrasts)
-    if not fits or tuple(masks.shape[2:]) != (1, ny, nx):
-        raise InputError(
-            f"mask of shape {tuple(mask.shape)} does not fit k-space of shape {tuple(y.shape)}: "
-            f"expected {(batch, contrasts, 1, ny, nx)}, {(contrasts, 1, ny, nx)} or 1 in place of "
-            "batch or contrasts"
-        )
-    count = masks.shape[0] * masks.shape[1]
-    checked = check_one_mask(masks.reshape(count, 1, ny, nx), (count, ny, nx))
-    return checked.reshape(masks.shape)
-
-
-def _find_empty(y: Tensor, masks: Tensor) -> Tensor:
-    """Which contrasts hold no signal, ``(batch, contrasts)`` bool."""
-    batch, contrasts = y.shape[:2]
-    masks = masks.expand(batch, contrasts, -1, -1, -1)
-    found = find_empty(y.flatten(0, 1), masks.flatten(0, 1)).to(y.device)
-    return found.unflatten(0, (batch, contrasts))
-
-
-def _measured(y: Tensor, masks: Tensor, empty: Tensor) -> Tensor:
-    """The masks without what was never measured, such as the rest of a partial Fourier scan."""
-    there = (y != 0).any(dim=2, keepdim=True) | empty[:, :, None, None, None]
-    share = float(there.float().mean(dim=(2, 3, 4)).min())
-    if share < _LEAST_MEASURED:
-        raise InputError(
-            f"only {100 * share:.0f} % of a contrast's k-space is not zero: the sampler chooses "
-            "from fully sampled k-space, for any other give its mask"
-        )
-    return masks & there
-
-
-def _check_prompts(
-    prompt: str | list[str] | list[list[str]] | None, leading: tuple[int, int]
-) -> list[list[str]]:
-    """A prompt for each slice and contrast, empty ones where none is given."""
-    batch, contrasts = leading
-    if prompt is None or isinstance(prompt, str):
-        return [[prompt or ""] * contrasts] * batch
-    lists: list[Any] = list(prompt)
-    if all(isinstance(text, str) for text in lists):
-        lists = [lists] * batch
-    right = len(lists) == batch and all(
-        isinstance(one, list | tuple)
-        and len(one) == contrasts
-        and all(isinstance(text, str) for text in one)
-        for one in lists
-    )
-    if not right:
-        raise InputError(
-            f"expected one prompt, one for each of the {contrasts} contrasts, or such a list for "
-            f"each of the {batch} slices, got {prompt!r}"
-        )
-    return [list(one) for one in lists]
-
-
-def _shared_maps(y: Tensor, masks: Tensor) -> Tensor:
-    """Coil maps of each slice, from its contrast with the most signal where all are sampled."""
-    masks = masks.expand(*y.shape[:2], -1, -1, -1)
-    common = masks.all(dim=1)
-    found = []
-    for kspace, mask, center in zip(y, masks, common, strict=True):
-        energy = (kspace * center).abs().square().flatten(1).sum(dim=1)
-        best = int(energy.argmax())
-        if not bool(energy[best] > 0):
-            found.append(torch.full_like(kspace[:1], len(kspace[0]) ** -0.5))
-            continue
-        found.append(
-            estimate_coil_maps((kspace[best] * mask[best])[None], mask[best][None], num_maps=1)
-        )
-    return torch.cat(found)

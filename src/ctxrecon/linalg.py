@@ -139,12 +139,15 @@ def damped_solve(
     Returns:
         ``x``, of the shape and data type of ``rhs``.
     """
+
+    def damped(x: Tensor) -> Tensor:
+        return normal(x) + damping * x
+
     with torch.no_grad():
-        x = _solve_damped(normal, rhs, damping, num_iterations)
+        x = _solve(damped, rhs, num_iterations)
     if not torch.is_grad_enabled():
         return x
-    residual = rhs - damping * x - normal(x)
-    return _Implicit.apply(residual, x, damping.detach(), normal, num_iterations)
+    return _Implicit.apply(rhs - damped(x), x, damped, num_iterations)
 
 
 class _Implicit(torch.autograd.Function):
@@ -155,29 +158,21 @@ class _Implicit(torch.autograd.Function):
         ctx: Any,
         residual: Tensor,
         x: Tensor,
-        damping: Tensor,
-        normal: Callable[[Tensor], Tensor],
+        damped: Callable[[Tensor], Tensor],
         num_iterations: int,
     ) -> Tensor:
-        ctx.normal, ctx.num_iterations = normal, num_iterations
-        ctx.save_for_backward(damping)
+        ctx.damped, ctx.num_iterations = damped, num_iterations
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (damping,) = ctx.saved_tensors
-        v = _solve_damped(ctx.normal, gradient.contiguous(), damping, ctx.num_iterations)
-        return v, None, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _solve(ctx.damped, gradient.contiguous(), ctx.num_iterations), None, None, None
 
 
-def _solve_damped(
-    normal: Callable[[Tensor], Tensor], rhs: Tensor, damping: Tensor, num_iterations: int
-) -> Tensor:
+def _solve(damped: Callable[[Tensor], Tensor], rhs: Tensor, num_iterations: int) -> Tensor:
     # Autocast would take the inner products in half precision.
     with torch.autocast(rhs.device.type, enabled=False):
-        return conjugate_gradient(
-            lambda x: normal(x) + damping * x, rhs, num_iterations=num_iterations
-        )
+        return conjugate_gradient(damped, rhs, num_iterations=num_iterations)
 
 
 def power_iteration(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from transformers import HfArgumentParser
 
@@ -104,6 +104,34 @@ def parse_config(
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return dataclasses.replace(made, report_to=choose_tracker(made.report_to))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCommand(Generic[C]):
+    """A training as a command.
+
+    Attributes:
+        config: class of its configuration.
+        train: runs it as configured.
+        description: for ``--help``.
+    """
+
+    config: type[C]
+    train: Callable[[C], None]
+    description: str
+
+    def parse_args(self, argv: Sequence[str] | None = None, program: str | None = None) -> C:
+        """The configuration that a command line gives; see :func:`parse_config`."""
+        return parse_config(self.config, argv, description=self.description, program=program)
+
+    def main(self, argv: Sequence[str] | None = None, program: str | None = None) -> None:
+        """Train as a command line asks.
+
+        Args:
+            argv: the options; those of the process by default.
+            program: the name of the command, for ``--help``.
+        """
+        self.train(self.parse_args(argv, program))
 
 
 def _underscored(word: str) -> str:

@@ -10,8 +10,6 @@ missing and in free order, and TR, TE and TI vary around those of real protocols
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from accelerate import Accelerator
 
 from ctxrecon.errors import InputError
@@ -25,7 +23,7 @@ from ctxrecon.training.clip.validation import retrieval
 from ctxrecon.training.folders import folder_beside
 from ctxrecon.training.log import log_validation
 from ctxrecon.training.loop import Weights, build_accelerator, train
-from ctxrecon.training.parser import parse_config
+from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
 
 _HELD_OUT_NUMBER, _HELD_OUT_PAIRS = 2**30, 256
@@ -95,16 +93,5 @@ def train_clip(config: ClipConfig) -> None:
     )
 
 
-def parse_args(argv: Sequence[str] | None = None, program: str | None = None) -> ClipConfig:
-    """The configuration that a command line gives."""
-    return parse_config(ClipConfig, argv, description=__doc__, program=program)
-
-
-def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Train as a command line asks.
-
-    Args:
-        argv: the options; those of the process by default.
-        program: the name of the command, for ``--help``.
-    """
-    train_clip(parse_args(argv, program))
+_COMMAND = TrainingCommand(ClipConfig, train_clip, description=__doc__)
+parse_args, main = _COMMAND.parse_args, _COMMAND.main

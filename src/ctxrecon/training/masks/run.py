@@ -16,7 +16,6 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ctxrecon.errors import InputError
@@ -29,7 +28,7 @@ from ctxrecon.training.masks.data import ContrastSamples, source
 from ctxrecon.training.masks.greedy import GreedyTraining
 from ctxrecon.training.masks.objective import JointObjective, JointTraining
 from ctxrecon.training.masks.validation import ContrastScans
-from ctxrecon.training.parser import parse_config
+from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
 from ctxrecon.training.scans import check_calibration
 from ctxrecon.training.trained import TrainedPipeline
@@ -108,16 +107,5 @@ def _model(config: MasksConfig, pipe: Any) -> JointTraining | GreedyTraining:
     return GreedyTraining(pipe, seed=config.seed)
 
 
-def parse_args(argv: Sequence[str] | None = None, program: str | None = None) -> MasksConfig:
-    """The configuration that a command line gives."""
-    return parse_config(MasksConfig, argv, description=__doc__, program=program)
-
-
-def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Train as a command line asks.
-
-    Args:
-        argv: the options; those of the process by default.
-        program: the name of the command, for ``--help``.
-    """
-    train_masks(parse_args(argv, program))
+_COMMAND = TrainingCommand(MasksConfig, train_masks, description=__doc__)
+parse_args, main = _COMMAND.parse_args, _COMMAND.main

@@ -12,13 +12,11 @@ run that is resumed goes on as if it had not stopped, and several processes see 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ctxrecon.errors import InputError
 from ctxrecon.priors import size_multiple
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
-from ctxrecon.training.parser import parse_config
+from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.prior.build import starting_point
 from ctxrecon.training.prior.config import PriorConfig
 from ctxrecon.training.prior.data import PriorSamples, sources
@@ -89,16 +87,5 @@ def train_prior(config: PriorConfig) -> None:
     )
 
 
-def parse_args(argv: Sequence[str] | None = None, program: str | None = None) -> PriorConfig:
-    """The configuration that a command line gives."""
-    return parse_config(PriorConfig, argv, description=__doc__, program=program)
-
-
-def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Train as a command line asks.
-
-    Args:
-        argv: the options; those of the process by default.
-        program: the name of the command, for ``--help``.
-    """
-    train_prior(parse_args(argv, program))
+_COMMAND = TrainingCommand(PriorConfig, train_prior, description=__doc__)
+parse_args, main = _COMMAND.parse_args, _COMMAND.main

@@ -15,11 +15,9 @@ the seed and its number, so a run that is resumed goes on as if it had not stopp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
-from ctxrecon.training.parser import parse_config
+from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.reconstructor.build import starting_point
 from ctxrecon.training.reconstructor.config import ReconstructorConfig
 from ctxrecon.training.reconstructor.data import Labels, MeasurementSamples, Sampling, sources
@@ -98,18 +96,5 @@ def train_reconstructor(config: ReconstructorConfig) -> None:
     )
 
 
-def parse_args(
-    argv: Sequence[str] | None = None, program: str | None = None
-) -> ReconstructorConfig:
-    """The configuration that a command line gives."""
-    return parse_config(ReconstructorConfig, argv, description=__doc__, program=program)
-
-
-def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Train as a command line asks.
-
-    Args:
-        argv: the options; those of the process by default.
-        program: the name of the command, for ``--help``.
-    """
-    train_reconstructor(parse_args(argv, program))
+_COMMAND = TrainingCommand(ReconstructorConfig, train_reconstructor, description=__doc__)
+parse_args, main = _COMMAND.parse_args, _COMMAND.main

@@ -211,7 +211,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "truncated weights": (_prior(name="cut"), "truncated"),
     "three channels": (_prior(name="channels"), "got 3 and 2"),
     # simulate
-    "scan as PNG": (_simulate(out="x.png"), ".cfl"),
+    "scan as PNG": (_simulate(out="x.png"), ".npz or .h5"),
     "no folder": (_simulate(out="none/x.npz"), "cannot write none/x.npz"),
     "no such anatomy": (_simulate("--anatomy", "elbow"), "elbow"),
     "no such contrast": (_simulate("--contrast", "STIR"), "'brain'"),

@@ -258,7 +258,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def fail(*_: object, **__: object) -> None:
-        raise OSError(28, "No space")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", fail)
     with pytest.raises(InputError, match=r"image\.npy: No space"):

@@ -209,3 +209,18 @@ def test_masks_to_train_with_are_never_empty(lines):
     masks = sampler.relaxed(batch_size=200, generator=seeded(0))
     assert bool((masks.flatten(1).sum(dim=1) > 0).all())
     WeightedSense(masks)
+
+
+def test_remembered_probabilities_follow_the_weights(name):
+    sampler, other = build(name).eval(), build(name).eval()
+    before = sampler(4, 20, seeded(0))
+    with torch.no_grad():
+        for value in other.parameters():
+            value.add_(torch.randn(value.shape, generator=seeded(2)))
+    sampler.load_state_dict(other.state_dict())
+    after = sampler(4, 20, seeded(0))
+    assert not torch.equal(before, after)
+    assert torch.equal(after, other(4, 20, seeded(0)))
+    with torch.no_grad():
+        next(sampler.parameters()).mul_(-1)
+    assert not torch.equal(after, sampler(4, 20, seeded(0)))

@@ -13,21 +13,6 @@ from ctxrecon.masks.learned import (
 )
 
 
-def test_remembered_probabilities_follow_the_weights(name):
-    sampler, other = build(name).eval(), build(name).eval()
-    before = sampler(4, 20, seeded(0))
-    with torch.no_grad():
-        for value in other.parameters():
-            value.add_(torch.randn(value.shape, generator=seeded(2)))
-    sampler.load_state_dict(other.state_dict())
-    after = sampler(4, 20, seeded(0))
-    assert not torch.equal(before, after)
-    assert torch.equal(after, other(4, 20, seeded(0)))
-    with torch.no_grad():
-        next(sampler.parameters()).mul_(-1)
-    assert not torch.equal(after, sampler(4, 20, seeded(0)))
-
-
 def test_the_network_is_asked_once_for_many_masks():
     sampler = PatternGenerator((320, 320), lines=False).eval()
     asked = []

@@ -328,7 +328,7 @@ def test_a_line_order_is_whole_or_not_written(tmp_path, monkeypatch):
         write_line_order(tmp_path / "nowhere" / "lines.json", mask)
 
     def full(source, target):
-        raise OSError(28, "No space")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="No space left"):

@@ -76,7 +76,7 @@ def images_of(scan):
 WRONG_KSPACE = {
     "fft2 alone": (
         lambda x: torch.fft.fft2(x),
-        "along both axes.*fftshift.*half the field",
+        "centred along both axes.*half the field",
     ),
     "no last shift": (
         lambda x: torch.fft.fft2(torch.fft.ifftshift(x, dim=AXES)),
@@ -92,20 +92,20 @@ WRONG_KSPACE = {
     ),
     "no first shift": (
         lambda x: torch.fft.fftshift(torch.fft.fft2(x), dim=AXES),
-        r"halves at opposite borders along both axes.*\(-1.0\) \*\* np.add.outer",
+        r"halves .*both axes.*np\.add\.outer",
     ),
     "no first shift along x": (
         lambda x: fft2c(torch.fft.fftshift(x, dim=-1)),
-        r"halves at opposite borders along x.*\(-1.0\) \*\* np.arange\(80\)",
+        r"halves .*along x.*np\.arange\(80\)",
     ),
     "no first shift along y": (
         lambda x: fft2c(torch.fft.fftshift(x, dim=-2)),
-        r"halves at opposite borders along y.*\(-1.0\) \*\* np.arange\(96\)\[:, None\]",
+        r"halves .*along y.*np\.arange\(96\)\[:, None\]",
     ),
-    "images": (lambda x: x, "looks like images.*np.fft.fft2"),
+    "images": (lambda x: x, r"images.*np\.fft\.fft2"),
     "transformed along x": (
         lambda x: torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(x, dim=-1)), dim=-1),
-        "smooth along y like an image.*axis=-2",
+        "smooth along y.*axis=-2",
     ),
     "magnitude": (lambda x: fft2c(x).abs() + 0j, "no imaginary part"),
     "real part": (lambda x: fft2c(x).real + 0j, "no imaginary part"),

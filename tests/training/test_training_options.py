@@ -217,7 +217,7 @@ def test_a_sampler_keeps_the_center_that_coil_maps_need() -> None:
     [
         (InputError("no\nsuch scan"), 1, "error: no such scan"),
         (UsageError("no such option"), 2, "error: no such option"),
-        (OSError(28, "log.jsonl: No space", "log.jsonl"), 1, "log.jsonl: No space left"),
+        (OSError(28, "No space left on device", "log.jsonl"), 1, "log.jsonl: No space left"),
         (PermissionError(13, "Permission denied", "bank.npz"), 1, "bank.npz: Permission denied"),
         (ModuleNotFoundError("No module named 'x'", name="x"), 1, "the package x"),
         (torch.OutOfMemoryError("CUDA out of memory"), 1, "lower --train_batch_size"),

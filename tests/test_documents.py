@@ -58,6 +58,7 @@ NOT_RUN = {
     "ruff format --check .": CHECKOUT,
     "mypy -p ctxrecon": CHECKOUT,
     "mypy -p benchmarks": CHECKOUT,
+    "mypy tests training": CHECKOUT,
     "lint-imports": CHECKOUT,
 }
 """Command without its comment: why it is not run."""

@@ -63,9 +63,7 @@ def demo(
     achieved = 1 / float(scan.cartesian_mask.float().mean())
     say(f"scan: {demo_scan()}\n{coils} coils, {ny}×{nx}, acceleration {achieved:.2f}")
     say(f"prompt: {prompts[0]}\n")
-    measurement = prepare_measurement(
-        scan.kspace, scan.cartesian_mask
-    )  # coil maps from the scan itself
+    measurement = prepare_measurement(scan.kspace, scan.mask)  # coil maps from the scan itself
 
     table = Table(scan.target)
     results = []

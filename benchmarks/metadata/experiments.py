@@ -260,7 +260,7 @@ def reconstruct(
 ) -> list[Row]:
     """Reconstruct a batch of one slice each and rate it; the rows still lack their cell."""
     kspace = torch.cat([scan.kspace for scan in scans])
-    mask = torch.cat([scan.mask for scan in scans if scan.mask is not None])
+    mask = torch.cat([scan.cartesian_mask for scan in scans])
     maps = torch.cat([scan.coil_maps for scan in scans if scan.coil_maps is not None])
     target = torch.cat([scan.target for scan in scans if scan.target is not None])
     residual, spread = torch.full((2, len(scans)), torch.nan)

@@ -104,7 +104,7 @@ def methods_of(
         batch = [measured[number] for number in numbers]
         maps = [scan.coil_maps for scan in batch if scan.coil_maps is not None]
         stacked = torch.cat(maps) if maps else None
-        masks = torch.cat([scan.mask for scan in batch if scan.mask is not None])
+        masks = torch.cat([scan.cartesian_mask for scan in batch])
         return torch.cat([scan.kspace for scan in batch]), masks, stacked
 
     def baseline(key: str) -> Runner:

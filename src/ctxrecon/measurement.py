@@ -124,7 +124,8 @@ class Measurement:
             InputError: slices along different trajectories, or what those refuse.
         """
         if scan.trajectory is None:
-            return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps)
+            noise_std = scan.noise_std or None
+            return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps, noise_std=noise_std)
         if len(scan.trajectory) > 1:
             raise InputError(
                 "the slices lie along different trajectories: make a measurement of each, scan[i]"

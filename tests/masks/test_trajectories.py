@@ -37,7 +37,7 @@ def test_golden_angle_spokes_do_not_depend_on_their_number():
 
 def test_undersampling_is_the_nyquist_criterion_of_the_textbook():
     for spokes, n in ((16, 64), (50, 64)):
-        trajectory = radial_trajectory(spokes, 8 * n).reshape(spokes, 8 * n, 2)
+        trajectory = radial_trajectory(spokes, 2 * n).reshape(spokes, 2 * n, 2)
         expected = math.pi * n / (2 * spokes)
         assert nyquist_undersampling(trajectory, (n, n)) == pytest.approx(expected, rel=0.03)
     spirals = spiral_trajectory(8, 2000, 3.0).reshape(8, 2000, 2)

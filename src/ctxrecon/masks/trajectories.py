@@ -16,7 +16,8 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.masks.points import GOLDEN_ANGLE
 
-_OUTER_SHARE = 0.1
+_OUTER = (0.9, 0.97)
+"""Of the largest radius: spokes of an even number of samples reach it at one end alone."""
 
 
 def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool = True) -> Tensor:
@@ -87,10 +88,9 @@ def spiral_trajectory(
 def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
     """How many times fewer shots there are than the Nyquist criterion asks for at the edge.
 
-    The distance between neighbouring paths in the outer tenth of k-space, in units of the inverse
-    field of view: its area over the length of the paths in it. Of ``S`` full spokes it is
-    ``π n / (2 S)``, of ``I`` Archimedean spirals of
-    ``T`` turns ``n / (2 I T)``.
+    The distance between neighbouring paths far out in k-space, in units of the inverse field of
+    view: the area there over the length of the paths in it. Of ``S`` full spokes it is
+    ``π n / (2 S)``, of ``I`` Archimedean spirals of ``T`` turns ``n / (2 I T)``.
 
     Args:
         trajectory: ``(shots, samples, 2)`` in radians per pixel.
@@ -100,14 +100,17 @@ def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
         Below 1 where k-space is sampled more densely; infinity where no path gets there.
     """
     size = torch.tensor(shape, dtype=torch.float64)
-    middle = (trajectory[:, 1:] + trajectory[:, :-1]) / 2
-    radius = middle.norm(dim=-1)
-    edge = float(trajectory.norm(dim=-1).max())
-    outer = radius >= (1 - _OUTER_SHARE) * edge
-    length = (trajectory.diff(dim=1) * size).norm(dim=-1) / (2 * math.pi)
+    radius = trajectory.norm(dim=-1)
+    edge = float(radius.max())
+    first, last = (share * edge for share in _OUTER)
+    bounds = radius.clamp(first, last)
+    span, inside = radius.diff(dim=1).abs(), bounds.diff(dim=1).abs()
+    along = (radius[:, 1:] >= first) & (radius[:, 1:] <= last)  # steps that keep their radius
+    share = torch.where(span > 1e-9 * edge, inside / span.clamp_min(1e-30), along.double())
+    length = share * (trajectory.diff(dim=1) * size).norm(dim=-1) / (2 * math.pi)
     # Paths that diverge, as spokes do, are as far from one another as at the edge.
-    crossed = float((length * radius)[outer].sum()) / max(edge, 1e-30)
-    area = (1 - (1 - _OUTER_SHARE) ** 2) * edge**2 * math.prod(shape) / (4 * math.pi)
+    crossed = float((length * (bounds[:, 1:] + bounds[:, :-1]) / 2).sum()) / max(edge, 1e-30)
+    area = (last**2 - first**2) * math.prod(shape) / (4 * math.pi)
     return area / crossed if crossed > 0 else math.inf
 
 

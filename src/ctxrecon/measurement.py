@@ -123,8 +123,8 @@ class Measurement:
         Raises:
             InputError: slices along different trajectories, or what those refuse.
         """
+        noise_std = scan.noise_std or None
         if scan.trajectory is None:
-            noise_std = scan.noise_std or None
             return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps, noise_std=noise_std)
         if len(scan.trajectory) > 1:
             raise InputError(
@@ -132,10 +132,9 @@ class Measurement:
             )
         kspace, trajectory = scan.kspace.flatten(2), scan.trajectory[0].flatten(0, 1)
         operator = sense_along(kspace, trajectory, scan.image_shape, scan.coil_maps)
-        noise_std = scan.noise_std
         if noise_std and operator.density_compensation is not None:
             noise_std *= float(operator.density_compensation.mean()) ** 0.5
-        return cls.from_operator(operator, operator.compensate(kspace), noise_std=noise_std or None)
+        return cls.from_operator(operator, operator.compensate(kspace), noise_std=noise_std)
 
     @classmethod
     def from_operator(

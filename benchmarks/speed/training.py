@@ -5,8 +5,9 @@
 The same network, batch, precision, optimiser and machine, in one run, block by block in turn.
 diffusers' loop is the body of its ``examples/text_to_image/train_text_to_image.py`` with a frozen
 text encoder and without the VAE (the prior works on pixels), fed with batches that are ready in
-memory. Ours is timed three times: fed likewise; with phantom slices made on the fly; and with
-shards of prepared slices read from disk. What the data cost is the difference.
+memory. Ours is timed three times: fed likewise; with phantom slices that workers draw and the
+device that trains renders; and with shards of prepared slices read from disk. What the data cost is
+the difference; the rate of the rendering alone stands beside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -59,18 +61,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 class InMemory:
-    """The samples of a few steps, kept."""
+    """The batches of a few steps, kept with their pixels."""
 
-    def __init__(self, samples: PriorSamples, size: int) -> None:
-        self.items = [samples[0, number] for number in range(size)]
-        self.samples = samples
+    def __init__(self, samples: PriorSamples, batch_size: int, count: int) -> None:
+        self.size = batch_size
+        self.batches = [
+            samples.render(
+                samples.collate([samples[0, step * batch_size + k] for k in range(batch_size)])
+            )
+            for step in range(count)
+        ]
 
-    def __getitem__(self, place: tuple[int, int]) -> Any:
-        return self.items[place[1] % len(self.items)]
+    def __getitem__(self, place: tuple[int, int]) -> int:
+        return place[1] // self.size % len(self.batches)
 
-    def collate(self, items: list[Any]) -> dict[str, Tensor]:
-        """Makes tokens of the prompts each time, as training does."""
-        return self.samples.collate(items)
+    def collate(self, items: list[int]) -> dict[str, Tensor]:
+        """The batch of these samples."""
+        return self.batches[items[0]]
 
 
 def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[float]:
@@ -80,7 +87,7 @@ def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[floa
     times: list[float] = []
     prior.register_forward_pre_hook(lambda *_: times.append(time.perf_counter()))
     config = TrainingConfig(
-        output_dir=folder,
+        output_dir=Path(tempfile.mkdtemp(dir=folder)) / "run",
         train_batch_size=args.batch_size,
         max_train_steps=args.steps + 2,
         learning_rate=1e-4,
@@ -89,7 +96,14 @@ def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[floa
         dataloader_num_workers=args.workers,
         report_to="none",
     )
-    train(config, build_accelerator(config), prior.train(), samples, export=lambda _: None)
+    train(
+        config,
+        build_accelerator(config),
+        prior.train(),
+        samples,
+        export=lambda _: None,
+        render=samples.render if isinstance(samples, PriorSamples) else None,
+    )
     return np.diff(times)[1:].tolist()
 
 
@@ -107,12 +121,9 @@ def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
     unet, optimizer, lr_scheduler = accelerator.prepare(unet, optimizer, lr_scheduler)
     text_encoder.to(accelerator.device)
     ema.to(accelerator.device)
-    batches = [
-        samples.collate([samples[0, step * args.batch_size + k] for k in range(args.batch_size)])
-        for step in range(args.steps + 2)
-    ]
     times = []
-    for batch in batches:
+    for step in range(args.steps + 2):
+        batch = samples.batches[step % len(samples.batches)]
         times.append(time.perf_counter())
         batch = {name: value.to(accelerator.device) for name, value in batch.items()}
         with accelerator.accumulate(unet):
@@ -138,6 +149,19 @@ def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
     return np.diff(times)[2:].tolist()
 
 
+def rendering_rate(samples: PriorSamples, args: argparse.Namespace) -> float:
+    """Images a second of pixels alone, on the device that trains; the median of blocks."""
+    device = Accelerator(mixed_precision=args.mixed_precision).device
+    batch = samples.collate([samples[0, number] for number in range(args.batch_size)])
+    batch = send_to_device(batch, device)
+    times = []
+    for _ in range(args.blocks * args.steps):
+        began = time.perf_counter()
+        samples.render(batch)["image"].sum().item()
+        times.append(time.perf_counter() - began)
+    return args.batch_size / float(np.median(times))
+
+
 def loops(
     args: argparse.Namespace, folder: Path
 ) -> Iterator[tuple[str, Callable[[], list[float]]]]:
@@ -157,13 +181,12 @@ def loops(
     def samples(source: Any) -> PriorSamples:
         return PriorSamples([source], [1.0], pipe.tokenizer, [args.resolution], 1000)
 
-    ready = InMemory(samples(slices), 4 * args.batch_size)
-    run = folder / "run"
+    ready = InMemory(samples(slices), args.batch_size, 4)
     yield DIFFUSERS, lambda: diffusers_steps(ready, args)
-    yield MEMORY, lambda: our_steps(ready, args, run)
-    yield PHANTOM, lambda: our_steps(samples(slices), args, run)
+    yield MEMORY, lambda: our_steps(ready, args, folder)
+    yield PHANTOM, lambda: our_steps(samples(slices), args, folder)
     stored = samples(PreparedSlices(ShardSlices(shards)))
-    yield SHARDS, lambda: our_steps(stored, args, run)
+    yield SHARDS, lambda: our_steps(stored, args, folder)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -171,6 +194,10 @@ def main(argv: list[str] | None = None) -> None:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         every = dict(loops(args, Path(folder)))
+        phantom = PhantomSlices(AnatomyBank.load(args.bank))
+        tokenizer = build_pipeline(sample_size=args.resolution).tokenizer
+        samples = PriorSamples([phantom], [1.0], tokenizer, [args.resolution], 1000)
+        rendered = rendering_rate(samples, args)
         for _ in tqdm(range(args.blocks), desc="blocks", unit="block"):
             for name, loop in every.items():
                 seconds.setdefault(name, []).extend(loop())
@@ -178,6 +205,8 @@ def main(argv: list[str] | None = None) -> None:
     rates = {name: args.batch_size / value for name, value in medians.items()}
     results: dict[str, Any] = {
         "images_per_second": rates,
+        "rendered_per_second": rendered,
+        "device": str(Accelerator(mixed_precision=args.mixed_precision).device),
         "seconds_per_step": seconds,
         "settings": {
             name: getattr(args, name)
@@ -191,6 +220,7 @@ def main(argv: list[str] | None = None) -> None:
             [[name, f"{r:.2f}", f"{r / rates[DIFFUSERS]:.2f}"] for name, r in rates.items()],
         )
     )
+    print(f"rendering alone: {rendered:.0f} images a second")
 
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     with tqdm(total=len(args.accelerations) * args.masks + 2, unit="scan") as bar:
         for acceleration in args.accelerations:
             runs = fully_sampled(fft2c(t2), acceleration, pipe, args, bar)
-            results[f"{_T2} x{acceleration:g}"] = summarise(runs)
-        results[_T1] = summarise(undersampled(t1, pipe, args, bar))
+            results[f"{_T2} x{acceleration:g}"] = summarize(runs)
+        results[_T1] = summarize(undersampled(t1, pipe, args, bar))
     write_study(args.output_dir / "real_scans.json", results, args, page)
 
 
@@ -255,7 +255,7 @@ def append(runs: Runs, name: str, values: dict[str, float], item: Reconstruction
         runs.setdefault(name, {}).setdefault(key, []).append(value)
 
 
-def summarise(runs: Runs) -> Summaries:
+def summarize(runs: Runs) -> Summaries:
     """Every value with its mean and standard error over the masks."""
     return {
         name: {key: {**summary(values), "values": values} for key, values in columns.items()}

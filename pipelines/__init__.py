@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctxrecon.loading.components import load_text_encoder
 from ctxrecon.measurement import Measurement, prepare_measurement
-from ctxrecon.output import ReconstructionOutput, convert_images
+from ctxrecon.output import ReconstructionOutput, TextToImageOutput, convert_images
 from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline, build_pipeline, load_prior
 from ctxrecon.pipelines.joint import JointOutput, JointPipeline, load_joint
@@ -19,6 +19,7 @@ __all__ = [
     "Measurement",
     "ReconstructionOutput",
     "ReconstructionPipeline",
+    "TextToImageOutput",
     "TextToImagePipeline",
     "build_pipeline",
     "convert_images",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+from typing import Literal, overload
 
 import torch
+from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.baselines import BASELINES
@@ -17,7 +19,7 @@ from ctxrecon.inference.batches import (
 from ctxrecon.inference.prompts import check_prompts
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
-from ctxrecon.output import ReconstructionOutput, check_output_type
+from ctxrecon.output import Images, ReconstructionOutput, check_output_type
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,34 @@ class BaselinePipeline:
     def __init__(self, method: str) -> None:
         self.method = BASELINES.find(method)
 
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        coil_maps: ArrayLike | None = ...,
+        output_type: Literal["pt"] = ...,
+        *,
+        operator: LinearOperator | None = ...,
+        regularization: float | None = ...,
+        num_iterations: int | None = ...,
+    ) -> ReconstructionOutput[Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        coil_maps: ArrayLike | None = ...,
+        output_type: str = ...,
+        *,
+        operator: LinearOperator | None = ...,
+        regularization: float | None = ...,
+        num_iterations: int | None = ...,
+    ) -> ReconstructionOutput[Images]: ...
+
     @torch.no_grad()
     def __call__(
         self,
@@ -50,7 +80,7 @@ class BaselinePipeline:
         operator: LinearOperator | None = None,
         regularization: float | None = None,
         num_iterations: int | None = None,
-    ) -> ReconstructionOutput:
+    ) -> ReconstructionOutput[Images]:
         """Reconstruct.
 
         Args:

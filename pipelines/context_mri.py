@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.checks import as_device
@@ -34,7 +35,7 @@ from ctxrecon.inference.warm_start import (
 from ctxrecon.loading.components import new_components, prior_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
-from ctxrecon.output import ReconstructionOutput
+from ctxrecon.output import Images, ReconstructionOutput, TextToImageOutput
 from ctxrecon.pipelines.text_to_image import TextToImagePipeline
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.solvers import Solver, make_solver
@@ -54,6 +55,87 @@ class ContextMRIPipeline(TextPrior):
     def from_pretrained(cls, path: Any = None, **options: Any) -> ContextMRIPipeline:
         """:func:`load_prior`."""
         return load_prior(path, **options)
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        coil_maps: ArrayLike | None = ...,
+        operator: LinearOperator | None = ...,
+        guidance_scale: float = ...,
+        num_inference_steps: int = ...,
+        timesteps: Sequence[int] | str = ...,
+        solver: Solver | str | None = ...,
+        noise_std: NoiseStd | None = ...,
+        image: StartingImage | None = ...,
+        strength: float = ...,
+        generator: torch.Generator | list[torch.Generator] | None = ...,
+        num_samples: int = ...,
+        batch_size: int | None = ...,
+        latents: ArrayLike | None = ...,
+        prompt_embeds: ArrayLike | None = ...,
+        output_type: Literal["pt"] = ...,
+        return_dict: Literal[True] = ...,
+        callback_on_step_end: StepEndCallback | None = ...,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ...,
+    ) -> ReconstructionOutput[Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        coil_maps: ArrayLike | None = ...,
+        operator: LinearOperator | None = ...,
+        guidance_scale: float = ...,
+        num_inference_steps: int = ...,
+        timesteps: Sequence[int] | str = ...,
+        solver: Solver | str | None = ...,
+        noise_std: NoiseStd | None = ...,
+        image: StartingImage | None = ...,
+        strength: float = ...,
+        generator: torch.Generator | list[torch.Generator] | None = ...,
+        num_samples: int = ...,
+        batch_size: int | None = ...,
+        latents: ArrayLike | None = ...,
+        prompt_embeds: ArrayLike | None = ...,
+        output_type: str = ...,
+        return_dict: Literal[True] = ...,
+        callback_on_step_end: StepEndCallback | None = ...,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ...,
+    ) -> ReconstructionOutput[Images]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        coil_maps: ArrayLike | None = ...,
+        operator: LinearOperator | None = ...,
+        guidance_scale: float = ...,
+        num_inference_steps: int = ...,
+        timesteps: Sequence[int] | str = ...,
+        solver: Solver | str | None = ...,
+        noise_std: NoiseStd | None = ...,
+        image: StartingImage | None = ...,
+        strength: float = ...,
+        generator: torch.Generator | list[torch.Generator] | None = ...,
+        num_samples: int = ...,
+        batch_size: int | None = ...,
+        latents: ArrayLike | None = ...,
+        prompt_embeds: ArrayLike | None = ...,
+        output_type: str = ...,
+        return_dict: Literal[False],
+        callback_on_step_end: StepEndCallback | None = ...,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ...,
+    ) -> tuple: ...
 
     @torch.no_grad()
     def __call__(
@@ -80,7 +162,7 @@ class ContextMRIPipeline(TextPrior):
         return_dict: bool = True,
         callback_on_step_end: StepEndCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> ReconstructionOutput | tuple:
+    ) -> ReconstructionOutput[Images] | tuple:
         """Reconstruct one slice or a batch of slices of any matrix size.
 
         The k-space of each slice is divided by the 99 % quantile of the magnitude of a CG-SENSE
@@ -225,7 +307,6 @@ class ContextMRIPipeline(TextPrior):
         self.maybe_free_model_hooks()
         output = conclude(samples, measurement, output_type, prompts=prompts)
         if noise_std is not None and noise is not None:
-            assert output.residual is not None
             warn_of_residual(measurement, output.residual, noise * gain)
         if return_dict:
             return output
@@ -240,7 +321,7 @@ class ContextMRIPipeline(TextPrior):
 
     def generate(
         self, prompt: str | list[str] | None = None, **options: Any
-    ) -> ReconstructionOutput:
+    ) -> TextToImageOutput[Any]:
         """Draw images from the prior alone; see :class:`~ctxrecon.pipelines.TextToImagePipeline`.
 
         Args:

@@ -45,19 +45,19 @@ class JointOutput(BaseOutput):
     Attributes:
         images: ``(batch, contrasts, ny, nx)`` complex64.
         masks: ``(batch, contrasts, 1, ny, nx)`` bool, what was sampled.
+        residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
         t2star: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
         expected_error: ``(batch, contrasts, ny, nx)`` float32, the error that the network
             expects of each pixel; ``None`` where it predicts none.
-        residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
         prompts: of each slice and contrast, or ``None`` where none are read.
     """
 
     images: Tensor
     masks: Tensor
+    residual: Tensor
     t2star: Tensor | None = None
     expected_error: Tensor | None = None
-    residual: Tensor | None = None
     coil_maps: Tensor | None = None
     prompts: list[list[str]] | None = None
 
@@ -171,7 +171,7 @@ class JointPipeline(DiffusionPipeline):
         # A contrast without signal is there as zeros, so that the network has what it expects.
         y = y.masked_fill(empty[:, :, None, None, None], 0)
         if maps is None and y.shape[2] > 1:
-            maps = _shared_maps(y, self._centre(acceleration) if given is None else given)
+            maps = _shared_maps(y, self._center(acceleration) if given is None else given)
         gain = torch.ones(1, device=device) if maps is None else maps_gain(maps)
         y = y / gain[:, None, None, None, None]
         work = None if maps is None else maps / gain[:, None, None, None]
@@ -245,10 +245,10 @@ class JointPipeline(DiffusionPipeline):
             )
         return masks
 
-    def _centre(self, acceleration: float | None) -> Tensor:
+    def _center(self, acceleration: float | None) -> Tensor:
         """What every mask of the sampler takes, ``(1, 1, 1, ny, nx)`` bool."""
-        centre = self.sampler.budget(acceleration).center.to(self._execution_device)
-        return self.sampler.as_mask(centre)[None, None, None]
+        center = self.sampler.budget(acceleration).center.to(self._execution_device)
+        return self.sampler.as_mask(center)[None, None, None]
 
     def _embeds(self, prompts: list[list[str]]) -> Tensor | None:
         """Embeddings ``(batch, contrasts, width)``, if the network reads prompts."""
@@ -363,8 +363,8 @@ def _shared_maps(y: Tensor, masks: Tensor) -> Tensor:
     masks = masks.expand(*y.shape[:2], -1, -1, -1)
     common = masks.all(dim=1)
     found = []
-    for kspace, mask, centre in zip(y, masks, common, strict=True):
-        energy = (kspace * centre).abs().square().flatten(1).sum(dim=1)
+    for kspace, mask, center in zip(y, masks, common, strict=True):
+        energy = (kspace * center).abs().square().flatten(1).sum(dim=1)
         best = int(energy.argmax())
         if not bool(energy[best] > 0):
             found.append(torch.full_like(kspace[:1], len(kspace[0]) ** -0.5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from diffusers import DiffusionPipeline
@@ -24,7 +24,7 @@ from ctxrecon.inference.prompts import check_prompts, check_text_width, prompt_t
 from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
-from ctxrecon.output import ReconstructionOutput, check_output_type
+from ctxrecon.output import Images, ReconstructionOutput, check_output_type
 from ctxrecon.reconstructors import Reconstructor
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,48 @@ class ReconstructionPipeline(DiffusionPipeline):
         """:func:`load_reconstructor`."""
         return load_reconstructor(path, **options)
 
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        coil_maps: ArrayLike | None = ...,
+        operator: LinearOperator | None = ...,
+        batch_size: int | None = ...,
+        output_type: Literal["pt"] = ...,
+        return_dict: Literal[True] = ...,
+    ) -> ReconstructionOutput[Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        coil_maps: ArrayLike | None = ...,
+        operator: LinearOperator | None = ...,
+        batch_size: int | None = ...,
+        output_type: str = ...,
+        return_dict: Literal[True] = ...,
+    ) -> ReconstructionOutput[Images]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        coil_maps: ArrayLike | None = ...,
+        operator: LinearOperator | None = ...,
+        batch_size: int | None = ...,
+        output_type: str = ...,
+        return_dict: Literal[False],
+    ) -> tuple: ...
+
     @torch.no_grad()
     def __call__(
         self,
@@ -84,7 +126,7 @@ class ReconstructionPipeline(DiffusionPipeline):
         batch_size: int | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
-    ) -> ReconstructionOutput | tuple:
+    ) -> ReconstructionOutput[Images] | tuple:
         """Reconstruct one slice or a batch of slices of any matrix size.
 
         Args:

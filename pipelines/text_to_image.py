@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
+from torch import Tensor
 
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.batches import check_finite, named_bar, spawn_generators
 from ctxrecon.inference.text_prior import TextPrior
-from ctxrecon.output import ReconstructionOutput, convert_images
+from ctxrecon.output import Images, TextToImageOutput, convert_images
 from ctxrecon.priors import TextDenoiser
 from ctxrecon.solvers import ddim_sample
 
@@ -20,6 +23,36 @@ class TextToImagePipeline(TextPrior):
         >>> draw = TextToImagePipeline(**load_prior().components)
         >>> output = draw("Knee, PDFS, TR: 3150", generator=torch.Generator().manual_seed(0))
     """
+
+    @overload
+    def __call__(
+        self,
+        prompt: str | list[str] | None = ...,
+        *,
+        num_images_per_prompt: int = ...,
+        height: int | None = ...,
+        width: int | None = ...,
+        guidance_scale: float = ...,
+        num_inference_steps: int = ...,
+        eta: float = ...,
+        generator: torch.Generator | list[torch.Generator] | None = ...,
+        output_type: Literal["pt"] = ...,
+    ) -> TextToImageOutput[Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        prompt: str | list[str] | None = ...,
+        *,
+        num_images_per_prompt: int = ...,
+        height: int | None = ...,
+        width: int | None = ...,
+        guidance_scale: float = ...,
+        num_inference_steps: int = ...,
+        eta: float = ...,
+        generator: torch.Generator | list[torch.Generator] | None = ...,
+        output_type: str = ...,
+    ) -> TextToImageOutput[Images]: ...
 
     @torch.no_grad()
     def __call__(
@@ -34,7 +67,7 @@ class TextToImagePipeline(TextPrior):
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pt",
-    ) -> ReconstructionOutput:
+    ) -> TextToImageOutput[Images]:
         """Draw images from the prior alone, by DDIM.
 
         Args:
@@ -95,4 +128,4 @@ class TextToImagePipeline(TextPrior):
         self.maybe_free_model_hooks()
         check_finite(padded)
         names = None if texts is None else [t for t in texts for _ in range(num_images_per_prompt)]
-        return ReconstructionOutput(images=convert_images(crop(padded), output_type), prompts=names)
+        return TextToImageOutput(images=convert_images(crop(padded), output_type), prompts=names)

@@ -43,7 +43,7 @@ def random_case(seed: int) -> Case:
     """The case of a seed: kinds in turn, everything else by chance."""
     generator = seeded(seed)
 
-    def pick(options: tuple) -> object:
+    def pick(options: tuple[float, ...]) -> float:
         return options[int(torch.randint(len(options), (), generator=generator))]
 
     ny, nx = (int(n) for n in torch.randint(16, 65, (2,), generator=generator))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from narrow import images_of, present
 
 from ctxrecon.baselines import BASELINES, cg_sense, l1_wavelet, total_variation, zero_filled
 from ctxrecon.coils import simulate_coil_maps
@@ -94,14 +95,14 @@ def test_a_fully_sampled_single_coil_is_given_back(scan, method):
 def test_zero_filling_divides_by_the_coil_energy(scan):
     _, _, maps, image = scan
     mask = torch.ones(1, 1, *SHAPE, dtype=torch.bool)
-    unnormalised = 3 * maps
-    unnormalised[..., :5] = 0
-    result = zero_filled(sense_operator(mask, unnormalised), fft2c(unnormalised * image[:, None]))
+    unnormalized = 3 * maps
+    unnormalized[..., :5] = 0
+    result = zero_filled(sense_operator(mask, unnormalized), fft2c(unnormalized * image[:, None]))
     torch.testing.assert_close(result[..., 5:], image[..., 5:], rtol=1e-4, atol=1e-4)
     assert not result[..., :5].any()
 
 
-def test_unnormalised_maps_do_not_break_the_steps(scan):
+def test_unnormalized_maps_do_not_break_the_steps(scan):
     kspace, mask, maps, image = scan
     for reconstruct in (l1_wavelet, total_variation):
         result = 5 * reconstruct(sense_operator(mask, 5 * maps), kspace)
@@ -164,9 +165,9 @@ def test_more_regularization_is_smoother(scan):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"regularization": -1.0}, "expected a regularization of 0 or more, got -1.0"),
-        ({"regularization": float("nan")}, "expected a regularization of 0 or more, got nan"),
-        ({"num_iterations": 0}, "expected at least one iteration, got 0"),
+        ({"regularization": -1.0}, r"regularization .* -1\.0"),
+        ({"regularization": float("nan")}, "regularization .* nan"),
+        ({"num_iterations": 0}, "iteration.* 0"),
     ],
 )
 def test_senseless_options_are_refused(scan, method, options, sentence):
@@ -182,30 +183,32 @@ def test_the_pipeline_gives_what_the_function_gives(scan, method, capfd):
     torch.testing.assert_close(output.images, BASELINES[method](sense_operator(mask, maps), kspace))
     assert output.std is None
     assert output.prompts is None
-    assert output.residual.shape == (2,)
-    assert (output.residual < 1).all()
-    assert torch.equal(output.coil_maps, maps)
+    residual = present(output.residual)
+    assert residual.shape == (2,)
+    assert (residual < 1).all()
+    assert torch.equal(present(output.coil_maps), maps)
     assert capfd.readouterr().err == "", "no progress bars"
 
 
 def test_the_pipeline_needs_k_space_alone(scan):
     kspace = scan[0]
     output = BaselinePipeline("cg_sense")(kspace[0].numpy(), num_iterations=10, output_type="np")
+    assert isinstance(output.images, np.ndarray)
     assert output.images.shape == (1, *SHAPE)
     assert output.images.dtype == np.complex64
-    assert float(output.residual) < 0.2
+    assert float(present(output.residual)) < 0.2
 
 
 def test_the_pipeline_refuses_what_it_does_not_know(scan):
     kspace, mask, maps, _ = scan
-    with pytest.raises(InputError, match="unknown baseline 'grappa': expected one of zero_filled"):
+    with pytest.raises(InputError, match=r"'grappa'.*zero_filled"):
         BaselinePipeline("grappa")
-    with pytest.raises(InputError, match="zero_filled has no regularization: leave it out"):
+    with pytest.raises(InputError, match=r"zero_filled .*regularization"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, regularization=0.1)
-    with pytest.raises(InputError, match="output_type 'pt', 'np' or 'pil', got 'png'"):
+    with pytest.raises(InputError, match=r"output_type .*'png'"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, output_type="png")
-    with pytest.raises(TypeError, match="regularisation"):
-        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, regularisation=0.1)
+    with pytest.raises(TypeError, match="lambda_"):
+        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, lambda_=0.1)
 
 
 def test_real_brain_scan(shared_data):
@@ -215,7 +218,7 @@ def test_real_brain_scan(shared_data):
     kspace = fft2c(coil_images.to(torch.complex64))
     mask = gaussian1d((256, 256), 4, 0.08, generator=torch.Generator().manual_seed(0))
     images = {
-        name: BaselinePipeline(name)(kspace * mask[0], mask, output_type="pt").images
+        name: images_of(BaselinePipeline(name)(kspace * mask[0], mask))
         for name in ("zero_filled", "l1_wavelet")
     }
     gain = psnr(images["l1_wavelet"], reference) - psnr(images["zero_filled"], reference)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from documents import DOCUMENTS, ROOT, Command, blocks, commands, make_inputs, make_models
+from narrow import images_of
 from scripts import load_script
 
 from ctxrecon.io import read_scan
@@ -226,7 +227,7 @@ def test_the_method_of_the_contributors_guide_runs() -> None:
         )
     finally:
         SOLVERS.pop("my_solver", None)
-    assert output.images.shape == (1, 32, 32)
+    assert images_of(output).shape == (1, 32, 32)
 
 
 def test_no_other_document_has_snippets() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.arrays import check_kspace
 from ctxrecon.coils import simulate_coil_maps
@@ -37,8 +39,8 @@ def kspace(maps, mask):
 def test_canonical_input_passes_unchanged(kspace, mask, maps):
     measurement = prepare_measurement(kspace, mask, maps)
     assert torch.equal(measurement.y, kspace)
-    assert torch.equal(measurement.mask, mask)
-    assert torch.equal(measurement.coil_maps, maps)
+    assert torch.equal(present(measurement.mask), mask)
+    assert torch.equal(present(measurement.coil_maps), maps)
     torch.testing.assert_close(measurement.operator.adjoint(kspace).shape, (BATCH, NY, NX))
 
 
@@ -46,8 +48,8 @@ def test_numpy_and_torch_are_the_same(kspace, mask, maps):
     given = [value.numpy() for value in (kspace, mask, maps)]
     measurement = prepare_measurement(*given)
     assert torch.equal(measurement.y, kspace)
-    assert torch.equal(measurement.mask, mask)
-    assert torch.equal(measurement.coil_maps, maps)
+    assert torch.equal(present(measurement.mask), mask)
+    assert torch.equal(present(measurement.coil_maps), maps)
 
 
 def test_unusual_but_sound_arrays_pass(kspace, mask, maps):
@@ -56,8 +58,8 @@ def test_unusual_but_sound_arrays_pass(kspace, mask, maps):
     reversed_twice = np.ascontiguousarray(mask.numpy()[..., ::-1])[..., ::-1].astype(np.uint16)
     measurement = prepare_measurement(big_endian, reversed_twice, maps.conj().resolve_conj().conj())
     assert torch.equal(measurement.y, kspace)
-    assert torch.equal(measurement.mask, mask)
-    assert torch.equal(measurement.coil_maps, maps)
+    assert torch.equal(present(measurement.mask), mask)
+    assert torch.equal(present(measurement.coil_maps), maps)
 
 
 def test_the_given_arrays_are_left_alone(kspace, mask, maps):
@@ -72,7 +74,7 @@ def test_the_given_arrays_are_left_alone(kspace, mask, maps):
 def test_one_slice_and_one_coil(kspace, mask, maps):
     one_slice = prepare_measurement(kspace[0], mask[0, 0], maps[0])
     assert one_slice.y.shape == (1, COILS, NY, NX)
-    assert one_slice.mask.shape == (1, 1, NY, NX)
+    assert present(one_slice.mask).shape == (1, 1, NY, NX)
     one_coil = prepare_measurement(kspace[0, 0], mask[0, 0])
     assert one_coil.y.shape == (1, 1, NY, NX)
     assert one_coil.coil_maps is None
@@ -101,7 +103,7 @@ def test_clear_forms_of_kspace_are_taken(kspace, mask, maps, form, tmp_path):
         assert kspace.conj().imag.is_neg()
     else:
         given = kspace.to(torch.complex32)
-    tolerance = {"rtol": 1e-2, "atol": 1e-2} if form == "half" else {}
+    tolerance: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2} if form == "half" else {}
     measurement = prepare_measurement(given, mask, maps)
     torch.testing.assert_close(measurement.y, kspace, **tolerance)
 
@@ -117,29 +119,29 @@ def test_masks_come_in_several_forms(kspace, mask, maps, form):
         "integers": one.numpy().astype(np.int16),
     }
     measurement = prepare_measurement(kspace * one, forms[form], maps)
-    assert measurement.mask.dtype == torch.bool
-    assert torch.equal(measurement.mask, one)
+    assert present(measurement.mask).dtype == torch.bool
+    assert torch.equal(present(measurement.mask), one)
 
 
 def test_a_missing_mask_is_inferred_and_logged(kspace, mask, maps, caplog):
     with caplog.at_level(logging.INFO):
         measurement = prepare_measurement(kspace, None, maps)
-    assert torch.equal(measurement.mask, mask)
-    assert "the samples that are not zero are taken as sampled (50.0 %)" in caplog.text
+    assert torch.equal(present(measurement.mask), mask)
+    assert "50.0 %" in caplog.text
 
 
 def test_missing_coil_maps_are_estimated_and_logged(kspace, mask, caplog):
     with caplog.at_level(logging.INFO):
         measurement = prepare_measurement(kspace, mask)
-    assert measurement.coil_maps.shape == (BATCH, COILS, NY, NX)
-    assert "estimating them from the calibration region" in caplog.text
+    assert present(measurement.coil_maps).shape == (BATCH, COILS, NY, NX)
+    assert "calibration region" in caplog.text
 
 
 def test_samples_outside_the_mask_are_dropped_and_logged(kspace, mask, maps, caplog):
     full = kspace + 1
     measurement = prepare_measurement(full, mask, maps)
     torch.testing.assert_close(measurement.y, full * mask)
-    assert f"not zero at {BATCH * NY * NX // 2} positions outside the mask" in caplog.text
+    assert f"{BATCH * NY * NX // 2} positions" in caplog.text
 
 
 def replaced(tensor, value):
@@ -151,22 +153,22 @@ def replaced(tensor, value):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda y: y.tolist(), "expected k-space as a NumPy array or a torch tensor, got list"),
-        (lambda y: np.array(["a"]), "expected numbers in k-space, got a NumPy array of <U1"),
-        (lambda y: y.real, "expected complex k-space, got torch.float32 .*view_as_complex"),
-        (lambda y: y.real.numpy(), "expected complex k-space, got float32"),
+        (lambda y: y.tolist(), "k-space .*list"),
+        (lambda y: np.array(["a"]), "k-space.*<U1"),
+        (lambda y: y.real, "complex k-space.*float32.*view_as_complex"),
+        (lambda y: y.real.numpy(), "complex k-space.*float32"),
         (lambda y: torch.view_as_real(y), r"kspace\[..., 0\] \+ 1j \* kspace\[..., 1\]"),
         (lambda y: torch.stack([y[0].real, y[0].imag], 1), r"kspace\[..., 0, :, :\] \+ 1j"),
-        (lambda y: (100 * y.abs()).numpy().astype(int), "expected complex k-space, got int64"),
+        (lambda y: (100 * y.abs()).numpy().astype(int), "complex k-space.*int64"),
         (lambda y: np.ma.masked_array(y.numpy(), y.numpy() == 0), r"masked array.*filled\(0\)"),
         (lambda y: np.array([y[0].numpy(), None], dtype=object), "of object: .*np.stack"),
-        (lambda y: y.to_sparse(), "sparse one: use to_dense"),
+        (lambda y: y.to_sparse(), "to_dense"),
         (lambda y: y[None], r"expected k-space \(batch, .* got shape \(1, 2, 4.*reshape\(-1, "),
-        (lambda y: y[0, 0, 0], r"expected k-space .* got shape \(32,\).*reshape\(ny, nx\)"),
+        (lambda y: y[0, 0, 0], r"k-space .*\(32,\).*reshape\(ny, nx\)"),
         (lambda y: y[:0], r"samples in it, got the empty shape \(0, 4, 24, 32\)"),
-        (lambda y: replaced(y, torch.nan), "k-space holds NaN or infinite values"),
-        (lambda y: replaced(y, torch.inf), "k-space holds NaN or infinite values"),
-        (lambda y: y.numpy().astype(np.complex128) * 1e60, "k-space holds NaN or infinite values"),
+        (lambda y: replaced(y, torch.nan), "k-space .*NaN"),
+        (lambda y: replaced(y, torch.inf), "k-space .*NaN"),
+        (lambda y: y.numpy().astype(np.complex128) * 1e60, "k-space .*NaN"),
     ],
 )
 def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):
@@ -177,21 +179,21 @@ def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda m: "uniform1d", "expected the mask as a NumPy array or a torch tensor, got str"),
+        (lambda m: "uniform1d", "mask .*str"),
         (
             lambda m: m.float() * 2,
-            "mask of booleans or of 0 and 1, got other values of torch.float32",
+            "0 and 1.*float32",
         ),
-        (lambda m: m.to(torch.complex64), "mask of booleans or of 0 and 1, got other .*complex64"),
-        (lambda m: m.float() * torch.nan, "mask of booleans or of 0 and 1"),
-        (lambda m: m.mT, r"mask of shape \(2, 1, 32, 24\) does not fit .* batch 2 and size 24x32"),
+        (lambda m: m.to(torch.complex64), "0 and 1.*complex64"),
+        (lambda m: m.float() * torch.nan, "0 and 1"),
+        (lambda m: m.mT, r"\(2, 1, 32, 24\) .*24x32"),
         (lambda m: m.mT, r"np.swapaxes\(mask, -1, -2\)"),
-        (lambda m: m[0, 0, :, 0], r"mask of shape \(24,\) does not fit.*np.repeat"),
+        (lambda m: m[0, 0, :, 0], r"mask .*\(24,\).*np\.repeat"),
         (lambda m: m.float() * 255, "give mask != 0"),
         (lambda m: m.expand(-1, COILS, -1, -1), r"mask\[:, :1\]"),
-        (lambda m: m.expand(-1, COILS, -1, -1), r"mask of shape \(2, 4, 24, 32\) does not fit"),
+        (lambda m: m.expand(-1, COILS, -1, -1), r"mask .*\(2, 4, 24, 32\)"),
         (lambda m: m & False, "the mask samples nothing"),
-        (lambda m: ~m, "k-space of slice 0 is zero everywhere inside the mask"),
+        (lambda m: ~m, "k-space of slice 0"),
     ],
 )
 def test_malformed_masks_are_refused(kspace, mask, maps, change, sentence):
@@ -202,14 +204,14 @@ def test_malformed_masks_are_refused(kspace, mask, maps, change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda s: 1.0, "expected coil maps as a NumPy array or a torch tensor, got float"),
-        (lambda s: s.abs(), "expected complex coil maps, got torch.float32"),
-        (lambda s: s[:, :3], r"coil maps of shape \(2, 3, 24, 32\) do not fit k-space of shape"),
-        (lambda s: s.mT, r"coil maps of shape \(2, 4, 32, 24\) do not fit"),
-        (lambda s: s[0, 0], r"coil maps of shape \(24, 32\) do not fit"),
-        (lambda s: torch.cat([s, s]), r"coil maps of shape \(4, 4, 24, 32\) do not fit"),
-        (lambda s: replaced(s, torch.nan), "coil maps hold NaN or infinite values"),
-        (lambda s: s * 0, "coil maps are zero everywhere: leave them out"),
+        (lambda s: 1.0, "coil maps .*float"),
+        (lambda s: s.abs(), "complex coil maps.*float32"),
+        (lambda s: s[:, :3], r"coil maps .*\(2, 3, 24, 32\)"),
+        (lambda s: s.mT, r"coil maps .*\(2, 4, 32, 24\)"),
+        (lambda s: s[0, 0], r"coil maps .*\(24, 32\)"),
+        (lambda s: torch.cat([s, s]), r"coil maps .*\(4, 4, 24, 32\)"),
+        (lambda s: replaced(s, torch.nan), "coil maps .*NaN"),
+        (lambda s: s * 0, "coil maps .*zero"),
     ],
 )
 def test_malformed_coil_maps_are_refused(kspace, mask, maps, change, sentence):
@@ -221,29 +223,30 @@ def test_output_forms(generator):
     images = torch.randn(2, 12, 10, dtype=torch.complex64, generator=generator)
     assert convert_images(images, "pt") is images
     array = convert_images(images, "np")
+    assert isinstance(array, np.ndarray)
     assert array.dtype == np.complex64
     np.testing.assert_array_equal(array, images.numpy())
     first, second = convert_images(images, "pil")
     assert (first.mode, first.size) == ("L", (10, 12))
-    grey = np.asarray(second)
+    gray = np.asarray(second)
     magnitude = images[1].abs().numpy()
-    assert grey.max() == 255
-    assert np.corrcoef(grey.ravel(), magnitude.ravel())[0, 1] > 0.99
+    assert gray.max() == 255
+    assert np.corrcoef(gray.ravel(), magnitude.ravel())[0, 1] > 0.99
     np.testing.assert_array_equal(convert_images(images * 0, "pil")[0], np.zeros((12, 10)))
 
 
 def test_malformed_output_requests_are_refused():
-    with pytest.raises(InputError, match="expected output_type 'pt', 'np' or 'pil', got 'latent'"):
+    with pytest.raises(InputError, match=r"output_type .*'latent'"):
         convert_images(torch.ones(1, 4, 4), "latent")
-    with pytest.raises(InputError, match=r"expected images \(batch, ny, nx\), got shape \(4, 4\)"):
+    with pytest.raises(InputError, match=r"images .*\(4, 4\)"):
         convert_images(torch.ones(4, 4), "pt")
 
 
 def test_the_output_is_read_by_name():
-    output = ReconstructionOutput(images=torch.ones(1, 4, 4), prompts=["a brain"])
+    output = ReconstructionOutput(torch.ones(1, 4, 4), torch.zeros(1), prompts=["a brain"])
     assert output.std is None
     assert output["prompts"] == ["a brain"]
-    assert len(output.to_tuple()) == 2
+    assert len(output.to_tuple()) == 3
 
 
 def test_relative_residual_is_per_slice():

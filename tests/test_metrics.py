@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.metrics import Lpips, hfen, image_metrics, nmse, psnr, sharpness, snr, ssim
@@ -121,21 +123,21 @@ def test_a_batch_equals_its_slices(pair):
     ("prediction", "reference", "options", "sentence"),
     [
         (torch.ones(1, 9, 9), torch.ones(1, 9, 8), {}, r"one shape, got \(1, 9, 9\) and"),
-        (torch.ones(9, 9), torch.ones(9, 9), {}, r"expected images \(batch, ny, nx\), got shape"),
+        (torch.ones(9, 9), torch.ones(9, 9), {}, r"images .*shape"),
         (torch.ones(0, 9, 9), torch.ones(0, 9, 9), {}, r"\(batch, ny, nx\), got shape \(0, 9, 9\)"),
         (torch.full((1, 9, 9), math.nan), torch.ones(1, 9, 9), {}, "the prediction holds NaN"),
         (
             torch.ones(1, 9, 9),
             torch.full((1, 9, 9), math.inf),
             {},
-            "the reference holds NaN or inf",
+            "reference .*NaN",
         ),
-        (torch.ones(1, 9, 9), torch.zeros(1, 9, 9), {}, "reference of slice 0 is zero everywhere"),
+        (torch.ones(1, 9, 9), torch.zeros(1, 9, 9), {}, "slice 0 is zero"),
         (
             torch.ones(1, 9, 9),
             torch.ones(1, 9, 9),
             {"aggregation": "mean"},
-            "aggregation 'slice' or 'volume', got 'mean'",
+            "aggregation .*'mean'",
         ),
     ],
 )
@@ -157,7 +159,7 @@ def test_an_empty_slice_is_part_of_a_volume():
 
 
 def test_ssim_needs_its_window():
-    with pytest.raises(InputError, match=r"at least 7x7 for SSIM, got \(6, 9\)"):
+    with pytest.raises(InputError, match=r"7x7 .*\(6, 9\)"):
         ssim(torch.ones(1, 6, 9), torch.ones(1, 6, 9))
 
 
@@ -174,21 +176,46 @@ def alexnet_weights(tmp_path_factory):
     return path
 
 
+def test_lpips_with_the_shipped_backbone_gives_the_documented_value():
+    """The example of torchmetrics: ``net_type="squeeze"`` on two batches of uniform noise."""
+    pytest.importorskip("lpips")
+    torch.manual_seed(42)
+    first, second = (torch.rand(10, 3, 100, 100) * 2 - 1 for _ in range(2))
+    lpips = Lpips()
+    lpips(torch.ones(1, 32, 32), torch.ones(1, 32, 32))  # builds the network
+    with torch.no_grad():
+        assert lpips._network(first, second).mean().item() == pytest.approx(0.1005, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_lpips_of_the_smallest_images(size):
+    pytest.importorskip("lpips")
+    image = torch.rand(1, size, size, generator=torch.Generator().manual_seed(0))
+    if size < 17:
+        with pytest.raises(InputError, match="at least 17x17"):
+            Lpips()(image, image)
+    else:
+        assert float(Lpips()(image, image)) == 0
+
+
 def test_lpips_is_built_once_and_uses_the_weights(pair, alexnet_weights):
     prediction, reference = pair
-    lpips = Lpips(alexnet_weights)
+    lpips = Lpips(alexnet_weights, backbone="alex")
     distance = lpips(prediction, reference)
     network = lpips._network
     assert distance.shape == (2,)
     assert (distance > 0).all()
     assert torch.equal(lpips(reference, reference), torch.zeros(2))
     assert lpips._network is network
-    torch.testing.assert_close(Lpips(alexnet_weights)(prediction, reference), distance)
+    torch.testing.assert_close(
+        Lpips(alexnet_weights, backbone="alex")(prediction, reference), distance
+    )
     torch.testing.assert_close(lpips(5 * prediction, 5 * reference), distance)
     one_by_one = torch.cat([lpips(prediction[i : i + 1], reference[i : i + 1]) for i in (0, 1)])
     torch.testing.assert_close(one_by_one, distance)
     loaded = torch.load(alexnet_weights, weights_only=True)
-    assert torch.equal(network.net.state_dict()["slice3.6.weight"], loaded["features.6.weight"])
+    net: Any = present(network).net
+    assert torch.equal(net.state_dict()["slice3.6.weight"], loaded["features.6.weight"])
 
 
 def test_lpips_finds_the_hub_cache(pair, alexnet_weights, tmp_path, monkeypatch):
@@ -196,32 +223,34 @@ def test_lpips_finds_the_hub_cache(pair, alexnet_weights, tmp_path, monkeypatch)
     cache.mkdir()
     (cache / "alexnet-owt-7be5be79.pth").write_bytes(alexnet_weights.read_bytes())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    torch.testing.assert_close(Lpips()(*pair), Lpips(alexnet_weights)(*pair))
+    torch.testing.assert_close(
+        Lpips(backbone="alex")(*pair), Lpips(alexnet_weights, backbone="alex")(*pair)
+    )
 
 
 def test_lpips_does_not_download(pair, tmp_path, monkeypatch):
     pytest.importorskip("lpips")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     for backbone in ("alex", "vgg"):
-        with pytest.raises(InputError, match=r"not at .*\.pth: download https://download.pytorch"):
+        with pytest.raises(InputError, match=r"\.pth: download"):
             Lpips(backbone=backbone)(*pair)
 
 
 def test_lpips_refuses_what_it_cannot_use(pair, alexnet_weights, tmp_path):
-    with pytest.raises(InputError, match="backbone 'alex' or 'vgg', got 'squeeze'"):
-        Lpips(backbone="squeeze")
-    with pytest.raises(InputError, match=r"LPIPS weights .*none.pth are not a file"):
+    with pytest.raises(InputError, match=r"backbone .*'lenet'"):
+        Lpips(backbone="lenet")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"none\.pth"):
         Lpips(tmp_path / "none.pth")
-    with pytest.raises(InputError, match=r"does not fit the LPIPS backbone 'vgg': features\.0"):
+    with pytest.raises(InputError, match=r"'vgg': features\.0"):
         Lpips(alexnet_weights, backbone="vgg")(*pair)
     garbage = tmp_path / "garbage.pth"
     garbage.write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="is not a state dict of tensors"):
-        Lpips(garbage)(*pair)
-    with pytest.raises(InputError, match=r"at least 31x31 for LPIPS, got \(30, 40\)"):
-        Lpips(alexnet_weights)(torch.ones(1, 30, 40), torch.ones(1, 30, 40))
-    with pytest.raises(InputError, match="the reference of a slice is zero"):
-        Lpips(alexnet_weights)(torch.ones(1, 40, 40), torch.zeros(1, 40, 40))
+    with pytest.raises(InputError, match="state dict"):
+        Lpips(garbage, backbone="alex")(*pair)
+    with pytest.raises(InputError, match=r"31x31 .*\(30, 40\)"):
+        Lpips(alexnet_weights, backbone="alex")(torch.ones(1, 30, 40), torch.ones(1, 30, 40))
+    with pytest.raises(InputError, match=r"reference .*zero"):
+        Lpips(alexnet_weights, backbone="alex")(torch.ones(1, 40, 40), torch.zeros(1, 40, 40))
 
 
 def test_hfen_is_scipys_laplacian_of_gaussian():

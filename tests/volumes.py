@@ -38,7 +38,7 @@ def coil_maps(shape: tuple[int, int], coils: int = 4) -> torch.Tensor:
 
 def write_fastmri(path: Path, truth: torch.Tensor, *, coils: int = 4, **members: object) -> Path:
     """fastMRI's layout: ``(slices, coils, ny, nx)``, or without coils; lines 2 to 53 encoded."""
-    kspace = fft2c(truth[:, None] * coil_maps(tuple(truth.shape[-2:]), coils))
+    kspace = fft2c(truth[:, None] * coil_maps((truth.shape[-2], truth.shape[-1]), coils))
     kspace[..., :2] = 0
     kspace[..., 54:] = 0
     with h5py.File(path, "w") as file:

@@ -104,7 +104,7 @@ def measure(number: int, arguments: argparse.Namespace) -> dict[str, Any] | None
         row[method] = {}
         for name, maps in estimates.items():
             try:
-                output: Any = BaselinePipeline(method)(scan.kspace, scan.mask, coil_maps=maps)
+                output = BaselinePipeline(method)(scan.kspace, scan.mask, coil_maps=maps)
             except InputError:  # maps that are zero everywhere
                 row[method][name] = None
                 continue

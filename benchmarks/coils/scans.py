@@ -167,8 +167,8 @@ def _voids(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float
     y, x = np.meshgrid(*(np.linspace(-_CANVAS, _CANVAS, n) for n in shape), indexing="ij")
     keep = np.ones(shape, dtype=np.float32)
     for _ in range(int(rng.integers(1, 4))):
-        centre, radius = rng.uniform(-0.6, 0.6, 2), rng.uniform(0.15, 0.4)
-        distance = np.hypot(y - centre[0], x - centre[1])
+        center, radius = rng.uniform(-0.6, 0.6, 2), rng.uniform(0.15, 0.4)
+        distance = np.hypot(y - center[0], x - center[1])
         keep *= 1 / (1 + np.exp((radius - distance) / 0.03))
     return keep
 

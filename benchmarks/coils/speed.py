@@ -104,10 +104,10 @@ REAL = ("8x230x180 real T1 brain", "4x256x256 real T2 brain", "32x128x128 real c
 def calibration_block(kspace: Tensor) -> Tensor:
     """k-space with everything but the central block set to zero."""
     block = torch.zeros_like(kspace)
-    centre = tuple(
+    center = tuple(
         slice(n // 2 - CALIBRATION // 2, n // 2 + CALIBRATION // 2) for n in kspace.shape[2:]
     )
-    block[:, :, centre[0], centre[1]] = kspace[:, :, centre[0], centre[1]]
+    block[:, :, center[0], center[1]] = kspace[:, :, center[0], center[1]]
     return block
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 LARGEST = 300_000
 """Bytes of a picture at most."""
-_COLOURS = 256
+_COLORS = 256
 _SMALLER = 0.85
 
 
@@ -32,7 +32,7 @@ def save_image(path: Path, image: Image.Image) -> None:
     data, size = _encoded(image), image.size
     while len(data) > LARGEST:
         smaller = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        data = _encoded(smaller.quantize(_COLOURS, dither=Image.Dither.NONE))
+        data = _encoded(smaller.quantize(_COLORS, dither=Image.Dither.NONE))
         size = (round(size[0] * _SMALLER), round(size[1] * _SMALLER))
     path.write_bytes(data)
 

@@ -17,6 +17,7 @@ from benchmarks.common.images import Reconstruction, Score
 from ctxrecon.baselines import BASELINES
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.operators import sense_operator
+from ctxrecon.output import ReconstructionOutput
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline, load_reconstructor
 from ctxrecon.solvers import DiffusionSolver
 
@@ -93,7 +94,7 @@ def reconstruct_all(
     name, network = shipped_network()
     bar.set_postfix_str(name)
     started = time.perf_counter()
-    output: Any = network(kspace, mask, coil_maps=maps)
+    output = network(kspace, mask, coil_maps=maps)
     results[name] = Reconstruction(output.images, maps, time.perf_counter() - started)
     if shutil.which("bart"):
         bar.set_postfix_str("BART")
@@ -126,7 +127,7 @@ def _posterior(
     estimate = solver.deterministic
     samples = 1 if estimate else sampling.samples
     started = time.perf_counter()
-    output: Any = pipe(
+    output: ReconstructionOutput[Tensor] = pipe(
         kspace,
         mask,
         sampling.prompt if gamma else None,
@@ -145,10 +146,13 @@ def _posterior(
     if samples == 1:
         name += "" if estimate else ", one sample"
         return {name: Reconstruction(output.images.cpu(), maps, seconds)}
+    drawn, spread = output.samples, output.std
+    assert drawn is not None
+    assert spread is not None
     each = seconds / samples
     return {
-        f"{name}, one sample": Reconstruction(output.samples[0].cpu(), maps, each),
+        f"{name}, one sample": Reconstruction(drawn[0].cpu(), maps, each),
         f"{name}, mean of {samples}": Reconstruction(
-            output.images.cpu(), maps, seconds, std=output.std[0].cpu()
+            output.images.cpu(), maps, seconds, std=spread[0].cpu()
         ),
     }

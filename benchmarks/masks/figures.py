@@ -19,7 +19,7 @@ from ctxrecon.figures import comparison_figure
 from ctxrecon.phantom import ContrastScan
 from ctxrecon.tasks import LONGEST_T2_STAR
 
-_COLOURS = ("#1f6f8b", "#e07a3f", "#5b8c3e", "#8a4f9e", "#b23a48", "#7a6a53", "#3a7ca5")
+_COLORS = ("#1f6f8b", "#e07a3f", "#5b8c3e", "#8a4f9e", "#b23a48", "#7a6a53", "#3a7ca5")
 _BIN = 1 / 32
 """Width of a bin of lines; JoJoNet's is 10 of 320."""
 
@@ -90,7 +90,7 @@ def _lines(found: Sequence[Found]) -> Figure:
     for axis, one in zip(axes[:, 0], found, strict=True):
         lines = np.array(one.model["lines"]).mean(axis=0)
         bins = np.array_split(lines, round(1 / _BIN))
-        axis.bar(range(len(bins)), [part.mean() for part in bins], color=_COLOURS[0], width=0.9)
+        axis.bar(range(len(bins)), [part.mean() for part in bins], color=_COLORS[0], width=0.9)
         axis.set_ylim(0, 1)
         axis.set_xticks([])
         axis.spines[["top", "right"]].set_visible(False)
@@ -112,7 +112,7 @@ def _quality(described: Table, found: Sequence[Found]) -> Figure:
                 [value["mean"] for value in values],
                 [value["standard_error"] for value in values],
                 label=title,
-                color=_COLOURS[number % len(_COLOURS)],
+                color=_COLORS[number % len(_COLORS)],
                 marker="o",
                 markersize=4,
                 capsize=3,

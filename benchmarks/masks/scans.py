@@ -169,12 +169,12 @@ def score_prior(
         own_seed = scan_seed(seed, number)
         generator = torch.Generator().manual_seed(own_seed)
         drawn = pipe.sampler(acceleration, 1, generator)
-        centre = pipe.sampler.as_mask(pipe.sampler.budget(acceleration).center)[None, None]
-        output: Any = prior(
+        center = pipe.sampler.as_mask(pipe.sampler.budget(acceleration).center)[None, None]
+        output = prior(
             scan.kspace[0] * drawn,
             drawn,
             scan.metadata[0].to_prompt(),
-            coil_maps=estimate_coil_maps(scan.kspace[0] * centre, centre, num_maps=1),
+            coil_maps=estimate_coil_maps(scan.kspace[0] * center, center, num_maps=1),
             generator=torch.Generator().manual_seed(own_seed),
         )
         scores = image_metrics(output.images, scan.images[0])

@@ -119,7 +119,7 @@ _NETWORKS = (
     Entry("LM-I / HRU-Net", _EACH, _HRU),
 )
 _ONE: dict[str, Any] = {"contrasts": "one", "sweep": True, "num_coils": 1, "batch_size": 8}
-_NO_CENTRE = ("--center_fraction", "0.03125", *_GAUSSIAN)
+_NO_CENTER = ("--center_fraction", "0.03125", *_GAUSSIAN)
 
 TABLES = {
     "networks": Table("Masks and networks, five echoes of a head", _NETWORKS, _NETWORKS[0].title),
@@ -158,7 +158,7 @@ TABLES = {
     ),
     "ratios1d": Table(
         "One sampler for every ratio, lines", _ratios(True), "LOUPE for each ratio",
-        options=_NO_CENTRE, **_ONE,
+        options=_NO_CENTER, **_ONE,
     ),
     "ratios2d": Table(
         "One sampler for every ratio, points", _ratios(False), "LOUPE for each ratio",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -272,7 +271,7 @@ def reconstruct(
         solver: DiffusionSolver | None = parse_solver(args.solver)
         if method.samples > 1 and solver is not None and solver.deterministic:
             solver = None  # the pipeline's own, which starts from that estimate
-        output: Any = pipe(
+        output = pipe(
             kspace,
             mask,
             prompts if method.gamma else None,

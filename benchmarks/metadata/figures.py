@@ -21,7 +21,7 @@ from benchmarks.metadata.sections import BOTH
 from benchmarks.metadata.text_to_image import CONTRASTS, References, generate, method_name
 from ctxrecon.pipelines import ContextMRIPipeline
 
-_COLOURS = ("#1f6f8b", "#e07a3f", "#5b8c3e", "#8a4f9e")
+_COLORS = ("#1f6f8b", "#e07a3f", "#5b8c3e", "#8a4f9e")
 _SHOWN = 2
 
 
@@ -50,7 +50,7 @@ def guidance_figure(path: Path, results: dict[str, Any], experiment: Experiment)
     figure, axes = _figure(9, 3.8, len(experiment.pools))
     guided = [method for method in experiment.methods if method.gamma]
     for axis, pool in zip(axes, experiment.pools, strict=True):
-        for place, (mask, colour) in enumerate(zip(experiment.masks, _COLOURS, strict=True)):
+        for place, (mask, color) in enumerate(zip(experiment.masks, _COLORS, strict=True)):
             # Side by side, so that intervals do not hide each other.
             shift = 0.04 * (place - 1.5)
             pairs = results["cells"][f"{pool.name}, {mask}"]["differences"]
@@ -60,7 +60,7 @@ def guidance_figure(path: Path, results: dict[str, Any], experiment: Experiment)
                 [0.0, *means],
                 [[0.0, *ends[0]], [0.0, *ends[1]]],
                 label=mask,
-                color=colour,
+                color=color,
                 marker="o",
                 markersize=4,
                 capsize=3,
@@ -81,7 +81,7 @@ def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -
         entries = results[name]
         means, ends = _bars([entries[method.name]["psnr"]["less_none"] for method in methods])
         places = range(len(methods))
-        axis.errorbar(places, means, ends, color=_COLOURS[0], marker="o", capsize=3)
+        axis.errorbar(places, means, ends, color=_COLORS[0], marker="o", capsize=3)
         axis.set_xticks(
             [*places, len(methods)],
             [*(m.edit for m in methods), "none"],
@@ -108,7 +108,7 @@ def wrong_prompt_figure(path: Path, results: dict[str, Any]) -> None:
     for axis, (title, estimates) in zip(axes, panels.items(), strict=True):
         means, ends = _bars(estimates)
         axis.bar(
-            range(len(means)), means, yerr=ends, color=_COLOURS[: len(means)], capsize=4, width=0.55
+            range(len(means)), means, yerr=ends, color=_COLORS[: len(means)], capsize=4, width=0.55
         )
         axis.set_xticks(range(len(means)), list(telling), fontsize=8)
         axis.set_xlim(-0.6, len(means) - 0.4)

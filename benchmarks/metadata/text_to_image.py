@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +125,7 @@ def generate(
     """Images ``(len(numbers), ny, nx)`` of the prompts of these phantom images."""
     prompts = [references.scans[name][number].metadata[0].to_prompt() for number in numbers]
     seeds = [references.seed_of(name, number, args.seed) for number in numbers]
-    output: Any = pipe.generate(
+    output = pipe.generate(
         prompts,
         height=args.resolution,
         width=args.resolution,

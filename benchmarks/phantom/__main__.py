@@ -18,7 +18,6 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ from benchmarks.common.held_out import (
 from benchmarks.common.methods import BASELINE_NAMES, shipped_network
 from benchmarks.common.record import write_study
 from benchmarks.phantom.options import METRICS, method_name, names_of, parse_args, shuffled_name
-from benchmarks.phantom.report import page, summarise
+from benchmarks.phantom.report import page, summarize
 from ctxrecon.baselines import BASELINES
 from ctxrecon.evaluation import Row, append_rows, open_rows
 from ctxrecon.figures import comparison_figure
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     in_full = [repr(parse_solver(text)) for text in args.solvers]
     results = {
         "settings": settings | {"solvers_in_full": in_full},
-        **summarise(rows, args),
+        **summarize(rows, args),
     }
     write_study(args.output_dir / "phantom_table.json", results, args, page)
     for acceleration in args.accelerations:
@@ -118,7 +117,7 @@ def methods_of(
     def prior(solver: Solver, gamma: float, wording: list[str]) -> Method:
         def run(numbers: list[int]) -> Tensor:
             kspace, mask, maps = gather(numbers)
-            output: Any = pipe(
+            output = pipe(
                 kspace,
                 mask,
                 [wording[number] for number in numbers] if gamma else None,
@@ -141,7 +140,7 @@ def methods_of(
 
     def direct(numbers: list[int]) -> Tensor:
         kspace, mask, maps = gather(numbers)
-        output: Any = network(kspace, mask, coil_maps=maps)
+        output = network(kspace, mask, coil_maps=maps)
         return output.images
 
     methods = {name: baseline(key) for key, name in BASELINE_NAMES.items()}

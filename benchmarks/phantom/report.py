@@ -23,7 +23,7 @@ from ctxrecon.evaluation import Row, summary, table, with_error
 from ctxrecon.solvers import parse_solver
 
 
-def summarise(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
+def summarize(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     """Means, paired differences, and PSNR of each kind of scan, at each acceleration."""
     methods = names_of(args)
     results: dict[str, Any] = {}

@@ -127,7 +127,7 @@ def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
 
     def weighted(weight: float) -> Method:
         def run(batch: Batch) -> Reconstruction:
-            output: Any = BaselinePipeline("l1_wavelet")(batch.measurement, regularization=weight)
+            output = BaselinePipeline("l1_wavelet")(batch.measurement, regularization=weight)
             return Reconstruction(output.images, output.residual, 0)
 
         return Method(f"CS-wavelet {weight:g}", run)

@@ -40,7 +40,7 @@ class Entry:
 
 def disjoint(kind: str, scans: int) -> tuple[str, ...]:
     """As many magnitudes of other scans as there are scans."""
-    labels = ("--labels", "disjoint", "--labelled", str(scans), "--magnitude_labels")
+    labels = ("--labels", "disjoint", "--labeled", str(scans), "--magnitude_labels")
     return (*labels, *_UNPAIRED, kind)
 
 
@@ -92,7 +92,7 @@ def adversarial(scans: int) -> list[Entry]:
 
 def fewer_labels(scans: int) -> list[Entry]:
     """Table I: 6 and 3 of 17 subjects, unpaired, with their phase and without; all, paired."""
-    partial = ("--labels", "partial", *_UNPAIRED, "wgan_gp", "--labelled")
+    partial = ("--labels", "partial", *_UNPAIRED, "wgan_gp", "--labeled")
     return [
         Entry("ℓ1, all labels", _PLAIN),
         *(

@@ -43,7 +43,7 @@ from ctxrecon.evaluation import (
     with_error,
 )
 from ctxrecon.metrics import psnr
-from ctxrecon.output import interval_width
+from ctxrecon.output import ReconstructionOutput, interval_width
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
 
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     ):
         scans = held_out_scans(count, args.resolution, volumes, seed)
         run_missing(path, rows, scans, seed, pipe, args)
-    results = {"settings": settings, **summarise(rows, args)}
+    results = {"settings": settings, **summarize(rows, args)}
     write_study(args.output_dir / "calibration.json", results, args, page)
     draw(args, pipe)
 
@@ -134,7 +134,7 @@ def draw_samples(
 ) -> tuple[Tensor, Tensor]:
     """Samples ``(K, ny, nx)`` and their mean ``(ny, nx)``, complex."""
     solver, call = solver_and_call(method)
-    output: Any = pipe(
+    output: ReconstructionOutput[Tensor] = pipe(
         scan.kspace,
         scan.mask,
         scan.metadata[0].to_prompt(),
@@ -147,6 +147,7 @@ def draw_samples(
         batch_size=args.batch_size,
         **call,
     )
+    assert output.samples is not None
     return output.samples[0].cpu(), output.images[0].cpu()
 
 
@@ -188,7 +189,7 @@ def coverage(row: Row, level: float, factor: float, samples: int) -> float:
     return float(np.interp(limit, json.loads(row["ratios"]), np.linspace(0, 1, _QUANTILES)))
 
 
-def summarise(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def summarize(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What is known of every method at each acceleration."""
     results: dict[str, dict[str, Any]] = {}
     for acceleration in args.accelerations:
@@ -265,8 +266,8 @@ def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
             "standard deviation": spread,
         }
         for panel, (name, image) in zip(line, images.items(), strict=True):
-            limit, colours = (white, "gray") if panel in line[:2] else (most, "magma")
-            panel.imshow(image.numpy(), vmin=0, vmax=limit, cmap=colours)
+            limit, colors = (white, "gray") if panel in line[:2] else (most, "magma")
+            panel.imshow(image.numpy(), vmin=0, vmax=limit, cmap=colors)
             panel.set_title(name, fontsize=9)
             panel.axis("off")
         line[0].text(0, len(target) + 8, method, fontsize=8)

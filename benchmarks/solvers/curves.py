@@ -43,7 +43,7 @@ from ctxrecon.evaluation import (
     with_error,
 )
 from ctxrecon.evaluation.grid import slices_of
-from ctxrecon.evaluation.report import Cell, summarise
+from ctxrecon.evaluation.report import Cell, summarize
 from ctxrecon.io import write_scan
 from ctxrecon.pipelines import ContextMRIPipeline
 
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             rows = run_grid(grid, folder, settings, PartialState(cpu=pipe.device.type == "cpu"))
             assert rows is not None  # a single process
-            found = summarise(rows, grid)
+            found = summarize(rows, grid)
             parts[name] = [cell for cells in found.values() for cell in cells.values()]
     results = {
         "settings": settings,

@@ -29,6 +29,7 @@ from ctxrecon.evaluation import table
 from ctxrecon.fourier import fft2c
 from ctxrecon.masks import uniform1d
 from ctxrecon.metrics import psnr
+from ctxrecon.output import ReconstructionOutput
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.solvers import PnPADMM
@@ -90,7 +91,9 @@ def reconstructions(
     }
     found = {}
     for name, call in calls.items():
-        output: Any = pipe(kspace, mask, prompt, coil_maps=maps, num_inference_steps=steps, **call)
+        output: ReconstructionOutput[Tensor] = pipe(
+            kspace, mask, prompt, coil_maps=maps, num_inference_steps=steps, **call
+        )
         found[name] = output.images
     return found
 

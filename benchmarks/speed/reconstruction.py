@@ -41,6 +41,7 @@ from ctxrecon.commands.methods import open_prior
 from ctxrecon.evaluation import fingerprint, table
 from ctxrecon.masks import make_mask
 from ctxrecon.operators import CartesianSense
+from ctxrecon.output import ReconstructionOutput
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline, prepare_measurement
 from ctxrecon.priors import TextDenoiser, quadratic_timesteps
@@ -134,7 +135,7 @@ def reconstruct(
     pipe: ContextMRIPipeline, one: Slice, steps: int, gamma: float, **options: Any
 ) -> Tensor:
     """One slice by the pipeline."""
-    output: Any = pipe(
+    output: ReconstructionOutput[Tensor] = pipe(
         one.kspace,
         one.mask,
         _PROMPT,

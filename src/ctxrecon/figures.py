@@ -189,11 +189,11 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
         for row, picture in enumerate(pictures):
             if picture is None:
                 continue
-            image, colours, white = picture
+            image, colors, white = picture
             y = top + above + row * (height + _GAP)
             place = (left / size[0], 1 - (y + height) / size[1])
             axes = figure.add_axes((*place, _PANEL / size[0], height / size[1]))
-            axes.imshow(image, cmap=colours, vmin=0, vmax=white, interpolation="nearest")
+            axes.imshow(image, cmap=colors, vmin=0, vmax=white, interpolation="nearest")
             axes.set_axis_off()
         if column == 0 and rows > 1:
             for row, words in enumerate(("magnitude", f"error ×{ERROR_GAIN}")):

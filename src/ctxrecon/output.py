@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 OutputType: TypeAlias = Literal["pt", "np", "pil"]
 Images: TypeAlias = "Tensor | np.ndarray | list[PIL.Image.Image]"
+ImagesT_co = TypeVar("ImagesT_co", bound=Images, covariant=True)
+"""A tensor for ``output_type="pt"``, so that type checkers know it."""
 
 _DISPLAY_QUANTILE = 0.995
 
 
 @dataclass
-class ReconstructionOutput(BaseOutput):
+class ReconstructionOutput(BaseOutput, Generic[ImagesT_co]):
     """A reconstruction with what is needed to judge it.
 
     Read the fields by name: ``BaseOutput`` leaves ``None`` fields out when it is indexed by an
@@ -32,23 +34,23 @@ class ReconstructionOutput(BaseOutput):
     Attributes:
         images: ``(batch, ny, nx)`` complex64 tensor or array, or a list of PIL magnitude images,
             by ``output_type``; the posterior mean where several samples were drawn.
+        residual: ``(batch,)`` float32 relative data residual ``‖A x - y‖ / ‖y‖`` of ``images``;
+            with two sets of coil maps, of the two images that ``images`` combines.
         std: ``(batch, ny, nx)`` float32 standard deviation over the samples, in the units of
             ``images``; ``None`` with one sample.
         expected_error: ``(batch, ny, nx)`` float32, the error that a network expects of each pixel;
             ``None`` where it predicts none.
         samples: ``(batch, num_samples, ny, nx)`` complex64 posterior samples, or ``None``.
-        residual: ``(batch,)`` float32 relative data residual ``‖A x - y‖ / ‖y‖`` of ``images``;
-            with two sets of coil maps, of the two images that ``images`` combines.
         coil_maps: ``(batch or 1, [2,] coils, ny, nx)`` complex64 maps that were used; ``None``
             for a single coil.
         prompts: the prompt of each slice, or ``None`` where no prompt is used.
     """
 
-    images: Images
+    images: ImagesT_co
+    residual: Tensor
     std: Tensor | None = None
     expected_error: Tensor | None = None
     samples: Tensor | None = None
-    residual: Tensor | None = None
     coil_maps: Tensor | None = None
     prompts: list[str] | None = None
 
@@ -78,6 +80,20 @@ class ReconstructionOutput(BaseOutput):
         half = interval_width(level, magnitudes.shape[1]) * factor * magnitudes.std(dim=1)
         mean = magnitudes.mean(dim=1)
         return (mean - half).clamp(min=0), mean + half
+
+
+@dataclass
+class TextToImageOutput(BaseOutput, Generic[ImagesT_co]):
+    """Images that a prior drew without any measurement.
+
+    Attributes:
+        images: ``(prompts · num_images_per_prompt, ny, nx)`` complex64 tensor or array, or a list
+            of PIL magnitude images, by ``output_type``.
+        prompts: the prompt of each image, or ``None`` where none was given.
+    """
+
+    images: ImagesT_co
+    prompts: list[str] | None = None
 
 
 def interval_width(level: float, samples: int) -> float:
@@ -137,8 +153,8 @@ def _magnitude_picture(magnitude: np.ndarray) -> PIL.Image.Image:
     white = float(np.quantile(magnitude, _DISPLAY_QUANTILE))
     if white <= 0.0:  # nearly all of it is zero: let the brightest pixel be white
         white = float(magnitude.max()) or 1.0
-    grey = np.round(255.0 * np.clip(magnitude / white, 0.0, 1.0))
-    return Image.fromarray(grey.astype(np.uint8))
+    gray = np.round(255.0 * np.clip(magnitude / white, 0.0, 1.0))
+    return Image.fromarray(gray.astype(np.uint8))
 
 
 def relative_residual(predicted: Tensor, kspace: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,8 +42,8 @@ def test_a_case_gives_a_row_for_each_method(generator, monkeypatch):
     monkeypatch.setattr(speed, "make_case", lambda *_: case)
     arguments = Namespace(threads=1, data=None, seed=0, turns=1, sigpy_turns=1)
     threads = torch.get_num_threads()
-    rows = speed.measure_case("small", arguments)
+    rows: dict[str, Any] = {**speed.measure_case("small", arguments)}
     torch.set_num_threads(threads)
     assert rows["sigpy"]["relative difference to ctxrecon"] < 0.05
     assert rows["ctxrecon"]["projection residual"] < 0.05
-    assert all(row["cpu_ms"] >= 0 for row in rows.values())
+    assert all(row["cpu_ms"] > 0 for row in rows.values())

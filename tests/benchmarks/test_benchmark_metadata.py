@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from narrow import present
 
 from benchmarks.common import paired
 from benchmarks.metadata import __main__ as study
@@ -77,9 +78,9 @@ def test_intervals_are_students():
 
 
 def test_a_95_percent_interval_holds_the_mean_19_times_in_20():
-    interval = paired.interval
     draws = np.random.default_rng(0).normal(0.3, 2.0, (2000, 6))
-    inside = [(one := interval(draw))["low"] < 0.3 < one["high"] for draw in draws]
+    found = [paired.interval(draw) for draw in draws]
+    inside = [present(one["low"]) < 0.3 < present(one["high"]) for one in found]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
@@ -123,9 +124,10 @@ def test_wrong_protocols_are_possible_ones_of_the_same_anatomy():
         assert other.field_strength == protocol.field_strength
         assert {other.contrast, protocol.contrast} not in ({"T1"}, {"T1PRE"}, {"T1", "T1PRE"})
         times = edits.wrong_times(protocol, rng)
-        assert times.te < times.tr
+        assert present(times.te) < present(times.tr)
         for new, old in ((times.tr, protocol.tr), (times.te, protocol.te)):
-            assert min(abs(new / old - 2), abs(new / old - 0.5)) < 1e-3
+            ratio = present(new) / present(old)
+            assert min(abs(ratio - 2), abs(ratio - 0.5)) < 1e-3
         assert times.contrast == protocol.contrast
         assert np.isfinite(signal(tissues, times)).all()
     kept = edits.wrong_contrast(KNEE, np.random.default_rng(0))
@@ -196,14 +198,14 @@ def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkey
         assert words[0] == words[1]
         # The network's rounding depends on how many images it sees at once.
         np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-4)
-    with pytest.raises(InputError, match="holds rows of a run with steps 1, this one has 2"):
+    with pytest.raises(InputError, match=r"steps 1.* 2"):
         study.main([*command, "--steps", "2"])
 
 
 def test_a_report_of_a_stopped_run_takes_complete_slices(run, command, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "open_named_prior", lambda *_: pytest.fail("no prior is needed"))
     command = [*command, "--output_dir", str(tmp_path), "--report_only"]
-    with pytest.raises(InputError, match="there are no rows at"):
+    with pytest.raises(InputError, match="no rows"):
         study.main(command)
     for path in run.glob("metadata*.*s*"):
         shutil.copy(path, tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from benchmarks import real_scans
 from benchmarks.common import bart, images
@@ -31,7 +32,7 @@ def prior(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def image() -> torch.Tensor:
     scan = phantom_scan("brain", shape=(46, 64), generator=torch.Generator().manual_seed(3))
-    return scan.target
+    return present(scan.target)
 
 
 def test_phantom_table_is_written_and_goes_on_where_it_stopped(prior, tmp_path, monkeypatch):
@@ -64,7 +65,7 @@ def test_phantom_table_is_written_and_goes_on_where_it_stopped(prior, tmp_path, 
     study.main(command)
     untimed = [line.rsplit(",", 1)[0] for line in rows.read_text().splitlines()]
     assert untimed == [line.rsplit(",", 1)[0] for line in whole.splitlines()]
-    with pytest.raises(InputError, match="holds rows of a run with steps 1, this one has 2"):
+    with pytest.raises(InputError, match=r"steps 1.* 2"):
         study.main([*command, "--steps", "2"])
 
 
@@ -106,7 +107,7 @@ def test_held_out_samples_are_outside_the_calibration_region():
 
 
 def test_missing_data_is_named(prior, tmp_path):
-    with pytest.raises(InputError, match=r"there is no .*coil_images\.npy: give the folder"):
+    with pytest.raises(InputError, match=r"coil_images\.npy"):
         real_scans.main(["--data", str(tmp_path), "--prior", str(prior)])
 
 

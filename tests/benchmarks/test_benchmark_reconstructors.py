@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from scripts import run_here
@@ -27,7 +29,7 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(bank):
             command = ["--network", entry.network, "--bank", str(bank), "--scans", "30"]
             command += ["--output_dir", "x", "--max_train_steps", "1", *entry.options]
             args = trainer.parse_args(command)
-            labels = trainer.Labels(args.labels, args.labelled, args.magnitude_labels)
+            labels = trainer.Labels(args.labels, args.labeled, args.magnitude_labels)
             pipe = trainer.starting_point(args)
             trainer.Objective(args.loss, args.adversarial).check(labels, pipe.reconstructor)
     assert "objectives_wgan_l1" in names
@@ -49,7 +51,7 @@ def test_networks_are_trained_once_and_rated(bank, tmp_path, monkeypatch):
     command += ["--output_dir", str(tmp_path), "--resolution", "48", "--scans", "4"]
     command += ["--steps", "2", "--batch_size", "2", "--test_scans", "2"]
     launcher = training.subprocess
-    launches = iter([launcher.run, run_here])  # one as users do, one as is quicker
+    launches: Iterator[Any] = iter([launcher.run, run_here])  # one as users do, one as is quicker
     monkeypatch.setattr(launcher, "run", lambda *given, **named: next(launches)(*given, **named))
     study.main(command)
     results = json.loads((tmp_path / "reconstructors_objectives.json").read_text())["results"]
@@ -69,7 +71,7 @@ def test_networks_are_trained_once_and_rated(bank, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "run", lambda *_, **__: pytest.fail("trained before"))
     study.main(command)
     assert (tmp_path / "reconstructors_objectives.md").read_text() == text
-    with pytest.raises(InputError, match="was trained by another command"):
+    with pytest.raises(InputError, match="another command"):
         study.main([*command, "--learning_rate", "1e-5"])
 
 

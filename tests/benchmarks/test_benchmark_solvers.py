@@ -58,7 +58,7 @@ def test_calibration_of_gaussian_samples_is_what_theory_says():
     target = (mean + torch.randn(1, 150, 150, generator=source)).to(torch.complex64)
     samples = (mean + torch.randn(count, 150, 150, generator=source)).to(torch.complex64)
     zeros = torch.zeros(1, 1, 150, 150, dtype=torch.complex64)
-    scan = Scan(zeros, torch.ones(1, 1, 150, 150, dtype=torch.bool), None, [], target)
+    scan = Scan(zeros, torch.ones(1, 1, 150, 150, dtype=torch.bool), None, (), target)
     row = calibration.rate(samples, scan)
     for level in calibration.LEVELS:
         assert calibration.coverage(row, level, 1.0, count) == pytest.approx(level, abs=0.02)
@@ -75,11 +75,11 @@ def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
     source, count = seeded(1), 5
     target = 5 + torch.randn(1, 90, 90, generator=source)
     samples = (5 + 0.7 * torch.randn(1, count, 90, 90, generator=source)).to(torch.complex64)
-    output = ReconstructionOutput(images=samples.mean(dim=1), samples=samples)
+    output = ReconstructionOutput(samples.mean(dim=1), torch.zeros(1), samples=samples)
     lower, upper = output.interval(0.8, factor=1.3)
     inside = ((lower <= target) & (target <= upper)).double().mean()
     ones = torch.ones(1, 1, 90, 90, dtype=torch.complex64)
-    scan = Scan(ones, ones.real > 0, None, [], target.to(torch.complex64))
+    scan = Scan(ones, ones.real > 0, None, (), target.to(torch.complex64))
     row = calibration.rate(samples[0], scan)
     assert calibration.coverage(row, 0.8, 1.3, count) == pytest.approx(float(inside), abs=0.005)
 
@@ -94,9 +94,9 @@ def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
 def test_intervals_that_make_no_sense(arguments, sentence):
     samples = torch.ones(1, 3, 4, 4, dtype=torch.complex64)
     with pytest.raises(InputError, match=sentence):
-        ReconstructionOutput(images=samples[:, 0], samples=samples).interval(**arguments)
-    with pytest.raises(InputError, match="one image has no spread"):
-        ReconstructionOutput(images=samples[:, 0]).interval()
+        ReconstructionOutput(samples[:, 0], torch.zeros(1), samples=samples).interval(**arguments)
+    with pytest.raises(InputError, match="no spread"):
+        ReconstructionOutput(samples[:, 0], torch.zeros(1)).interval()
 
 
 def test_calibration_is_written_and_goes_on(prior, tmp_path, monkeypatch):

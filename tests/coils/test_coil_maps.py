@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import present
 from torch import Tensor
 
 from ctxrecon.coils import _espirit as module
@@ -28,7 +29,7 @@ from ctxrecon.phantom import phantom_scan
 needs_bart = pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
 
 
-def centre_lines(shape: tuple[int, int], lines: int) -> Tensor:
+def center_lines(shape: tuple[int, int], lines: int) -> Tensor:
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
     first = shape[1] // 2 - lines // 2
     mask[..., first : first + lines] = True
@@ -80,8 +81,8 @@ def bart_ecalib(kspace: Tensor, folder: Path, *arguments: str) -> Tensor:
 
 @pytest.mark.parametrize("lines", [6, 7, 10, 24])
 @pytest.mark.parametrize("shape", [(128, 96), (65, 91), (20, 40)])
-def test_region_of_centre_lines(shape, lines):
-    mask = centre_lines(shape, lines)
+def test_region_of_center_lines(shape, lines):
+    mask = center_lines(shape, lines)
     mask[..., ::4] = True
     mask[..., shape[1] // 2 - lines // 2 - 1] = False
     mask[..., shape[1] // 2 + (lines + 1) // 2] = False
@@ -99,7 +100,7 @@ def test_region_of_a_2d_mask(generator):
 
 
 def test_region_is_common_to_all_items():
-    mask = torch.cat([centre_lines((64, 64), 8), centre_lines((64, 64), 12)])
+    mask = torch.cat([center_lines((64, 64), 8), center_lines((64, 64), 12)])
     assert find_calibration_region(mask)[1] == slice(28, 36)
 
 
@@ -120,11 +121,11 @@ def test_region_of_a_full_mask_is_bounded(shape, sizes):
 @pytest.mark.parametrize(("lines", "found"), [(0, "0×0"), (3, "48×3")])
 def test_no_region_is_refused(lines, found):
     with pytest.raises(InputError, match=rf"at least 4×4 samples .* \(32, 32\), found {found}: "):
-        find_calibration_region(centre_lines((64, 64), lines))
+        find_calibration_region(center_lines((64, 64), lines))
 
 
 def test_region_refuses_a_mask_of_numbers():
-    with pytest.raises(InputError, match=r"expected a bool mask .* got torch.float32"):
+    with pytest.raises(InputError, match=r"mask.*float32"):
         find_calibration_region(torch.ones(8, 8))
 
 
@@ -135,7 +136,7 @@ def test_region_refuses_a_mask_of_numbers():
 @pytest.mark.parametrize("shape", [(96, 80), (107, 131)])
 def test_maps_of_a_simulated_array(shape, lines, generator):
     kspace, maps, inside = simulated_scan(generator, shape)
-    mask = centre_lines(shape, lines)
+    mask = center_lines(shape, lines)
     estimate = estimate_coil_maps(kspace * mask, mask)
     assert estimate.dtype == torch.complex64
     agreement = similarity(maps, estimate)[0][inside]
@@ -157,7 +158,7 @@ def test_unit_norm_and_unit_eigenvalue_inside(generator):
 
 def test_a_kernel_larger_than_the_block_is_refused(generator):
     kspace, _, _ = simulated_scan(generator)
-    with pytest.raises(InputError, match=r"fits the calibration block \(24, 5\), got \(6, 6\)"):
+    with pytest.raises(InputError, match=r"\(24, 5\).*\(6, 6\)"):
         espirit(kspace[..., 36:60, 38:43], (96, 80))
 
 
@@ -186,7 +187,7 @@ def test_phase_is_that_of_the_principal_component(generator):
 @pytest.mark.parametrize("scale", [1e-20, 1e12])
 def test_maps_do_not_depend_on_scale(scale, generator):
     kspace, _, _ = simulated_scan(generator)
-    mask = centre_lines((96, 80), 10)
+    mask = center_lines((96, 80), 10)
     reference = estimate_coil_maps(kspace * mask, mask)
     torch.testing.assert_close(
         estimate_coil_maps(scale * kspace * mask, mask), reference, atol=1e-3, rtol=0
@@ -195,7 +196,7 @@ def test_maps_do_not_depend_on_scale(scale, generator):
 
 def test_batched_equals_one_by_one(generator, monkeypatch):
     kspace, _, _ = simulated_scan(generator, batch=3)
-    mask = centre_lines((96, 80), 10)
+    mask = center_lines((96, 80), 10)
     single = torch.cat([estimate_coil_maps(item[None] * mask, mask) for item in kspace])
     batch = estimate_coil_maps(kspace * mask, mask)
     torch.testing.assert_close(batch, single, atol=1e-3, rtol=0)
@@ -205,7 +206,7 @@ def test_batched_equals_one_by_one(generator, monkeypatch):
 
 def test_crop_is_a_threshold_on_the_eigenvalue(generator):
     kspace, _, inside = simulated_scan(generator)
-    mask = centre_lines((96, 80), 24)
+    mask = center_lines((96, 80), 24)
     support = {
         crop: root_sum_of_squares(estimate_coil_maps(kspace * mask, mask, crop=crop))[0] > 0
         for crop in (0, 0.8, "auto")
@@ -219,14 +220,14 @@ def test_crop_is_a_threshold_on_the_eigenvalue(generator):
 def test_automatic_crop_keeps_the_object(lines, noise, generator):
     kspace, _, _ = simulated_scan(generator, noise=noise)
     images, _ = ellipse((96, 80))
-    mask = centre_lines((96, 80), lines)
+    mask = center_lines((96, 80), lines)
     kept = root_sum_of_squares(estimate_coil_maps(kspace * mask, mask))[0] > 0
     assert (images[~kept] ** 2).sum() < 0.01 * (images**2).sum()
 
 
 def test_mask_is_inferred_from_nonzero_samples(generator, caplog):
     kspace, _, _ = simulated_scan(generator)
-    mask = centre_lines((96, 80), 10)
+    mask = center_lines((96, 80), 10)
     with caplog.at_level(logging.INFO, logger="ctxrecon.coils"):
         inferred = estimate_coil_maps(kspace * mask)
     assert "no mask given" in caplog.text
@@ -243,28 +244,24 @@ def test_a_single_coil_has_maps_of_ones(generator, caplog):
 
 def test_bad_calibration_input_is_refused(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2, batch=2)
-    mask = centre_lines((32, 32), 8)
+    mask = center_lines((32, 32), 8)
     with pytest.raises(InputError, match="at least 4×4 samples"):
-        estimate_coil_maps(kspace, centre_lines((32, 32), 2))
-    with pytest.raises(InputError, match=r"expected a mask \(batch or 1, 1, ny, nx\)"):
+        estimate_coil_maps(kspace, center_lines((32, 32), 2))
+    with pytest.raises(InputError, match=r"mask \(batch"):
         estimate_coil_maps(kspace, mask[0])
-    with pytest.raises(
-        InputError, match=r'expected method "espirit", "walsh" or "sigpy", got .bart.'
-    ):
-        estimate_coil_maps(kspace, mask, method="bart")
+    with pytest.raises(InputError, match=r"walsh.*bart"):
+        estimate_coil_maps(kspace, mask, method="bart")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="only zeros in slice 1"):
         estimate_coil_maps(kspace * torch.tensor([1, 0])[:, None, None, None], mask)
-    with pytest.raises(InputError, match="expected kernel_size of at least 2, got 1"):
+    with pytest.raises(InputError, match=r"kernel_size.*1"):
         estimate_coil_maps(kspace, mask, kernel_size=1)
-    with pytest.raises(
-        InputError, match=r"expected threshold \"auto\" or between 0 and 1, got 1.5"
-    ):
+    with pytest.raises(InputError, match=r"threshold.*1\.5"):
         estimate_coil_maps(kspace, mask, threshold=1.5)
     with pytest.raises(InputError, match=r"between 0 and 1, got 'automatic'"):
-        estimate_coil_maps(kspace, mask, threshold="automatic")
-    with pytest.raises(InputError, match=r"expected crop \"auto\" or between 0 and 1, got 2"):
+        estimate_coil_maps(kspace, mask, threshold="automatic")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"crop.*2"):
         estimate_coil_maps(kspace, mask, crop=2)
-    kspace[0, 0, 0, 0] = complex("inf")
+    kspace[0, 0, 0, 0] = torch.tensor(complex("inf"))
     with pytest.raises(InputError, match="expected finite k-space"):
         estimate_coil_maps(kspace, mask)
 
@@ -286,7 +283,7 @@ def test_sigpy_agrees_on_a_square_region(generator):
 @pytest.mark.parametrize("lines", [10, 24])
 def test_bart_agrees_on_a_simulated_array(lines, generator, tmp_path):
     kspace, _, inside = simulated_scan(generator)
-    mask = centre_lines((96, 80), lines)
+    mask = center_lines((96, 80), lines)
     theirs = bart_ecalib(kspace * mask, tmp_path, "-r", f"1:48:{lines}", "-k", "5")
     supported = inside & (root_sum_of_squares(theirs)[0] > 0)
     assert supported.sum() > 0.5 * inside.sum()
@@ -300,14 +297,16 @@ def maps_of_the_longest_region(kspace: Tensor, mask: Tensor) -> Tensor:
     region = find_calibration_region(mask)
     lines = region[1].stop - region[1].start
     calibration = kspace[:, :, region[0], region[1]]
-    return espirit(calibration, kspace.shape[2:], kernel_size=(6, min(6, lines // 2))).coil_maps
+    return espirit(
+        calibration, (kspace.shape[2], kspace.shape[3]), kernel_size=(6, min(6, lines // 2))
+    ).coil_maps
 
 
 @needs_bart
 @pytest.mark.parametrize("lines", [10, 20])
 def test_real_brain_against_bart(lines, shared_data, tmp_path):
     images = torch.as_tensor(np.load(shared_data / "brain_t2_4ch" / "coil_images.npy"))[None]
-    mask = centre_lines((256, 256), lines)
+    mask = center_lines((256, 256), lines)
     kspace = fft2c(images) * mask
     ours = maps_of_the_longest_region(kspace, mask)
     theirs = bart_ecalib(kspace, tmp_path, "-r", f"1:48:{lines}", "-k", "5")
@@ -321,7 +320,7 @@ def test_real_brain_against_bart(lines, shared_data, tmp_path):
 @pytest.mark.parametrize("lines", [6, 7])
 def test_real_brain_with_very_few_lines(lines, shared_data):
     images = torch.as_tensor(np.load(shared_data / "brain_t2_4ch" / "coil_images.npy"))[None]
-    mask = centre_lines((256, 256), lines)
+    mask = center_lines((256, 256), lines)
     assert residual(images, estimate_coil_maps(fft2c(images) * mask, mask)) < 0.09
 
 
@@ -344,5 +343,6 @@ def test_strong_noise_does_not_empty_the_maps(snr):
     maps = estimate_coil_maps(scan.kspace * mask, mask)
     sets = maps.flatten(1, -3) if maps.ndim == 5 else maps
     inside = (sets != 0).any(dim=1)
-    bright = scan.target.abs() > 0.3 * scan.target.abs().max()
+    target = present(scan.target)
+    bright = target.abs() > 0.3 * target.abs().max()
     assert float(inside[bright].float().mean()) > 0.5

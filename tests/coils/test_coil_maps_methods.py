@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from gaussian import GaussianDenoiser
-from test_coil_maps import centre_lines, ellipse, residual, similarity, simulated_scan
+from test_coil_maps import center_lines, ellipse, residual, similarity, simulated_scan
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -36,12 +38,12 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 def test_automatic_threshold_is_near_the_best_fixed_one(lines, noise, generator):
     kspace, _, _ = simulated_scan(generator, noise=noise)
     clean = ifft2c(simulated_scan(torch.Generator().manual_seed(0), noise=0)[0])
-    mask = centre_lines((96, 80), lines)
+    mask = center_lines((96, 80), lines)
 
     region = find_calibration_region(mask)
     calibration = kspace[:, :, region[0], region[1]]
 
-    def error(threshold: float | str) -> float:
+    def error(threshold: float | Literal["auto"]) -> float:
         kernel = (6, min(6, lines // 2))
         maps = espirit(calibration, (96, 80), kernel_size=kernel, threshold=threshold, crop=0)
         return residual(clean, maps.coil_maps)
@@ -98,7 +100,7 @@ def test_each_item_has_its_own_threshold_and_crop(generator):
 @pytest.mark.parametrize("shape", [(96, 80), (107, 131), (30, 24)])
 def test_walsh_finds_a_simulated_array(shape, generator):
     kspace, maps, inside = simulated_scan(generator, shape, batch=2)
-    mask = centre_lines(shape, 24)
+    mask = center_lines(shape, 24)
     estimate = estimate_coil_maps(kspace * mask, mask, method="walsh")
     assert estimate.shape == maps.shape
     assert estimate.dtype == torch.complex64
@@ -134,7 +136,7 @@ def test_walsh_crops_what_is_not_coherent(generator):
 
 def test_walsh_refuses_what_it_does_not_have(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2)
-    with pytest.raises(InputError, match=r'expected method "espirit" for num_maps=2, got .walsh.'):
+    with pytest.raises(InputError, match=r"num_maps=2.*walsh"):
         estimate_coil_maps(kspace, method="walsh", num_maps=2)
     with pytest.raises(InputError, match="expected complex k-space"):
         walsh(kspace.real, (32, 32))
@@ -150,8 +152,8 @@ def folded_scan(generator: torch.Generator, noise: float = 1e-3) -> tuple[Tensor
     x = torch.linspace(-1, 1, 80)
     inside = (y / 0.75) ** 2 + (x / 0.9) ** 2 < 1
     images = pad(maps * inside * (1 + 0.3 * torch.sin(9 * y) * torch.cos(13 * x)), (14, 14))
-    left, centre, right = images.split([27, 54, 27], dim=-1)
-    images = centre + torch.cat([right, left], dim=-1)
+    left, center, right = images.split([27, 54, 27], dim=-1)
+    images = center + torch.cat([right, left], dim=-1)
     kspace = fft2c(images)
     noise_samples = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
     return kspace + noise * noise_samples, images
@@ -187,7 +189,7 @@ def test_two_sets_explain_a_folded_object(generator):
 
 def test_a_second_set_is_empty_where_one_suffices(generator):
     kspace, _, _ = simulated_scan(generator, noise=0.02)
-    mask = centre_lines((96, 80), 24)
+    mask = center_lines((96, 80), 24)
     two = estimate_coil_maps(kspace * mask, mask, num_maps=2)
     one = estimate_coil_maps(kspace * mask, mask)
     assert (root_sum_of_squares(two[:, 1]) > 0).float().mean() < 0.02
@@ -212,8 +214,8 @@ def test_two_sets_on_the_grid_agree_with_every_pixel(generator, monkeypatch):
 def test_bad_numbers_of_sets_are_refused(generator):
     kspace, _, _ = simulated_scan(generator, (32, 32), coils=2)
     with pytest.raises(InputError, match="num_maps"):
-        estimate_coil_maps(kspace, num_maps=3)
-    with pytest.raises(InputError, match="at least two coils for num_maps=2, got one"):
+        estimate_coil_maps(kspace, num_maps=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"two coils.*one"):
         estimate_coil_maps(kspace[:, :1], num_maps=2)
 
 
@@ -241,13 +243,13 @@ def test_soft_sense_is_the_sum_of_its_sets(soft, generator):
 
 
 def test_soft_sense_refuses_what_does_not_fit(soft, generator):
-    with pytest.raises(InputError, match=r"expected coil maps \(batch or 1, sets, coils, ny, nx\)"):
+    with pytest.raises(InputError, match=r"sets, coils"):
         SoftSense(soft.mask, soft.coil_maps[:, 0])
     with pytest.raises(InputError, match="expected complex64 coil maps"):
         SoftSense(soft.mask, soft.coil_maps.to(torch.complex128))
     with pytest.raises(InputError, match="expected a bool mask"):
         SoftSense(soft.mask.float(), soft.coil_maps)
-    with pytest.raises(InputError, match="sets one below the other"):
+    with pytest.raises(InputError, match="below the other"):
         soft(torch.zeros(2, 13, 10, dtype=torch.complex64))
     with pytest.raises(AttributeError, match="immutable"):
         soft.mask = soft.mask
@@ -255,7 +257,7 @@ def test_soft_sense_refuses_what_does_not_fit(soft, generator):
 
 def test_a_folded_object_is_reconstructed_with_two_sets(generator):
     kspace, images = folded_scan(generator)
-    mask = centre_lines((72, 54), 24)
+    mask = center_lines((72, 54), 24)
     mask[..., ::2] = True
     truth = root_sum_of_squares(images)
     errors = []
@@ -263,7 +265,7 @@ def test_a_folded_object_is_reconstructed_with_two_sets(generator):
         maps = estimate_coil_maps(kspace * mask, mask, num_maps=num_maps)
         operator = SoftSense(mask, maps.reshape(1, num_maps, 6, 72, 54))
         x = conjugate_gradient(
-            lambda v, a=operator: a.normal(v) + 1e-3 * v,
+            (operator.gram + 1e-3),
             operator.adjoint(kspace * mask),
             num_iterations=30,
         )
@@ -275,7 +277,7 @@ def test_a_folded_object_is_reconstructed_with_two_sets(generator):
 
 def test_a_solver_takes_soft_sense_unchanged(generator):
     kspace, _ = folded_scan(generator)
-    mask = centre_lines((72, 54), 24)
+    mask = center_lines((72, 54), 24)
     mask[..., ::2] = True
     operator = SoftSense(mask, estimate_coil_maps(kspace * mask, mask, num_maps=2))
     shape = operator.domain_shape[1:]
@@ -304,7 +306,7 @@ def test_tensors_are_made_where_the_data_are(options, generator):
 @pytest.mark.parametrize("options", [{}, {"method": "walsh"}])
 def test_the_gpu_gives_the_same_maps(options, generator):
     kspace, _, _ = simulated_scan(generator, batch=2)
-    mask = centre_lines((96, 80), 12)
+    mask = center_lines((96, 80), 12)
     here = estimate_coil_maps(kspace * mask, mask, crop=0, **options)
     there = estimate_coil_maps((kspace * mask).cuda(), mask.cuda(), crop=0, **options)
     assert there.is_cuda

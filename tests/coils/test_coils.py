@@ -62,7 +62,7 @@ def test_simulated_maps_are_as_smooth_as_a_real_array(shared_data, generator):
 
 
 def test_simulation_refuses_nothing_to_simulate():
-    with pytest.raises(InputError, match="at least one coil, one item and one pixel"):
+    with pytest.raises(InputError, match="at least one coil"):
         simulate_coil_maps(0, (8, 8))
 
 
@@ -118,7 +118,7 @@ def test_compression_refuses_a_wrong_number(num_coils, generator):
 
 
 def test_compression_refuses_zeros():
-    with pytest.raises(InputError, match="expected k-space with signal, got only zeros"):
+    with pytest.raises(InputError, match="only zeros"):
         compress_coils(torch.zeros(1, 6, 8, 8, dtype=torch.complex64), 3)
 
 
@@ -134,9 +134,9 @@ def test_prewhitening_gives_unit_uncorrelated_noise(generator):
 def test_prewhitening_refuses_unfit_noise(generator):
     kspace = complex_normal(1, 4, 8, 8, generator=generator)
     noise = complex_normal(4, 400, generator=generator)
-    with pytest.raises(InputError, match=r"expected complex noise \(4 coils, samples\)"):
+    with pytest.raises(InputError, match=r"4 coils, samples"):
         prewhiten(kspace, noise[:3])
-    with pytest.raises(InputError, match="at least 40 noise samples for 4 coils, got 39"):
+    with pytest.raises(InputError, match=r"40.*39"):
         prewhiten(kspace, noise[:, :39])
     broken = noise.clone()
     broken[1, 7] = float("nan")
@@ -151,14 +151,14 @@ def test_prewhitening_refuses_unfit_noise(generator):
 
 def test_malformed_kspace_is_refused(generator):
     kspace = complex_normal(1, 4, 8, 8, generator=generator)
-    with pytest.raises(InputError, match="expected k-space as a torch tensor, got ndarray"):
-        compress_coils(kspace.numpy(), 2)
-    with pytest.raises(InputError, match=r"expected complex k-space \(batch, coils, ny, nx\)"):
+    with pytest.raises(InputError, match=r"k-space.*ndarray"):
+        compress_coils(kspace.numpy(), 2)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"complex k-space"):
         compress_coils(kspace[0], 2)
     with pytest.raises(InputError, match="expected complex k-space"):
         compress_coils(kspace.real, 2)
-    with pytest.raises(InputError, match="expected k-space with samples, got the empty shape"):
+    with pytest.raises(InputError, match="empty"):
         compress_coils(kspace[:0], 2)
-    kspace[0, 1, 2, 3] = complex("nan")
+    kspace[0, 1, 2, 3] = torch.tensor(complex("nan"))
     with pytest.raises(InputError, match="expected finite k-space"):
         compress_coils(kspace, 2)

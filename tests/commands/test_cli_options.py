@@ -45,23 +45,23 @@ def scan(tmp_path_factory) -> Path:
     ("options", "words"),
     [
         (("--acceleration", 4), "--acceleration is of --undersample"),
-        (("--center-fraction", 0.1), "--center-fraction is of --undersample"),
+        (("--center-fraction", 0.1), "--center-fraction is of"),
         (("--method", "tv", "--strength", 0), "--strength is of --start"),
         (("--strength", 0.3), "--strength is of --start"),
-        (("--method", "tv", "--samples", 1), "--samples is of the diffusion prior, not of tv"),
-        (("--method", "tv", "--steps", 20), "--steps is of the diffusion prior"),
-        (("--method", "tv", "--guidance-scale", 1), "--guidance-scale is of the diffusion prior"),
-        (("--method", "tv", "--solver", "dds"), "--solver is of the diffusion prior"),
-        (("--method", "tv", "--noise-std", 1), "--noise-std is of the diffusion prior"),
-        (("--method", "tv", "--start", "tv"), "--start is of the diffusion prior"),
+        (("--method", "tv", "--samples", 1), "--samples is of"),
+        (("--method", "tv", "--steps", 20), "--steps is of"),
+        (("--method", "tv", "--guidance-scale", 1), "--guidance-scale is of"),
+        (("--method", "tv", "--solver", "dds"), "--solver is of"),
+        (("--method", "tv", "--noise-std", 1), "--noise-std is of"),
+        (("--method", "tv", "--start", "tv"), "--start is of"),
         (("--method", "tv", "--seed", 0), "--seed is of randomness"),
         (("--method", "tv", "--dtype", "float32"), "--dtype is of networks"),
         (("--method", "tv", "--device", "cpu"), "--device is of networks"),
-        (("--method", "tv", "--prompt", "Brain"), "--prompt is of methods that read prompts"),
-        (("--method", "network", "--prompt", "Brain"), "--prompt is of methods that read"),
+        (("--method", "tv", "--prompt", "Brain"), "--prompt is of"),
+        (("--method", "network", "--prompt", "Brain"), "--prompt is of"),
         (("--method", "network", "--seed", 1), "--seed is of randomness"),
-        (("--method", "prior", "--guidance-scale", 2), "weighs a prompt, and there is none"),
-        (("--prompt", "Br\udce4in"), "the prompt as UTF-8 text"),
+        (("--method", "prior", "--guidance-scale", 2), "there is none"),
+        (("--prompt", "Br\udce4in"), "UTF-8"),
     ],
 )
 def test_what_would_be_ignored_is_refused(tmp_path, scan, capsys, options, words):
@@ -91,11 +91,11 @@ def test_a_seed_is_used_by_masks(tmp_path, scan):
     ("options", "words"),
     [
         (("--acceleration", 4), "--acceleration is of --undersample"),
-        (("--center-fraction", 0.1), "--center-fraction is of --undersample"),
-        (("--position", 0.5), "--position chooses a slice of --labels"),
+        (("--center-fraction", 0.1), "--center-fraction is of"),
+        (("--position", 0.5), "--position"),
         (("--shape", 20000, 20000), "--shape up to 2048 2048"),
         (("--coils", 100000), "--coils up to 256"),
-        (("--anatomy", "knee", "--labels", "x.nii"), "knee is not of --labels"),
+        (("--anatomy", "knee", "--labels", "x.nii"), "knee is not of"),
     ],
 )
 def test_simulate_refuses_likewise(tmp_path, capsys, options, words):
@@ -105,11 +105,11 @@ def test_simulate_refuses_likewise(tmp_path, capsys, options, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--methods", "tv", "--samples", 2), "--samples is of diffusion solvers"),
-        (("--methods", "tv", "--guidance-scale", 2), "--guidance-scale is of diffusion solvers"),
+        (("--methods", "tv", "--samples", 2), "--samples is of"),
+        (("--methods", "tv", "--guidance-scale", 2), "--guidance-scale is of"),
         (("--methods", "tv", "--dtype", "float32"), "--dtype is of networks"),
-        (("--prompts", "none", "--guidance-scale", 2), "--prompts none leaves it out"),
-        (("--methods", "dds:eta=x"), "expected eta as a number in dds:eta=x"),
+        (("--prompts", "none", "--guidance-scale", 2), "--prompts none"),
+        (("--methods", "dds:eta=x"), "eta as a number"),
     ],
 )
 def test_benchmark_refuses_likewise(tmp_path, scan, capsys, options, words):
@@ -120,9 +120,9 @@ def test_benchmark_refuses_likewise(tmp_path, scan, capsys, options, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dds:cg_iterations=2.5", "cg_iterations as a whole number"),
-        ("dds:cg_iterations=true", "cg_iterations as a whole number"),
-        ("pigdm:adaptive_weights=3", "adaptive_weights as true or false"),
+        ("dds:cg_iterations=2.5", "cg_iterations"),
+        ("dds:cg_iterations=true", "cg_iterations"),
+        ("pigdm:adaptive_weights=3", "adaptive_weights"),
         ("dds:eta=[1]", "eta as a number"),
         ("dds:image=tv:strength=x", "strength as a number"),
         ("dds:timesteps=5", "timesteps as a word"),

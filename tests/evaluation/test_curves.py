@@ -95,9 +95,9 @@ def test_curves_that_cannot_be_compared(rates: list, psnrs: list, words: str) ->
 
 
 def test_quality_that_falls_has_no_rate() -> None:
-    with pytest.raises(InputError, match="the anchor does not rise"):
+    with pytest.raises(InputError, match="anchor"):
         bd_rate(RATES, PSNRS, RATES, PSNRS[::-1])
-    with pytest.raises(InputError, match="range of PSNR in common"):
+    with pytest.raises(InputError, match="in common"):
         bd_rate(RATES, PSNRS + 20, RATES, PSNRS)
     assert bd_psnr(RATES, PSNRS[::-1] + 2, RATES, PSNRS[::-1]) == pytest.approx(2)
 
@@ -160,7 +160,7 @@ def test_foregrounds_that_make_no_sense() -> None:
     with pytest.raises(InputError, match="boolean foreground"):
         foreground_ssim(prediction, reference, foreground[:1])
     foreground[1] = False
-    with pytest.raises(InputError, match="slice 1 is zero in the foreground"):
+    with pytest.raises(InputError, match="slice 1 is zero"):
         foreground_psnr(prediction, reference, foreground)
     foreground[1, :2] = True
     with pytest.raises(InputError, match="slice 1 lies within 3 pixels"):

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
@@ -91,7 +92,7 @@ def lines(kspace: np.ndarray, which=range(8), **fields) -> list[dict]:
     return [{"data": kspace[:, :, n], "kspace_encode_step_1": n, **fields} for n in which]
 
 
-def test_readouts_are_sorted_by_their_line_and_centred_by_the_limits(tmp_path):
+def test_readouts_are_sorted_by_their_line_and_centered_by_the_limits(tmp_path):
     kspace = phantom()
     shifted = [{"data": kspace[:, :, n], "kspace_encode_step_1": n - 1} for n in (5, 1, 3, 2, 4, 7)]
     path = write_raw(tmp_path / "raw.h5", shifted, header_xml(center=3, maximum=6))
@@ -135,7 +136,7 @@ def test_slices_repetitions_and_contrasts_are_chosen(tmp_path):
     assert (scan.metadata[0].te, other.metadata[0].te) == (12, 36)
     info = scan_info(path)
     assert (info["slices"], info["repetitions"], info["contrasts"]) == (2, 2, 2)
-    with pytest.raises(InputError, match="holds 2 repetitions: there is no repetition 2"):
+    with pytest.raises(InputError, match="no repetition 2"):
         read_scan(path, repetition=2)
 
 
@@ -178,7 +179,7 @@ def test_noise_readouts_prewhiten_coils_and_keep_their_units(tmp_path):
     transformed = read_scan(path, crop_readout=False, coil_maps=tmp_path / "maps.npy").coil_maps
     expected = np.einsum("dc,cyx->dyx", matrix, maps)
     expected *= np.linalg.norm(maps, axis=0) / np.linalg.norm(expected, axis=0)
-    np.testing.assert_allclose(transformed[0].numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(present(transformed)[0].numpy(), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_a_header_with_impossible_values_or_without_namespace(tmp_path, caplog):
     xml = xml.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', "")
     scan = read_scan(write_raw(tmp_path / "raw.h5", lines(phantom()), xml))
     assert (scan.metadata[0].tr, scan.metadata[0].slice) == (None, 0)
-    assert "left out of the metadata of the header: expected TR" in caplog.text
+    assert "expected TR" in caplog.text
 
 
 def test_a_header_in_latin_1(tmp_path):
@@ -274,7 +275,7 @@ def test_reversed_readouts_are_turned(tmp_path):
     np.testing.assert_array_equal(scan.kspace[0].numpy(), kspace)
 
 
-def test_asymmetric_echo_is_placed_by_its_centre_and_keeps_its_oversampling(tmp_path):
+def test_asymmetric_echo_is_placed_by_its_center_and_keeps_its_oversampling(tmp_path):
     kspace = phantom()
     readouts = [
         {"data": kspace[:, 4:, n], "kspace_encode_step_1": n, "center_sample": 4} for n in range(8)
@@ -307,5 +308,5 @@ def test_real_phantom(shared_data):
     # the noise readout promises for this fraction of samples.
     assert rss[40:80, 40:80].mean() > 20 * rss[:20, :20].mean()
     corner = ifft2c(scan.kspace)[0, :, :20, :20].abs().square().mean().sqrt()
-    expected = scan.noise_std * scan.mask.float().mean().sqrt()
+    expected = present(scan.noise_std) * scan.mask.float().mean().sqrt()
     assert corner.item() == pytest.approx(expected.item(), rel=0.2)

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +26,7 @@ def npy(array: np.ndarray) -> Callable[[Path], None]:
     return lambda path: np.save(path, array)
 
 
-def npz(**arrays: object) -> Callable[[Path], None]:
+def npz(**arrays: Any) -> Callable[[Path], None]:
     return lambda path: np.savez(path, **arrays)
 
 
@@ -164,108 +165,108 @@ DIMS = "# Dimensions\n"
 
 CASES = {
     # name: (file name, how to write it, what the sentence says)
-    "folder": ("scan.h5", lambda path: path.mkdir(), "is a folder: name one scan file in it"),
-    "absent": ("scan.npy", lambda path: None, "does not exist: check the name"),
+    "folder": ("scan.h5", lambda path: path.mkdir(), "is a folder"),
+    "absent": ("scan.npy", lambda path: None, "does not exist"),
     "a billion slices": ("scan.h5", a_billion_slices, "claims 1000000000 slices"),
     "fifo": ("scan.npy", os.mkfifo, "is not a regular file"),
-    "empty": ("scan.npz", content(b""), "is empty: copy it again"),
-    "unknown extension": ("scan.xyz", content(b"x"), r"expected a scan file .*, got \.xyz"),
-    "no extension": ("scan", content(b"x"), "expected a scan file .*, got no extension"),
-    "siemens": ("meas.dat", content(b"x"), "convert the Siemens raw data to ISMRMRD"),
-    "dicom": ("scan.dcm", content(b"x"), "DICOM holds images, not k-space"),
-    "hdf5 named npy": ("scan.npy", lambda p: hdf5(a=1)(p), "is named .npy but has .* HDF5"),
-    "text named h5": ("scan.h5", content(b"not HDF5 at all"), "is named .h5 but has other content"),
+    "empty": ("scan.npz", content(b""), "is empty"),
+    "unknown extension": ("scan.xyz", content(b"x"), r"got \.xyz"),
+    "no extension": ("scan", content(b"x"), "no extension"),
+    "siemens": ("meas.dat", content(b"x"), "Siemens"),
+    "dicom": ("scan.dcm", content(b"x"), "DICOM"),
+    "hdf5 named npy": ("scan.npy", lambda p: hdf5(a=1)(p), "named .npy .* HDF5"),
+    "text named h5": ("scan.h5", content(b"not HDF5 at all"), "named .h5"),
     # NumPy
-    "npy real": ("k.npy", npy(K.real), "expected complex k-space, got float32"),
-    "npy 1-D": ("k.npy", npy(K[0, 0]), r"expected k-space \(ny, nx\).* got shape \(8,\)"),
+    "npy real": ("k.npy", npy(K.real), "complex k-space.*float32"),
+    "npy 1-D": ("k.npy", npy(K[0, 0]), r"k-space .*\(8,\)"),
     "npy 5-D": ("k.npy", npy(K[None, None]), r"got shape \(1, 1, 2, 16, 8\)"),
-    "npy no values": ("k.npy", npy(K[:0]), "is empty: nothing was measured"),
-    "npy pickled": ("k.npy", npy(pickled()), "pickled Python objects, which are never loaded"),
-    "npy truncated": ("k.npy", cut(npy(K), 0.6), "is truncated or damaged: .* needs 2048 bytes"),
-    "npy cut header": ("k.npy", cut(npy(K), 0.02), "header of the array cannot be read"),
-    "npy absurd": ("k.npy", npy_header("(10**9,)"), "header of the array cannot be read"),
-    "npy open bracket": ("k.npy", npy_header("(2, (2"), r"k\.npy: the NumPy header of the array"),
+    "npy no values": ("k.npy", npy(K[:0]), "is empty"),
+    "npy pickled": ("k.npy", npy(pickled()), "pickle"),
+    "npy truncated": ("k.npy", cut(npy(K), 0.6), "truncated .* 2048 bytes"),
+    "npy cut header": ("k.npy", cut(npy(K), 0.02), "header"),
+    "npy absurd": ("k.npy", npy_header("(10**9,)"), "header"),
+    "npy open bracket": ("k.npy", npy_header("(2, (2"), r"k\.npy: .* header"),
     "npy overflow": ("k.npy", npy_header("(4294967296, 4294967296)"), "147573952589676412928 byt"),
     "npy negative": (
         "k.npy",
         npy_header("(-2, -2)", data=bytes(32)),
         r"shape \(-2, -2\) complex64",
     ),
-    "npy nan": ("k.npy", npy(NAN), "3 of the 256 values of k-space are not finite"),
-    "npy too large": ("k.npy", npy(HUGE), "64 of the 64 values of k-space are not finite"),
-    "npy zeros": ("k.npy", npy(0 * K), "holds only zeros: nothing was measured"),
-    "npz no kspace": ("k.npz", npz(image=K), "an array named 'kspace', found image"),
-    "npz pickled": ("k.npz", pickled_npz, "prompts holds pickled Python objects"),
-    "npz truncated": ("k.npz", cut(npz(kspace=K), 0.5), "is truncated or is not a NumPy .npz"),
-    "npz bomb": ("k.npz", bomb, "kspace claims 0.3 GiB but the file stores only"),
-    "npz mask shape": ("k.npz", npz(kspace=K, mask=np.ones(5)), r"mask of shape \(5,\) does not"),
-    "npz mask values": ("k.npz", npz(kspace=K, mask=np.full(8, 0.5)), "a mask of 0 and 1, got oth"),
+    "npy nan": ("k.npy", npy(NAN), "3 of the 256"),
+    "npy too large": ("k.npy", npy(HUGE), "64 of the 64"),
+    "npy zeros": ("k.npy", npy(0 * K), "only zeros"),
+    "npz no kspace": ("k.npz", npz(image=K), "'kspace', found image"),
+    "npz pickled": ("k.npz", pickled_npz, "prompts .*pickle"),
+    "npz truncated": ("k.npz", cut(npz(kspace=K), 0.5), "truncated"),
+    "npz bomb": ("k.npz", bomb, "0.3 GiB"),
+    "npz mask shape": ("k.npz", npz(kspace=K, mask=np.ones(5)), r"mask .*\(5,\)"),
+    "npz mask values": ("k.npz", npz(kspace=K, mask=np.full(8, 0.5)), "mask .*got oth"),
     "npz mask text": ("k.npz", npz(kspace=K, mask=np.array(["a"] * 8)), "a mask of booleans"),
-    "npz mask empty": ("k.npz", npz(kspace=K, mask=np.zeros(8)), "the mask is empty: it must keep"),
+    "npz mask empty": ("k.npz", npz(kspace=K, mask=np.zeros(8)), "mask is empty"),
     "npz maps": ("k.npz", npz(kspace=K, coil_maps=K[:1]), r"coil_maps of shape \(1, 1, 16, 8\)"),
-    "npz maps real": ("k.npz", npz(kspace=K, coil_maps=K.real), "expected complex coil maps, got"),
+    "npz maps real": ("k.npz", npz(kspace=K, coil_maps=K.real), "complex coil maps"),
     "npz target": ("k.npz", npz(kspace=K, target=K[0, :, :4]), r"target of shape \(1, 16, 4\)"),
-    "npz prompts": ("k.npz", npz(kspace=K, prompts=["a", "b"]), "prompts for each of the 1 slices"),
+    "npz prompts": ("k.npz", npz(kspace=K, prompts=["a", "b"]), "prompts .* 1 slices"),
     "npz prompt type": ("k.npz", npz(kspace=K, prompts=[1.0]), "expected strings in 'prompts'"),
     "npz metadata": (
         "k.npz",
         npz(kspace=K, metadata='[{"colour": 1}]'),
-        "as a JSON list of object",
+        "JSON",
     ),
-    "npz noise": ("k.npz", npz(kspace=K, noise_std=-1.0), "a noise level of 0 or more, got -1.0"),
+    "npz noise": ("k.npz", npz(kspace=K, noise_std=-1.0), r"noise level .*-1\.0"),
     # HDF5
     "h5 truncated": (
         "k.h5",
         cut(hdf5(kspace=np.stack([K] * 99)), 0.5),
-        "is truncated or is not an",
+        "truncated",
     ),
-    "h5 neither": ("k.h5", hdf5(image=K), "'dataset/data' in the HDF5 file, found 'image'"),
-    "h5 nothing": ("k.h5", hdf5(), "'dataset/data' in the HDF5 file, found nothing"),
+    "h5 neither": ("k.h5", hdf5(image=K), "'dataset/data'.* 'image'"),
+    "h5 nothing": ("k.h5", hdf5(), "'dataset/data'.* nothing"),
     "h5 external link": (
         "k.h5",
         hdf5(kspace=h5py.ExternalLink("/etc/x.h5", "/k")),
         "'kspace' is a li",
     ),
     "h5 soft link": ("k.h5", hdf5(a=K[None], kspace=h5py.SoftLink("/a")), "links are not followed"),
-    "h5 virtual": ("k.h5", other_storage("virtual"), "the data of 'kspace' lie in other files"),
-    "h5 external data": ("k.h5", other_storage("external"), "the data of 'kspace' lie in other"),
-    "fastmri group": ("k.h5", hdf5(**{"kspace/a": 1}), "'kspace' is not an array"),
-    "fastmri real": ("k.h5", hdf5(kspace=K.real), "expected complex k-space, got float32"),
+    "h5 virtual": ("k.h5", other_storage("virtual"), "other files"),
+    "h5 external data": ("k.h5", other_storage("external"), "in other"),
+    "fastmri group": ("k.h5", hdf5(**{"kspace/a": 1}), "not an array"),
+    "fastmri real": ("k.h5", hdf5(kspace=K.real), "complex k-space.*float32"),
     "fastmri 2-D": ("k.h5", hdf5(kspace=K[0]), r"fastMRI k-space .* got shape \(16, 8\)"),
-    "fastmri header": ("k.h5", hdf5(kspace=K, ismrmrd_header="<a"), "not well-formed or not safe"),
+    "fastmri header": ("k.h5", hdf5(kspace=K, ismrmrd_header="<a"), "well-formed"),
     "fastmri entity": (
         "k.h5",
         hdf5(kspace=K, ismrmrd_header=ENTITY),
-        "not well-formed or not safe",
+        "well-formed",
     ),
     "fastmri number": ("k.h5", hdf5(kspace=K, ismrmrd_header=3), "a string in 'ismrmrd_header'"),
-    "fastmri time": ("k.h5", time_type, "'kspace' has a type that is not read"),
-    "fastmri null": ("k.h5", hdf5(kspace=h5py.Empty("c8")), "numbers or text in 'kspace', got nei"),
-    "fastmri noise": ("k.h5", attribute("ctxrecon_noise_std", "a"), "to be one number, got 'a'"),
+    "fastmri time": ("k.h5", time_type, "type that is not read"),
+    "fastmri null": ("k.h5", hdf5(kspace=h5py.Empty("c8")), "'kspace', got nei"),
+    "fastmri noise": ("k.h5", attribute("ctxrecon_noise_std", "a"), "one number, got 'a'"),
     # ISMRMRD
     "raw group": (
         "k.h5",
         hdf5(**{"d/xml": header_xml(), "d/data/a": 1}),
         "a table of ISMRMRD",
     ),
-    "raw flags": ("k.h5", fractional_flags, r"lack the ISMRMRD fields \['flags'\] as whole"),
+    "raw flags": ("k.h5", fractional_flags, r"\['flags'\] as whole"),
     "raw no encoding": ("k.h5", raw("<a/>"), "has no <encoding>"),
-    "raw no number": ("k.h5", raw(header_xml(center="x")), "a number in <center> .* got 'x'"),
+    "raw no number": ("k.h5", raw(header_xml(center="x")), "<center> .* 'x'"),
     "raw matrix": ("k.h5", raw(header_xml((10**6, 8, 1))), "are not between 1 and 65535"),
     "raw radial": ("k.h5", raw(header_xml(trajectory="radial")), "Cartesian .* got 'radial'"),
-    "raw outside": ("k.h5", raw(header_xml((16, 4, 1))), "lies outside the encoded matrix of 4"),
-    "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "claims 64.0 GiB but the file"),
+    "raw outside": ("k.h5", raw(header_xml((16, 4, 1))), "matrix of 4"),
+    "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "64.0 GiB"),
     "raw partitions": ("k.h5", raw(kspace_encode_step_2=1), "several partitions"),
-    "raw all noise": ("k.h5", raw(flags=1 << 18), "none of its 8 readouts is an imaging readout"),
-    "raw short": ("k.h5", short_readout, "readout 3 holds 62 numbers, expected 64 for 2 coils"),
-    "raw coils": ("k.h5", different_coils, r"the same coils in all readouts, got \[1, 2\]"),
+    "raw all noise": ("k.h5", raw(flags=1 << 18), "none of its 8"),
+    "raw short": ("k.h5", short_readout, "readout 3 .*62.* 64"),
+    "raw coils": ("k.h5", different_coils, r"same coils .*\[1, 2\]"),
     "raw no readouts": ("k.h5", lambda p: write_raw(p, []), "holds no readouts"),
-    "raw table": ("k.h5", table_without("flags"), r"lack the ISMRMRD fields \['flags'\]"),
+    "raw table": ("k.h5", table_without("flags"), r"\['flags'\]"),
     # BART
-    "cfl alone": ("k.cfl", cfl(None), "k.cfl has no header: put k.hdr beside it"),
+    "cfl alone": ("k.cfl", cfl(None), "k.hdr"),
     "cfl no sizes": ("k.cfl", cfl("# Command\n"), "expected a line '# Dimensions'"),
-    "cfl words": ("k.cfl", cfl(DIMS + "16 eight"), "whole numbers as sizes, got '16 eight'"),
-    "cfl zero": ("k.cfl", cfl(DIMS + "16 0"), r"at most 16 sizes of 1 or more, got \[16, 0\]"),
+    "cfl words": ("k.cfl", cfl(DIMS + "16 eight"), "'16 eight'"),
+    "cfl zero": ("k.cfl", cfl(DIMS + "16 0"), r"\[16, 0\]"),
     "cfl many": ("k.cfl", cfl(DIMS + "1 " * 16 + "2"), "expected at most 16 sizes"),
     "cfl absurd": (
         "k.cfl",
@@ -277,7 +278,7 @@ CASES = {
         cfl(DIMS + "16 8 1 2", K.tobytes()[:-8]),
         "need 2048 bytes, 2040 ar",
     ),
-    "cfl 3-D": ("k.cfl", cfl(DIMS + "8 8 2 2"), "two encoded dimensions.*'bart slice'"),
+    "cfl 3-D": ("k.cfl", cfl(DIMS + "8 8 2 2"), "bart slice"),
     "cfl time": ("k.cfl", cfl(DIMS + "16 8 1 1 1 1 1 1 1 1 2"), r"the sizes \{10: 2\}"),
     "cfl line": ("k.cfl", cfl(DIMS + "256"), "expected a 2-D k-space"),
 }
@@ -304,12 +305,12 @@ def test_sentences_differ():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"slices": 3}, "has 1 slices, numbered from 0: there is no slice 3"),
-        ({"slices": []}, "no slice is left of its 1"),
-        ({"slices": slice(5, 9)}, "no slice is left of its 1"),
-        ({"contrast": 1}, "only ISMRMRD files have repetitions and contrasts"),
-        ({"crop_readout": True}, "does not state its readout oversampling"),
-        ({"coil_maps": "maps.txt"}, "expected coil maps as .npy or .cfl"),
+        ({"slices": 3}, "no slice 3"),
+        ({"slices": []}, "no slice is left"),
+        ({"slices": slice(5, 9)}, "no slice is left"),
+        ({"contrast": 1}, "ISMRMRD"),
+        ({"crop_readout": True}, "oversampling"),
+        ({"coil_maps": "maps.txt"}, "coil maps as"),
     ],
 )
 def test_wrong_options(tmp_path, options, sentence):
@@ -320,10 +321,10 @@ def test_wrong_options(tmp_path, options, sentence):
 
 def test_cropping_needs_a_header_and_whole_lines(tmp_path):
     hdf5(kspace=K)(tmp_path / "k.h5")
-    with pytest.raises(InputError, match="has no ismrmrd_header, so the size to crop"):
+    with pytest.raises(InputError, match="ismrmrd_header"):
         read_scan(tmp_path / "k.h5", crop_readout=True)
     hdf5(kspace=K, ismrmrd_header=header_xml(), mask=np.ones((16, 8)))(tmp_path / "m.h5")
-    with pytest.raises(InputError, match="its mask is not one of whole lines"):
+    with pytest.raises(InputError, match="whole lines"):
         read_scan(tmp_path / "m.h5", crop_readout=True)
 
 
@@ -333,15 +334,15 @@ IMAGE = np.ones((2, 4, 4), np.complex64)
 @pytest.mark.parametrize(
     ("name", "images", "options", "sentence"),
     [
-        ("no/such/image.npy", IMAGE, {}, "the folder .*no/such does not exist, create it"),
+        ("no/such/image.npy", IMAGE, {}, "folder .*no/such"),
         ("image.jpg", IMAGE, {}, r"expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got .jpg"),
         ("image", IMAGE, {}, "got no extension"),
-        ("folder.npy", IMAGE, {}, "it is a folder or a device, name a file"),
+        ("folder.npy", IMAGE, {}, "a device"),
         ("image.npy", IMAGE[None], {}, r"got shape \(1, 2, 4, 4\)"),
-        ("image.npy", np.array([[["a"]]]), {}, "images .* of numbers, got shape"),
-        ("image.png", IMAGE * np.nan, {}, "values that are not finite"),
-        ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "three numbers .* above 0 mm, got"),
-        ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "only NIfTI keeps a voxel size"),
+        ("image.npy", np.array([[["a"]]]), {}, "images .*shape"),
+        ("image.png", IMAGE * np.nan, {}, "not finite"),
+        ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "three numbers"),
+        ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "NIfTI"),
         ("image.npy", IMAGE, {"montage": True}, "only PNG makes a montage"),
     ],
 )
@@ -354,7 +355,7 @@ def test_images_that_cannot_be_written(tmp_path, name, images, options, sentence
 
 def test_scan_needs_a_format_that_holds_it_all(tmp_path):
     scan = Scan(torch.from_numpy(K)[None], torch.ones(1, 1, 16, 8, dtype=torch.bool))
-    with pytest.raises(InputError, match=r"expected a scan as .npz or .h5, got .cfl"):
+    with pytest.raises(InputError, match=r"\.npz .* \.cfl"):
         write_scan(tmp_path / "scan.cfl", scan)
 
 
@@ -383,7 +384,7 @@ def test_sequences_longer_than_the_file(tmp_path, chunks, member):
         file["dataset"].create_dataset("data", data=values, dtype=dtype, chunks=chunks)
     assert len(read_scan(path)) == 1
     claim(path, "dataset/data" if member else "dataset/xml", member)
-    with pytest.raises(InputError, match=f"{member or 'xml'}' claims .* more than the file has"):
+    with pytest.raises(InputError, match=f"{member or 'xml'}' claims"):
         read_scan(path)
 
 
@@ -394,7 +395,7 @@ def test_elements_and_chunks_larger_than_the_file(tmp_path):
         for place, part in enumerate((b"r", b"i")):
             kind.insert(part, 4 * place, h5py.h5t.IEEE_F32LE)
         h5py.h5d.create(file.id, b"kspace", kind, h5py.h5s.create_simple((1, 8, 8)))
-    with pytest.raises(InputError, match="each element of 'kspace' claims 2048 MiB"):
+    with pytest.raises(InputError, match="2048 MiB"):
         read_scan(path)
     with h5py.File(path, "w") as file:
         shape = (1, 1, 2, 2)
@@ -407,12 +408,12 @@ def test_elements_and_chunks_larger_than_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
-        (1.5, "expected slices as a whole number"),
-        ("0", "expected slices as a whole number"),
-        (True, "expected slices as a whole number"),
-        ([0, None], "expected slices as a whole number"),
-        (slice(0.5, None), "expected whole numbers in slice"),
-        (slice(None, None, 0), "expected whole numbers in slice"),
+        (1.5, "slices as a whole"),
+        ("0", "slices as a whole"),
+        (True, "slices as a whole"),
+        ([0, None], "slices as a whole"),
+        (slice(0.5, None), "whole numbers"),
+        (slice(None, None, 0), "whole numbers"),
     ],
 )
 def test_slices_that_are_no_numbers(tmp_path, choice, sentence):
@@ -425,7 +426,7 @@ def test_slices_that_are_no_numbers(tmp_path, choice, sentence):
 def test_values_beyond_single_precision_are_not_written_as_infinite(tmp_path, name):
     if name.endswith(".nii"):
         pytest.importorskip("nibabel")
-    with pytest.raises(InputError, match=r"32-bit floats, and the images reach 4\.24e\+38"):
+    with pytest.raises(InputError, match=r"4\.24e\+38"):
         write_image(tmp_path / name, np.full((2, 4, 4), 3e38 + 3e38j))
     assert not any(tmp_path.iterdir())
 

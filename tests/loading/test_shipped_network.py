@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_it_is_better_than_a_baseline(network, scan, mask, acceleration, baselin
     full = torch.ones(1, 1, ny, nx, dtype=torch.bool)
     noise = 0.01 * complex_noise(tuple(scan.kspace.shape), seeded(1))
     kspace = (CartesianSense(full, maps)(scan.target) + noise) * sampled
-    call = {"kspace": kspace, "mask": sampled, "coil_maps": maps}
+    call: dict[str, Any] = {"kspace": kspace, "mask": sampled, "coil_maps": maps}
     images = [network(**call).images, BaselinePipeline(baseline)(**call).images]
     scores = [float(psnr(image, scan.target)) for image in images]
     assert scores[0] > scores[1] + gain

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.fourier import complex_to_channels
 from ctxrecon.phantom import phantom_scan
@@ -34,7 +35,7 @@ def test_it_removes_noise_from_scans_it_has_not_seen(
     scans = [
         phantom_scan(name, snr=None, generator=generator) for name in ("brain", "knee", "brain")
     ]
-    images = complex_to_channels(torch.cat([scan.target for scan in scans]))
+    images = complex_to_channels(torch.cat([present(scan.target) for scan in scans]))
     states = prior.encode_prompt([scan.metadata[0].to_prompt() for scan in scans])
     empty = prior.encode_prompt([""] * len(scans))
     alpha_bar = prior.scheduler.alphas_cumprod[timestep]

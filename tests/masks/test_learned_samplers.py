@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from gaussian import complex_noise, seeded
@@ -23,14 +25,14 @@ from ctxrecon.operators import WeightedSense
 
 SHAPES = [(8, 64), (9, 65), (40, 36), (33, 47)]
 ACCELERATIONS = [2, 3.7, 4, 6, 8, 16, 32]
-OPTIONS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "loupe": {"acceleration": 4},
     "per_contrast": {"acceleration": 4, "contrasts": 3},
     "pattern_generator": {},
 }
 
 
-def build(name: str, shape=(8, 64), **options: object) -> Sampler:
+def build(name: str, shape=(8, 64), **options: Any) -> Sampler:
     torch.manual_seed(1)
     return SAMPLERS[name](shape, **{**OPTIONS[name], **options})
 
@@ -59,7 +61,7 @@ def test_the_budget_is_that_of_other_masks(name, shape, lines):
 
 @pytest.mark.parametrize("lines", [True, False])
 @pytest.mark.parametrize("shape", [(16, 320), (33, 47)])
-def test_the_centre_is_that_of_other_masks(name, shape, lines):
+def test_the_center_is_that_of_other_masks(name, shape, lines):
     draw = uniform1d if lines else variable_density2d
     for fraction in (None, 0.1, 0.0):
         arguments = () if fraction is None else (fraction,)
@@ -130,12 +132,12 @@ def test_training_moves_lines_to_where_they_are_wanted():
     worth = torch.zeros(64)
     worth[torch.randperm(64, generator=seeded(3))[:16]] = 1.0
     worth[30:34] = 1.0
-    optimiser, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
+    optimizer, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         masks = sampler.relaxed(batch_size=4, generator=source)
         (-(masks[:, 0, 0] * worth).sum(dim=1).mean()).backward()
-        optimiser.step()
+        optimizer.step()
     masks = sampler.eval()(batch_size=10, generator=source)[:, 0, 0].float()
     assert float((masks * worth).sum(dim=1).mean()) > 15.5  # of 16
 
@@ -287,12 +289,12 @@ def test_the_mean_over_contrasts_is_the_total(contrasts, acceleration, scale):
 def test_the_split_is_learned():
     """A contrast that is worth more gets more lines, at the cost of the others."""
     sampler = build("per_contrast", (2, 80), learn_split=True)
-    optimiser, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
+    optimizer, source = torch.optim.Adam(sampler.parameters(), lr=0.05), seeded(0)
     for _ in range(40):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         lines = sampler.relaxed(batch_size=4, generator=source)[..., 0, :].sum(dim=(-1, -2))
         (-(lines * torch.tensor([3.0, 1.0, 1.0])).mean()).backward()
-        optimiser.step()
+        optimizer.step()
     counts = sampler.eval().line_counts()
     assert counts[0] > 30
     assert sum(counts) == 60
@@ -323,8 +325,8 @@ def test_the_spectrum_mask_takes_the_strongest_samples():
     assert int(lines[0].sum()) == 4
     strength = energy.sum(dim=0)
     assert float(strength[lines[0]].min()) > float(strength[~lines[0]].max())
-    centre = spectrum_mask(energy, 4, 0.125)[0, 0, 0]
-    assert centre[7:9].all()
+    center = spectrum_mask(energy, 4, 0.125)[0, 0, 0]
+    assert center[7:9].all()
 
 
 @pytest.mark.parametrize("acceleration", [2, 4, 8, 15, 32])
@@ -355,10 +357,10 @@ def refused(sentence, function, *arguments, **options):
     ("sentence", "function", "arguments", "options"),
     [
         refused("two positive integers", LOUPE, (8,), 4),
-        refused("acceleration of at least 1, got 0.5", LOUPE, (8, 8), 0.5),
+        refused(r"acceleration .* 0\.5", LOUPE, (8, 8), 0.5),
         refused("leaves none of 8 lines", LOUPE, (8, 8), 80),
-        refused("the centre alone has 4 lines", LOUPE, (8, 8), 4, center_fraction=0.5),
-        refused("the centre alone has 16 samples", LOUPE, (8, 8), 8, False, 0.5),
+        refused("4 lines", LOUPE, (8, 8), 4, center_fraction=0.5),
+        refused("16 samples", LOUPE, (8, 8), 8, False, 0.5),
         refused("center_fraction between 0 and 1", LOUPE, (8, 8), 4, center_fraction=2.0),
         refused("positive slope, got 0", LOUPE, (8, 8), 2, slope=0),
         refused("contrasts as a whole number", PerContrastSampler, (8, 8), 0, 2),
@@ -370,9 +372,9 @@ def refused(sentence, function, *arguments, **options):
         refused("embedding as a whole number", PatternGenerator, (8, 8), embedding=0),
         refused("width as a whole number", PatternGenerator, (8, 8), width=1.5),
         refused("tolerance of at least 0", PatternGenerator, (8, 8), tolerance=-1.0),
-        refused("no acceleration of its own: give", PatternGenerator((8, 64))),
-        refused("acceleration of at least 1, got nan", LOUPE((8, 8), 2), float("nan")),
-        refused("batch size of at least 1", LOUPE((8, 8), 2), batch_size=0),
+        refused("acceleration of its own", PatternGenerator((8, 64))),
+        refused("acceleration .* nan", LOUPE((8, 8), 2), float("nan")),
+        refused("batch size", LOUPE((8, 8), 2), batch_size=0),
         refused("one generator or 3", LOUPE((8, 8), 2), 2, 3, [seeded(0)]),
         refused("one generator or 2, one", LOUPE((8, 8), 2).relaxed, 2, 2, [seeded(0)]),
         refused("energy as a real", spectrum_mask, torch.ones(1, 8, 8), 2),
@@ -403,11 +405,11 @@ class TestFixedMasks:
         assert bool((expected >= always).all())
 
     @pytest.mark.parametrize("mask", list(MASKS))
-    def test_the_centre_is_always_taken(self, mask):
+    def test_the_center_is_always_taken(self, mask):
         """Coil maps are estimated from it."""
         sampler = FixedMasks((32, 40), 8.0, mask)
-        centre = sampler.as_mask(sampler.budget().center)
-        assert bool((sampler(batch_size=3, generator=seeded(0)) >= centre).all())
+        center = sampler.as_mask(sampler.budget().center)
+        assert bool((sampler(batch_size=3, generator=seeded(0)) >= center).all())
 
     def test_a_range_of_ratios(self):
         sampler = FixedMasks((32, 40), mask="uniform1d", ratios=(0.2, 0.5))
@@ -415,15 +417,15 @@ class TestFixedMasks:
         assert 2 <= min(drawn) < 2.6 < 4 < max(drawn) <= 5
         assert int(sampler(4.0)[0, 0, 0].sum()) == 10
         assert FixedMasks((32, 40), 4.0).draw_acceleration() == 4.0
-        with pytest.raises(InputError, match="no acceleration of its own"):
+        with pytest.raises(InputError, match="of its own"):
             sampler()
 
     def test_malformed_options(self):
         with pytest.raises(InputError, match="unknown mask 'spiral'"):
             FixedMasks((8, 8), 2.0, "spiral")
-        with pytest.raises(InputError, match="either one acceleration or a range"):
+        with pytest.raises(InputError, match="or a range"):
             FixedMasks((8, 8))
-        with pytest.raises(InputError, match="either one acceleration or a range"):
+        with pytest.raises(InputError, match="or a range"):
             FixedMasks((8, 8), 2.0, ratios=(0.2, 0.5))
         with pytest.raises(InputError, match=r"within \(0, 1\]"):
             FixedMasks((8, 8), ratios=(0.2, 1.5))

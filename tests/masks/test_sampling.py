@@ -55,13 +55,13 @@ def test_the_budget_does_not_depend_on_the_draw(name, seed):
 
 
 def test_acceleration_one_samples_everything():
-    for name in set(MASKS) - {"poisson_disk2d"}:
+    for name in set(MASKS) - {"poisson_disk2d", "poisson2d_sigpy"}:
         assert bool(make_mask(name, (12, 15), 1, generator=seeded(0)).all()), name
 
 
 @pytest.mark.parametrize(("nx", "fraction"), [(320, 0.08), (320, 0.04), (47, 0.1), (48, 0.1)])
 @pytest.mark.parametrize("name", LINES)
-def test_the_centre_lies_around_the_zero_frequency(name, nx, fraction):
+def test_the_center_lies_around_the_zero_frequency(name, nx, fraction):
     mask = make_mask(name, (2, nx), 4, fraction, generator=seeded(3))
     count = round(nx * fraction)
     first = nx // 2 - count // 2
@@ -69,7 +69,7 @@ def test_the_centre_lies_around_the_zero_frequency(name, nx, fraction):
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_the_centre_of_2d_masks_is_a_box(name):
+def test_the_center_of_2d_masks_is_a_box(name):
     ny, nx = 61, 80
     mask = make_mask(name, (ny, nx), 6, 0.1, generator=seeded(3))
     assert bool(mask[0, 0, 30 - 3 : 30 + 3, 40 - 4 : 40 + 4].all())
@@ -77,13 +77,13 @@ def test_the_centre_of_2d_masks_is_a_box(name):
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 21)])
 @pytest.mark.parametrize("name", LINES)
-def test_the_centre_is_where_fft2c_puts_a_constant_image(name, shape):
+def test_the_center_is_where_fft2c_puts_a_constant_image(name, shape):
     kspace = fft2c(torch.ones(1, *shape, dtype=torch.complex64))
     one_line = make_mask(name, shape, shape[1], 1 / shape[1], generator=seeded(0))
     torch.testing.assert_close((kspace * one_line[:, 0]).norm(), kspace.norm())
 
 
-def test_default_centre_is_the_protocol_of_the_paper():
+def test_default_center_is_the_protocol_of_the_paper():
     for acceleration, lines in ((4, 26), (8, 13)):
         masks = uniform1d((1, 320), acceleration, batch_size=50, generator=seeded(0))
         always = masks.all(dim=0).sum()
@@ -109,7 +109,7 @@ def test_batch_items_and_seeds_differ(name):
     assert torch.equal(batch, make_mask(name, (24, 64), 4, batch_size=8, generator=seeded(0)))
 
 
-def test_uniform_lines_are_uniform_outside_the_centre():
+def test_uniform_lines_are_uniform_outside_the_center():
     masks = uniform1d((1, 60), 4, 0.1, batch_size=3000, generator=seeded(0))
     density = masks[:, 0, 0].double().mean(dim=0)
     outside = torch.cat([density[:27], density[33:]])
@@ -139,11 +139,11 @@ def test_2d_masks_are_denser_in_the_middle(name):
 def test_equispaced_lines():
     mask = equispaced1d((1, 40), 4, 0.0, offset=1)
     assert mask[0, 0, 0].nonzero()[:, 0].tolist() == list(range(1, 40, 4))
-    with_centre = equispaced1d((1, 320), 4, 0.08, offset=0)[0, 0, 0].nonzero()[:, 0]
-    gaps = with_centre.diff()
-    assert with_centre[0] == 0
+    with_center = equispaced1d((1, 320), 4, 0.08, offset=0)[0, 0, 0].nonzero()[:, 0]
+    gaps = with_center.diff()
+    assert with_center[0] == 0
     assert set(gaps.tolist()) <= {1, 2, 3, 4, 5, 6}
-    left = with_centre[with_centre < 147].diff()
+    left = with_center[with_center < 147].diff()
     assert int(left.max() - left.min()) <= 1
     drawn = equispaced1d((1, 40), 4, 0.0, batch_size=40, generator=seeded(0))
     assert {int(m[0, 0].nonzero()[0]) for m in drawn} == {0, 1, 2, 3}
@@ -185,30 +185,30 @@ def test_numpy_integers_make_a_shape():
 @pytest.mark.parametrize(
     ("arguments", "options", "sentence"),
     [
-        (((32,), 4), {}, r"mask shape of two positive integers \(ny, nx\), got \(32,\)"),
-        (((32, 0), 4), {}, r"mask shape of two positive integers \(ny, nx\), got \(32, 0\)"),
-        (((32, 4.5), 4), {}, r"mask shape of two positive integers"),
-        (((32, 32), 0.5), {}, "acceleration of at least 1, got 0.5"),
-        (((32, 32), float("nan")), {}, "acceleration of at least 1, got nan"),
-        (((32, 32), float("inf")), {}, "acceleration of at least 1, got inf"),
+        (((32,), 4), {}, r"mask shape .*\(32,\)"),
+        (((32, 0), 4), {}, r"mask shape .*\(32, 0\)"),
+        (((32, 4.5), 4), {}, r"mask shape"),
+        (((32, 32), 0.5), {}, r"acceleration .* 0\.5"),
+        (((32, 32), float("nan")), {}, "acceleration .* nan"),
+        (((32, 32), float("inf")), {}, "acceleration .* inf"),
         (((32, 32), 5000), {}, "acceleration 5000 leaves none of"),
-        ((32, 4), {}, r"two positive integers \(ny, nx\), got 32"),
-        (("32", 4), {}, r"two positive integers \(ny, nx\), got '32'"),
-        (((32, 32), "4"), {}, "acceleration of at least 1, got '4'"),
-        (((32, 32), None), {}, "acceleration of at least 1, got None"),
-        (((32, 32), True), {}, "acceleration of at least 1, got True"),
-        (((32, 32), 4, "8 %"), {}, "center_fraction between 0 and 1, got '8 %'"),
-        (((32, 32), 4), {"batch_size": 1.5}, "batch size of at least 1, got 1.5"),
-        (((32, 32), 4), {"generator": 5}, r"torch.Generator\(\).manual_seed\(seed\)"),
+        ((32, 4), {}, r"\(ny, nx\), got 32"),
+        (("32", 4), {}, r"\(ny, nx\), got '32'"),
+        (((32, 32), "4"), {}, "acceleration .* '4'"),
+        (((32, 32), None), {}, "acceleration .* None"),
+        (((32, 32), True), {}, "acceleration .* True"),
+        (((32, 32), 4, "8 %"), {}, "center_fraction .* '8 %'"),
+        (((32, 32), 4), {"batch_size": 1.5}, r"batch size .* 1\.5"),
+        (((32, 32), 4), {"generator": 5}, r"manual_seed"),
         (((32, 32), 4), {"batch_size": 2, "generator": [5, 6]}, "manual_seed"),
-        (((32, 32), 4, -0.1), {}, "center_fraction between 0 and 1, got -0.1"),
-        (((32, 32), 4, 1.5), {}, "center_fraction between 0 and 1, got 1.5"),
-        (((32, 32), 4, 0.8), {}, "the centre alone has .* more than the .* acceleration 4 allows"),
-        (((32, 32), 4), {"batch_size": 0}, "batch size of at least 1, got 0"),
+        (((32, 32), 4, -0.1), {}, r"center_fraction .* -0\.1"),
+        (((32, 32), 4, 1.5), {}, r"center_fraction .* 1\.5"),
+        (((32, 32), 4, 0.8), {}, "centre .* acceleration 4"),
+        (((32, 32), 4), {"batch_size": 0}, "batch size .* 0"),
         (
             ((32, 32), 4),
             {"batch_size": 3, "generator": [seeded(0)]},
-            "expected one generator or 3, one for each mask, got 1",
+            "generator .*3.* 1",
         ),
     ],
 )
@@ -217,19 +217,31 @@ def test_impossible_masks_are_refused(name, arguments, options, sentence):
         MASKS[name](*arguments, **options)
 
 
+def test_sigpys_poisson_mask_is_sigpys_but_for_the_last_samples():
+    from sigpy.mri import poisson
+
+    mask = make_mask("poisson2d_sigpy", (96, 96), 8, 0.1, generator=seeded(3))[0, 0]
+    seed = int(torch.randint(2**31, (1,), generator=seeded(3)))
+    expected = torch.from_numpy(poisson((96, 96), 8, (10, 10), dtype=bool, seed=seed))
+    assert int((mask != expected).sum()) <= 0.02 * int(mask.sum())
+    state = np.random.get_state()[1]  # noqa: NPY002
+    make_mask("poisson2d_sigpy", (96, 96), 8, generator=seeded(0))
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
 @pytest.mark.parametrize("offset", [-1, 4, 1.5])
 def test_an_offset_beyond_the_spacing_is_refused(offset):
-    with pytest.raises(InputError, match=f"offset from 0 to 3, below the spacing .* got {offset}"):
+    with pytest.raises(InputError, match=f"offset .* 3.* {offset}"):
         equispaced1d((1, 40), 4, 0.0, offset=offset)
 
 
 def test_a_poisson_budget_beyond_the_ellipse_is_refused():
-    with pytest.raises(InputError, match=r"the ellipse of k-space has .* use variable_density2d"):
+    with pytest.raises(InputError, match=r"ellipse .* variable_density2d"):
         poisson_disk2d((32, 32), 1.1)
 
 
 def test_an_unknown_mask_is_refused():
-    with pytest.raises(InputError, match="unknown mask 'spiral2d': expected one of uniform1d"):
+    with pytest.raises(InputError, match=r"'spiral2d'.* uniform1d"):
         make_mask("spiral2d", (32, 32), 4)
     with pytest.raises(InputError, match=r"unknown mask \['uniform1d'\]"):
-        make_mask(["uniform1d"], (32, 32), 4)
+        make_mask(["uniform1d"], (32, 32), 4)  # type: ignore[arg-type]

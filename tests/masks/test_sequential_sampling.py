@@ -139,12 +139,12 @@ def test_training_finds_the_lines_of_each_image():
     kspace[0, :, 11:13], kspace[1, :, 11:13] = 4.0, torch.tensor([4.0, -4.0]).to(kspace)
     kspace = kspace.repeat(4, 1, 1)
     measure, _ = scanner(ifft2c(kspace))
-    optimiser, source = torch.optim.Adam(sampler.parameters(), lr=0.02), seeded(0)
+    optimizer, source = torch.optim.Adam(sampler.parameters(), lr=0.02), seeded(0)
     for _ in range(120):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         mask = sampler.relaxed(measure, generator=source).mask
         ((1 - mask) * kspace[:, None].abs()).sum().backward()
-        optimiser.step()
+        optimizer.step()
     masks = sampler.eval()(measure, generator=source).mask[:, 0, 0]
     # Of the 16 lines that a mask for all images could not have.
     assert int(masks[::2, [3, 5]].sum() + masks[1::2, [18, 20]].sum()) >= 14
@@ -171,7 +171,7 @@ def policy(**options):
     return GreedyPolicy(SHAPE, 4, center_fraction=0.05, **options)
 
 
-def centre_lines(batch=3):
+def center_lines(batch=3):
     mask = torch.zeros(batch, 1, *SHAPE, dtype=torch.bool)
     mask[..., 19:21] = True
     return mask
@@ -194,7 +194,7 @@ def test_a_policy_takes_one_line_at_a_time(acceleration):
 
 
 def test_lines_are_drawn_in_proportion_to_the_policy():
-    network, mask, images = policy(), centre_lines(), pictures()
+    network, mask, images = policy(), center_lines(), pictures()
     with torch.no_grad():
         network.score.shown[-1].bias.copy_(torch.randn(40, generator=seeded(5)))
     log_probabilities = network.log_probabilities(images, mask)
@@ -211,7 +211,7 @@ def test_lines_are_drawn_in_proportion_to_the_policy():
 
 
 def test_lines_are_added_to_a_mask():
-    mask = centre_lines(2)
+    mask = center_lines(2)
     more = with_lines(mask, torch.tensor([[3, 19], [0, 39]]))
     assert more.shape == (2, 2, 1, *SHAPE)
     assert more[0, 0, 0, 5].nonzero()[:, 0].tolist() == [3, 19, 20]
@@ -238,15 +238,15 @@ def test_the_policy_gradient_is_that_of_the_expected_reward():
 
 def test_a_policy_learns_which_lines_gain():
     network, images, source = policy(width=4), pictures(2), seeded(0)
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
     for _ in range(40):
-        mask = centre_lines(2)
+        mask = center_lines(2)
         for _ in range(2):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             lines, log_probabilities = network.step(images, mask, 8, source)
             rewards = ((lines == 7) | (lines == 33)).float()
             policy_gradient_loss(log_probabilities, rewards).backward()
-            optimiser.step()
+            optimizer.step()
             mask = with_lines(mask, lines[:, :1])[:, 0]
     chosen = network.eval()(lambda _: images, 10).mask[:, 0, 0]
     assert bool((chosen[:, 7] & chosen[:, 33]).all())
@@ -292,7 +292,7 @@ def test_redundancy_is_what_phase_symmetry_gives():
             assert redundancy_ratio(both).tolist() == [1.0]
 
 
-def test_lines_are_ordered_from_the_centre():
+def test_lines_are_ordered_from_the_center():
     mask = torch.zeros(1, 1, 3, 8, dtype=torch.bool)
     mask[..., [0, 2, 3, 4, 5, 7]] = True
     assert line_order(mask) == [[0, -1, 1, -2, 3, -4]]
@@ -328,7 +328,7 @@ def test_a_line_order_is_whole_or_not_written(tmp_path, monkeypatch):
         write_line_order(tmp_path / "nowhere" / "lines.json", mask)
 
     def full(source, target):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "No space")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="No space left"):
@@ -348,7 +348,7 @@ SINGLES = torch.eye(4, dtype=torch.bool)[None, None]
         ("width as a whole number", lambda: build(width=0)),
         ("positive slope", lambda: build(slope=-1.0)),
         ("leaves none of 40 lines", lambda: build(acceleration=100)),
-        ("centre to take the first image from", lambda: build(center_fraction=0.0)(pictures)),
+        ("first image", lambda: build(center_fraction=0.0)(pictures)),
         ("got torch.float32", lambda: build()(lambda mask: torch.ones(1, *SHAPE))),
         (
             r"complex images \(batch, 12, 40\)",
@@ -357,7 +357,7 @@ SINGLES = torch.eye(4, dtype=torch.bool)[None, None]
         ("one generator or 3", lambda: build()(scanner(pictures())[0], 4, [seeded(0)])),
         (
             "lines left to take",
-            lambda: policy().log_probabilities(pictures(), ~torch.zeros_like(centre_lines())),
+            lambda: policy().log_probabilities(pictures(), ~torch.zeros_like(center_lines())),
         ),
         (
             "two samples or more",

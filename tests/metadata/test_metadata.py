@@ -196,7 +196,7 @@ def test_unknown_parts_are_listed_and_kept_and_refused_when_strict(caplog):
         caplog.clear()
         assert canonical_prompt(text) == "knee, PDFS, TE: 33, left, with effusion, 2-D"
     assert "'left', 'with effusion', '2-D'" in caplog.text
-    with pytest.raises(InputError, match="could not read 'left', 'with effusion', '2-D'"):
+    with pytest.raises(InputError, match="'left', 'with effusion', '2-D'"):
         from_prompt(text, strict=True)
 
 
@@ -249,41 +249,41 @@ def test_numbers_are_written_without_exponent_and_noise():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"tr": -1}, "expected TR to be a repetition time above 0 ms, got -1"),
+        ({"tr": -1}, "TR .* above 0 .* -1"),
         ({"tr": 0}, "repetition time above 0 ms"),
-        ({"tr": math.nan}, "expected TR as a finite number, got nan"),
-        ({"te": math.inf}, "expected TE as a finite number, got inf"),
-        ({"te": -3}, "an echo time of 0 ms or more, got -3"),
-        ({"ti": -3}, "an inversion time of 0 ms or more"),
-        ({"ti": True}, "expected TI as a number, got True"),
-        ({"tr": "3000"}, "expected TR as a number, got '3000'"),
-        ({"tr": [1]}, r"expected TR as a number, got \[1\]"),
-        ({"flip_angle": 0}, r"an angle in \(0, 360\] degrees, got 0"),
-        ({"flip_angle": 361}, r"an angle in \(0, 360\] degrees, got 361"),
-        ({"age": -1}, "an age from 0 to 150 years, got -1"),
-        ({"field_strength": 0}, "a field strength above 0 tesla, got 0"),
-        ({"tr": 1e-300}, "repetition time above 0 ms, got 1e-300; plausible are 0.01 to 100000"),
+        ({"tr": math.nan}, "TR .* finite .* nan"),
+        ({"te": math.inf}, "TE .* finite .* inf"),
+        ({"te": -3}, "TE.* -3"),
+        ({"ti": -3}, "TI"),
+        ({"ti": True}, "TI .* number, got True"),
+        ({"tr": "3000"}, "TR .* number, got '3000'"),
+        ({"tr": [1]}, r"TR .* number, got \[1\]"),
+        ({"flip_angle": 0}, r"angle .* 0"),
+        ({"flip_angle": 361}, r"angle .* 361"),
+        ({"age": -1}, "age .* -1"),
+        ({"field_strength": 0}, "field strength .* 0"),
+        ({"tr": 1e-300}, "got 1e-300"),
         ({"tr": 3.15e6}, "plausible are 0.01 to 100000 ms"),
         ({"te": 1e-9}, "plausible are 0.001 to 10000 ms"),
         ({"field_strength": 1e5}, "plausible are 0.001 to 25 T"),
-        ({"tr": 30, "te": 33}, "expected TE below TR, got TE 33 ms and TR 30 ms"),
+        ({"tr": 30, "te": 33}, "TE below TR.* 33 .* 30"),
         ({"tr": 30, "te": 30}, "expected TE below TR"),
-        ({"tr": 15, "te": 30, "sequence": "Qdess"}, "expected TE below twice TR"),
-        ({"slice": 10**9}, "a slice number of at most 100000"),
-        ({"anatomy": "K\udcf6rper"}, "anatomy in UTF-8, got .* at character 2"),
-        ({"pathologies": ("a\0b",)}, r"without control characters, got U\+0000 at character 2"),
+        ({"tr": 15, "te": 30, "sequence": "Qdess"}, "below twice TR"),
+        ({"slice": 10**9}, "slice number .* 100000"),
+        ({"anatomy": "K\udcf6rper"}, "UTF-8.* 2"),
+        ({"pathologies": ("a\0b",)}, r"U\+0000 .* 2"),
         ({"sequence": "x" * 10**6}, "at most 100000 characters, got 1000000"),
         ({"sequence": "a，b"}, "expected sequence without commas"),
-        ({"sex": "X"}, "expected sex as 'F', 'M' or 'O', got 'X'"),
-        ({"sex": 1}, "expected sex as 'F', 'M' or 'O', got 1"),
-        ({"slice": -1}, "expected a slice number of 0 or more, got -1"),
-        ({"slice": 1.5}, "expected the slice as a whole number, got 1.5"),
-        ({"anatomy": ""}, "expected anatomy as words, got ''; leave it out"),
-        ({"contrast": 2}, "expected contrast as words, got 2"),
-        ({"sequence": "a,b"}, "expected sequence without commas or semicolons"),
-        ({"pathologies": ("a;b",)}, "expected pathology without commas or semicolons"),
-        ({"pathologies": "Mass"}, "tuple of labels, got the string 'Mass'"),
-        ({"pathologies": ("Mass",) * 1000}, "expected at most 999 findings, got 1000"),
+        ({"sex": "X"}, "sex .* 'X'"),
+        ({"sex": 1}, "sex .* 1"),
+        ({"slice": -1}, "slice number .* -1"),
+        ({"slice": 1.5}, r"slice .* whole number.* 1\.5"),
+        ({"anatomy": ""}, "anatomy .* ''"),
+        ({"contrast": 2}, "contrast .* 2"),
+        ({"sequence": "a,b"}, "sequence without"),
+        ({"pathologies": ("a;b",)}, "pathology without"),
+        ({"pathologies": "Mass"}, "string 'Mass'"),
+        ({"pathologies": ("Mass",) * 1000}, "999 .* 1000"),
     ],
 )
 def test_impossible_values_are_refused(fields, sentence):
@@ -296,29 +296,29 @@ def test_impossible_values_are_refused(fields, sentence):
     [
         ("TR: fast", "could not read the value of TR in 'TR: fast'"),
         ("knee, TR:", "could not read the value of TR in 'TR:'"),
-        ("TR: 3150 Hz", "could not read the value of TR"),
-        ("Sex: unknown", "could not read the value of Sex"),
-        ("TR: 3000, knee, TR: 2000", "the prompt gives tr twice, 3000.0 and 2000.0; keep one"),
-        ("T1, T2", "the prompt gives contrast twice, T1 and T2"),
-        ("Slice 3.5", "expected the slice as a whole number, got 3.5"),
-        ("Slice -3", "expected a slice number of 0 or more, got -3"),
-        ("TR: 1e999", "expected TR as a finite number"),
-        ("Flip angle: 400", r"an angle in \(0, 360\] degrees, got 400"),
+        ("TR: 3150 Hz", "value of TR"),
+        ("Sex: unknown", "value of Sex"),
+        ("TR: 3000, knee, TR: 2000", r"tr twice, 3000\.0 and 2000\.0"),
+        ("T1, T2", "contrast twice, T1 and T2"),
+        ("Slice 3.5", r"slice .* whole number.* 3\.5"),
+        ("Slice -3", "slice number .* -3"),
+        ("TR: 1e999", "TR .* finite"),
+        ("Flip angle: 400", r"angle .* 400"),
         ("Pathology:", "expected pathology as words"),
-        ("Pathology: 0 Mass", "expected the number of findings from 1 to 999, got '0 Mass'"),
-        ("Pathology: 100000000 Mass", "expected the number of findings from 1 to 999"),
+        ("Pathology: 0 Mass", "findings .*'0 Mass'"),
+        ("Pathology: 100000000 Mass", "findings .* 999"),
         ("Anatomy:", "expected anatomy as words"),
         ("TE: 33 ms, TR: 3.15", "expected TE below TR"),
         ("TR: 3150 s", "plausible are 0.01 to 100000 ms"),
-        ("TR nan", "could not read the value of TR"),
-        ("TE ~30", "could not read the value of TE"),
-        ("slice 3mm", "could not read the value of slice"),
-        ("slice 3 mm", "could not read the value of slice"),
-        ("TR 3000-3500", "could not read the value of TR"),
-        ("TR/TE 3000/30/3", "expected as many numbers as names"),
-        ("K\udcf6rper", "expected the prompt in UTF-8, got .* at character 2"),
-        ("\ud83d", "expected the prompt in UTF-8"),
-        ("knee\0", r"without control characters, got U\+0000 at character 5"),
+        ("TR nan", "value of TR"),
+        ("TE ~30", "value of TE"),
+        ("slice 3mm", "value of slice"),
+        ("slice 3 mm", "value of slice"),
+        ("TR 3000-3500", "value of TR"),
+        ("TR/TE 3000/30/3", "as many numbers"),
+        ("K\udcf6rper", "UTF-8.* 2"),
+        ("\ud83d", "UTF-8"),
+        ("knee\0", r"U\+0000 .* 5"),
         ("knee\x1b[31m", r"U\+001B"),
         ("x" * 10**6, "at most 100000 characters, got 1000000"),
     ],
@@ -349,10 +349,10 @@ def test_unreadable_prompts_are_refused(text, sentence):
         ("TE: 33, 66", "'TE: 33.66'"),
         ("Slice 20,5", "one number"),
         ("TR: 3150.0.1", "one number"),
-        ("knee, 150 ms", "the name of a quantity before the number '150 ms'"),
-        ("knee 5", "the name of a quantity before the number '5'"),
+        ("knee, 150 ms", "number '150 ms'"),
+        ("knee 5", "number '5'"),
         ("Pathology: Mass, 5", "the name of a quantity"),
-        ("TR: 3150 ms, 33 ms", "the name of a quantity before the number '33 ms'"),
+        ("TR: 3150 ms, 33 ms", "number '33 ms'"),
     ],
 )
 def test_numbers_in_other_notations_are_refused_with_what_they_may_mean(text, meant):
@@ -362,25 +362,25 @@ def test_numbers_in_other_notations_are_refused_with_what_they_may_mean(text, me
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "known", "kept"),
     [
-        "Slice 20, 3T",
-        "TE: 33,3T",
-        "Slice 20, 3 lesions",
-        "cor_320",
-        "256x256, 0.5 mm pixels",
-        "3-D",
+        ("Slice 20, 3T", {"slice": 20, "field_strength": 3.0}, ()),
+        ("TE: 33,3T", {"te": 33.0, "field_strength": 3.0}, ()),
+        ("Slice 20, 3 lesions", {"slice": 20}, ("3 lesions",)),
+        ("cor_320", {}, ("cor_320",)),
+        ("256x256, 0.5 mm pixels", {}, ("256x256", "0.5 mm pixels")),
+        ("3-D", {}, ("3-D",)),
     ],
 )
-def test_digits_after_a_comma_that_are_no_decimals_are_kept(text):
-    parse_prompt(text)
+def test_digits_after_a_comma_that_are_no_decimals_are_kept(text, known, kept):
+    assert parse_prompt(text) == (ScanMetadata(**known), kept)
 
 
 def test_other_bad_arguments_are_refused():
-    with pytest.raises(InputError, match="expected the prompt as a string, got int"):
-        from_prompt(3)
-    with pytest.raises(InputError, match="expected the prompt form 'fastmri' or 'skm-tea'"):
-        KNEE.to_prompt("xml")
+    with pytest.raises(InputError, match="string, got int"):
+        from_prompt(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"fastmri.*skm-tea"):
+        KNEE.to_prompt("xml")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,11 @@ BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a
 @pytest.mark.parametrize(
     ("xml", "sentence"),
     [
-        (BOMB, "refused an XML header that declares a document type or entities"),
-        ("<ismrmrdHeader>", "expected an ISMRMRD XML header, got malformed XML"),
-        ("", "expected an ISMRMRD XML header, got malformed XML"),
-        (b"\xff\xfe\x00", "expected an ISMRMRD XML header, got malformed XML"),
-        ("<html/>", "expected an XML header <ismrmrdHeader>, got <html>"),
+        (BOMB, "document type"),
+        ("<ismrmrdHeader>", "malformed"),
+        ("", "malformed"),
+        (b"\xff\xfe\x00", "malformed"),
+        ("<html/>", "got <html>"),
     ],
 )
 def test_bad_headers_are_refused(xml, sentence):
@@ -144,9 +144,9 @@ def test_row_with_annotations():
 
 
 def test_bad_rows_are_refused():
-    with pytest.raises(InputError, match="expected the column 'TE' in the row"):
+    with pytest.raises(InputError, match="column 'TE'"):
         from_fastmri_row({name: value for name, value in ROW.items() if name != "TE"})
-    with pytest.raises(InputError, match="annotations belong to slices: give the slice"):
+    with pytest.raises(InputError, match="give the slice"):
         from_fastmri_row(ROW, None, {})
 
 
@@ -159,13 +159,13 @@ def test_fastmri_plus_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"file,slice\na,1\n", "expected the column 'label', got"),
-        (b"", "expected the column 'file', got"),
-        (b"file,slice,label\na,x,Mass\n", "line 2: expected a file and a whole slice number"),
-        (b"file,slice,label\na,-1,Mass\n", "expected a file and a whole slice number"),
-        (b"file,slice,label\na\n", "expected a file and a whole slice number, got 'a' and ''"),
-        (b"file,slice,label\na,1,\n", "line 2: expected a finding in the column 'label'"),
-        (b"file,slice,label\na,1,\xff\n", "expected a CSV file in UTF-8"),
+        (b"file,slice\na,1\n", "column 'label'"),
+        (b"", "column 'file'"),
+        (b"file,slice,label\na,x,Mass\n", "line 2: .*slice number"),
+        (b"file,slice,label\na,-1,Mass\n", "slice number"),
+        (b"file,slice,label\na\n", "'a' and ''"),
+        (b"file,slice,label\na,1,\n", "line 2: .*'label'"),
+        (b"file,slice,label\na,1,\xff\n", "CSV .*UTF-8"),
     ],
 )
 def test_bad_fastmri_plus_tables_are_refused(tmp_path, content, sentence):
@@ -273,8 +273,8 @@ def test_contrast_from_a_series_description(tmp_path, description, contrast):
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
-        ({"PatientAge": "old"}, "expected PatientAge as in '048Y', got 'old'"),
-        ({"FlipAngle": 400}, "an angle in (0, 360] degrees, got 400"),
+        ({"PatientAge": "old"}, "PatientAge.* got 'old'"),
+        ({"FlipAngle": 400}, "got 400"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
@@ -286,7 +286,7 @@ def test_bad_dicom_values_are_left_out(tmp_path, caplog, elements, words):
 
 def test_other_modalities_are_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", Modality="CT")
-    with pytest.raises(InputError, match="expected modality MR, got 'CT'"):
+    with pytest.raises(InputError, match="MR, got 'CT'"):
         from_dicom(path)
 
 
@@ -295,7 +295,7 @@ def test_files_that_are_no_dicom_are_refused(tmp_path):
     with pytest.raises(InputError, match="no DICOM file at"):
         from_dicom(tmp_path / "none.dcm")
     (tmp_path / "a.dcm").write_text("hello")
-    with pytest.raises(InputError, match="expected a DICOM file, got something else"):
+    with pytest.raises(InputError, match="DICOM file"):
         from_dicom(tmp_path / "a.dcm")
 
 
@@ -307,9 +307,9 @@ def test_damaged_dicom(tmp_path, caplog):
     assert element in content
     path.write_bytes(content.replace(element, b"DS\x06\x003x20.0"))
     assert from_dicom(path) == ScanMetadata(flip_angle=90)
-    assert "expected RepetitionTime in the DICOM header as a number" in caplog.text
+    assert "expected RepetitionTime" in caplog.text
     path.write_bytes(content.replace(element, b"FD\x06\x003120.0"))
-    with pytest.raises(InputError, match="the DICOM header cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         from_dicom(path)
 
 

@@ -29,7 +29,7 @@ def test_unitary(shape, generator):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_constant_image_is_the_centre_sample(shape):
+def test_constant_image_is_the_center_sample(shape):
     kspace = fft2c(torch.ones(shape, dtype=torch.complex64))
     expected = torch.zeros(shape, dtype=torch.complex64)
     expected[shape[0] // 2, shape[1] // 2] = (shape[0] * shape[1]) ** 0.5

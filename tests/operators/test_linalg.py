@@ -128,7 +128,7 @@ def test_tolerance_is_relative_and_stops_early(generator):
     assert 1 < len(calls) < 15
 
 
-def test_no_host_synchronisation_without_a_tolerance(generator):
+def test_no_host_synchronization_without_a_tolerance(generator):
     # The meta device has no values: whatever needs one on the host fails there.
     rhs = torch.empty(2, 8, dtype=torch.complex64, device="meta")
     assert conjugate_gradient(lambda x: 2 * x, rhs, num_iterations=3).shape == (2, 8)
@@ -179,13 +179,13 @@ def test_power_iteration_per_sample(generator):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"num_iterations": -1}, "expected num_iterations of 0 or more, got -1"),
-        ({"tolerance": 1.5}, r"expected a relative tolerance in \[0, 1\), got 1.5"),
+        ({"num_iterations": -1}, "num_iterations .* -1"),
+        ({"tolerance": 1.5}, r"tolerance .* 1\.5"),
         ({"tolerance": float("nan")}, "expected a relative tolerance"),
-        ({"rhs": torch.zeros(3)}, "expected a real or complex right-hand side"),
+        ({"rhs": torch.zeros(3)}, "real or complex"),
         ({"rhs": torch.zeros(3, 3, dtype=torch.int64)}, "got torch.int64"),
-        ({"x0": torch.zeros(1, 3)}, "expected x0 like the right-hand side"),
-        ({"normal": lambda x: x[:, :1]}, "normal must keep shape and dtype"),
+        ({"x0": torch.zeros(1, 3)}, "x0"),
+        ({"normal": lambda x: x[:, :1]}, "shape and dtype"),
     ],
 )
 def test_refuses(arguments, sentence):
@@ -195,5 +195,5 @@ def test_refuses(arguments, sentence):
 
 
 def test_power_iteration_refuses_no_iteration():
-    with pytest.raises(InputError, match="expected at least one power iteration"):
+    with pytest.raises(InputError, match="power iteration"):
         power_iteration(lambda x: x, (1, 3), num_iterations=0)

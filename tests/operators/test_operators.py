@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -142,9 +143,12 @@ def test_normal_needs_fewer_coils_where_rows_allow_it(generator, monkeypatch):
     expected = operator.adjoint(operator(x))
     transformed = []
     plain = torch.fft.fftn
-    monkeypatch.setattr(
-        torch.fft, "fftn", lambda v, dim: (transformed.append(len(v)), plain(v, dim=dim))[1]
-    )
+
+    def counted(v, dim):
+        transformed.append(len(v))
+        return plain(v, dim=dim)
+
+    monkeypatch.setattr(torch.fft, "fftn", counted)
     error = (operator.normal(x) - expected).abs().amax() / expected.abs().amax()
     assert error < 2e-6
     assert sum(transformed) <= 2 * 9
@@ -227,7 +231,7 @@ def test_composition(lines, generator):
 
 def test_composition_refuses_what_does_not_fit(generator):
     operator = CartesianSense(draw_mask(3, (7, 6), generator))
-    with pytest.raises(InputError, match=r"cannot compose .* the second gives \(1, 7, 7\)"):
+    with pytest.raises(InputError, match=r"cannot compose .*\(1, 7, 7\)"):
         operator @ Crop((1, 9, 9), (7, 7))
     with pytest.raises(InputError, match=r"expects \(3, 7, 6\), the second gives \(2, 7, 6\)"):
         operator @ Crop((2, 9, 9), (7, 6))
@@ -253,6 +257,9 @@ def test_operators_cannot_be_changed(generator):
 
 class Wrong(LinearOperator):
     """CartesianSense with one published mistake in its adjoint."""
+
+    right: LinearOperator
+    wrong_adjoint: Callable[[LinearOperator, torch.Tensor], torch.Tensor]
 
     def __init__(self, right, adjoint):
         object.__setattr__(self, "right", right)
@@ -303,24 +310,24 @@ def with_value(tensor, value):
 @pytest.mark.parametrize(
     ("mask", "maps", "sentence"),
     [
-        (MASK.float(), MAPS, r"expected a bool mask, got torch.float32; convert it with mask.bool"),
-        (MASK * 0.5, MAPS, "with values other than 0 and 1"),
-        (with_value(MASK.float(), float("nan")), MAPS, "with values other than 0 and 1"),
-        (MASK.numpy(), MAPS, "expected the mask as a torch tensor, got ndarray"),
-        (MASK[:, 0], MAPS, r"expected a mask of shape .* got \(2, 6, 5\)"),
-        (MASK.expand(2, 3, 6, 5), MAPS, r"expected a mask of shape .* got \(2, 3, 6, 5\)"),
+        (MASK.float(), MAPS, r"bool mask.*float32"),
+        (MASK * 0.5, MAPS, "0 and 1"),
+        (with_value(MASK.float(), float("nan")), MAPS, "0 and 1"),
+        (MASK.numpy(), MAPS, "mask .*ndarray"),
+        (MASK[:, 0], MAPS, r"mask .*\(2, 6, 5\)"),
+        (MASK.expand(2, 3, 6, 5), MAPS, r"mask .*\(2, 3, 6, 5\)"),
         (MASK & torch.tensor([True, False])[:, None, None, None], MAPS, r"nothing in .*\[1\]"),
         (MASK[:, :, :0], MAPS, "the mask samples nothing"),
-        (MASK, MAPS.numpy(), "expected the coil maps as a torch tensor, got ndarray"),
-        (MASK, MAPS.real, "expected complex64 coil maps, got torch.float32"),
-        (MASK, MAPS.to(torch.complex128), "expected complex64 coil maps, got torch.complex128"),
-        (MASK, MAPS[0], r"expected coil maps of shape .* got \(3, 6, 5\)"),
+        (MASK, MAPS.numpy(), "coil maps .*ndarray"),
+        (MASK, MAPS.real, "coil maps.*float32"),
+        (MASK, MAPS.to(torch.complex128), "coil maps.*complex128"),
+        (MASK, MAPS[0], r"coil maps .*\(3, 6, 5\)"),
         (MASK, MAPS.mT, r"coils, 6, 5\) to fit the mask, got \(2, 3, 5, 6\)"),
         (MASK, MAPS[:, :0], r"got \(2, 0, 6, 5\)"),
-        (MASK, MAPS.repeat(2, 1, 1, 1), "the coil maps have batch 4 and the mask 2"),
-        (MASK, with_value(MAPS, float("nan")), "the coil maps contain NaN or infinite values"),
-        (MASK, with_value(MAPS, float("inf")), "the coil maps contain NaN or infinite values"),
-        (MASK, MAPS.to("meta"), "the coil maps are on meta and the mask on cpu"),
+        (MASK, MAPS.repeat(2, 1, 1, 1), "batch 4 .* 2"),
+        (MASK, with_value(MAPS, float("nan")), "coil maps .*NaN"),
+        (MASK, with_value(MAPS, float("inf")), "coil maps .*NaN"),
+        (MASK, MAPS.to("meta"), "meta .* cpu"),
     ],
 )
 def test_refuses_at_the_door(mask, maps, sentence):
@@ -334,8 +341,8 @@ def test_refuses_at_the_door(mask, maps, sentence):
     [
         (MAPS[:, 0, :, :4], r"expected an image of shape \(2, 6, 5\), got \(2, 6, 4\)"),
         (MAPS[:1, 0], r"expected an image of shape \(2, 6, 5\), got \(1, 6, 5\)"),
-        (MAPS[:, :1], r"expected an image of shape .* got \(2, 1, 6, 5\)"),
-        (MAPS[:, 0].real, "expected an image of complex64, got torch.float32"),
+        (MAPS[:, :1], r"image .*\(2, 1, 6, 5\)"),
+        (MAPS[:, 0].real, "complex64.*float32"),
     ],
 )
 def test_refuses_a_wrong_image(method, x, sentence):
@@ -344,16 +351,16 @@ def test_refuses_a_wrong_image(method, x, sentence):
 
 
 def test_refuses_wrong_kspace():
-    with pytest.raises(InputError, match=r"expected k-space of shape \(any batch, 3, 6, 5\)"):
+    with pytest.raises(InputError, match=r"k-space .*3, 6, 5\)"):
         CartesianSense(MASK[:1], MAPS[:1]).adjoint(MAPS[:, :2])
 
 
 def test_crop_refuses():
-    with pytest.raises(InputError, match=r"cannot crop \(4, 4\) to the larger \(5, 4\)"):
+    with pytest.raises(InputError, match=r"\(4, 4\) .*\(5, 4\)"):
         Crop((1, 4, 4), (5, 4))
     with pytest.raises(InputError, match="of positive sizes"):
         Crop((1, 4, 4), (0, 4))
-    with pytest.raises(InputError, match="expected an image of shape"):
+    with pytest.raises(InputError, match="image of shape"):
         Crop((1, 4, 4), (2, 2))(torch.zeros(1, 5, 4))
-    with pytest.raises(InputError, match="expected a cropped image of shape"):
+    with pytest.raises(InputError, match="cropped image"):
         Crop((1, 4, 4), (2, 2)).adjoint(torch.zeros(1, 4, 4))

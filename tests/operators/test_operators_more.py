@@ -171,11 +171,11 @@ def test_a_low_frequency_image_survives_a_low_resolution_scan(shape, factor):
     torch.testing.assert_close(operator(operator.adjoint(anything)), anything, rtol=1e-5, atol=1e-5)
 
 
-def test_super_resolution_measures_the_centre_of_kspace():
+def test_super_resolution_measures_the_center_of_kspace():
     x = draw(1, NY, NX)
     y = SuperResolution((1, NY, NX), 2)(x)
-    centre = Crop((1, NY, NX), (NY // 2, NX // 2))
-    torch.testing.assert_close(fft2c(y), centre(fft2c(x)), rtol=1e-5, atol=1e-5)
+    center = Crop((1, NY, NX), (NY // 2, NX // 2))
+    torch.testing.assert_close(fft2c(y), center(fft2c(x)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_super_resolution_measures_the_centre_of_kspace():
     [
         ((1, 12, 10), 0, "positive integer as factor"),
         ((1, 12, 10), 2.0, "positive integer as factor"),
-        ((1, 12, 10), 4, "multiples of 4, got .* compose the operator with Crop"),
+        ((1, 12, 10), 4, "multiples of 4.*Crop"),
         ((12, 10), 2, r"\(batch, ny, nx\)"),
     ],
 )
@@ -293,17 +293,17 @@ ONES = torch.ones(1, 1, NY, NX, dtype=torch.complex64)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((TRAJECTORY.numpy(), ONES), "real torch tensor, got ndarray"),
-        ((TRAJECTORY.to(torch.complex64), ONES), "real torch tensor, got torch.complex64"),
+        ((TRAJECTORY.numpy(), ONES), "real .*ndarray"),
+        ((TRAJECTORY.to(torch.complex64), ONES), "real .*complex64"),
         ((TRAJECTORY.T, ONES), r"columns \(ky, kx\), got \(2, 10\)"),
-        ((TRAJECTORY * 6, ONES), "multiply cycles per field of view by 2π / n"),
-        ((TRAJECTORY * torch.nan, ONES), "from -π to π, got values of up to nan"),
-        ((TRAJECTORY, ONES.real), "complex64 torch tensor, got torch.float32"),
+        ((TRAJECTORY * 6, ONES), "2π / n"),
+        ((TRAJECTORY * torch.nan, ONES), "-π to π.* nan"),
+        ((TRAJECTORY, ONES.real), "complex64 .*float32"),
         ((TRAJECTORY, ONES[0]), r"coils, ny, nx\), got \(1, 12, 10\)"),
         ((TRAJECTORY, ONES * torch.nan), "NaN or infinite"),
-        ((TRAJECTORY, ONES, [1.0] * 10), "real torch tensor, got list"),
+        ((TRAJECTORY, ONES, [1.0] * 10), "real .*list"),
         ((TRAJECTORY, ONES, torch.ones(9)), r"of shape \(10,\)"),
-        ((TRAJECTORY, ONES, -torch.ones(10)), "finite weights that are not negative"),
+        ((TRAJECTORY, ONES, -torch.ones(10)), "not negative"),
         ((TRAJECTORY, ONES, torch.zeros(10)), "not all zero"),
     ],
 )
@@ -336,8 +336,8 @@ def test_each_echo_has_its_own_measurement():
     [
         (lambda: [], "one or more operators"),
         (lambda: [draw_mask()], "one or more operators"),
-        (lambda: [radial(), Inpainting(draw_mask())], "same shapes for all echoes"),
-        (lambda: [radial(batch=2), radial(batch=3)], "same shapes .* and one batch"),
+        (lambda: [radial(), Inpainting(draw_mask())], "all echoes"),
+        (lambda: [radial(batch=2), radial(batch=3)], "one batch"),
     ],
 )
 def test_echoes_that_do_not_fit_together(echoes, sentence):
@@ -346,7 +346,7 @@ def test_echoes_that_do_not_fit_together(echoes, sentence):
 
 
 def test_echoes_folded_into_a_batch_that_does_not_fit():
-    with pytest.raises(InputError, match=r"a batch_size of 3 to fold .* got 2"):
+    with pytest.raises(InputError, match=r"batch_size .* 3 .* 2"):
         MultiEcho([radial(batch=3)]).folded(batch_size=2)
     with pytest.raises(InputError, match="a positive batch_size"):
         MultiEcho([radial()]).folded(batch_size=0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from gaussian import GaussianDenoiser, seeded
+from narrow import complete, present
 from random_operators import Case, conjugate_gradient64, normal64, random_case
 
 from ctxrecon.baselines import BASELINES
@@ -64,10 +66,13 @@ def test_no_method_is_worse_than_an_empty_image(method):
         operator, y = case.operator, case.y / reference_scale(case)
         if case.is_scan and operator.coil_maps is not None:  # as pipelines do
             gain = maps_gain(operator.coil_maps)[:, None, None, None]
-            operator, y = CartesianSense(operator.mask, operator.coil_maps / gain), y / gain
+            operator, y = (
+                CartesianSense(present(operator.mask), operator.coil_maps / gain),
+                y / gain,
+            )
         if method in SOLVERS:
             image = make_solver(method)(
-                smooth_prior(operator.domain_shape[1:]),
+                smooth_prior((operator.domain_shape[1], operator.domain_shape[2])),
                 operator,
                 y,
                 timesteps=quadratic_timesteps(4),
@@ -75,7 +80,9 @@ def test_no_method_is_worse_than_an_empty_image(method):
             )
         elif case.is_scan:
             short = {"num_iterations": 20} if method in ("l1_wavelet", "total_variation") else {}
-            image = BASELINES[method](sense_operator(operator.mask, operator.coil_maps), y, **short)
+            image = BASELINES[method](
+                sense_operator(present(operator.mask), operator.coil_maps), y, **short
+            )
         else:
             continue
         residual = float((operator(image) - y).norm() / y.norm())
@@ -123,5 +130,7 @@ def test_single_coils_and_equal_maps_without_a_prior(single_coil, coils):
     maps = None if coils == 1 else torch.ones(1, coils, 40, 40, dtype=torch.complex64)
     network = load_reconstructor()
     network.set_progress_bar_config(disable=True)
-    for reconstruct in (network, *map(BaselinePipeline, BASELINES)):
-        assert float(reconstruct(kspace, mask, coil_maps=maps).residual.max()) <= 1
+    reconstructions: list[Any] = [network, *map(BaselinePipeline, BASELINES)]
+    for reconstruct in reconstructions:
+        output = reconstruct(kspace, mask, coil_maps=maps)
+        assert float(present(complete(output).residual).max()) <= 1

@@ -266,7 +266,7 @@ def test_a_bank_round_trips_and_refuses_what_is_none(tmp_path, generator: torch.
         AnatomyBank.build(mixed)
 
 
-def test_normalise_refuses_an_empty_image() -> None:
+def test_normalize_refuses_an_empty_image() -> None:
     with pytest.raises(InputError, match="no scale"):
         normalize(np.zeros((32, 32), np.complex64))
 

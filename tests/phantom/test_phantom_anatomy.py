@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank
@@ -102,7 +103,9 @@ def test_level_decides_what_a_brain_slice_shows() -> None:
 
 def test_middle_of_the_knee_shows_the_joint() -> None:
     slices = [drawn(knee_anatomy, seed, size=128) for seed in range(80)]
-    for anatomy in (a for a in slices if 15 <= a.slice <= 24):
+    middle = [a for a in slices if 15 <= a.slice <= 24]
+    assert len(middle) > 10
+    for anatomy in middle:
         for tissue in (Tissue.MARROW, Tissue.CARTILAGE, Tissue.MENISCUS, Tissue.LIGAMENT):
             assert (anatomy.labels == tissue).sum() > 10
 
@@ -127,11 +130,11 @@ def test_named_pathologies_are_drawn(draw: Draw, findings: dict[str, float]) -> 
 
 @both
 def test_bad_input_is_refused(draw: Draw) -> None:
-    with pytest.raises(InputError, match="size must be at least 32 pixels, got 16"):
+    with pytest.raises(InputError, match=r"32 pixels.* 16"):
         drawn(draw, 0, size=16)
-    with pytest.raises(InputError, match=r"fov_mm must be positive, got 0\.0"):
+    with pytest.raises(InputError, match=r"fov_mm .* 0\.0"):
         drawn(draw, 0, fov_mm=0.0)
-    with pytest.raises(InputError, match="fov_mm must be positive, got nan"):
+    with pytest.raises(InputError, match=r"fov_mm .* nan"):
         drawn(draw, 0, fov_mm=float("nan"))
 
 
@@ -142,15 +145,15 @@ def test_a_bank_is_split_by_people(tmp_path):
     bank.save(tmp_path / "bank.npz")
     first, second = AnatomyBank.load(tmp_path / "bank.npz").split(0.6, seed=1)
     assert len(first) + len(second) == 9
-    assert len(set(first.subjects)) == 3
-    assert not set(first.subjects) & set(second.subjects)
+    assert len(set(present(first.subjects))) == 3
+    assert not set(present(first.subjects)) & set(present(second.subjects))
     for part in (first, second):
-        for number, subject in enumerate(part.subjects):
+        for number, subject in enumerate(present(part.subjects)):
             assert any(
-                np.array_equal(part[number].labels, bank[place].labels)
+                np.array_equal(part[number].labels, bank[int(place)].labels)
                 for place in np.flatnonzero(bank.subjects == subject)
             )
-    with pytest.raises(InputError, match=r"splits 5 people in two, got 0\.01"):
+    with pytest.raises(InputError, match=r"5 people .* 0\.01"):
         bank.split(0.01)
     with pytest.raises(InputError, match="who is who"):
         replace(bank, subjects=None).split(0.5)

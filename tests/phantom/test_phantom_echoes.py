@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import seeded
+from narrow import present
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
@@ -146,8 +147,8 @@ def test_mixed_pixels_have_the_signals_mean_rate() -> None:
 
 def _signal_at_first_echo(subject: Subject, tissue: Tissue) -> float:
     parameters = subject.parameters
-    e1 = np.exp(-ECHOES[0].tr / parameters.t1[tissue])
-    angle = np.deg2rad(ECHOES[0].flip_angle)
+    e1 = np.exp(-present(ECHOES[0].tr) / parameters.t1[tissue])
+    angle = np.deg2rad(present(ECHOES[0].flip_angle))
     steady = np.sin(angle) * (1 - e1) / (1 - e1 * np.cos(angle))
     decay = np.exp(-ECHO_TIMES[0] / parameters.t2_star[tissue])
     return float(parameters.proton_density[tissue] * steady * decay)
@@ -162,8 +163,8 @@ def test_the_mean_over_a_pixel(fine: int, n: int) -> None:
     # what a small pixel holds beyond a border moves the mean by less than an eighth of it.
     mirrored = np.roll(weights[::-1, ::-1], (1, 1), axis=(0, 1))
     np.testing.assert_allclose(mirrored, weights, atol=1e-9)
-    centres = weights[1:-1] @ np.arange(fine)
-    assert np.abs(centres - np.arange(1, n - 1) * fine / n).max() <= n / fine / 8
+    centers = weights[1:-1] @ np.arange(fine)
+    assert np.abs(centers - np.arange(1, n - 1) * fine / n).max() <= n / fine / 8
     if fine == n:
         np.testing.assert_array_equal(weights, np.eye(n))
 

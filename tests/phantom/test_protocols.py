@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata, from_fastmri_row
@@ -28,7 +29,7 @@ def test_every_protocol_is_complete_and_physical():
     assert sum(counts.values()) == 6405 + 1394
     for protocol in counts:
         assert None not in (protocol.tr, protocol.te, protocol.ti, protocol.flip_angle)
-        assert protocol.te < protocol.tr
+        assert present(protocol.te) < present(protocol.tr)
         assert protocol.sequence in {"TurboSpinEcho", "Flash"}
         assert protocol.field_strength in {1.49, 2.89}
         assert protocol.pathologies == ()
@@ -75,13 +76,13 @@ def test_slices_and_findings_are_those_of_fastmri_plus():
 
 
 def test_what_no_real_scan_has_is_refused(generator):
-    with pytest.raises(InputError, match="no protocol for anatomy 'knee' and contrast 'T2'; there"):
+    with pytest.raises(InputError, match=r"'knee' .* 'T2'"):
         draw_protocol(generator, "knee", "T2")
-    with pytest.raises(InputError, match="no protocol for anatomy 'elbow' and contrast None"):
+    with pytest.raises(InputError, match=r"'elbow' .* None"):
         draw_protocol(generator, "elbow")
-    with pytest.raises(InputError, match="no slice numbers for contrast 'T2\\*'"):
+    with pytest.raises(InputError, match=r"slice numbers .*'T2\*'"):
         slice_range("T2*")
-    with pytest.raises(InputError, match="no findings for anatomy 'spine'"):
+    with pytest.raises(InputError, match=r"findings .*'spine'"):
         pathology_counts("spine")
 
 
@@ -106,6 +107,6 @@ def test_the_script_makes_the_shipped_summary(shared_data, tmp_path):
     for option, (folder, name) in tables.items():
         paths = [shared_data / folder / name.format(anatomy) for anatomy in ("knee", "brain")]
         arguments += [option, *map(str, paths)]
-    script = root / "training" / "summarise_protocols.py"
+    script = root / "training" / "summarize_protocols.py"
     subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=120)
     assert json.loads(output.read_text()) == json.loads(SUMMARY.read_text(encoding="utf-8"))

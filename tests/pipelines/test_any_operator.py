@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from narrow import images_of, present
 
 import ctxrecon
 from ctxrecon.coils import simulate_coil_maps
@@ -37,7 +38,7 @@ def image():
         phantom_scan(name, shape=SHAPE, num_coils=1, snr=None, generator=seeded(3))
         for name in ("brain", "knee")
     ]
-    return torch.cat([scan.target for scan in scans])
+    return torch.cat([present(scan.target) for scan in scans])
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +97,9 @@ def test_the_prior_takes_it(name, solver, image, prior):
 def test_baselines_take_it(name, method, image):
     operator, y, truth = measured(name, image)
     output = BaselinePipeline(method)(y, operator=operator)
-    assert output.images.shape == truth.shape
+    assert images_of(output).shape == truth.shape
     least = 5 if (name, method) == ("inpainting", "cg_sense") else 20  # it fills no holes
-    assert bool((psnr(output.images.abs(), truth.abs()) > least).all())
+    assert bool((psnr(images_of(output).abs(), truth.abs()) > least).all())
     measurement = Measurement.from_operator(operator, y.numpy())
     again = BaselinePipeline(method)(measurement)
     torch.testing.assert_close(again.images, output.images)
@@ -108,11 +109,11 @@ def test_networks_take_what_is_on_a_grid(image):
     operator, y, truth = measured("cartesian", image)
     pipe = load_reconstructor()
     pipe.set_progress_bar_config(disable=True)
-    given = pipe(y, operator=operator)
+    given = images_of(pipe(y, operator=operator))
     torch.testing.assert_close(
-        given.images, pipe(y, operator.mask, coil_maps=operator.coil_maps).images
+        given, images_of(pipe(y, operator.mask, coil_maps=operator.coil_maps))
     )
-    assert given.images.shape == truth.shape
+    assert given.shape == truth.shape
 
 
 def test_a_cartesian_operator_is_what_its_mask_and_maps_are(image, prior):

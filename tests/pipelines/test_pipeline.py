@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import images_of
 
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
@@ -23,7 +25,7 @@ def scan() -> dict[str, torch.Tensor]:
     source = torch.Generator().manual_seed(1)
     images = torch.zeros(2, 45, 37, dtype=torch.complex64)
     images[0, 10:35, 8:30] = 40.0
-    images[1, 20:30, 5:32] = 2.0 + 1.0j
+    images[1, 20:30, 5:32] = torch.tensor(2.0 + 1.0j)
     maps = simulate_coil_maps(4, (45, 37), generator=source)
     mask = torch.zeros(1, 1, 45, 37, dtype=torch.bool)
     mask[..., ::2] = True
@@ -63,7 +65,7 @@ def test_every_solver_by_name(pipe, scan, name):
 
 
 def test_samples_of_a_solver_that_draws_nothing(pipe, scan):
-    with pytest.raises(InputError, match="PnPHQS draws nothing, so 3 samples would be one"):
+    with pytest.raises(InputError, match=r"PnPHQS .* 3 samples"):
         pipe(**scan, solver="pnp_hqs", num_samples=3)
 
 
@@ -76,7 +78,7 @@ def test_timesteps_may_be_given(pipe, scan):
     assert torch.equal(run(), run(timesteps=quadratic_timesteps(4)))
     assert torch.equal(run(timesteps="scheduler"), run(timesteps=pipe.set_timesteps(4)))
     assert not torch.allclose(run(), run(timesteps="scheduler"))
-    with pytest.raises(InputError, match="'quadratic' or 'scheduler', got 'linear'"):
+    with pytest.raises(InputError, match=r"quadratic.* 'linear'"):
         run(timesteps="linear")
     for image in (None, "zero_filled"):  # of which the first timestep is looked at early
         with pytest.raises(InputError, match="strictly descending"):
@@ -91,7 +93,7 @@ def test_timesteps_may_be_given(pipe, scan):
 
 @pytest.mark.parametrize("split", [{"num_samples": 2}, {"batch_size": 1}])
 def test_a_volume_is_not_split(pipe, scan, split):
-    with pytest.raises(InputError, match="DDS3D takes the slices of a volume in one batch"):
+    with pytest.raises(InputError, match=r"DDS3D .* one batch"):
         pipe(**scan, prompt=PROMPTS, solver="dds3d", num_inference_steps=2, **split)
 
 
@@ -269,11 +271,11 @@ def test_generation_follows_the_plain_ddim_scheduler(pipe):
 def test_network_in_half_precision(pipe, scan):
     half = ContextMRIPipeline(**{**pipe.components, "unet": pipe.unet})
     half.set_progress_bar_config(disable=True)
-    settings = {"num_inference_steps": 2, "prompt": PROMPTS, "guidance_scale": 1.0, "solver": "dds"}
+    settings: dict[str, Any] = {"num_inference_steps": 2, "prompt": PROMPTS, "solver": "dds"}
     single = pipe(**scan, generator=seeded(0), **settings).images
     try:
         half.to(torch.bfloat16)
-        images = half(**scan, generator=seeded(0), **settings).images
+        images = images_of(half(**scan, generator=seeded(0), **settings))
     finally:
         half.to(torch.float32)
     assert images.dtype == torch.complex64
@@ -288,22 +290,22 @@ def test_denoiser_of_the_pipeline_has_the_multiple_of_its_depth(pipe):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"guidance_scale": -1.0}, "guidance_scale of 0 or more, got -1.0"),
-        ({"guidance_scale": float("nan")}, "guidance_scale of 0 or more, got nan"),
-        ({"num_inference_steps": 0}, "num_inference_steps from 1 to 1000, got 0"),
-        ({"num_inference_steps": 1001}, "num_inference_steps from 1 to 1000, got 1001"),
-        ({"num_inference_steps": 2.5}, "num_inference_steps as a whole number, got 2.5"),
-        ({"num_samples": 0}, "num_samples 1 or more, got 0"),
-        ({"num_samples": True}, "num_samples as a whole number, got True"),
-        ({"batch_size": 0}, "batch_size 1 or more, got 0"),
-        ({"output_type": "png"}, "output_type 'pt', 'np' or 'pil', got 'png'"),
+        ({"guidance_scale": -1.0}, r"guidance_scale .* -1\.0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale .* nan"),
+        ({"num_inference_steps": 0}, "num_inference_steps .* 0"),
+        ({"num_inference_steps": 1001}, "num_inference_steps .* 1001"),
+        ({"num_inference_steps": 2.5}, r"num_inference_steps .* 2\.5"),
+        ({"num_samples": 0}, "num_samples .* 0"),
+        ({"num_samples": True}, "num_samples .* True"),
+        ({"batch_size": 0}, "batch_size .* 0"),
+        ({"output_type": "png"}, "output_type .*'png'"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, r"got \['noise'\]"),
-        ({"generator": [torch.Generator()] * 3}, "one for each of the 2 slices, got 3"),
-        ({"generator": 3}, "torch.Generator or a list of them, got int"),
-        ({"prompt": ["Brain"]}, "one prompt or one for each of the 2 slices, got 1"),
-        ({"prompt": []}, "one prompt or one for each of the 2 slices, got 0"),
-        ({"prompt": 3}, "prompt as a string or a list of strings, got int"),
-        ({"prompt": ["Brain", None]}, "each prompt as a string, got NoneType"),
+        ({"generator": [torch.Generator()] * 3}, "2 slices, got 3"),
+        ({"generator": 3}, "torch.Generator .* int"),
+        ({"prompt": ["Brain"]}, "prompt .*2 slices, got 1"),
+        ({"prompt": []}, "prompt .*2 slices, got 0"),
+        ({"prompt": 3}, "prompt .* int"),
+        ({"prompt": ["Brain", None]}, "prompt .* NoneType"),
         ({"prompt": "Brain", "prompt_embeds": torch.zeros(1, 77, 128)}, "got both"),
         ({"prompt_embeds": torch.zeros(1, 77, 5)}, r"\(2 or 1, tokens, 128\), got \(1, 77, 5\)"),
         ({"latents": torch.zeros(2, 2, 45, 37)}, r"latents of shape \(2, 2, 48, 40\)"),
@@ -320,7 +322,7 @@ def test_malformed_generation_is_refused(pipe):
         pipe.generate(height=0)
     with pytest.raises(InputError, match="eta between 0 and 1"):
         pipe.generate(eta=-0.1)
-    with pytest.raises(InputError, match="num_inference_steps from 1 to 1000"):
+    with pytest.raises(InputError, match=r"num_inference_steps .* 1000"):
         pipe.generate("Brain", num_inference_steps=0)
 
 
@@ -342,12 +344,12 @@ def test_a_compiled_network_and_one_in_half_precision(scan, how):
     own = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
     own.set_progress_bar_config(disable=True)
     call = {**scan, "prompt": PROMPTS, "num_inference_steps": 2, "guidance_scale": 1.5}
-    before = own(**call).images
+    before = images_of(own(**call))
     if how == "compiled":
         own.unet.compile(backend="aot_eager")
     else:
         own.unet.to(torch.bfloat16)
-    after = own(**call).images
+    after = images_of(own(**call))
     difference = float((after - before).norm() / before.norm())
     assert difference < (1e-4 if how == "compiled" else 0.02)
     assert after.dtype == torch.complex64

@@ -6,11 +6,13 @@ import copy
 import json
 import logging
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from measured import measurement
+from narrow import images_of, present
 
 import ctxrecon
 from ctxrecon.errors import InputError
@@ -75,7 +77,7 @@ def test_slices_may_come_in_batches(unrolled):
 
 def test_what_no_coil_sees_is_zero(unrolled):
     operator, y, _ = measurement()
-    maps = operator.coil_maps.clone()
+    maps = present(operator.coil_maps).clone()
     maps[..., :5] = 0
     images = unrolled(y, operator.mask, coil_maps=maps).images
     assert not images[..., :5].any()
@@ -94,7 +96,7 @@ def test_prompts_of_networks_that_read_them(reading, unrolled, caplog):
         ignored = unrolled(**call, prompt="Brain, T2")
     assert "reads no prompt" in caplog.text
     assert ignored.prompts is None
-    with pytest.raises(InputError, match="one for each of the 2 slices, got 3"):
+    with pytest.raises(InputError, match="2 slices, got 3"):
         reading(**call, prompt=["Brain"] * 3)
     with pytest.raises(InputError, match="tokens"):
         reading(**call, prompt="word " * 90)
@@ -119,13 +121,13 @@ def test_save_and_load(which, tmp_path, request):
     pipeline = request.getfixturevalue(which)
     pipeline.save_pretrained(tmp_path / "pipeline")
     operator, y, _ = measurement()
-    call = {"kspace": y, "mask": operator.mask, "prompt": PROMPTS}
+    call: dict[str, Any] = {"kspace": y, "mask": operator.mask, "prompt": PROMPTS}
     expected = pipeline(**call).images
     for load in (load_reconstructor, ReconstructionPipeline.from_pretrained, ctxrecon.load):
         again = load(tmp_path / "pipeline")
-        again.set_progress_bar_config(disable=True)
         assert isinstance(again, ReconstructionPipeline)
-        assert torch.equal(again(**call).images, expected)
+        again.set_progress_bar_config(disable=True)
+        assert torch.equal(images_of(again(**call)), expected)
     names = [p.suffix for p in (tmp_path / "pipeline").rglob("*") if p.is_file()]
     assert set(names) <= {".json", ".safetensors", ".txt", ".jinja"}
 
@@ -134,7 +136,7 @@ def test_a_prior_is_told_from_a_network(pipe, unrolled, tmp_path):
     pipe.save_pretrained(tmp_path / "prior")
     assert isinstance(ctxrecon.load(tmp_path / "prior"), ContextMRIPipeline)
     unrolled.save_pretrained(tmp_path / "network")
-    with pytest.raises(InputError, match="holds no diffusion prior: leave subfolder out"):
+    with pytest.raises(InputError, match="subfolder"):
         ctxrecon.load(tmp_path / "network", subfolder="fastmri")
     with pytest.raises(InputError, match="there is no reconstructor/"):
         load_reconstructor(tmp_path / "prior")
@@ -155,7 +157,7 @@ def test_damaged_checkpoints(unrolled, tmp_path):
         load_reconstructor(folder)
     damaged()
     config.write_text(json.dumps(json.loads(config.read_text()) | {"width": 8}))
-    with pytest.raises(InputError, match="do not fit its config"):
+    with pytest.raises(InputError, match="do not fit"):
         load_reconstructor(folder)
     damaged()
     weights = next((folder / "reconstructor").glob("*.safetensors"))
@@ -168,8 +170,8 @@ def test_half_precision_networks_keep_the_measurement_whole(unrolled):
     half = ReconstructionPipeline(copy.deepcopy(unrolled.reconstructor).to(torch.bfloat16))
     half.set_progress_bar_config(disable=True)
     operator, y, _ = measurement()
-    call = {"kspace": y, "mask": operator.mask, "coil_maps": operator.coil_maps}
-    full, low = unrolled(**call).images, half(**call).images
+    call: dict[str, Any] = {"kspace": y, "mask": operator.mask, "coil_maps": operator.coil_maps}
+    full, low = images_of(unrolled(**call)), images_of(half(**call))
     assert low.dtype == torch.complex64
     assert float((low - full).norm() / full.norm()) < 0.02
 

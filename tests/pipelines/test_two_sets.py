@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from narrow import complete, images_of, present
 from torch import Tensor
 
 from ctxrecon.baselines import BASELINES
@@ -26,7 +27,7 @@ from ctxrecon.operators import (
     sense_operator,
 )
 from ctxrecon.pipelines import BaselinePipeline, ReconstructionPipeline
-from ctxrecon.reconstructors import RECONSTRUCTORS
+from ctxrecon.reconstructors import RECONSTRUCTORS, VarNet
 from ctxrecon.solvers import SOLVERS
 
 SHAPE = (48, 64)
@@ -163,12 +164,14 @@ def test_baselines_gain_from_two_sets(method):
     reference = root_sum_of_squares(images)
     pipeline = BaselinePipeline(method)
     two = pipeline(kspace, mask)
-    assert two.coil_maps.ndim == 5
-    assert two.images.shape == (1, *SHAPE)
+    assert present(two.coil_maps).ndim == 5
+    assert images_of(two).shape == (1, *SHAPE)
     one = pipeline(kspace, mask, coil_maps=estimate_coil_maps(kspace, mask, num_maps=1))
     if method != "zero_filled":
-        assert relative_error(two.images, reference) < 0.8 * relative_error(one.images, reference)
-    assert float(two.residual) < float(one.residual)
+        assert relative_error(images_of(two), reference) < 0.8 * relative_error(
+            images_of(one), reference
+        )
+    assert float(present(two.residual)) < float(present(one.residual))
 
 
 @pytest.mark.parametrize("method", BASELINES)
@@ -204,8 +207,8 @@ def test_one_and_two_sets_in_a_batch_are_as_alone(pipe, samples):
     both = pipe(torch.cat([one, two]), mask, ["Knee", "Brain"], generator=generators(3, 4), **call)
     for number, (kspace, prompt) in enumerate(((one, "Knee"), (two, "Brain"))):
         alone = pipe(kspace, mask, prompt, generator=generators(3 + number), **call)
-        largest = alone.images.abs().amax()
-        assert (both.images[number] - alone.images[0]).abs().amax() < 1e-3 * largest
+        largest = images_of(alone).abs().amax()
+        assert (both.images[number] - images_of(alone)[0]).abs().amax() < 1e-3 * largest
         assert (both.residual[number] - alone.residual[0]).abs() < 1e-4
         if samples > 1:
             assert (both.std[number] - alone.std[0]).abs().amax() < 1e-3 * largest
@@ -228,20 +231,20 @@ def test_every_network_takes_two_sets(name):
     one, mask, _ = scan(wraps=False)
     two, _, images = scan(wraps=True)
     output = pipeline(torch.cat([one, two]), mask)
-    assert output.images.shape == (2, *SHAPE)
-    assert output.coil_maps.ndim == 5
+    assert images_of(output).shape == (2, *SHAPE)
+    assert present(complete(output).coil_maps).ndim == 5
     alone = pipeline(one, mask)
-    torch.testing.assert_close(output.images[:1], alone.images, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(images_of(output)[:1], images_of(alone), atol=1e-4, rtol=1e-3)
     # Networks start at the zero-filled image or a data-consistent one.
-    assert relative_error(output.images[1:], root_sum_of_squares(images)) < 0.5
+    assert relative_error(images_of(output)[1:], root_sum_of_squares(images)) < 0.5
 
 
 def test_refined_maps_of_two_sets():
     torch.manual_seed(0)
-    network = RECONSTRUCTORS["varnet"](learned_maps=True)
+    network = VarNet(learned_maps=True)
     kspace, mask, _ = scan(wraps=True)
     output = ReconstructionPipeline(network)(kspace, mask)
-    assert output.images.shape == (1, *SHAPE)
+    assert images_of(output).shape == (1, *SHAPE)
 
 
 def test_maps_of_several_sets_may_be_given():
@@ -249,7 +252,7 @@ def test_maps_of_several_sets_may_be_given():
     maps = estimate_coil_maps(kspace, mask)
     pipeline = BaselinePipeline("cg_sense")
     given, estimated = (pipeline(kspace, mask, coil_maps=m) for m in (maps, None))
-    assert torch.equal(given.images, estimated.images)
+    assert torch.equal(images_of(given), images_of(estimated))
     with pytest.raises(InputError, match="do not fit"):
         pipeline(kspace, mask, coil_maps=maps[..., :-1])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from gaussian import ALPHAS, seeded
+from narrow import images_of
 
 from ctxrecon.baselines import l1_wavelet
 from ctxrecon.coils import simulate_coil_maps
@@ -23,7 +26,7 @@ SHAPE = (29, 37)  # padded to 32 × 40
 def images() -> torch.Tensor:
     images = torch.zeros(2, *SHAPE, dtype=torch.complex64)
     images[0, 5:20, 8:30] = 40.0
-    images[1, 10:25, 5:32] = 2.0 + 1.0j
+    images[1, 10:25, 5:32] = torch.tensor(2.0 + 1.0j)
     return images
 
 
@@ -54,10 +57,10 @@ def test_a_noised_image_has_the_moments_of_the_forward_process():
 
 def test_the_walk_starts_at_the_noised_image(pipe, scan, images):
     """What the solver sees first is ``√ᾱ x + √(1−ᾱ) z`` at the training scale, padded."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     class Watch(DDS):
-        def __call__(self, denoiser, operator, y, *, timesteps, latents, **rest):
+        def __call__(self, denoiser, operator, y, *, timesteps, latents=None, **rest):
             seen.update(timesteps=timesteps, latents=latents)
             return super().__call__(
                 denoiser, operator, y, timesteps=timesteps, latents=latents, **rest
@@ -102,12 +105,12 @@ def test_little_strength_stays_near_the_image(pipe, scan, images):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"image": "l2"}, "unknown image 'l2': expected an array or one of zero_filled"),
+        ({"image": "l2"}, "'l2'.*zero_filled"),
         ({"image": "tv", "strength": 0.0}, "strength above 0"),
-        ({"image": "zero_filled", "solver": "pnp_admm"}, "PnPADMM starts from the measurement"),
-        ({"image": "zero_filled", "solver": "red_diff"}, "REDDiff starts from the measurement"),
-        ({"image": torch.zeros(2, 29, 37)}, r"complex image to start from of shape \(2, 29, 37\)"),
-        ({"image": torch.zeros(3, 29, 37, dtype=torch.complex64)}, "got torch.complex64 of shape"),
+        ({"image": "zero_filled", "solver": "pnp_admm"}, "PnPADMM"),
+        ({"image": "zero_filled", "solver": "red_diff"}, "REDDiff"),
+        ({"image": torch.zeros(2, 29, 37)}, r"image .*\(2, 29, 37\)"),
+        ({"image": torch.zeros(3, 29, 37, dtype=torch.complex64)}, "got torch.complex64"),
         ({"image": np.full((29, 37), np.nan + 0j)}, "holds NaN or infinite"),
     ],
 )
@@ -129,7 +132,7 @@ def test_a_pipeline_or_a_function_makes_the_image(pipe, scan):
         for image in (
             "cg_sense",
             BaselinePipeline("cg_sense"),
-            lambda measurement: BaselinePipeline("cg_sense")(measurement).images.numpy(),
+            lambda measurement: images_of(BaselinePipeline("cg_sense")(measurement)).numpy(),
         )
     )
     torch.testing.assert_close(by_pipeline, by_name, rtol=1e-5, atol=1e-5)

@@ -140,7 +140,7 @@ def test_bad_arguments_have_their_own_sentence():
     with pytest.raises(InputError, match="2 input and 2 output channels"):
         denoiser(CountingUNet(channels=4))
     for value in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="guidance_scale of 0 or more"):
+        with pytest.raises(InputError, match="guidance_scale"):
             denoiser(guidance_scale=value)
     with pytest.raises(InputError, match="no alphas_cumprod"):
         TextDenoiser(CountingUNet(), SimpleNamespace(), embeds, embeds, 1)
@@ -149,5 +149,5 @@ def test_bad_arguments_have_their_own_sentence():
     )
     with pytest.raises(InputError, match="got 'flow'"):
         TextDenoiser(CountingUNet(), broken, embeds, embeds, 1)
-    with pytest.raises(InputError, match=r"text embeddings \(batch, tokens, width\)"):
+    with pytest.raises(InputError, match=r"\(batch, tokens, width\)"):
         TextDenoiser(CountingUNet(), scheduler(), torch.ones(4, WIDTH), embeds, 1)

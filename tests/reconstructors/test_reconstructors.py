@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from gaussian import complex_noise, seeded
 from measured import DoubleSense, measurement, part
+from narrow import present
+from networks import KINDS, small_network
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.linalg import conjugate_gradient, damped_solve
-from ctxrecon.operators import CartesianSense, WeightedSense
+from ctxrecon.operators import CartesianSense, LinearOperator, WeightedSense
 from ctxrecon.reconstructors import (
     RECONSTRUCTORS,
     Critic,
@@ -29,15 +34,21 @@ from ctxrecon.reconstructors.varnet import _improved
 TEXT = 5
 
 
-def build(name: str, **options: object) -> Reconstructor:
+def build(name: str, **options: Any) -> Reconstructor:
     """A small network that does something: layers that start at zero are moved."""
-    torch.manual_seed(3)
-    small = {"unet": {"depth": 2}, "varnet": {"depth": 2, "cascades": 2}, "ista_net": {"phases": 2}}
-    network = RECONSTRUCTORS[name](width=6, **small.get(name, {}), **options)  # type: ignore[arg-type]
-    with torch.no_grad():
-        for value in network.parameters():
-            value += 0.1 * torch.randn(value.shape)
-    return network.eval()
+    small: dict[str, dict[str, int]] = {
+        "unet": {"depth": 2},
+        "varnet": {"depth": 2, "cascades": 2},
+        "ista_net": {"phases": 2},
+    }
+    return small_network(name, width=6, **small.get(name, {}), **options).eval()
+
+
+def damped(
+    operator: LinearOperator | DoubleSense, damping: float | torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``x`` to ``(AᴴA + damping) x``."""
+    return lambda x: operator.normal(x) + damping * x
 
 
 @pytest.fixture(params=tuple(RECONSTRUCTORS))
@@ -125,7 +136,7 @@ def test_save_and_load(name, tmp_path):
 @pytest.mark.parametrize("name", ["resnet", "unrolled", "modl", "ista_net"])
 def test_silent_convolutions_do_no_harm(name):
     """Fully sampled and without noise, data consistency alone gives the image itself."""
-    network = RECONSTRUCTORS[name](width=4)
+    network = KINDS[name](width=4)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.zeros_(module.weight)
@@ -140,7 +151,7 @@ def test_silent_convolutions_do_no_harm(name):
 def test_hard_data_consistency_is_the_papers_formula():
     operator, y, _ = measurement()
     v = complex_noise(operator.domain_shape, seeded(5))
-    maps, mask = operator.coil_maps, operator.mask
+    maps, mask = present(operator.coil_maps), operator.mask
     formula = (maps.conj() * ifft2c(y + ~mask * fft2c(maps * v[:, None]))).sum(dim=1)
     found = hard_data_consistency(operator, v, operator.adjoint(y))
     torch.testing.assert_close(found, formula, rtol=1e-4, atol=1e-5)
@@ -167,7 +178,7 @@ def test_unrolled_networks_start_as_gradient_descent(network):
 def test_learned_maps_have_unit_power_inside_and_none_outside():
     network = build("varnet", learned_maps=True)
     operator, y, _ = measurement()
-    maps = operator.coil_maps.clone()
+    maps = present(operator.coil_maps).clone()
     maps[..., :4] = 0
     improved = _improved(network.maps_network, maps)
     power = improved.abs().square().sum(dim=1)
@@ -221,9 +232,7 @@ class TestDampedSolve:
             if implicit:
                 x = damped_solve(operator.normal, rhs, damping, 60)
             else:
-                x = conjugate_gradient(
-                    lambda v, d=damping: operator.normal(v) + d * v, rhs, num_iterations=60
-                )
+                x = conjugate_gradient(damped(operator, damping), rhs, num_iterations=60)
             (x - image).abs().square().sum().backward()
             found.append((rhs.grad, damping.grad))
         for implicit, unrolled in zip(*found, strict=True):
@@ -240,9 +249,7 @@ class TestDampedSolve:
             if implicit:
                 x = damped_solve(weighted.normal, rhs, damping, 60)
             else:
-                x = conjugate_gradient(
-                    lambda v, a=weighted: a.normal(v) + 0.3 * v, rhs, num_iterations=60
-                )
+                x = conjugate_gradient(damped(weighted, 0.3), rhs, num_iterations=60)
             (x - image).abs().square().sum().backward()
             assert weights.grad is not None
             found.append(weights.grad)
@@ -254,12 +261,15 @@ class TestDampedSolve:
         operator, y, _ = measurement()
 
         def saved(iterations: int, implicit: bool) -> int:
-            kept = []
+            kept: list[int] = []
+
+            def keep(t: torch.Tensor) -> torch.Tensor:
+                kept.append(t.numel())
+                return t
+
             rhs = operator.adjoint(y).requires_grad_()
             damping = torch.tensor(0.3, requires_grad=True)
-            with torch.autograd.graph.saved_tensors_hooks(
-                lambda t: kept.append(t.numel()) or t, lambda t: t
-            ):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
                 if implicit:
                     damped_solve(operator.normal, rhs, damping, iterations)
                 else:
@@ -293,21 +303,23 @@ def test_counts_that_make_no_network(options):
 @torch.no_grad()
 def test_the_smallest_matrices(name):
     operator, y, _ = measurement(shape=(7, 6))
-    images = RECONSTRUCTORS[name](width=4)(operator, y).images
+    images = KINDS[name](width=4)(operator, y).images
     assert torch.isfinite(torch.view_as_real(images)).all()
 
 
 @torch.no_grad()
 def test_intensity_of_a_single_point_and_of_nothing():
     point = torch.zeros(2, 20, 20, dtype=torch.complex64)
-    point[0, 3, 4] = 5j
+    point[0, 3, 4] = torch.tensor(5j)
     torch.testing.assert_close(intensity(point).flatten(), torch.tensor([5.0, 1.0]))
 
 
 def test_predicted_errors_have_a_floor():
-    head = build("unet", predict_std=True).error_head
+    head = present(build("unet", predict_std=True).error_head)
+    last = head.layers[-1]
+    assert isinstance(last, torch.nn.Conv2d)
     with torch.no_grad():
-        head.layers[-1].bias.fill_(-1e4)
+        present(last.bias).fill_(-1e4)
         found = head(*(complex_noise((2, 8, 8), seeded(n)) for n in (0, 1)))
     assert float(found.min()) > 0
     assert torch.isfinite(found.log()).all()
@@ -382,7 +394,7 @@ class TestCritic:
         images = complex_noise((2, 16, 16), seeded(0)).requires_grad_()
         torch.testing.assert_close(critic.seen(images), critic.seen(images.abs()))
         critic.seen(images * 0).sum().backward()  # the root at zero
-        assert torch.isfinite(torch.view_as_real(images.grad)).all()
+        assert torch.isfinite(torch.view_as_real(present(images.grad))).all()
 
     def test_real_images_for_a_critic_of_complex_ones(self):
         with pytest.raises(InputError, match="magnitude=True"):

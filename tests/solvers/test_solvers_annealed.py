@@ -35,6 +35,8 @@ TIMESTEPS = [990, 700, 450, 200, 60, 5]
 class Matrix(LinearOperator):
     """Any matrix: what is true with it is true of no special structure."""
 
+    matrix: torch.Tensor
+
     def __init__(self, matrix: torch.Tensor) -> None:
         freeze(self, matrix=matrix)
 

@@ -69,12 +69,12 @@ def test_same_seeds_batched_or_one_by_one(solver, prior, multicoil, generator):
     )
     assert together.shape == (3, NY, NX)
     assert together.dtype == torch.complex64
-    tolerance = {"atol": 2e-4, "rtol": 2e-4} if guided else {"atol": 1e-3, "rtol": 1e-4}
+    atol, rtol = (2e-4, 2e-4) if guided else (1e-3, 1e-4)
     for index in range(3):
         alone = solver(
             prior, multicoil, y[index : index + 1], timesteps=TIMESTEPS, generator=seeded(index)
         )
-        torch.testing.assert_close(alone[0], together[index], **tolerance)
+        torch.testing.assert_close(alone[0], together[index], atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("solver", EVERY, ids=repr)
@@ -126,12 +126,12 @@ def test_latents_that_a_callback_gives_are_gone_on_from(solver, prior, multicoil
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"y": torch.zeros(1, 3, NY, NX, dtype=torch.complex64)}, "does not fit the operator's"),
+        ({"y": torch.zeros(1, 3, NY, NX, dtype=torch.complex64)}, "does not fit"),
         ({"y": torch.zeros(1, 2, NY, NX)}, "complex64 measurement"),
         ({"timesteps": [10, 20]}, "strictly descending"),
         ({"timesteps": [1000, 20]}, "from 0 to 999"),
         ({"latents": torch.zeros(1, 2, 4, 4)}, "latents of shape"),
-        ({"generator": [torch.Generator()] * 2}, "one for each of the 1 samples"),
+        ({"generator": [torch.Generator()] * 2}, "1 samples"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_loop(solver, change, sentence, multicoil):
@@ -162,7 +162,7 @@ def test_operators_that_do_not_fit(generator):
     ]:
         with pytest.raises(InputError, match=f"got 4: .*{remedy}"):
             solver(Untouched(), operator, y, timesteps=[10])
-    with pytest.raises(InputError, match="volumes of 3 slices, got a batch of 4"):
+    with pytest.raises(InputError, match=r"3 slices.* 4"):
         DDS3D(num_slices=3)(Untouched(), operator, y.expand(4, -1, -1, -1), timesteps=[10])
 
 
@@ -170,33 +170,33 @@ def test_operators_that_do_not_fit(generator):
     ("make", "options", "sentence"),
     [
         (DDNM, {"eta": 1.1}, "eta between 0 and 1"),
-        (DDNM, {"noise_std": -0.1}, "a noise_std of 0 or more"),
+        (DDNM, {"noise_std": -0.1}, "noise_std"),
         (DDNM, {"noise_std": 0.1, "eta": 0.0}, "eta above 0"),
-        (DDNM, {"cg_iterations": 0}, "cg_iterations of 1 or more"),
+        (DDNM, {"cg_iterations": 0}, "cg_iterations"),
         (DPS, {"zeta": 0.0}, "a positive zeta"),
         (DPS, {"eta": float("nan")}, "eta between 0 and 1"),
-        (PiGDM, {"noise_std": float("inf")}, "a noise_std of 0 or more"),
+        (PiGDM, {"noise_std": float("inf")}, "noise_std"),
         (PiGDM, {"tolerance": 1.0}, r"a relative tolerance in \[0, 1\)"),
         (DiffPIR, {"lambda_": float("nan")}, "a positive lambda_"),
         (DiffPIR, {"zeta": 1.5}, "zeta between 0 and 1"),
         (REDDiff, {"prior_weight": 0.0}, "positive prior_weight"),
         (REDDiff, {"learning_rate": math.inf}, "positive learning_rate"),
-        (REDDiff, {"cg_iterations": 0}, "cg_iterations of 1 or more"),
+        (REDDiff, {"cg_iterations": 0}, "cg_iterations"),
         (DAPS, {"noise_std": 0.0}, "positive noise_std"),
         (DAPS, {"prior_std": math.nan}, "positive prior_std"),
-        (DAPS, {"ode_steps": 1.5}, "ode_steps of 1 or more"),
-        (DAPS, {"langevin_steps": 0}, "langevin_steps of 1 or more"),
-        (DAPS, {"langevin_step_size": 1.0}, "langevin_step_size between 0 and 1"),
+        (DAPS, {"ode_steps": 1.5}, "ode_steps"),
+        (DAPS, {"langevin_steps": 0}, "langevin_steps"),
+        (DAPS, {"langevin_step_size": 1.0}, "langevin_step_size"),
         (PnPHQS, {"noise_std": -1.0}, "positive noise_std"),
         (PnPADMM, {"largest_denoiser_std": 0.0}, "positive largest_denoiser_std"),
         (ScoreMRI, {"snr": 0.0}, "positive snr"),
-        (ScoreMRI, {"corrector_steps": -1}, "corrector_steps of 0 or more"),
+        (ScoreMRI, {"corrector_steps": -1}, "corrector_steps"),
         (ScoreMRI, {"data_step": math.nan}, "positive data_step"),
         (DDS3D, {"eta": 2.0}, "eta between 0 and 1"),
         (DDS3D, {"tv_weight": -0.1}, "positive tv_weight"),
         (DDS3D, {"penalty": 0.0}, "positive penalty"),
-        (DDS3D, {"num_slices": 0}, "num_slices of 1 or more"),
-        (DDS3D, {"admm_iterations": math.inf}, "admm_iterations of 1 or more"),
+        (DDS3D, {"num_slices": 0}, "num_slices"),
+        (DDS3D, {"admm_iterations": math.inf}, "admm_iterations"),
     ],
 )
 def test_bad_settings(make, options, sentence):
@@ -215,19 +215,19 @@ def test_solvers_by_name():
     assert {type(solver) for solver in EVERY} == set(SOLVERS.values())
     assert parse_solver("dds:data_weight=50:eta=0.5") == DDS(data_weight=50, eta=0.5)
     assert parse_solver("pnp_admm") == PnPADMM()
-    with pytest.raises(InputError, match="expected the options of dds as dds:option=number"):
+    with pytest.raises(InputError, match="dds:option"):
         parse_solver("dds:eta")
 
 
 @pytest.mark.parametrize(
     ("solver", "options", "sentence"),
     [
-        ("dsp", {}, "unknown solver 'dsp': expected one of dds, ddnm"),
-        ("dps", {"xi": 1}, "the solver dps has no option xi: expected some of zeta, eta"),
+        ("dsp", {}, "'dsp'.* dds, ddnm"),
+        ("dps", {"xi": 1}, "dps .* xi: .* zeta, eta"),
         ("dps", {"zeta": -1}, "a positive zeta"),
-        (DPS, {}, "expected a solver's name or a solver such as DDS"),
-        (3, {}, "got int: give one of dds, ddnm"),
-        (DPS(), {"zeta": 1}, "the solver DPS is made already"),
+        (DPS, {}, "solver's name"),
+        (3, {}, "got int"),
+        (DPS(), {"zeta": 1}, "made already"),
     ],
 )
 def test_solvers_that_there_are_not(solver, options, sentence):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,15 +13,19 @@ from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import CartesianSense
 from ctxrecon.solvers import DPS, DiffPIR
 
-deepinv = pytest.importorskip("deepinv")
+deepinv: Any = pytest.importorskip("deepinv")
 
 NY, NX = 8, 6
 
 
 def denoise(x, sigma):
     """A nonlinear denoiser of ``x_0 + σ n``; small, so that deepinv's clipping to [−1, 1] rests."""
-    neighbours = torch.roll(x, 1, dims=-1) + torch.roll(x, 1, dims=-2)
-    return 0.3 * torch.tanh((x + 0.2 * neighbours) / (1 + sigma))
+    neighbors = torch.roll(x, 1, dims=-1) + torch.roll(x, 1, dims=-2)
+    return 0.3 * torch.tanh((x + 0.2 * neighbors) / (1 + sigma))
+
+
+def keep_latents(reached, step, t, latents, x0):
+    reached.append(latents)
 
 
 class OurDenoiser:
@@ -91,7 +97,7 @@ def test_dps_step_by_step(problem, generator):
         t = count - 1 - index
         a, a_prev = float(alphas_bar[t]), float(alphas_bar[t - 1])
         zeta = weight * math.sqrt(a_prev / a) * (1 - a / a_prev)
-        reached = []
+        reached: list[torch.Tensor] = []
         image = DPS(zeta=zeta)(
             ours,
             operator,
@@ -99,7 +105,7 @@ def test_dps_step_by_step(problem, generator):
             timesteps=[t, t - 1] if t > 1 else [t],
             latents=trajectory[index].detach(),
             generator=source,
-            callback=lambda step, t, latents, x0, reached=reached: reached.append(latents),
+            callback=functools.partial(keep_latents, reached),
         )
         torch.testing.assert_close(reached[0], trajectory[index + 1], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(image, channels_to_complex(trajectory[-1]), atol=1e-4, rtol=1e-3)

@@ -14,6 +14,7 @@ What each is held against:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from gaussian import (
     random_prior,
     two_lines,
 )
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c, ifft2c
@@ -35,7 +37,7 @@ from ctxrecon.solvers import DDNM, DPS, DiffPIR, PiGDM, ddim_sample
 
 NY, NX = 6, 5
 TIMESTEPS = [960, 700, 450, 200, 60, 5]
-EXACT = {"cg_iterations": 200, "tolerance": 1e-6}
+EXACT: dict[str, Any] = {"cg_iterations": 200, "tolerance": 1e-6}
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ class Network(torch.nn.Module):
         with torch.no_grad():
             values = torch.linspace(-0.4, 0.6, self.conv.weight.numel())
             self.conv.weight.copy_(values.reshape(self.conv.weight.shape))
-            self.conv.bias.fill_(0.1)
+            present(self.conv.bias).fill_(0.1)
 
     def forward(self, x_t, t):
         x0 = 0.5 * x_t + torch.tanh(self.conv(x_t))

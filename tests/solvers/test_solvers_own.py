@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from gaussian import ALPHAS, Untouched, complex_noise, random_prior, seeded, two_lines
+from narrow import tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, fft2c
@@ -58,7 +59,7 @@ def steps_of(timesteps=TIMESTEPS, **call):
 # Steps and noise.
 
 
-def test_steps_know_their_neighbours():
+def test_steps_know_their_neighbors():
     steps, _ = steps_of()
     assert [step.index for step in steps] == [0, 1, 2]
     assert [step.t for step in steps] == TIMESTEPS
@@ -156,7 +157,7 @@ def test_with_noise_is_a_copy(kind):
     changed = solver.with_noise(torch.tensor([0.1, 0.2]))
     assert type(changed) is kind
     assert changed.cg_iterations == 3
-    assert torch.equal(changed.noise_std, torch.tensor([0.1, 0.2]))
+    assert torch.equal(tensor(changed.noise_std), torch.tensor([0.1, 0.2]))
     assert solver.noise_std is None
     assert with_noise(solver, None) is solver
     with pytest.raises(InputError, match="noise_std"):
@@ -165,12 +166,12 @@ def test_with_noise_is_a_copy(kind):
 
 def test_solvers_without_noise_refuse_a_level():
     assert DDS().noise_std is None
-    with pytest.raises(InputError, match="DDS takes no noise_std"):
+    with pytest.raises(InputError, match="noise_std"):
         DDS().with_noise(0.1)
     assert with_noise(DDS(), torch.ones(1)) == DDS()
     with pytest.raises(InputError, match="eta above 0"):
         DDNM(eta=0.0).with_noise(0.1)
-    with pytest.raises(InputError, match="DDS knows nothing of noise"):
+    with pytest.raises(InputError, match="knows nothing"):
         check_noise(0.1, 1, DDS())
     check_noise(0.1, 1, DDS(), "pnp_admm")
     check_noise(0.1, 1, DDNM())
@@ -191,6 +192,9 @@ def plain(denoiser, operator, y, *, timesteps, generator, latents, callback):
         latents=latents,
         callback=callback,
     )
+
+
+loop: Any = plain  # which fits by its call, not by its declared type
 
 
 class Projected(DiffusionSolver):
@@ -226,7 +230,7 @@ def test_a_derived_solver_needs_a_loop_only(prior, multicoil, generator):
     assert solver.name == "Projected"
     y = multicoil(complex_noise((1, NY, NX), generator))
     got = solver(prior, multicoil, y, timesteps=TIMESTEPS, generator=seeded(1))
-    expected = make_solver(plain)(prior, multicoil, y, timesteps=TIMESTEPS, generator=seeded(1))
+    expected = make_solver(loop)(prior, multicoil, y, timesteps=TIMESTEPS, generator=seeded(1))
     assert torch.equal(got, expected)
     with pytest.raises(InputError, match="does not fit"):
         solver(Untouched(), multicoil, y[:, :1], timesteps=TIMESTEPS)
@@ -235,7 +239,8 @@ def test_a_derived_solver_needs_a_loop_only(prior, multicoil, generator):
 def test_a_derived_solver_that_is_no_dataclass_takes_noise():
     solver = Noisy(weight=3)
     changed = with_noise(solver, torch.tensor([0.2]))
-    assert torch.equal(changed.noise_std, torch.tensor([0.2]))
+    assert torch.equal(tensor(changed.noise_std), torch.tensor([0.2]))
+    assert isinstance(changed, Noisy)
     assert changed.weight == 3
     assert solver.noise_std is None
 
@@ -253,11 +258,12 @@ def test_whatever_has_the_call_is_a_solver_with_the_defaults(pipe, generator):
     image[..., 4:12, 5:11] = 1 + 0.01 * complex_noise((8, 6), generator)
     kspace = fft2c(image)
     mask = torch.ones(1, 1, 16, 16, dtype=torch.bool)
-    for given, name in [
+    solvers: list[tuple[Any, str]] = [
         (plain, "plain"),
         (keeps, "Keeps"),
         (functools.partial(plain), "partial"),
-    ]:
+    ]
+    for given, name in solvers:
         solver = make_solver(given)
         assert isinstance(solver, DiffusionSolver)
         assert solver.name == name
@@ -270,15 +276,15 @@ def test_whatever_has_the_call_is_a_solver_with_the_defaults(pipe, generator):
         output = pipe(kspace, mask, solver=given, num_inference_steps=2, generator=seeded(0))
         assert output.images.shape == (1, 16, 16)
     assert keeps.y.shape == (1, 1, 16, 16)
-    chosen, _ = choose_solver(plain, None, 1)
+    chosen, _ = choose_solver(loop, None, 1)
     assert chosen.name == "plain"
     with pytest.raises(InputError, match="made already"):
-        make_solver(plain, eta=0.1)
+        make_solver(loop, eta=0.1)
 
 
 @pytest.mark.parametrize("misfit", [len, lambda y: y, lambda denoiser, operator, y: y])
 def test_misfits_fail_before_the_loop(misfit, pipe):
-    with pytest.raises(InputError, match=r"cannot be called as solver\(denoiser"):
+    with pytest.raises(InputError, match=r"solver\(denoiser"):
         make_solver(misfit)
     kspace = torch.ones(1, 1, 16, 16, dtype=torch.complex64)
     with pytest.raises(InputError, match="cannot be called as"):
@@ -290,14 +296,14 @@ def test_derived_classes_that_do_not_fit():
         pass
 
     with pytest.raises(TypeError, match="abstract"):
-        Forgetful()
+        Forgetful()  # type: ignore[abstract]
 
     class OtherCall(DiffusionSolver):
-        def __call__(self, y):
+        def __call__(self, y):  # type: ignore[override]
             return y
 
-    with pytest.raises(InputError, match="OtherCall cannot be called as"):
-        make_solver(OtherCall())
+    with pytest.raises(InputError, match="OtherCall"):
+        make_solver(OtherCall())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="default_noise_std"):
 
         @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_without_total_variation_a_volume_is_its_slices(prior, multicoil, genera
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_volume_step_is_the_minimiser(volume):
+def test_volume_step_is_the_minimizer(volume):
     """Against projected gradient on the dual problem, with dense matrices."""
     operator, x0_hat, y = volume
     xi, tv = 2.0, 0.3

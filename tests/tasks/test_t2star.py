@@ -154,7 +154,6 @@ def test_no_signal_is_0_with_no_gradient(mapper) -> None:
     assert images.grad is not None
     assert torch.isfinite(images.grad).all()
     assert not images.grad[:, :, :4].any()
-    assert images.grad[:, :, 4:].abs().amin(dim=1).min() >= 0
     assert (images.grad[:, :, 4:].abs().amax(dim=1) > 0).all()
 
 
@@ -278,7 +277,7 @@ def test_slices_have_foregrounds_of_their_own() -> None:
     [
         (torch.zeros(5, 8, 8), r"\(batch, 5, ny, nx\)"),
         (torch.zeros(1, 4, 8, 8), r"got shape \(1, 4, 8, 8\)"),
-        (torch.zeros(0, 5, 8, 8), "an image for each echo"),
+        (torch.zeros(0, 5, 8, 8), "each echo"),
         (torch.zeros(1, 5, 8, 8, dtype=torch.int32), "int32"),
     ],
 )
@@ -304,7 +303,7 @@ def test_times_that_are_no_echo_times(times: tuple[float, ...]) -> None:
 def test_other_input_that_makes_no_sense() -> None:
     with pytest.raises(InputError, match="at least one decay"):
         simulate_decays(0, TIMES)
-    with pytest.raises(InputError, match="noise_std of 0 or more"):
+    with pytest.raises(InputError, match="noise_std"):
         simulate_decays(1, TIMES, noise_std=-0.1)
     with pytest.raises(InputError, match="num_steps"):
         train_t2star_mlp(TIMES, num_steps=0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from gaussian import complex_noise, seeded
 from measured import measurement
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
@@ -83,7 +85,7 @@ def test_fixed_scores_move_the_images_alone():
     scores = fixed_scores(critic, images)
     torch.testing.assert_close(scores, critic(images))
     scores.sum().backward()
-    assert images.grad.any()
+    assert present(images.grad).any()
     assert all(value.grad is None for value in critic.parameters())
 
 
@@ -103,10 +105,10 @@ def test_l1_and_the_gaussian_likelihood():
     loss = paired_loss("gaussian", images, std, target, EVERYWHERE)
     torch.testing.assert_close(loss, torch.full((2,), 25 / 4 + 2 * math.log(2)))
     loss.sum().backward()
-    assert (std.grad < 0).all()  # the error of 5 is larger than what was predicted
+    assert (present(std.grad) < 0).all()  # the error of 5 is larger than what was predicted
     best = torch.full((2, 6, 6), 5.0, requires_grad=True)
     paired_loss("gaussian", images, best, target, EVERYWHERE).sum().backward()
-    assert float(best.grad.abs().max()) < 1e-5
+    assert float(present(best.grad).abs().max()) < 1e-5
 
 
 def test_ssim_loss_is_that_of_the_metric():
@@ -144,7 +146,7 @@ def test_the_likelihood_counts_what_some_coil_sees():
 
 
 def unpaired_training(
-    adversarial: str, **options: float
+    adversarial: str, **options: Any
 ) -> tuple[ReconstructorTraining, dict[str, torch.Tensor]]:
     """A small generator with a critic of magnitudes, and a batch of step 4."""
     torch.manual_seed(0)
@@ -154,7 +156,7 @@ def unpaired_training(
     batch = {
         "kspace": y,
         "mask": operator.mask,
-        "coil_maps": operator.coil_maps,
+        "coil_maps": present(operator.coil_maps),
         "label": image.abs(),
         "step": torch.tensor([4, 4]),
         "share": torch.tensor([0.3, 0.8]),
@@ -170,7 +172,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss(adversarial, consistency)
     network, image = model.reconstructor, batch["label"]
     operator, y = CartesianSense(batch["mask"], batch["coil_maps"]), batch["kspace"]
     model(batch).mean().backward()
-    found = {name: value.grad.clone() for name, value in model.named_parameters()}
+    found = {name: present(value.grad).clone() for name, value in model.named_parameters()}
     fake = network(operator, y).images
     critic = model.critic
     played = generator_loss(adversarial, critic(critic.seen(fake))).mean()
@@ -199,7 +201,7 @@ def test_the_critic_is_trained_at_every_step_and_the_generator_at_some(step, pla
         model.named_parameters(), always.named_parameters(), strict=True
     ):
         if plays or name.startswith("critic."):
-            assert torch.equal(found.grad, expected.grad), name
+            assert torch.equal(present(found.grad), present(expected.grad)), name
         else:
             assert found.grad is None, name
 
@@ -210,13 +212,13 @@ def test_the_critic_is_trained_at_every_step_and_the_generator_at_some(step, pla
         (Objective("l2"), Labels(), "unknown loss 'l2'"),
         (Objective("l1", "wgan"), Labels(), "unknown adversarial loss"),
         (Objective("none"), Labels(), "nothing to train for"),
-        (Objective("l1", "wgan_gp"), Labels("disjoint", 4), "only a critic can use them"),
-        (Objective("none"), Labels("partial", 4), "only a critic can use them"),
-        (Objective("l1"), Labels("none"), "that of the samples held out"),
+        (Objective("l1", "wgan_gp"), Labels("disjoint", 4), "only a critic"),
+        (Objective("none"), Labels("partial", 4), "only a critic"),
+        (Objective("l1"), Labels("none"), "held out"),
         (Objective("gaussian"), Labels(), "--predict_std together"),
         (Objective("l1", paired_share=1.2), Labels(), "a paired share from 0 to 1"),
-        (Objective("l1", consistency=-1), Labels(), "a consistency of 0 or more, got -1"),
-        (Objective("l1", critic_steps=0), Labels(), "1 or more critic steps, got 0"),
+        (Objective("l1", consistency=-1), Labels(), "consistency .* -1"),
+        (Objective("l1", critic_steps=0), Labels(), "critic steps.* 0"),
     ],
 )
 def test_what_does_not_belong_together(objective, labels, sentence):

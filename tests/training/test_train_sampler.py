@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import seeded
+from narrow import present
 from safetensors.torch import load_file
 from scripts import TRAINING, forget_accelerate, in_two_processes, start
 
@@ -153,9 +154,11 @@ def test_a_run_that_was_stopped_before_its_export_is_exported(run, tmp_path):
     import shutil
 
     folder = run(tmp_path / "run")
+    exported = load_joint(folder / "pipeline").sampler.state_dict()
     shutil.rmtree(folder / "pipeline")
     run(folder, "--resume_from_checkpoint", "latest")
-    load_joint(folder / "pipeline")
+    again = load_joint(folder / "pipeline").sampler.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in exported.items())
 
 
 def test_validation_and_what_goes_on_from_it(run, bank, tmp_path):
@@ -209,7 +212,7 @@ def test_prepared_slices_and_prompts(tmp_path, monkeypatch):
     command[where : where + 2] = ["--train_data_dir", str(shard.parent)]
     script.main([*command, "--text_encoder", str(tmp_path / "prior")])
     pipe = load_joint(tmp_path / "run" / "pipeline")
-    assert pipe.reconstructor.text_width == pipe.text_encoder.config.hidden_size
+    assert pipe.reconstructor.text_width == present(pipe.text_encoder).config.hidden_size
 
 
 @pytest.mark.parametrize(
@@ -224,11 +227,11 @@ def test_prepared_slices_and_prompts(tmp_path, monkeypatch):
         (("--sampler", "greedy"), "train one first"),
         (("--aim", "task"), "needs echoes"),
         (("--loss", "gaussian"), "--predict_std together"),
-        (("--scans", "0"), "--scans: expected a whole number from 1 on"),
+        (("--scans", "0"), "--scans"),
         (("--anatomy", "heart"), "no heart, only knee"),
         (("--acceleration", "0.5"), "acceleration"),
         (("--sampler", "pattern_generator", "--acceleration", "4"), "leave --acceleration out"),
-        (("--sampler", "per_contrast:contrasts=3"), "the sampler is of 3 contrasts"),
+        (("--sampler", "per_contrast:contrasts=3"), "3 contrasts"),
         ((*ECHOES, "--sampler", "sequential"), "chooses by one image"),
         (("--sampler", "greedy", "--loss", "ssim"), "leave --aim and --loss out"),
         (

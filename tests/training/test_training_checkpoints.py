@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.training import latest_checkpoint, load_state, prune_checkpoints, save_state
@@ -41,10 +42,10 @@ def one_step(state: dict) -> None:
     state["ema"].step([value for value in state["model"].parameters() if value.requires_grad])
 
 
-def test_a_checkpoint_restores_weights_averages_and_optimiser(tmp_path: Path) -> None:
+def test_a_checkpoint_restores_weights_averages_and_optimizer(tmp_path: Path) -> None:
     straight = trained(5)
     save_state(tmp_path, 3, **trained(3))
-    folder = latest_checkpoint(tmp_path)
+    folder = present(latest_checkpoint(tmp_path))
     resumed = trained(0)
     assert load_state(folder, **resumed) == 3
     for _ in range(2):
@@ -60,7 +61,7 @@ def test_the_scale_of_half_precision_gradients_is_kept(tmp_path: Path) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     save_state(tmp_path, 1, **trained(1), scaler=scaler)
     fresh = torch.amp.GradScaler("cpu", init_scale=4.0)
-    load_state(latest_checkpoint(tmp_path), **trained(0), scaler=fresh)
+    load_state(present(latest_checkpoint(tmp_path)), **trained(0), scaler=fresh)
     assert fresh.get_scale() == 512.0
 
 
@@ -71,7 +72,7 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-12.partial").mkdir()
     (tmp_path / "checkpoint-13").mkdir()
     (tmp_path / "checkpoint-old").mkdir()
-    assert latest_checkpoint(tmp_path).name == "checkpoint-11"
+    assert present(latest_checkpoint(tmp_path)).name == "checkpoint-11"
     (tmp_path / "checkpoint-13").rmdir()
     (tmp_path / "checkpoint-old").rmdir()
     prune_checkpoints(tmp_path, 2)
@@ -89,9 +90,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     save_state(tmp_path, 1, **trained(1))
     model = network(width=5)
     parameters = [value for value in model.parameters() if value.requires_grad]
-    with pytest.raises(InputError, match=r"is of another network: 0.(bias|weight) is"):
+    with pytest.raises(InputError, match=r"another network: 0.(bias|weight)"):
         load_state(
-            latest_checkpoint(tmp_path),
+            present(latest_checkpoint(tmp_path)),
             model=model,
             ema=EMAModel(parameters),
             optimizer=torch.optim.AdamW(parameters),

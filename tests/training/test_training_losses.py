@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from narrow import present
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata, from_prompt
@@ -94,9 +96,9 @@ def test_weights_say_how_much_an_error_of_the_image_counts() -> None:
 
 def test_weights_that_do_not_suit_are_refused() -> None:
     alphas, t = build_scheduler().alphas_cumprod, torch.tensor([3])
-    with pytest.raises(InputError, match="balanced weights are for v_prediction"):
+    with pytest.raises(InputError, match="v_prediction"):
         loss_weights(alphas, t, prediction_type="epsilon", weighting="balanced")
-    with pytest.raises(InputError, match="expected a loss weighting of plain, balanced, min_snr"):
+    with pytest.raises(InputError, match="plain, balanced, min_snr"):
         loss_weights(alphas, t, prediction_type="epsilon", weighting="flat")
 
 
@@ -133,7 +135,7 @@ def test_dropout_has_the_stated_rates(generator: torch.Generator) -> None:
 
 
 def test_single_fields_are_dropped_on_their_own(generator: torch.Generator) -> None:
-    options = {"parameters": 0.0, "prompt": 0.0, "field": 0.2}
+    options: dict[str, Any] = {"parameters": 0.0, "prompt": 0.0, "field": 0.2}
     drawn = [from_prompt(drop_metadata(COMPLETE, generator, **options)) for _ in range(2000)]
     for name in ("anatomy", "contrast", "slice", "te"):
         missing = [getattr(item, name) is None for item in drawn]
@@ -173,7 +175,8 @@ def test_times_vary_within_bounds_and_stay_possible(generator: torch.Generator) 
         protocol = draw_protocol(generator)
         varied = vary_times(protocol, generator)
         assert varied.contrast == protocol.contrast
-        assert varied.te < varied.tr / 2 + 1e-6
-        ratios.append(varied.tr / protocol.tr)
+        tr = present(varied.tr)
+        assert present(varied.te) < tr / 2 + 1e-6
+        ratios.append(tr / present(protocol.tr))
     assert 0.66 < min(ratios) < 0.75
     assert 1.35 < max(ratios) < 1.51

@@ -179,11 +179,11 @@ def _held_back(sampled: Tensor, acceleration: float) -> Tensor:
     lines = bool((sampled == sampled[..., :1, :]).all())
     size = (_DRAWS, 1, 1 if lines else ny, nx)
     drawn = torch.rand(size, generator=generator, device=generator.device) < share
-    from_centre_y, from_centre_x = (
+    from_center_y, from_center_x = (
         torch.arange(n, device=generator.device) - n // 2 for n in (ny, nx)
     )
     near_y, near_x = (
-        (offset >= -_KEPT) & (offset < _KEPT) for offset in (from_centre_y, from_centre_x)
+        (offset >= -_KEPT) & (offset < _KEPT) for offset in (from_center_y, from_center_x)
     )
     drawn &= ~(near_x if lines else near_y[:, None] & near_x)
     return sampled & drawn.to(sampled.device)

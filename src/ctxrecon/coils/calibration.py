@@ -75,15 +75,15 @@ def find_calibration_region(
     longest, shortest = max_size
     first_y, first_x = (max(0, n // 2 - longest // 2) for n in (ny, nx))
     window = sampled[first_y : first_y + longest, first_x : first_x + longest]
-    centre_y, centre_x = ny // 2 - first_y, nx // 2 - first_x
+    center_y, center_x = ny // 2 - first_y, nx // 2 - first_x
     # For each row: samples without a gap left of the centre, and from it rightwards.
-    left = np.cumprod(window[:, :centre_x][:, ::-1], axis=1).sum(axis=1)
-    right = np.cumprod(window[:, centre_x:], axis=1).sum(axis=1)
+    left = np.cumprod(window[:, :center_x][:, ::-1], axis=1).sum(axis=1)
+    right = np.cumprod(window[:, center_x:], axis=1).sum(axis=1)
     # Extents common to all rows from the centre up to row -i, and down to row +j.
     up_left, up_right = (
-        np.minimum.accumulate(side[: centre_y + 1][::-1]) for side in (left, right)
+        np.minimum.accumulate(side[: center_y + 1][::-1]) for side in (left, right)
     )
-    down_left, down_right = (np.minimum.accumulate(side[centre_y:]) for side in (left, right))
+    down_left, down_right = (np.minimum.accumulate(side[center_y:]) for side in (left, right))
     width_left = np.minimum.outer(up_left, down_left)
     width_right = np.minimum.outer(up_right, down_right)
     height = np.add.outer(np.arange(len(up_left)), np.arange(len(down_left))) + 1

@@ -93,7 +93,6 @@ def run_joint(
     )
     masks = output.masks.flatten(0, 1).cpu()
     found = None if output.coil_maps is None else output.coil_maps.cpu()
-    assert output.residual is not None
     result = Result(
         name=f"{type(pipe.reconstructor).__name__} and sampler, {name}",
         key="joint",

@@ -12,6 +12,9 @@ from ctxrecon.commands.results import Result
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxrecon.output import ReconstructionOutput
     from ctxrecon.pipelines import (
         ContextMRIPipeline,
         JointPipeline,
@@ -245,12 +248,9 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     for _ in range(run.first * run.samples):  # what the pipeline draws for the slices before
         torch.randint(2**62, (), generator=generator)
     started = time.perf_counter()
-    # Of tensors, as output_type="pt" gives them: narrower than the declared type.
-    output: Any
     if run.network is not None and start == NETWORK:
-        output = run.network(measurement)
-        call["image"] = output.images
-    output = pipe(
+        call["image"] = run.network(measurement).images
+    output: ReconstructionOutput[Tensor] = pipe(
         measurement,
         prompt=run.prompts if run.uses_prompt else None,
         guidance_scale=run.guidance_scale,
@@ -324,7 +324,7 @@ def run_network(
 ) -> Result:
     """The image of a network, and the error that it expects where it says so."""
     started = time.perf_counter()
-    output: Any = pipe(
+    output = pipe(
         measurement,
         prompt=prompts,
         batch_size=1 if pipe.device.type == "cpu" else None,
@@ -347,6 +347,6 @@ def run_baseline(method: str, measurement: Measurement) -> Result:
     from ctxrecon.pipelines import BaselinePipeline
 
     started = time.perf_counter()
-    output: Any = BaselinePipeline(BASELINES[method])(measurement)
+    output = BaselinePipeline(BASELINES[method])(measurement)
     seconds = time.perf_counter() - started
     return Result(KNOWN.title(method), method, output.images, output.residual, seconds)

@@ -10,6 +10,7 @@ from ctxrecon.datasets.shards import (
     ShardSlices,
     check_complex_slices,
     read_shard_info,
+    shard_files,
     write_shard,
 )
 from ctxrecon.datasets.skmtea import SKMTEASource
@@ -29,5 +30,6 @@ __all__ = [
     "prepare_shards",
     "read_people",
     "read_shard_info",
+    "shard_files",
     "write_shard",
 ]

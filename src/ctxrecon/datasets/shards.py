@@ -208,7 +208,7 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-class ShardSlices(Dataset[dict[str, object]]):
+class ShardSlices(Dataset[dict[str, Any]]):
     """The slices of a folder of shards, in the order of the files' names.
 
     Each item is a dictionary: ``image`` float32 with the 99 % quantile of the magnitude at 1,
@@ -315,7 +315,7 @@ class ShardSlices(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         index = self._chosen[index]

@@ -10,11 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
 from ctxrecon.inference.warm_start import check_warm_start
 from ctxrecon.options import split_options
+from ctxrecon.output import ReconstructionOutput
 from ctxrecon.pipelines import BaselinePipeline, ContextMRIPipeline, ReconstructionPipeline
 from ctxrecon.priors.tokenizer import check_prompt_length
 from ctxrecon.solvers import SOLVERS, DiffusionSolver, make_solver
@@ -34,8 +36,7 @@ def baseline_method(name: str, key: str) -> Method:
     pipeline = BaselinePipeline(key)
 
     def run(batch: Batch) -> Reconstruction:
-        # Of tensors, as output_type="pt" gives them: narrower than the declared type.
-        output: Any = pipeline(batch.measurement)
+        output = pipeline(batch.measurement)
         return Reconstruction(output.images.cpu(), output.residual.cpu())
 
     return Method(name, run)
@@ -135,7 +136,7 @@ def solver_methods(
 
         def run(batch: Batch) -> Reconstruction:
             with _counted(pipe.unet) as images:
-                output: Any = pipe(
+                output: ReconstructionOutput[Tensor] = pipe(
                     batch.measurement,
                     prompt=batch.prompts if guided else None,
                     guidance_scale=guidance_scale if guided else 0.0,
@@ -164,7 +165,7 @@ def network_method(name: str, pipe: ReconstructionPipeline) -> Method:
     reads = pipe.reconstructor.text_width is not None
 
     def run(batch: Batch) -> Reconstruction:
-        output: Any = pipe(
+        output = pipe(
             batch.measurement,
             prompt=batch.prompts if reads else None,
         )

@@ -29,7 +29,7 @@ _UNITS = {
     "sharpness": "sharpness",
 }
 # Okabe and Ito's colours, told apart by everyone.
-_COLOURS = (
+_COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"),
 )
 _LINES = {"metadata": "-", "none": "--", "": "-"}
@@ -89,7 +89,7 @@ def write_report(
     Returns:
         The files.
     """
-    cells = summarise(rows, grid)
+    cells = summarize(rows, grid)
     words, data, picture = (folder / name for name in FILES)
     scans = sorted({one.path.name for one in grid.slices})
     references = sorted({row["reference"] for row in rows})
@@ -111,7 +111,7 @@ def write_report(
     return [words, data, picture]
 
 
-def summarise(rows: Sequence[Row], grid: Grid) -> dict[Undersampling, dict[Method, Cell]]:
+def summarize(rows: Sequence[Row], grid: Grid) -> dict[Undersampling, dict[Method, Cell]]:
     """Every method with every undersampling, over all slices."""
     by_key = {row_key(row): row for row in rows}
     clusters = [one.path.name for one in grid.slices]
@@ -253,7 +253,7 @@ def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
             means,
             errors,
             label=curve_title(name, prompt),
-            color=_COLOURS[names.index(name) % len(_COLOURS)],
+            color=_COLORS[names.index(name) % len(_COLORS)],
             linestyle=_LINES[prompt],
             marker="o" if prompt != "none" else "s",
             markerfacecolor="white" if prompt == "none" else None,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.measurement import Measurement
-from ctxrecon.output import ReconstructionOutput, convert_images, relative_residual
+from ctxrecon.output import Images, ReconstructionOutput, convert_images, relative_residual
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def conclude(
     *,
     expected_error: Tensor | None = None,
     prompts: Sequence[str] | None = None,
-) -> ReconstructionOutput:
+) -> ReconstructionOutput[Images]:
     """Mean, spread and residual of the samples of every slice, after a look at whether they serve.
 
     Pixels that no coil sees, and slices without signal, are zero.

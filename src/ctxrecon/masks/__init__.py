@@ -8,7 +8,12 @@ from torch import Tensor
 
 from ctxrecon.masks.budget import Generators, Shape
 from ctxrecon.masks.lines import equispaced1d, gaussian1d, random1d, uniform1d
-from ctxrecon.masks.points import poisson_disk2d, radial2d, variable_density2d
+from ctxrecon.masks.points import (
+    poisson2d_sigpy,
+    poisson_disk2d,
+    radial2d,
+    variable_density2d,
+)
 from ctxrecon.masks.trajectories import radial_trajectory, spiral_trajectory
 from ctxrecon.registry import Registry
 
@@ -21,6 +26,7 @@ MASKS.register("equispaced1d", equispaced1d)
 MASKS.register("gaussian1d", gaussian1d)
 MASKS.register("variable_density2d", variable_density2d)
 MASKS.register("poisson_disk2d", poisson_disk2d)
+MASKS.register("poisson2d_sigpy", poisson2d_sigpy)
 MASKS.register("radial2d", radial2d)
 
 
@@ -61,6 +67,7 @@ __all__ = [
     "equispaced1d",
     "gaussian1d",
     "make_mask",
+    "poisson2d_sigpy",
     "poisson_disk2d",
     "radial2d",
     "radial_trajectory",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ctxrecon.errors import InputError
@@ -18,20 +21,22 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 # Below this the last feature maps have no pixel left.
-_MIN_SIZE = {"alex": 31, "vgg": 16}
+_MIN_SIZE = {"squeeze": 17, "alex": 31, "vgg": 16}
+_SHIPPED = "squeezenet1_1_features.safetensors"
 
 
 class Lpips:
     """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1; lower is better.
 
     The network is built once, at the first call. The calibrated linear layers come with the
-    ``lpips`` package; the ImageNet backbone does not, and nothing is downloaded: it is read from
-    ``weights`` or, without it, from torch's hub cache.
+    ``lpips`` package, the ImageNet backbone "squeeze" with this one. Nothing is downloaded: another
+    backbone is read from ``weights`` or, without it, from torch's hub cache. Distances of different
+    backbones cannot be compared: name the backbone with the figure.
 
     Args:
-        weights: state dict of torchvision's ``alexnet`` or ``vgg16`` (a ``.pth`` file as
-            torchvision publishes it).
-        backbone: ``"alex"``, the package's default for evaluation, or ``"vgg"``.
+        weights: state dict of torchvision's ``squeezenet1_1``, ``alexnet`` or ``vgg16``, a ``.pth``
+            file as torchvision publishes it or a ``.safetensors`` file with the same names.
+        backbone: ``"squeeze"``; ``"alex"``, what most papers report; or ``"vgg"``.
 
     Raises:
         InputError: for an unknown backbone, or a ``weights`` file that does not exist.
@@ -41,10 +46,11 @@ class Lpips:
         self,
         weights: str | os.PathLike[str] | None = None,
         *,
-        backbone: Literal["alex", "vgg"] = "alex",
+        backbone: Literal["squeeze", "alex", "vgg"] = "squeeze",
     ) -> None:
         if backbone not in _MIN_SIZE:
-            raise InputError(f"expected the LPIPS backbone 'alex' or 'vgg', got {backbone!r}")
+            known = ", ".join(_MIN_SIZE)
+            raise InputError(f"expected an LPIPS backbone of {known}, got {backbone!r}")
         if weights is not None and not Path(weights).is_file():
             raise InputError(f"LPIPS weights {os.fspath(weights)} are not a file")
         self.backbone = backbone
@@ -98,11 +104,8 @@ def _build(backbone: str, weights: Path | None) -> Module:
             "LPIPS needs the package lpips: install it with pip install lpips"
         ) from error
     if weights is None:
-        weights = _cached_weights(backbone)
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, UnpicklingError) as error:
-        raise InputError(f"{weights} is not a state dict of tensors: {error}") from error
+        weights = _shipped_weights() if backbone == "squeeze" else _cached_weights(backbone)
+    state = _read(weights)
     if not isinstance(state, dict):
         raise InputError(f"{weights} is not a state dict of tensors but a {type(state).__name__}")
     # pnet_rand: the backbone starts at random, so that lpips does not download it.
@@ -124,6 +127,27 @@ def _build(backbone: str, weights: Path | None) -> Module:
         )
     trunk.load_state_dict({key: state[name] for key, name in renamed.items()})
     return network
+
+
+def _read(weights: Path) -> Any:
+    """What a file of weights holds; no code in it is run."""
+    try:
+        if weights.suffix == ".safetensors":
+            return load_file(weights)
+        return torch.load(weights, map_location="cpu", weights_only=True)
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+        UnpicklingError,
+        SafetensorError,
+    ) as error:
+        raise InputError(f"{weights} is not a state dict of tensors: {error}") from error
+
+
+def _shipped_weights() -> Path:
+    return Path(str(files("ctxrecon.checkpoints").joinpath("lpips", _SHIPPED)))
 
 
 def _cached_weights(backbone: str) -> Path:

@@ -108,7 +108,7 @@ def _draw_large_lesion(
     put(finding, Tissue.CSF, (core < 0) & (cavity < -1))
     if finding == "Resection cavity":
         outwards = np.hypot(*at)
-        centre = (at[0] * 75 / outwards, at[1] * 85 / outwards)
-        flap = np.abs(canvas.ellipse(*centre, radius + 18, radius + 18)) < 1.3
+        center = (at[0] * 75 / outwards, at[1] * 85 / outwards)
+        flap = np.abs(canvas.ellipse(*center, radius + 18, radius + 18)) < 1.3
         bone = canvas.among(Tissue.CORTICAL_BONE, Tissue.MARROW)
         put("Craniotomy", Tissue.CSF, flap & bone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
     )
 
 
-class PhantomSlices(Dataset[dict[str, object]]):
+class PhantomSlices(Dataset[dict[str, Any]]):
     """Endless phantom slices; item ``i`` is the same whenever and wherever it is asked for.
 
     Each item is a dictionary: ``image`` ``(2, n, n)`` float32, real and imaginary part with the
@@ -110,10 +110,10 @@ class PhantomSlices(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.draw(index, self.resolution)
 
-    def draw(self, index: int, resolution: int) -> dict[str, object]:
+    def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
         part = self.field_of_view
         recipe, metadata, noise, rng = self._recipe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ def true_t2_star(
     return np.where(tissue, total / np.where(tissue, decaying, 1.0), 0.0).astype(np.float32)
 
 
-class PhantomContrasts(Dataset[dict[str, object]]):
+class PhantomContrasts(Dataset[dict[str, Any]]):
     """Endless subjects, each in several contrasts; item ``i`` is the same whenever it is drawn.
 
     Each item is a dictionary: ``images`` ``(contrasts, n, n)`` complex64, without noise, on the
@@ -161,10 +162,10 @@ class PhantomContrasts(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.draw(index, self.resolution)
 
-    def draw(self, index: int, resolution: int) -> dict[str, object]:
+    def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
         if not 0 <= index < self.length:
             raise IndexError(index)

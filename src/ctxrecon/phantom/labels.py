@@ -143,18 +143,18 @@ def anatomy_from_labels(
     index = round(bottom + (top - bottom) * position)
     labels = volume[index]
     head = np.argwhere(labels > 0)
-    centre = (head.min(axis=0) + head.max(axis=0)) / 2
+    center = (head.min(axis=0) + head.max(axis=0)) / 2
     extent = head.max(axis=0) - head.min(axis=0)
     fov = size * voxel_mm
     slack = np.maximum(extent - fov, 0.0) / 2
-    centre = centre + slack * rng.uniform(-1, 1, 2) + 4.0 * rng.standard_normal(2)
+    center = center + slack * rng.uniform(-1, 1, 2) + 4.0 * rng.standard_normal(2)
     angle = np.deg2rad(8.0 * rng.standard_normal())
     scale = np.exp(0.05 * rng.standard_normal(2))
     axis = (np.arange(size) - size / 2) * voxel_mm
     gy, gx = np.meshgrid(axis, axis, indexing="ij")
     warp = [6.0 * rng.random() * smooth_field((size, size), 5, rng) for _ in range(2)]
-    y = centre[0] + scale[0] * (np.cos(angle) * gy - np.sin(angle) * gx) + warp[0]
-    x = centre[1] + scale[1] * (np.sin(angle) * gy + np.cos(angle) * gx) + warp[1]
+    y = center[0] + scale[0] * (np.cos(angle) * gy - np.sin(angle) * gx) + warp[0]
+    x = center[1] + scale[1] * (np.sin(angle) * gy + np.cos(angle) * gx) + warp[1]
     ny, nx = labels.shape
     grid = np.stack([2 * (x + 0.5) / nx - 1, 2 * (y + 0.5) / ny - 1], axis=-1).astype(np.float32)
 

@@ -4,7 +4,7 @@
 flip angle and field strength of 6,405 brain and 1,394 knee fastMRI volumes, from the header tables
 of meddlr (Apache-2.0, https://github.com/ad12/meddlr), and the findings of fastMRI+ (MIT, Zhao et
 al., arXiv:2109.03812, https://github.com/microsoft/fastmri-plus). Made by
-``training/summarise_protocols.py``. TI is that of the header, which fastMRI also writes where the
+``training/summarize_protocols.py``. TI is that of the header, which fastMRI also writes where the
 sequence inverts nothing (100 ms), as the published prompts do.
 """
 

@@ -205,9 +205,9 @@ class Canvas:
         at = inside[self.rng.integers(len(inside))]
         return float(self.x.flat[at]), float(self.y.flat[at])
 
-    def blob(self, centre: tuple[float, float], radius: float, roughness: float = 0.25) -> Field:
+    def blob(self, center: tuple[float, float], radius: float, roughness: float = 0.25) -> Field:
         """Signed distance to an irregular oval, mm."""
         aspect, angle = self.rng.uniform(0.75, 1.3), self.rng.uniform(0, 180)
-        distance = self.ellipse(*centre, radius * aspect, radius / aspect, angle)
+        distance = self.ellipse(*center, radius * aspect, radius / aspect, angle)
         wobble = self.noise(max(radius * 1.6, 4 * self.voxel_mm))
         return distance + np.float32(roughness * radius) * wobble

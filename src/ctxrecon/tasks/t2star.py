@@ -203,9 +203,9 @@ def _least_squares_rate(decays: Tensor, t: Tensor, fastest: float) -> Tensor:
     weights = decays.square().clamp_min(torch.finfo(decays.dtype).tiny)
     logarithm = weights.log() / 2
     total = weights.sum(dim=1, keepdim=True)
-    centred = t - (weights * t).sum(dim=1, keepdim=True) / total
-    spread = (weights * centred.square()).sum(dim=1, keepdim=True)
-    rate = -(weights * centred * logarithm).sum(dim=1, keepdim=True) / spread.clamp_min(
+    centered = t - (weights * t).sum(dim=1, keepdim=True) / total
+    spread = (weights * centered.square()).sum(dim=1, keepdim=True)
+    rate = -(weights * centered * logarithm).sum(dim=1, keepdim=True) / spread.clamp_min(
         torch.finfo(decays.dtype).tiny
     )
     rate = rate.clamp(1 / LONGEST_T2_STAR, fastest)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ctxrecon.datasets import read_shard_info, shard_files
 from ctxrecon.training.config import TrainingConfig, fields_of
 from ctxrecon.training.log import read_lines
 from ctxrecon.training.run_folder import CONFIG, LOGS, read_stages
@@ -77,8 +78,28 @@ GPU: {gpu}; system: {platform.system()}, torch {torch.__version__}.
 | step | training loss |
 | --- | --- |
 {chr(10).join(losses)}
-"""
+{_origins(config)}"""
     return str(ModelCard(f"---\n{_metadata(config, about).to_yaml()}\n---\n\n{body}"))
+
+
+def _folders(config: TrainingConfig) -> list[Path]:
+    """The prepared sets of a run."""
+    given: Any = getattr(config, "train_data_dir", None) or []
+    return [given] if isinstance(given, Path) else given
+
+
+def _origins(config: TrainingConfig) -> str:
+    """Sources and licences of the images of prepared sets, as far as they are noted."""
+    found = dict.fromkeys(
+        origin
+        for folder in _folders(config)
+        for path in shard_files(folder)
+        for origin in read_shard_info(path).origins
+    )
+    if not found:
+        return ""
+    lines = "\n".join(f"- {origin}" for origin in found)
+    return f"\nImages that it was trained on are of\n\n{lines}\n"
 
 
 def _typed(argv: Sequence[str]) -> str:
@@ -94,8 +115,7 @@ def _typed(argv: Sequence[str]) -> str:
 
 def _metadata(config: TrainingConfig, about: About) -> ModelCardData:
     """What a hub reads: licence, data and the scores of the last validation."""
-    given: Any = getattr(config, "train_data_dir", None) or []
-    folders = [given] if isinstance(given, Path) else given
+    folders = _folders(config)
     data = [re.sub(r"[^\w.-]+", "-", folder.absolute().name) for folder in folders]
     if getattr(config, "bank", None):
         data.insert(0, _PHANTOM)

@@ -115,7 +115,7 @@ class PreparedSlices:
         """The slice of this number; every epoch is in an order of its own."""
         image, metadata, rng = self._slice(number)
         side = round(rng.uniform(self.field_of_view, 1) * min(image.shape))
-        image = resize(_centre(image, side), resolution)
+        image = resize(_center(image, side), resolution)
         return {
             "image": complex_to_channels(image),
             "metadata": metadata,
@@ -130,7 +130,7 @@ class PreparedSlices:
             seen = image.abs().numpy() > _SEEN
             image = image[crop_around(seen, side, rng)]
         else:
-            image = _centre(image, round(part * min(image.shape)))
+            image = _center(image, round(part * min(image.shape)))
         return Drawn(ComplexRecipe(image.numpy()), metadata, 0.0, self._form)
 
     def _slice(self, number: int) -> tuple[Tensor, ScanMetadata, np.random.Generator]:
@@ -259,7 +259,7 @@ def _order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 0]).permutation(size)
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
+def _center(image: Tensor, side: int) -> Tensor:
     """The centre ``(side, side)`` of ``(ny, nx)``."""
     ny, nx = image.shape
     return Crop((1, ny, nx), (side, side))(image[None])[0]

@@ -32,12 +32,12 @@ def readout_targets(metadata: Sequence[ScanMetadata]) -> Tensor:
     rows = []
     for item in metadata:
         row = []
-        for name, (centre, spread) in READOUT.items():
+        for name, (center, spread) in READOUT.items():
             value = getattr(item, name)
             known = value is not None and (name not in _LOGARITHMIC or value > 0)
             if known and name in _LOGARITHMIC:
                 value = math.log(value)
-            row.append((value - centre) / spread if known else math.nan)
+            row.append((value - center) / spread if known else math.nan)
         rows.append(row)
     return torch.tensor(rows, dtype=torch.float32)
 

@@ -64,8 +64,8 @@ class GreedyTraining(nn.Module):
     ) -> Tensor:
         """A mask in the course of a scan, ``(batch, 1, ny, nx)`` bool."""
         budget = self.sampler.budget()
-        centre = self.sampler.first_stage(None).bool()
-        mask = self.sampler.as_mask(centre[:, None]).expand(len(batch["kspace"]), -1, -1, -1)
+        center = self.sampler.first_stage(None).bool()
+        mask = self.sampler.as_mask(center[:, None]).expand(len(batch["kspace"]), -1, -1, -1)
         own = torch.Generator().manual_seed(self.seed * 2**40 + int(batch["step"][0]))
         count = int(torch.randint(budget.count - budget.kept, (), generator=own))
         if count == 0:
@@ -73,7 +73,7 @@ class GreedyTraining(nn.Module):
         image, _ = self._measure(mask, batch, embeds)
         weights = self.sampler.log_probabilities(image, mask).exp().cpu()
         # A line that the policy has ruled out may still be needed to make up the number.
-        weights = weights.clamp_min(1e-12).masked_fill(centre.cpu(), 0)
+        weights = weights.clamp_min(1e-12).masked_fill(center.cpu(), 0)
         taken = torch.multinomial(weights, count, generator=generator).to(mask.device)
         return with_lines(mask, taken).any(dim=1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ class HeldOutScans:
     def __call__(self, pipe: ContextMRIPipeline, guidance_scale: float) -> Tensor:
         """Reconstructions ``(scans, n, n)`` complex64, with the scans' own coil maps."""
         maps = [scan.coil_maps for scan in self.scans if scan.coil_maps is not None]
-        output: Any = pipe(
+        output = pipe(
             torch.cat([scan.kspace for scan in self.scans]),
             torch.cat([scan.mask for scan in self.scans]),
             [scan.metadata[0].to_prompt() for scan in self.scans] if guidance_scale else None,

@@ -61,7 +61,7 @@ class ReconstructorConfig(TrainingConfig):
         None, "M, how many scans there are; endless by default", check=Whole(1), in_card=True
     )
     labels: str = option("paired", choices=LABELS, on_resume="refused", in_card=True)
-    labelled: int | None = option(
+    labeled: int | None = option(
         None,
         "N, how many images partial or disjoint labels are",
         check=Whole(1),

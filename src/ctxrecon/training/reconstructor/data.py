@@ -95,15 +95,15 @@ class Labels:
     """Which fully sampled images training may look at.
 
     Attributes:
-        kind: "paired", each scan's own image; "partial", those of the first ``labelled`` scans,
-            not paired; "disjoint", images of ``labelled`` other scans, not paired; "none", with the
+        kind: "paired", each scan's own image; "partial", those of the first ``labeled`` scans,
+            not paired; "disjoint", images of ``labeled`` other scans, not paired; "none", with the
             samples of each scan split in two.
-        labelled: N.
+        labeled: N.
         magnitude: whether unpaired labels come as magnitudes, without phase.
     """
 
     kind: str = "paired"
-    labelled: int | None = None
+    labeled: int | None = None
     magnitude: bool = False
 
     def __post_init__(self) -> None:
@@ -111,11 +111,11 @@ class Labels:
         if self.kind not in LABELS:
             raise InputError(f"unknown labels {self.kind!r}: expected one of {', '.join(LABELS)}")
         unpaired = self.kind in ("partial", "disjoint")
-        if unpaired and (self.labelled is None or self.labelled < 1):
-            raise InputError(f"{self.kind} labels need their number: give --labelled N")
-        if not unpaired and (self.labelled is not None or self.magnitude):
+        if unpaired and (self.labeled is None or self.labeled < 1):
+            raise InputError(f"{self.kind} labels need their number: give --labeled N")
+        if not unpaired and (self.labeled is not None or self.magnitude):
             raise InputError(
-                f"--labelled and --magnitude_labels are of partial or disjoint labels, not of "
+                f"--labeled and --magnitude_labels are of partial or disjoint labels, not of "
                 f"{self.kind} ones: leave them out"
             )
 
@@ -156,14 +156,14 @@ class MeasurementSamples:
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
-        kind, labelled = self.labels.kind, self.labels.labelled or 0
+        kind, labeled = self.labels.kind, self.labels.labeled or 0
         if self.scans is not None and self.scans < 1:
             raise InputError(f"expected at least one scan, got {self.scans}")
         if kind == "partial" and self.scans is None:
             raise InputError("partial labels are of so many scans: give --scans M")
-        if kind == "partial" and labelled > (self.scans or 0):
+        if kind == "partial" and labeled > (self.scans or 0):
             raise InputError(
-                f"expected at most {self.scans} labelled scans, as there are, got {labelled}"
+                f"expected at most {self.scans} labeled scans, as there are, got {labeled}"
             )
         if (kind == "disjoint") != (self.label_source is not None):
             raise InputError("disjoint labels have a source of their own, and no others have")
@@ -207,8 +207,8 @@ class MeasurementSamples:
 
     def _label(self, number: int, size: int) -> Tensor:
         """Draw an unpaired label image."""
-        assert self.labels.labelled is not None
-        chosen = in_turn(number, self.labels.labelled, self.seed, 5, 1)
+        assert self.labels.labeled is not None
+        chosen = in_turn(number, self.labels.labeled, self.seed, 5, 1)
 
         def make() -> Tensor:
             own = np.random.default_rng([self.seed, chosen, 4])
@@ -281,11 +281,11 @@ def sources(config: ReconstructorConfig) -> tuple[Source, Source | None]:
             _check_enough("--scans", config.scans, len(data))
         return make(data), None
     share = (
-        config.scans / (config.scans + config.labelled) if config.scans and config.labelled else 0.5
+        config.scans / (config.scans + config.labeled) if config.scans and config.labeled else 0.5
     )
     first, second = data.split(share, seed=config.seed)
     if config.train_data_dir:
-        _check_enough("--labelled", config.labelled, len(second))
+        _check_enough("--labeled", config.labeled, len(second))
         _check_enough("--scans", config.scans, len(first))
     return make(first), make(second)
 

@@ -13,7 +13,7 @@ from ctxrecon.fourier import complex_to_channels
 from ctxrecon.metrics.image import structural_similarity
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ReconstructionPipeline
-from ctxrecon.reconstructors import Critic, Reconstructor
+from ctxrecon.reconstructors import Critic, Reconstructor, ReconstructorOutput
 from ctxrecon.training.reconstructor.adversarial import (
     critic_loss,
     fixed_scores,
@@ -134,7 +134,7 @@ class ReconstructorTraining(nn.Module):
         if self.labels.kind == "none":
             loss = held_out_loss(output.images, batch)
         else:
-            loss = self._labelled(output, batch)
+            loss = self._labeled(output, batch)
         return loss if output.penalty is None else loss + output.penalty
 
     def _plays(self, batch: dict[str, Tensor]) -> bool:
@@ -151,7 +151,7 @@ class ReconstructorTraining(nn.Module):
         with torch.autocast(fake.device.type, enabled=False):
             return critic_loss(self.objective.adversarial, self.critic, real, fake, batch["share"])
 
-    def _labelled(self, output: Any, batch: dict[str, Tensor]) -> Tensor:
+    def _labeled(self, output: ReconstructorOutput, batch: dict[str, Tensor]) -> Tensor:
         """Paired, adversarial, or both."""
         objective = self.objective
         paired: Tensor | None = None

@@ -3,7 +3,7 @@ r"""Train a network that reconstructs directly: with labels, with unpaired ones,
     accelerate launch training/train_reconstructor.py --network varnet --bank runs/bank.npz \
         --output_dir runs/varnet --max_train_steps 2000
 
-    ... --network unrolled --scans 300 --labels disjoint --labelled 300 --magnitude_labels \
+    ... --network unrolled --scans 300 --labels disjoint --labeled 300 --magnitude_labels \
         --loss none --adversarial wgan_gp        # no scan has a label of its own
 
     ... --network modl --labels none --loss none # self-supervised: no labels at all
@@ -44,7 +44,7 @@ def train_reconstructor(config: ReconstructorConfig) -> None:
     """
     check_run(config)
     pipe = starting_point(config)
-    labels = Labels(config.labels, config.labelled, config.magnitude_labels)
+    labels = Labels(config.labels, config.labeled, config.magnitude_labels)
     objective = Objective(
         config.loss,
         config.adversarial,

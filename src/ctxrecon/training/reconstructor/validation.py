@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ class UndersampledScans:
         for scan in self.scans:
             measured = prepare_measurement(scan.kspace, scan.mask)
             prompt = scan.metadata[0].to_prompt()
-            output: Any = pipe(measured, prompt=prompt)
+            output = pipe(measured, prompt=prompt)
             zero_filled = measured.operator.adjoint(measured.y)
             if isinstance(measured.operator, SoftSense):
                 zero_filled = measured.operator.combine(zero_filled)

@@ -1,6 +1,6 @@
 """Summarise the fastMRI headers and fastMRI+ findings into the file that protocols are drawn from.
 
-    python training/summarise_protocols.py --headers knee_multicoil.csv brain_multicoil.csv \
+    python training/summarize_protocols.py --headers knee_multicoil.csv brain_multicoil.csv \
         --findings knee.csv brain.csv --output src/ctxrecon/phantom/protocols.json
 
 The headers are the tables that meddlr publishes (Apache-2.0), the findings those of fastMRI+ (MIT).
@@ -13,6 +13,7 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import written_beside
@@ -21,7 +22,7 @@ from ctxrecon.training import TrainingParser, run_script
 from ctxrecon.training.folders import check_output
 
 
-def summarise(headers: list[Path], findings: list[Path]) -> dict[str, object]:
+def summarize(headers: list[Path], findings: list[Path]) -> dict[str, Any]:
     """Counts of distinct protocols, annotated slices of each contrast, findings by anatomy."""
     protocols: Counter[tuple[object, ...]] = Counter()
     volumes: dict[str, ScanMetadata] = {}
@@ -36,8 +37,9 @@ def summarise(headers: list[Path], findings: list[Path]) -> dict[str, object]:
                     ) from error
                 volumes[name.removesuffix(".h5")] = item
                 strength = None if item.field_strength is None else round(item.field_strength, 2)
-                key = (item.anatomy, item.contrast, item.sequence, item.tr, item.te, item.ti)
-                protocols[(*key, item.flip_angle, strength)] += 1
+                kind = (item.anatomy, item.contrast, item.sequence)
+                key = (*kind, item.tr, item.te, item.ti, item.flip_angle, strength)
+                protocols[key] += 1
     slices: dict[str, tuple[int, int]] = {}
     seen: dict[str, Counter[str]] = {}
     for path in findings:
@@ -75,7 +77,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     check_output(arguments.output)
-    summary = summarise(arguments.headers, arguments.findings)
+    summary = summarize(arguments.headers, arguments.findings)
     lists = {"protocols": summary.pop("protocols")}
     text = json.dumps(summary, indent=1)
     rows = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in lists["protocols"])

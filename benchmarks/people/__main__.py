@@ -19,7 +19,6 @@ import argparse
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ from benchmarks.people.options import (
     l1_title,
     parse_args,
 )
-from benchmarks.people.report import L1, SCORES, page, summarise
+from benchmarks.people.report import L1, SCORES, page, summarize
 from benchmarks.people.slices import (
     Ceiling,
     PersonSlice,
@@ -72,19 +71,13 @@ Runs = dict[tuple[str, ...], tuple[Run, str]]
 
 
 class Scorer:
-    """Scores of images; LPIPS where its weights are there.
+    """Scores of images; LPIPS where its package is installed."""
 
-    Args:
-        lpips_weights: of the backbone; by default whatever :class:`~ctxrecon.metrics.Lpips` finds.
-    """
-
-    def __init__(self, lpips_weights: Path | None) -> None:
-        self.lpips: Lpips | None = Lpips(lpips_weights)
+    def __init__(self) -> None:
+        self.lpips: Lpips | None = Lpips()
         try:
             self.lpips(torch.ones(1, 64, 64), torch.ones(1, 64, 64))
         except InputError as error:
-            if lpips_weights is not None:
-                raise
             logger.warning("LPIPS is left out: %s", error)
             self.lpips = None
 
@@ -103,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = choose_slices(slices, args.scans, args.seed)
     priors = open_named_priors(args)
     methods = prior_methods(args, priors)
-    scorer = Scorer(args.lpips_weights)
+    scorer = Scorer()
     settings = {
         "shards": {path.name: path.stat().st_size for path in slices.files},
         "coils": NUM_COILS,
@@ -126,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
                 rows += new
     results = {
         "settings": settings | {"priors": {name: found for name, (_, found) in priors.items()}},
-        **summarise(current(rows, runs), chosen, methods, args),
+        **summarize(current(rows, runs), chosen, methods, args),
     }
     results["figure"] = draw(slices, chosen, runs, methods, results, args)
     write_study(args.output_dir / "people.json", results, args, page)

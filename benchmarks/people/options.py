@@ -72,7 +72,6 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     parser.add_argument("--samples", type=int, default=8, help="of solvers that draw")
     parser.add_argument("--steps", type=int, default=20, help="diffusion steps")
     parser.add_argument("--l1_weights", type=float, nargs="+", default=list(L1_WEIGHTS))
-    parser.add_argument("--lpips_weights", type=Path, help="torchvision's alexnet, for LPIPS")
     args = parse(parser, argv)
     if args.scans < 1 or args.samples < 2 or args.batch_size < 1:
         parser.error("expected --scans and --batch_size of 1 or more and --samples of 2 or more")

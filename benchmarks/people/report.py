@@ -34,7 +34,7 @@ Values = dict[str, dict[str, np.ndarray]]
 """``(slices,)`` of each score of each method."""
 
 
-def summarise(
+def summarize(
     rows: list[Row],
     chosen: Sequence[PersonSlice],
     methods: Sequence[PriorMethod],
@@ -222,7 +222,8 @@ def _explanation(args: argparse.Namespace, results: dict[str, Any]) -> str:
         "the default of `load_prior` (PnP-ADMM)" if text == DEFAULT else f"`{text}`"
         for text in args.methods
     )
-    whole = groups[ALL]
+    whole, backbone = groups[ALL], results["settings"]["lpips"]
+    lpips = f" LPIPS has the backbone {backbone!r}; lower is better." if backbone else ""
     return f"""\
 {whole["slices"]} slices of {whole["people"]} people of whom the priors have seen nothing: {kinds}.
 {NUM_COILS} simulated coils whose maps are known, complex noise of {1 / SNR:.0%} of the bright
@@ -230,7 +231,7 @@ signal, a mask for each slice; magnitude images have a smooth random phase. Slic
 magnitudes, against the image as it is.
 Priors: {ways}, {args.steps} steps, {args.dtype}; γ = 1 with the prompt and 0 without.
 L1-wavelet: the best λ of {len(args.l1_weights)} by the mean PSNR of these very slices ({best}),
-which a user cannot know. The other methods run at their defaults.
+which a user cannot know. The other methods run at their defaults.{lpips}
 
 **Ceiling.** The references are noisy, and what is noise in samples that were not measured cannot be
 predicted: the mean squared error of the magnitude is at least (1 − s) v, with the share s of
@@ -240,6 +241,6 @@ and LPIPS of the ceiling are those of the reference with noise of that size. Coi
 known, and edges beyond which nothing is, tell a little of that noise after all, so the ceiling is
 no strict bound. In brackets: the share of the way from L1-wavelet to it.
 
-**Intervals.** Student's t, 95 %, with the slices of one person as a cluster; of three or four people
-of a kind they are wide and rough.
+**Intervals.** Student's t, 95 %, with the slices of one person as a cluster; of three or four
+people they are wide and rough.
 """

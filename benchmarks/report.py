@@ -18,6 +18,7 @@ from benchmarks.common.arguments import RESULTS, study_parser
 from benchmarks.common.record import Page, read_record
 from benchmarks.masks import report as masks
 from benchmarks.metadata import report as metadata
+from benchmarks.people import report as people
 from benchmarks.phantom import report as phantom
 from benchmarks.reconstructors import report as reconstructors
 from benchmarks.solvers import calibration, curves, noise_default
@@ -28,6 +29,7 @@ PAGES: dict[str, Page] = {
     "calibration": calibration.page,
     "coil_map_quality": quality.page,
     "noise_default": noise_default.page,
+    "people": people.page,
     "phantom_table": phantom.page,
     "processes": processes.page,
     "real_scans": real_scans.page,

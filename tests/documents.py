@@ -103,6 +103,9 @@ def make_inputs(folder: Path) -> None:
     (folder / "LABELS").mkdir()
     for number in ("01", "10"):
         write_labels(folder / "LABELS" / f"training_seg_{number}.nii.gz")
+    (folder / "T1_NIFTI").mkdir()
+    write_labels(folder / "T1_NIFTI" / "sub-01_T1w.nii.gz")
+    (folder / "test_people.txt").write_text("sub-02\n")
     shutil.copytree(ROOT / "training", folder / "training")
 
 

@@ -191,8 +191,9 @@ def test_options_are_those_of_the_script(command: Command) -> None:
     name, options = options_of(command)
     if name.endswith(".py"):
         assert (ROOT / name).is_file()
-        # Of a training script that of the package.
-        script = sys.modules[load_script(Path(name).stem).main.__module__]
+        script = load_script(Path(name).stem)
+        # A training script runs a command of the package.
+        script = getattr(script.main, "__self__", sys.modules[script.main.__module__])
     else:
         script = importlib.import_module(name)
         if hasattr(script, "__path__"):

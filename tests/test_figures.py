@@ -63,7 +63,7 @@ def test_long_titles_get_lines_of_their_own(tmp_path):
         return _size(comparison_figure(tmp_path / "a.png", {name: image}, image / 2))[1]
 
     third = ", a third of the labels"
-    details = ("", ", 6 steps", third, f"{third} of")
+    details = ("", ", 6 steps", third, f"{third} of as many people as are there")
     plain, beside, below, twice = (height(f"WGAN{detail}") for detail in details)
     assert plain == beside < below < twice
 
@@ -77,7 +77,7 @@ def test_same_figure_again(tmp_path, images):
 @pytest.mark.parametrize(
     ("name", "arguments", "sentence"),
     [
-        ("a.jpg", {}, "\\.png"),
+        ("a.jpg", {}, r"\.png"),
         ("a.png", {"reference": np.ones((3, 3))}, "images of one shape"),
         ("a.png", {"std": np.ones(3)}, r"image \(ny, nx\)"),
         ("none/a.png", {}, "does not exist"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+from ctxrecon.evaluation import summary
 
 LEVEL = 0.95
 
@@ -12,19 +16,29 @@ Interval = dict[str, float | int | None]
 """``mean``, ``low`` and ``high`` of its interval (``None`` for one value), and ``n``."""
 
 
-def interval(values: ArrayLike) -> Interval:
-    """Mean with its 95 % interval by Student's t: ``x̄ ± t_{0.975, n−1} s/√n``."""
-    array = np.asarray(values, dtype=np.float64)
-    mean, n = float(array.mean()), len(array)
-    if n < 2:
+def interval(values: ArrayLike, clusters: Sequence[str] | None = None) -> Interval:
+    """Mean with its 95 % interval by Student's t: ``x̄ ± t_{0.975, G−1} s``.
+
+    Args:
+        values: ``(n,)``.
+        clusters: of each value, such as the person whose slice it is. The standard error ``s`` is
+            that of :func:`ctxrecon.evaluation.summary`, and ``G`` counts the clusters; each value
+            is one of its own if they are not given, or if there is only one.
+    """
+    entry = summary(values, clusters)
+    mean, error, n = entry["mean"], entry["standard_error"], entry["n"]
+    if error is None or mean is None or n is None:
         return {"mean": mean, "low": None, "high": None, "n": n}
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    groups = len(set(clusters or ()))
+    freedom = (groups if groups > 1 else n) - 1
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * error)
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
 
 
-def paired(one: ArrayLike, other: ArrayLike) -> Interval:
+def paired(one: ArrayLike, other: ArrayLike, clusters: Sequence[str] | None = None) -> Interval:
     """Mean of ``one − other``, slice by slice, with its interval."""
-    return interval(np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64))
+    difference = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
+    return interval(difference, clusters)
 
 
 def above(estimate: Interval, limit: float = 0.0) -> bool:

@@ -76,7 +76,6 @@ def test_options_override_a_file_and_a_file_overrides_defaults(tmp_path: Path) -
         ({"ema_decay": 2}, "ema_decay"),
         ({"max_train_steps": 2.5}, "max_train_steps"),
         ({"max_train_steps": True}, "max_train_steps"),
-        ({"max_train_steps": None}, "max_train_steps"),
         ({"resolution": []}, "resolution"),
         ({"resolution": [32, [64]]}, "resolution"),
         ({"bank": 3}, "bank"),

@@ -212,16 +212,30 @@ class MagnitudeSlices:
         return Drawn(recipe, metadata, 0.0, self.slices.prompt_form)
 
 
+def image_noise(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+    """Standard deviation of white noise in a real image, 0 where there is nothing to read it off.
+
+    From the median of the finest diagonal Haar detail (Donoho & Johnstone, Biometrika 81, 425
+    (1994)), which edges hardly change.
+
+    Args:
+        image: ``(ny, nx)``.
+        where: ``(ny, nx)``, the pixels to read it off: blocks of 2 × 2 that lie in it.
+    """
+    ny, nx = image.shape
+    blocks = [(slice(y, ny // 2 * 2, 2), slice(x, nx // 2 * 2, 2)) for y in (0, 1) for x in (0, 1)]
+    a, b, c, d = (image[block] for block in blocks)
+    detail = np.abs(a - b - c + d)[np.logical_and.reduce([where[block] for block in blocks])] / 2
+    return float(np.median(detail)) / 0.6745 if detail.size else 0.0
+
+
 def _without_floor(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The magnitude ``(ny, nx)`` without the floor that noise gives it where there is no signal.
 
-    With a smooth phase the floor would be an object of its own. The noise is read off the finest
-    diagonal Haar detail (Donoho & Johnstone, 1994), where the image is not exactly zero.
+    With a smooth phase the floor would be an object of its own. The noise is read off where the
+    image is not exactly zero.
     """
-    ny, nx = image.shape
-    a, b, c, d = (image[y : ny // 2 * 2 : 2, x : nx // 2 * 2 : 2] for y in (0, 1) for x in (0, 1))
-    detail = np.abs(a - b - c + d)[(a > 0) & (b > 0) & (c > 0) & (d > 0)] / 2
-    sigma = float(np.median(detail)) / 0.6745 if detail.size else 0.0
+    sigma = image_noise(image, image > 0)
     return np.sqrt(np.maximum(image**2 - (_FLOOR * sigma) ** 2, 0.0))
 
 

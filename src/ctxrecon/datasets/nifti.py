@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ctxrecon.files import check_expansion, read_json
 from ctxrecon.metadata import ScanMetadata, plausible_metadata
 from ctxrecon.metadata.headers import header_number, named_anatomy
 from ctxrecon.metadata.vocabulary import CONTRASTS, SEQUENCES
+from ctxrecon.nifti import nibabel_for
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +87,7 @@ def load_volume(path: Path) -> Volume:
     Raises:
         InputError: nibabel is missing, the file is damaged, or it is no volume of magnitudes.
     """
-    try:
-        import nibabel
-    except ImportError as error:
-        raise InputError("NIfTI needs nibabel, install it with pip install nibabel") from error
-    try:
+    with nibabel_for(path) as nibabel:
         image: Any = nibabel.load(path)
         shape = tuple(map(int, image.shape))
         dtype = image.get_data_dtype()
@@ -106,21 +102,6 @@ def load_volume(path: Path) -> Volume:
         check_expansion(path, num_bytes, path.stat().st_size, "the volume")
         data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape[:3])
         affine = np.asarray(image.affine, np.float64)
-    except InputError:
-        raise
-    except (
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
-        np.linalg.LinAlgError,
-        zlib.error,
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"{path} is not a readable NIfTI volume: {said:.200}") from error
     return upright(path, data, affine)
 
 

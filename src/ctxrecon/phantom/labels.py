@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
+from ctxrecon.nifti import nibabel_for
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.tissues import Tissue
@@ -55,36 +55,16 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     Args:
         path: NIfTI file of whole numbers from 0 to 1023.
     """
-    try:
-        import nibabel
-    except ImportError as error:
-        raise InputError(
-            "label volumes need nibabel, install it with pip install nibabel"
-        ) from error
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no label volume at {path}; give a NIfTI file of FreeSurfer labels")
-    try:
+    with nibabel_for(path) as nibabel:
         image: Any = nibabel.load(path)
         num_bytes = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
         check_expansion(path, num_bytes, path.stat().st_size, "the volume")
         volume = np.asarray(image.dataobj)
-        orientation = nibabel.orientations.io_orientation(image.affine)
-    except InputError:
-        raise
-    except (
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
-        np.linalg.LinAlgError,
-        zlib.error,
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"{path.name} is not a readable NIfTI volume: {said:.200}") from error
+        orientations = nibabel.orientations
+        orientation = orientations.io_orientation(image.affine)
     if volume.dtype.kind not in "biuf":
         raise InputError(f"{path.name} holds {volume.dtype}, expected labels as whole numbers")
     if volume.ndim != 3:
@@ -92,11 +72,11 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     valid = np.isfinite(volume) & (volume >= 0) & (volume < _NUM_LABELS)
     if volume.size == 0 or not valid.all():
         raise InputError(f"{path.name} holds values that are no labels (whole numbers 0 to 1023)")
-    target = nibabel.orientations.axcodes2ornt(("I", "P", "L"))
+    target = orientations.axcodes2ornt(("I", "P", "L"))
     if not np.isfinite(orientation).all():  # an axis of the volume without a direction in space
         raise InputError(f"{path.name} has an orientation that cannot be: its affine is damaged")
-    transform = nibabel.orientations.ornt_transform(orientation, target)
-    return nibabel.orientations.apply_orientation(volume, transform).astype(np.int16)
+    transform = orientations.ornt_transform(orientation, target)
+    return orientations.apply_orientation(volume, transform).astype(np.int16)
 
 
 def brain_range(volume: NDArray[np.int16]) -> tuple[int, int]:

@@ -118,9 +118,10 @@ class ContextMRIPipeline(TextPrior):
                 held back are predicted better so, which takes less than half as long again (see
                 :mod:`ctxrecon.inference.weighting`); then DDS's data weight is chosen likewise,
                 unless the solver was given one. It replaces the solver's own, which must have one,
-                and a result whose data residual it does not explain is warned of. ``None`` takes the level that
-                a solver was made with, or else, for a solver that takes noise (DDNM only if it is
-                given), what is estimated from the scan, at least the solver's default.
+                and a result whose data residual it does not explain is warned of. ``None`` takes
+                the level that a solver was made with, or else, for a solver that takes noise (DDNM
+                only if it is given), what is estimated from the scan, at least the solver's
+                default.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
                 or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
                 "network", the one that comes with the package; a solver that draws nothing,

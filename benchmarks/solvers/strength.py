@@ -1,6 +1,7 @@
-"""How far to trust the prior: by the noise alone, or by samples that are held back.
+r"""How far to trust the prior: by the noise alone, or by samples that are held back.
 
-    python -m benchmarks.solvers.strength --output_dir benchmarks/results [--data DIR] [--people DIR]
+    python -m benchmarks.solvers.strength --output_dir benchmarks/results \
+        [--data DIR] [--people DIR]
 
 Plug-and-play ADMM at the noise level that is estimated from the scan times each of the factors of
 ``ctxrecon.inference.weighting``, the factor that held-back samples choose there, as
@@ -164,7 +165,8 @@ def phantom_case(args: argparse.Namespace, number: int, acceleration: float) -> 
     anatomy = held_out_anatomy(("brain", "knee")[number % 2], seed, args.resolution, generator)
     size = (args.resolution, args.resolution)
     scan = phantom_scan(anatomy, shape=size, num_coils=args.coils, snr=None, generator=generator)
-    assert scan.target is not None and scan.coil_maps is not None
+    assert scan.target is not None
+    assert scan.coil_maps is not None
     prompt = scan.metadata[0].to_prompt()
     return _measured("phantom", scan.target, {}, scan.coil_maps, prompt, acceleration, seed)
 
@@ -272,13 +274,12 @@ def _cells(rows: list[dict[str, Any]], name: str, number: int) -> list[str]:
     chosen = [[index] * len(rows) for index in range(number)]
     chosen.append([row["chosen"] for row in rows])
     chosen.append([int(np.argmax(row[name]["psnr"])) for row in rows])
-    return [
-        " / ".join(
-            f"{statistics.mean(row[name][metric][i] for row, i in zip(rows, which, strict=True)):.{digits}f}"
-            for metric, digits in (("psnr", 2), ("ssim", 3))
-        )
-        for which in chosen
-    ]
+
+    def mean(metric: str, which: list[int]) -> float:
+        values = [row[name][metric][index] for row, index in zip(rows, which, strict=True)]
+        return statistics.mean(values)
+
+    return [f"{mean('psnr', which):.2f} / {mean('ssim', which):.3f}" for which in chosen]
 
 
 def _explanation(args: argparse.Namespace) -> str:

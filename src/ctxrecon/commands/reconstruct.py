@@ -125,8 +125,8 @@ def reconstruct(
     noise_std: Annotated[
         str | None,
         typer.Option(
-            help="Noise of a k-space sample, for solvers that ask: a number, or auto to estimate it "
-            "and to trust the prior as far as it predicts samples that are held back."
+            help="Noise of a k-space sample, for solvers that ask: a number, or auto to estimate "
+            "it and to trust the prior as far as it predicts samples that are held back."
         ),
     ] = None,
     start: Annotated[

@@ -136,7 +136,6 @@ class DiffusionSolver(ABC):
         other.noise_std = noise_std
         return other
 
-
     @property
     def weight_is_open(self) -> bool:
         """Whether how far the prior is trusted was left open, so that the data may choose it.

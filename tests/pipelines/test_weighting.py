@@ -15,8 +15,8 @@ from ctxrecon.fourier import ifft2c
 from ctxrecon.inference.weighting import (
     FACTORS,
     best_candidate,
-    cropped,
     held_back,
+    part_of,
     prediction_errors,
 )
 from ctxrecon.measurement import Measurement
@@ -107,17 +107,37 @@ def test_nothing_is_held_back_where_too_little_would_be(mask):
     assert not held_back(mask).any()
 
 
-def test_the_middle_of_k_space_is_the_same_image_in_larger_pixels():
-    image = torch.zeros(1, 64, 62, dtype=torch.complex64)
-    y, x = (torch.arange(n) - n // 2 for n in (64, 62))
-    image[0] = torch.exp(-(y[:, None] ** 2) / 128 - (x - 3) ** 2 / 128)
-    maps = simulate_coil_maps(3, (64, 62), generator=seeded(0))
-    mask = torch.ones(1, 1, 64, 62, dtype=torch.bool)
+@pytest.fixture
+def round_object():
+    """A smooth image, its coil maps and the mask of all samples."""
+    image = torch.zeros(1, 128, 130, dtype=torch.complex64)
+    y, x = (torch.arange(n) - n // 2 for n in (128, 130))
+    image[0] = torch.exp(-(y[:, None] ** 2) / 512 - (x - 6) ** 2 / 512)
+    mask = torch.ones(1, 1, 128, 130, dtype=torch.bool)
+    return image, simulate_coil_maps(3, (128, 130), generator=seeded(0)), mask
+
+
+def test_the_middle_of_k_space_is_the_same_image_in_larger_pixels(round_object):
+    image, maps, mask = round_object
     full = Measurement.from_arrays(CartesianSense(mask, maps)(image), mask, maps)
-    half = cropped(full)
-    assert half.image_shape == (32, 31)
-    predicted = half.operator(2 * image[:, ::2, 1::2])
+    half, gain = part_of(full, None)
+    assert half.image_shape == (64, 65)
+    assert gain == 2
+    predicted = half.operator(gain * image[:, ::2, 1::2])
     assert float((predicted - half.y).norm() / half.y.norm()) < 0.02
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_band_of_complete_lines_is_a_measurement_of_its_own(round_object, axis):
+    image, maps, mask = round_object
+    mask = torch.rand((1, 1, *((1, 130), (128, 1))[axis]), generator=seeded(1)) < 0.4
+    mask = mask.expand(1, 1, 128, 130).contiguous()
+    full = Measurement.from_arrays(CartesianSense(mask, maps)(image), mask, maps)
+    band, gain = part_of(full, axis)
+    assert gain == 1
+    middle = image.narrow(axis + 1, image.shape[axis + 1] // 2 - 24, 48)
+    assert band.image_shape == tuple(middle.shape[1:])
+    torch.testing.assert_close(band.operator(middle), band.y, atol=1e-5, rtol=1e-4)
 
 
 def test_auto_weighs_the_estimated_noise_and_logs_it(pipe, scan, caplog):

@@ -20,7 +20,7 @@ from ctxrecon.inference.weighting import (
     prediction_errors,
 )
 from ctxrecon.measurement import Measurement
-from ctxrecon.operators import CartesianSense
+from ctxrecon.operators import CartesianSense, sense_operator
 from ctxrecon.solvers import DDS, PnPADMM
 
 SHAPE = (40, 48)
@@ -207,3 +207,22 @@ def test_dds_weighs_the_data_of_each_image():
         torch.testing.assert_close(alone[0], both[index])
     with pytest.raises(InputError, match="positive data_weight"):
         DDS(data_weight=torch.tensor([1.0, 0.0]))
+
+
+def test_slices_of_one_and_of_two_sets_of_maps(pipe, caplog):
+    caplog.set_level(logging.INFO, logger=LOGGER)
+    shape = (64, 48)  # a band of 48 rows
+    first, other = (simulate_coil_maps(4, shape, generator=seeded(seed)) for seed in (0, 1))
+    other = other - first * (first.conj() * other).sum(dim=1, keepdim=True)
+    other = other / other.abs().square().sum(dim=1, keepdim=True).sqrt()
+    maps = torch.stack([first, other], dim=1).repeat(2, 1, 1, 1, 1)
+    maps[0, 1] = 0
+    mask = lines(2, shape)
+    y = sense_operator(mask, maps)(complex_noise((2, 128, 48), seeded(2)))
+    y = (y + 0.05 * complex_noise(tuple(y.shape), seeded(3))) * mask
+    together = pipe(y, mask, coil_maps=maps, noise_std="auto", **QUICK).images
+    for index in range(2):
+        one = {"coil_maps": maps[index : index + 1], "noise_std": "auto", **QUICK}
+        alone = pipe(y[index : index + 1], mask, **one).images
+        torch.testing.assert_close(alone[0], together[index], rtol=1e-3, atol=1e-2)
+    assert len(caplog.records) == 3

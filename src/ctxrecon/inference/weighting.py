@@ -40,8 +40,8 @@ def may_choose(solver: DiffusionSolver, noise_std: object) -> bool:
     """Whether the data are asked how far this solver trusts the prior.
 
     Args:
-        solver: one of a level or weight of its own is never overruled.
-        noise_std: as in the pipeline's call; only "auto" asks.
+        solver: that runs; a data weight that it was given is never overruled.
+        noise_std: as in the pipeline's call; only "auto" asks, in place of a level of the solver.
     """
     takes_weight = solver.default_noise_std is not None or solver.weight_is_open
     return isinstance(noise_std, str) and takes_weight and not solver.couples_batch

@@ -180,13 +180,15 @@ def person_case(args: argparse.Namespace, number: int, acceleration: float, left
     own = [index for index, name in enumerate(shards.subjects) if name == subject]
     item: Any = shards[own[len(own) // 2]]
     magnitude = torch.from_numpy(np.array(item["image"][0], np.float32))
-    phase = np.pi * rng.random() * smooth_field(tuple(magnitude.shape), 3, rng)
+    ny, nx = magnitude.shape
+    phase = np.pi * rng.random() * smooth_field((ny, nx), 3, rng)
     image = torch.polar(magnitude, torch.from_numpy(phase.astype(np.float32)))
     if image.shape[-1] != args.resolution:
         image = resize(image, args.resolution)
     image = image[None].to(torch.complex64)
+    ny, nx = image.shape[1:]
     generator = torch.Generator().manual_seed(number)
-    maps = simulate_coil_maps(args.coils, tuple(image.shape[1:]), generator=generator)
+    maps = simulate_coil_maps(args.coils, (ny, nx), generator=generator)
     noisy = image + left * torch.randn(image.shape, dtype=torch.complex64, generator=generator)
     prompt = item["metadata"].to_prompt(shards.prompt_form)
     references = {"noiseless": image} if left else {}

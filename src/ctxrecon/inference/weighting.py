@@ -294,6 +294,6 @@ def _larger_pixels(measurement: Measurement) -> Measurement:
         middle.append(slice(n // 2 - few // 2, n // 2 - few // 2 + few))
         first = n // 2 - few // 2 * _CROP  # the pixel in the middle stays there
         pixels.append(slice(first, first + _CROP * few, _CROP))
-    window = (..., *middle)
-    maps = None if maps is None else maps[(..., *pixels)]
-    return _with(measurement, measurement.y[window], mask[window], maps)
+    maps = None if maps is None else maps[..., pixels[0], pixels[1]]
+    y, mask = (each[..., middle[0], middle[1]] for each in (measurement.y, mask))
+    return _with(measurement, y, mask, maps)

@@ -21,7 +21,7 @@ from benchmarks.metadata import report as metadata
 from benchmarks.people import report as people
 from benchmarks.phantom import report as phantom
 from benchmarks.reconstructors import report as reconstructors
-from benchmarks.solvers import calibration, curves, noise_default
+from benchmarks.solvers import calibration, curves, noise_default, strength
 from benchmarks.speed import processes, reconstruction
 from benchmarks.speed import reconstructors as reconstructor_speed
 
@@ -38,6 +38,7 @@ PAGES: dict[str, Page] = {
     "reconstructors_*": reconstructors.page,
     "sampling_*": masks.page,
     "solver_curves": curves.page,
+    "strength": strength.page,
     "text_encoder": text_encoder.page,
 }
 """Records, by pattern of their names, and what makes their pages."""

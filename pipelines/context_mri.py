@@ -32,6 +32,7 @@ from ctxrecon.inference.warm_start import (
     remaining_timesteps,
     starting_image,
 )
+from ctxrecon.inference.weighting import choose_factors, may_choose
 from ctxrecon.loading.components import new_components, prior_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
@@ -195,10 +196,14 @@ class ContextMRIPipeline(TextPrior):
                 :class:`~ctxrecon.solvers.DDS` started from its image.
             noise_std: standard deviation of a complex k-space sample in the units of ``kspace``,
                 real and imaginary parts together: one, one for each slice, or "auto" to estimate
-                it from the scan. It replaces the solver's own, which must have one, and a result
-                whose data residual it does not explain is warned of. ``None`` takes the level that
-                a solver was made with, or else, for a solver that takes noise (DDNM only if it is
-                given), what is estimated from the scan, at least the solver's default.
+                it from the scan and to trust the prior less than that says where samples that are
+                held back are predicted better so, which takes less than half as long again (see
+                :mod:`ctxrecon.inference.weighting`); then DDS's data weight is chosen likewise,
+                unless the solver was given one. It replaces the solver's own, which must have one,
+                and a result whose data residual it does not explain is warned of. ``None`` takes
+                the level that a solver was made with, or else, for a solver that takes noise (DDNM
+                only if it is given), what is estimated from the scan, at least the solver's
+                default.
             image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
                 or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
                 "network", the one that comes with the package; a solver that draws nothing,
@@ -278,32 +283,44 @@ class ContextMRIPipeline(TextPrior):
         )
         diffusion = Diffusion(self, work, scale, conditions, crop, batch_size)
 
-        # 5. The image to start from, where it is not noise
+        # 5. How far to trust the prior, where that was left open
+        factors = None
+        if may_choose(solver, noise_std):
+            factors = choose_factors(diffusion, solver, steps, noise)
+            factors = None if factors is None else factors.repeat_interleave(num_samples)
+
+        # 6. The image to start from, where it is not noise
         start = None
         if isinstance(image, str) and image in ESTIMATORS:
             first = make_solver(image)
             level = noise_of(noise_std, first, work, scale, gain)
             # It draws nothing, and looks at no latents.
-            start = diffusion.run("estimate", first, steps, latents[::num_samples], level)
+            weights = None
+            if may_choose(first, noise_std):
+                weights = choose_factors(diffusion, first, steps, level)
+            start = diffusion.run(
+                "estimate", first, steps, latents[::num_samples], level, factors=weights
+            )
         elif image is not None:
             start = starting_image(image, work)
         if start is not None:
             steps = remaining_timesteps(steps, strength)
 
-        # 6. The solver's loop over the timesteps, for each batch of images
+        # 7. The solver's loop over the timesteps, for each batch of images
         samples = diffusion.run(
             "reconstruction" if num_samples == 1 else "samples",
             solver,
             steps,
             latents,
             noise,
+            factors=factors,
             generators=generators,
             start=start,
             callback=callback_on_step_end,
             tensor_inputs=callback_on_step_end_tensor_inputs,
         )
 
-        # 7. Mean, spread and residual of the samples
+        # 8. Mean, spread and residual of the samples
         self.maybe_free_model_hooks()
         output = conclude(samples, measurement, output_type, prompts=prompts)
         if noise_std is not None and noise is not None:

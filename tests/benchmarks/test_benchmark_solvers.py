@@ -11,7 +11,7 @@ import torch
 from gaussian import seeded
 from scipy.stats import t as student_t
 
-from benchmarks.solvers import calibration, curves
+from benchmarks.solvers import calibration, curves, strength
 from benchmarks.speed import processes, reconstruction
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines import ReconstructionOutput, build_pipeline
@@ -114,6 +114,28 @@ def test_calibration_is_written_and_goes_on(prior, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "draw", lambda *_: None)
     calibration.main(command)
     assert (tmp_path / "calibration.csv").read_text() == rows
+
+
+def test_trust_in_the_prior_is_rated_at_every_factor(prior, tmp_path):
+    command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL, "--coils", "4"]
+    strength.main([*command, "--scans", "2", "--steps", "2", "--turns", "1"])
+    results = json.loads((tmp_path / "strength.json").read_text())["results"]
+    factors, rows = results["settings"]["factors"], results["rows"]
+    assert [row["group"] for row in rows] == ["phantom ×4"] * 2
+    assert all(len(row["noiseless"]["psnr"]) == len(factors) for row in rows)
+    assert all(row["chosen"] in range(len(factors)) for row in rows)
+    page = (tmp_path / "strength.md").read_text()
+    assert all(f"× {factor:g}" in page for factor in factors)
+    rows[0]["noiseless"], rows[1]["noiseless"] = (
+        {"psnr": [30.0, 31.0, 29.0], "ssim": [0.9, 0.8, 0.7]},
+        {"psnr": [20.0, 19.0, 18.0], "ssim": [0.5, 0.4, 0.3]},
+    )
+    rows[0]["chosen"], rows[1]["chosen"] = 2, 0
+    cells = strength._cells(rows, "noiseless", len(factors))
+    assert cells == [
+        *("25.00 / 0.700", "25.00 / 0.600", "23.50 / 0.500"),
+        *("24.50 / 0.600", "25.50 / 0.650"),
+    ]
 
 
 def test_the_plain_loop_does_what_the_pipeline_does(prior, tmp_path):

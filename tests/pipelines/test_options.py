@@ -48,6 +48,7 @@ def kspace() -> torch.Tensor:
 def test_every_option_of_every_solver(name):
     accepted: set[tuple[str, bool | None]] = {("adaptive_weights", True)}
     accepted |= {(name, None) for name in ("langevin_steps", "num_slices", "noise_std")}
+    accepted |= {("data_weight", None)} if name == "dds" else set()
     for field in fields(SOLVERS[name]):
         for value in [*ILL_TYPED, 0.5 if isinstance(field.default, int) else 1j]:
             if isinstance(value, bool | None) and (field.name, value) in accepted:

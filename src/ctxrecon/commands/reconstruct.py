@@ -125,7 +125,10 @@ def reconstruct(
     ] = None,
     noise_std: Annotated[
         str | None,
-        typer.Option(help="Noise of a k-space sample, a number or auto, for solvers that ask."),
+        typer.Option(
+            help="Noise of a k-space sample, for solvers that ask: a number, or auto to estimate "
+            "it and to trust the prior as far as it predicts samples that are held back."
+        ),
     ] = None,
     start: Annotated[
         str | None,

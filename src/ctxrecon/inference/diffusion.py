@@ -48,6 +48,7 @@ class Diffusion:
         latents: Tensor,
         noise: Tensor | None,
         *,
+        factors: Tensor | None = None,
         generators: list[torch.Generator] | None = None,
         start: Tensor | None = None,
         callback: StepEndCallback | None = None,
@@ -61,6 +62,8 @@ class Diffusion:
             steps: training timesteps.
             latents: noise to start from, ``(batch · each, 2, NY, NX)``.
             noise: standard deviation of each slice's samples in the units of ``work``.
+            factors: of that noise, or of the solver's own, for each image, ``(batch · each,)``; see
+                :meth:`~ctxrecon.solvers.DiffusionSolver.reweighted`.
             generators: one for each image; ``None`` where nothing is drawn.
             start: images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
             callback: the user's, after each step.
@@ -105,7 +108,10 @@ class Diffusion:
                     uncond_embeds,
                     gamma,
                 )
-                padded = with_noise(solver, None if noise is None else (noise / scale)[owner])(
+                weighted = with_noise(solver, None if noise is None else (noise / scale)[owner])
+                if factors is not None:
+                    weighted = weighted.reweighted(factors[chosen])
+                padded = weighted(
                     denoiser if every.sets == 1 else SetDenoiser(denoiser, every.sets),
                     batch.operator @ every,
                     batch.y / factor.reshape(-1, *(1,) * (batch.y.ndim - 1)),

@@ -83,13 +83,24 @@ def check_eta(eta: float) -> None:
 
 def check_noise_std(noise_std: NoiseStd | None, *, zero: bool = True) -> None:
     """Refuse a negative or infinite standard deviation, of any image; ``None`` is unknown."""
-    if noise_std is None:
-        return
-    for value in noise_std.flatten().tolist() if isinstance(noise_std, Tensor) else [noise_std]:
+    for value in _values(noise_std):
         if zero:
             check_number("noise_std", value, least=0)
         else:
             check_positive("noise_std", value)
+
+
+def check_data_weight(data_weight: float | Tensor | None) -> None:
+    """Refuse a weight that is not positive and finite, of any image; ``None`` is the default."""
+    for value in _values(data_weight):
+        check_positive("data_weight", value)
+
+
+def _values(setting: float | Tensor | None) -> list[float]:
+    """What a setting has for each image; nothing for ``None``."""
+    if isinstance(setting, Tensor):
+        return setting.flatten().tolist()
+    return [] if setting is None else [setting]
 
 
 def check_positive(name: str, value: float) -> None:

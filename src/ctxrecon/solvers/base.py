@@ -63,7 +63,8 @@ class DiffusionSolver(ABC):
     A solver of one's own has to define ``__call__`` only, whose loop is a few lines with
     :func:`~ctxrecon.solvers.schedule`; see :class:`~ctxrecon.solvers.DDS`. Traits that it does not
     set have the values below. One that takes a noise level sets :attr:`default_noise_std` and has
-    an attribute or a dataclass field ``noise_std``.
+    an attribute or a dataclass field ``noise_std``. One that weighs the data against the prior in
+    another way says so by :attr:`weight_is_open` and :meth:`reweighted`.
 
     Raises:
         InputError: a class with a field ``noise_std`` and no :attr:`default_noise_std`.
@@ -134,6 +135,26 @@ class DiffusionSolver(ABC):
         other = copy.copy(self)
         other.noise_std = noise_std
         return other
+
+    @property
+    def weight_is_open(self) -> bool:
+        """Whether how far the prior is trusted was left open, so that the data may choose it.
+
+        True for solvers that take a noise level and were given none.
+        """
+        return bool(self.default_noise_std) and self.noise_std is None
+
+    def reweighted(self: _Self, factor: NoiseStd) -> _Self:
+        """Return a copy that weighs the data as for noise of ``factor`` times its level.
+
+        Args:
+            factor: below 1 the prior is trusted less; one number, or ``(batch,)`` of them.
+
+        Raises:
+            InputError: the solver takes no noise level.
+        """
+        level = self.default_noise_std if self.noise_std is None else self.noise_std
+        return self.with_noise(factor if level is None else level * factor)
 
 
 class CalledSolver(DiffusionSolver):

@@ -28,6 +28,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=Whole(32, MAX_RESOLUTION), default=256)
     parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument(
+        "--no_demographics", action="store_true", help="procedural people of no age and sex"
+    )
+    parser.add_argument(
         "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="processes"
     )
     return parser.parse_args(argv)
@@ -48,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         label_slices=args.label_slices,
         size=args.size,
         seed=args.seed,
+        demographics=not args.no_demographics,
         workers=args.workers,
     )
     bank.save(args.output)

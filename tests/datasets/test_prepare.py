@@ -163,7 +163,7 @@ def test_skmtea(tmp_path, capsys):
     assert len(data) == 19
     item = data[6]
     assert item["metadata"].to_prompt("skm-tea") == (
-        "Qdess, Knee, Slice 7, Age: 48, Sex: F, TR: 20.36, TE: 6.428, Flip Angle: 20"
+        "Qdess, Knee, Slice 7, Age: 48, Sex: F, TR: 20.36, TE: 6.428, Flip Angle: 20, PD"
     )
     expected = scaled(truth[4:36, 6:30, 7])
     assert relative_error(complex_image(item), expected) < 1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -142,6 +143,27 @@ def test_single_fields_are_dropped_on_their_own(generator: torch.Generator) -> N
         assert sum(missing) / len(missing) == pytest.approx(0.2, abs=0.03)
     both = sum(item.te is None and item.slice is None for item in drawn) / len(drawn)
     assert both == pytest.approx(0.04, abs=0.015)
+
+
+def test_age_and_sex_are_dropped_together(generator: torch.Generator) -> None:
+    known = replace(COMPLETE, age=48, sex="F")
+    drawn = [from_prompt(drop_metadata(known, generator, prompt=0)) for _ in range(2000)]
+    assert {(item.age, item.sex) for item in drawn} == {(48, "F"), (None, None)}
+    share = sum(item.age is None for item in drawn) / len(drawn)
+    assert share == pytest.approx(0.5, abs=0.03)
+    always = [drop_metadata(known, generator, prompt=0, demographics=0.0) for _ in range(50)]
+    assert all("Age: 48, Sex: F" in prompt for prompt in always)
+    varied = [vary_metadata(known, generator)[1] for _ in range(1000)]
+    missing = sum(told.age is None and told.sex is None for told in varied) / len(varied)
+    assert missing == pytest.approx(0.5 + 0.5 * 0.15**2, abs=0.05)
+
+
+def test_prompts_without_age_and_sex_are_as_before() -> None:
+    """Nothing more is drawn for them, so runs on sets without go on as they were."""
+    both = [torch.Generator().manual_seed(3) for _ in range(2)]
+    drop_metadata(COMPLETE, both[0])
+    torch.rand(2, generator=both[1])
+    assert torch.equal(*(torch.rand(1, generator=one) for one in both))
 
 
 def test_fields_become_unknown() -> None:

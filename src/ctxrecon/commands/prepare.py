@@ -54,12 +54,20 @@ def skmtea(
     out: _Out,
     headers: Annotated[Path, typer.Option(help="all_metadata.csv of the data set.")],
     size: _Size = (512, 512),
+    echo: Annotated[
+        str, typer.Option(metavar="1|2|both", help="Echo of the qDESS: PD (1), T2 (2) or both.")
+    ] = "1",
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the boxes of pathologies, such as annotations/v1.0.0."),
+    ] = None,
     workers: _Workers = None,
 ) -> None:
-    """Sagittal slices of the first echo of SKM-TEA volumes, with the maps of the data set."""
+    """Sagittal slices of SKM-TEA volumes, with the maps of the data set."""
     from ctxrecon.datasets import SKMTEASource
 
-    _prepare(SKMTEASource(headers=headers, size=size), inputs, out, workers)
+    source = SKMTEASource(headers=headers, size=size, echo=echo, annotations=annotations)
+    _prepare(source, inputs, out, workers)
 
 
 @prepare.command()

@@ -1,4 +1,4 @@
-"""SKM-TEA raw-data track: sagittal slices of the first qDESS echo with the patient's data."""
+"""SKM-TEA raw-data track: sagittal slices of the qDESS echoes with the patient's data."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctxrecon.coils import mvue
+from ctxrecon.datasets.skmtea_boxes import Box, boxes_digest, read_boxes
 from ctxrecon.datasets.source import Slice, VolumeSource, central, check_size, digest
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
@@ -33,6 +34,8 @@ _NUMBERS = {
     "flip_angle": "FlipAngle",
 }
 _SEX = "PatientSex"
+_ECHOES = {"1": (1,), "2": (2,), "both": (1, 2)}
+_CONTRASTS = {1: "PD", 2: "T2"}
 
 # Below this part of the volume's largest value a plane holds only the rounding of the transform.
 _ROUNDING = 1e-6
@@ -45,27 +48,48 @@ class SKMTEASource(VolumeSource):
     along the readout, and ``maps`` ``(x, y, z, coils, 1)`` (Desai et al., NeurIPS 2021, DATASET.md
     of StanfordMIMI/skm-tea). Each x is combined by its maps over ``(y, z)``; a slice of the
     training set is the sagittal plane ``(x, y)`` of one z, as in ContextMRI, whose slices run from
-    0 to 159 at 512 × 512. It does not say which echo it took; the echo time in its prompts (5.876,
-    6.428 ms) is that of the first, which is taken here.
+    0 to 159 at 512 × 512. The first echo has the contrast ``"PD"``, the second ``"T2"``, the two
+    that ContextMRI lists for SKM-TEA; the echo time in its examples (5.876, 6.428 ms) is that of
+    the first. The second forms at 2 TR − TE (Sveinsson et al., Magn Reson Imaging 38:63, 2017).
 
     Args:
         headers: ``all_metadata.csv`` of the data set; rows are found by the file's name in
             ``MTR_ID``.
         size: ``(ny, nx)`` of the images along ``(x, y)``.
+        echo: ``"1"``, ``"2"``, or ``"both"``, the slices of the second after those of the first.
+        annotations: folder of a version of the boxes, such as ``annotations/v1.0.0``; a slice
+            tells the categories of those that reach into it with a confidence of 4 or more.
     """
 
     kind = "skm-tea"
     suffixes = (".hdf5", ".h5")
     prompt_form = "skm-tea"
 
-    def __init__(self, *, headers: Path, size: tuple[int, int] = (512, 512)) -> None:
+    def __init__(
+        self,
+        *,
+        headers: Path,
+        size: tuple[int, int] = (512, 512),
+        echo: str = "1",
+        annotations: Path | None = None,
+    ) -> None:
+        if echo not in _ECHOES:
+            raise InputError(f"expected the echo as '1', '2' or 'both', got {echo!r}")
         self.size = check_size(size)
+        self.echo = echo
         self._known = read_headers(headers)
         self._digest = digest(headers)
+        self._boxes = None if annotations is None else read_boxes(annotations)
+        self._boxes_digest = None if annotations is None else boxes_digest(annotations)
 
     def settings(self) -> dict[str, Any]:
-        """Size, and the headers by their content."""
-        return {"size": list(self.size), "headers_sha256": self._digest}
+        """Size and echo, and the headers and annotations by their content."""
+        return {
+            "size": list(self.size),
+            "echo": self.echo,
+            "headers_sha256": self._digest,
+            "annotations_sha256": self._boxes_digest,
+        }
 
     def slices(self, path: Path) -> Iterator[Slice | None]:
         """The sagittal slices of a file; its k-space is read one x at a time."""
@@ -75,30 +99,56 @@ class SKMTEASource(VolumeSource):
                 f"{path}: the table of headers has no row with {_ID} {self.name(path)!r}: give the "
                 "all_metadata.csv that belongs to the files"
             )
-        volume = _first_echo(path, self.size)
-        largest = [float(np.abs(image).max()) for image in volume]
-        for index, image in enumerate(volume):
-            has_signal = largest[index] > _ROUNDING * max(largest)
-            yield Slice(image, replace(known, slice=index)) if has_signal else None
+        boxes = self._boxes_of(path)
+        for echo in _ECHOES[self.echo]:
+            volume, rows, columns = _echo_volume(path, self.size, echo)
+            largest = [float(np.abs(image).max()) for image in volume]
+            told = _of_echo(known, echo)
+            for index, image in enumerate(volume):
+                if largest[index] <= _ROUNDING * max(largest):
+                    yield None
+                    continue
+                seen = [box.name for box in boxes if box.is_seen(rows, columns, index)]
+                yield Slice(image, replace(told, slice=index, pathologies=tuple(seen)))
+
+    def _boxes_of(self, path: Path) -> tuple[Box, ...]:
+        if self._boxes is None:
+            return ()
+        name = self.name(path)
+        if name not in self._boxes:
+            logger.warning("%s: the annotations have no scan %r: no findings", path, name)
+        return self._boxes.get(name, ())
 
 
-def _first_echo(path: Path, size: tuple[int, int]) -> NDArray[np.complex64]:
-    """The central ``size`` of the MVUE volume as ``(z, x, y)``."""
+def _of_echo(known: ScanMetadata, echo: int) -> ScanMetadata:
+    """The metadata of the first echo as those of this one."""
+    te = known.te
+    if echo == 2:
+        te = None if te is None or known.tr is None else round(2 * known.tr - te, 6)
+    return replace(known, contrast=_CONTRASTS[echo], te=te)
+
+
+def _echo_volume(
+    path: Path, size: tuple[int, int], echo: int
+) -> tuple[NDArray[np.complex64], slice, slice]:
+    """The central ``size`` of the MVUE volume as ``(z, x, y)``, and where it lies in ``(x, y)``."""
     with open_hdf5(path) as file:
         kspace, maps = (_member(path, file, name) for name in ("kspace", "maps"))
-        nx, ny, nz, _, coils = kspace.shape
+        nx, ny, nz, echoes, coils = kspace.shape
         if maps.shape[:4] != (nx, ny, nz, coils):
             raise InputError(
                 f"{path}: its maps {maps.shape} do not fit its k-space {kspace.shape}: expected "
                 "(x, y, z, coils, 1) and (x, ky, kz, echoes, coils)"
             )
+        if echoes < echo:
+            raise InputError(f"{path}: expected echo {echo} in its k-space, which has {echoes}")
         rows, columns = central(path, (nx, ny), size)
         volume = np.empty((nz, *size), np.complex64)
         for number, x in enumerate(range(rows.start, rows.stop)):
-            plane = _plane(path, kspace[x, :, :, 0, :], "kspace")
+            plane = _plane(path, kspace[x, :, :, echo - 1, :], "kspace")
             plane_maps = _plane(path, maps[x, :, :, :, 0], "maps")
             volume[:, number] = mvue(plane, plane_maps)[0].T[:, columns].numpy()
-    return volume
+    return volume, rows, columns
 
 
 def _plane(path: Path, array: NDArray[np.complexfloating], name: str) -> Tensor:

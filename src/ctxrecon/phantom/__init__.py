@@ -16,6 +16,7 @@ from ctxrecon.phantom.echoes import (
 )
 from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
+from ctxrecon.phantom.person import Person, draw_person
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.sequences import signal
 from ctxrecon.phantom.simulate import measure, phantom_scan
@@ -28,6 +29,7 @@ __all__ = [
     "Anatomy",
     "AnatomyBank",
     "ContrastScan",
+    "Person",
     "PhantomContrasts",
     "PhantomSlices",
     "Subject",
@@ -38,6 +40,7 @@ __all__ = [
     "contrast_images",
     "contrast_scan",
     "describe",
+    "draw_person",
     "draw_protocol",
     "knee_anatomy",
     "load_label_volume",

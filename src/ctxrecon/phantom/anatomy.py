@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctxrecon.phantom.person import Person
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -21,6 +23,8 @@ class Anatomy:
         pathologies: findings of this slice in the words of fastMRI+.
         structures: ``(ny, nx)`` uint8 finer segmentation (FreeSurfer labels of a label volume,
             else equal to ``labels``), for segmentation tasks.
+        person: age and sex, where they are known: slices of label volumes have none, as their
+            shape belongs to somebody whose age nobody noted.
     """
 
     name: str
@@ -29,3 +33,4 @@ class Anatomy:
     slice: int | None
     pathologies: tuple[str, ...]
     structures: NDArray[np.uint8]
+    person: Person | None = None

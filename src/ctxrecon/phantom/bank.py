@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.person import Person
 
 # What NumPy, zipfile and json raise for a damaged archive.
 _DAMAGE = (
@@ -42,6 +43,7 @@ class AnatomyBank:
         names, voxel_mm, pathologies: one entry for each anatomy, see :class:`Anatomy`.
         slices: likewise, −1 for one without a number.
         subjects: number of the person that each anatomy is of; ``None`` in old banks.
+        persons: age and sex of that person, ``None`` where they are not known.
     """
 
     labels: NDArray[np.uint8]
@@ -50,6 +52,7 @@ class AnatomyBank:
     slices: NDArray[np.int32]
     pathologies: tuple[tuple[str, ...], ...]
     subjects: NDArray[np.int32] | None
+    persons: tuple[Person | None, ...]
 
     @classmethod
     def build(
@@ -74,6 +77,7 @@ class AnatomyBank:
             ),
             pathologies=tuple(anatomy.pathologies for anatomy in anatomies),
             subjects=np.array(range(len(anatomies)) if subjects is None else subjects, np.int32),
+            persons=tuple(anatomy.person for anatomy in anatomies),
         )
 
     def split(self, share: float, *, seed: int = 0) -> tuple[AnatomyBank, AnatomyBank]:
@@ -116,6 +120,7 @@ class AnatomyBank:
             slices=self.slices[numbers],
             pathologies=tuple(self.pathologies[number] for number in numbers),
             subjects=None if self.subjects is None else self.subjects[numbers],
+            persons=tuple(self.persons[number] for number in numbers),
         )
 
     def __len__(self) -> int:
@@ -129,13 +134,17 @@ class AnatomyBank:
             slice=None if self.slices[index] < 0 else int(self.slices[index]),
             pathologies=self.pathologies[index],
             structures=self.labels[index],
+            person=self.persons[index],
         )
 
     def save(self, path: str | Path) -> None:
         """Write as ``.npz`` (written beside, then renamed)."""
         path = Path(path)
         beside = path.with_name(f".{path.name}.partial")
-        notes = json.dumps({"names": self.names, "pathologies": self.pathologies})
+        persons = [None if one is None else [one.age, one.sex] for one in self.persons]
+        notes = json.dumps(
+            {"names": self.names, "pathologies": self.pathologies, "persons": persons}
+        )
         with beside.open("wb") as file:
             known: dict[str, Any] = {}
             if self.subjects is not None:
@@ -159,6 +168,7 @@ class AnatomyBank:
         try:
             with np.load(path, allow_pickle=False) as file:
                 notes = json.loads(file["notes"].tobytes().decode())
+                persons = notes.get("persons", [None] * len(notes["names"]))
                 return cls(
                     labels=file["labels"],
                     names=tuple(notes["names"]),
@@ -166,6 +176,7 @@ class AnatomyBank:
                     slices=file["slices"],
                     pathologies=tuple(tuple(found) for found in notes["pathologies"]),
                     subjects=file.get("subjects"),
+                    persons=tuple(None if one is None else Person(*one) for one in persons),
                 )
         except _DAMAGE as e:
             raise InputError(f"{path} is not an anatomy bank, or damaged: {e!s:.200}") from e

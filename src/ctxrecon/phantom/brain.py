@@ -15,7 +15,8 @@ import torch
 
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.brain_findings import BRAIN_FINDINGS, draw_finding
-from ctxrecon.phantom.head import draw_head
+from ctxrecon.phantom.head import draw_head, head_width
+from ctxrecon.phantom.person import Person, aged_beta, frequency
 from ctxrecon.phantom.shapes import (
     Canvas,
     Field,
@@ -32,6 +33,14 @@ from ctxrecon.phantom.tissues import Tissue
 
 NUM_SLICES = 16
 PATHOLOGY_PROBABILITY = 0.35
+_MEAN_AGE = 52.0
+_ATROPHY = (1.5, 2.5)
+_ENLARGED = 2.0
+_AGED = (
+    "Nonspecific white matter lesion",
+    "Global label: Small vessel chronic white matter ischemic change",
+    "Lacunar infarct",
+)
 
 
 @dataclass(frozen=True)
@@ -41,15 +50,25 @@ class _Subject:
     level: float
     atrophy: float
     ventricles: float
+    cortex: float
 
 
-def brain_anatomy(generator: torch.Generator, *, size: int = 256, fov_mm: float = 230.0) -> Anatomy:
+def brain_anatomy(
+    generator: torch.Generator,
+    *,
+    size: int = 256,
+    fov_mm: float = 230.0,
+    person: Person | None = None,
+) -> Anatomy:
     """Draw one random axial slice of a head.
 
     Args:
         generator: the only source of randomness; the same state gives the same slice.
         size: pixels along each edge, at least 32.
         fov_mm: edge length of the square field of view, mm.
+        person: whose age decides, together with chance, the width of ventricles and sulci, the
+            thickness of the cortex and the findings, and whose sex the size of the head; ``None``
+            draws from people of every age and sex.
 
     Returns:
         An :class:`Anatomy` whose slice number, 0 (skull base) to 15 (vertex), tells the level.
@@ -61,18 +80,9 @@ def brain_anatomy(generator: torch.Generator, *, size: int = 256, fov_mm: float 
     rng = numpy_generator(generator)
     slice_number = int(rng.integers(NUM_SLICES))
     level = float(np.clip((slice_number + rng.uniform(-0.7, 0.7)) / (NUM_SLICES - 1), 0, 1))
-    finding = None
-    if rng.random() < PATHOLOGY_PROBABILITY:
-        weights = np.array(list(BRAIN_FINDINGS.values()))
-        finding = str(rng.choice(list(BRAIN_FINDINGS), p=weights / weights.sum()))
-        if finding == "Enlarged ventricles" and not 0.42 < level < 0.74:
-            finding = "Nonspecific white matter lesion"
-    atrophy = float(rng.beta(1.5, 2.5))
-    ventricles = float(rng.uniform(0.65, 1.1) + 0.45 * atrophy)
-    if finding == "Enlarged ventricles":
-        ventricles = float(rng.uniform(2.0, 2.6))
-    subject = _Subject(level, atrophy, ventricles)
-    width = float(rng.normal(1.0, 0.03))
+    finding = plan_finding(rng, level, person)
+    subject = _draw_subject(rng, level, finding, person)
+    width = head_width(rng, person)
     canvas = Canvas(
         rng,
         size,
@@ -92,7 +102,61 @@ def brain_anatomy(generator: torch.Generator, *, size: int = 256, fov_mm: float 
     _vessels(canvas, subject, cavity)
     pathologies = draw_finding(canvas, level, finding, cavity)
     labels = canvas.labels
-    return Anatomy("brain", labels, canvas.voxel_mm, slice_number, pathologies, labels.copy())
+    return Anatomy(
+        "brain", labels, canvas.voxel_mm, slice_number, pathologies, labels.copy(), person
+    )
+
+
+def plan_finding(rng: np.random.Generator, level: float, person: Person | None) -> str | None:
+    """Draw which finding the slice shows, if any.
+
+    White-matter lesions, chronic ischemic change and lacunes become more frequent with age, by
+    ``e^0.7`` for each standard deviation of 15 years: of people from 60 to 90 years 95 % have
+    lesions somewhere (de Leeuw et al., J Neurol Neurosurg Psychiatry 70:9, 2001), their volume
+    grows exponentially with age (de Kort et al., Neurobiol Aging, 2024,
+    doi:10.1016/j.neurobiolaging.2024.11.006). The rate is an assumption, as these count whole
+    brains. The few per cent that women have more are left out.
+    """
+    weights = np.array(list(BRAIN_FINDINGS.values()))
+    usual = weights.sum()
+    if person is not None:
+        weights[[name in _AGED for name in BRAIN_FINDINGS]] *= frequency(person, "brain", 0.7)
+    if rng.random() >= PATHOLOGY_PROBABILITY * (weights.sum() / usual):
+        return None
+    finding = str(rng.choice(list(BRAIN_FINDINGS), p=weights / weights.sum()))
+    if finding == "Enlarged ventricles" and not 0.42 < level < 0.74:
+        return "Nonspecific white matter lesion"
+    return finding
+
+
+def _draw_subject(
+    rng: np.random.Generator, level: float, finding: str | None, person: Person | None
+) -> _Subject:
+    """Draw the proportions of a brain.
+
+    With age (at 52 years, the mean of patients, they are those without a person):
+
+    * the ventricles grow by 20 % of their volume in ten years (Kaye et al., J Am Geriatr Soc
+      40:225, 1992: in both sexes, and faster beyond 50), that is by a factor of 2.3 from 30 to 75
+      years; area and volume go with their width here, and only :data:`BRAIN_FINDINGS` has enlarged
+      ones, of twice the usual width;
+    * atrophy, which widens the sulci and the gap below the skull, has a rank correlation of 0.5
+      with age: the sulci of 64 to 70 year old people are 17 % wider than those of 44 to 50 year old
+      ones (Front Aging Neurosci 10:339, 2018);
+    * the cortex loses 0.35 % of its thickness in a year (Storsve et al., J Neurosci 34:8488, 2014).
+    """
+    if person is None:
+        atrophy, growth, cortex = float(rng.beta(*_ATROPHY)), 1.0, 1.0
+    else:
+        years = person.age - _MEAN_AGE
+        atrophy = aged_beta(rng, _ATROPHY, person, "brain", 0.5)
+        # the rest of 20 % in ten years comes with atrophy
+        growth = 1.16 ** (years / 10)
+        cortex = 1 - 0.0035 * years
+    ventricles = min(float(rng.uniform(0.65, 1.1) + 0.45 * atrophy) * growth, _ENLARGED)
+    if finding == "Enlarged ventricles":
+        ventricles = float(rng.uniform(_ENLARGED, 2.6))
+    return _Subject(level, atrophy, ventricles, cortex)
 
 
 def _posterior_fossa(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
@@ -179,7 +243,8 @@ def _cerebrum(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
     pial = np.minimum(depth, fissure - np.float32(0.5 + 0.5 * subject.atrophy))
     sulcus = _sulci(canvas, subject, depth, pial)
     pial = np.minimum(pial, sulcus)
-    ribbon = np.float32(rng.uniform(2.5, 3.3)) + canvas.noise(12) * np.float32(0.35)
+    thickness = rng.uniform(2.5, 3.3) * subject.cortex
+    ribbon = np.float32(thickness) + canvas.noise(12) * np.float32(0.35)
     tissue = np.where(pial < ribbon, Tissue.GRAY_MATTER, Tissue.WHITE_MATTER).astype(np.uint8)
     tissue[pial < 0] = Tissue.CSF
     canvas.labels[region] = tissue[region]

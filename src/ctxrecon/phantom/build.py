@@ -20,6 +20,7 @@ from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.brain import brain_anatomy
 from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.labels import PLANES, anatomy_from_labels, load_label_volume
+from ctxrecon.phantom.person import draw_person
 
 _PROCEDURAL = {"brain": brain_anatomy, "knee": knee_anatomy}
 _PLANE_SHARES = (0.7, 0.15, 0.15)
@@ -33,14 +34,14 @@ class _Job:
     person: int
     seed: tuple[int, int]
     volume: Path | None = None
+    demographics: bool = False
 
     def draw(self, size: int) -> Anatomy:
-        if self.volume is None:
-            generator = torch.Generator().manual_seed(
-                int(np.random.default_rng(self.seed).integers(2**62))
-            )
-            return _PROCEDURAL[self.anatomy](generator, size=size)
         rng = np.random.default_rng(self.seed)
+        if self.volume is None:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            person = draw_person(rng, self.anatomy) if self.demographics else None
+            return _PROCEDURAL[self.anatomy](generator, size=size, person=person)
         plane = str(rng.choice(PLANES, p=_PLANE_SHARES))
         # Half show the whole head, half a part of it at 1 mm after downsampling by two.
         voxel = rng.uniform(0.82, 1.0) if rng.random() < 0.5 else rng.uniform(0.42, 0.55)
@@ -67,6 +68,7 @@ def build_bank(
     label_slices: int = 0,
     size: int = 256,
     seed: int = 0,
+    demographics: bool = True,
     workers: int = 1,
     progress: bool = True,
 ) -> AnatomyBank:
@@ -79,14 +81,17 @@ def build_bank(
         label_slices: slices of all of them together, in all three planes.
         size: edge of the label maps in pixels.
         seed: of the bank.
+        demographics: whether procedural anatomies are of a person with age and sex, see
+            :func:`~ctxrecon.phantom.draw_person`; slices of label volumes have none.
         workers: processes; a script that asks for several needs ``if __name__ == "__main__":``.
         progress: whether to show a bar.
 
     Raises:
         InputError: nothing to draw, or a label volume that cannot be read.
     """
-    jobs = [_Job("knee", person, (seed, person)) for person in range(knees)]
-    jobs += [_Job("brain", person, (seed, person)) for person in range(knees, knees + brains)]
+    procedural = partial(_Job, demographics=demographics)
+    jobs = [procedural("knee", person, (seed, person)) for person in range(knees)]
+    jobs += [procedural("brain", person, (seed, person)) for person in range(knees, knees + brains)]
     if label_volumes:
         shares = np.array_split(np.arange(label_slices), len(label_volumes))
         for number, (path, share) in enumerate(zip(label_volumes, shares, strict=True)):

@@ -54,13 +54,12 @@ def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
-    """The metadata of one slice: the protocol with what the anatomy shows."""
-    return replace(
-        protocol,
-        anatomy=anatomy.name,
-        slice=anatomy.slice,
-        pathologies=anatomy.pathologies,
+    """The metadata of one slice: the protocol with what the anatomy shows, and of whom."""
+    described = replace(
+        protocol, anatomy=anatomy.name, slice=anatomy.slice, pathologies=anatomy.pathologies
     )
+    person = anatomy.person
+    return described if person is None else replace(described, age=person.age, sex=person.sex)
 
 
 class PhantomSlices(Dataset[dict[str, Any]]):

@@ -54,7 +54,7 @@ class Subject:
     ) -> Subject:
         """A random person with this anatomy; ``bias`` is the largest relative shading."""
         weights = smooth_weights(2, rng)
-        parameters = tissue_parameters(field_strength, rng)
+        parameters = tissue_parameters(field_strength, rng, person=anatomy.person)
         offset = draw_offset(rng)
         strength = bias * rng.random()
         reach = draw_reach(rng) if anatomy.name == "knee" else None

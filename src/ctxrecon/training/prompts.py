@@ -10,6 +10,7 @@ import torch
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.metadata.scan_metadata import PromptForm
 
+DEMOGRAPHICS = ("age", "sex")
 MR_PARAMETERS = ("sequence", "tr", "te", "ti", "flip_angle", "field_strength")
 
 
@@ -20,6 +21,7 @@ def drop_metadata(
     parameters: float = 0.5,
     prompt: float = 0.1,
     field: float = 0.0,
+    demographics: float = 0.5,
     form: PromptForm = "fastmri",
 ) -> str:
     """The training prompt of a slice, with the dropout of ContextMRI, and of single fields.
@@ -31,6 +33,7 @@ def drop_metadata(
             is left out.
         prompt: probability that the whole prompt is empty.
         field: probability, for each field alone, that it is left out, as users may leave any.
+        demographics: probability that the group {age, sex} is left out.
         form: see :meth:`ScanMetadata.to_prompt`.
     """
     drop_prompt, drop_parameters = torch.rand(2, generator=generator).tolist()
@@ -39,6 +42,7 @@ def drop_metadata(
     missing = _drawn_fields(field, generator) if field else []
     if drop_parameters < parameters:
         missing += MR_PARAMETERS
+    missing += _drawn_demographics(metadata, demographics, generator)
     return without(metadata, *missing).to_prompt(form)
 
 
@@ -47,6 +51,15 @@ def _drawn_fields(share: float, generator: torch.Generator) -> list[str]:
     names = [item.name for item in fields(ScanMetadata)]
     draws = torch.rand(len(names), generator=generator).tolist()
     return [name for name, draw in zip(names, draws, strict=True) if draw < share]
+
+
+def _drawn_demographics(
+    metadata: ScanMetadata, share: float, generator: torch.Generator
+) -> tuple[str, ...]:
+    """Age and sex with this probability, where either is known; else nothing is drawn."""
+    if metadata.age is None and metadata.sex is None:
+        return ()
+    return DEMOGRAPHICS if torch.rand(1, generator=generator).item() < share else ()
 
 
 def without(metadata: ScanMetadata, *names: str) -> ScanMetadata:
@@ -62,6 +75,7 @@ def vary_metadata(
     parameters: float = 0.2,
     field: float = 0.15,
     order: float = 0.3,
+    demographics: float = 0.5,
 ) -> tuple[str, ScanMetadata]:
     """A prompt as users write it: fields missing here and there, sometimes in another order.
 
@@ -71,6 +85,7 @@ def vary_metadata(
         parameters: probability that all MR parameters are left out.
         field: probability, for each field alone, that it is left out.
         order: probability that the parts come in random order.
+        demographics: probability that age and sex are left out.
 
     Returns:
         The prompt, and the metadata that it still tells.
@@ -79,6 +94,7 @@ def vary_metadata(
     missing = _drawn_fields(field, generator)
     if drop_parameters < parameters:
         missing += MR_PARAMETERS
+    missing += _drawn_demographics(metadata, demographics, generator)
     told = without(metadata, *missing)
     return shuffle_parts(told, generator) if reorder < order else told.to_prompt(), told
 

@@ -68,6 +68,7 @@ class PriorConfig(TrainingConfig):
     parameter_dropout: float = option(0.5, "prompts without MR parameters", check=SHARE)
     prompt_dropout: float = option(0.1, "empty prompts", check=SHARE)
     field_dropout: float = option(0.0, "each field of a prompt, alone", check=SHARE)
+    demographic_dropout: float = option(0.5, "prompts without age and sex", check=SHARE)
     gradient_checkpointing: bool = option(False, "less memory, more time")
     validation_scans: int = option(4, "0 for none", check=Whole(0, 1024), on_resume="free")
     learning_rate: float = option(4e-4, check=RATE, in_card=True)

@@ -79,6 +79,7 @@ class PriorSamples:
         parameter_dropout: probability that a prompt goes without its MR parameters.
         prompt_dropout: probability that a prompt is empty.
         field_dropout: probability, for each field alone, that a prompt goes without it.
+        demographic_dropout: probability that a prompt goes without age and sex.
         seed: of the whole stream.
     """
 
@@ -93,6 +94,7 @@ class PriorSamples:
     parameter_dropout: float = 0.5
     prompt_dropout: float = 0.1
     field_dropout: float = 0.0
+    demographic_dropout: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,7 +106,8 @@ class PriorSamples:
                 f"expected a positive weight for each of {len(self.sources)} data sources, got "
                 f"{list(self.weights)}"
             )
-        for name in ("native_share", "parameter_dropout", "prompt_dropout", "field_dropout"):
+        shares = ("native_share", "parameter_dropout", "prompt_dropout", "field_dropout")
+        for name in (*shares, "demographic_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
 
@@ -142,6 +145,7 @@ class PriorSamples:
                 parameters=self.parameter_dropout,
                 prompt=self.prompt_dropout,
                 field=self.field_dropout,
+                demographics=self.demographic_dropout,
                 form=drawn.prompt_form,
             ),
         }

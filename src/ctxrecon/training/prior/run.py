@@ -60,6 +60,7 @@ def train_prior(config: PriorConfig) -> None:
         parameter_dropout=config.parameter_dropout,
         prompt_dropout=config.prompt_dropout,
         field_dropout=config.field_dropout,
+        demographic_dropout=config.demographic_dropout,
         seed=config.seed,
     )
     prior = Prior(

@@ -28,6 +28,7 @@ from ctxrecon.solvers import (
     PiGDM,
     PnPADMM,
     PnPHQS,
+    PosteriorDDS,
     REDDiff,
     ScoreMRI,
     make_solver,
@@ -45,7 +46,7 @@ ANNEALED = [
     PnPADMM(),
     ScoreMRI(),
 ]
-EVERY = [*GUIDED, *ANNEALED, DDS3D(num_slices=1)]
+EVERY = [*GUIDED, *ANNEALED, PosteriorDDS(), DDS3D(num_slices=1)]
 
 
 @pytest.fixture
@@ -169,6 +170,9 @@ def test_operators_that_do_not_fit(generator):
 @pytest.mark.parametrize(
     ("make", "options", "sentence"),
     [
+        (PosteriorDDS, {"noise_std": 0.0}, "positive noise_std"),
+        (PosteriorDDS, {"eta": 1.1}, "eta between 0 and 1"),
+        (PosteriorDDS, {"cg_iterations": 0}, "cg_iterations"),
         (DDNM, {"eta": 1.1}, "eta between 0 and 1"),
         (DDNM, {"noise_std": -0.1}, "noise_std"),
         (DDNM, {"noise_std": 0.1, "eta": 0.0}, "eta above 0"),

@@ -12,6 +12,7 @@ from ctxrecon.solvers.diffpir import DiffPIR
 from ctxrecon.solvers.dps import DPS
 from ctxrecon.solvers.pigdm import PiGDM
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
+from ctxrecon.solvers.posterior_dds import PosteriorDDS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 from ctxrecon.solvers.registry import SOLVERS, make_solver, parse_solver
@@ -37,6 +38,7 @@ __all__ = [
     "PiGDM",
     "PnPADMM",
     "PnPHQS",
+    "PosteriorDDS",
     "REDDiff",
     "ScoreMRI",
     "Solver",

@@ -16,6 +16,7 @@ from ctxrecon.solvers.diffpir import DiffPIR
 from ctxrecon.solvers.dps import DPS
 from ctxrecon.solvers.pigdm import PiGDM
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
+from ctxrecon.solvers.posterior_dds import PosteriorDDS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 
@@ -23,6 +24,7 @@ SOLVERS: Registry[type[Any]] = Registry("solver")
 """Name -> class, a :class:`DiffusionSolver` whose dataclass fields are its options."""
 
 SOLVERS.register("dds", DDS, title="DDS")
+SOLVERS.register("posterior_dds", PosteriorDDS, title="posterior DDS")
 SOLVERS.register("ddnm", DDNM, title="DDNM")
 SOLVERS.register("dps", DPS, title="DPS")
 SOLVERS.register("pigdm", PiGDM, title="ΠGDM")

@@ -32,7 +32,7 @@ from ctxrecon.inference.warm_start import (
     remaining_timesteps,
     starting_image,
 )
-from ctxrecon.inference.weighting import choose_factors, may_choose
+from ctxrecon.inference.weighting import choose_factors
 from ctxrecon.loading.components import new_components, prior_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
@@ -40,6 +40,9 @@ from ctxrecon.output import Images, ReconstructionOutput, TextToImageOutput
 from ctxrecon.pipelines.text_to_image import TextToImagePipeline
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.solvers import Solver, make_solver
+
+_FIELDS = ("images", "std", "samples", "residual", "coil_maps", "prompts")
+"""Of the output as a tuple."""
 
 
 class ContextMRIPipeline(TextPrior):
@@ -285,9 +288,8 @@ class ContextMRIPipeline(TextPrior):
 
         # 5. How far to trust the prior, where that was left open
         factors = None
-        if may_choose(solver, noise_std):
-            factors = choose_factors(diffusion, solver, steps, noise)
-            factors = None if factors is None else factors.repeat_interleave(num_samples)
+        factors = choose_factors(diffusion, solver, steps, noise, noise_std)
+        factors = None if factors is None else factors.repeat_interleave(num_samples)
 
         # 6. The image to start from, where it is not noise
         start = None
@@ -295,9 +297,7 @@ class ContextMRIPipeline(TextPrior):
             first = make_solver(image)
             level = noise_of(noise_std, first, work, scale, gain)
             # It draws nothing, and looks at no latents.
-            weights = None
-            if may_choose(first, noise_std):
-                weights = choose_factors(diffusion, first, steps, level)
+            weights = choose_factors(diffusion, first, steps, level, noise_std)
             start = diffusion.run(
                 "estimate", first, steps, latents[::num_samples], level, factors=weights
             )
@@ -325,16 +325,7 @@ class ContextMRIPipeline(TextPrior):
         output = conclude(samples, measurement, output_type, prompts=prompts)
         if noise_std is not None and noise is not None:
             warn_of_residual(measurement, output.residual, noise * gain)
-        if return_dict:
-            return output
-        return (
-            output.images,
-            output.std,
-            output.samples,
-            output.residual,
-            output.coil_maps,
-            output.prompts,
-        )
+        return output if return_dict else tuple(getattr(output, name) for name in _FIELDS)
 
     def generate(
         self, prompt: str | list[str] | None = None, **options: Any

@@ -48,7 +48,11 @@ def may_choose(solver: DiffusionSolver, noise_std: object) -> bool:
 
 
 def choose_factors(
-    diffusion: Diffusion, solver: DiffusionSolver, steps: Sequence[int], noise: Tensor | None
+    diffusion: Diffusion,
+    solver: DiffusionSolver,
+    steps: Sequence[int],
+    noise: Tensor | None,
+    noise_std: object = "auto",
 ) -> Tensor | None:
     """Factor of each slice's noise level by which held-back samples are predicted best.
 
@@ -66,11 +70,14 @@ def choose_factors(
         steps: training timesteps of the reconstruction.
         noise: standard deviation of each slice's samples, ``(batch,)``; ``None`` for solvers that
             weigh the data without.
+        noise_std: as in the pipeline's call; see :func:`may_choose`.
 
     Returns:
         ``(batch,)``, 1 for slices of which too little can be held back; ``None`` if that is so for
-        all of them.
+        all of them, or where the data are not asked.
     """
+    if not may_choose(solver, noise_std):
+        return None
     work = diffusion.work
     assert work.mask is not None  # by which the noise was estimated
     masks = work.mask.expand(len(work), -1, -1, -1)

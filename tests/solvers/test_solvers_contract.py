@@ -226,7 +226,7 @@ def test_solvers_by_name():
 @pytest.mark.parametrize(
     ("solver", "options", "sentence"),
     [
-        ("dsp", {}, "'dsp'.* dds, ddnm"),
+        ("dsp", {}, "'dsp'.* ddnm"),
         ("dps", {"xi": 1}, "dps .* xi: .* zeta, eta"),
         ("dps", {"zeta": -1}, "a positive zeta"),
         (DPS, {}, "solver's name"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.fourier import complex_to_channels
-from ctxrecon.linalg import conjugate_gradient, per_sample, squared_norm
+from ctxrecon.linalg import conjugate_gradient, per_sample
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers._shared import (
@@ -23,9 +23,6 @@ from ctxrecon.solvers._shared import (
 )
 from ctxrecon.solvers.base import DiffusionSolver, NoiseStd
 from ctxrecon.solvers.steps import Generators, Step, StepCallback, denoise, on_step_end, schedule
-
-# Least r_t² as a share of σ_t²: residuals below those of the stated noise do not switch y off.
-_LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,15 @@ class PosteriorDDS(DiffusionSolver):
         ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1 − ᾱ_{t−1} − s²) (x_t − √ᾱ_t x_0)/√(1 − ᾱ_t) + s z``,
 
     s DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line is DDS's, of weight
-    ``ξ_t = 2 r_t²/σ_y²``, where ``r_t²`` is the variance in each channel that ``x_0`` still has. It
-    is read from the data: ``E‖A x̂_0 − y‖² = m σ_y² + 2 r_t² tr AᴴA`` for m samples, for each image
-    by itself, and is kept between 2 % and all of ``σ_t²``. The fixed point, ``δ = 0``, is the
-    equation of v whatever ``r_t``, and the iteration never diverges for ``C_t ≤ σ_t² I``. The
-    factor of q is the growth of v, which goes as ``1/r_t``. After the last timestep ``x_0`` is the
-    result.
+    ``ξ_t = 2 r_t²/σ_y²`` with ``r_t² = σ_t²/(1 + σ_t²)``, the variance that ``x_0`` still has in
+    each channel under a prior of unit variance. For that prior every ``x_0`` is the conditional
+    mean. For others the fixed point, ``δ = 0``, is the equation of v whatever ``r_t``, and the
+    iteration is stable for ``C_t ≤ σ_t² I``. The factor of q is the growth of v, which goes as
+    ``1/σ_t``. After the last timestep ``x_0`` is the result.
 
-    ``A D(x_t + √ᾱ_t q)`` without the multiplier, that is ``x̂_0 + δ`` for ``q = 0``, would take
-    ``C_t = r_t² I``, for which pixels and coefficients are independent; images are not, and with
-    many steps such samples are far wider than the posterior.
+    Without the multiplier (``q = 0`` throughout) a step would take ``C_t`` to be ``r_t² I``, as if
+    pixels were independent under the prior. Images are not, and with many steps such samples are
+    far wider than the posterior.
 
     Default for MRI: ten conjugate-gradient steps, as in :class:`~ctxrecon.solvers.PnPADMM`.
 
@@ -99,7 +95,6 @@ class PosteriorDDS(DiffusionSolver):
         """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
         steps, noise = schedule(denoiser, operator, y, timesteps, generator, latents)
         noise_variance = part_variance(self.noise_std, self.default_noise_std)
-        trace, expected = _trace(operator, y), 2 * noise_variance * _samples(y)
         x_t = noise.initial()
         q = torch.zeros_like(operator.adjoint(y))
         for step in steps:
@@ -107,9 +102,8 @@ class PosteriorDDS(DiffusionSolver):
             seen = x_t + signal * complex_to_channels(q)
             x0_hat, _ = denoise(denoiser, seen, step.t)
             residual = y - operator(x0_hat)
-            remaining = (squared_norm(residual) - expected) / (2 * trace)  # r_t²
-            remaining = remaining.clamp(min=_LEAST_SHARE * variance, max=variance)
-            system = operator.gram + noise_variance / remaining
+            # 1/r_t² = 1 + 1/σ_t²; σ_t² may be infinite.
+            system = operator.gram + noise_variance * (1 + 1 / variance)
             correction = conjugate_gradient(
                 system,
                 operator.adjoint(residual) - per_sample(noise_variance / variance, q) * q,
@@ -128,19 +122,3 @@ class PosteriorDDS(DiffusionSolver):
 def _growth(step: Step, steps: Sequence[Step]) -> float:
     """``σ_{t−1}/σ_t``; 1 after the last step."""
     return 1.0 if step.is_last else steps[step.index + 1].sigma / step.sigma
-
-
-def _samples(y: Tensor) -> Tensor:
-    """Complex samples of each measurement, ``(batch,)``: those that are not exactly zero."""
-    return (y != 0).flatten(1).sum(dim=1)
-
-
-def _trace(operator: LinearOperator, y: Tensor) -> Tensor:
-    """``tr AᴴA`` of each image, ``(batch or 1,)``, from one random image (Hutchinson, 1989).
-
-    Its relative error is about one over the square root of the number of pixels.
-    """
-    generator = torch.Generator().manual_seed(0)
-    batch, *size = operator.domain_shape
-    z = torch.randn(size, dtype=y.dtype, generator=generator).to(y.device).expand(batch, *size)
-    return operator.squared_norm(z).clamp(min=torch.finfo(torch.float32).tiny)

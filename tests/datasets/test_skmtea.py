@@ -100,11 +100,7 @@ def test_slices_tell_the_boxes_that_reach_into_them(data: Path) -> None:
     slices = prepared(data, "--annotations", data / "v1.0.0")
     found = [slices[k]["metadata"].pathologies for k in range(40)]
     expected = {3: (TEAR,), 4: (TEAR, LESION, LESION)}
-<<<<<<< HEAD
-    # A box may reach beyond the last slice. Of confidence 3 and beyond the crop there are none.
-=======
     # A box may reach beyond the last slice; one of confidence 3 and one beyond the crop are missing
->>>>>>> demo20
     expected |= dict.fromkeys(range(5, 20), (LESION,))
     assert {k: words for k, words in enumerate(found) if words} == expected
     assert "Pathology: 1 Meniscal Tear (Vertical/Longitudinal), 2 Cartilage Lesion (2A)" in (

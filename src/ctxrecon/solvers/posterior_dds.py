@@ -56,7 +56,7 @@ class PosteriorDDS(DiffusionSolver):
 
     Without the multiplier (``q = 0`` throughout) a step would take ``C_t`` to be ``r_t² I``, as if
     pixels were independent under the prior. Images are not, and with many steps such samples are
-    far wider than the posterior.
+    wider than the posterior.
 
     Default for MRI: ten conjugate-gradient steps, as in :class:`~ctxrecon.solvers.PnPADMM`.
 

@@ -30,6 +30,7 @@ from ctxrecon.solvers import (
     PiGDM,
     PnPADMM,
     PnPHQS,
+    PosteriorDDS,
     REDDiff,
     ddim_sample,
     make_solver,
@@ -148,7 +149,7 @@ def test_traits_of_the_solvers():
     assert {kind for kind in kinds if kind.starts_from_data} == {PnPADMM, PnPHQS, REDDiff}
     assert {kind for kind in kinds if kind.couples_batch} == {DDS3D}
     takes_noise = {kind for kind in kinds if kind.default_noise_std is not None}
-    assert takes_noise == {DDNM, DiffPIR, PiGDM, DAPS, PnPADMM, PnPHQS}
+    assert takes_noise == {DDNM, DiffPIR, PiGDM, DAPS, PnPADMM, PnPHQS, PosteriorDDS}
 
 
 @pytest.mark.parametrize("kind", [DDNM, DiffPIR, PiGDM, DAPS, PnPADMM, PnPHQS])

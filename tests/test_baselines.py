@@ -219,7 +219,7 @@ def test_the_pipeline_refuses_what_it_does_not_know(scan):
     with pytest.raises(InputError, match=r"output_type .*'png'"):
         BaselinePipeline("zero_filled")(kspace, mask, coil_maps=maps, output_type="png")
     with pytest.raises(TypeError, match="lambda_"):
-        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, lambda_=0.1)  # type: ignore[call-arg]
+        BaselinePipeline("cg_sense")(kspace, mask, coil_maps=maps, lambda_=0.1)  # type: ignore[call-overload]
 
 
 def test_real_brain_scan(shared_data):

@@ -243,7 +243,9 @@ def test_malformed_output_requests_are_refused():
 
 
 def test_the_output_is_read_by_name():
-    output = ReconstructionOutput(torch.ones(1, 4, 4), torch.zeros(1), prompts=["a brain"])
+    output = ReconstructionOutput[torch.Tensor](
+        torch.ones(1, 4, 4), torch.zeros(1), prompts=["a brain"]
+    )
     assert output.std is None
     assert output["prompts"] == ["a brain"]
     assert len(output.to_tuple()) == 3

@@ -143,7 +143,7 @@ def all_runs(args: argparse.Namespace, priors: Priors, methods: list[PriorMethod
 
     def baseline(title: str, function: Callable[..., Tensor], **options: float) -> Run:
         def run(scan: Scan, one: PersonSlice) -> dict[str, Tensor]:
-            operator = sense_operator(scan.mask, scan.coil_maps)
+            operator = sense_operator(scan.cartesian_mask, scan.coil_maps)
             return {title: function(operator, scan.kspace, **options)}
 
         return run
@@ -222,7 +222,7 @@ def rate(
     few = measured(scan, one, acceleration, seed)
     reference = scan.target
     assert reference is not None
-    ceiling = Ceiling.of(reference, few.mask, scan_seed(seed, one.number))
+    ceiling = Ceiling.of(reference, few.cartesian_mask, scan_seed(seed, one.number))
     found = {CEILING: (scorer(ceiling.image, reference) | ceiling.scores(reference), "", 0.0)}
     for run, weights in runs.values():
         started = time.perf_counter()

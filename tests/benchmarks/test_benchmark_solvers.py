@@ -75,7 +75,9 @@ def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
     source, count = seeded(1), 5
     target = 5 + torch.randn(1, 90, 90, generator=source)
     samples = (5 + 0.7 * torch.randn(1, count, 90, 90, generator=source)).to(torch.complex64)
-    output = ReconstructionOutput(samples.mean(dim=1), torch.zeros(1), samples=samples)
+    output = ReconstructionOutput[torch.Tensor](
+        samples.mean(dim=1), torch.zeros(1), samples=samples
+    )
     lower, upper = output.interval(0.8, factor=1.3)
     inside = ((lower <= target) & (target <= upper)).double().mean()
     ones = torch.ones(1, 1, 90, 90, dtype=torch.complex64)

@@ -71,7 +71,7 @@ def test_simulate_writes_a_scan_that_info_describes(tmp_path, capsys):
     scan = read_scan(out)
     assert scan.kspace.shape == (1, 3, 48, 64)
     assert scan.coil_maps is None
-    assert scan.mask[0, 0, 0].sum() == 16
+    assert scan.cartesian_mask[0, 0, 0].sum() == 16
     assert scan.target is not None
     assert scan.metadata[0].contrast == "PDFS"
     assert (tmp_path / "scan_target.png").is_file()

@@ -41,6 +41,6 @@ def test_a_slice_of_zeros_has_the_mask_of_the_others(volume, tmp_path):
     kspace = np.load(volume)
     kspace[..., 1::2] = 0
     np.save(tmp_path / "half.npy", kspace)
-    mask = read_scan(tmp_path / "half.npy").mask
+    mask = read_scan(tmp_path / "half.npy").cartesian_mask
     assert torch.equal(mask, (torch.arange(48) % 2 == 0).expand_as(mask))
     assert float(mask.float().mean()) == 0.5

@@ -27,7 +27,7 @@ BODY = 1 + np.random.default_rng(0).random(SHAPE, np.float32)
 def write_nifti(path: Path, data=BODY, spacing=(1.0, 1.0, 1.0), *, tilt=0.0, order=(1, 2, 3)):
     """A volume of the body; ``order`` numbers its axes from 1, minus those that run backwards."""
     axes = [abs(number) - 1 for number in order]
-    turned = np.flip(data.transpose(axes), [i for i, number in enumerate(order) if number < 0])
+    turned = np.flip(data.transpose(axes), tuple(i for i, number in enumerate(order) if number < 0))
     affine = np.eye(4)
     affine[:3, :3] = 0
     for stored, number in enumerate(order):
@@ -84,7 +84,7 @@ def test_thick_slices_are_taken_as_they_were_measured(tmp_path, axis, flipped):
     path = write_nifti(tmp_path / "a.nii", spacing=spacing, order=tuple(order), tilt=0.1)
     items = made(ImageSource(size=(32, 32)), path)
     assert [item.metadata.slice for item in items] == list(range(SHAPE[axis]))
-    plane = BODY.take(5, axis)[::-1, ::-1].T
+    plane = np.moveaxis(BODY, axis, 0)[5, ::-1, ::-1].T
     np.testing.assert_array_equal(items[5].image[items[5].image > 0], plane.ravel())
 
 

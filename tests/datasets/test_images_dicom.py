@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from narrow import present
 from test_images import BODY, SHAPE
 from test_prepare import run
 
@@ -77,7 +79,7 @@ def test_series_by_position(tmp_path, capsys):
     told = items[0].metadata
     assert (told.contrast, told.tr, told.te) == ("T2", 3000, 90)
     assert len({item.subject for item in items}) == 1
-    assert not {"Doe", "4711"} & set(items[0].subject.split("-"))
+    assert not {"Doe", "4711"} & set(present(items[0].subject).split("-"))
 
     out = tmp_path / "set"
     arguments = ("prepare", "images", folder, "--out", out, "--size", 32, 32)
@@ -116,7 +118,7 @@ def test_series_of_a_folder_are_kept_apart(tmp_path):
     assert sorted(len(each.files) for each in series) == [1, 3, 5, 6]
     assert len({each.subject for each in series}) == 2
     items = slices_of(tmp_path)
-    assert sorted({item.metadata.te for item in items}) == [10, 90]
+    assert sorted({present(item.metadata.te) for item in items}) == [10, 90]
 
 
 def test_images_at_one_position_are_taken_once(tmp_path):
@@ -127,7 +129,7 @@ def test_images_at_one_position_are_taken_once(tmp_path):
     assert "zz.dcm" not in {path.name for path in series.files}
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "phase": ({"ImageType": ["DERIVED", "PHASE"]}, "no magnitude images"),
     "real": ({"ComplexImageComponent": "REAL"}, "no magnitude images"),
     "computed tomography": ({"Modality": "CT"}, "no magnitude images"),

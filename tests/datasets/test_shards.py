@@ -201,7 +201,7 @@ def test_slices_of_some_people(people):
     bob = data.of_subjects(["bob", "nobody"])
     assert bob.subjects == ("bob", "bob")
     assert bob.weights == (1.5, 1.5)
-    assert [item["metadata"].slice for item in bob] == [1, 4]
+    assert [item["metadata"].slice for item in iter(bob)] == [1, 4]
     eve = data.of_subjects({"eve", "bob"}).of_subjects({"eve"})
     assert [path.stem for path in eve.files] == ["b"]
     assert torch.equal(eve[0]["image"], data[3]["image"])

@@ -263,7 +263,7 @@ def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path):
     with pytest.raises(InputError, match="have one name"):
         find_scans([scans, tmp_path])
     scan = read_scan(scans / "b.npz")
-    mask = torch.zeros_like(scan.mask)
+    mask = torch.zeros_like(scan.cartesian_mask)
     mask[..., ::2] = True
     half = replace(scan, kspace=scan.kspace * mask, mask=mask)
     write_scan(tmp_path / "half.npz", half)

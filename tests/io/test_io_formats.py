@@ -95,7 +95,7 @@ def test_npy_layouts(tmp_path, shape, dtype, caplog):
     slices, coils = ((1, 1) + shape[:-2])[-2:]
     assert scan.kspace.shape == (slices, coils, 12, 8)
     assert scan.kspace.dtype == torch.complex64
-    assert torch.equal(scan.mask[0, 0, 0], torch.arange(8) % 2 == 0)
+    assert torch.equal(scan.cartesian_mask[0, 0, 0], torch.arange(8) % 2 == 0)
     assert "50.0 %" in caplog.text
 
 
@@ -105,7 +105,7 @@ def test_npz_with_prompts_and_line_mask(tmp_path, caplog):
     np.savez(tmp_path / "k.npz", kspace=noise(2, 1, 6, 8).numpy(), mask=mask, prompts=prompts)
     with caplog.at_level(logging.INFO, "ctxrecon.io"):
         scan = read_scan(tmp_path / "k.npz")
-    assert scan.mask.shape == (1, 1, 6, 8)
+    assert scan.cartesian_mask.shape == (1, 1, 6, 8)
     assert not scan.kspace[..., 5:].any()
     assert "outside the mask" in caplog.text
     assert scan.metadata == tuple(from_prompt(text) for text in prompts)
@@ -144,7 +144,7 @@ def test_fastmri_test_split_mask_loses_the_zero_padding(tmp_path):
     mask = np.ones(12, np.float32)
     mask[4] = 0
     path = write_fastmri(tmp_path / "f.h5", kspace * mask, mask=mask)
-    lines = read_scan(path).mask[0, 0, 0]
+    lines = read_scan(path).cartesian_mask[0, 0, 0]
     assert torch.nonzero(~lines).flatten().tolist() == [0, 4, 11]
 
 
@@ -157,7 +157,7 @@ def test_fastmri_crop_readout(tmp_path):
     scan = read_scan(path, crop_readout=True)
     torch.testing.assert_close(ifft2c(scan.kspace), image[:, :, 4:12])
     torch.testing.assert_close(scan.target, rss.to(torch.complex64))
-    assert scan.mask.all()
+    assert scan.cartesian_mask.all()
 
 
 def test_only_the_chosen_slices_are_read_and_the_file_is_closed(tmp_path):
@@ -202,7 +202,7 @@ def test_info(tmp_path):
     info = scan_info(write_scan(tmp_path / "scan.h5", scan))
     assert info["format"] == "fastMRI"
     assert (info["slices"], info["coils"], info["shape"]) == (3, 2, (24, 16))
-    assert info["sampled_fraction"] == pytest.approx(scan.mask[1].float().mean().item())
+    assert info["sampled_fraction"] == pytest.approx(scan.cartesian_mask[1].float().mean().item())
     assert info["acceleration"] == pytest.approx(1 / info["sampled_fraction"])
     assert min(info["calibration_region"]) >= 6
     assert info["prompt"] == scan.metadata[1].to_prompt()

@@ -101,8 +101,8 @@ def test_readouts_are_sorted_by_their_line_and_centered_by_the_limits(tmp_path):
     path = write_raw(tmp_path / "raw.h5", shifted, header_xml(center=3, maximum=6))
     scan = read_scan(path, crop_readout=False)
     assert scan.kspace.shape == (1, 2, 16, 8)
-    assert scan.mask[0, 0, 0].tolist() == [n in (5, 1, 3, 2, 4, 7) for n in range(8)]
-    expected = kspace * scan.mask[0].numpy()
+    assert scan.cartesian_mask[0, 0, 0].tolist() == [n in (5, 1, 3, 2, 4, 7) for n in range(8)]
+    expected = kspace * scan.cartesian_mask[0].numpy()
     np.testing.assert_array_equal(scan.kspace[0].numpy(), expected)
 
 
@@ -110,8 +110,10 @@ def test_oversampling_is_cropped_to_the_image_by_default(tmp_path):
     kspace = phantom()
     scan = read_scan(write_raw(tmp_path / "raw.h5", lines(kspace, (0, 2, 3, 4, 5))))
     assert scan.kspace.shape == (1, 2, 8, 8)
-    assert scan.mask[0, 0, 0].tolist() == [True, False, True, True, True, True, False, False]
-    sampled = torch.from_numpy(kspace) * read_scan(tmp_path / "raw.h5", crop_readout=False).mask[0]
+    mask = scan.cartesian_mask
+    assert mask[0, 0, 0].tolist() == [True, False, True, True, True, True, False, False]
+    full = read_scan(tmp_path / "raw.h5", crop_readout=False)
+    sampled = torch.from_numpy(kspace) * full.cartesian_mask[0]
     torch.testing.assert_close(ifft2c(scan.kspace)[0], ifft2c(sampled)[:, 4:12])
 
 
@@ -261,7 +263,7 @@ def test_calibration_lines_are_used_only_when_embedded(tmp_path, mode, kept):
     extra = f"<parallelImaging><calibrationMode>{mode}</calibrationMode></parallelImaging>"
     readouts = lines(phantom(), (0, 2, 4, 6)) + lines(phantom(), (3, 5), flags=CALIBRATION)
     path = write_raw(tmp_path / "raw.h5", readouts, header_xml(extra=extra))
-    mask = read_scan(path).mask[0, 0, 0]
+    mask = read_scan(path).cartesian_mask[0, 0, 0]
     assert mask[[0, 2, 4, 6]].all()
     assert mask[[3, 5]].tolist() == [kept, kept]
 
@@ -285,7 +287,7 @@ def test_asymmetric_echo_is_placed_by_its_center_and_keeps_its_oversampling(tmp_
     ]
     scan = read_scan(write_raw(tmp_path / "raw.h5", readouts))
     assert scan.kspace.shape == (1, 2, 16, 8)
-    assert not scan.mask[:, :, :4].any()
+    assert not scan.cartesian_mask[:, :, :4].any()
     np.testing.assert_array_equal(scan.kspace[0, :, 4:].numpy(), kspace[:, 4:])
 
 
@@ -301,7 +303,8 @@ def test_real_phantom(shared_data):
     path = next((shared_data / "ismrmrd_phantom_14ch").glob("*.h5"))
     scan = read_scan(path)
     assert scan.kspace.shape == (1, 14, 192, 144)
-    assert scan.mask[0, 0].all(dim=0).sum() == scan.mask[0, 0].any(dim=0).sum() == 68
+    mask = scan.cartesian_mask
+    assert mask[0, 0].all(dim=0).sum() == mask[0, 0].any(dim=0).sum() == 68
     assert scan.metadata[0].tr == pytest.approx(219.64)
     info = scan_info(path)
     assert info["calibration_region"][1] >= 46
@@ -311,5 +314,5 @@ def test_real_phantom(shared_data):
     # the noise readout promises for this fraction of samples.
     assert rss[40:80, 40:80].mean() > 20 * rss[:20, :20].mean()
     corner = ifft2c(scan.kspace)[0, :, :20, :20].abs().square().mean().sqrt()
-    expected = present(scan.noise_std) * scan.mask.float().mean().sqrt()
+    expected = present(scan.noise_std) * mask.float().mean().sqrt()
     assert corner.item() == pytest.approx(expected.item(), rel=0.2)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import run
+from narrow import present
 from test_io_ismrmrd import NOISE, header_xml, lines, phantom, write_raw
 
 from ctxrecon import Measurement
-from ctxrecon.cli import main
 from ctxrecon.coils.noise import estimate_noise_along
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
@@ -57,7 +59,7 @@ def test_a_cartesian_scan_by_its_trajectory_is_the_cartesian_scan(tmp_path, capl
     cartesian = read_scan(write_raw(tmp_path / "b.h5", lines(kspace)), crop_readout=True)
     full = read_scan(tmp_path / "a.h5", crop_readout=False)
     assert full.image_shape == (16, 8)
-    places = full.trajectory.reshape(-1, 2)
+    places = present(full.trajectory).reshape(-1, 2)
     operator = NonCartesianSense(places, torch.ones(1, 1, 16, 8, dtype=torch.complex64))
     images = operator.adjoint(full.kspace.flatten(2).transpose(0, 1))
     # The readout lies along ny, and the middle of the image is where the Cartesian reader has it.
@@ -70,7 +72,7 @@ def test_slices_repetitions_and_discarded_samples(tmp_path):
     readouts = []
     for number in (1, 4):
         for repetition in (0, 1):
-            index = {"slice": number, "repetition": repetition}
+            index: dict[str, Any] = {"slice": number, "repetition": repetition}
             readouts += along_lines(phantom(10 * number + repetition), **index)
     for readout in readouts:
         readout["data"] = np.pad(readout["data"], ((0, 0), (3, 2)), constant_values=99)
@@ -79,14 +81,15 @@ def test_slices_repetitions_and_discarded_samples(tmp_path):
     path = write_raw(tmp_path / "raw.h5", readouts, header())
     scan = read_scan(path)
     assert scan.kspace.shape == (2, 2, 8, 16)
-    assert scan.trajectory.shape == (1, 8, 16, 2)  # the same of both slices
+    trajectory = present(scan.trajectory)
+    assert trajectory.shape == (1, 8, 16, 2)  # the same of both slices
     assert [item.slice for item in scan.metadata] == [1, 4]
     other = read_scan(path, slices=1, repetition=1)
     np.testing.assert_array_equal(other.kspace[0].numpy(), phantom(41).transpose(0, 2, 1))
     assert scan_shape(path) == (2, 2, 16, 8)
     one = scan[1]
     assert torch.equal(one.kspace, scan.kspace[1:])
-    assert one.trajectory.shape == scan.trajectory.shape
+    assert present(one.trajectory).shape == trajectory.shape
 
 
 def test_slices_along_trajectories_of_their_own_are_measured_one_by_one(tmp_path):
@@ -94,10 +97,11 @@ def test_slices_along_trajectories_of_their_own_are_measured_one_by_one(tmp_path
     for readout in along_lines(phantom(1), slice=1):
         readouts.append({**readout, "traj": readout["traj"][:, ::-1] * (1, 1)})
     scan = read_scan(write_raw(tmp_path / "raw.h5", readouts, header()))
-    assert len(scan.trajectory) == 2
+    trajectory = present(scan.trajectory)
+    assert len(trajectory) == 2
     with pytest.raises(InputError, match="different trajectories"):
         Measurement.from_scan(scan)
-    assert torch.equal(scan[1].trajectory, scan.trajectory[1:])
+    assert torch.equal(present(scan[1].trajectory), trajectory[1:])
 
 
 def test_a_third_number_is_left_out_and_a_third_axis_refused(tmp_path, caplog):
@@ -109,7 +113,7 @@ def test_a_third_number_is_left_out_and_a_third_axis_refused(tmp_path, caplog):
     scan = read_scan(write_raw(tmp_path / "a.h5", weighted, header()))
     assert "third number" in caplog.text
     same = read_scan(write_raw(tmp_path / "b.h5", plain, header()))
-    assert torch.equal(scan.trajectory, same.trajectory)
+    assert torch.equal(present(scan.trajectory), present(same.trajectory))
     for readout in weighted:
         readout["traj"] = readout["traj"] * (1, 1, -0.1)
     with pytest.raises(InputError, match="2-D trajectory"):
@@ -219,17 +223,13 @@ def test_the_noise_level_is_known_and_can_be_told_from_the_samples(brain, scanne
     scan = read_scan(path)
     assert scan.noise_std == pytest.approx(brain.noise_std, rel=0.03)
     measurement = Measurement.from_scan(scan)
-    weights = measurement.operator.density_compensation
+    operator = measurement.operator
+    assert isinstance(operator, NonCartesianSense)
+    weights = present(operator.density_compensation)
     expected = brain.noise_std * float(weights.mean()) ** 0.5
-    assert float(measurement.noise_std) == pytest.approx(expected, rel=0.03)
-    found = estimate_noise_along(measurement.operator, measurement.y)
+    assert float(present(measurement.noise_std)) == pytest.approx(expected, rel=0.03)
+    found = estimate_noise_along(operator, measurement.y)
     assert float(found) == pytest.approx(expected, rel=0.15)
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(list(map(str, arguments)))
-    return stopped.value.code
 
 
 def test_the_command_line_reconstructs_it(brain, scanned, tmp_path, capsys):
@@ -278,4 +278,4 @@ def test_a_thin_center_gives_no_coil_maps(brain, tmp_path):
         Measurement.from_scan(read_scan(path))
     np.save(tmp_path / "maps.npy", brain.coil_maps[0].numpy())
     scan = read_scan(path, coil_maps=tmp_path / "maps.npy", prewhiten=False)
-    assert torch.equal(Measurement.from_scan(scan).coil_maps, brain.coil_maps)
+    assert torch.equal(present(Measurement.from_scan(scan).coil_maps), brain.coil_maps)

@@ -224,9 +224,9 @@ def test_sigpys_poisson_mask_is_sigpys_but_for_the_last_samples():
     seed = int(torch.randint(2**31, (1,), generator=seeded(3)))
     expected = torch.from_numpy(poisson((96, 96), 8, (10, 10), dtype=bool, seed=seed))
     assert int((mask != expected).sum()) <= 0.02 * int(mask.sum())
-    state = np.random.get_state()[1]  # noqa: NPY002
+    state = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
     make_mask("poisson2d_sigpy", (96, 96), 8, generator=seeded(0))
-    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], state)  # noqa: NPY002
 
 
 @pytest.mark.parametrize("offset", [-1, 4, 1.5])

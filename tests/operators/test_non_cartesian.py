@@ -166,7 +166,8 @@ def test_cufinufft_is_called_with_tensors_and_the_stream_of_torch(monkeypatch):
         return call
 
     fake = ModuleType("cufinufft")
-    fake.nufft2d1, fake.nufft2d2 = stand_in(finufft.nufft2d1), stand_in(finufft.nufft2d2)
+    for name in ("nufft2d1", "nufft2d2"):
+        setattr(fake, name, stand_in(getattr(finufft, name)))
     monkeypatch.setattr(non_cartesian, "_nufft", lambda device: fake)
     stream = SimpleNamespace(device_index=1, cuda_stream=77)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)

@@ -97,13 +97,13 @@ def test_level_decides_what_a_brain_slice_shows() -> None:
     eyes = [(a.labels == Tissue.VITREOUS).sum() for a in slices]
     deep = [(a.labels == Tissue.DEEP_GRAY_MATTER).sum() for a in slices]
     assert all(n > 20 for a, n in zip(slices, eyes, strict=True) if a.slice in (2, 3))
-    assert not any(n for a, n in zip(slices, eyes, strict=True) if a.slice > 6)
+    assert not any(n for a, n in zip(slices, eyes, strict=True) if present(a.slice) > 6)
     assert all(n > 50 for a, n in zip(slices, deep, strict=True) if a.slice in (8,))
 
 
 def test_middle_of_the_knee_shows_the_joint() -> None:
     slices = [drawn(knee_anatomy, seed, size=128) for seed in range(80)]
-    middle = [a for a in slices if 15 <= a.slice <= 24]
+    middle = [a for a in slices if 15 <= present(a.slice) <= 24]
     assert len(middle) > 10
     for anatomy in middle:
         for tissue in (Tissue.MARROW, Tissue.CARTILAGE, Tissue.MENISCUS, Tissue.LIGAMENT):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,8 @@ def test_random_contrast_leaves_the_anatomy_alone_in_the_prompt(bank: AnatomyBan
     changed = 0
     for number in range(60):
         one, same = data.recipe(number, 32, 1.0), plain.recipe(number, 32, 1.0)
+        assert isinstance(one.recipe, TissueRecipe)
+        assert isinstance(same.recipe, TissueRecipe)
         if one.metadata == same.metadata:
             np.testing.assert_array_equal(one.recipe.signal, same.recipe.signal)
             continue
@@ -95,12 +99,11 @@ def test_a_square_around_a_pixel_stays_inside() -> None:
 def test_a_device_makes_the_same_pixels(bank: AnatomyBank) -> None:
     data = PhantomSlices(bank, seed=2)
     batch: TissueRecipe = default_collate([data.recipe(n, 48, 1.0).recipe for n in range(4)])
-    moved = TissueRecipe(
-        *(
-            type(part)(*(one.cuda() for one in part)) if isinstance(part, tuple) else part.cuda()
-            for part in batch
-        )
-    )
+    parts: list[Any] = [
+        type(part)(*(one.cuda() for one in part)) if isinstance(part, tuple) else part.cuda()
+        for part in batch
+    ]
+    moved = TissueRecipe(*parts)
     torch.testing.assert_close(
         moved.render((48, 48)).cpu(), batch.render((48, 48)), rtol=1e-3, atol=1e-4
     )

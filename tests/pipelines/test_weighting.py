@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
 from gaussian import GaussianDenoiser, complex_noise, seeded
+from narrow import present, tensor
 
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.coils.noise import estimate_noise_std
@@ -66,7 +68,7 @@ def test_a_right_prior_is_trusted_and_a_wrong_one_less(scan, right, chosen):
         weighted = solver.reweighted(torch.tensor(FACTORS))
         return weighted(prior, each.operator, each.y, timesteps=[300, 200, 150, 100, 50, 20, 10])
 
-    errors = prediction_errors(measurement, held_back(measurement.mask), reconstruct)
+    errors = prediction_errors(measurement, held_back(present(measurement.mask)), reconstruct)
     assert errors.shape == (1, len(FACTORS))
     assert FACTORS[int(best_candidate(errors))] == chosen
 
@@ -191,7 +193,7 @@ def test_where_nothing_can_be_held_back_the_noise_decides(pipe, scan, caplog):
 
 def test_dds_weighs_the_data_of_each_image():
     weighted = DDS(cg_iterations=7).reweighted(torch.tensor([1.0, 0.5]))
-    assert weighted.data_weight.tolist() == [5.0, 20.0]
+    assert tensor(weighted.data_weight).tolist() == [5.0, 20.0]
     assert weighted.cg_iterations == 7
     assert not weighted.weight_is_open
     assert DDS().weight_is_open
@@ -199,7 +201,7 @@ def test_dds_weighs_the_data_of_each_image():
     prior = GaussianDenoiser(torch.zeros(6, 5, dtype=torch.complex64), torch.ones(6, 5))
     operator = CartesianSense(torch.ones(1, 1, 6, 5, dtype=torch.bool))
     y = complex_noise((2, 1, 6, 5), seeded(0))
-    call = {"timesteps": [900, 500, 100]}
+    call: dict[str, Any] = {"timesteps": [900, 500, 100]}
     both = weighted(prior, operator, y, generator=[seeded(1), seeded(2)], **call)
     for index, xi in enumerate((5.0, 20.0)):
         one = DDS(data_weight=xi, cg_iterations=7)

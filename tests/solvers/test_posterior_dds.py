@@ -37,14 +37,14 @@ def errors(prior, operator, y, steps, generator):
     latents = torch.cat([half, -half])
     timesteps = [round(t) for t in np.linspace(985, 3, steps)]
     solver = PosteriorDDS(noise_std=NOISE, eta=0.0)
-    x = solver(
+    samples = solver(
         prior,
         operator,
         y.expand(len(latents), -1, -1, -1),
         timesteps=timesteps,
         latents=latents,
     )
-    x = x.flatten(1).numpy().astype(np.complex128)
+    x = samples.flatten(1).numpy().astype(np.complex128)
     mean, covariance = posterior(prior, operator, y, NOISE)
     odd = (x[: 2 * size] - x[2 * size :]) / 2
     gain = np.linalg.solve(half.flatten(1).numpy().astype(np.float64), odd)

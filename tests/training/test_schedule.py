@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from accelerate import Accelerator
 
@@ -11,7 +13,9 @@ from ctxrecon.training.schedule import Schedule
 
 
 def schedule(seconds: float = 0.0, **options) -> Schedule:
-    config = PriorConfig(output_dir="out", lr_scheduler="linear", lr_warmup_steps=4, **options)
+    config = PriorConfig(
+        output_dir=Path("out"), lr_scheduler="linear", lr_warmup_steps=4, **options
+    )
     return Schedule(config, Accelerator(cpu=True), seconds)
 
 

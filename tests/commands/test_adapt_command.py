@@ -61,9 +61,7 @@ def test_a_folder_of_something_else_stays(scans, tmp_path, capsys):
 
 
 def test_a_folder_of_the_scans_stays(scans, capsys):
-    assert "input" in refused(
-        capsys, "adapt", *scans, "--out", scans[0].parent, "--overwrite"
-    )
+    assert "input" in refused(capsys, "adapt", *scans, "--out", scans[0].parent, "--overwrite")
 
 
 def test_an_output_that_is_a_file(scans, capsys):

@@ -99,6 +99,15 @@ def test_held_out_scans_slices_and_samples() -> None:
         assert not bool((trial.hidden & trial.slice.mask).any())
 
 
+def test_noise_in_the_units_of_normalized_maps() -> None:
+    kspace = fft2c(toy_image(0))[:, None].expand(-1, 2, -1, -1)
+    maps = torch.full((1, 2, *SHAPE), 1.0, dtype=torch.complex64)
+    scan = Measurement.from_arrays(kspace, torch.ones(SHAPE).bool(), maps, noise_std=0.2)
+    [item] = slices_of([scan], [None])
+    assert item.measurement.noise_std is not None
+    assert float(item.measurement.noise_std) == pytest.approx(0.2 / 2**0.5)
+
+
 def test_hidden_samples_are_not_reconstructed_from(pipe: ContextMRIPipeline) -> None:
     generator = torch.Generator().manual_seed(0)
     scan = toy_scan(3, acceleration=2.0)

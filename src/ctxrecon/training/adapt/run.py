@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,8 +25,6 @@ from ctxrecon.training.adapt.scoring import Scores, prediction_errors, reconstru
 from ctxrecon.training.adapt.slices import Division, Slice, center_of, divide, hide, slices_of
 from ctxrecon.training.trained import with_weights
 
-logger = logging.getLogger(__name__)
-
 _SHARES = (1.0, 0.5)
 """Of the change of the weights, of which the best on what is held out is taken."""
 _HIDDEN_SHARE = 0.4
@@ -40,6 +37,7 @@ _SPLIT_STEPS = 10
 _LEAST_PART = 0.3
 """Part of the minutes that is trained for, however long the scoring takes."""
 _WARMUP = 0.05
+_PROMPT_DROPOUT = 0.1
 _MAX_NORM = 1.0
 
 
@@ -48,7 +46,8 @@ class Adaptation:
     """What :func:`adapt_prior` gives.
 
     Attributes:
-        pipe: the adapted prior, or the prior as it was where adapting made it no better.
+        pipe: the adapted prior, or the prior as it was where adapting made it no better; in
+            float32.
         adapted: whether it is the adapted one.
         scores: on what was held out, of the prior as it was and of the adapted one.
         held_out: what that was, in words.
@@ -126,7 +125,7 @@ def adapt_prior(
     device = pipe.device
     slices = slices_of([each.to(device) for each in measurements], given)
     division = divide(slices, generator)
-    before = with_weights(pipe, {})
+    before = with_weights(pipe, {}).to(torch.float32)  # coarser weights would not move
     scored = time.monotonic()
     errors = prediction_errors(before, division.trials)
     scoring = time.monotonic() - scored
@@ -248,7 +247,8 @@ def _split(
 def _center(mask: Tensor) -> Tensor:
     """The calibration region, ``(1, 1, ny, nx)`` bool."""
     center = torch.zeros_like(mask)
-    center[(..., *center_of(mask))] = True
+    rows, columns = center_of(mask)
+    center[..., rows, columns] = True
     return center
 
 
@@ -281,6 +281,8 @@ def _train(
     shapes = sorted({item.shape for item in examples})
     of_shape = {shape: [e for e in examples if e.shape == shape] for shape in shapes}
     weights = torch.tensor([float(len(of_shape[shape])) for shape in shapes])
+    with torch.no_grad():
+        empty = pipe.encode_prompt([""])
     clock.start()
     step = 0
     with tqdm(desc="adapting", unit="step", disable=not progress, leave=False) as bar:
@@ -288,6 +290,7 @@ def _train(
             shape = shapes[int(torch.multinomial(weights, 1, generator=generator))]
             own = of_shape[shape]
             chosen = [own[i] for i in _draw(len(own), batch_size, generator)]
+            chosen = [_perhaps_without_prompt(item, empty, generator) for item in chosen]
             turns = [_turn(item, generator) for item in chosen]
             error = loss(unet, levels, pipe.padding(shape), chosen, turns, generator)
             if not bool(torch.isfinite(error)):
@@ -319,6 +322,12 @@ def _draw(count: int, size: int, generator: torch.Generator) -> list[int]:
     rounds = math.ceil(size / count)
     order = [torch.randperm(count, generator=generator) for _ in range(rounds)]
     return torch.cat(order)[:size].tolist()
+
+
+def _perhaps_without_prompt(item: Example, empty: Tensor, generator: torch.Generator) -> Example:
+    """The example, now and then with the states of the empty prompt."""
+    dropped = float(torch.rand((), generator=generator)) < _PROMPT_DROPOUT
+    return replace(item, states=empty) if dropped else item
 
 
 def _turn(item: Example, generator: torch.Generator) -> Turn:

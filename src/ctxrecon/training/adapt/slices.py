@@ -141,7 +141,9 @@ def slices_of(
                 f"expected a prompt for each of the {len(measurement)} slices of scan {number}, "
                 f"got {len(words)}"
             )
-        normalized, _ = measurement.normalized()
+        normalized, gain = measurement.normalized()
+        if measurement.noise_std is not None:
+            normalized = replace(normalized, noise_std=measurement.noise_std / gain)
         for index in normalized.filled.tolist():
             one = normalized[index]
             assert one.mask is not None

@@ -125,7 +125,9 @@ def adapt_prior(
     device = pipe.device
     slices = slices_of([each.to(device) for each in measurements], given)
     division = divide(slices, generator)
-    before = with_weights(pipe, {}).to(torch.float32)  # coarser weights would not move
+    before = with_weights(pipe, {})
+    before.unet.float()  # coarser weights would not move
+    before.text_encoder.float()
     scored = time.monotonic()
     errors = prediction_errors(before, division.trials)
     scoring = time.monotonic() - scored

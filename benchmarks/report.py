@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import real_scans, text_encoder
+from benchmarks.adapt import __main__ as adapt
 from benchmarks.coils import quality
 from benchmarks.common.arguments import RESULTS, study_parser
 from benchmarks.common.record import Page, read_record
@@ -26,6 +27,7 @@ from benchmarks.speed import processes, reconstruction
 from benchmarks.speed import reconstructors as reconstructor_speed
 
 PAGES: dict[str, Page] = {
+    "adapt": adapt.page,
     "calibration": calibration.page,
     "coil_map_quality": quality.page,
     "noise_default": noise_default.page,

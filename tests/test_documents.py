@@ -41,6 +41,7 @@ SUBSTITUTIONS = {
         "60 slices of 256² take a minute",
     ),
     r"--samples 8": ("--samples 2", "88 images of the prior take a minute"),
+    r"--minutes 10": ("--steps 1", "it takes ten minutes"),
     r"--label_slices 2640": ("--label_slices 4", "a bank takes minutes"),
 }
 """Pattern in a command: what is put in its place, and why."""

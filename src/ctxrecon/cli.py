@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ctxrecon import __version__
+from ctxrecon.commands.adapt import adapt
 from ctxrecon.commands.benchmark import benchmark
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
@@ -45,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, reconstruct, simulate, info, benchmark):
+for _command in (demo, reconstruct, adapt, simulate, info, benchmark):
     app.command()(_command)
 app.add_typer(prepare, name="prepare")
 app.add_typer(train, name="train")

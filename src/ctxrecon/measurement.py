@@ -257,13 +257,10 @@ class Measurement:
         if bool((gain == 1).all()):
             return self, gain
         maps = self.coil_maps / gain[(...,) + (None,) * (self.coil_maps.ndim - 1)]
-        normalized = replace(
-            self,
-            y=self.y / gain[:, None, None, None],
-            coil_maps=maps,
-            operator=sense_operator(self.mask, maps),
-        )
-        return normalized, gain
+        operator = sense_operator(self.mask, maps)
+        y = self.y / gain[:, None, None, None]
+        noise_std = None if self.noise_std is None else self.noise_std / gain
+        return replace(self, y=y, coil_maps=maps, operator=operator, noise_std=noise_std), gain
 
 
 def prepare_measurement(

@@ -109,21 +109,21 @@ def noise_of(
             level = level.clamp(min=torch.finfo(torch.float32).tiny)
             source = "estimated from the scan"
         else:
-            level, source = _default_level(solver, measurement, index, its_scale, gain)
+            level, source = _default_level(solver, measurement, index, its_scale)
         levels.append(level)
         sources.append(source)
     return _logged(torch.stack(levels), scale, gain, sources)
 
 
 def _default_level(
-    solver: DiffusionSolver, measurement: Measurement, index: int, scale: Tensor, gain: Tensor
+    solver: DiffusionSolver, measurement: Measurement, index: int, scale: Tensor
 ) -> tuple[Tensor, str]:
     """Level of one slice where none is given, and what it comes from; see :func:`noise_of`."""
     name, default = solver.name, solver.default_noise_std
     assert default is not None
     lower = default * scale
     if measurement.noise_std is not None:
-        sigma = measurement.noise_std[index] / gain[min(index, len(gain) - 1)]
+        sigma = measurement.noise_std[index]
         source = "measured by the scanner"
     else:
         share = 0.5 if measurement.y.shape[1] < ENOUGH_COILS else 1.0

@@ -23,7 +23,7 @@ from ctxrecon.phantom.dataset import Drawn, crop_around
 from ctxrecon.phantom.imaging import Acquisition, draw_acquisition, scaled, smooth_weights
 from ctxrecon.priors.tokenizer import check_prompt_length
 
-_MIRRORED = ("brain", "knee")
+MIRRORED = ("brain", "knee")
 """Anatomies that look the same from left and right; a heart or an abdomen does not."""
 _SEEN = 0.1
 """Magnitude from which a pixel is something to look at."""
@@ -140,7 +140,7 @@ class PreparedSlices:
         item = self.slices[int(_order(size, self.seed, epoch)[place])]
         rng = np.random.default_rng([self.seed, number, 1])
         image, metadata = item["image"], item["metadata"]
-        if metadata.anatomy in _MIRRORED and rng.random() < 0.5:
+        if metadata.anatomy in MIRRORED and rng.random() < 0.5:
             image = image.flip(-1)
         return channels_to_complex(image), metadata, rng
 
@@ -192,7 +192,7 @@ class MagnitudeSlices:
                 f"got {image.shape[0]} × {image.shape[1]} in {self.slices.folder}: lower "
                 "--resolution or prepare them in a larger --size"
             )
-        if metadata.anatomy in _MIRRORED and rng.random() < 0.5:
+        if metadata.anatomy in MIRRORED and rng.random() < 0.5:
             image = image[:, ::-1]
         size = resolution if part is None else max(resolution, 2 * round(part * shortest / 2))
         around = crop_around if part is None else _around_all

@@ -1,0 +1,1 @@
+"""What a lab gains by adapting the prior to its own scanner."""

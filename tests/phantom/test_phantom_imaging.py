@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -93,17 +91,3 @@ def test_a_square_around_a_pixel_stays_inside() -> None:
     rng = np.random.default_rng(0)
     assert crop_around(seen, 8, rng) == (slice(12, 20), slice(0, 8))
     assert crop_around(np.zeros((20, 30), bool), 8, rng) == (slice(6, 14), slice(11, 19))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_device_makes_the_same_pixels(bank: AnatomyBank) -> None:
-    data = PhantomSlices(bank, seed=2)
-    batch: TissueRecipe = default_collate([data.recipe(n, 48, 1.0).recipe for n in range(4)])
-    parts: list[Any] = [
-        type(part)(*(one.cuda() for one in part)) if isinstance(part, tuple) else part.cuda()
-        for part in batch
-    ]
-    moved = TissueRecipe(*parts)
-    torch.testing.assert_close(
-        moved.render((48, 48)).cpu(), batch.render((48, 48)), rtol=1e-3, atol=1e-4
-    )

@@ -125,7 +125,7 @@ def only(monkeypatch, **modules):
             raise ImportError(name)
         return modules[name]
 
-    monkeypatch.setattr("ctxrecon.operators.non_cartesian.importlib.import_module", found)
+    monkeypatch.setattr(non_cartesian, "importlib", SimpleNamespace(import_module=found))
 
 
 def test_without_finufft_it_says_what_to_install(monkeypatch):

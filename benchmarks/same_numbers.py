@@ -153,7 +153,9 @@ def main(argv: list[str] | None = None) -> None:
         expected = {name: file[name] for name in file.files}
     errors = {}
     for name, value in tqdm(results(args.folder), total=len(expected), unit="case"):
-        reference = expected.pop(name)
+        reference = expected.pop(name, None)
+        if reference is None:  # of a method that the code before did not have
+            continue
         difference = np.linalg.norm(value.numpy() - reference)
         errors[name] = float(difference / max(np.linalg.norm(reference), 1e-30))
     worst = max(errors, key=lambda name: errors[name])

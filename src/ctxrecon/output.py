@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from ctxrecon.errors import InputError
 if TYPE_CHECKING:
     import PIL.Image
 
-OutputType: TypeAlias = Literal["pt", "np", "pil"]
 Images: TypeAlias = "Tensor | np.ndarray | list[PIL.Image.Image]"
 ImagesT_co = TypeVar("ImagesT_co", bound=Images, covariant=True)
 """A tensor for ``output_type="pt"``, so that type checkers know it."""

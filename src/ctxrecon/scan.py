@@ -12,6 +12,10 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 
+# Some "fully sampled" raw files are zero-filled at the edges of k-space.
+FULLY_SAMPLED = 0.7
+"""Sampled share from which on a scan counts as fully sampled."""
+
 
 @dataclass(frozen=True)
 class Scan:

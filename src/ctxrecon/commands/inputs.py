@@ -122,8 +122,8 @@ def draw_masks(
     """Masks for retrospective undersampling, inside what was measured."""
     import torch
 
-    from ctxrecon.evaluation.grid import FULLY_SAMPLED
     from ctxrecon.masks import make_mask
+    from ctxrecon.scan import FULLY_SAMPLED
 
     masks = cartesian_masks(volume, "--undersample")
     sampled = float(masks.float().mean())

@@ -19,12 +19,9 @@ from ctxrecon.fourier import ifft2c
 from ctxrecon.io import read_scan, scan_info
 from ctxrecon.masks import make_mask
 from ctxrecon.measurement import Measurement
-from ctxrecon.scan import Scan
+from ctxrecon.scan import FULLY_SAMPLED, Scan
 
 SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
-# Some "fully sampled" raw files are zero-filled at the edges of k-space.
-FULLY_SAMPLED = 0.7
-"""Sampled share from which on a file counts as fully sampled."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.coils.trajectories import covered_center
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation.grid import FULLY_SAMPLED, FullSlice, ScanFile
+from ctxrecon.evaluation.grid import FullSlice, ScanFile
 from ctxrecon.fourier import ifft2c
 from ctxrecon.masks import radial_trajectory, spiral_trajectory
 from ctxrecon.measurement import Measurement
@@ -31,7 +31,7 @@ from ctxrecon.operators import (
 )
 from ctxrecon.options import split_options
 from ctxrecon.registry import Registry
-from ctxrecon.scan import Scan
+from ctxrecon.scan import FULLY_SAMPLED, Scan
 
 
 class SimulatedOperator(ABC):

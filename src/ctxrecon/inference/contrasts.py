@@ -11,9 +11,7 @@ from ctxrecon.arrays import ArrayLike, as_tensor, check_kspace, check_mask
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
-
-_LEAST_MEASURED = 0.7
-"""Of k-space; a scan with less is not fully sampled."""
+from ctxrecon.scan import FULLY_SAMPLED
 
 
 def check_contrasts(kspace: ArrayLike) -> tuple[Tensor, tuple[int, int]]:
@@ -89,7 +87,7 @@ def keep_measured(y: Tensor, masks: Tensor, empty: Tensor) -> Tensor:
     """
     there = (y != 0).any(dim=2, keepdim=True) | empty[:, :, None, None, None]
     share = float(there.float().mean(dim=(2, 3, 4)).min())
-    if share < _LEAST_MEASURED:
+    if share < FULLY_SAMPLED:
         raise InputError(
             f"only {100 * share:.0f} % of a contrast's k-space is not zero: the sampler chooses "
             "from fully sampled k-space, for any other give its mask"

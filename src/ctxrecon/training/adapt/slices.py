@@ -18,10 +18,9 @@ from ctxrecon.masks import uniform1d
 from ctxrecon.measurement import Measurement
 from ctxrecon.metadata import parse_prompt
 from ctxrecon.operators import SoftSense, sense_operator
+from ctxrecon.scan import FULLY_SAMPLED
 from ctxrecon.training.slices import MIRRORED
 
-FULLY_SAMPLED = 0.7
-"""Sampled share from which on a slice counts as fully sampled, as in ``ctxrecon benchmark``."""
 HELD_OUT_SHARE = 0.2
 """Of the scans, or of the slices of a single scan."""
 MOST_HELD_OUT = 6

@@ -12,7 +12,7 @@ from ctxrecon.commands.options import Seed
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
-    from ctxrecon.datasets import Summary, VolumeSource
+    from ctxrecon.datasets import People, Summary, VolumeSource
 
 prepare = typer.Typer(
     help="Turn raw volumes into a training set, one shard of slices for each volume.",
@@ -27,6 +27,11 @@ _Out = Annotated[
     ),
 ]
 _Size = Annotated[tuple[int, int], typer.Option(help="Centre crop, ny and nx.")]
+_LeaveOut = Annotated[
+    Path | None,
+    typer.Option("--leave-out", "--leave_out", help="List of people to leave out, one a line."),
+]
+_Only = Annotated[Path | None, typer.Option(help="List of people to take alone, one a line.")]
 _Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes, one volume each. (default: all cores)")
 ]
@@ -126,22 +131,14 @@ def images(
             help="Source and licence of the images that do not tell theirs, for the model card."
         ),
     ] = None,
-    leave_out: Annotated[
-        Path | None,
-        typer.Option("--leave-out", "--leave_out", help="List of people to leave out, one a line."),
-    ] = None,
-    only: Annotated[
-        Path | None, typer.Option(help="List of people to take alone, one a line.")
-    ] = None,
+    leave_out: _LeaveOut = None,
+    only: _Only = None,
     workers: _Workers = None,
 ) -> None:
     """Magnitude slices of images, which get phase, shading and noise in training."""
-    from ctxrecon.datasets import ImageSource, People, read_people
+    from ctxrecon.datasets import ImageSource
 
-    people = People(
-        frozenset() if leave_out is None else read_people(leave_out),
-        None if only is None else read_people(only),
-    )
+    people = _people(leave_out, only)
     source = ImageSource(
         size=size,
         max_slices=max_slices,
@@ -150,7 +147,56 @@ def images(
         origin=origin,
         people=people,
     )
+    _prepare(source, inputs, out, workers, people)
+
+
+@prepare.command()
+def measured(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help=".npz files of k-space of one channel, each with its .json of notes."),
+    ],
+    out: _Out,
+    size: Annotated[
+        tuple[int, int], typer.Option(help="Matrix size, ny and nx: k-space is filled with zeros.")
+    ] = (256, 256),
+    leave_out: _LeaveOut = None,
+    only: _Only = None,
+    workers: _Workers = None,
+) -> None:
+    """Complex slices of fully sampled k-space, with the phase and the noise of the scanner."""
+    from ctxrecon.datasets import MeasuredSource
+
+    people = _people(leave_out, only)
+    _prepare(MeasuredSource(size=size, people=people), inputs, out, workers, people)
+
+
+def _people(leave_out: Path | None, only: Path | None) -> People:
+    """Whose slices the lists ask for."""
+    from ctxrecon.datasets import People, read_people
+
+    return People(
+        frozenset() if leave_out is None else read_people(leave_out),
+        None if only is None else read_people(only),
+    )
+
+
+def _prepare(
+    source: VolumeSource,
+    inputs: list[Path],
+    out: Path,
+    workers: int | None,
+    people: People | None = None,
+) -> None:
+    """Run, tell what became of volumes and people, and exit with status 1 when some are missing."""
     summary = _run(source, inputs, out, workers)
+    if people is not None:
+        _report_people(people, summary)
+    _report_failures(summary, out)
+
+
+def _report_people(people: People, summary: Summary) -> None:
+    """Count those in the set, and name those of the lists whom no volume has."""
     say(f"people: {len(summary.subjects)} in the set, {len(summary.left_out)} others not asked for")
     if unmatched := people.unmatched({*summary.subjects, *summary.left_out}):
         say(
@@ -158,12 +204,6 @@ def images(
             f"{', '.join(unmatched)}",
             err=True,
         )
-    _report_failures(summary, out)
-
-
-def _prepare(source: VolumeSource, inputs: list[Path], out: Path, workers: int | None) -> None:
-    """Run, tell what became of the volumes, and exit with status 1 when some are missing."""
-    _report_failures(_run(source, inputs, out, workers), out)
 
 
 def _run(source: VolumeSource, inputs: list[Path], out: Path, workers: int | None) -> Summary:

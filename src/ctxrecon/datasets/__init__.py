@@ -3,6 +3,7 @@
 from ctxrecon.datasets.fastmri import FastMRISource
 from ctxrecon.datasets.images import ImageSource
 from ctxrecon.datasets.labels import LabelSource
+from ctxrecon.datasets.measured import MeasuredSource
 from ctxrecon.datasets.people import People, read_people
 from ctxrecon.datasets.prepare import Summary, prepare_shards
 from ctxrecon.datasets.shards import (
@@ -20,6 +21,7 @@ __all__ = [
     "FastMRISource",
     "ImageSource",
     "LabelSource",
+    "MeasuredSource",
     "People",
     "SKMTEASource",
     "ShardInfo",

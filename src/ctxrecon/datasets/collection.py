@@ -1,4 +1,4 @@
-"""Collections of magnitude slices: ``slices.npz`` beside ``slices.json``."""
+"""Collections of slices with a note for each: ``slices.npz`` beside ``slices.json``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_collection(path: Path) -> tuple[NDArray[np.uint8], list[Note]]:
     Raises:
         InputError: a file that is damaged, or that does not fit the other.
     """
-    notes = _read_notes(path.with_name(NOTES))
+    notes = read_notes(path.with_name(NOTES))
     with Archive(path) as archive:
         if "images" not in archive.names:
             found = ", ".join(sorted(archive.names)[:8]) or "nothing"
@@ -84,7 +84,21 @@ def magnitude(stored: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
     return np.square(np.maximum(levels, 0) / np.float32(255))
 
 
-def _read_notes(path: Path) -> list[Note]:
+def read_notes(path: Path) -> list[Note]:
+    """The notes of a collection, one for each slice.
+
+    Raises:
+        InputError: a file that is damaged, or that lacks what a note has.
+    """
+    return [read_note(where, item, path) for where, item in note_objects(path)]
+
+
+def note_objects(path: Path) -> list[tuple[str, Any]]:
+    """The notes as they are in the file, each with where it stands, for messages.
+
+    Raises:
+        InputError: no JSON list, or one larger than any.
+    """
     check_input(path)
     if path.stat().st_size > _MOST_NOTES:
         raise InputError(f"{path} is larger than {_MOST_NOTES} bytes: no notes of slices are")
@@ -94,10 +108,15 @@ def _read_notes(path: Path) -> list[Note]:
         raise InputError(f"{path} is damaged, not valid JSON ({error!s:.80})") from error
     if not isinstance(items, list):
         raise InputError(f"{path}: expected a list of notes, one for each slice")
-    return [_note(f"{path}, note {number}", item, path) for number, item in enumerate(items)]
+    return [(f"{path}, note {number}", item) for number, item in enumerate(items)]
 
 
-def _note(where: str, item: Any, path: Path) -> Note:
+def read_note(where: str, item: Any, path: Path) -> Note:
+    """A note of an object ``subject``, ``weight`` (1 where absent), ``metadata``, ``source``.
+
+    Raises:
+        InputError: it is no such object.
+    """
     subject = item.get("subject") if isinstance(item, dict) else None
     if not isinstance(subject, str) or not subject.strip():
         raise InputError(f"{where}: expected an object with the person as 'subject'")

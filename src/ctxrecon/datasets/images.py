@@ -60,15 +60,13 @@ class ImageSource(VolumeSource):
 
     def settings(self) -> dict[str, Any]:
         """Everything but the volumes."""
-        only = self.people.only
         return {
             "size": list(self.size),
             "max_slices": self.max_slices,
             "anatomy": self.default.anatomy,
             "contrast": self.default.contrast,
             "origin": self.origin,
-            "leave_out": sorted(self.people.leave_out),
-            "only": None if only is None else sorted(only),
+            **self.people.settings(),
         }
 
     def find(self, path: Path) -> list[tuple[str, Path]]:

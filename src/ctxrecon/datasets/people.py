@@ -27,6 +27,13 @@ class People:
         """Whether the slices of this person are asked for."""
         return subject not in self.leave_out and (self.only is None or subject in self.only)
 
+    def settings(self) -> dict[str, list[str] | None]:
+        """Both lists, as JSON holds them."""
+        return {
+            "leave_out": sorted(self.leave_out),
+            "only": None if self.only is None else sorted(self.only),
+        }
+
     def unmatched(self, found: Collection[str]) -> list[str]:
         """Names asked for or left out that nobody among those found has, sorted."""
         return sorted((self.leave_out | (self.only or frozenset())).difference(found))

@@ -8,6 +8,7 @@ from ctxrecon.operators.cartesian import CartesianSense
 from ctxrecon.operators.crop import Crop
 from ctxrecon.operators.density import density_compensation
 from ctxrecon.operators.inpainting import Inpainting
+from ctxrecon.operators.interpolation import SincInterpolation
 from ctxrecon.operators.multi_echo import MultiEcho
 from ctxrecon.operators.non_cartesian import NonCartesianSense
 from ctxrecon.operators.soft_sense import (
@@ -34,6 +35,7 @@ __all__ = [
     "MultiEcho",
     "NonCartesianSense",
     "SenseOperator",
+    "SincInterpolation",
     "SoftSense",
     "SuperResolution",
     "WeightedSense",

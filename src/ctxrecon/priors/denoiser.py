@@ -169,11 +169,14 @@ class SetDenoiser:
     Args:
         denoiser: of single images, with the prompt of each image in turn.
         sets: how many images lie in one.
+
+    Attributes:
+        sets: how many images lie in one.
     """
 
     def __init__(self, denoiser: Denoiser, sets: int) -> None:
         self._denoiser = denoiser
-        self._sets = sets
+        self.sets = sets
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -187,9 +190,9 @@ class SetDenoiser:
 
     def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """Estimates of ``x_0`` and ``ε``, each ``(batch, 2, sets · ny, nx)`` float32."""
-        images = x_t.unflatten(2, (self._sets, -1)).transpose(1, 2).flatten(0, 1)
+        images = x_t.unflatten(2, (self.sets, -1)).transpose(1, 2).flatten(0, 1)
         x_0, noise = (
-            each.unflatten(0, (-1, self._sets)).transpose(1, 2).flatten(2, 3)
+            each.unflatten(0, (-1, self.sets)).transpose(1, 2).flatten(2, 3)
             for each in self._denoiser(images, t)
         )
         return x_0, noise

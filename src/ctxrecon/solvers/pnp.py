@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
+from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
+from ctxrecon.solvers._resolution import Stage, stages
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
     check_cg_iterations,
@@ -59,12 +61,14 @@ class _AnnealedPnP(DiffusionSolver):
     """Where ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
-    largest_denoiser_std: float = 0.25
+    largest_denoiser_std: float = 0.5
+    coarse_denoiser_std: float = 0.25
     cg_iterations: int = 10
 
     def __post_init__(self) -> None:
         check_noise_std(self.noise_std, zero=False)
         check_positive("largest_denoiser_std", self.largest_denoiser_std)
+        check_number("coarse_denoiser_std", self.coarse_denoiser_std, above=0, finite=False)
         check_cg_iterations(self.cg_iterations)
 
     def _levels(self, denoiser: Denoiser, steps: Sequence[Step]) -> list[_Level]:
@@ -88,10 +92,18 @@ class _AnnealedPnP(DiffusionSolver):
         """``ρ_t = σ_y²/(2 σ_t²)``."""
         return part_variance(self.noise_std, self.default_noise_std) / level.sigma**2
 
-    def _proximal_step(
-        self, operator: LinearOperator, y: Tensor
-    ) -> Callable[[Tensor, float | Tensor], Tensor]:
-        return proximal_step(operator, y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE)
+    def _stages(
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, levels: Sequence[_Level]
+    ) -> list[Stage]:
+        """The pixels of the image at each level; all of them at the last, that of the result."""
+        proximal = partial(
+            proximal_step, y=y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE
+        )
+        coarse, full = stages(denoiser, operator, proximal)
+        return [
+            *(coarse if level.sigma > self.coarse_denoiser_std else full for level in levels[:-1]),
+            full,
+        ]
 
 
 @dataclass(frozen=True)
@@ -119,10 +131,17 @@ class PnPHQS(_AnnealedPnP):
     noise level than an undersampled image has errors (DPIR starts at 49/255; the 99 % quantile is 1
     here). Timesteps of more noise are taken at the noisiest that is allowed.
 
+    Where the denoiser is told of much noise, it cannot see fine details, and the large structures
+    that undersampling has folded need many steps: there an image ``x_c`` with half the pixels along
+    each axis is sought, with ``A U`` in place of ``A``, ``U`` its interpolation to all pixels, at a
+    quarter of the network's cost. Images that would get fewer than 96 pixels keep all of theirs.
+
     Attributes:
         noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
             the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
         largest_denoiser_std: bound on ``σ_t``, in units of the image.
+        coarse_denoiser_std: ``σ_t`` above which x has half the pixels along each axis; with ``inf``
+            it never has.
         cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
             stopping early keeps out what parallel imaging amplifies.
     """
@@ -141,12 +160,15 @@ class PnPHQS(_AnnealedPnP):
         """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
         steps, _ = schedule(denoiser, operator, y, timesteps, generator, latents)
         levels = self._levels(denoiser, steps)
-        solve = self._proximal_step(operator, y)
-        x = solve(_zero_image(operator, y), self._rho(levels[0]))
-        for step, level, next_level in zip(steps, levels[:-1], levels[1:], strict=True):
-            v = _denoised(denoiser, x, level)
-            x = image = solve(v, self._rho(next_level))
-            x = _on_step_end(callback, step, x)
+        stage, *later = self._stages(denoiser, operator, y, levels)
+        x = stage.solve(stage.zero(y), self._rho(levels[0]))
+        for step, level, next_level, next_stage in zip(
+            steps, levels[:-1], levels[1:], later, strict=True
+        ):
+            v = stage.onto(next_stage, _denoised(denoiser, x, level))
+            stage = next_stage
+            x = image = stage.solve(v, self._rho(next_level))
+            x = _on_step_end(callback, step, stage, x)
         return image
 
 
@@ -175,6 +197,8 @@ class PnPADMM(_AnnealedPnP):
         noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
             the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
         largest_denoiser_std: bound on ``σ_t``, in units of the image.
+        coarse_denoiser_std: ``σ_t`` above which x has half the pixels along each axis; with ``inf``
+            it never has.
         cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
             stopping early keeps out what parallel imaging amplifies.
     """
@@ -193,19 +217,19 @@ class PnPADMM(_AnnealedPnP):
         """Reconstruct; see :class:`ctxrecon.solvers.Solver` for the arguments."""
         steps, _ = schedule(denoiser, operator, y, timesteps, generator, latents)
         levels = self._levels(denoiser, steps)
-        solve = self._proximal_step(operator, y)
-        u = _zero_image(operator, y)
-        x = solve(u, self._rho(levels[0]))
-        for step, level, next_level in zip(steps, levels[:-1], levels[1:], strict=True):
+        stage, *later = self._stages(denoiser, operator, y, levels)
+        u = stage.zero(y)
+        x = stage.solve(u, self._rho(levels[0]))
+        for step, level, next_level, next_stage in zip(
+            steps, levels[:-1], levels[1:], later, strict=True
+        ):
             v = _denoised(denoiser, x + u, level)
             u = (u + x - v) * (next_level.sigma**2 / level.sigma**2)
-            x = image = solve(v - u, self._rho(next_level))
-            x = _on_step_end(callback, step, x)
+            target, u = stage.onto(next_stage, v - u), stage.onto(next_stage, u)
+            stage = next_stage
+            x = image = stage.solve(target, self._rho(next_level))
+            x = _on_step_end(callback, step, stage, x)
         return image
-
-
-def _zero_image(operator: LinearOperator, y: Tensor) -> Tensor:
-    return torch.zeros((len(y), *operator.domain_shape[1:]), dtype=y.dtype, device=y.device)
 
 
 def _denoised(denoiser: Denoiser, x: Tensor, level: _Level) -> Tensor:
@@ -214,8 +238,10 @@ def _denoised(denoiser: Denoiser, x: Tensor, level: _Level) -> Tensor:
     return channels_to_complex(denoiser(x_t, level.t)[0])
 
 
-def _on_step_end(callback: StepCallback | None, step: Step, x: Tensor) -> Tensor:
-    """Show a callback x in place of ``x_t``, and return what to go on from."""
+def _on_step_end(callback: StepCallback | None, step: Step, stage: Stage, x: Tensor) -> Tensor:
+    """Show a callback x in place of ``x_t``, with all pixels, and return what to go on from."""
     if callback is None:
         return x
-    return channels_to_complex(on_step_end(callback, step, complex_to_channels(x), x))
+    shown = stage.refined(x)
+    changed = on_step_end(callback, step, complex_to_channels(shown), shown)
+    return stage.restricted(channels_to_complex(changed))

@@ -151,7 +151,7 @@ class ContextMRIPipeline(TextPrior):
         coil_maps: ArrayLike | None = None,
         operator: LinearOperator | None = None,
         guidance_scale: float = 1.0,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 30,
         timesteps: Sequence[int] | str = "quadratic",
         solver: Solver | str | None = None,
         noise_std: NoiseLevel | None = None,

@@ -70,7 +70,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
         help=f"of the priors: {DEFAULT!r}, or solvers such as dds:eta=0.5",
     )
     parser.add_argument("--samples", type=int, default=8, help="of solvers that draw")
-    parser.add_argument("--steps", type=int, default=20, help="diffusion steps")
+    parser.add_argument("--steps", type=int, default=30, help="diffusion steps")
     parser.add_argument("--l1_weights", type=float, nargs="+", default=list(L1_WEIGHTS))
     args = parse(parser, argv)
     if args.scans < 1 or args.samples < 2 or args.batch_size < 1:

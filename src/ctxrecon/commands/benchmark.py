@@ -70,7 +70,7 @@ def benchmark(
         str, typer.Option(help="For solvers: metadata (those of the scan), none, or both.")
     ] = "metadata",
     guidance_scale: Annotated[float, typer.Option(help="Weight of the prompt.")] = 1.0,
-    steps: Annotated[str, typer.Option(help="Diffusion steps.")] = "20",
+    steps: Annotated[str, typer.Option(help="Diffusion steps.")] = "30",
     samples: Annotated[int, typer.Option(help="Posterior samples: their mean is measured.")] = 1,
     prior: Annotated[
         str | None,

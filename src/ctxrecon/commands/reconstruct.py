@@ -112,7 +112,7 @@ def reconstruct(
     guidance_scale: Annotated[
         float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
     ] = 1.0,
-    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 20,
+    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 30,
     samples: Annotated[
         int, typer.Option(help="Posterior samples: their mean and standard deviation.")
     ] = 1,

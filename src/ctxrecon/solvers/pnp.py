@@ -61,8 +61,8 @@ class _AnnealedPnP(DiffusionSolver):
     """Where ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
-    largest_denoiser_std: float = 0.5
-    coarse_denoiser_std: float = 0.25
+    largest_denoiser_std: float = 0.25
+    coarse_denoiser_std: float = 0.2
     cg_iterations: int = 10
 
     def __post_init__(self) -> None:

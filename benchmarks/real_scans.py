@@ -59,8 +59,8 @@ _COLUMNS = {
 }
 
 _SOLVERS = (
-    "pnp_admm:noise_std=auto",
-    "dds:image=pnp_admm:noise_std=auto",
+    "pnp_admm",
+    "dds:image=pnp_admm",
     "dds:image=network",
 )
 
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the two scans")
     parser.add_argument("--figures_dir", type=Path, help="the output folder by default")
     parser.add_argument("--samples", type=int, default=8, help="posterior samples")
-    parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
+    parser.add_argument("--steps", type=int, default=30, help="diffusion steps")
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--solvers", nargs="+", default=list(_SOLVERS))
     parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])

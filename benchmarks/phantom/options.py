@@ -18,7 +18,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     parser.add_argument("--scans", type=int, default=48)
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0])
     parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
-    parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
+    parser.add_argument("--steps", type=int, default=30, help="diffusion steps")
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
     parser.add_argument(
         "--solvers", nargs="+", default=["pnp_admm", "dds"], help="such as dds:data_weight=50"

@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--masks", type=int, default=1, help="of the real T2 scan")
     parser.add_argument("--coils", type=int, default=8, help="of phantoms and people")
     parser.add_argument("--resolution", type=int, default=256, help="of phantoms and people")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--turns", type=int, default=3, help="of the timing; 0 leaves it out")
     return parse(parser, argv)
 

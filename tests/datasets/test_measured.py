@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from test_prepare import run
 
 from ctxrecon.datasets import MeasuredSource, People, ShardSlices
+from ctxrecon.datasets.source import LeftOut, Slice
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, fft2c
 
@@ -20,12 +22,12 @@ SIZE = (32, 32)
 def image(number: int) -> torch.Tensor:
     """A complex image with something at one place of its own."""
     made = torch.zeros(16, 12, dtype=torch.complex64)
-    made[3 + number, 2:5] = 1j
+    made[3 + number, 2:5] = torch.tensor(1j)
     made[8, 6] = 2
     return made
 
 
-def write(folder: Path, notes: list[dict], arrays: dict[str, np.ndarray]) -> Path:
+def write(folder: Path, notes: list[dict], arrays: dict[str, Any]) -> Path:
     path = folder / "complex.npz"
     np.savez(path, **arrays)
     path.with_suffix(".json").write_text(json.dumps(notes))
@@ -78,6 +80,7 @@ def test_images_with_their_phase(tmp_path, capsys):
     assert np.unravel_index(turned.argmax(), SIZE) == (16, 16)
     path = write(tmp_path, [note(index=1)], {"a": stored()})
     [same] = MeasuredSource(size=SIZE).slices(path)
+    assert isinstance(same, Slice)
     across = -torch.arange(32) % 32
     want = torch.from_numpy(np.abs(same.image))[across][:, across]
     torch.testing.assert_close(turned, want * (turned.max() / want.max()), atol=1e-3, rtol=0)
@@ -90,10 +93,10 @@ def test_people_and_empty_slices(tmp_path):
     assert found[0] is not None
     assert found[1] is None
     left_out = list(MeasuredSource(size=SIZE, people=People(frozenset({"p1"}))).slices(path))
-    assert [one.subject for one in left_out if one is not None] == ["p1", "p1"]
+    assert left_out == [LeftOut("p1")] * 2
 
 
-BAD_NOTES = {
+BAD_NOTES: dict[str, tuple[dict[str, object], str]] = {
     "no array": ({"array": None}, "'array' as a name"),
     "other array": ({"array": "b"}, "that is not there"),
     "bool": ({"index": True}, "whole number"),
@@ -112,7 +115,7 @@ def test_bad_notes(tmp_path, name):
         list(MeasuredSource(size=SIZE).slices(path))
 
 
-BAD_ARRAYS = {
+BAD_ARRAYS: dict[str, tuple[np.ndarray, str]] = {
     "complex": (np.zeros((1, 16, 12), np.complex64), "of real numbers"),
     "integer": (np.zeros((1, 16, 12, 2), np.int16), "of real numbers"),
     "nan": (np.full((1, 16, 12, 2), np.nan, np.float32), "not finite"),

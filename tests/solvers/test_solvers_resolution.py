@@ -37,7 +37,8 @@ class Shapes(GaussianDenoiser):
     size_multiple = 2
 
     def __init__(self) -> None:
-        self.alphas_cumprod, self.seen = ALPHAS, []
+        self.alphas_cumprod = ALPHAS
+        self.seen: list[tuple[int, tuple[int, ...]]] = []
 
     def __call__(self, x_t, t):
         self.seen.append((t, tuple(x_t.shape[2:])))
@@ -116,12 +117,8 @@ def test_callbacks_see_all_pixels_and_may_change_them():
 
 
 def test_sets_of_maps_keep_to_themselves():
-    y = torch.zeros(1, 2 * FULL[0], FULL[1], dtype=torch.complex64)
-    stage, full = _resolution.stages(
-        SetDenoiser(Shapes(), 2),
-        EachSet(Identity((1, *FULL)), 2),
-        lambda operator: proximal_step(operator, y, cg_iterations=5, tolerance=0.0),
-    )
+    denoiser = SetDenoiser(Shapes(), 2)
+    stage, full = _resolution.stages(denoiser, EachSet(Identity((1, *FULL)), 2), proximal)
     assert stage.shape == (2 * HALF[0], HALF[1])
     assert full.shape == (2 * FULL[0], FULL[1])
     x = torch.zeros(1, *stage.shape, dtype=torch.complex64)
@@ -130,6 +127,12 @@ def test_sets_of_maps_keep_to_themselves():
     torch.testing.assert_close(fine[:, : FULL[0]], torch.ones(1, *FULL, dtype=torch.complex64))
     assert float(fine[:, FULL[0] :].abs().max()) < 1e-6
     torch.testing.assert_close(stage.restricted(fine), x, rtol=1e-5, atol=1e-6)
+
+
+def proximal(operator):
+    """The data step of measurements of zero."""
+    y = torch.zeros(operator.range_shape, dtype=torch.complex64)
+    return proximal_step(operator, y, cg_iterations=5, tolerance=0.0)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_pixels_of_a_coarse_image(monkeypatch, shape, coarse):
     monkeypatch.setattr(_resolution, "_FEWEST_PIXELS", 96)
     denoiser = Shapes()
     denoiser.size_multiple = 8
-    stage, full = _resolution.stages(denoiser, Identity((1, *shape)), lambda operator: operator)
+    stage, full = _resolution.stages(denoiser, Identity((1, *shape)), proximal)
     if coarse is None:
         assert stage is full
     else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from ctxrecon.operators import Crop
 _TURNS = ("none", "rot180")
 
 
-class _Place(NamedTuple):
+@dataclass(frozen=True)
+class _Place:
     """Where the k-space of a note lies, and how its image has to be turned."""
 
     note: Note

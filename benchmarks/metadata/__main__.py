@@ -5,25 +5,34 @@
 
 Experiments, of ContextMRI (arXiv:2501.04284) where a table or figure is named:
 
-- ``guidance``: γ and an L1-wavelet baseline, four masks, knees and brains (Table 1). Brains are by
-  turns procedural and slices of the label volumes, of people that the prior was not trained on.
-- ``removal``: metadata taken out of the prompt step by step (Figure 4).
-- ``pathology``: the finding alone, right and wrong, on procedural slices that show one (Figure 6).
+- ``guidance``: γ and an L1-wavelet baseline, four masks, knees and brains (Table 1, Figure 2b).
+  Brains are by turns procedural and slices of the label volumes, of people that the prior was not
+  trained on.
+- ``people``: the same with slices of real people, of the set that ``--people`` names, made by
+  ``ctxrecon prepare images … --only PEOPLE.txt`` of people whom the prior has not seen.
+- ``removal``: metadata taken out of the prompt step by step (Figure 4), at every γ.
+- ``demographics``: with and without age and sex (Figure 5), procedural slices.
+- ``pathology``: the finding alone and with all metadata, right and wrong, on procedural slices that
+  show one, by finding (Figure 6).
 - ``field_strength``: 1.5 T in place of 3 T and the other way round.
 - ``wrong_prompt``: another contrast, or wrong TR and TE: what they cost, and whether data residual
   or posterior spread (two samples) reveal them.
 - ``text_to_image``: images drawn from prompts beside phantom images of the same metadata; see
   ``benchmarks.metadata.text_to_image`` for the measure.
 
-Age and sex change nothing in the phantom, so the paper's Figure 5 is not measured.
+The paper's own solver, beside the default one:
+
+    python -m benchmarks.metadata --name dds --solver dds:data_weight=5 --steps 100 \
+        --timesteps scheduler
 
 Scans have seeds that no training set uses, and numbers from 100,000 that ``benchmarks.phantom``
 does not reach. Whatever is tuned (ξ, steps, CG iterations) is tuned with another ``--seed``, 100
 say; ``--seed 0`` is for the test alone.
 
 Rows are appended to ``metadata.csv`` and ``metadata_images.csv`` batch of slices by batch of
-slices, with all cells of a batch inside: a run that was stopped goes on where it stopped, and
-``--report_only`` makes the tables of the slices that are complete.
+slices, with all cells of a batch inside: a run that was stopped goes on where it stopped, more
+experiments, γ and slices are added to those that are there, and ``--report_only`` makes the tables
+of the slices that are complete. Other settings need another ``--name``.
 """
 
 from __future__ import annotations
@@ -38,20 +47,16 @@ from tqdm.auto import tqdm
 from benchmarks.common.arguments import open_named_prior
 from benchmarks.common.held_out import NUM_COILS, SNR
 from benchmarks.common.record import write_record
-from benchmarks.metadata.experiments import (
-    COLUMNS,
-    Experiment,
-    Measured,
-    cells,
-    reconstruct_batch,
-)
+from benchmarks.metadata.experiments import Sources, reconstruct_batch
 from benchmarks.metadata.figures import (
     guidance_figure,
     ladder_figure,
     text_to_image_figure,
     wrong_prompt_figure,
 )
-from benchmarks.metadata.options import drawn_gammas, parse_args
+from benchmarks.metadata.measured import COLUMNS, Measured
+from benchmarks.metadata.options import drawn_gammas, parse_args, stem
+from benchmarks.metadata.plan import Experiment, cells
 from benchmarks.metadata.report import chosen_of, page_of, sections_of
 from benchmarks.metadata.text_to_image import (
     IMAGE_COLUMNS,
@@ -61,7 +66,6 @@ from benchmarks.metadata.text_to_image import (
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import Row, check_settings, open_rows, read_rows
 from ctxrecon.metrics import Lpips
-from ctxrecon.phantom import load_label_volume
 from ctxrecon.solvers import parse_solver
 
 
@@ -80,7 +84,10 @@ def main(argv: list[str] | None = None) -> None:
     }
     image_settings = {name: settings[name] for name in ("resolution", "steps", "dtype", "seed")}
     image_settings["images"] = args.images
-    path, image_path = (args.output_dir / f"{name}.csv" for name in ("metadata", "metadata_images"))
+    if "people" in chosen:
+        settings["people"] = args.people.name
+    name = stem(args)
+    path, image_path = (args.output_dir / f"{one}.csv" for one in (name, f"{name}_images"))
     image_rows: list[Row] = []
     if args.report_only:
         measured = Measured()
@@ -101,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         if "text_to_image" in args.experiments:
             image_rows = open_rows(image_path, IMAGE_COLUMNS, image_settings)
             references = References(args.images, args.resolution, args.seed)
-        volumes = [load_label_volume(path) for path in args.label_volumes]
+        sources = Sources(args, people="people" in chosen)
         longest = max(args.scans if chosen else 0, args.images if references else 0)
         batches = range(0, longest, args.batch_size)
         count = len({cell for one in chosen.values() for cell in cells(one)})
@@ -110,8 +117,9 @@ def main(argv: list[str] | None = None) -> None:
                 numbers = range(first, first + args.batch_size)
                 own = [number for number in numbers if number < args.scans]
                 reconstruct_batch(
-                    path, measured, chosen.values(), own, volumes, pipe, lpips, args, bar
+                    path, measured, chosen.values(), own, sources, pipe, lpips, args, bar
                 )
+                sources.forget()
                 if references is not None:
                     own = [number for number in numbers if number < args.images]
                     gammas = drawn_gammas(args)
@@ -119,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
                     bar.update()
         if references is not None:
             text_to_image_figure(
-                args.output_dir / "metadata_text_to_image.png",
+                args.output_dir / f"{name}_text_to_image.png",
                 references,
                 drawn_gammas(args),
                 pipe,
@@ -158,15 +166,14 @@ def report(
             for statement, holds, evidence in section.claims
         ]
         results[name] = {**section.results, "claims": claims}
-    write_record(args.output_dir / "metadata.json", results, args)
+    write_record(args.output_dir / f"{stem(args)}.json", results, args)
     text = page_of(sections, args, settings)
-    (args.output_dir / "metadata.md").write_text(text, encoding="utf-8")
+    (args.output_dir / f"{stem(args)}.md").write_text(text, encoding="utf-8")
     print(text)
-    for name, experiment in chosen.items():
-        if name not in sections:
-            continue
-        path, found = args.output_dir / f"metadata_{name}.png", sections[name].results
-        if name == "guidance":
+    for name in chosen.keys() & sections.keys():
+        experiment, found = measured.begun(chosen[name]), sections[name].results
+        path = args.output_dir / f"{stem(args)}_{name}.png"
+        if name in ("guidance", "people"):
             guidance_figure(path, found, experiment)
         elif name == "wrong_prompt":
             wrong_prompt_figure(path, found)

@@ -17,6 +17,8 @@ Experiments, of ContextMRI (arXiv:2501.04284) where a table or figure is named:
 - ``field_strength``: 1.5 T in place of 3 T and the other way round.
 - ``wrong_prompt``: another contrast, or wrong TR and TE: what they cost, and whether data residual
   or posterior spread (two samples) reveal them.
+- ``evidence``: the evidence of the data for the right prompt against another contrast, anatomy,
+  TR and TE, or slice; see ``benchmarks.metadata.evidence``. Real people too, with ``--people``.
 - ``text_to_image``: images drawn from prompts beside phantom images of the same metadata; see
   ``benchmarks.metadata.text_to_image`` for the measure.
 
@@ -29,24 +31,25 @@ Scans have seeds that no training set uses, and numbers from 100,000 that ``benc
 does not reach. Whatever is tuned (ξ, steps, CG iterations) is tuned with another ``--seed``, 100
 say; ``--seed 0`` is for the test alone.
 
-Rows are appended to ``metadata.csv`` and ``metadata_images.csv`` batch of slices by batch of
-slices, with all cells of a batch inside: a run that was stopped goes on where it stopped, more
-experiments, γ and slices are added to those that are there, and ``--report_only`` makes the tables
-of the slices that are complete. Other settings need another ``--name``.
+Rows are appended to ``metadata.csv``, ``metadata_evidence.csv`` and ``metadata_images.csv``, batch
+of slices by batch of slices, with all cells of a batch inside: a run that was stopped goes on where
+it stopped, more experiments, γ and slices are added to those that are there, and ``--report_only``
+makes the tables of the slices that are complete. Other settings need another ``--name``.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from benchmarks.common.arguments import open_named_prior
-from benchmarks.common.held_out import NUM_COILS, SNR
 from benchmarks.common.record import write_record
+from benchmarks.metadata.evidence import evidence_batch, evidence_cells
 from benchmarks.metadata.experiments import Sources, reconstruct_batch
 from benchmarks.metadata.figures import (
     guidance_figure,
@@ -54,86 +57,94 @@ from benchmarks.metadata.figures import (
     text_to_image_figure,
     wrong_prompt_figure,
 )
-from benchmarks.metadata.measured import COLUMNS, Measured
+from benchmarks.metadata.files import (
+    EVIDENCE,
+    FILE_COLUMNS,
+    IMAGES,
+    RECONSTRUCTIONS,
+    Rows,
+    row_files,
+    settings_of,
+)
+from benchmarks.metadata.measured import Measured
 from benchmarks.metadata.options import drawn_gammas, parse_args, stem
 from benchmarks.metadata.plan import Experiment, cells
 from benchmarks.metadata.report import chosen_of, page_of, sections_of
-from benchmarks.metadata.text_to_image import (
-    IMAGE_COLUMNS,
-    References,
-    generate_batch,
-)
+from benchmarks.metadata.text_to_image import References, generate_batch
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation import Row, check_settings, open_rows, read_rows
+from ctxrecon.evaluation import check_settings, open_rows, read_rows
 from ctxrecon.metrics import Lpips
+from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.solvers import parse_solver
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv, __doc__)
     chosen = chosen_of(args)
-    settings: dict[str, Any] = {
-        "label_volumes": [path.name for path in args.label_volumes],
-        "coils": NUM_COILS,
-        "snr": SNR,
-        **{
-            name: getattr(args, name)
-            for name in ("resolution", "solver", "timesteps", "steps", "dtype")
-        },
-        **{name: getattr(args, name) for name in ("samples", "true_maps", "seed")},
-    }
-    image_settings = {name: settings[name] for name in ("resolution", "steps", "dtype", "seed")}
-    image_settings["images"] = args.images
-    if "people" in chosen:
-        settings["people"] = args.people.name
-    name = stem(args)
-    path, image_path = (args.output_dir / f"{one}.csv" for one in (name, f"{name}_images"))
-    image_rows: list[Row] = []
+    files = row_files(args.output_dir, args)
+    settings = settings_of(args)
     if args.report_only:
-        measured = Measured()
-        if chosen:
-            settings = check_settings(path, settings)
-            measured.add(read_rows(path))
-        if "text_to_image" in args.experiments:
-            image_settings = check_settings(image_path, image_settings)
-            image_rows = read_rows(image_path)
+        settings = {kind: check_settings(files[kind], settings[kind]) for kind in files}
+        rows = {kind: read_rows(path) for kind, path in files.items()}
+        measured = Measured(rows.get(RECONSTRUCTIONS, ()))
     else:
         pipe, prior = open_named_prior(args)
-        settings |= {"prior": prior}
         lpips = _lpips(args.resolution)
-        settings |= {"lpips": lpips is not None}
-        image_settings["prior"] = settings["prior"]
-        measured = Measured(open_rows(path, COLUMNS, settings) if chosen else ())
-        references = None
-        if "text_to_image" in args.experiments:
-            image_rows = open_rows(image_path, IMAGE_COLUMNS, image_settings)
-            references = References(args.images, args.resolution, args.seed)
-        sources = Sources(args, people="people" in chosen)
-        longest = max(args.scans if chosen else 0, args.images if references else 0)
-        batches = range(0, longest, args.batch_size)
-        count = len({cell for one in chosen.values() for cell in cells(one)})
-        with tqdm(total=len(batches) * (count + (references is not None)), unit="cell") as bar:
-            for first in batches:
-                numbers = range(first, first + args.batch_size)
-                own = [number for number in numbers if number < args.scans]
+        for own in settings.values():
+            own["prior"] = prior
+        if RECONSTRUCTIONS in settings:
+            settings[RECONSTRUCTIONS]["lpips"] = lpips is not None
+        rows = {
+            kind: open_rows(path, FILE_COLUMNS[kind], settings[kind])
+            for kind, path in files.items()
+        }
+        measured = Measured(rows.get(RECONSTRUCTIONS, ()))
+        run(files, rows, measured, chosen, pipe, lpips, args)
+    together = {name: value for own in settings.values() for name, value in own.items()}
+    report(measured, rows, chosen, args, together)
+
+
+def run(
+    files: dict[str, Path],
+    rows: Rows,
+    measured: Measured,
+    chosen: dict[str, Experiment],
+    pipe: ContextMRIPipeline,
+    lpips: Lpips | None,
+    args: argparse.Namespace,
+) -> None:
+    """Measure what is missing, and add it to the files, to ``rows`` and to ``measured``."""
+    real = "people" in chosen or (EVIDENCE in files and args.people is not None)
+    sources = Sources(args, people=real)
+    for kind in files.keys() & {RECONSTRUCTIONS, EVIDENCE}:
+        sources.check(files[kind], rows[kind])
+    references = None
+    if IMAGES in files:
+        references = References(args.images, args.resolution, args.seed)
+    lengths = {RECONSTRUCTIONS: args.scans, EVIDENCE: args.scans, IMAGES: args.images}
+    batches = range(0, max(lengths[kind] for kind in files), args.batch_size)
+    count = len({cell for one in chosen.values() for cell in cells(one)})
+    count += len(evidence_cells(args)) * (EVIDENCE in files) + (references is not None)
+    with tqdm(total=len(batches) * count, unit="cell") as bar:
+        for first in batches:
+            numbers = range(first, first + args.batch_size)
+            own = [number for number in numbers if number < args.scans]
+            if RECONSTRUCTIONS in files:
+                path = files[RECONSTRUCTIONS]
                 reconstruct_batch(
                     path, measured, chosen.values(), own, sources, pipe, lpips, args, bar
                 )
-                sources.forget()
-                if references is not None:
-                    own = [number for number in numbers if number < args.images]
-                    gammas = drawn_gammas(args)
-                    generate_batch(image_path, image_rows, references, own, gammas, pipe, args, bar)
-                    bar.update()
-        if references is not None:
-            text_to_image_figure(
-                args.output_dir / f"{name}_text_to_image.png",
-                references,
-                drawn_gammas(args),
-                pipe,
-                args,
-            )
-    report(measured, image_rows, chosen, args, settings or image_settings)
+            if EVIDENCE in files:
+                evidence_batch(files[EVIDENCE], rows[EVIDENCE], own, sources, pipe, args, bar)
+            sources.forget()
+            if references is not None:
+                own = [number for number in numbers if number < args.images]
+                path, drawn = files[IMAGES], drawn_gammas(args)
+                generate_batch(path, rows[IMAGES], references, own, drawn, pipe, args, bar)
+                bar.update()
+    if references is not None:
+        path = args.output_dir / f"{stem(args)}_text_to_image.png"
+        text_to_image_figure(path, references, drawn_gammas(args), pipe, args)
 
 
 def _lpips(resolution: int) -> Lpips | None:
@@ -150,15 +161,17 @@ def _lpips(resolution: int) -> Lpips | None:
 
 def report(
     measured: Measured,
-    image_rows: list[Row],
+    rows: Rows,
     chosen: dict[str, Experiment],
     args: argparse.Namespace,
     settings: dict[str, Any],
 ) -> None:
     """Write record, page and figures of the slices that are complete in each experiment."""
-    sections = sections_of(measured, image_rows, args)
+    sections = sections_of(measured, rows, args)
     # Options that are not given have other defaults one day.
     settings = settings | {"solver_in_full": repr(parse_solver(args.solver))}
+    if args.people is not None:
+        settings["people"] = args.people.name
     results: dict[str, Any] = {"settings": settings}
     for name, section in sections.items():
         claims = [

@@ -16,12 +16,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from benchmarks.common.held_out import LABEL_VOLUME, held_out_scan, sample, scan_seed
-from benchmarks.common.people import choose_slices, full_scan
+from benchmarks.common.people import PersonSlice, choose_slices, full_scan
 from benchmarks.metadata.edits import edited_prompt
 from benchmarks.metadata.measured import COLUMNS, METRICS, Measured
 from benchmarks.metadata.plan import MASKS, PEOPLE, Condition, Experiment, Pool, cells
 from ctxrecon.baselines import BASELINES
 from ctxrecon.datasets import ShardSlices
+from ctxrecon.errors import InputError
 from ctxrecon.evaluation import Row, append_rows
 from ctxrecon.masks import make_mask
 from ctxrecon.metadata.scan_metadata import PromptForm
@@ -92,9 +93,26 @@ class Sources:
         ]
         self._cases: dict[tuple[str, int], Case] = {}
         self._sampled: dict[tuple[str, str, int], Case] = {}
+        self._chosen: list[PersonSlice] = []
         if people:
             self._people = ShardSlices(args.people)
             self._chosen = choose_slices(self._people, args.scans, args.seed)
+
+    def check(self, path: Path, rows: Iterable[Row]) -> None:
+        """Refuse rows of other real people than these.
+
+        Raises:
+            InputError: naming the file.
+        """
+        for row in rows:
+            if row["pool"] != PEOPLE.name or int(row["scan"]) >= len(self._chosen):
+                continue
+            one = self._chosen[int(row["scan"])]
+            if (row["kind"], row["person"]) != (one.kind, one.person):
+                raise InputError(
+                    f"{path} holds rows of other people than --people {self._args.people}: give "
+                    "that set, or another --name"
+                )
 
     def case(self, pool: Pool, number: int) -> Case:
         """The fully sampled slice."""

@@ -21,9 +21,11 @@ EXPERIMENTS = (
     "pathology",
     "field_strength",
     "wrong_prompt",
+    "evidence",
     "text_to_image",
 )
-_IMAGES = "images"
+_TAKEN = ("images", "evidence")
+"""Names of files that are another kind of rows."""
 
 
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
@@ -35,7 +37,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
         "--experiments",
         nargs="+",
         choices=EXPERIMENTS,
-        help="all by default, people if there is --people",
+        help="all by default, people if there is --people, which evidence takes too",
     )
     parser.add_argument(
         "--name", default="", help=f"writes {NAME}_NAME.* beside the files of other settings"
@@ -59,12 +61,13 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
         nargs="+",
         choices=list(LADDER_MASKS),
         default=list(LADDER_MASKS),
-        help="of uniform1d in removal, demographics and pathology",
+        help="of uniform1d in removal, demographics, pathology and evidence",
     )
     parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
     parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
     parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
     parser.add_argument("--solver", default="pnp_admm", help="such as dds:data_weight=50")
+    parser.add_argument("--levels", type=int, default=10, help="of noise in evidence")
     parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
     parser.add_argument("--report_only", action="store_true", help="tables of the rows that exist")
     args = parse(parser, argv)
@@ -82,8 +85,8 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
         args.experiments = [name for name in EXPERIMENTS if name != "people" or args.people]
     if "people" in args.experiments and not args.people:
         parser.error("expected --people, a set of ctxrecon prepare images, for people")
-    if not re.fullmatch(r"[a-z0-9]*", args.name) or args.name == _IMAGES:
-        parser.error(f"expected --name of small letters and digits, not {_IMAGES!r}")
+    if not re.fullmatch(r"[a-z0-9]*", args.name) or args.name in _TAKEN:
+        parser.error(f"expected --name of small letters and digits, none of {', '.join(_TAKEN)}")
     return args
 
 

@@ -9,15 +9,17 @@ from typing import Any
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.held_out import NUM_COILS, SNR
 from benchmarks.common.record import Record
+from benchmarks.metadata.evidence import evidence
+from benchmarks.metadata.files import EVIDENCE, IMAGES, RECONSTRUCTIONS, Rows, row_files
 from benchmarks.metadata.guidance import guidance
 from benchmarks.metadata.ladders import demographics, field_strength, pathology, removal
 from benchmarks.metadata.measured import Measured
-from benchmarks.metadata.options import drawn_gammas, parse_args, stem
+from benchmarks.metadata.options import drawn_gammas, parse_args
 from benchmarks.metadata.plan import MASKS, Experiment, planned_experiments
 from benchmarks.metadata.prompts import text_to_image, wrong_prompt
 from benchmarks.metadata.sections import Section, verdicts
 from benchmarks.metadata.text_to_image import method_name
-from ctxrecon.evaluation import Row, read_rows
+from ctxrecon.evaluation import read_rows
 
 _TITLES = {
     "guidance": "Guidance scale",
@@ -27,6 +29,7 @@ _TITLES = {
     "pathology": "Right and wrong pathology, slices that show one",
     "field_strength": "Right and wrong field strength",
     "wrong_prompt": "Wrong prompts, two posterior samples averaged",
+    "evidence": "Evidence of the data for a prompt",
     "text_to_image": "Images from prompts alone",
 }
 _SECTIONS = {
@@ -43,12 +46,10 @@ _SECTIONS = {
 def page(record: Record, folder: Path) -> str:
     """The page of a record, from the rows beside it in ``folder``."""
     args = parse_args(recorded_options(record["command"]))
-    measured = Measured()
-    if chosen_of(args):
-        measured.add(read_rows(folder / f"{stem(args)}.csv"))
-    drawn = "text_to_image" in args.experiments
-    image_rows = read_rows(folder / f"{stem(args)}_images.csv") if drawn else []
-    sections = sections_of(measured, image_rows, args)
+    rows = {
+        kind: read_rows(path) for kind, path in row_files(folder, args).items() if path.is_file()
+    }
+    sections = sections_of(Measured(rows.get(RECONSTRUCTIONS, ())), rows, args)
     return page_of(sections, args, record["results"]["settings"])
 
 
@@ -64,9 +65,7 @@ def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
     return {name: every[name] for name in args.experiments if name in every}
 
 
-def sections_of(
-    measured: Measured, image_rows: list[Row], args: argparse.Namespace
-) -> dict[str, Section]:
+def sections_of(measured: Measured, rows: Rows, args: argparse.Namespace) -> dict[str, Section]:
     """Results of each experiment, of the slices that are complete in it.
 
     Masks and methods of which nothing was measured are left out.
@@ -77,11 +76,15 @@ def sections_of(
         numbers = measured.complete(experiment, args.scans) if experiment.methods else []
         if len(numbers) >= 2:
             sections[name] = _SECTIONS[name](measured, experiment, numbers, args.guidance_scale)
-    if "text_to_image" in args.experiments:
+    if EVIDENCE in rows:
+        rated = evidence(rows[EVIDENCE], args)
+        if rated is not None:
+            sections[EVIDENCE] = rated
+    if IMAGES in rows:
         methods = [method_name(gamma) for gamma in drawn_gammas(args)]
-        drawn = text_to_image(image_rows, methods, args.images)
+        drawn = text_to_image(rows[IMAGES], methods, args.images)
         if drawn is not None:
-            sections["text_to_image"] = drawn
+            sections[IMAGES] = drawn
     return sections
 
 

@@ -64,6 +64,7 @@ def command(tmp_path_factory, people) -> list[str]:
     folder = tmp_path_factory.mktemp("prior")
     build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
     options = "--scans 2 --images 4 --resolution 32 --steps 1 --batch_size 4 --true_maps"
+    options += " --levels 2"
     options += f" --people {people}"
     gammas = "--guidance_scales 0 2 --guidance_scale 2"
     return ["--prior", str(folder), *gammas.split(), *options.split()]
@@ -83,7 +84,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[float]]:
     """The words and the numbers of each row but the time that it took."""
     with path.open(encoding="utf-8") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
-    names = ("pool", "mask", "kind", "method", "contrast", "person", "findings")
+    names = ("pool", "mask", "kind", "method", "contrast", "person", "findings", "prompt")
     words = [[row.get(name, "") for name in names] for row in rows]
     values = [value for row in rows for name, value in row.items() if name not in names]
     return words, [float(value) for value in values if value]
@@ -117,6 +118,24 @@ def test_roc_area_counts_pairs():
     # Of the six pairs (wrong, right): 2 > 1, 2 = 2, 5 > 1, 2, 4 and 2 < 4.
     assert paired.roc_area([1, 2, 4], [2, 5]) == pytest.approx((1 + 0.5 + 3) / 6)
     assert paired.share_higher([1, 10, 3, 5], [2, 11, 3, 4]) == pytest.approx(2.5 / 4)
+
+
+def test_the_interval_of_a_roc_area_is_that_of_the_jackknife():
+    right, wrong = np.array([0.0, 1.0, 2.0, 5.0]), np.array([3.0, 0.5, 4.0, 6.0])
+    found = paired.roc_interval(right, wrong)
+    keep = ~np.eye(4, dtype=bool)
+    left = [paired.roc_area(right[one], wrong[one]) for one in keep]
+    half = 3.182446 * np.sqrt(3 / 4 * np.sum((left - np.mean(left)) ** 2))
+    area = paired.roc_area(right, wrong)
+    assert found["mean"] == area == pytest.approx(11 / 16)
+    assert found["low"] == pytest.approx(max(area - half, 0))
+    assert found["high"] == pytest.approx(min(area + half, 1))
+    together = paired.roc_interval(right, wrong, ["ann", "bob", "bob", "cid"])
+    left = [paired.roc_area(right[one], wrong[one]) for one in (keep[0], [0, 3], keep[3])]
+    half = 4.302653 * np.sqrt(2 / 3 * np.sum((left - np.mean(left)) ** 2))
+    assert (together["n"], together["mean"]) == (4, area)
+    assert together["low"] == pytest.approx(max(area - half, 0))
+    assert paired.roc_interval([1.0], [2.0]) == {"mean": 1.0, "low": None, "high": None, "n": 1}
 
 
 def test_metadata_is_removed_in_the_order_of_the_paper():
@@ -237,6 +256,11 @@ def test_tables_and_record_hold_every_cell(run):
     assert list(telling) == ["wrong TR and TE", "wrong contrast"]
     assert 0 <= telling["wrong contrast"]["spread"]["roc_area"] <= 1
     assert telling["wrong contrast"]["residual"]["right"] > 0
+    told = results["evidence"]["cells"]["knee and brain, uniform1d ×8, wrong slice"]
+    assert told["n"] == 4
+    assert 0 <= told["roc_area"]["low"] <= told["roc_area"]["mean"] <= told["roc_area"]["high"] <= 1
+    names = {name.split(", ")[-1] for name in results["evidence"]["cells"] if "real" in name}
+    assert names == {"wrong contrast", "wrong anatomy"}
     images = results["text_to_image"]
     assert np.sum(images["phantom"]["confusion"]) == 6
     assert {"γ = 0", "γ = 1", "γ = 2"} < set(images)
@@ -265,11 +289,12 @@ def test_real_people_are_measured_beside_phantoms(run):
     assert {row["kind"] for row in rows} == {"brain T2", "knee PD"}
 
 
-def test_another_name_keeps_another_solver_apart(run, command, tmp_path):
+def test_another_name_keeps_another_solver_apart(run, command, people, tmp_path):
     for path in run.glob("metadata*.*s*"):
         shutil.copy(path, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    command = [*command, "--output_dir", str(tmp_path), "--solver", "dds:data_weight=5"]
+    original = [*command, "--output_dir", str(tmp_path)]
+    command = [*original, "--solver", "dds:data_weight=5"]
     command += ["--timesteps", "scheduler", "--experiments", "removal", "--accelerations", "8"]
     with pytest.raises(InputError, match="solver"):
         study.main(command)
@@ -282,6 +307,12 @@ def test_another_name_keeps_another_solver_apart(run, command, tmp_path):
     assert (tmp_path / "metadata_dds.md").read_text() == pages(tmp_path)["metadata_dds"]()
     with pytest.raises(SystemExit):
         study.main([*command, "--name", "images"])
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in people.glob("knee.*"):
+        shutil.copy(path, others)
+    with pytest.raises(InputError, match="other people"):
+        study.main([*original, "--experiments", "people", "--people", str(others)])
     rows = tmp_path / "metadata_dds.csv"
     rows.write_text(rows.read_text().replace(",person", "", 1))
     with pytest.raises(InputError, match="columns"):
@@ -312,7 +343,7 @@ def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkey
     monkeypatch.setattr(study, "text_to_image_figure", lambda *_: None)
     command = [*command, "--output_dir", str(tmp_path)]
     study.main(command)
-    for name in ("metadata.csv", "metadata_images.csv"):
+    for name in ("metadata.csv", "metadata_evidence.csv", "metadata_images.csv"):
         words, numbers = zip(*(_rows(folder / name) for folder in (run, tmp_path)), strict=True)
         assert words[0] == words[1]
         # The network's rounding depends on how many images it sees at once.

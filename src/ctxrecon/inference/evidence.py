@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -244,11 +245,12 @@ def _check_prompts(
             f"expected prompts as a list of two or more, got {type(prompts).__name__}: one alone "
             "has nothing to be compared with"
         )
-    if any(isinstance(each, str) for each in prompts):
-        check_prompts(list(prompts), len(prompts))
-        texts = [[str(each) for each in prompts]] * slices
+    given: list[Any] = list(prompts)
+    if any(isinstance(each, str) for each in given):
+        check_prompts(given, len(given))
+        texts = [given] * slices
     else:
-        texts = [list(own) for own in prompts]
+        texts = [list(own) for own in given]
         if len(texts) != slices:
             raise InputError(
                 f"expected one list of prompts or one for each of the {slices} slices, got "

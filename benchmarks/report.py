@@ -53,7 +53,7 @@ def pages(folder: Path) -> dict[str, Callable[[], str]]:
         for path in sorted(folder.glob(f"{pattern}.json")):
             found[path.stem] = partial(lambda make, path: make(read_record(path)), page, path)
     for path in sorted(folder.glob("metadata*.json")):
-        if not path.stem.endswith(".settings"):
+        if "." not in path.stem:
             found[path.stem] = partial(lambda path: metadata.page(read_record(path), folder), path)
     return found
 

@@ -27,6 +27,11 @@ The paper's own solver, beside the default one:
     python -m benchmarks.metadata --name dds --solver dds:data_weight=5 --steps 100 \
         --timesteps scheduler
 
+Another prior beside the first, without a prompt, in ``guidance`` and ``people``, such as one that
+was trained without prompts:
+
+    python -m benchmarks.metadata --prior shipped unconditional=PATH --experiments guidance
+
 Scans have seeds that no training set uses, and numbers from 100,000 that ``benchmarks.phantom``
 does not reach. Whatever is tuned (ξ, steps, CG iterations) is tuned with another ``--seed``, 100
 say; ``--seed 0`` is for the test alone.
@@ -47,7 +52,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.common.arguments import open_named_prior
+from benchmarks.common.arguments import open_named_priors
 from benchmarks.common.record import write_record
 from benchmarks.metadata.evidence import evidence_batch, evidence_cells
 from benchmarks.metadata.experiments import Sources, reconstruct_batch
@@ -63,6 +68,9 @@ from benchmarks.metadata.files import (
     IMAGES,
     RECONSTRUCTIONS,
     Rows,
+    check_others,
+    other_priors,
+    read_others,
     row_files,
     settings_of,
 )
@@ -88,7 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         rows = {kind: read_rows(path) for kind, path in files.items()}
         measured = Measured(rows.get(RECONSTRUCTIONS, ()))
     else:
-        pipe, prior = open_named_prior(args)
+        opened = open_named_priors(args)
+        (first, (_, prior)), *others = opened.items()
         lpips = _lpips(args.resolution)
         for own in settings.values():
             own["prior"] = prior
@@ -98,8 +107,10 @@ def main(argv: list[str] | None = None) -> None:
             kind: open_rows(path, FILE_COLUMNS[kind], settings[kind])
             for kind, path in files.items()
         }
+        check_others(args.output_dir, args, {name: found for name, (_, found) in others})
         measured = Measured(rows.get(RECONSTRUCTIONS, ()))
-        run(files, rows, measured, chosen, pipe, lpips, args)
+        pipes = {"" if name == first else name: pipe for name, (pipe, _) in opened.items()}
+        run(files, rows, measured, chosen, pipes, lpips, args)
     together = {name: value for own in settings.values() for name, value in own.items()}
     report(measured, rows, chosen, args, together)
 
@@ -109,11 +120,15 @@ def run(
     rows: Rows,
     measured: Measured,
     chosen: dict[str, Experiment],
-    pipe: ContextMRIPipeline,
+    pipes: dict[str, ContextMRIPipeline],
     lpips: Lpips | None,
     args: argparse.Namespace,
 ) -> None:
-    """Measure what is missing, and add it to the files, to ``rows`` and to ``measured``."""
+    """Measure what is missing, and add it to the files, to ``rows`` and to ``measured``.
+
+    ``pipes`` are the priors by their names; that of which the study is has none.
+    """
+    pipe = pipes[""]
     real = "people" in chosen or (EVIDENCE in files and args.people is not None)
     sources = Sources(args, people=real)
     for kind in files.keys() & {RECONSTRUCTIONS, EVIDENCE}:
@@ -132,7 +147,7 @@ def run(
             if RECONSTRUCTIONS in files:
                 path = files[RECONSTRUCTIONS]
                 reconstruct_batch(
-                    path, measured, chosen.values(), own, sources, pipe, lpips, args, bar
+                    path, measured, chosen.values(), own, sources, pipes, lpips, args, bar
                 )
             if EVIDENCE in files:
                 evidence_batch(files[EVIDENCE], rows[EVIDENCE], own, sources, pipe, args, bar)
@@ -172,6 +187,9 @@ def report(
     settings = settings | {"solver_in_full": repr(parse_solver(args.solver))}
     if args.people is not None:
         settings["people"] = args.people.name
+    if other_priors(args):
+        known = read_others(args.output_dir, args)
+        settings["other_priors"] = {name: known.get(name) for name in other_priors(args)}
     results: dict[str, Any] = {"settings": settings}
     for name, section in sections.items():
         claims = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -162,7 +162,7 @@ def reconstruct_batch(
     chosen: Iterable[Experiment],
     numbers: list[int],
     sources: Sources,
-    pipe: ContextMRIPipeline,
+    pipes: Mapping[str, ContextMRIPipeline],
     lpips: Lpips | None,
     args: argparse.Namespace,
     bar: tqdm,
@@ -174,7 +174,7 @@ def reconstruct_batch(
         bar.set_description(f"{pool.name}, {mask}, {method.name}")
         missing = measured.missing(pool, mask, method, numbers)
         for group in of_one_shape([sources.sampled(pool, mask, number) for number in missing]):
-            rows = reconstruct(method, group, pipe, lpips, args)
+            rows = reconstruct(method, group, pipes[method.prior], lpips, args)
             for case, row in zip(group, rows, strict=True):
                 row |= {"pool": pool.name, "mask": mask, **case.row()}
             append_rows(path, COLUMNS, rows)

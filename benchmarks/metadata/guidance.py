@@ -160,6 +160,13 @@ def _claims(
             fall["high"] is not None and fall["high"] < 0,
             f"γ = {stronger:g}: {evidence_of(fall, 'dB')}",
         )
+    for other in (method.name for method in experiment.methods if method.prior):
+        found, same = (gain(AVERAGE, f"{one} less {other}") for one in ("best γ", "γ = 0"))
+        claim(
+            f"the best γ gains over {other}, another prior (Table 1, average of all cells)",
+            above(found),
+            f"{evidence_of(found, 'dB')}; without a prompt {evidence_of(same, 'dB')}",
+        )
     less, more = (gain(at[mask]) for mask in LADDER_MASKS.values())
     claim(
         "metadata gain more at uniform1d ×4 than at ×8 (Table 1)",
@@ -254,6 +261,9 @@ def _gains(group: _Group, methods: Sequence[Condition], fixed: float) -> dict[st
             for method in guided
             if (method.gamma or 0) > STRONGEST_USEFUL
         }
+    for other in (method for method in methods if method.prior):
+        pairs[f"γ = 0 less {other.name}"] = (none, other)
+        pairs[f"best γ less {other.name}"] = (best, other)
     return {
         "best_gamma": best.gamma,
         "means": {
@@ -279,7 +289,7 @@ def _deviation(column: Column) -> float | None:
 
 
 def _column_name(method: Condition) -> str:
-    return method.name if method.gamma is None else f"γ = {method.gamma:g}"
+    return method.name if method.gamma is None or method.prior else f"γ = {method.gamma:g}"
 
 
 def _mean_table(gains: dict[str, Any], names: list[str], metric: str) -> str:

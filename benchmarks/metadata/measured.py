@@ -59,13 +59,16 @@ class Measured:
             if any(any_rows(mask, experiment.method(edit, g)) for mask in masks for g in gammas)
         ]
         masks = tuple(mask for mask in masks if any(all_edits(mask, g) for g in gammas))
+        if not (edits and masks):
+            return replace(experiment, masks=(), methods=())
         gammas = [gamma for gamma in gammas if all(all_edits(mask, gamma) for mask in masks)]
         methods = [
             method
             for method in experiment.methods
-            if not method.gamma or (method.gamma in gammas and method.edit in edits)
+            if (method.gamma in gammas and method.edit in edits)
+            or (not method.gamma and (not method.prior or any_rows(masks[0], method)))
         ]
-        return replace(experiment, masks=masks, methods=tuple(methods) if edits else ())
+        return replace(experiment, masks=masks, methods=tuple(methods))
 
     def complete(self, experiment: Experiment, count: int) -> list[int]:
         """The scans of each pool, up to ``count``, that every mask and method has done."""

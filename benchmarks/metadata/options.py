@@ -30,7 +30,7 @@ _TAKEN = ("images", "evidence")
 
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
     """The options of the study."""
-    parser = prior_parser("metadata", description)
+    parser = prior_parser("metadata", description, several=True)
     parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
     parser.add_argument("--people", type=Path, help="set of ctxrecon prepare images")
     parser.add_argument(

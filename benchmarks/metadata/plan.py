@@ -72,18 +72,21 @@ class Condition:
         edit: of the prompt, a key of :data:`benchmarks.metadata.edits.EDITS`.
         gamma: γ, 0 for no prompt at all; ``None`` for the baseline, which has no prior.
         samples: posterior samples.
+        prior: the name of another prior than the one that the study is of.
     """
 
     edit: str
     gamma: float | None
     samples: int
+    prior: str = ""
 
     @property
     def name(self) -> str:
         """As in tables and rows."""
         if self.gamma is None:
             return "L1-wavelet"
-        words = [self.edit] * bool(self.gamma) + [f"γ = {self.gamma:g}"]
+        words = [self.prior] * bool(self.prior) + [self.edit] * bool(self.gamma)
+        words.append(f"γ = {self.gamma:g}")
         return ", ".join([*words, *[f"{self.samples} samples"] * (self.samples > 1)])
 
 
@@ -109,7 +112,7 @@ class Experiment:
         return sorted({method.gamma for method in self.methods if method.gamma})
 
     def method(self, edit: str, gamma: float) -> Condition:
-        """The method of this edit and γ; γ = 0 has no prompt to edit."""
+        """The method of this edit and γ; γ = 0 has no prompt to edit, and comes first."""
         return next(
             method
             for method in self.methods
@@ -124,6 +127,7 @@ def planned_experiments(
     *,
     prompt_gammas: Sequence[float],
     accelerations: Sequence[int] = tuple(LADDER_MASKS),
+    others: Sequence[str] = (),
 ) -> dict[str, Experiment]:
     """The experiments by name.
 
@@ -133,6 +137,7 @@ def planned_experiments(
         samples: posterior samples; ``wrong_prompt`` takes at least two, to have a spread.
         prompt_gammas: every γ of :data:`LADDERS`.
         accelerations: of the masks of :data:`LADDERS`.
+        others: names of priors that stand beside in ``guidance`` and ``people``, without a prompt.
     """
 
     def prompts(scales: Iterable[float], count: int, *edits: str) -> tuple[Condition, ...]:
@@ -147,7 +152,8 @@ def planned_experiments(
         return Experiment(phantoms, (ABLATION_MASK,), prompts((gamma,), count, *edits))
 
     phantoms = (KNEE, BRAIN)
-    guided = (L1_WAVELET, *(Condition(ALL, each, samples) for each in gammas))
+    beside = [Condition(ALL, 0.0, samples, name) for name in others]
+    guided = (L1_WAVELET, *(Condition(ALL, each, samples) for each in gammas), *beside)
     return {
         "guidance": Experiment(phantoms, tuple(MASKS), guided),
         "people": Experiment((PEOPLE,), tuple(MASKS), guided),

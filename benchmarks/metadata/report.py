@@ -10,7 +10,14 @@ from benchmarks.common.arguments import recorded_options
 from benchmarks.common.held_out import NUM_COILS, SNR
 from benchmarks.common.record import Record
 from benchmarks.metadata.evidence import evidence
-from benchmarks.metadata.files import EVIDENCE, IMAGES, RECONSTRUCTIONS, Rows, row_files
+from benchmarks.metadata.files import (
+    EVIDENCE,
+    IMAGES,
+    RECONSTRUCTIONS,
+    Rows,
+    other_priors,
+    row_files,
+)
 from benchmarks.metadata.guidance import guidance
 from benchmarks.metadata.ladders import demographics, field_strength, pathology, removal
 from benchmarks.metadata.measured import Measured
@@ -61,6 +68,7 @@ def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
         args.samples,
         prompt_gammas=args.prompt_scales,
         accelerations=args.accelerations,
+        others=other_priors(args),
     )
     return {name: every[name] for name in args.experiments if name in every}
 
@@ -108,6 +116,9 @@ def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
     maps = "the simulated ones" if args.true_maps else "from each undersampled slice"
     lpips = "" if settings.get("lpips") else " LPIPS is left out: its weights are not at hand."
     people = f"\n{_PEOPLE}" if "people" in args.experiments else ""
+    others = settings.get("other_priors") or {}
+    beside = ", ".join(f"{name} ({weights})" for name, weights in others.items())
+    beside = f"\nBeside it, without a prompt, the prior(s) {beside}." if beside else ""
     return f"""\
 Held-out phantom slices, as many knees as brains (n is that of each; brains {brains}),
 {args.resolution}², {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
@@ -122,7 +133,7 @@ The average takes each slice's mean over the four masks first, so its interval i
 pathology alone, may be of a form that training showed seldom or never. The step "− MR parameters"
 takes age and sex away too. In brackets: the table or figure of ContextMRI (arXiv:2501.04284) that
 a claim is of.
-Whatever was tuned was tuned on scans of other seeds.{lpips}
+Whatever was tuned was tuned on scans of other seeds.{lpips}{beside}
 {people}"""
 
 

@@ -319,6 +319,30 @@ def test_another_name_keeps_another_solver_apart(run, command, people, tmp_path)
         study.main([*command, "--name", "dds"])
 
 
+def test_another_prior_stands_beside_without_a_prompt(command, tmp_path):
+    first = Path(command[command.index("--prior") + 1])
+    second = tmp_path / "second"
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=5).save_pretrained(second)
+    command = [*command, "--output_dir", str(tmp_path), "--experiments", "guidance"]
+    study.main([*command, "--prior", f"one={first}"])
+    rows = (tmp_path / "metadata.csv").read_text()
+    study.main([*command, "--prior", f"one={first}", f"two={second}"])
+    assert (tmp_path / "metadata.csv").read_text().startswith(rows)
+    results = json.loads((tmp_path / "metadata.json").read_text())["results"]
+    average = results["guidance"]["cells"]["average of all cells"]
+    means = {name: entry["psnr"]["mean"] for name, entry in average["means"].items()}
+    assert list(means) == ["L1-wavelet", "γ = 0", "γ = 2", "two, γ = 0"]
+    assert average["differences"]["γ = 0 less two, γ = 0"]["psnr"]["mean"] == pytest.approx(
+        means["γ = 0"] - means["two, γ = 0"]
+    )
+    text = (tmp_path / "metadata.md").read_text()
+    assert "| the best γ gains over two, γ = 0, another prior" in text
+    assert results["settings"]["other_priors"]["two"] in text
+    assert text == pages(tmp_path)["metadata"]()
+    with pytest.raises(InputError, match="another name"):
+        study.main([*command, "--prior", f"one={first}", f"two={first}"])
+
+
 def test_what_was_never_begun_is_left_out_of_the_tables():
     every = plan.planned_experiments([0, 1, 3], 1, 1, prompt_gammas=[1, 3])
     experiment = every["removal"]
@@ -353,7 +377,7 @@ def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkey
 
 
 def test_a_report_of_a_stopped_run_takes_complete_slices(run, command, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "open_named_prior", lambda *_: pytest.fail("no prior is needed"))
+    monkeypatch.setattr(study, "open_named_priors", lambda *_: pytest.fail("no prior is needed"))
     command = [*command, "--output_dir", str(tmp_path), "--report_only"]
     with pytest.raises(InputError, match="no rows"):
         study.main(command)

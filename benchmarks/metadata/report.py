@@ -119,9 +119,14 @@ def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
     others = settings.get("other_priors") or {}
     beside = ", ".join(f"{name} ({weights})" for name, weights in others.items())
     beside = f"\nBeside it, without a prompt, the prior(s) {beside}." if beside else ""
+    slices = "Slices of real people"
+    if set(args.experiments) != {"people"}:
+        slices = (
+            f"Held-out phantom slices, as many knees as brains (n is that of each; "
+            f"brains {brains}),\n{args.resolution}²"
+        )
     return f"""\
-Held-out phantom slices, as many knees as brains (n is that of each; brains {brains}),
-{args.resolution}², {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
+{slices}, {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
 maps {maps}. Masks: {", ".join(MASKS)}. {settings["solver_in_full"]},
 prior {settings["prior"]}, {args.samples} sample(s), {args.steps} steps ({args.timesteps}); every
 prompt and γ of a slice starts from the same noise. Where samples are averaged and the solver draws

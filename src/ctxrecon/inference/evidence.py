@@ -29,7 +29,8 @@ NOISE_RANGE = (0.1, 5.0)
 """Noise at which denoising is compared, in units of the image's 99 % quantile.
 
 Less noise hides little of an image, whatever its prompt, and shows the errors of the estimate
-itself; under more noise the mean of all images is the best guess.
+itself; under more noise the mean of all images is the best guess. Chosen on 16 phantom slices of
+uniform 1-D masks at ×8 whose seeds serve for choices.
 """
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.report
 
-Each page is made of the JSON record of its name; that of ``metadata`` of the rows beside it too.
+Each page is made of the JSON record of its name; those of ``metadata`` of the rows beside it too.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def pages(folder: Path) -> dict[str, Callable[[], str]]:
     for pattern, page in PAGES.items():
         for path in sorted(folder.glob(f"{pattern}.json")):
             found[path.stem] = partial(lambda make, path: make(read_record(path)), page, path)
-    path = folder / "metadata.json"
-    if path.is_file():
-        found[path.stem] = lambda: metadata.page(read_record(path), folder)
+    for path in sorted(folder.glob("metadata*.json")):
+        if "." not in path.stem:
+            found[path.stem] = partial(lambda path: metadata.page(read_record(path), folder), path)
     return found
 
 

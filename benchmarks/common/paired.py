@@ -59,6 +59,33 @@ def roc_area(right: ArrayLike, wrong: ArrayLike) -> float:
     return float(above_right / (len(right) * len(wrong)))
 
 
+def roc_interval(
+    right: ArrayLike, wrong: ArrayLike, clusters: Sequence[str] | None = None
+) -> Interval:
+    """:func:`roc_area` of cases that come in pairs, with its 95 % interval.
+
+    The standard error is that of the jackknife, ``√((G−1)/G Σ_g (a_g − ā)²)`` with the area ``a_g``
+    without pair, or cluster, ``g``; an area of 0 or 1 has none. The interval ends at 0 and 1.
+
+    Args:
+        right: ``(n,)``.
+        wrong: ``(n,)``, of the same slices.
+        clusters: of each pair, such as the person whose slice it is.
+    """
+    one, other = np.asarray(right), np.asarray(wrong)
+    names = range(len(one)) if clusters is None else clusters
+    _, owner = np.unique(np.asarray(names), return_inverse=True)
+    count = int(owner.max()) + 1
+    entry: Interval = {"mean": roc_area(one, other), "low": None, "high": None, "n": len(one)}
+    if count < 2:
+        return entry
+    left = np.array([roc_area(one[owner != g], other[owner != g]) for g in range(count)])
+    error = np.sqrt((count - 1) / count * np.square(left - left.mean()).sum())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * error)
+    mean = roc_area(one, other)
+    return entry | {"low": max(mean - half, 0.0), "high": min(mean + half, 1.0)}
+
+
 def share_higher(right: ArrayLike, wrong: ArrayLike) -> float:
     """Share of slices whose wrong case has the higher number than their own right one."""
     difference = np.asarray(wrong) - np.asarray(right)

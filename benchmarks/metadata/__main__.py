@@ -5,127 +5,161 @@
 
 Experiments, of ContextMRI (arXiv:2501.04284) where a table or figure is named:
 
-- ``guidance``: γ and an L1-wavelet baseline, four masks, knees and brains (Table 1). Brains are by
-  turns procedural and slices of the label volumes, of people that the prior was not trained on.
-- ``removal``: metadata taken out of the prompt step by step (Figure 4).
-- ``pathology``: the finding alone, right and wrong, on procedural slices that show one (Figure 6).
+- ``guidance``: γ and an L1-wavelet baseline, four masks, knees and brains (Table 1, Figure 2b).
+  Brains are by turns procedural and slices of the label volumes, of people that the prior was not
+  trained on.
+- ``people``: the same with slices of real people, of the set that ``--people`` names, made by
+  ``ctxrecon prepare images … --only PEOPLE.txt`` of people whom the prior has not seen.
+- ``removal``: metadata taken out of the prompt step by step (Figure 4), at every γ.
+- ``demographics``: with and without age and sex (Figure 5), procedural slices.
+- ``pathology``: the finding alone and with all metadata, right and wrong, on procedural slices that
+  show one, by finding (Figure 6).
 - ``field_strength``: 1.5 T in place of 3 T and the other way round.
 - ``wrong_prompt``: another contrast, or wrong TR and TE: what they cost, and whether data residual
   or posterior spread (two samples) reveal them.
+- ``evidence``: the evidence of the data for the right prompt against another contrast, anatomy,
+  TR and TE, or slice; see ``benchmarks.metadata.evidence``. Real people too, with ``--people``.
 - ``text_to_image``: images drawn from prompts beside phantom images of the same metadata; see
   ``benchmarks.metadata.text_to_image`` for the measure.
 
-Age and sex change nothing in the phantom, so the paper's Figure 5 is not measured.
+The paper's own solver, beside the default one:
+
+    python -m benchmarks.metadata --name dds --solver dds:data_weight=5 --steps 100 \
+        --timesteps scheduler
+
+Another prior beside the first, without a prompt, in ``guidance`` and ``people``, such as one that
+was trained without prompts:
+
+    python -m benchmarks.metadata --prior shipped unconditional=PATH --experiments guidance
 
 Scans have seeds that no training set uses, and numbers from 100,000 that ``benchmarks.phantom``
 does not reach. Whatever is tuned (ξ, steps, CG iterations) is tuned with another ``--seed``, 100
 say; ``--seed 0`` is for the test alone.
 
-Rows are appended to ``metadata.csv`` and ``metadata_images.csv`` batch of slices by batch of
-slices, with all cells of a batch inside: a run that was stopped goes on where it stopped, and
-``--report_only`` makes the tables of the slices that are complete.
+Rows are appended to ``metadata.csv``, ``metadata_evidence.csv`` and ``metadata_images.csv``, batch
+of slices by batch of slices, with all cells of a batch inside: a run that was stopped goes on where
+it stopped, more experiments, γ and slices are added to those that are there, and ``--report_only``
+makes the tables of the slices that are complete. Other settings need another ``--name``.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.common.arguments import open_named_prior
-from benchmarks.common.held_out import NUM_COILS, SNR
+from benchmarks.common.arguments import open_named_priors
 from benchmarks.common.record import write_record
-from benchmarks.metadata.experiments import (
-    COLUMNS,
-    Experiment,
-    Measured,
-    cells,
-    reconstruct_batch,
-)
+from benchmarks.metadata.evidence import evidence_batch, evidence_cells
+from benchmarks.metadata.experiments import Sources, reconstruct_batch
 from benchmarks.metadata.figures import (
     guidance_figure,
     ladder_figure,
     text_to_image_figure,
     wrong_prompt_figure,
 )
-from benchmarks.metadata.options import drawn_gammas, parse_args
-from benchmarks.metadata.report import chosen_of, page_of, sections_of
-from benchmarks.metadata.text_to_image import (
-    IMAGE_COLUMNS,
-    References,
-    generate_batch,
+from benchmarks.metadata.files import (
+    EVIDENCE,
+    FILE_COLUMNS,
+    IMAGES,
+    RECONSTRUCTIONS,
+    Rows,
+    check_others,
+    other_priors,
+    read_others,
+    row_files,
+    settings_of,
 )
+from benchmarks.metadata.measured import Measured
+from benchmarks.metadata.options import drawn_gammas, parse_args, stem
+from benchmarks.metadata.plan import Experiment, cells
+from benchmarks.metadata.report import chosen_of, page_of, sections_of
+from benchmarks.metadata.text_to_image import References, generate_batch
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation import Row, check_settings, open_rows, read_rows
+from ctxrecon.evaluation import check_settings, open_rows, read_rows
 from ctxrecon.metrics import Lpips
-from ctxrecon.phantom import load_label_volume
+from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.solvers import parse_solver
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv, __doc__)
     chosen = chosen_of(args)
-    settings: dict[str, Any] = {
-        "label_volumes": [path.name for path in args.label_volumes],
-        "coils": NUM_COILS,
-        "snr": SNR,
-        **{
-            name: getattr(args, name)
-            for name in ("resolution", "solver", "timesteps", "steps", "dtype")
-        },
-        **{name: getattr(args, name) for name in ("samples", "true_maps", "seed")},
-    }
-    image_settings = {name: settings[name] for name in ("resolution", "steps", "dtype", "seed")}
-    image_settings["images"] = args.images
-    path, image_path = (args.output_dir / f"{name}.csv" for name in ("metadata", "metadata_images"))
-    image_rows: list[Row] = []
+    files = row_files(args.output_dir, args)
+    settings = settings_of(args)
     if args.report_only:
-        measured = Measured()
-        if chosen:
-            settings = check_settings(path, settings)
-            measured.add(read_rows(path))
-        if "text_to_image" in args.experiments:
-            image_settings = check_settings(image_path, image_settings)
-            image_rows = read_rows(image_path)
+        settings = {kind: check_settings(files[kind], settings[kind]) for kind in files}
+        rows = {kind: read_rows(path) for kind, path in files.items()}
+        measured = Measured(rows.get(RECONSTRUCTIONS, ()))
     else:
-        pipe, prior = open_named_prior(args)
-        settings |= {"prior": prior}
+        opened = open_named_priors(args)
+        (first, (_, prior)), *others = opened.items()
         lpips = _lpips(args.resolution)
-        settings |= {"lpips": lpips is not None}
-        image_settings["prior"] = settings["prior"]
-        measured = Measured(open_rows(path, COLUMNS, settings) if chosen else ())
-        references = None
-        if "text_to_image" in args.experiments:
-            image_rows = open_rows(image_path, IMAGE_COLUMNS, image_settings)
-            references = References(args.images, args.resolution, args.seed)
-        volumes = [load_label_volume(path) for path in args.label_volumes]
-        longest = max(args.scans if chosen else 0, args.images if references else 0)
-        batches = range(0, longest, args.batch_size)
-        count = len({cell for one in chosen.values() for cell in cells(one)})
-        with tqdm(total=len(batches) * (count + (references is not None)), unit="cell") as bar:
-            for first in batches:
-                numbers = range(first, first + args.batch_size)
-                own = [number for number in numbers if number < args.scans]
+        for own in settings.values():
+            own["prior"] = prior
+        if RECONSTRUCTIONS in settings:
+            settings[RECONSTRUCTIONS]["lpips"] = lpips is not None
+        rows = {
+            kind: open_rows(path, FILE_COLUMNS[kind], settings[kind])
+            for kind, path in files.items()
+        }
+        check_others(args.output_dir, args, {name: found for name, (_, found) in others})
+        measured = Measured(rows.get(RECONSTRUCTIONS, ()))
+        pipes = {"" if name == first else name: pipe for name, (pipe, _) in opened.items()}
+        run(files, rows, measured, chosen, pipes, lpips, args)
+    together = {name: value for own in settings.values() for name, value in own.items()}
+    report(measured, rows, chosen, args, together)
+
+
+def run(
+    files: dict[str, Path],
+    rows: Rows,
+    measured: Measured,
+    chosen: dict[str, Experiment],
+    pipes: dict[str, ContextMRIPipeline],
+    lpips: Lpips | None,
+    args: argparse.Namespace,
+) -> None:
+    """Measure what is missing, and add it to the files, to ``rows`` and to ``measured``.
+
+    ``pipes`` are the priors by their names; that of which the study is has none.
+    """
+    pipe = pipes[""]
+    real = "people" in chosen or (EVIDENCE in files and args.people is not None)
+    sources = Sources(args, people=real)
+    for kind in files.keys() & {RECONSTRUCTIONS, EVIDENCE}:
+        sources.check(files[kind], rows[kind])
+    references = None
+    if IMAGES in files:
+        references = References(args.images, args.resolution, args.seed)
+    lengths = {RECONSTRUCTIONS: args.scans, EVIDENCE: args.scans, IMAGES: args.images}
+    batches = range(0, max(lengths[kind] for kind in files), args.batch_size)
+    count = len({cell for one in chosen.values() for cell in cells(one)})
+    count += len(evidence_cells(args)) * (EVIDENCE in files) + (references is not None)
+    with tqdm(total=len(batches) * count, unit="cell") as bar:
+        for first in batches:
+            numbers = range(first, first + args.batch_size)
+            own = [number for number in numbers if number < args.scans]
+            if RECONSTRUCTIONS in files:
+                path = files[RECONSTRUCTIONS]
                 reconstruct_batch(
-                    path, measured, chosen.values(), own, volumes, pipe, lpips, args, bar
+                    path, measured, chosen.values(), own, sources, pipes, lpips, args, bar
                 )
-                if references is not None:
-                    own = [number for number in numbers if number < args.images]
-                    gammas = drawn_gammas(args)
-                    generate_batch(image_path, image_rows, references, own, gammas, pipe, args, bar)
-                    bar.update()
-        if references is not None:
-            text_to_image_figure(
-                args.output_dir / "metadata_text_to_image.png",
-                references,
-                drawn_gammas(args),
-                pipe,
-                args,
-            )
-    report(measured, image_rows, chosen, args, settings or image_settings)
+            if EVIDENCE in files:
+                evidence_batch(files[EVIDENCE], rows[EVIDENCE], own, sources, pipe, args, bar)
+            sources.forget()
+            if references is not None:
+                own = [number for number in numbers if number < args.images]
+                path, drawn = files[IMAGES], drawn_gammas(args)
+                generate_batch(path, rows[IMAGES], references, own, drawn, pipe, args, bar)
+                bar.update()
+    if references is not None:
+        path = args.output_dir / f"{stem(args)}_text_to_image.png"
+        text_to_image_figure(path, references, drawn_gammas(args), pipe, args)
 
 
 def _lpips(resolution: int) -> Lpips | None:
@@ -142,15 +176,20 @@ def _lpips(resolution: int) -> Lpips | None:
 
 def report(
     measured: Measured,
-    image_rows: list[Row],
+    rows: Rows,
     chosen: dict[str, Experiment],
     args: argparse.Namespace,
     settings: dict[str, Any],
 ) -> None:
     """Write record, page and figures of the slices that are complete in each experiment."""
-    sections = sections_of(measured, image_rows, args)
+    sections = sections_of(measured, rows, args)
     # Options that are not given have other defaults one day.
     settings = settings | {"solver_in_full": repr(parse_solver(args.solver))}
+    if args.people is not None:
+        settings["people"] = args.people.name
+    if other_priors(args):
+        known = read_others(args.output_dir, args)
+        settings["other_priors"] = {name: known.get(name) for name in other_priors(args)}
     results: dict[str, Any] = {"settings": settings}
     for name, section in sections.items():
         claims = [
@@ -158,15 +197,14 @@ def report(
             for statement, holds, evidence in section.claims
         ]
         results[name] = {**section.results, "claims": claims}
-    write_record(args.output_dir / "metadata.json", results, args)
+    write_record(args.output_dir / f"{stem(args)}.json", results, args)
     text = page_of(sections, args, settings)
-    (args.output_dir / "metadata.md").write_text(text, encoding="utf-8")
+    (args.output_dir / f"{stem(args)}.md").write_text(text, encoding="utf-8")
     print(text)
-    for name, experiment in chosen.items():
-        if name not in sections:
-            continue
-        path, found = args.output_dir / f"metadata_{name}.png", sections[name].results
-        if name == "guidance":
+    for name in chosen.keys() & sections.keys():
+        experiment, found = measured.begun(chosen[name]), sections[name].results
+        path = args.output_dir / f"{stem(args)}_{name}.png"
+        if name in ("guidance", "people"):
             guidance_figure(path, found, experiment)
         elif name == "wrong_prompt":
             wrong_prompt_figure(path, found)

@@ -1,11 +1,12 @@
-"""The experiments: their slices, masks and methods, and one batch of them."""
+"""Slices of the pools, and one batch of them in every cell of the experiments."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -15,175 +16,144 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from benchmarks.common.held_out import LABEL_VOLUME, held_out_scan, sample, scan_seed
-from benchmarks.metadata.edits import (
-    ALL,
-    NO_CONTRAST,
-    NO_PARAMETERS,
-    NO_SLICE,
-    PATHOLOGY,
-    WRONG_CONTRAST,
-    WRONG_FIELD,
-    WRONG_PATHOLOGY,
-    WRONG_TIMES,
-    edited_prompt,
-)
+from benchmarks.common.people import PersonSlice, choose_slices, full_scan
+from benchmarks.metadata.edits import edited_prompt
+from benchmarks.metadata.measured import COLUMNS, METRICS, Measured
+from benchmarks.metadata.plan import MASKS, PEOPLE, Condition, Experiment, Pool, cells
 from ctxrecon.baselines import BASELINES
+from ctxrecon.datasets import ShardSlices
+from ctxrecon.errors import InputError
 from ctxrecon.evaluation import Row, append_rows
 from ctxrecon.masks import make_mask
+from ctxrecon.metadata.scan_metadata import PromptForm
 from ctxrecon.metrics import Lpips, image_metrics
 from ctxrecon.operators import sense_operator
+from ctxrecon.phantom import load_label_volume
 from ctxrecon.pipelines import ContextMRIPipeline
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import DiffusionSolver, parse_solver
 
-MASKS = {
-    "uniform1d ×4": ("uniform1d", 4.0),
-    "uniform1d ×8": ("uniform1d", 8.0),
-    "Poisson ×8": ("poisson_disk2d", 8.0),
-    "Poisson ×15": ("poisson_disk2d", 15.0),
-}
-ABLATION_MASK = "uniform1d ×8"
-METRICS = {"psnr": 2, "ssim": 4, "nmse": 4, "lpips": 4}
-"""Metrics with the digits that tables show; ``lpips`` is empty where its weights are missing."""
-COLUMNS = ("pool", "mask", "scan", "kind", "method", *METRICS, "residual", "spread", "seconds")
-MAX_SCANS = 100_000
-"""Slices of a pool: its scans' numbers must not reach those of the next."""
-
 
 @dataclass(frozen=True)
-class Pool:
-    """Where slices come from.
+class Case:
+    """One slice of a pool.
 
     Attributes:
-        name: for tables.
-        anatomy: ``"knee"`` or ``"brain"``.
-        first: number of its first scan; ``benchmarks.phantom`` counts from 0, far below.
-        with_finding: every slice is procedural and shows a pathology.
+        number: in its pool.
+        seed: of everything random about it that its pool does not decide.
+        kind: anatomy, or :data:`~benchmarks.common.held_out.LABEL_VOLUME`; of real people their
+            anatomy and contrast.
+        scan: fully sampled, or what a mask left of it.
+        person: whose slice it is, where that is known.
+        form: of the prompt.
     """
 
-    name: str
-    anatomy: str
-    first: int
-    with_finding: bool = False
-
-
-KNEE = Pool("knee", "knee", MAX_SCANS)
-BRAIN = Pool("brain", "brain", 2 * MAX_SCANS)
-KNEE_FINDING = Pool("knee with a finding", "knee", 3 * MAX_SCANS, True)
-BRAIN_FINDING = Pool("brain with a finding", "brain", 4 * MAX_SCANS, True)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One way to prompt the prior, or the baseline without one.
-
-    Attributes:
-        edit: of the prompt, a key of :data:`benchmarks.metadata.edits.EDITS`.
-        gamma: γ, 0 for no prompt at all; ``None`` for the baseline, which has no prior.
-        samples: posterior samples.
-    """
-
-    edit: str
-    gamma: float | None
-    samples: int
+    number: int
+    seed: int
+    kind: str
+    scan: Scan
+    person: str = ""
+    form: PromptForm = "fastmri"
 
     @property
-    def name(self) -> str:
-        """As in tables and rows."""
-        if self.gamma is None:
-            return "L1-wavelet"
-        words = [self.edit] * bool(self.gamma) + [f"γ = {self.gamma:g}"]
-        return ", ".join([*words, *[f"{self.samples} samples"] * (self.samples > 1)])
+    def shape(self) -> tuple[int, int]:
+        """``(ny, nx)``."""
+        return self.scan.image_shape
+
+    def prompt(self, edit: str) -> str:
+        """The prompt after an edit, a key of :data:`benchmarks.metadata.edits.EDITS`."""
+        return edited_prompt(edit, self.scan.metadata[0], self.seed, self.form)
+
+    def row(self) -> Row:
+        """What every row says of the slice."""
+        findings = "; ".join(dict.fromkeys(self.scan.metadata[0].pathologies))
+        return {
+            "scan": str(self.number),
+            "kind": self.kind,
+            "person": self.person,
+            "findings": findings,
+        }
 
 
-L1_WAVELET = Condition("", None, 1)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Every pool is measured with every mask by every method."""
-
-    pools: tuple[Pool, ...]
-    masks: tuple[str, ...]
-    methods: tuple[Condition, ...]
-
-
-def planned_experiments(
-    gammas: Sequence[float], gamma: float, samples: int
-) -> dict[str, Experiment]:
-    """The experiments by name.
+class Sources:
+    """Where the slices of every pool come from; each is drawn once.
 
     Args:
-        gammas: every γ of ``guidance``.
-        gamma: γ of the other experiments.
-        samples: posterior samples; ``wrong_prompt`` takes at least two, to have a spread.
+        args: of the study.
+        people: whether slices of ``args.people`` are needed.
+
+    Raises:
+        InputError: label volumes or people that cannot be read, or too few slices of people.
     """
 
-    def prompts(count: int, *edits: str) -> tuple[Condition, ...]:
-        return (*(Condition(edit, gamma, count) for edit in edits), Condition(ALL, 0.0, count))
+    def __init__(self, args: argparse.Namespace, *, people: bool) -> None:
+        self._args = args
+        self._volumes: list[NDArray[np.int16]] = [
+            load_label_volume(path) for path in args.label_volumes
+        ]
+        self._cases: dict[tuple[str, int], Case] = {}
+        self._sampled: dict[tuple[str, str, int], Case] = {}
+        self._chosen: list[PersonSlice] = []
+        if people:
+            self._people = ShardSlices(args.people)
+            self._chosen = choose_slices(self._people, args.scans, args.seed)
 
-    pools, sick, mask = (KNEE, BRAIN), (KNEE_FINDING, BRAIN_FINDING), (ABLATION_MASK,)
-    guided = tuple(Condition(ALL, each, samples) for each in gammas)
-    removed = prompts(samples, ALL, NO_PARAMETERS, NO_CONTRAST, NO_SLICE)
-    return {
-        "guidance": Experiment(pools, tuple(MASKS), (L1_WAVELET, *guided)),
-        "removal": Experiment(pools, mask, removed),
-        "pathology": Experiment(sick, mask, prompts(samples, ALL, PATHOLOGY, WRONG_PATHOLOGY)),
-        "field_strength": Experiment(pools, mask, prompts(samples, ALL, WRONG_FIELD)),
-        "wrong_prompt": Experiment(
-            pools, mask, prompts(max(samples, 2), ALL, WRONG_TIMES, WRONG_CONTRAST)
-        ),
-    }
+    def check(self, path: Path, rows: Iterable[Row]) -> None:
+        """Refuse rows of other real people than these.
 
-
-class Measured:
-    """Rows by pool, mask, method and scan."""
-
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self._rows: dict[tuple[str, str, str], dict[int, Row]] = {}
-        self.add(rows)
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Add rows; a later row of the same case replaces an earlier one."""
+        Raises:
+            InputError: naming the file.
+        """
         for row in rows:
-            key = (row["pool"], row["mask"], row["method"])
-            self._rows.setdefault(key, {})[int(row["scan"])] = row
+            if row["pool"] != PEOPLE.name or int(row["scan"]) >= len(self._chosen):
+                continue
+            one = self._chosen[int(row["scan"])]
+            if (row["kind"], row["person"]) != (one.kind, one.person):
+                raise InputError(
+                    f"{path} holds rows of other people than --people {self._args.people}: give "
+                    "that set, or another --name"
+                )
 
-    def missing(
-        self, pool: Pool, mask: str, method: Condition, numbers: Iterable[int]
-    ) -> list[int]:
-        """Those of ``numbers`` without a row."""
-        rows = self._rows.get((pool.name, mask, method.name), {})
-        return [number for number in numbers if number not in rows]
+    def case(self, pool: Pool, number: int) -> Case:
+        """The fully sampled slice."""
+        key = (pool.name, number)
+        if key not in self._cases:
+            self._cases[key] = self._draw(pool, number)
+        return self._cases[key]
 
-    def complete(self, experiment: Experiment, count: int) -> list[int]:
-        """The scans of each pool, up to ``count``, that every mask and method has done."""
-        numbers = set(range(count))
-        for pool, mask, method in cells(experiment):
-            numbers -= set(self.missing(pool, mask, method, numbers))
-        return sorted(numbers)
+    def sampled(self, pool: Pool, mask: str, number: int) -> Case:
+        """What a mask of its own leaves of the slice."""
+        key = (pool.name, mask, number)
+        if key not in self._sampled:
+            full = self.case(pool, number)
+            drawn = mask_of(mask, full.shape, full.seed)
+            few = sample(full.scan, drawn, self._args.true_maps)
+            self._sampled[key] = replace(full, scan=few)
+        return self._sampled[key]
 
-    def column(
-        self, pool: Pool, mask: str, method: Condition, name: str, numbers: Iterable[int]
-    ) -> NDArray[np.float64]:
-        """One number of each scan; NaN where it was not measured."""
-        rows = self._rows[pool.name, mask, method.name]
-        return np.array([float(rows[number][name] or "nan") for number in numbers])
+    def forget(self) -> None:
+        """Drop the slices of a batch that is done."""
+        self._cases.clear()
+        self._sampled.clear()
 
-    def kinds(self, pool: Pool, mask: str, method: Condition, numbers: Iterable[int]) -> list[str]:
-        """Kind of each scan."""
-        rows = self._rows[pool.name, mask, method.name]
-        return [rows[number]["kind"] for number in numbers]
+    def _draw(self, pool: Pool, number: int) -> Case:
+        seed = scan_seed(self._args.seed, pool.first + number)
+        if pool is PEOPLE:
+            one = self._chosen[number]
+            scan = full_scan(self._people, one, self._args.seed)
+            return Case(number, seed, one.kind, scan, one.person, self._people.prompt_form)
+        size = self._args.resolution
+        if self._volumes and pool.mixed and number % 2:
+            volume = self._volumes[number // 2 % len(self._volumes)]
+            return Case(number, seed, LABEL_VOLUME, held_out_scan(LABEL_VOLUME, seed, size, volume))
+        scan = held_out_scan(pool.anatomy, seed, size, with_finding=pool.with_finding)
+        return Case(number, seed, pool.anatomy, scan)
 
 
-def cells(experiment: Experiment) -> list[tuple[Pool, str, Condition]]:
-    """Every pool, mask and method of an experiment."""
-    return [
-        (pool, mask, method)
-        for pool in experiment.pools
-        for mask in experiment.masks
-        for method in experiment.methods
-    ]
+def mask_of(name: str, shape: tuple[int, int], seed: int) -> Tensor:
+    """The mask of one slice, ``(1, 1, ny, nx)``."""
+    kind, acceleration = MASKS[name]
+    return make_mask(kind, shape, acceleration, generator=torch.Generator().manual_seed(seed))
 
 
 def reconstruct_batch(
@@ -191,8 +161,8 @@ def reconstruct_batch(
     measured: Measured,
     chosen: Iterable[Experiment],
     numbers: list[int],
-    volumes: list[NDArray[np.int16]],
-    pipe: ContextMRIPipeline,
+    sources: Sources,
+    pipes: Mapping[str, ContextMRIPipeline],
     lpips: Lpips | None,
     args: argparse.Namespace,
     bar: tqdm,
@@ -200,65 +170,33 @@ def reconstruct_batch(
     """Add the rows of ``numbers`` that are missing, in all cells, to file and ``measured``."""
     # Experiments share cells: each is done once, in the order that it first appears in.
     wanted = dict.fromkeys(cell for experiment in chosen for cell in cells(experiment))
-    scans: dict[tuple[str, int], tuple[str, Scan]] = {}
-    sampled: dict[tuple[str, str, int], Scan] = {}
     for pool, mask, method in wanted:
         bar.set_description(f"{pool.name}, {mask}, {method.name}")
         missing = measured.missing(pool, mask, method, numbers)
-        for number in missing:
-            if (pool.name, number) not in scans:
-                scans[pool.name, number] = draw(pool, number, volumes, args)
-            if (pool.name, mask, number) not in sampled:
-                seed = scan_seed(args.seed, pool.first + number)
-                full = scans[pool.name, number][1]
-                sampled[pool.name, mask, number] = sample(
-                    full, mask_of(mask, args, seed), args.true_maps
-                )
-        if missing:
-            rows = reconstruct(
-                method,
-                [sampled[pool.name, mask, number] for number in missing],
-                [scan_seed(args.seed, pool.first + number) for number in missing],
-                pipe,
-                lpips,
-                args,
-            )
-            for number, row in zip(missing, rows, strict=True):
-                kind = scans[pool.name, number][0]
-                row |= {"pool": pool.name, "mask": mask, "scan": str(number), "kind": kind}
+        for group in of_one_shape([sources.sampled(pool, mask, number) for number in missing]):
+            rows = reconstruct(method, group, pipes[method.prior], lpips, args)
+            for case, row in zip(group, rows, strict=True):
+                row |= {"pool": pool.name, "mask": mask, **case.row()}
             append_rows(path, COLUMNS, rows)
             measured.add(rows)
         bar.update()
 
 
-def draw(
-    pool: Pool, number: int, volumes: list[NDArray[np.int16]], args: argparse.Namespace
-) -> tuple[str, Scan]:
-    """Kind and fully sampled slice; every second brain is of a label volume where there are any."""
-    seed = scan_seed(args.seed, pool.first + number)
-    if volumes and pool is BRAIN and number % 2:
-        volume = volumes[number // 2 % len(volumes)]
-        return LABEL_VOLUME, held_out_scan(LABEL_VOLUME, seed, args.resolution, volume)
-    scan = held_out_scan(pool.anatomy, seed, args.resolution, with_finding=pool.with_finding)
-    return pool.anatomy, scan
-
-
-def mask_of(name: str, args: argparse.Namespace, seed: int) -> Tensor:
-    """The mask of one slice, ``(1, 1, ny, nx)``."""
-    kind, acceleration = MASKS[name]
-    size = (args.resolution, args.resolution)
-    return make_mask(kind, size, acceleration, generator=torch.Generator().manual_seed(seed))
+def of_one_shape(cases: Sequence[Case]) -> list[list[Case]]:
+    """The cases by the shape of their image, which must be one in a batch."""
+    ordered = sorted(cases, key=lambda case: case.shape)
+    return [list(group) for _, group in groupby(ordered, key=lambda case: case.shape)]
 
 
 def reconstruct(
     method: Condition,
-    scans: list[Scan],
-    seeds: list[int],
+    cases: Sequence[Case],
     pipe: ContextMRIPipeline,
     lpips: Lpips | None,
     args: argparse.Namespace,
 ) -> list[Row]:
     """Reconstruct a batch of one slice each and rate it; the rows still lack their cell."""
+    scans = [case.scan for case in cases]
     kspace = torch.cat([scan.kspace for scan in scans])
     mask = torch.cat([scan.cartesian_mask for scan in scans])
     maps = torch.cat([scan.coil_maps for scan in scans if scan.coil_maps is not None])
@@ -268,10 +206,7 @@ def reconstruct(
     if method.gamma is None:
         images = BASELINES["l1_wavelet"](sense_operator(mask, maps), kspace)
     else:
-        prompts = [
-            edited_prompt(method.edit, scan.metadata[0], seed)
-            for scan, seed in zip(scans, seeds, strict=True)
-        ]
+        prompts = [case.prompt(method.edit) for case in cases]
         solver: DiffusionSolver | None = parse_solver(args.solver)
         if method.samples > 1 and solver is not None and solver.deterministic:
             solver = None  # the pipeline's own, which starts from that estimate
@@ -285,7 +220,7 @@ def reconstruct(
             timesteps=args.timesteps,
             solver=solver,
             # The same noise for every prompt and γ: differences are those of the prompt.
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=[torch.Generator().manual_seed(case.seed) for case in cases],
             num_samples=method.samples,
             batch_size=args.batch_size,
         )

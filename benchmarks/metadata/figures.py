@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.common.figures import save_figure
 from benchmarks.common.paired import Interval
-from benchmarks.metadata.experiments import Experiment
+from benchmarks.metadata.plan import Experiment
 from benchmarks.metadata.sections import BOTH
 from benchmarks.metadata.text_to_image import CONTRASTS, References, generate, method_name
 from ctxrecon.pipelines import ContextMRIPipeline
@@ -30,9 +30,13 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
-        one.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        _plain(one)
     return figure, list(axes)
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
 
 
 def _bars(estimates: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
@@ -73,27 +77,38 @@ def guidance_figure(path: Path, results: dict[str, Any], experiment: Experiment)
 
 
 def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -> None:
-    """Gain in PSNR over no metadata as it is removed, with 95 % intervals."""
-    figure, axes = _figure(11, 3.6, len(experiment.pools) + 1)
-    methods = experiment.methods[:-1]
+    """Gain in PSNR over no metadata against γ, a line for each prompt, a row for each mask."""
+    groups = [*(pool.name for pool in experiment.pools), BOTH]
+    figure = Figure(figsize=(11, 3.4 * len(experiment.masks)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(experiment.masks), len(groups), squeeze=False)
     none = experiment.methods[-1].name
-    for axis, name in zip(axes, [*(pool.name for pool in experiment.pools), BOTH], strict=True):
-        entries = results[name]
-        means, ends = _bars([entries[method.name]["psnr"]["less_none"] for method in methods])
-        places = range(len(methods))
-        axis.errorbar(places, means, ends, color=_COLORS[0], marker="o", capsize=3)
-        axis.set_xticks(
-            [*places, len(methods)],
-            [*(m.edit for m in methods), "none"],
-            rotation=30,
-            ha="right",
-            fontsize=8,
-        )
-        axis.plot(len(methods), 0, "o", color="0.4")
-        n = entries[none]["psnr"]["less_none"]["n"]
-        axis.set_title(f"{name}, n = {n}; none {entries[none]['psnr']['mean']:.2f} dB", fontsize=9)
-        axis.set_ylabel("PSNR less that of no metadata (dB)", fontsize=8)
-    save_figure(path, figure, dpi=130)
+    for row, mask in zip(grid, experiment.masks, strict=True):
+        for axis, name in zip(row, groups, strict=True):
+            entries = results[mask][name]
+            for place, edit in enumerate(experiment.edits):
+                methods = [experiment.method(edit, gamma) for gamma in experiment.gammas]
+                means, ends = _bars([entries[one.name]["psnr"]["less_none"] for one in methods])
+                # Side by side, so that intervals do not hide each other.
+                shift = 0.04 * (place - (len(experiment.edits) - 1) / 2)
+                axis.errorbar(
+                    [shift, *(shift + gamma for gamma in experiment.gammas)],
+                    [0.0, *means],
+                    [[0.0, *ends[0]], [0.0, *ends[1]]],
+                    label=edit,
+                    color=_COLORS[place],
+                    marker="o",
+                    markersize=4,
+                    capsize=3,
+                )
+            _plain(axis)
+            first = entries[experiment.method(experiment.edits[0], experiment.gammas[0]).name]
+            n, mean = first["psnr"]["less_none"]["n"], entries[none]["psnr"]["mean"]
+            axis.set_title(f"{name}, {mask}, n = {n}; none {mean:.2f} dB", fontsize=9)
+            axis.set_xlabel("guidance scale γ")
+            axis.set_ylabel("PSNR less that of no metadata (dB)", fontsize=8)
+    grid[0, 0].legend(fontsize=8, frameon=False)
+    save_figure(path, figure, dpi=110)
 
 
 def wrong_prompt_figure(path: Path, results: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,40 +11,54 @@ from numpy.typing import NDArray
 
 from benchmarks.common.held_out import LABEL_VOLUME
 from benchmarks.common.paired import above, paired, with_interval
-from benchmarks.metadata.experiments import (
+from benchmarks.metadata.measured import METRICS, Measured
+from benchmarks.metadata.plan import (
     ABLATION_MASK,
-    BRAIN,
-    L1_WAVELET,
-    METRICS,
+    LADDER_MASKS,
+    PEOPLE,
     Condition,
     Experiment,
-    Measured,
     Pool,
 )
-from benchmarks.metadata.sections import BOTH, Column, Combine, Scores, Section, evidence_of, scores
-from ctxrecon.evaluation import summary, table, with_error
+from benchmarks.metadata.plan import L1_WAVELET as L1
+from benchmarks.metadata.sections import (
+    BOTH,
+    Column,
+    Combine,
+    Scores,
+    Section,
+    evidence_of,
+    people_of,
+    scores,
+)
+from ctxrecon.evaluation import summary, table
 
 AVERAGE = "average of all cells"
 MIN_GAIN_DB = 0.4
 """What the best γ is to gain over γ = 0 at uniform1d ×8."""
+STRONGEST_USEFUL = 3.0
+"""The γ beyond which the paper sees PSNR fall."""
 
 _LESS_NONE = " less γ = 0"
 _BEST = f"best γ{_LESS_NONE}"
 
 
-def _mean(columns: list[Column]) -> Column:
-    return np.mean(columns, axis=0)
+@dataclass(frozen=True)
+class _Group:
+    """Scores of some slices, and whose each of them is."""
+
+    scores: Scores
+    people: list[str]
+
+    def where(self, keep: NDArray[np.bool_]) -> _Group:
+        """The same of some of the slices."""
+        return _Group(
+            {m: {n: c[keep] for n, c in columns.items()} for m, columns in self.scores.items()},
+            [person for person, kept in zip(self.people, keep, strict=True) if kept],
+        )
 
 
-def _select(found: Scores, keep: NDArray[np.bool_]) -> Scores:
-    return {m: {n: c[keep] for n, c in columns.items()} for m, columns in found.items()}
-
-
-def _join(parts: Sequence[Scores]) -> Scores:
-    return {
-        method: {name: np.concatenate([part[method][name] for part in parts]) for name in columns}
-        for method, columns in parts[0].items()
-    }
+_Groups = dict[str, _Group]
 
 
 def guidance(
@@ -56,89 +71,211 @@ def guidance(
         for part in groups.values()
         for name, found in part.items()
     }
+    real = experiment.pools == (PEOPLE,)
     section = Section({"n": len(numbers), "cells": gains})
     cells = list(groups["cells"])
     known = [metric for metric in METRICS if metric in gains[AVERAGE]["differences"][_BEST]]
     for metric in known:
         section.text += [
-            f"{metric.upper()}, mean ± standard error:\n",
+            f"{metric.upper()}, mean ± standard deviation over the slices:\n",
             _mean_table(gains, cells, metric),
         ]
+    kinds = "each kind" if real else "procedural brains and label volumes apart"
     for title, names, metrics in (
         ("each cell", [*cells, *groups["pooled"]], known),
-        ("procedural brains and label volumes apart", list(groups["kinds"]), ["psnr"]),
+        (kinds, list(groups["kinds"]), ["psnr"]),
     ):
         for metric in metrics:
             section.text += [
                 f"Paired differences in {metric.upper()}, mean and 95 % interval, {title}:\n",
                 _difference_table(gains, names, metric),
             ]
+    own = [f"{pool.name}, {mask}" for pool in experiment.pools for mask in experiment.masks]
+    _claims(section, gains, own, [*groups["pooled"]] or own, experiment, fixed)
+    return section
+
+
+def _claims(
+    section: Section,
+    gains: dict[str, Any],
+    cells: list[str],
+    by_mask: list[str],
+    experiment: Experiment,
+    fixed: float,
+) -> None:
+    """Verdicts on Table 1 and Figure 2b: of the gain, of its size, of γ and of the spread.
+
+    Args:
+        section: gets them.
+        gains: of every group.
+        cells: groups of one pool and mask.
+        by_mask: groups of all pools, for each mask.
+        experiment: whose results they are.
+        fixed: γ that was fixed beforehand.
+    """
+    at = {mask: name for mask, name in zip(experiment.masks, by_mask, strict=True)}
+
+    def gain(name: str, title: str = _BEST) -> dict[str, Any]:
+        return gains[name]["differences"][title]["psnr"]
+
+    def claim(statement: str, holds: bool, evidence: str) -> None:
+        where = f"{PEOPLE.name}: " if experiment.pools == (PEOPLE,) else ""
+        section.claim(where + statement, holds, evidence)
 
     for title in (_BEST, f"γ = {fixed:g}{_LESS_NONE}"):
-        for name, claim in (
+        for name, wanted in (
             (
-                f"{BOTH}, {ABLATION_MASK}",
+                at[ABLATION_MASK],
                 f"{MIN_GAIN_DB} dB or more over γ = 0 at {ABLATION_MASK}, interval clear of 0",
             ),
             (AVERAGE, "over γ = 0 on the average of all cells, interval above 0"),
         ):
-            gain = gains[name]["differences"][title]["psnr"]
+            found = gain(name, title)
             needed = MIN_GAIN_DB if name != AVERAGE else 0.0
             gamma = f"best γ (here {gains[name]['best_gamma']:g})"
-            section.claim(
-                f"{gamma if title == _BEST else f'γ = {fixed:g}'} gains {claim}",
-                gain["mean"] >= needed and above(gain),
-                evidence_of(gain, "dB"),
+            claim(
+                f"{gamma if title == _BEST else f'γ = {fixed:g}'} gains {wanted}",
+                found["mean"] >= needed and above(found),
+                evidence_of(found, "dB"),
             )
-    return section
+    clear = [above(gain(name)) for name in cells]
+    claim(
+        "the best γ gains over γ = 0 with every mask and anatomy (Table 1)",
+        all(clear),
+        f"{sum(clear)} of {len(clear)} intervals above 0",
+    )
+    best = gains[AVERAGE]["best_gamma"]
+    if max(experiment.gammas) > 1:
+        claim(
+            "γ of 2 to 3 is best (Table 1, average of all cells)",
+            2 <= best <= STRONGEST_USEFUL,
+            f"γ = {best:g} is",
+        )
+    stronger = max(experiment.gammas)
+    title = f"γ = {stronger:g} less γ = {STRONGEST_USEFUL:g}"
+    if title in gains[AVERAGE]["differences"]:
+        fall = gain(AVERAGE, title)
+        claim(
+            f"PSNR falls beyond γ = {STRONGEST_USEFUL:g} (Figure 2b, average of all cells)",
+            fall["high"] is not None and fall["high"] < 0,
+            f"γ = {stronger:g}: {evidence_of(fall, 'dB')}",
+        )
+    for other in (method.name for method in experiment.methods if method.prior):
+        found, same = (gain(AVERAGE, f"{one} less {other}") for one in ("best γ", "γ = 0"))
+        claim(
+            f"the best γ gains over {other}, another prior (Table 1, average of all cells)",
+            above(found),
+            f"{evidence_of(found, 'dB')}; without a prompt {evidence_of(same, 'dB')}",
+        )
+    less, more = (gain(at[mask]) for mask in LADDER_MASKS.values())
+    claim(
+        "metadata gain more at uniform1d ×4 than at ×8 (Table 1)",
+        less["mean"] > more["mean"],
+        f"×4 {evidence_of(less, 'dB')}; ×8 {evidence_of(more, 'dB')}",
+    )
+    for metric in ("ssim", "lpips"):
+        if metric not in gains[AVERAGE]["means"]["γ = 0"]:
+            continue
+        pairs = [
+            (
+                gains[name]["means"][f"γ = {gains[name]['best_gamma']:g}"][metric]["deviation"],
+                gains[name]["means"]["γ = 0"][metric]["deviation"],
+            )
+            for name in cells
+        ]
+        lower = sum(one <= none for one, none in pairs)
+        claim(
+            f"{metric.upper()} varies no more over the slices with the best γ than with γ = 0 "
+            "(Table 1, most cells)",
+            2 * lower > len(pairs),
+            f"in {lower} of {len(pairs)} cells; standard deviations "
+            + ", ".join(f"{one:.4f} and {none:.4f}" for one, none in pairs),
+        )
 
 
-def _groups(
-    measured: Measured, experiment: Experiment, numbers: list[int]
-) -> dict[str, dict[str, Scores]]:
-    """Scores of the cells and their average, of both anatomies, and of each kind of brain."""
+def _groups(measured: Measured, experiment: Experiment, numbers: list[int]) -> dict[str, _Groups]:
+    """The cells and their average; all pools of each mask; and each kind of the last pool."""
     pools, masks, methods = experiment.pools, experiment.masks, experiment.methods
 
-    def of(chosen: list[tuple[Pool, str]], combine: Combine = np.concatenate) -> Scores:
-        return scores(measured, chosen, methods, numbers, combine)
+    def of(chosen: list[tuple[Pool, str]], combine: Combine = np.concatenate) -> _Group:
+        found = scores(measured, chosen, methods, numbers, combine)
+        own = chosen[:1] if combine is _mean else chosen
+        return _Group(found, people_of(measured, own, methods[0], numbers))
 
     cells = {f"{pool.name}, {mask}": of([(pool, mask)]) for pool in pools for mask in masks}
     averages = {pool: of([(pool, mask) for mask in masks], _mean) for pool in pools}
-    kinds = np.array(measured.kinds(BRAIN, ABLATION_MASK, methods[0], numbers))
-    split: dict[str, Scores] = {}
+    pooled = {f"{BOTH}, {mask}": of([(pool, mask) for pool in pools]) for mask in masks}
+    last = pools[-1]
+    kinds = np.array(measured.words(last, masks[0], methods[0], "kind", numbers))
+    split: _Groups = {}
     for kind in sorted(set(kinds)):
-        title = "label-volume brain" if kind == LABEL_VOLUME else "procedural brain"
+        title = _kind_title(kind, last)
         for mask in masks:
-            split[f"{title}, {mask}"] = _select(cells[f"{BRAIN.name}, {mask}"], kinds == kind)
-        split[f"{title}, average"] = _select(averages[BRAIN], kinds == kind)
+            split[f"{title}, {mask}"] = cells[f"{last.name}, {mask}"].where(kinds == kind)
+        split[f"{title}, average"] = averages[last].where(kinds == kind)
     return {
         "cells": {**cells, AVERAGE: _join(list(averages.values()))},
-        "pooled": {f"{BOTH}, {mask}": of([(pool, mask) for pool in pools]) for mask in masks},
+        "pooled": pooled if len(pools) > 1 else {},
         "kinds": split,
     }
 
 
-def _gains(found: Scores, methods: Sequence[Condition], fixed: float) -> dict[str, Any]:
+def _kind_title(kind: str, pool: Pool) -> str:
+    if pool is PEOPLE:
+        return kind
+    return "label-volume brain" if kind == LABEL_VOLUME else "procedural brain"
+
+
+def _mean(columns: list[Column]) -> Column:
+    return np.mean(columns, axis=0)
+
+
+def _join(parts: Sequence[_Group]) -> _Group:
+    return _Group(
+        {
+            method: {
+                name: np.concatenate([part.scores[method][name] for part in parts])
+                for name in columns
+            }
+            for method, columns in parts[0].scores.items()
+        },
+        [person for part in parts for person in part.people],
+    )
+
+
+def _gains(group: _Group, methods: Sequence[Condition], fixed: float) -> dict[str, Any]:
     """Means of each method, and paired differences by their titles."""
+    found = group.scores
     guided = [method for method in methods if method.gamma]
     none = next(method for method in methods if method.gamma == 0)
     best = max(guided, key=lambda method: float(found[method.name]["psnr"].mean()))
     prompted = next(method for method in guided if method.gamma == fixed)
     pairs = {f"γ = {method.gamma:g}{_LESS_NONE}": (method, none) for method in guided}
     pairs[_BEST] = (best, none)
-    pairs[f"best γ less {L1_WAVELET.name}"] = (best, L1_WAVELET)
-    pairs[f"γ = {fixed:g} less {L1_WAVELET.name}"] = (prompted, L1_WAVELET)
+    pairs[f"best γ less {L1.name}"] = (best, L1)
+    pairs[f"γ = {fixed:g} less {L1.name}"] = (prompted, L1)
+    useful = [method for method in guided if method.gamma == STRONGEST_USEFUL]
+    for one in useful:
+        pairs |= {
+            f"γ = {method.gamma:g} less γ = {one.gamma:g}": (method, one)
+            for method in guided
+            if (method.gamma or 0) > STRONGEST_USEFUL
+        }
+    for other in (method for method in methods if method.prior):
+        pairs[f"γ = 0 less {other.name}"] = (none, other)
+        pairs[f"best γ less {other.name}"] = (best, other)
     return {
         "best_gamma": best.gamma,
         "means": {
             _column_name(method): {
-                metric: summary(list(column)) for metric, column in found[method.name].items()
+                metric: summary(column, group.people) | {"deviation": _deviation(column)}
+                for metric, column in found[method.name].items()
             }
             for method in methods
         },
         "differences": {
             title: {
-                metric: paired(found[one.name][metric], found[other.name][metric])
+                metric: paired(found[one.name][metric], found[other.name][metric], group.people)
                 for metric in found[one.name]
             }
             for title, (one, other) in pairs.items()
@@ -146,21 +283,25 @@ def _gains(found: Scores, methods: Sequence[Condition], fixed: float) -> dict[st
     }
 
 
+def _deviation(column: Column) -> float | None:
+    """Standard deviation over the slices."""
+    return float(column.std(ddof=1)) if len(column) > 1 else None
+
+
 def _column_name(method: Condition) -> str:
-    return method.name if method.gamma is None else f"γ = {method.gamma:g}"
+    return method.name if method.gamma is None or method.prior else f"γ = {method.gamma:g}"
 
 
 def _mean_table(gains: dict[str, Any], names: list[str], metric: str) -> str:
+    def cell(entry: dict[str, Any]) -> str:
+        digits = METRICS[metric]
+        mean, deviation = f"{entry['mean']:.{digits}f}", entry["deviation"]
+        return mean if deviation is None else f"{mean} ± {deviation:.{digits}f}"
+
     methods = list(gains[names[0]]["means"])
     return table(
         ["", *methods],
-        [
-            [
-                name,
-                *(with_error(gains[name]["means"][m][metric], METRICS[metric]) for m in methods),
-            ]
-            for name in names
-        ],
+        [[name, *(cell(gains[name]["means"][m][metric]) for m in methods)] for name in names],
     )
 
 

@@ -9,78 +9,90 @@ from typing import Any
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.held_out import NUM_COILS, SNR
 from benchmarks.common.record import Record
-from benchmarks.metadata.experiments import (
-    ABLATION_MASK,
-    MASKS,
-    Experiment,
-    Measured,
-    planned_experiments,
+from benchmarks.metadata.evidence import evidence
+from benchmarks.metadata.files import (
+    EVIDENCE,
+    IMAGES,
+    RECONSTRUCTIONS,
+    Rows,
+    other_priors,
+    row_files,
 )
 from benchmarks.metadata.guidance import guidance
+from benchmarks.metadata.ladders import demographics, field_strength, pathology, removal
+from benchmarks.metadata.measured import Measured
 from benchmarks.metadata.options import drawn_gammas, parse_args
-from benchmarks.metadata.prompts import (
-    field_strength,
-    pathology,
-    removal,
-    text_to_image,
-    wrong_prompt,
-)
+from benchmarks.metadata.plan import MASKS, Experiment, planned_experiments
+from benchmarks.metadata.prompts import text_to_image, wrong_prompt
 from benchmarks.metadata.sections import Section, verdicts
 from benchmarks.metadata.text_to_image import method_name
-from ctxrecon.evaluation import Row, read_rows
+from ctxrecon.evaluation import read_rows
 
 _TITLES = {
     "guidance": "Guidance scale",
-    "removal": "Metadata removed step by step, {mask}",
-    "pathology": "Right and wrong pathology, {mask}, slices that show one",
-    "field_strength": "Right and wrong field strength, {mask}",
-    "wrong_prompt": "Wrong prompts, {mask}, two posterior samples averaged",
+    "people": "Guidance scale on real people",
+    "removal": "Metadata removed step by step",
+    "demographics": "With and without age and sex",
+    "pathology": "Right and wrong pathology, slices that show one",
+    "field_strength": "Right and wrong field strength",
+    "wrong_prompt": "Wrong prompts, two posterior samples averaged",
+    "evidence": "Evidence of the data for a prompt",
     "text_to_image": "Images from prompts alone",
+}
+_SECTIONS = {
+    "guidance": guidance,
+    "people": guidance,
+    "removal": removal,
+    "demographics": demographics,
+    "pathology": pathology,
+    "field_strength": field_strength,
+    "wrong_prompt": wrong_prompt,
 }
 
 
 def page(record: Record, folder: Path) -> str:
     """The page of a record, from the rows beside it in ``folder``."""
     args = parse_args(recorded_options(record["command"]))
-    measured = Measured()
-    if chosen_of(args):
-        measured.add(read_rows(folder / "metadata.csv"))
-    drawn = "text_to_image" in args.experiments
-    image_rows = read_rows(folder / "metadata_images.csv") if drawn else []
-    sections = sections_of(measured, image_rows, args)
+    rows = {
+        kind: read_rows(path) for kind, path in row_files(folder, args).items() if path.is_file()
+    }
+    sections = sections_of(Measured(rows.get(RECONSTRUCTIONS, ())), rows, args)
     return page_of(sections, args, record["results"]["settings"])
 
 
 def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
     """The experiments on reconstructions that are asked for."""
-    every = planned_experiments(args.guidance_scales, args.guidance_scale, args.samples)
+    every = planned_experiments(
+        args.guidance_scales,
+        args.guidance_scale,
+        args.samples,
+        prompt_gammas=args.prompt_scales,
+        accelerations=args.accelerations,
+        others=other_priors(args),
+    )
     return {name: every[name] for name in args.experiments if name in every}
 
 
-def sections_of(
-    measured: Measured, image_rows: list[Row], args: argparse.Namespace
-) -> dict[str, Section]:
-    """Results of each experiment, of the slices that are complete in it."""
-    make = {
-        "removal": removal,
-        "pathology": pathology,
-        "field_strength": field_strength,
-        "wrong_prompt": wrong_prompt,
-    }
+def sections_of(measured: Measured, rows: Rows, args: argparse.Namespace) -> dict[str, Section]:
+    """Results of each experiment, of the slices that are complete in it.
+
+    Masks and methods of which nothing was measured are left out.
+    """
     sections: dict[str, Section] = {}
-    for name, experiment in chosen_of(args).items():
-        numbers = measured.complete(experiment, args.scans)
-        if len(numbers) < 2:
-            continue
-        if name == "guidance":
-            sections[name] = guidance(measured, experiment, numbers, args.guidance_scale)
-        else:
-            sections[name] = make[name](measured, experiment, numbers)
-    if "text_to_image" in args.experiments:
+    for name, planned in chosen_of(args).items():
+        experiment = measured.begun(planned)
+        numbers = measured.complete(experiment, args.scans) if experiment.methods else []
+        if len(numbers) >= 2:
+            sections[name] = _SECTIONS[name](measured, experiment, numbers, args.guidance_scale)
+    if EVIDENCE in rows:
+        rated = evidence(rows[EVIDENCE], args)
+        if rated is not None:
+            sections[EVIDENCE] = rated
+    if IMAGES in rows:
         methods = [method_name(gamma) for gamma in drawn_gammas(args)]
-        drawn = text_to_image(image_rows, methods, args.images)
+        drawn = text_to_image(rows[IMAGES], methods, args.images)
         if drawn is not None:
-            sections["text_to_image"] = drawn
+            sections[IMAGES] = drawn
     return sections
 
 
@@ -94,8 +106,7 @@ def page_of(
     if missing:
         text.append(f"Too few complete slices yet: {', '.join(missing)}.\n")
     for name, section in sections.items():
-        title = _TITLES[name].format(mask=ABLATION_MASK)
-        text += [f"## {title}, n = {section.results['n']}\n", *section.text]
+        text += [f"## {_TITLES[name]}, n = {section.results['n']}\n", *section.text]
     return "\n".join(text)
 
 
@@ -104,9 +115,18 @@ def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
     brains = "by turns procedural and of label volumes" if args.label_volumes else "procedural"
     maps = "the simulated ones" if args.true_maps else "from each undersampled slice"
     lpips = "" if settings.get("lpips") else " LPIPS is left out: its weights are not at hand."
+    people = f"\n{_PEOPLE}" if "people" in args.experiments else ""
+    others = settings.get("other_priors") or {}
+    beside = ", ".join(f"{name} ({weights})" for name, weights in others.items())
+    beside = f"\nBeside it, without a prompt, the prior(s) {beside}." if beside else ""
+    slices = "Slices of real people"
+    if set(args.experiments) != {"people"}:
+        slices = (
+            f"Held-out phantom slices, as many knees as brains (n is that of each; "
+            f"brains {brains}),\n{args.resolution}²"
+        )
     return f"""\
-Held-out phantom slices, as many knees as brains (n is that of each; brains {brains}),
-{args.resolution}², {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
+{slices}, {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
 maps {maps}. Masks: {", ".join(MASKS)}. {settings["solver_in_full"]},
 prior {settings["prior"]}, {args.samples} sample(s), {args.steps} steps ({args.timesteps}); every
 prompt and γ of a slice starts from the same noise. Where samples are averaged and the solver draws
@@ -115,7 +135,15 @@ Slice-wise metrics on magnitudes; intervals are of the mean paired difference, 9
 The average takes each slice's mean over the four masks first, so its interval is over slices.
 "Best γ" is the best on these very slices, so its gain is a little too good;
 γ = {args.guidance_scale:g} was fixed beforehand. Prompts without contrast and slice, or of a
-pathology alone, may be of a form that training showed seldom or never. Age and sex change nothing
-in the phantom and are not measured.
-Whatever was tuned was tuned on scans of other seeds.{lpips}
+pathology alone, may be of a form that training showed seldom or never. The step "− MR parameters"
+takes age and sex away too. In brackets: the table or figure of ContextMRI (arXiv:2501.04284) that
+a claim is of.
+Whatever was tuned was tuned on scans of other seeds.{lpips}{beside}
+{people}"""
+
+
+_PEOPLE = """\
+Slices of real people whom the prior was not trained on, at their own size, anatomies, contrasts and
+people by turns; magnitude images have a smooth random phase. The reference is the image as it is,
+with its own noise. Intervals take the slices of one person as a cluster.
 """

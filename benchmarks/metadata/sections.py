@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common.paired import Interval, with_interval
-from benchmarks.metadata.experiments import METRICS, Condition, Measured, Pool
+from benchmarks.metadata.measured import METRICS, Measured
+from benchmarks.metadata.plan import Condition, Pool
 from ctxrecon.evaluation import table
 
 BOTH = "knee and brain"
@@ -63,6 +64,19 @@ def scores(
             name: column for name, column in columns.items() if not np.isnan(column).any()
         }
     return found
+
+
+def people_of(
+    measured: Measured, cells: Iterable[tuple[Pool, str]], method: Condition, numbers: Sequence[int]
+) -> list[str]:
+    """Whose slice each is, cell after cell; a slice of nobody known is one of its own."""
+    return [
+        person or f"{pool.name} {number}"
+        for pool, mask in cells
+        for number, person in zip(
+            numbers, measured.words(pool, mask, method, "person", numbers), strict=True
+        )
+    ]
 
 
 def evidence_of(estimate: Interval, unit: str) -> str:

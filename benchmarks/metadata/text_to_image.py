@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from benchmarks.common.held_out import scan_seed
-from benchmarks.metadata.experiments import MAX_SCANS
+from benchmarks.metadata.plan import MAX_SCANS
 from ctxrecon.evaluation import Row, append_rows
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import ContextMRIPipeline

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from benchmarks.common.arguments import open_named_priors
 from benchmarks.common.figures import shrink
 from benchmarks.common.held_out import NUM_COILS, SNR, scan_seed
+from benchmarks.common.people import PersonSlice, choose_slices, full_scan
 from benchmarks.common.record import write_study
 from benchmarks.people.options import (
     CEILING,
@@ -39,13 +40,7 @@ from benchmarks.people.options import (
     parse_args,
 )
 from benchmarks.people.report import L1, SCORES, page, summarize
-from benchmarks.people.slices import (
-    Ceiling,
-    PersonSlice,
-    choose_slices,
-    full_scan,
-    measured,
-)
+from benchmarks.people.slices import Ceiling, measured
 from ctxrecon.baselines import cg_sense, l1_wavelet, zero_filled
 from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError

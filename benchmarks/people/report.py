@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.held_out import NUM_COILS, SNR, center_fraction
 from benchmarks.common.paired import interval, paired, with_interval
+from benchmarks.common.people import PersonSlice
 from benchmarks.common.record import Record
 from benchmarks.people.options import (
     CEILING,
@@ -22,7 +23,6 @@ from benchmarks.people.options import (
     l1_title,
     parse_args,
 )
-from benchmarks.people.slices import PersonSlice
 from ctxrecon.evaluation import Row, table
 
 SCORES = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "nmse": ("NMSE", 4), "lpips": ("LPIPS", 3)}

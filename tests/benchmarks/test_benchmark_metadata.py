@@ -3,19 +3,25 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from gaussian import seeded
 from narrow import present
 
 from benchmarks.common import paired
 from benchmarks.metadata import __main__ as study
-from benchmarks.metadata import edits, experiments, options, text_to_image
+from benchmarks.metadata import edits, options, plan, text_to_image
+from benchmarks.metadata.measured import Measured
+from benchmarks.report import pages
 from ctxrecon.baselines import BASELINES
+from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata, from_prompt
-from ctxrecon.phantom import signal, tissue_parameters
+from ctxrecon.phantom import phantom_scan, signal, tissue_parameters
 from ctxrecon.phantom.protocols import protocol_counts
 from ctxrecon.pipelines import build_pipeline
 
@@ -34,10 +40,32 @@ KNEE = ScanMetadata(
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory) -> list[str]:
+def people(tmp_path_factory) -> Path:
+    """Magnitude images of two brains and two knees, of a size of their own each."""
+    folder = tmp_path_factory.mktemp("people")
+    for anatomy, contrast, size in (("brain", "T2", 32), ("knee", "PD", 48)):
+        scans = [
+            phantom_scan(anatomy, contrast=contrast, shape=(size, size), generator=seeded(number))
+            for number in range(4)
+        ]
+        write_shard(
+            folder / f"{anatomy}.safetensors",
+            torch.stack([present(scan.target).abs() for scan in scans]).numpy().astype(np.float16),
+            [ScanMetadata(anatomy=anatomy, contrast=contrast)] * 4,
+            source=Path(f"{anatomy}.nii"),
+            source_bytes=1,
+            subjects=["ann", "ann", "bob", "bob"],
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, people) -> list[str]:
     folder = tmp_path_factory.mktemp("prior")
     build_pipeline(block_out_channels=(8, 8, 16), sample_size=16).save_pretrained(folder)
     options = "--scans 2 --images 4 --resolution 32 --steps 1 --batch_size 4 --true_maps"
+    options += " --levels 2"
+    options += f" --people {people}"
     gammas = "--guidance_scales 0 2 --guidance_scale 2"
     return ["--prior", str(folder), *gammas.split(), *options.split()]
 
@@ -56,7 +84,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[float]]:
     """The words and the numbers of each row but the time that it took."""
     with path.open(encoding="utf-8") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
-    names = ("pool", "mask", "kind", "method", "contrast")
+    names = ("pool", "mask", "kind", "method", "contrast", "person", "findings", "prompt")
     words = [[row.get(name, "") for name in names] for row in rows]
     values = [value for row in rows for name, value in row.items() if name not in names]
     return words, [float(value) for value in values if value]
@@ -92,6 +120,24 @@ def test_roc_area_counts_pairs():
     assert paired.share_higher([1, 10, 3, 5], [2, 11, 3, 4]) == pytest.approx(2.5 / 4)
 
 
+def test_the_interval_of_a_roc_area_is_that_of_the_jackknife():
+    right, wrong = np.array([0.0, 1.0, 2.0, 5.0]), np.array([3.0, 0.5, 4.0, 6.0])
+    found = paired.roc_interval(right, wrong)
+    keep = ~np.eye(4, dtype=bool)
+    left = [paired.roc_area(right[one], wrong[one]) for one in keep]
+    half = 3.182446 * np.sqrt(3 / 4 * np.sum((left - np.mean(left)) ** 2))
+    area = paired.roc_area(right, wrong)
+    assert found["mean"] == area == pytest.approx(11 / 16)
+    assert found["low"] == pytest.approx(max(area - half, 0))
+    assert found["high"] == pytest.approx(min(area + half, 1))
+    together = paired.roc_interval(right, wrong, ["ann", "bob", "bob", "cid"])
+    left = [paired.roc_area(right[one], wrong[one]) for one in (keep[0], [0, 3], keep[3])]
+    half = 4.302653 * np.sqrt(2 / 3 * np.sum((left - np.mean(left)) ** 2))
+    assert (together["n"], together["mean"]) == (4, area)
+    assert together["low"] == pytest.approx(max(area - half, 0))
+    assert paired.roc_interval([1.0], [2.0]) == {"mean": 1.0, "low": None, "high": None, "n": 1}
+
+
 def test_metadata_is_removed_in_the_order_of_the_paper():
     prompt = {name: edits.edited_prompt(name, KNEE, 0) for name in edits.EDITS}
     findings = "Pathology: 2 Meniscus Tear, 1 Joint Effusion"
@@ -103,6 +149,37 @@ def test_metadata_is_removed_in_the_order_of_the_paper():
     assert prompt[edits.NO_SLICE] == f"knee, {findings}"
     assert prompt[edits.PATHOLOGY] == findings
     assert prompt[edits.WRONG_FIELD] == prompt[edits.ALL].replace("2.89", "1.49")
+
+
+def test_age_and_sex_are_taken_away_alone_and_with_the_parameters():
+    known = replace(KNEE, age=44, sex="F")
+    prompt = {name: edits.edited_prompt(name, known, 0) for name in edits.EDITS}
+    assert prompt[edits.NO_DEMOGRAPHICS] == KNEE.to_prompt()
+    for name in (edits.NO_PARAMETERS, edits.NO_SLICE, edits.PATHOLOGY):
+        assert prompt[name] == edits.edited_prompt(name, KNEE, 0)
+    assert "Age: 44, Sex: F" in prompt[edits.WRONG_CONTRAST]
+
+
+def test_the_wrong_pathology_is_the_same_alone_and_among_all_metadata():
+    alone = from_prompt(edits.edited_prompt(edits.WRONG_PATHOLOGY, KNEE, 3))
+    among = from_prompt(edits.edited_prompt(edits.ALL_WRONG_PATHOLOGY, KNEE, 3))
+    assert among == replace(KNEE, pathologies=alone.pathologies)
+
+
+def test_what_a_slice_does_not_tell_is_not_made_wrong():
+    few = ScanMetadata(anatomy="brain", contrast="T2", field_strength=3.0)
+    told = [name for name in edits.EDITS if edits.applies(name, few)]
+    assert not {edits.WRONG_TIMES, edits.WRONG_SLICE} & set(told)
+    wrong = {edits.wrong_contrast(few, np.random.default_rng(seed)) for seed in range(20)}
+    assert {one.contrast for one in wrong} >= {"T1", "FLAIR"}
+    assert {replace(one, contrast="T2") for one in wrong} == {few}
+    assert edits.wrong_anatomy(KNEE, np.random.default_rng(0)) == replace(
+        KNEE, anatomy="brain", pathologies=()
+    )
+    slices = [edits.wrong_slice(KNEE, np.random.default_rng(seed)).slice for seed in range(20)]
+    assert {abs(present(number) - 20) >= 12 for number in slices} == {True}
+    with pytest.raises(ValueError, match="slice number"):
+        edits.wrong_slice(few, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -152,7 +229,8 @@ def test_tables_and_record_hold_every_cell(run):
     assert record["seed"] == 0
     results = record["results"]
     assert list(results) == ["settings", *options.EXPERIMENTS]
-    masks = list(experiments.MASKS)
+    masks = list(plan.MASKS)
+    assert "Too few" not in (run / "metadata.md").read_text()
     cells = results["guidance"]["cells"]
     for mask in masks:
         for part in ("knee", "brain", "knee and brain", "procedural brain"):
@@ -165,24 +243,120 @@ def test_tables_and_record_hold_every_cell(run):
     assert gain["n"] == 4  # slices, not images: the masks of one slice are not independent
     gains = [one["differences"]["γ = 2 less γ = 0"]["psnr"]["mean"] for one in each]
     assert gain["mean"] == pytest.approx(np.mean(gains))
-    for name, steps in (("removal", 5), ("pathology", 4), ("field_strength", 3)):
-        assert len(results[name]["knee and brain"]) == steps
-    ends = results["removal"]["knee"]
-    assert ends["all metadata, γ = 2"]["psnr"]["mean"] == pytest.approx(
-        cells["knee, uniform1d ×8"]["means"]["γ = 2"]["psnr"]["mean"]
-    )
+    for name, steps in (("removal", 5), ("demographics", 3), ("pathology", 5)):
+        for mask in ("uniform1d ×4", "uniform1d ×8"):
+            assert len(results[name][mask]["knee and brain"]) == steps
+    assert len(results["field_strength"]["uniform1d ×8"]["knee and brain"]) == 3
+    for mask in ("uniform1d ×4", "uniform1d ×8"):
+        ends = results["removal"][mask]["knee"]
+        assert ends["all metadata, γ = 2"]["psnr"]["mean"] == pytest.approx(
+            cells[f"knee, {mask}"]["means"]["γ = 2"]["psnr"]["mean"]
+        )
     telling = results["wrong_prompt"]["telling"]
     assert list(telling) == ["wrong TR and TE", "wrong contrast"]
     assert 0 <= telling["wrong contrast"]["spread"]["roc_area"] <= 1
     assert telling["wrong contrast"]["residual"]["right"] > 0
+    told = results["evidence"]["cells"]["knee and brain, uniform1d ×8, wrong slice"]
+    assert told["n"] == 4
+    assert 0 <= told["roc_area"]["low"] <= told["roc_area"]["mean"] <= told["roc_area"]["high"] <= 1
+    names = {name.split(", ")[-1] for name in results["evidence"]["cells"] if "real" in name}
+    assert names == {"wrong contrast", "wrong anatomy"}
     images = results["text_to_image"]
     assert np.sum(images["phantom"]["confusion"]) == 6
     assert {"γ = 0", "γ = 1", "γ = 2"} < set(images)
     text = (run / "metadata.md").read_text()
-    for claim in ("gains 0.4 dB or more", "paper's order", "lies between none and the right"):
+    claims = ("gains 0.4 dB or more", "paper's order", "lies between none and the right")
+    for claim in (*claims, "age and sex gain", "real people: the best γ gains"):
         assert sum(claim in line and "| **" in line for line in text.splitlines()) >= 1
-    for name in ("guidance", "removal", "pathology", "wrong_prompt", "text_to_image"):
+    names = ("guidance", "people", "removal", "demographics", "pathology", "wrong_prompt")
+    for name in (*names, "text_to_image"):
         assert (run / f"metadata_{name}.png").stat().st_size > 10_000
+
+
+def test_real_people_are_measured_beside_phantoms(run):
+    results = json.loads((run / "metadata.json").read_text())["results"]
+    found = results["people"]["cells"]
+    mask = "uniform1d ×8"
+    own = found[f"real people, {mask}"]["means"]["γ = 2"]["psnr"]
+    kinds = [found[f"{kind}, {mask}"]["means"]["γ = 2"]["psnr"] for kind in ("brain T2", "knee PD")]
+    assert (own["n"], *(one["n"] for one in kinds)) == (2, 1, 1)
+    values = [one["mean"] for one in kinds]
+    assert own["mean"] == pytest.approx(np.mean(values))
+    assert own["deviation"] == pytest.approx(np.std(values, ddof=1))
+    with (run / "metadata.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["pool"] == "real people"]
+    assert {row["person"] for row in rows} <= {"ann", "bob"}
+    assert {row["kind"] for row in rows} == {"brain T2", "knee PD"}
+
+
+def test_another_name_keeps_another_solver_apart(run, command, people, tmp_path):
+    for path in run.glob("metadata*.*s*"):
+        shutil.copy(path, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    original = [*command, "--output_dir", str(tmp_path)]
+    command = [*original, "--solver", "dds:data_weight=5"]
+    command += ["--timesteps", "scheduler", "--experiments", "removal", "--accelerations", "8"]
+    with pytest.raises(InputError, match="solver"):
+        study.main(command)
+    study.main([*command, "--name", "dds"])
+    assert all(path.read_bytes() == text for path, text in before.items())
+    record = json.loads((tmp_path / "metadata_dds.json").read_text())
+    assert record["results"]["settings"]["solver"] == "dds:data_weight=5"
+    made = {path.name for path in tmp_path.glob("metadata_dds*")}
+    assert {"metadata_dds.csv", "metadata_dds.md", "metadata_dds_removal.png"} <= made
+    assert (tmp_path / "metadata_dds.md").read_text() == pages(tmp_path)["metadata_dds"]()
+    with pytest.raises(SystemExit):
+        study.main([*command, "--name", "images"])
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in people.glob("knee.*"):
+        shutil.copy(path, others)
+    with pytest.raises(InputError, match="other people"):
+        study.main([*original, "--experiments", "people", "--people", str(others)])
+    rows = tmp_path / "metadata_dds.csv"
+    rows.write_text(rows.read_text().replace(",person", "", 1))
+    with pytest.raises(InputError, match="columns"):
+        study.main([*command, "--name", "dds"])
+
+
+def test_another_prior_stands_beside_without_a_prompt(command, tmp_path):
+    first = Path(command[command.index("--prior") + 1])
+    second = tmp_path / "second"
+    build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=5).save_pretrained(second)
+    command = [*command, "--output_dir", str(tmp_path), "--experiments", "guidance"]
+    study.main([*command, "--prior", f"one={first}"])
+    rows = (tmp_path / "metadata.csv").read_text()
+    study.main([*command, "--prior", f"one={first}", f"two={second}"])
+    assert (tmp_path / "metadata.csv").read_text().startswith(rows)
+    results = json.loads((tmp_path / "metadata.json").read_text())["results"]
+    average = results["guidance"]["cells"]["average of all cells"]
+    means = {name: entry["psnr"]["mean"] for name, entry in average["means"].items()}
+    assert list(means) == ["L1-wavelet", "γ = 0", "γ = 2", "two, γ = 0"]
+    assert average["differences"]["γ = 0 less two, γ = 0"]["psnr"]["mean"] == pytest.approx(
+        means["γ = 0"] - means["two, γ = 0"]
+    )
+    text = (tmp_path / "metadata.md").read_text()
+    assert "| the best γ gains over two, γ = 0, another prior" in text
+    assert results["settings"]["other_priors"]["two"] in text
+    assert text == pages(tmp_path)["metadata"]()
+    with pytest.raises(InputError, match="another name"):
+        study.main([*command, "--prior", f"one={first}", f"two={first}"])
+
+
+def test_what_was_never_begun_is_left_out_of_the_tables():
+    every = plan.planned_experiments([0, 1, 3], 1, 1, prompt_gammas=[1, 3])
+    experiment = every["removal"]
+    guided = [(mask, f"all metadata, γ = {gamma}") for mask in plan.MASKS for gamma in (1, 3)]
+    removed = [("uniform1d ×8", f"{edit}, γ = 1") for edit in experiment.edits]
+    rows = [
+        {"pool": pool, "mask": mask, "method": method, "scan": "0"}
+        for pool in ("knee", "brain")
+        for mask, method in [*guided, *removed, ("uniform1d ×8", "γ = 0")]
+    ]
+    begun = Measured(rows).begun(experiment)
+    assert begun.masks == ("uniform1d ×8",)
+    assert [method.name for method in begun.methods] == [name for _, name in removed] + ["γ = 0"]
+    assert not Measured().begun(experiment).methods
 
 
 def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkeypatch):
@@ -193,7 +367,7 @@ def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkey
     monkeypatch.setattr(study, "text_to_image_figure", lambda *_: None)
     command = [*command, "--output_dir", str(tmp_path)]
     study.main(command)
-    for name in ("metadata.csv", "metadata_images.csv"):
+    for name in ("metadata.csv", "metadata_evidence.csv", "metadata_images.csv"):
         words, numbers = zip(*(_rows(folder / name) for folder in (run, tmp_path)), strict=True)
         assert words[0] == words[1]
         # The network's rounding depends on how many images it sees at once.
@@ -203,7 +377,7 @@ def test_a_cut_file_is_completed_to_the_same_rows(run, command, tmp_path, monkey
 
 
 def test_a_report_of_a_stopped_run_takes_complete_slices(run, command, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "open_named_prior", lambda *_: pytest.fail("no prior is needed"))
+    monkeypatch.setattr(study, "open_named_priors", lambda *_: pytest.fail("no prior is needed"))
     command = [*command, "--output_dir", str(tmp_path), "--report_only"]
     with pytest.raises(InputError, match="no rows"):
         study.main(command)

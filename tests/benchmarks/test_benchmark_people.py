@@ -11,16 +11,10 @@ import torch
 
 from benchmarks.common.arguments import named_priors
 from benchmarks.common.paired import interval, paired
+from benchmarks.common.people import PersonSlice, choose_slices, full_scan
 from benchmarks.people import __main__ as study
 from benchmarks.people.report import page
-from benchmarks.people.slices import (
-    Ceiling,
-    PersonSlice,
-    choose_slices,
-    full_scan,
-    measured,
-    noise_deviation,
-)
+from benchmarks.people.slices import Ceiling, measured, noise_deviation
 from ctxrecon.datasets import ShardSlices, write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from argparse import Namespace
 
 import pytest
@@ -68,7 +67,9 @@ def test_calibration_of_gaussian_samples_is_what_theory_says():
         expected = 2 * student_t.cdf(student_t.ppf(0.5 + level / 2, count - 1) / 2, count - 1) - 1
         assert narrow == pytest.approx(expected, abs=0.02)
     gain = float(row["psnr_mean"]) - float(row["psnr_one"])
-    assert gain == pytest.approx(10 * math.log10(2 / (1 + 1 / count)), abs=0.1)
+    assert gain == pytest.approx(calibration.gain_of_posterior(count), abs=0.1)
+    assert calibration.gain_of_posterior(8) == pytest.approx(2.499, abs=1e-3)
+    assert calibration.gain_of_posterior(10**9) == pytest.approx(3.0103, abs=1e-4)
 
 
 def test_the_interval_of_the_output_is_the_one_that_was_calibrated():
@@ -104,9 +105,15 @@ def test_intervals_that_make_no_sense(arguments, sentence):
 def test_calibration_is_written_and_goes_on(prior, tmp_path, monkeypatch):
     command = ["--prior", prior, "--output_dir", str(tmp_path), *SMALL, "--samples", "3"]
     command += ["--scans", "2", "--fit_scans", "2", "--steps", "2"]
-    command += ["--methods", "dds", "dds:image=pnp_admm:strength=0.5"]
+    posterior = ["posterior_dds", "posterior_dds:image=pnp_admm:strength=0.5"]
+    command += ["--methods", "dds", "dds:image=pnp_admm:strength=0.5", *posterior]
     calibration.main(command)
     results = json.loads((tmp_path / "calibration.json").read_text())["results"]
+    for method in posterior:
+        found = results[f"x4 {method}"]
+        gain = found["psnr_mean"]["mean"] - found["psnr_one"]["mean"]
+        assert found["gain"]["mean"] == pytest.approx(gain)
+        assert f"| `{method}` |" in (tmp_path / "calibration.md").read_text()
     entry = results["x4 dds:image=pnp_admm:strength=0.5"]
     assert entry["factor"] > 0
     assert entry["fitted_on"] == entry["gain"]["n"] == 2

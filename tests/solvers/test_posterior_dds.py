@@ -16,7 +16,11 @@ from gaussian import (
     random_sense,
 )
 
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.coils.noise import estimate_noise_std
 from ctxrecon.fourier import channels_to_complex, ifft2c
+from ctxrecon.measurement import Measurement
+from ctxrecon.operators import CartesianSense
 from ctxrecon.solvers import PosteriorDDS
 
 SHAPE = (4, 3)
@@ -86,3 +90,29 @@ def test_without_noise_to_speak_of_the_data_are_met(generator):
         prior, operator, y, timesteps=[900, 700, 450, 200, 60, 5], generator=generator
     )
     assert float((operator(x) - y).norm() / y.norm()) < 0.01
+
+
+@pytest.mark.parametrize("given", [None, 3.0, "auto"])
+def test_a_pipeline_gives_it_the_noise_of_the_scan(pipe, generator, monkeypatch, given):
+    """In units of the image's scale: what was given, or what the scan shows."""
+    shape, noise_std = (64, 64), 4.0
+    maps = simulate_coil_maps(4, shape, generator=generator)
+    mask = torch.ones(1, 1, *shape, dtype=torch.bool)
+    image = 40 * complex_noise((1, *shape), generator)
+    kspace = CartesianSense(mask, maps)(image)
+    kspace = kspace + noise_std * complex_noise(tuple(kspace.shape), generator)
+    scale = Measurement.from_arrays(kspace, mask, maps).normalized()[0].intensity_scale()
+    levels = []
+
+    def note(self, denoiser, operator, y, **options):
+        levels.append(self.noise_std)
+        return operator.adjoint(y)
+
+    monkeypatch.setattr(PosteriorDDS, "__call__", note)
+    pipe(kspace, mask, coil_maps=maps, solver="posterior_dds", noise_std=given, num_samples=2)
+    sigma = 3.0 if given == 3.0 else float(estimate_noise_std(kspace, mask))
+    share = sigma / float(scale)
+    if given is None:
+        share = math.sqrt(share**2 - (2 * PosteriorDDS.default_noise_std) ** 2)
+    assert len(levels[-1]) == 2
+    assert levels[-1].tolist() == pytest.approx([share] * 2, rel=0.02)

@@ -22,7 +22,8 @@ def open_rows(path: Path, columns: Sequence[str], settings: Mapping[str, object]
     The settings lie beside the file, in ``<stem>.settings.json``.
 
     Raises:
-        InputError: the file belongs to a run with other settings, or to none that is known.
+        InputError: the file belongs to a run with other settings, or to none that is known, or has
+            other columns.
     """
     beside = path.with_suffix(".settings.json")
     if path.is_file() and not beside.is_file():
@@ -35,6 +36,7 @@ def open_rows(path: Path, columns: Sequence[str], settings: Mapping[str, object]
         path.write_text(_header(columns), encoding="utf-8")
         return []
     check_settings(path, settings)
+    _check_columns(path, columns, "file")
     _drop_half_a_line(path)
     return read_rows(path)
 
@@ -117,11 +119,7 @@ class RowFolder:
         """
         rows: dict[tuple[Any, ...], Row] = {}
         for path in self._files():
-            head = _whole_lines(path).partition("\n")[0]
-            if head and head + "\n" != _header(self.columns):
-                raise InputError(
-                    f"{path} has other columns than are written now: write to another folder"
-                )
+            _check_columns(path, self.columns, "folder")
             try:
                 rows |= {self.key(row): row for row in read_rows(path)}
             except (ValueError, TypeError, KeyError) as error:
@@ -156,6 +154,17 @@ class RowFolder:
 
 def _header(columns: Sequence[str]) -> str:
     return ",".join(columns) + "\n"
+
+
+def _check_columns(path: Path, columns: Sequence[str], place: str) -> None:
+    """Refuse rows of other columns.
+
+    Raises:
+        InputError: naming the file, with the remedy of another ``place``.
+    """
+    head = _whole_lines(path).partition("\n")[0]
+    if head and head + "\n" != _header(columns):
+        raise InputError(f"{path} has other columns than are written now: write to another {place}")
 
 
 def _read_settings(path: Path) -> dict[str, object]:

@@ -1,0 +1,197 @@
+"""Do the data tell a wrong prompt? Their evidence for right and wrong ones.
+
+Each slice is reconstructed without a prompt, and the image is scored under every prompt by
+:func:`ctxrecon.inference.evidence.prompt_evidence`. Two questions are asked of the scores. Does the
+right prompt win against a wrong one, where both are at hand? And can one prompt be told to be wrong
+alone: is its score, less that of no prompt, lower than those of right ones?
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from benchmarks.common.paired import interval, paired, roc_interval, with_interval
+from benchmarks.metadata.edits import (
+    ALL,
+    WRONG_ANATOMY,
+    WRONG_CONTRAST,
+    WRONG_SLICE,
+    WRONG_TIMES,
+    applies,
+)
+from benchmarks.metadata.experiments import Case, Sources
+from benchmarks.metadata.plan import BRAIN, KNEE, LADDER_MASKS, PEOPLE, Pool
+from benchmarks.metadata.sections import BOTH, Section
+from ctxrecon.evaluation import Row, append_rows, table
+from ctxrecon.inference.evidence import prompt_evidence
+from ctxrecon.measurement import Measurement
+from ctxrecon.pipelines import ContextMRIPipeline
+
+EVIDENCE_COLUMNS = ("pool", "mask", "scan", "kind", "prompt", "score", "seconds", "person")
+NONE = "no prompt"
+WRONG = (WRONG_CONTRAST, WRONG_ANATOMY, WRONG_TIMES, WRONG_SLICE)
+"""Prompts that are compared with the right one, where a slice's metadata allow."""
+
+# Prompt -> slice -> score.
+_Scores = dict[str, dict[int, float]]
+
+
+def evidence_cells(args: argparse.Namespace) -> list[tuple[Pool, str]]:
+    """Pools and masks of the experiment."""
+    pools = (KNEE, BRAIN, *[PEOPLE] * bool(args.people))
+    return [(pool, LADDER_MASKS[number]) for pool in pools for number in args.accelerations]
+
+
+def evidence_batch(
+    path: Path,
+    rows: list[Row],
+    numbers: list[int],
+    sources: Sources,
+    pipe: ContextMRIPipeline,
+    args: argparse.Namespace,
+    bar: tqdm,
+) -> None:
+    """Add the rows of ``numbers`` that are missing to file and ``rows``."""
+    done = {(row["pool"], row["mask"], int(row["scan"]), row["prompt"]) for row in rows}
+    for pool, mask in evidence_cells(args):
+        bar.set_description(f"evidence, {pool.name}, {mask}")
+        for number in numbers:
+            cell = (pool.name, mask, number)
+            # The empty prompt is written last.
+            if (*cell, NONE) in done:
+                continue
+            found = _rate(sources.sampled(pool, mask, number), pipe, args)
+            new = [row for row in found if (*cell, row["prompt"]) not in done]
+            for row in new:
+                row |= {"pool": pool.name, "mask": mask}
+            append_rows(path, EVIDENCE_COLUMNS, new)
+            rows += new
+        bar.update()
+
+
+def _rate(case: Case, pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Row]:
+    """Scores of every prompt of a slice; the rows still lack their cell."""
+    scan = case.scan
+    edits = [edit for edit in (ALL, *WRONG) if applies(edit, scan.metadata[0])]
+    started = time.perf_counter()
+    scores = prompt_evidence(
+        pipe,
+        Measurement.from_arrays(scan.kspace, scan.mask, scan.coil_maps),
+        [*(case.prompt(edit) for edit in edits), ""],
+        num_inference_steps=args.steps,
+        num_levels=args.levels,
+        generator=torch.Generator().manual_seed(case.seed),
+        batch_size=args.batch_size,
+    )[0].tolist()
+    seconds = f"{time.perf_counter() - started:.2f}"
+    own = {name: word for name, word in case.row().items() if name in EVIDENCE_COLUMNS}
+    return [
+        {**own, "prompt": name, "score": repr(score), "seconds": seconds}
+        for name, score in zip([*edits, NONE], scores, strict=True)
+    ]
+
+
+def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
+    """How often the right prompt wins, and how well wrong ones are told; ``None`` of too few."""
+    section = Section({"n": 0, "cells": {}})
+    body = []
+    for mask in dict.fromkeys(mask for _, mask in evidence_cells(args)):
+        pools = [pool for pool, its in evidence_cells(args) if its == mask]
+        groups: dict[str, tuple[Pool, ...]] = {pool.name: (pool,) for pool in pools}
+        groups[BOTH] = (KNEE, BRAIN)
+        for name, members in groups.items():
+            for wrong in WRONG:
+                entry = _compare(rows, members, mask, wrong, args.scans)
+                if entry is None:
+                    continue
+                section.results["cells"][f"{name}, {mask}, {wrong}"] = entry
+                section.results["n"] = max(section.results["n"], entry["n"] // len(members))
+                body.append(
+                    [
+                        f"{name}, {mask}, {wrong}",
+                        str(entry["n"]),
+                        with_interval(entry["right_less_wrong"], 1),
+                        with_interval(entry["right_less_none"], 1),
+                        _share(entry["right_wins"]),
+                        _share(entry["roc_area"]),
+                    ]
+                )
+                if len(members) > 1 or name == PEOPLE.name:
+                    area = entry["roc_area"]
+                    section.claim(
+                        f"the evidence of the data tells a {wrong}, {name}, {mask}",
+                        area["low"] is not None and area["low"] > 0.5,
+                        f"ROC area {_share(area)}, right one preferred in "
+                        f"{entry['right_wins']['mean']:.0%}, n = {entry['n']}",
+                    )
+    if not body:
+        return None
+    header = ["", "n", "right less wrong", "right less none", "right one preferred", "ROC area"]
+    section.text += [
+        "Differences of log evidence in nats, mean and 95 % interval; how often the right one of "
+        "the two prompts has more; and the area under the ROC curve of calling a prompt wrong "
+        "where its evidence less that of no prompt is low, one threshold for all slices (jackknife "
+        "over slices, or people). Chance is 0.5 for both.\n",
+        table(header, body),
+    ]
+    return section
+
+
+def _compare(
+    rows: list[Row], pools: Sequence[Pool], mask: str, wrong: str, count: int
+) -> dict[str, Any] | None:
+    """Right against wrong prompts of the slices that have both; ``None`` for fewer than two."""
+    right_, wrong_, none_ = ([] for _ in range(3))
+    people: list[str] = []
+    for pool in pools:
+        scores, owners = _scores_of(rows, pool, mask)
+        for number in sorted(scores.get(wrong, {})):
+            if number < count and number in scores.get(NONE, {}):
+                right_.append(scores[ALL][number])
+                wrong_.append(scores[wrong][number])
+                none_.append(scores[NONE][number])
+                people.append(owners[number])
+    if len(right_) < 2:
+        return None
+    own, other, none = (np.array(values, dtype=np.float64) for values in (right_, wrong_, none_))
+    return {
+        "n": len(own),
+        "right_less_wrong": paired(own, other, people),
+        "right_less_none": paired(own, none, people),
+        "right_wins": interval(_wins(own, other), people),
+        "roc_area": roc_interval(none - own, none - other, people),
+    }
+
+
+def _wins(own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the first is higher, ½ where they are equal."""
+    return (own > other) + 0.5 * (own == other)
+
+
+def _scores_of(rows: list[Row], pool: Pool, mask: str) -> tuple[_Scores, dict[int, str]]:
+    """The scores of a cell, and whose slice each is."""
+    scores: _Scores = {}
+    owners: dict[int, str] = {}
+    for row in rows:
+        if (row["pool"], row["mask"]) == (pool.name, mask):
+            number = int(row["scan"])
+            scores.setdefault(row["prompt"], {})[number] = float(row["score"])
+            owners[number] = row["person"] or f"{pool.name} {number}"
+    return scores, owners
+
+
+def _share(estimate: dict[str, Any]) -> str:
+    """``0.81 [0.74, 0.88]``."""
+    mean = f"{estimate['mean']:.3f}"
+    if estimate["low"] is None:
+        return mean
+    return f"{mean} [{estimate['low']:.3f}, {estimate['high']:.3f}]"

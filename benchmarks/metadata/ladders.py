@@ -1,0 +1,331 @@
+"""Prompts from the best to none: PSNR at every γ, and what each step costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.common.paired import above, paired, with_interval
+from benchmarks.metadata.edits import (
+    ALL,
+    ALL_WRONG_PATHOLOGY,
+    NO_DEMOGRAPHICS,
+    NO_PARAMETERS,
+    PATHOLOGY,
+    WRONG_FIELD,
+    WRONG_PATHOLOGY,
+)
+from benchmarks.metadata.measured import Measured
+from benchmarks.metadata.plan import Condition, Experiment, Pool
+from benchmarks.metadata.sections import BOTH, Scores, Section, evidence_of, scores
+from ctxrecon.evaluation import table
+
+_MOST_FINDINGS = 4
+"""Findings of each anatomy that are shown, the most frequent, as in the paper."""
+_LEAST_SLICES = 4
+"""Slices with a finding, of which there must be so many."""
+
+
+def ladder(measured: Measured, experiment: Experiment, numbers: list[int], fixed: float) -> Section:
+    """PSNR with every prompt: paired differences to none and to the next prompt of the same γ.
+
+    Args:
+        measured: the rows.
+        experiment: whose methods end with that without prompt.
+        numbers: scans of each pool.
+        fixed: γ that is shown in full; another one where it was not measured.
+    """
+    groups = {pool.name: (pool,) for pool in experiment.pools} | {BOTH: experiment.pools}
+    section = Section({"n": len(numbers)})
+    for mask in experiment.masks:
+        found = {
+            name: scores(measured, [(pool, mask) for pool in pools], experiment.methods, numbers)
+            for name, pools in groups.items()
+        }
+        section.results[mask] = {
+            name: _entries(columns, experiment) for name, columns in found.items()
+        }
+        gamma = _shown(experiment, fixed)
+        section.text.append(f"### {mask}\n")
+        if len(experiment.gammas) > 1:
+            section.text += [
+                f"PSNR less that of no metadata, {BOTH}, mean and 95 % interval:\n",
+                _table_over_gammas(section.results[mask][BOTH], experiment),
+            ]
+        section.text.append(_table(section.results[mask], experiment, gamma))
+    return section
+
+
+def removal(
+    measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
+) -> Section:
+    """Metadata taken away step by step; the paper's Figure 4."""
+    section = ladder(measured, experiment, numbers, fixed)
+    for mask in experiment.masks:
+        steps_of = {
+            gamma: [
+                section.results[mask][BOTH][experiment.method(edit, gamma).name]["psnr"][
+                    "less_next"
+                ]
+                for edit in experiment.edits
+            ]
+            for gamma in experiment.gammas
+        }
+        steps = steps_of[_shown(experiment, fixed)]
+        section.claim(
+            "PSNR falls in the paper's order as metadata is removed (all, − MR parameters, "
+            f"− contrast, − slice, none; Figure 4), {mask}",
+            all(step["mean"] > 0 for step in steps),
+            "steps "
+            + ", ".join(f"{step['mean']:+.3f}" for step in steps)
+            + f" dB; {sum(map(above, steps))} of {len(steps)} intervals clear of 0, "
+            f"n = {steps[0]['n']}{_others(steps_of, experiment, fixed)}",
+        )
+        if {ALL, NO_PARAMETERS} <= set(experiment.edits):
+            section.claim(
+                f"the MR parameters matter (Figure 4), {mask}",
+                above(steps[experiment.edits.index(ALL)]),
+                evidence_of(steps[experiment.edits.index(ALL)], "dB"),
+            )
+    return section
+
+
+def _others(steps_of: dict[float, Any], experiment: Experiment, fixed: float) -> str:
+    """At how many other γ every step falls."""
+    others = [gamma for gamma in steps_of if gamma != _shown(experiment, fixed)]
+    if not others:
+        return ""
+    falling = [gamma for gamma in others if all(step["mean"] > 0 for step in steps_of[gamma])]
+    return f"; it falls too at {len(falling)} of {len(others)} other γ"
+
+
+def demographics(
+    measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
+) -> Section:
+    """All metadata with and without age and sex; the paper's Figure 5."""
+    section = ladder(measured, experiment, numbers, fixed)
+    for mask in experiment.masks:
+        gains = {
+            gamma: _difference(measured, experiment, mask, numbers, (ALL, NO_DEMOGRAPHICS), gamma)
+            for gamma in experiment.gammas
+        }
+        gain = gains[_shown(experiment, fixed)]
+        section.claim(
+            f"age and sex gain over all other metadata alone (Figure 5), {mask}",
+            above(gain),
+            evidence_of(gain, "dB") + _elsewhere(gains, _shown(experiment, fixed)),
+        )
+    return section
+
+
+def pathology(
+    measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
+) -> Section:
+    """The finding alone and with all metadata, right and wrong; the paper's Figure 6."""
+    section = ladder(measured, experiment, numbers, fixed)
+    shown = _shown(experiment, fixed)
+
+    def pairs(mask: str, one: str, other: str | None) -> dict[float, Any]:
+        return {
+            gamma: _difference(measured, experiment, mask, numbers, (one, other), gamma)
+            for gamma in experiment.gammas
+        }
+
+    for mask in experiment.masks:
+        cost, gain = pairs(mask, PATHOLOGY, WRONG_PATHOLOGY), pairs(mask, WRONG_PATHOLOGY, None)
+        section.claim(
+            f"a wrong pathology lies between none and the right one (Figure 6), {mask}",
+            cost[shown]["mean"] > 0 and gain[shown]["mean"] > 0,
+            f"right less wrong {evidence_of(cost[shown], 'dB')}; "
+            f"wrong less none {evidence_of(gain[shown], 'dB')}; "
+            f"{above(cost[shown]) + above(gain[shown])} of 2 intervals clear of 0",
+        )
+        gain = pairs(mask, PATHOLOGY, None)
+        section.claim(
+            f"the right pathology alone gains over none (Figure 6), {mask}",
+            above(gain[shown]),
+            evidence_of(gain[shown], "dB") + _elsewhere(gain, shown),
+        )
+        gain = pairs(mask, ALL, PATHOLOGY)
+        section.claim(
+            f"all metadata gain over the right pathology alone (Figure 6), {mask}",
+            above(gain[shown]),
+            evidence_of(gain[shown], "dB") + _elsewhere(gain, shown),
+        )
+        if ALL_WRONG_PATHOLOGY in experiment.edits:
+            cost = pairs(mask, ALL, ALL_WRONG_PATHOLOGY)
+            gain = pairs(mask, ALL_WRONG_PATHOLOGY, None)
+            section.claim(
+                "among all metadata a wrong pathology costs, and is still better than none "
+                f"(Figure 6), {mask}",
+                cost[shown]["mean"] > 0 and above(gain[shown]),
+                f"right less wrong {evidence_of(cost[shown], 'dB')}; "
+                f"wrong less none {evidence_of(gain[shown], 'dB')}",
+            )
+        section.text += _finding_table(section, measured, experiment, mask, numbers)
+    return section
+
+
+def field_strength(
+    measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
+) -> Section:
+    """1.5 T for 3 T and the other way round."""
+    section = ladder(measured, experiment, numbers, fixed)
+    (mask,) = experiment.masks
+    cost = _difference(measured, experiment, mask, numbers, (ALL, WRONG_FIELD), fixed)
+    section.claim(
+        "the right field strength is better than the wrong one",
+        above(cost),
+        evidence_of(cost, "dB"),
+    )
+    return section
+
+
+def _difference(
+    measured: Measured,
+    experiment: Experiment,
+    mask: str,
+    numbers: list[int],
+    edits: tuple[str, str | None],
+    gamma: float,
+) -> dict[str, Any]:
+    """PSNR of one prompt less that of another, or of none, over all pools."""
+    methods = [
+        experiment.method(ALL, 0.0) if edit is None else experiment.method(edit, gamma)
+        for edit in edits
+    ]
+    cells = [(pool, mask) for pool in experiment.pools]
+    found = scores(measured, cells, methods, numbers, names=("psnr",))
+    one, other = (found[method.name]["psnr"] for method in methods)
+    return paired(one, other)
+
+
+def _elsewhere(gains: dict[float, Any], shown: float) -> str:
+    """The means at the other γ."""
+    rest = [f"{gain['mean']:+.3f} at γ = {gamma:g}" for gamma, gain in gains.items()]
+    rest = [text for text, gamma in zip(rest, gains, strict=True) if gamma != shown]
+    return f" ({', '.join(rest)})" if rest else ""
+
+
+def _shown(experiment: Experiment, fixed: float) -> float:
+    """γ that is shown in full."""
+    return fixed if fixed in experiment.gammas else experiment.gammas[0]
+
+
+def _entries(columns: Scores, experiment: Experiment) -> dict[str, Any]:
+    """Of each method mean, difference to none and to the next prompt of the same γ."""
+    none = experiment.methods[-1]
+    nexts: dict[str, str] = {}
+    for gamma in experiment.gammas:
+        steps = [experiment.method(edit, gamma).name for edit in experiment.edits]
+        nexts |= dict(pairwise([*steps, none.name]))
+    return {
+        name: {
+            metric: {
+                "mean": float(column.mean()),
+                "less_none": paired(column, columns[none.name][metric]),
+                **({"less_next": paired(column, columns[after][metric])} if after else {}),
+            }
+            for metric, column in columns[name].items()
+        }
+        for name, after in ((method.name, nexts.get(method.name)) for method in experiment.methods)
+    }
+
+
+def _table_over_gammas(entries: dict[str, Any], experiment: Experiment) -> str:
+    return table(
+        ["", *(f"γ = {gamma:g}" for gamma in experiment.gammas)],
+        [
+            [
+                edit,
+                *(
+                    with_interval(
+                        entries[experiment.method(edit, gamma).name]["psnr"]["less_none"], 3
+                    )
+                    for gamma in experiment.gammas
+                ),
+            ]
+            for edit in experiment.edits
+        ],
+    )
+
+
+def _table(results: dict[str, Any], experiment: Experiment, gamma: float) -> str:
+    """Means and differences of every prompt at one γ."""
+    pools = [pool.name for pool in experiment.pools]
+    none = experiment.methods[-1]
+    rows = []
+    for method in [*(experiment.method(edit, gamma) for edit in experiment.edits), none]:
+        entry = results[BOTH][method.name]
+        row = [
+            method.name,
+            *(f"{found[method.name]['psnr']['mean']:.2f}" for found in results.values()),
+        ]
+        if method is none:
+            rows.append(row + [""] * (len(pools) + 3))
+            continue
+        row += [
+            with_interval(results[name][method.name]["psnr"]["less_none"], 3)
+            for name in (BOTH, *pools)
+        ]
+        row += [with_interval(entry["psnr"]["less_next"], 3)]
+        row += [with_interval(entry["ssim"]["less_none"], 4)]
+        rows.append(row)
+    header = ["", *(f"PSNR, {name}" for name in results), f"less none, {BOTH}"]
+    header += [*(f"less none, {name}" for name in pools), f"less next, {BOTH}"]
+    return table([*header, "SSIM less none"], rows)
+
+
+def _finding_table(
+    section: Section, measured: Measured, experiment: Experiment, mask: str, numbers: list[int]
+) -> list[str]:
+    """Differences to none over the slices that show each of the most frequent findings."""
+    none = experiment.methods[-1]
+    results: dict[str, dict[str, Any]] = {}
+    for pool in experiment.pools:
+        for finding, places in _most_frequent(measured, experiment, pool, mask, numbers).items():
+            chosen = [numbers[place] for place in places]
+            found = scores(measured, [(pool, mask)], experiment.methods, chosen, names=("psnr",))
+            results[finding] = {
+                "n": len(chosen),
+                "anatomy": pool.anatomy,
+                "less_none": {
+                    method.name: paired(found[method.name]["psnr"], found[none.name]["psnr"])
+                    for method in experiment.methods
+                    if method is not none
+                },
+            }
+    section.results[mask]["findings"] = results
+    if not results:
+        return []
+    rows = [
+        [
+            f"{entry['anatomy']}, {finding} ({entry['n']}): {edit}",
+            *(
+                with_interval(entry["less_none"][experiment.method(edit, gamma).name], 3)
+                for gamma in experiment.gammas
+            ),
+        ]
+        for finding, entry in results.items()
+        for edit in experiment.edits
+    ]
+    title = "PSNR less that of no metadata, of the slices (number) with each finding:\n"
+    return [title, table(["", *(f"γ = {gamma:g}" for gamma in experiment.gammas)], rows)]
+
+
+def _most_frequent(
+    measured: Measured, experiment: Experiment, pool: Pool, mask: str, numbers: list[int]
+) -> dict[str, list[int]]:
+    """Places of the slices that show each of the most frequent findings."""
+    method: Condition = experiment.methods[0]
+    shown = [
+        [name for name in text.split("; ") if name]
+        for text in measured.words(pool, mask, method, "findings", numbers)
+    ]
+    counts = Counter(name for names in shown for name in names)
+    return {
+        name: [place for place, names in enumerate(shown) if name in names]
+        for name, count in counts.most_common(_MOST_FINDINGS)
+        if count >= _LEAST_SLICES
+    }

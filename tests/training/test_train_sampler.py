@@ -17,6 +17,7 @@ from scripts import TRAINING, forget_accelerate, in_two_processes, start, weight
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.io import write_scan
+from ctxrecon.masks.learned import kspace_energy, spectrum_mask
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import contrast_scan, knee_anatomy, multi_echo
 from ctxrecon.pipelines import load_joint
@@ -108,6 +109,20 @@ def test_the_sampler_has_a_learning_rate_of_its_own(run, tmp_path):
 def test_fixed_masks_have_nothing_to_learn(run, tmp_path):
     folder = run(tmp_path / "run", "--sampler", "fixed:mask=gaussian1d:acceleration=3")
     assert load_joint(folder / "pipeline").sampler.mask == "gaussian1d"
+
+
+def test_the_spectrum_is_that_of_the_training_scans(run, bank, tmp_path):
+    options = ["--scans", "3", "--sampler", "fixed:mask=spectrum2d:acceleration=6"]
+    folder = run(tmp_path / "run", *options)
+    config = script.parse_args([*arguments(bank, tmp_path / "other"), *options])
+    center = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    samples = script.ContrastSamples(script.source(config), center, 3, 3, seed=config.seed)
+    sampler = load_joint(folder / "pipeline").sampler
+    energy = kspace_energy(torch.cat([samples[0, n]["target"] for n in range(3)]))
+    # Coil maps are estimated from the centre alone here, from everything there.
+    found, expected = sampler()[0, 0], spectrum_mask(energy, 6, 0.25, lines=False)[0, 0]
+    assert int((found & expected).sum()) > 0.9 * int(found.sum())
+    assert int(found.sum()) == round(32 * 32 / 6)
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path):

@@ -25,6 +25,9 @@ from ctxrecon.training.prompts import drop_metadata
 from ctxrecon.training.scans import Memory, fully_sampled, in_turn
 from ctxrecon.training.slices import PreparedSlices, SliceSource, tokens_of
 
+_SPECTRUM_SCANS = 256
+"""Scans whose mean spectrum is taken; with more the mask changes in few positions."""
+
 
 class ContrastSource(Protocol):
     """Where subjects come from; ``draw`` gives the same one for the same number."""
@@ -98,6 +101,11 @@ class ContrastSamples:
         else:
             scan = self._memory.get((chosen,), lambda: self._scan(chosen))
         return {**scan, "step": step, "seed": int(rng.integers(2**62))}
+
+    def first_targets(self) -> Tensor:
+        """Images of the first scans, at most 256, ``(scans · contrasts, ny, nx)`` complex64."""
+        count = min(self.scans or _SPECTRUM_SCANS, _SPECTRUM_SCANS)
+        return torch.cat([self[0, number]["target"] for number in range(count)])
 
     def _scan(self, number: int) -> dict[str, Any]:
         drawn = self.source.draw(number, self.calibration.shape[-1])

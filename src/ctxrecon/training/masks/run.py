@@ -6,6 +6,7 @@ r"""Train a k-space sampler together with the reconstruction that its masks are 
     ... --sampler per_contrast:learn_split=true --aim task      # masks for the T2* map
     ... --sampler pattern_generator:ratios=[0.06,0.25] --network unet --loss gaussian --predict_std
     ... --sampler fixed:mask=gaussian1d                         # the network alone learns
+    ... --sampler fixed:mask=spectrum2d      # the strongest samples of the first training scans
     ... --sampler greedy --pretrained_model_name_or_path runs/joint/pipeline
 
 Subjects come from the phantom on the fly (``--bank``) or, in one contrast, from a set made by
@@ -19,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks.learned import GreedyPolicy
+from ctxrecon.masks.learned import FixedMasks, GreedyPolicy
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.masks.build import calibration, starting_point
@@ -63,6 +64,8 @@ def train_masks(config: MasksConfig) -> None:
         pipe.tokenizer,
         config.seed,
     )
+    if isinstance(pipe.sampler, FixedMasks) and pipe.sampler.lacks_spectrum:
+        pipe.sampler.fit(samples.first_targets())
     accelerator = build_accelerator(config)
     trained = TrainedPipeline(
         config,

@@ -285,6 +285,25 @@ class TestTraining:
         turned = {name: value.flip(0) for name, value in batch.items()}
         assert torch.equal(both.flip(0), model._weights(turned, None))
 
+    @pytest.mark.parametrize(
+        "sampler",
+        [
+            PatternGenerator(SHAPE, (0.2, 0.8), center_fraction=0.1),
+            FixedMasks(SHAPE, mask="uniform2d", center_fraction=0.1, ratios=(0.2, 0.8)),
+        ],
+        ids=["generator", "fixed"],
+    )
+    def test_each_sample_has_a_ratio_of_its_own(self, sampler):
+        """Which follows from its seed, however samples are dealt to batches and processes."""
+        model = JointTraining(joint("unrolled", sampler), JointObjective())
+        batch = batch_of(contrasts=1)
+        both = model._weights(batch, None).detach()
+        first, second = both.flatten(1).mean(dim=1).tolist()
+        assert abs(first - second) > 0.05
+        for n in range(2):
+            alone = {name: value[n : n + 1] for name, value in batch.items()}
+            assert torch.equal(model._weights(alone, None), both[n : n + 1])
+
     def test_export_holds_what_was_trained(self):
         pipe = joint()
         model = JointTraining(pipe, JointObjective())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -31,8 +33,8 @@ class FixedMasks(MaskNetwork):
             ``ratios``.
         mask: its name, a key of ``MASKS`` or one of :data:`SPECTRUM`.
         center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
-        ratios: range of the share of k-space that is sampled, from which each step of training
-            draws.
+        ratios: range of the share of k-space that is sampled, from which each sample of training
+            has its own.
 
     Raises:
         InputError: also for an unknown name, and without either acceleration or ratios.
@@ -93,6 +95,7 @@ class FixedMasks(MaskNetwork):
         generator: Generators = None,
     ) -> Tensor:
         """As :meth:`~ctxrecon.masks.learned.base.Sampler.forward`."""
+        self.warn_outside_range(acceleration)
         fraction = self.center_fraction
         if fraction is None and not self.lines:
             fraction = CENTER_2D  # radial masks have none of their own
@@ -121,9 +124,17 @@ class FixedMasks(MaskNetwork):
 
     def relaxed(
         self,
-        acceleration: float | None = None,
+        acceleration: float | Sequence[float] | None = None,
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """The same masks as 0 and 1, float32 on the CPU, without a gradient."""
-        return self(acceleration, batch_size, generator).float()
+        """The same masks as 0 and 1, float32 on the CPU, without a gradient.
+
+        Each may have an acceleration of its own.
+        """
+        each = self.each_acceleration(acceleration, batch_size)
+        if len(each) == 1:
+            return self(each[0], batch_size, generator).float()
+        items = item_generators(batch_size, generator)
+        masks = [self(one, 1, item and [item]) for one, item in zip(each, items, strict=True)]
+        return torch.cat(masks).float()

@@ -69,16 +69,16 @@ class JointTraining(nn.Module):
     """Sampler, reconstructor and map; called on a batch it gives each sample's loss.
 
     JoJoNet, equations (2) and (5): masks are tosses whose gradient is straight-through
-    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed.
+    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed, as is
+    its acceleration where the sampler serves a range.
     Contrasts count equally: the error of each is divided by the 99 % quantile of its target.
 
     Args:
         pipe: its sampler and reconstructor are trained; the rest stays as it is.
         objective: what for.
-        seed: of the accelerations of a sampler that serves several.
     """
 
-    def __init__(self, pipe: JointPipeline, objective: JointObjective, seed: int = 0) -> None:
+    def __init__(self, pipe: JointPipeline, objective: JointObjective) -> None:
         super().__init__()
         objective.check(pipe)
         self.sampler: Any = pipe.sampler
@@ -87,7 +87,7 @@ class JointTraining(nn.Module):
         for fixed in (self.relaxometer, self.text_encoder):
             if fixed is not None:
                 fixed.requires_grad_(False)
-        self.objective, self.seed = objective, seed
+        self.objective = objective
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of each sample, ``(batch,)``."""
@@ -112,12 +112,10 @@ class JointTraining(nn.Module):
                 return self._measure(mask[:, None], batch, embeds).images[:, 0]
 
             return self.sampler.relaxed(image, generator=generators).mask[:, None]
-        acceleration = None
+        accelerations = None
         if self.sampler.ratios is not None:
-            # One for a step, the same for every process.
-            own = torch.Generator().manual_seed(self.seed * 2**40 + int(batch["step"][0]))
-            acceleration = self.sampler.draw_acceleration(own)
-        weights = self.sampler.relaxed(acceleration, len(seeds), generators)
+            accelerations = [self.sampler.draw_acceleration(each) for each in generators]
+        weights = self.sampler.relaxed(accelerations, len(seeds), generators)
         weights = weights.to(batch["kspace"].device)
         return weights[:, None] if weights.ndim == 4 else weights
 

@@ -97,7 +97,7 @@ def _model(config: MasksConfig, pipe: Any) -> JointTraining | GreedyTraining:
     """The pipeline as a module whose call is the loss."""
     if not isinstance(pipe.sampler, GreedyPolicy):
         objective = JointObjective(config.aim, config.loss, config.task_weight)
-        return JointTraining(pipe, objective, config.seed)
+        return JointTraining(pipe, objective)
     if config.aim != "reconstruction" or config.loss != "l1":
         raise InputError(
             "a greedy policy is rewarded by the ℓ1 error of the image: leave --aim and --loss out"

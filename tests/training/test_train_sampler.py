@@ -66,6 +66,11 @@ def arguments(bank: Path, folder: Path) -> list[str]:
     [
         (("--sampler", "loupe:lines=false:acceleration=3"), "sampler.weights"),
         (("--loss", "gaussian", "--predict_std"), "sampler.weights"),
+        (
+            ("--loss", "gaussian", "--network", "unet:width=4:depth=1:predict_std=joint"),
+            "reconstructor.network.last.weight",
+        ),
+        (("--loss", "mse"), "sampler.weights"),
         (("--sampler", "pattern_generator:ratios=[0.3,0.5]"), "sampler.embeddings"),
         (("--sampler", "sequential:stages=2:width=4:acceleration=3"), "sampler.score.last.weight"),
         ((*ECHOES, "--network", HRU, "--aim", "task"), "sampler.split"),

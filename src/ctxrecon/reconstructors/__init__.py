@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ctxrecon.reconstructors.base import Reconstructor, ReconstructorOutput, intensity
+from ctxrecon.reconstructors.base import (
+    Estimate,
+    Reconstructor,
+    ReconstructorOutput,
+    intensity,
+    likelihood_std,
+)
 from ctxrecon.reconstructors.critic import Critic
 from ctxrecon.reconstructors.generators import (
     ResNetGenerator,
@@ -46,6 +52,7 @@ __all__ = [
     "MULTI_CONTRAST",
     "RECONSTRUCTORS",
     "Critic",
+    "Estimate",
     "GRUUNet",
     "HRUNet",
     "ISTANetPlus",
@@ -63,5 +70,6 @@ __all__ = [
     "VarNet",
     "hard_data_consistency",
     "intensity",
+    "likelihood_std",
     "reconstruct_contrasts",
 ]

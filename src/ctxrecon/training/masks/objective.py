@@ -12,7 +12,12 @@ from ctxrecon.errors import InputError
 from ctxrecon.masks.learned import GreedyPolicy, SequentialSampler
 from ctxrecon.operators import WeightedSense
 from ctxrecon.pipelines.joint import JointPipeline
-from ctxrecon.reconstructors import MultiContrastOutput, intensity, reconstruct_contrasts
+from ctxrecon.reconstructors import (
+    MultiContrastOutput,
+    intensity,
+    likelihood_std,
+    reconstruct_contrasts,
+)
 from ctxrecon.training.masks.config import AIMS, JOINT_LOSSES
 from ctxrecon.training.reconstructor.objective import paired_loss
 
@@ -52,10 +57,10 @@ class JointObjective:
                 "the task is a T2* map: train for it, alone or with the reconstruction, where the "
                 "contrasts are echoes, and only there"
             )
-        if (self.loss == "gaussian") != (pipe.reconstructor.error_head is not None):
+        if (self.loss == "gaussian") != pipe.reconstructor.predicts_error:
             raise InputError(
                 "the gaussian loss trains the predicted error, and nothing else does: give "
-                "--loss gaussian and --predict_std together"
+                "--loss gaussian and --predict_std together, or a network with predict_std=joint"
             )
         if self.loss == "gaussian" and self.aim == "task":
             raise InputError("the task alone trains no predicted error: give --aim both")
@@ -161,8 +166,10 @@ def image_loss(kind: str, output: MultiContrastOutput, batch: dict[str, Tensor])
     target = batch["target"]
     contrasts = target.shape[1]
     scale = intensity(target.flatten(0, 1))
-    error = output.expected_error
-    std = None if error is None else error.flatten(0, 1) / scale
+    std = likelihood_std(output)
+    if std is not None:
+        std = std.flatten(0, 1)
+        std = std / scale.view(-1, *[1] * (std.ndim - 1))
     inside = (batch["coil_maps"] != 0).any(dim=1).repeat_interleave(contrasts, dim=0)
     images = output.images.flatten(0, 1) / scale
     loss = paired_loss(kind, images, std, target.flatten(0, 1) / scale, inside)

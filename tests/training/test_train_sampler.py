@@ -16,6 +16,7 @@ from scripts import TRAINING, forget_accelerate, in_two_processes, start, weight
 
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c
 from ctxrecon.io import write_scan
 from ctxrecon.masks.learned import kspace_energy, spectrum_mask
 from ctxrecon.metadata import ScanMetadata
@@ -130,6 +131,29 @@ def test_the_spectrum_is_that_of_the_training_scans(run, bank, tmp_path):
     assert int(found.sum()) == round(32 * 32 / 6)
 
 
+def test_magnitude_images_have_a_conjugate_symmetric_kspace(bank, tmp_path):
+    options = ["--num_coils", "1", "--magnitude_images"]
+    config = script.parse_args([*arguments(bank, tmp_path), *options])
+    source, center = script.source(config), torch.ones(1, 1, 32, 32, dtype=torch.bool)
+
+    def asymmetry(kspace):
+        flipped = kspace.flip(-2, -1).roll((1, 1), (-2, -1)).conj()
+        return float((kspace - flipped).norm() / kspace.norm())
+
+    for magnitude, snr in ((True, 0.0), (True, 100.0), (False, 0.0)):
+        samples = script.ContrastSamples(source, center, 2, 1, snr, magnitude=magnitude)
+        scan = samples[0, 1]
+        assert (asymmetry(scan["kspace"]) < (0.1 if snr else 1e-5)) == magnitude
+        assert bool((scan["target"].real >= -1e-5).all()) == (magnitude and not snr)
+        torch.testing.assert_close(fft2c(scan["target"])[:, None], scan["kspace"])
+    held_out = [
+        script.ContrastScans(2, 32, "one", "knee", 1, 0.0, magnitude=magnitude).scans[1]
+        for magnitude in (True, False)
+    ]
+    assert asymmetry(held_out[0].kspace) < 1e-5 < asymmetry(held_out[1].kspace)
+    torch.testing.assert_close(held_out[0].images.real, held_out[1].images.abs())
+
+
 def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path):
     options = [*ECHOES, "--network", HRU, "--aim", "both", "--lr_scheduler", "constant"]
     whole, stopped = run(tmp_path / "whole", *options), tmp_path / "stopped"
@@ -233,6 +257,7 @@ def test_prepared_slices_and_prompts(tmp_path, prior, monkeypatch):
         (("--aim", "task"), "needs echoes"),
         (("--loss", "gaussian"), "--predict_std together"),
         (("--scans", "0"), "--scans"),
+        (("--magnitude_images",), "--num_coils 1"),
         (("--anatomy", "heart"), "no heart, only knee"),
         (("--acceleration", "0.5"), "acceleration"),
         (("--sampler", "pattern_generator", "--acceleration", "4"), "leave --acceleration out"),

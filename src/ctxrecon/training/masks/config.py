@@ -69,6 +69,12 @@ class MasksConfig(TrainingConfig):
         None, "likewise; 0.32 / acceleration of the lines", check=SHARE, in_card=True
     )
     num_coils: int = option(8, check=Whole(1, 256), in_card=True)
+    magnitude_images: bool = option(
+        False,
+        "scan the magnitudes, with --num_coils 1: k-space is then conjugate symmetric",
+        on_resume="refused",
+        in_card=True,
+    )
     snr: float = option(100.0, "of the bright signal; 0 for no noise", check=Number(0, 1e9))
     scans: int | None = option(
         None, "how many scans there are; endless by default", check=Whole(1), in_card=True

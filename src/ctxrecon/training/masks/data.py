@@ -22,7 +22,7 @@ from ctxrecon.phantom import (
 )
 from ctxrecon.training.masks.config import MasksConfig
 from ctxrecon.training.prompts import drop_metadata
-from ctxrecon.training.scans import Memory, fully_sampled, in_turn
+from ctxrecon.training.scans import Memory, check_magnitude, fully_sampled, in_turn
 from ctxrecon.training.slices import PreparedSlices, SliceSource, tokens_of
 
 _SPECTRUM_SCANS = 256
@@ -69,6 +69,7 @@ class ContrastSamples:
         snr: of the bright signal to complex noise; 0 for none.
         tokenizer: of a text encoder, for networks that read prompts.
         seed: of everything.
+        magnitude: whether the magnitudes of the images are scanned, with a coil that has no phase.
     """
 
     source: ContrastSource
@@ -78,6 +79,7 @@ class ContrastSamples:
     snr: float = 100.0
     tokenizer: Any = None
     seed: int = 0
+    magnitude: bool = False
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class ContrastSamples:
                 "expected at least one coil and one scan and an SNR of 0 or more, got "
                 f"{self.num_coils} coils, {self.scans} scans and an SNR of {self.snr:g}"
             )
+        check_magnitude(self.magnitude, self.num_coils)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
@@ -111,7 +114,12 @@ class ContrastSamples:
         drawn = self.source.draw(number, self.calibration.shape[-1])
         generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
         scan: dict[str, Any] = fully_sampled(
-            drawn["images"], self.num_coils, self.snr, self.calibration, generator
+            drawn["images"],
+            self.num_coils,
+            self.snr,
+            self.calibration,
+            generator,
+            magnitude=self.magnitude,
         )
         return {**scan, "metadata": drawn["metadata"], "form": drawn.get("form", "fastmri")}
 

@@ -63,6 +63,7 @@ def train_masks(config: MasksConfig) -> None:
         config.snr,
         pipe.tokenizer,
         config.seed,
+        config.magnitude_images,
     )
     if isinstance(pipe.sampler, FixedMasks) and pipe.sampler.lacks_spectrum:
         pipe.sampler.fit(samples.first_targets())
@@ -79,6 +80,7 @@ def train_masks(config: MasksConfig) -> None:
             config.anatomy,
             config.num_coils,
             config.snr,
+            magnitude=config.magnitude_images,
         ),
     )
     train(

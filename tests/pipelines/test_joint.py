@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -136,6 +137,34 @@ class TestPipeline:
             assert output.masks[0, 0, 0, 0].sum() == 8
             with pytest.raises(InputError, match="chooses by one image"):
                 pipe(scan()[0], coil_maps=maps)
+
+    @pytest.mark.parametrize("kind", ["sequential", "greedy"])
+    def test_stages_are_lower_ratios(self, kind):
+        """Each is what a mask given by hand gives, and has what the one before had."""
+        sampler = {
+            "sequential": SequentialSampler(SHAPE, 2.0, 2, center_fraction=0.25, width=4),
+            "greedy": GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4),
+        }[kind]
+        pipe = joint("unrolled", sampler)
+        kspace, maps = scan(contrasts=1)
+        output = pipe(kspace, coil_maps=maps, generator=seeded(0), stages=True)
+        plain = pipe(kspace, coil_maps=maps, generator=seeded(0))
+        assert plain.stages is None
+        assert torch.equal(plain.images, output.images)
+        assert torch.equal(plain.masks, output.masks)
+        stages = [*present(output.stages), output]
+        lines = [int(stage.masks[0, 0, 0, 0].sum()) for stage in stages]
+        assert lines == ([6, 9, 12] if kind == "sequential" else [6, 7, 8])
+        for before, stage in pairwise(stages):
+            assert bool((stage.masks >= before.masks).all())
+        for stage in stages:
+            given = pipe(kspace * stage.masks, stage.masks, coil_maps=maps)
+            torch.testing.assert_close(given.images, stage.images)
+            torch.testing.assert_close(present(given.residual), present(stage.residual))
+        with pytest.raises(InputError, match="leave stages out"):
+            pipe(kspace * output.masks, output.masks, coil_maps=maps, stages=True)
+        with pytest.raises(InputError, match="leave stages out"):
+            joint()(scan()[0], coil_maps=maps, stages=True)
 
     def test_maps_of_the_tissue(self):
         relaxometer = T2StarMLP(list(ECHO_TIMES))

@@ -5,7 +5,7 @@ Not imported by ``ctxrecon.masks``, which needs no networks.
 
 from __future__ import annotations
 
-from ctxrecon.masks.learned.adaptive import StagedMask
+from ctxrecon.masks.learned.adaptive import AdaptiveSampler, StagedMask
 from ctxrecon.masks.learned.base import MaskNetwork, Sampler
 from ctxrecon.masks.learned.fixed import SPECTRUM, FixedMasks
 from ctxrecon.masks.learned.greedy import GreedyPolicy, policy_gradient_loss, with_lines
@@ -32,6 +32,7 @@ __all__ = [
     "LOUPE",
     "SAMPLERS",
     "SPECTRUM",
+    "AdaptiveSampler",
     "FixedMasks",
     "GreedyPolicy",
     "MaskNetwork",

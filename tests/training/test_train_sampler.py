@@ -72,6 +72,7 @@ def arguments(bank: Path, folder: Path) -> list[str]:
             "reconstructor.network.last.weight",
         ),
         (("--loss", "mse"), "sampler.weights"),
+        (("--network", "pnp:width=4:depth=1:iterations=2"), "reconstructor.denoiser.last.weight"),
         (("--sampler", "pattern_generator:ratios=[0.3,0.5]"), "sampler.embeddings"),
         (("--sampler", "sequential:stages=2:width=4:acceleration=3"), "sampler.score.last.weight"),
         ((*ECHOES, "--network", HRU, "--aim", "task"), "sampler.split"),

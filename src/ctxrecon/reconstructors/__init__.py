@@ -24,6 +24,7 @@ from ctxrecon.reconstructors.multi_contrast import (
     SharedUNet,
     reconstruct_contrasts,
 )
+from ctxrecon.reconstructors.plug_and_play import PlugAndPlay
 from ctxrecon.reconstructors.recurrent_unet import GRUUNet, HRUNet, RUNet
 from ctxrecon.reconstructors.unet import UNetReconstructor
 from ctxrecon.reconstructors.varnet import VarNet
@@ -38,6 +39,7 @@ RECONSTRUCTORS.register("unrolled", UnrolledGenerator)
 RECONSTRUCTORS.register("varnet", VarNet)
 RECONSTRUCTORS.register("modl", MoDL)
 RECONSTRUCTORS.register("ista_net", ISTANetPlus)
+RECONSTRUCTORS.register("pnp", PlugAndPlay)
 
 MULTI_CONTRAST: Registry[type[MultiContrastReconstructor]] = Registry("network of contrasts")
 """The same for networks of several contrasts; "unet_i" also needs their number."""
@@ -60,6 +62,7 @@ __all__ = [
     "MoDL",
     "MultiContrastOutput",
     "MultiContrastReconstructor",
+    "PlugAndPlay",
     "RUNet",
     "Reconstructor",
     "ReconstructorOutput",

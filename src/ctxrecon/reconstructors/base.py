@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -80,6 +81,8 @@ class Reconstructor(ModelMixin, ConfigMixin):
 
     serves_joint: ClassVar[bool] = False
     """Whether ``predict_std="joint"`` may be asked for."""
+    learns_prior: ClassVar[bool] = False
+    """Whether a part of it is trained by :meth:`prior_loss` alone."""
 
     def __init__(self, text_width: int | None = None, predict_std: bool | str = False) -> None:
         super().__init__()
@@ -116,6 +119,23 @@ class Reconstructor(ModelMixin, ConfigMixin):
             zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
             embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
         """
+
+    def prior_loss(
+        self,
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        embeds: Tensor | None = None,
+    ) -> Tensor:
+        """What a network learns of images without a measurement, ``(batch,)``.
+
+        Training adds it to the loss of the reconstruction where ``learns_prior`` is set.
+
+        Args:
+            images: ``(batch, ny, nx)`` complex64, of any intensity.
+            generators: one for each image, on the CPU.
+            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
+        """
+        raise NotImplementedError
 
     def forward(
         self, operator: SenseOperator, y: Tensor, prompt_embeds: Tensor | None = None

@@ -186,9 +186,17 @@ class ResidualUNet(nn.Module):
         width: of the features at full size; twice as many at each half of it.
         depth: number of halvings.
         text_width: see :class:`Modulation`.
+        out_channels: of the output, where they are others.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        text_width: int | None,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
         self.first = Convolution(channels, width)
@@ -200,7 +208,7 @@ class ResidualUNet(nn.Module):
             nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) for fine in widths[-2::-1]
         )
         self.up = nn.ModuleList(ResidualBlock(each, text_width) for each in widths[-2::-1])
-        self.last = Convolution(width, channels)
+        self.last = Convolution(width, out_channels or channels)
         for value in self.last.parameters():
             nn.init.zeros_(value)
         self.multiple = 2**depth

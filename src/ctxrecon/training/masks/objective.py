@@ -105,7 +105,19 @@ class JointTraining(nn.Module):
         if self.objective.aim != "reconstruction":
             weight = self.objective.task_weight if self.objective.aim == "both" else 1.0
             loss = loss + weight * self._map_loss(output.images, batch["target"])
+        if getattr(self.reconstructor, "learns_prior", False):
+            loss = loss + self._prior_loss(batch, embeds)
         return loss if output.penalty is None else loss + output.penalty
+
+    def _prior_loss(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
+        """What the network learns of the images alone, the mean over the contrasts."""
+        target = batch["target"]
+        # Other numbers than those that the masks are drawn with.
+        own = [torch.Generator().manual_seed(2**62 + seed) for seed in batch["seed"].tolist()]
+        generators = [each for each in own for _ in range(target.shape[1])]
+        embeds = None if embeds is None else embeds.flatten(0, 1)
+        loss = self.reconstructor.prior_loss(target.flatten(0, 1), generators, embeds)
+        return loss.unflatten(0, target.shape[:2]).mean(dim=1)
 
     def _weights(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
         """Masks to train with, ``(batch, contrasts or 1, 1, ny, nx)`` float32."""

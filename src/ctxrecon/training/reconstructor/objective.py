@@ -84,6 +84,11 @@ class Objective:
                 "without labels the loss is that of the samples held out: give --loss none and "
                 "no --adversarial"
             )
+        if network.learns_prior:
+            raise InputError(
+                f"the denoiser of a {type(network).__name__} is trained by train_sampler.py: for "
+                "masks that are not learned give it --sampler fixed:mask=uniform1d"
+            )
         if (self.loss == "gaussian") != network.predicts_error:
             raise InputError(
                 "the gaussian loss trains the predicted error, and nothing else does: give "

@@ -124,9 +124,22 @@ def magnitude_scan(scan: ContrastScan) -> ContrastScan:
 
 
 def sample_and_reconstruct(
-    pipe: JointPipeline, scan: ContrastScan, seed: int, acceleration: float | None = None
+    pipe: JointPipeline,
+    scan: ContrastScan,
+    seed: int,
+    acceleration: float | None = None,
+    *,
+    stages: bool = False,
 ) -> JointOutput:
-    """The pipeline on a fully sampled scan, with a mask that follows from the seed."""
+    """The pipeline on a fully sampled scan, with a mask that follows from the seed.
+
+    Args:
+        pipe: a sampler with its network.
+        scan: of the contrasts that they are for.
+        seed: of the mask.
+        acceleration: by default the sampler's own, or the middle of its range.
+        stages: see :meth:`JointPipeline.__call__`.
+    """
     if acceleration is None and pipe.sampler.acceleration is None:
         acceleration = 2 / sum(pipe.sampler.ratios)
     return pipe(
@@ -134,6 +147,7 @@ def sample_and_reconstruct(
         prompt=[one.to_prompt() for one in scan.metadata],
         acceleration=acceleration,
         generator=torch.Generator().manual_seed(seed),
+        stages=stages,
     )
 
 

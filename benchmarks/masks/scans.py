@@ -155,7 +155,7 @@ def score(
         for outputs in zip(*of_scans, strict=True):
             reached = acceleration
             if outputs[0] is not of_scans[0][-1]:
-                reached = float(1 / outputs[0].masks.float().mean())
+                reached = float(1 / outputs[0].masks.double().mean())
             found.append(_found(title, pipe, scans, outputs, reached))
     return found
 

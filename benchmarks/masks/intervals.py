@@ -79,14 +79,12 @@ def distances(described: Table, found: Sequence[Scored]) -> str:
             [
                 title,
                 f"{np.mean(psnrs):.2f}",
-                _shown(interval(gains, owner if len(seeds) > 1 else None), 2, "+")
-                if gains and None not in gains
-                else "",
-                _shown(interval(rates), 1, "+") + " %" if rates and None not in rates else "",
+                _known(gains, 2, owner if len(seeds) > 1 else None),
+                _known(rates, 1),
                 next(entry.published for entry in described.entries if entry.title == title),
             ]
         )
-    return table(["", "mean PSNR (dB)", "BD-PSNR (dB)", "BD-rate", "published"], lines)
+    return table(["", "mean PSNR (dB)", "BD-PSNR (dB)", "BD-rate (%)", "published"], lines)
 
 
 def _over(own: Sequence[Scored], metric: str, anchors: Sequence[Scored] = ()) -> Interval:
@@ -114,12 +112,19 @@ def _distance(
     distance: Callable[..., float],
     curve: tuple[list[float], NDArray[np.float64]],
     anchor: tuple[list[float], NDArray[np.float64]],
-) -> float | None:
-    """Bjøntegaard's distance, where the curves have something in common."""
+) -> float:
+    """Bjøntegaard's distance; NaN for curves that have nothing in common."""
     try:
         return distance(*curve, *anchor)
     except InputError:
-        return None
+        return np.nan
+
+
+def _known(values: Sequence[float], digits: int, clusters: Sequence[str] | None = None) -> str:
+    """Mean distance with its interval; nothing where one of them is not known."""
+    if not values or not np.isfinite(values).all():
+        return ""
+    return _shown(interval(values, clusters), digits, "+")
 
 
 def _shown(estimate: Interval, digits: int, sign: str = "") -> str:

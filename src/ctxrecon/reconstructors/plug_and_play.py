@@ -95,7 +95,7 @@ class PlugAndPlay(Reconstructor):
         # A complex standard normal has half a unit of variance in each part.
         noise = 2**0.5 * noise.to(images.device)
         noisy = images + levels[:, None, None] * noise
-        own = dict(self.denoiser.named_parameters())
+        own: dict[str, Tensor] = dict(self.denoiser.named_parameters())
         error = self._denoised(noisy, levels, embeds, own) - images
         return error.abs().square().flatten(1).mean(dim=1) / 2 / levels.square()
 

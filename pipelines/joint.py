@@ -27,7 +27,7 @@ from ctxrecon.inference.contrasts import (
 )
 from ctxrecon.inference.prompts import check_text_width, prompt_tokens
 from ctxrecon.loading.components import joint_components
-from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
+from ctxrecon.masks.learned import AdaptiveSampler, GreedyPolicy, MaskNetwork
 from ctxrecon.measurement import maps_gain
 from ctxrecon.operators import CartesianSense
 from ctxrecon.output import relative_residual
@@ -53,6 +53,8 @@ class JointOutput(BaseOutput):
             expects of each pixel; ``None`` where it predicts none.
         coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
         prompts: of each slice and contrast, or ``None`` where none are read.
+        stages: what had been sampled at the end of each stage before the last, the centre first,
+            and what it gave; ``None`` unless asked for.
     """
 
     images: Tensor
@@ -62,6 +64,7 @@ class JointOutput(BaseOutput):
     expected_error: Tensor | None = None
     coil_maps: Tensor | None = None
     prompts: list[list[str]] | None = None
+    stages: list[JointOutput] | None = None
 
 
 class JointPipeline(DiffusionPipeline):
@@ -128,6 +131,7 @@ class JointPipeline(DiffusionPipeline):
         acceleration: float | None = None,
         coil_maps: ArrayLike | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        stages: bool = False,
     ) -> JointOutput:
         """Reconstruct every contrast.
 
@@ -144,6 +148,8 @@ class JointPipeline(DiffusionPipeline):
                 estimated if not given, from the contrast with the most signal where all its
                 neighbours are sampled.
             generator: source of the masks: one, or a list with one for each slice.
+            stages: whether to give what each stage of a sampler that chooses in stages had, too:
+                the lower ratios that SeqMRI passes through.
 
         Raises:
             InputError: for each malformed argument, in a sentence of its own.
@@ -155,6 +161,11 @@ class JointPipeline(DiffusionPipeline):
         prompts = contrast_prompts(prompt, leading)
         if mask is not None and acceleration is not None:
             raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
+        if stages and (mask is not None or not isinstance(self.sampler, AdaptiveSampler)):
+            raise InputError(
+                "stages are of masks that a sampler chooses in stages, such as sequential or "
+                "greedy: leave stages out"
+            )
         device = self._execution_device
         if mask is None and tuple(y.shape[-2:]) != self.sampler.shape:
             raise InputError(
@@ -186,37 +197,50 @@ class JointPipeline(DiffusionPipeline):
             return reconstruct_contrasts(self.reconstructor, operators, y * masks, embeds)
 
         if given is None:
-            given = self._draw(measure, leading, acceleration, generator).to(device)
-            given = keep_measured(y, given, empty)
-        given = given.expand(*leading, -1, -1, -1)
-        output = measure(given)
-        self.maybe_free_model_hooks()
+            drawn = self._draw(measure, leading, acceleration, generator)
+            drawn = drawn if stages else drawn[-1:]
+            every = [keep_measured(y, masks.to(device), empty) for masks in drawn]
+        else:
+            every = [given]
         inside = ~empty[:, :, None, None]
         if maps is not None:
             inside = inside & (maps != 0).any(dim=1)[:, None]
-        images = torch.where(inside, output.images, 0)
-        error = output.expected_error
-        error = None if error is None else torch.where(inside, error, 0)
-        check_finite(images, error)
-        predicted = [
-            CartesianSense(given[:, c], maps)(images[:, c].contiguous()) for c in range(leading[1])
-        ]
-        residual = relative_residual(
-            torch.stack(predicted, dim=1).flatten(0, 1), (measured * given).flatten(0, 1)
-        ).unflatten(0, leading)
-        report(residual, empty)
-        t2star = None if self.relaxometer is None else self.relaxometer(images)
-        if t2star is not None:
-            t2star = torch.where(empty.all(dim=1)[:, None, None], 0, t2star)
-        return JointOutput(
-            images=images,
-            masks=given,
-            t2star=t2star,
-            expected_error=error,
-            residual=residual,
-            coil_maps=maps,
-            prompts=None if embeds is None else prompts,
-        )
+
+        def conclude(masks: Tensor) -> JointOutput:
+            """What the network makes of these samples, all of it."""
+            masks = masks.expand(*leading, -1, -1, -1)
+            output = measure(masks)
+            images = torch.where(inside, output.images, 0)
+            error = output.expected_error
+            error = None if error is None else torch.where(inside, error, 0)
+            check_finite(images, error)
+            predicted = [
+                CartesianSense(masks[:, c], maps)(images[:, c].contiguous())
+                for c in range(leading[1])
+            ]
+            residual = relative_residual(
+                torch.stack(predicted, dim=1).flatten(0, 1), (measured * masks).flatten(0, 1)
+            ).unflatten(0, leading)
+            t2star = None if self.relaxometer is None else self.relaxometer(images)
+            if t2star is not None:
+                t2star = torch.where(empty.all(dim=1)[:, None, None], 0, t2star)
+            return JointOutput(
+                images=images,
+                masks=masks,
+                t2star=t2star,
+                expected_error=error,
+                residual=residual,
+                coil_maps=maps,
+                prompts=None if embeds is None else prompts,
+            )
+
+        outputs = [conclude(masks) for masks in every]
+        self.maybe_free_model_hooks()
+        found = outputs.pop()
+        report(found.residual, empty)
+        if stages:
+            found.stages = outputs
+        return found
 
     def _draw(
         self,
@@ -224,9 +248,12 @@ class JointPipeline(DiffusionPipeline):
         leading: tuple[int, int],
         acceleration: float | None,
         generator: Any,
-    ) -> Tensor:
-        """Masks ``(batch, contrasts or 1, 1, ny, nx)`` of the sampler."""
-        if isinstance(self.sampler, SequentialSampler | GreedyPolicy):
+    ) -> list[Tensor]:
+        """Masks ``(batch, contrasts or 1, 1, ny, nx)`` of the sampler, of each stage if it has any.
+
+        Each has what those before it have; the last one is the mask.
+        """
+        if isinstance(self.sampler, AdaptiveSampler):
             if leading[1] != 1:
                 raise InputError(
                     f"this {type(self.sampler).__name__} chooses by one image: expected one "
@@ -237,15 +264,16 @@ class JointPipeline(DiffusionPipeline):
             def image(mask: Tensor) -> Tensor:
                 return measure(mask[:, None]).images[:, 0]
 
-            return self.sampler(image, acceleration, **options).mask[:, None]
+            drawn = self.sampler(image, acceleration, **options)
+            return [taken[:, None] for taken in drawn.so_far]
         masks = self.sampler(acceleration, leading[0], generator)
         if masks.ndim == 4:
-            return masks[:, None]
+            return [masks[:, None]]
         if masks.shape[1] != leading[1]:
             raise InputError(
                 f"the sampler has masks for {masks.shape[1]} contrasts, k-space has {leading[1]}"
             )
-        return masks
+        return [masks]
 
     def _center(self, acceleration: float | None) -> Tensor:
         """What every mask of the sampler takes, ``(1, 1, 1, ny, nx)`` bool."""

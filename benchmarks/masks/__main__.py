@@ -17,23 +17,28 @@ the exact number of lines, coil maps come from the centre that every mask takes.
   the echoes and with learned ones. ``task_longer``: twice the steps, at ×4 alone.
 - ``ratios1d``, ``ratios2d``: Figure 5 and Table II of InfoMRI: one pattern generator for all
   ratios, against LOUPE trained for each and fixed masks; its uncertainty.
-- ``backbones``: its Table I in kind: networks, and the diffusion prior without training, under
-  learned and fixed masks.
+- ``backbones``: networks, and the diffusion prior without training, under learned and fixed
+  masks.
+- ``infomri2d``, ``infomri1d``: Figure 3 and Tables II and VI of InfoMRI in kind: its masks under
+  one U-Net, of magnitude images; SeqMRI's stages and PGMRI's lines are lower ratios of theirs.
+  ``amortised``: Figure 5, one pattern generator for all ratios and one for each.
+  ``infomri_backbones``: Table I.
 
 The tables ``networks``, ``knees``, ``task``, ``task_longer`` and ``backbones`` are of
 ``--resolution``, the others of ``--sweep_resolution``. Standard errors are over the test scans;
-each was trained once.
+each was trained once. With ``--seeds`` each is trained from every seed and tested on the same
+scans, and the pages of the InfoMRI tables give 95 % intervals over the trainings.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.common.arguments import settings_of
 from benchmarks.common.record import write_study
-from benchmarks.common.training import slug, train_run
+from benchmarks.common.training import train_run
 from benchmarks.masks.figures import write_figures
 from benchmarks.masks.report import page
 from benchmarks.masks.scans import held_out_contrasts, score, score_prior
@@ -48,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         chosen = TABLES[name]
         resolution = args.sweep_resolution if chosen.sweep else args.resolution
         models = []
-        for entry in chosen.entries:
-            if args.entries and entry.title not in args.entries:
-                continue
-            models += trained(name, chosen, entry, resolution, args)
+        for seed in args.seeds or [args.seed]:
+            for entry in chosen.entries:
+                if not args.entries or entry.title in args.entries:
+                    models += trained(name, chosen, entry, resolution, seed, args)
         if args.train_only:
             continue
         scans = held_out_contrasts(
@@ -61,17 +66,27 @@ def main(argv: list[str] | None = None) -> None:
             args.label_volumes,
             args.seed,
             num_coils=chosen.num_coils,
+            magnitude=chosen.magnitude,
         )
         results = [
-            found
-            for entry, folder, accelerations in models
-            for found in score(entry.title, load_joint(folder), scans, accelerations, args.seed)
+            replace(found, seed=model.seed)
+            for model in models
+            for found in score(
+                model.entry.title,
+                load_joint(model.folder),
+                scans,
+                model.accelerations,
+                args.seed,
+                stages=model.entry.stages,
+            )
         ]
         if chosen.prior:
             results += [
-                score_prior(entry.title, load_joint(folder), scans, accelerations, args.seed)
-                for entry, folder, (accelerations,) in models
-                if entry.network == chosen.entries[0].network
+                score_prior(
+                    one.entry.title, load_joint(one.folder), scans, one.accelerations[0], args.seed
+                )
+                for one in models
+                if one.entry.network == chosen.entries[0].network
             ]
         record = {
             "settings": settings_of(args),
@@ -79,24 +94,51 @@ def main(argv: list[str] | None = None) -> None:
             "results": [one.record() for one in results],
         }
         write_study(args.output_dir / f"sampling_{name}.json", record, args, page)
-        write_figures(args.output_dir, name, chosen, results, scans)
+        first = [one for one in results if one.seed == models[0].seed] if models else []
+        write_figures(args.output_dir, name, chosen, first, scans)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What has been trained.
+
+    Attributes:
+        entry: of a table.
+        seed: of the training.
+        folder: of the pipeline.
+        accelerations: that it is tested at.
+    """
+
+    entry: Entry
+    seed: int
+    folder: Path
+    accelerations: tuple[float, ...]
 
 
 def trained(
-    name: str, table: Table, entry: Entry, resolution: int, args: argparse.Namespace
-) -> list[tuple[Entry, Path, tuple[float, ...]]]:
-    """Models of an entry that have been trained, and the accelerations that each is tested at."""
+    name: str, table: Table, entry: Entry, resolution: int, seed: int, args: argparse.Namespace
+) -> list[Model]:
+    """Models of an entry that have been trained with a seed, one or one for each acceleration."""
+    before = None
+    if entry.after:
+        base = trained(name, table, table.entry(entry.after), resolution, seed, args)
+        if not base:
+            return []
+        before = base[0].folder
     models = []
     for acceleration in entry.accelerations[: 1 if entry.amortised else None]:
-        suffix = "" if entry.amortised else f"_x{acceleration:.3g}"
-        folder = args.runs / f"{name}_{slug(entry.title)}{suffix}"
-        options = ["--sampler", entry.sampler, "--network", entry.network]
+        suffix = "" if seed == args.seed else f"_seed{seed}"
+        folder = entry.folder(args.runs, name, acceleration, suffix)
+        options = ["--sampler", entry.sampler_for(acceleration)]
+        if before is None:
+            options += ["--network", entry.network]
+        else:
+            options += ["--pretrained_model_name_or_path", str(before)]
         options += ["--contrasts", table.contrasts, "--bank", str(args.bank)]
         options += ["--resolution", str(resolution), "--num_coils", str(table.num_coils)]
         options += ["--scans", str(args.scans)]
-        if not entry.amortised:
-            options += ["--acceleration", f"{acceleration:g}"]
-        options += ["--train_batch_size", str(table.batch_size), "--seed", str(args.seed)]
+        options += entry.acceleration_for(acceleration)
+        options += ["--train_batch_size", str(table.batch_size), "--seed", str(seed)]
         options += ["--learning_rate", str(args.learning_rate)]
         options += ["--sampler_learning_rate", str(args.sampler_learning_rate)]
         options += ["--mixed_precision", args.mixed_precision]
@@ -104,8 +146,8 @@ def trained(
         options += [*table.options, *entry.options]
         steps = args.steps * entry.times
         if train_run("train_sampler.py", options, folder, steps, test_only=args.test_only):
-            tested = entry.accelerations if entry.amortised else (acceleration,)
-            models.append((entry, folder / "pipeline", tested))
+            tested = entry.tested_at(acceleration)
+            models.append(Model(entry, seed, folder / "pipeline", tested))
     return models
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.record import Record
+from benchmarks.masks import intervals
 from benchmarks.masks.scans import Scored
 from benchmarks.masks.tables import Table, parse_args, table_of
 from ctxrecon.evaluation import summary, table, with_error
@@ -27,6 +28,8 @@ def page(record: Record) -> str:
     args, results = parse_args(recorded_options(record["command"])), record["results"]
     described = table_of(results["table"])
     found = [Scored.of(row) for row in results["results"]]
+    if described.intervals:
+        return _page_with_intervals(described, found, args)
     text = [
         f"# {described.title}\n",
         _caption(described, args) + "\n",
@@ -38,19 +41,42 @@ def page(record: Record) -> str:
     return "\n".join(text)
 
 
+def _page_with_intervals(
+    described: Table, found: Sequence[Scored], args: argparse.Namespace
+) -> str:
+    """The same of models that were trained from several seeds."""
+    seeds = list(dict.fromkeys(one.seed for one in found))
+    text = [
+        f"# {described.title}\n",
+        _caption(described, args) + intervals.caption(seeds) + "\n",
+        intervals.scores(described, found),
+        "",
+        intervals.distances(described, found),
+        "",
+        _uncertainty([one for one in found if one.seed == seeds[0]]) if seeds else "",
+        "",
+    ]
+    return "\n".join(text)
+
+
 def _caption(described: Table, args: argparse.Namespace) -> str:
     size = args.sweep_resolution if described.sweep else args.resolution
     coils = f"{described.num_coils} coil{'s' * (described.num_coils > 1)}"
     served = ""
-    if described.amortised:
+    if described.intervals:
+        served = " One model serves every ratio, but where its name says that each has one."
+    elif described.amortised:
         served = " One model serves every ratio, but for LOUPE, which has one for each."
+    if described.magnitude:
+        served += " Images are magnitudes, so that k-space is conjugate symmetric."
     # An entry that is trained for longer than the others says so in its title.
     steps = args.steps * min(entry.times for entry in described.entries)
     contrasts = {"one": "one contrast", "multi_echo": "five echoes", "pd_pair": "PD and PDFS"}
+    errors = "" if described.intervals else ", mean ± standard error over the subjects"
     return (
         f"{args.test_scans} held-out subjects, {size}², {coils}, {contrasts[described.contrasts]}; "
-        "slice-wise metrics on magnitudes, the mean of the contrasts, mean ± standard error over "
-        f"the subjects; differences are paired. Every model was trained with {args.scans} scans "
+        f"slice-wise metrics on magnitudes, the mean of the contrasts{errors}; "
+        f"differences are paired. Every model was trained with {args.scans} scans "
         f"for {steps} steps of {described.batch_size}.{served}"
     )
 

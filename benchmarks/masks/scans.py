@@ -16,8 +16,13 @@ from benchmarks.common.held_out import LABEL_VOLUME, SNR, held_out_anatomy, scan
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.metrics import image_metrics, redundancy_ratio
 from ctxrecon.phantom import ContrastScan, contrast_scan, load_label_volume
-from ctxrecon.pipelines import JointPipeline, load_prior
-from ctxrecon.training.masks import draw_protocols, joint_scores, sample_and_reconstruct
+from ctxrecon.pipelines import JointOutput, JointPipeline, load_prior
+from ctxrecon.training.masks import (
+    draw_protocols,
+    joint_scores,
+    magnitude_scan,
+    sample_and_reconstruct,
+)
 
 _KINDS = {"one": ("knee", "brain"), "multi_echo": ("brain",), "pd_pair": ("knee",)}
 
@@ -31,22 +36,25 @@ class Scored:
         acceleration: over all contrasts.
         scores: of every metric, ``(scans,)`` each.
         model: what else is known of it.
+        seed: that it was trained from.
     """
 
     title: str
     acceleration: float
     scores: dict[str, np.ndarray]
     model: dict[str, Any]
+    seed: int = 0
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Scored:
         """The scores that :meth:`record` wrote."""
-        known = ("title", "acceleration", "scores")
+        known = ("title", "acceleration", "scores", "seed")
         return cls(
             title=row["title"],
             acceleration=row["acceleration"],
             scores={name: np.array(values) for name, values in row["scores"].items()},
             model={name: value for name, value in row.items() if name not in known},
+            seed=row.get("seed", 0),
         )
 
     def record(self) -> dict[str, Any]:
@@ -55,6 +63,7 @@ class Scored:
         return {
             "title": self.title,
             "acceleration": self.acceleration,
+            "seed": self.seed,
             "scores": scores,
             **self.model,
         }
@@ -83,6 +92,7 @@ def held_out_contrasts(
     seed: int,
     *,
     num_coils: int,
+    magnitude: bool = False,
 ) -> list[ContrastScan]:
     """Fully sampled noisy scans of one slice in several contrasts.
 
@@ -94,6 +104,7 @@ def held_out_contrasts(
         label_volumes: of people that the bank does not have.
         seed: of the subjects.
         num_coils: of the simulated array.
+        magnitude: whether their magnitudes are scanned, by one coil without a phase.
     """
     kinds = list(_KINDS[contrasts])
     if label_volumes and contrasts != "pd_pair":
@@ -116,7 +127,7 @@ def held_out_contrasts(
                 generator=generator,
             )
         )
-    return scans
+    return [magnitude_scan(scan) for scan in scans] if magnitude else scans
 
 
 def score(
@@ -125,37 +136,59 @@ def score(
     scans: Sequence[ContrastScan],
     accelerations: Sequence[float],
     seed: int,
+    *,
+    stages: bool = False,
 ) -> list[Found]:
-    """Scores of a model at each acceleration, every scan with a mask of its own."""
+    """Scores of a model at each acceleration, every scan with a mask of its own.
+
+    With ``stages`` those of each stage of the masks but the centre as well, as of the acceleration
+    that the stage has come to.
+    """
     pipe.set_progress_bar_config(disable=True)
-    parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
     found = []
     for acceleration in accelerations:
-        rows, masks, pairs = [], [], []
+        of_scans = []
         for number, scan in enumerate(tqdm(scans, desc=title, unit="scan")):
-            own_seed = scan_seed(seed, number)
-            output = sample_and_reconstruct(pipe, scan, own_seed, acceleration)
-            rows.append(joint_scores(pipe, output, scan))
-            masks.append(output.masks[0])
-            if output.expected_error is not None:
-                truth = seen_by(output.coil_maps, scan)
-                pairs.append(expected_and_real(output.expected_error[0], output.images[0], truth))
-        every = torch.stack(masks)
-        model: dict[str, Any] = {"parameters": parameters, **_of_masks(every)}
-        if pairs:
-            model["uncertainty"] = uncertainty(pairs)
-        found.append(
-            Found(
-                title=title,
-                acceleration=acceleration,
-                scores={name: np.array([row[name] for row in rows]) for name in rows[0]},
-                model=model,
-                masks=masks[0][:, 0],
-                images=output.images[0],
-                maps=None if output.t2star is None else output.t2star[0],
-            )
-        )
+            own = scan_seed(seed, number)
+            output = sample_and_reconstruct(pipe, scan, own, acceleration, stages=stages)
+            of_scans.append([*(output.stages or [])[1:], output])
+        for outputs in zip(*of_scans, strict=True):
+            reached = acceleration
+            if outputs[0] is not of_scans[0][-1]:
+                reached = float(1 / outputs[0].masks.double().mean())
+            found.append(_found(title, pipe, scans, outputs, reached))
     return found
+
+
+def _found(
+    title: str,
+    pipe: JointPipeline,
+    scans: Sequence[ContrastScan],
+    outputs: Sequence[JointOutput],
+    acceleration: float,
+) -> Found:
+    """Scores of what a model made of each scan."""
+    rows, pairs = [], []
+    for output, scan in zip(outputs, scans, strict=True):
+        rows.append(joint_scores(pipe, output, scan))
+        if output.expected_error is not None:
+            truth = seen_by(output.coil_maps, scan)
+            pairs.append(expected_and_real(output.expected_error[0], output.images[0], truth))
+    masks = torch.stack([output.masks[0] for output in outputs])
+    parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
+    model: dict[str, Any] = {"parameters": parameters, **_of_masks(masks)}
+    if pairs:
+        model["uncertainty"] = uncertainty(pairs)
+    last = outputs[-1]
+    return Found(
+        title=title,
+        acceleration=acceleration,
+        scores={name: np.array([row[name] for row in rows]) for name in rows[0]},
+        model=model,
+        masks=masks[0][:, 0],
+        images=last.images[0],
+        maps=None if last.t2star is None else last.t2star[0],
+    )
 
 
 def score_prior(

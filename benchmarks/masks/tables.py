@@ -3,80 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common.arguments import RESULTS, parse, study_parser
+from benchmarks.masks.entries import Entry, Table, table_of
+from benchmarks.masks.infomri import INFOMRI
+
+__all__ = ["TABLES", "Entry", "Table", "parse_args", "table_of"]
 
 _HRU, _UNET = "hru_net:width=16:blocks=3", "unet_s:width=16"
 _EACH, _SHARED = "per_contrast", "per_contrast:shared=true"
 _RATIOS = (0.0625, 0.125, 0.1875, 0.25)
 _INFO = "unet:width=24:depth=3"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One sampler with its network.
-
-    Attributes:
-        title: in the table.
-        sampler: as ``--sampler`` takes it.
-        network: as ``--network`` takes it.
-        accelerations: it is trained for each, or, serving a range of ratios, tested at each.
-        options: further ones of the training script.
-        times: how many times as long as the others it is trained.
-    """
-
-    title: str
-    sampler: str
-    network: str
-    accelerations: tuple[float, ...] = (4.0,)
-    options: tuple[str, ...] = ()
-    times: int = 1
-
-    @property
-    def amortised(self) -> bool:
-        """Whether one model serves every acceleration."""
-        return "ratios" in self.sampler
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of entries.
-
-    Attributes:
-        title: over it.
-        entries: in its order.
-        compared: title of the entry that the others are compared with, scan by scan.
-        contrasts: of each subject.
-        options: of the training script, for all entries.
-        sweep: whether it is of the smaller matrix.
-        num_coils: of the simulated array.
-        batch_size: slices, or subjects with all their contrasts.
-        prior: whether the diffusion prior that is shipped, with its default solver,
-            reconstructs with the masks of the entries of the first network as well.
-    """
-
-    title: str
-    entries: tuple[Entry, ...]
-    compared: str
-    contrasts: str = "multi_echo"
-    options: tuple[str, ...] = ("--anatomy", "brain", "--center_fraction", "0.0625")
-    sweep: bool = False
-    num_coils: int = 4
-    batch_size: int = 2
-    prior: bool = False
-
-    @property
-    def amortised(self) -> bool:
-        """Whether one model of an entry serves every acceleration."""
-        return any(entry.amortised for entry in self.entries)
-
-
-def table_of(recorded: dict[str, Any]) -> Table:
-    """The table as a record holds it."""
-    return Table(**recorded | {"entries": tuple(Entry(**one) for one in recorded["entries"])})
 
 
 _GAUSSIAN = ("--loss", "gaussian", "--predict_std")
@@ -177,6 +116,7 @@ TABLES = {
         contrasts="one", options=("--center_fraction", "0.04"), num_coils=4, batch_size=4,
         prior=True,
     ),
+    **INFOMRI,
 }  # fmt: skip
 
 
@@ -200,4 +140,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     parser.add_argument("--train_only", action="store_true", help="test another time")
     parser.add_argument("--test_only", action="store_true", help="of what has been trained")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="of the trainings, tested on the same scans; --seed"
+    )
     return parse(parser, argv)

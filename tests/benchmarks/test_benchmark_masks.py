@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from scripts import run_here
 
 from benchmarks.common import training
 from benchmarks.masks import __main__ as study
-from benchmarks.masks import scans, tables
+from benchmarks.masks import intervals, scans, tables
 from benchmarks.speed import masks
+from ctxrecon.masks.learned import SequentialSampler
 from ctxrecon.phantom import AnatomyBank, brain_anatomy, knee_anatomy
+from ctxrecon.pipelines import load_joint
 from ctxrecon.training import masks as trainer
 from ctxrecon.training.masks import build
 
@@ -41,15 +44,23 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(both, monk
             assert slug.isascii()
             assert slug not in names
             names.add(slug)
-            command = ["--sampler", entry.sampler, "--network", entry.network]
+            acceleration = entry.accelerations[-1]
+            command = ["--sampler", entry.sampler_for(acceleration)]
+            if entry.after:  # by what goes on with another network
+                assert chosen.entry(entry.after).amortised
+                command += ["--network", chosen.entry(entry.after).network]
+            else:
+                command += ["--network", entry.network]
             command += ["--contrasts", chosen.contrasts, "--bank", str(both)]
             command += ["--resolution", "32"]
-            if not entry.amortised:
-                command += ["--acceleration", f"{entry.accelerations[-1]:g}"]
+            command += entry.acceleration_for(acceleration)
             command += [*chosen.options, *entry.options]
             args = trainer.parse_args([*command, "--output_dir", "x", "--max_train_steps", "1"])
             pipe = trainer.starting_point(args)
-            assert (pipe.sampler.ratios is not None) == entry.amortised
+            assert (pipe.sampler.ratios is not None) == ("ratios" in entry.sampler)
+            assert args.magnitude_images == chosen.magnitude
+            if entry.stages:
+                assert isinstance(pipe.sampler, SequentialSampler)
             assert trainer.source(args).draw(0, 32)["images"].shape[-1] == 32
 
 
@@ -106,6 +117,101 @@ def test_samplers_are_trained_once_and_rated(both, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "run", lambda *_, **__: pytest.fail("trained before"))
     study.main(command)
     assert (tmp_path / "sampling_ratios2d.md").read_text() == text
+
+
+def test_intervals_stages_and_policies(both, tmp_path, monkeypatch):
+    """The tables of InfoMRI, at their smallest size, of networks that were not trained."""
+
+    def start_only(script, options, folder, steps, *, test_only):
+        command = [*options, "--output_dir", str(folder), "--max_train_steps", str(steps)]
+        trainer.starting_point(trainer.parse_args(command)).save_pretrained(folder / "pipeline")
+        return True
+
+    monkeypatch.setattr(study, "train_run", start_only)
+    network = "unet:width=4:depth=1:predict_std=joint"
+    served = "ratios=[0.25,0.5]"
+    tested, loss = (4.0, 2.0), ("--loss", "gaussian")
+    fixed = f"fixed:mask=uniform1d:{served}:center_fraction=0.125"
+    few = tables.Table(
+        "Few",
+        (
+            tables.Entry("all", f"pattern_generator:{served}", network, tested, loss),
+            tables.Entry(
+                "each", "pattern_generator:ratios=[{ratio},{ratio}]", network, tested, loss
+            ),
+            tables.Entry("fixed", fixed, network, tested, loss, published="−1 dB"),
+            tables.Entry(
+                "stages",
+                "sequential:stages=2:width=4:center_fraction=0.125",
+                network,
+                (2.0,),
+                loss,
+                stages=True,
+            ),
+            tables.Entry(
+                "policy", "greedy:width=4:center_fraction=0.125", "", (2.0,), tested=tested,
+                after="fixed",
+            ),
+        ),
+        "all",
+        contrasts="one",
+        options=("--magnitude_images",),
+        sweep=True,
+        num_coils=1,
+        intervals=True,
+    )  # fmt: skip
+    monkeypatch.setattr(study, "TABLES", {"infomri1d": few})
+    command = ["--bank", str(both), "--runs", str(tmp_path / "runs"), "--tables", "infomri1d"]
+    command += ["--output_dir", str(tmp_path), "--sweep_resolution", "32", "--scans", "4"]
+    study.main([*command, "--steps", "1", "--test_scans", "2", "--seeds", "0", "1"])
+    record = json.loads((tmp_path / "sampling_infomri1d.json").read_text())["results"]
+    rows = [(one["title"], one["seed"]) for one in record["results"]]
+    titles = ["all", "all", "each", "each", "fixed", "fixed", "stages", "stages", "policy"]
+    assert rows == [(title, seed) for seed in (0, 1) for title in [*titles, "policy"]]
+    for one in record["results"]:
+        assert one["accelerations"] == [pytest.approx(one["acceleration"])]
+    staged = [one["acceleration"] for one in record["results"] if one["title"] == "stages"]
+    assert staged[:2] == [32 / 10, 2.0]  # a centre of 4 lines, and 6 more in each stage
+    one, other = (
+        load_joint(tmp_path / "runs" / f"infomri1d_each_x4{suffix}" / "pipeline").sampler
+        for suffix in ("", "_seed1")
+    )
+    assert one.ratios == (0.25, 0.25)
+    assert not torch.equal(one.embeddings, other.embeddings)
+    text = (tmp_path / "sampling_infomri1d.md").read_text()
+    assert "from the seeds 0, 1" in text
+    assert "| stages | 3.2 | 31.2 % |" in text
+    assert "| −1 dB |" in text
+    assert "[" in next(line for line in text.splitlines() if line.startswith("| fixed | 4 |"))
+
+
+def test_distances_are_those_of_the_curves():
+    """With intervals over the trainings, or over the scans of one."""
+    generator = np.random.default_rng(0)
+    shift = {"one": 0.0, "other": -1.5}
+
+    def scored(title, acceleration, seed):
+        noise = 0.01 * generator.standard_normal(30)
+        psnr = 30 - 10 * np.log10(acceleration) + shift[title] + seed + noise
+        model = {"redundancy": [0.5], "parameters": 1000}
+        scores = {"psnr": psnr, "ssim": psnr / 100}
+        return scans.Scored(
+            title=title, acceleration=acceleration, scores=scores, model=model, seed=seed
+        )
+
+    entries = tuple(tables.Entry(title, "loupe", "unet", published=title) for title in shift)
+    described = tables.Table("Two", entries, "one", intervals=True)
+    for seeds in ((0,), (0, 1, 2)):
+        found = [scored(t, a, s) for s in seeds for t in shift for a in (2.0, 4.0, 8.0)]
+        line = intervals.distances(described, found).splitlines()[-1].split("|")
+        gain, low, high = (float(n) for n in re.findall(r"[-+]\d+\.\d+", line[3]))
+        assert low <= gain <= high
+        assert gain == pytest.approx(-1.5, abs=0.02)
+        # 1.5 dB are 41 % of the rate, on curves of 10 dB a decade.
+        assert float(line[4].split()[0]) == pytest.approx(100 * (10**0.15 - 1), abs=1)
+        assert line[5].strip() == "other"
+        rows = intervals.scores(described, found).splitlines()
+        assert len(rows) == 2 + 6
 
 
 def test_the_prior_takes_the_masks_that_a_network_learned(tmp_path, monkeypatch):

@@ -83,6 +83,33 @@ class TestFixedMasks:
         with pytest.raises(InputError, match="of its own"):
             sampler()
 
+    @pytest.mark.parametrize(("mask", "lines"), [("spectrum1d", True), ("spectrum2d", False)])
+    def test_masks_by_the_spectrum_of_images(self, mask, lines, tmp_path):
+        images = complex_noise((5, 24, 16), seeded(0))
+        sampler = FixedMasks((24, 16), mask=mask, center_fraction=0.0, ratios=(0.1, 0.5))
+        with pytest.raises(InputError, match="no spectrum yet"):
+            sampler(4.0)
+        sampler.fit(images)
+        sampler.save_pretrained(tmp_path)
+        again = FixedMasks.from_pretrained(tmp_path)
+        for acceleration in (2.0, 7.0):
+            expected = spectrum_mask(kspace_energy(images), acceleration, 0.0, lines=lines)
+            assert torch.equal(again(acceleration, 3), expected.expand(3, -1, -1, -1))
+            relaxed = again.relaxed(acceleration, 3, seeded(0))
+            assert torch.equal(relaxed, expected.float().expand(3, -1, -1, -1))
+
+    def test_images_without_a_spectrum(self):
+        sampler = FixedMasks((8, 8), 2.0, "spectrum2d")
+        with pytest.raises(InputError, match="8, 8"):
+            sampler.fit(torch.ones(2, 8, 6))
+        with pytest.raises(InputError, match="without signal"):
+            sampler.fit(torch.zeros(2, 8, 8))
+        with pytest.raises(InputError, match="leave the images out"):
+            FixedMasks((8, 8), 2.0).fit(torch.ones(2, 8, 8))
+        sampler.fit(torch.ones(2, 8, 8))
+        with pytest.raises(InputError, match="batch size"):
+            sampler(2.0, 0)
+
     def test_malformed_options(self):
         with pytest.raises(InputError, match="unknown mask 'spiral'"):
             FixedMasks((8, 8), 2.0, "spiral")

@@ -9,8 +9,11 @@ from samplers import build
 
 from ctxrecon.errors import InputError
 from ctxrecon.masks.learned import (
+    FixedMasks,
     PatternGenerator,
 )
+
+PUBLISHED = {"embedding": 1, "width": 16, "center_fraction": 0.0, "exact": False}
 
 
 def test_the_network_is_asked_once_for_many_masks():
@@ -81,3 +84,54 @@ def test_probabilities_do_not_depend_on_autocast():
 def test_impossible_ratios_are_refused_at_once():
     with pytest.raises(InputError, match="more than the"):
         PatternGenerator((16, 64), (1 / 32, 1 / 2), center_fraction=0.08)
+
+
+def test_the_published_generator_is_small_and_keeps_no_center():
+    sampler = PatternGenerator((128, 128), (0.05, 0.3), lines=False, **PUBLISHED)
+    count = sum(value.numel() for value in sampler.parameters())
+    assert count == pytest.approx(16_400, abs=50)
+    assert not bool(sampler.budget(8).center.any())
+    probabilities = sampler.probabilities(8)
+    assert float(probabilities.max()) < 1
+    assert float(probabilities.mean()) == pytest.approx(1 / 8, rel=1e-4)
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_rejection_sampling_is_within_the_tolerance(lines, tmp_path):
+    made = PatternGenerator((24, 96), (0.1, 0.5), lines=lines, tolerance=0.02, **PUBLISHED)
+    made.save_pretrained(tmp_path)
+    sampler = PatternGenerator.from_pretrained(tmp_path)
+    masks = sampler(6, 60, seeded(0))
+    assert masks.dtype == torch.bool
+    shares = masks.flatten(1).double().mean(dim=1)
+    assert float((shares - 1 / 6).abs().max()) <= 0.02 + 1e-6
+    assert len(set(shares.tolist())) > 1, "the number is not exact"
+    assert torch.equal(masks, sampler.relaxed(6, 60, seeded(0)).bool())
+    exact = PatternGenerator((24, 96), (0.1, 0.5), lines=lines)
+    assert len(set(exact(6, 60, seeded(0)).flatten(1).sum(dim=1).tolist())) == 1
+
+
+@pytest.mark.parametrize("kind", ["generator", "fixed"])
+def test_each_mask_may_have_an_acceleration_of_its_own(kind):
+    sampler = build("pattern_generator", ratios=(0.1, 0.5))
+    if kind == "fixed":
+        sampler = FixedMasks((8, 64), ratios=(0.1, 0.5))
+    each = [2.0, 4.0, 9.0]
+    masks = sampler.relaxed(each, 3, [seeded(n) for n in range(3)])
+    for n, acceleration in enumerate(each):
+        assert torch.equal(masks[n : n + 1], sampler.relaxed(acceleration, 1, seeded(n)))
+        assert float(masks[n].detach().mean()) == pytest.approx(1 / acceleration, abs=0.02)
+    with pytest.raises(InputError, match="3, one for each mask, got 2"):
+        sampler.relaxed([2.0, 4.0], 3)
+
+
+@pytest.mark.parametrize("kind", ["generator", "fixed"])
+def test_an_acceleration_outside_the_range_of_training_warns(kind, caplog):
+    sampler = build("pattern_generator", ratios=(0.125, 0.5))
+    if kind == "fixed":
+        sampler = FixedMasks((8, 64), ratios=(0.125, 0.5))
+    for acceleration in (8, 2, 3.3):
+        sampler(acceleration)
+    assert "range" not in caplog.text
+    sampler(12)
+    assert "acceleration 12 lies outside the range of training, 2 to 8" in caplog.text

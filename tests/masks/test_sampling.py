@@ -15,11 +15,12 @@ from ctxrecon.masks import (
     radial2d,
     random1d,
     uniform1d,
+    uniform2d,
     variable_density2d,
 )
 
 LINES = ["uniform1d", "random1d", "equispaced1d", "gaussian1d"]
-POINTS = ["variable_density2d", "poisson_disk2d", "radial2d"]
+POINTS = ["uniform2d", "variable_density2d", "poisson_disk2d", "radial2d"]
 SHAPES = [(320, 320), (64, 96), (33, 47), (96, 51), (8, 7), (1, 40)]
 
 
@@ -120,6 +121,17 @@ def test_uniform_lines_are_uniform_outside_the_center():
         uniform1d((2, 60), 4, 0.1, generator=seeded(1)),
         random1d((2, 60), 4, 0.1, generator=seeded(1)),
     )
+
+
+def test_uniform_samples_are_uniform_outside_the_center():
+    masks = uniform2d((12, 10), 4, 0.2, batch_size=3000, generator=seeded(0))
+    density = masks[:, 0].double().mean(dim=0)
+    assert bool((density[5:7, 4:6] == 1).all())
+    density[5:7, 4:6] = torch.nan
+    outside = density[~density.isnan()]
+    expected = (30 - 4) / 116
+    assert float((outside - expected).abs().max()) < 5 * (expected * (1 - expected) / 3000) ** 0.5
+    assert int(uniform2d((12, 10), 4, 0.0, batch_size=200)[:, 0].all(dim=0).sum()) == 0
 
 
 def test_gaussian_lines_are_denser_in_the_middle():

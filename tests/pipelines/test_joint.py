@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -136,6 +137,34 @@ class TestPipeline:
             assert output.masks[0, 0, 0, 0].sum() == 8
             with pytest.raises(InputError, match="chooses by one image"):
                 pipe(scan()[0], coil_maps=maps)
+
+    @pytest.mark.parametrize("kind", ["sequential", "greedy"])
+    def test_stages_are_lower_ratios(self, kind):
+        """Each is what a mask given by hand gives, and has what the one before had."""
+        sampler = {
+            "sequential": SequentialSampler(SHAPE, 2.0, 2, center_fraction=0.25, width=4),
+            "greedy": GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4),
+        }[kind]
+        pipe = joint("unrolled", sampler)
+        kspace, maps = scan(contrasts=1)
+        output = pipe(kspace, coil_maps=maps, generator=seeded(0), stages=True)
+        plain = pipe(kspace, coil_maps=maps, generator=seeded(0))
+        assert plain.stages is None
+        assert torch.equal(plain.images, output.images)
+        assert torch.equal(plain.masks, output.masks)
+        stages = [*present(output.stages), output]
+        lines = [int(stage.masks[0, 0, 0, 0].sum()) for stage in stages]
+        assert lines == ([6, 9, 12] if kind == "sequential" else [6, 7, 8])
+        for before, stage in pairwise(stages):
+            assert bool((stage.masks >= before.masks).all())
+        for stage in stages:
+            given = pipe(kspace * stage.masks, stage.masks, coil_maps=maps)
+            torch.testing.assert_close(given.images, stage.images)
+            torch.testing.assert_close(present(given.residual), present(stage.residual))
+        with pytest.raises(InputError, match="leave stages out"):
+            pipe(kspace * output.masks, output.masks, coil_maps=maps, stages=True)
+        with pytest.raises(InputError, match="leave stages out"):
+            joint()(scan()[0], coil_maps=maps, stages=True)
 
     def test_maps_of_the_tissue(self):
         relaxometer = T2StarMLP(list(ECHO_TIMES))
@@ -284,6 +313,25 @@ class TestTraining:
         both = model._weights(batch, None)
         turned = {name: value.flip(0) for name, value in batch.items()}
         assert torch.equal(both.flip(0), model._weights(turned, None))
+
+    @pytest.mark.parametrize(
+        "sampler",
+        [
+            PatternGenerator(SHAPE, (0.2, 0.8), center_fraction=0.1),
+            FixedMasks(SHAPE, mask="uniform2d", center_fraction=0.1, ratios=(0.2, 0.8)),
+        ],
+        ids=["generator", "fixed"],
+    )
+    def test_each_sample_has_a_ratio_of_its_own(self, sampler):
+        """Which follows from its seed, however samples are dealt to batches and processes."""
+        model = JointTraining(joint("unrolled", sampler), JointObjective())
+        batch = batch_of(contrasts=1)
+        both = model._weights(batch, None).detach()
+        first, second = both.flatten(1).mean(dim=1).tolist()
+        assert abs(first - second) > 0.05
+        for n in range(2):
+            alone = {name: value[n : n + 1] for name, value in batch.items()}
+            assert torch.equal(model._weights(alone, None), both[n : n + 1])
 
     def test_export_holds_what_was_trained(self):
         pipe = joint()

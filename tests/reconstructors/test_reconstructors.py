@@ -38,6 +38,7 @@ def build(name: str, **options: Any) -> Reconstructor:
         "unet": {"depth": 2},
         "varnet": {"depth": 2, "cascades": 2},
         "ista_net": {"phases": 2},
+        "pnp": {"iterations": 2},
     }
     return small_network(name, width=6, **small.get(name, {}), **options).eval()
 
@@ -77,11 +78,14 @@ def test_intensity_passes_through(name):
 
 def test_every_parameter_gets_a_gradient(name):
     network = build(name, text_width=TEXT, predict_std=True).train()
-    operator, y, _ = measurement()
-    output = network(operator, y, torch.randn(2, TEXT))
+    operator, y, x = measurement()
+    embeds = torch.randn(2, TEXT)
+    output = network(operator, y, embeds)
     loss = output.images.abs().sum() + output.expected_error.sum()
     if output.penalty is not None:
         loss = loss + output.penalty.sum()
+    if network.learns_prior:
+        loss = loss + network.prior_loss(x, [seeded(0), seeded(1)], embeds).sum()
     loss.backward()
     missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert not missing

@@ -21,7 +21,7 @@ from ctxrecon.masks.learned.relaxation import (
 from ctxrecon.operators import CartesianSense, WeightedSense, valid_adjoint
 from ctxrecon.reconstructors import hard_data_consistency
 
-SINGLE = ("unet", "resnet", "unrolled", "varnet", "modl", "ista_net")
+SINGLE = ("unet", "resnet", "unrolled", "varnet", "modl", "ista_net", "pnp")
 
 
 def lines(shape, generator, batch=1):

@@ -12,6 +12,7 @@ from ctxrecon.masks.points import (
     poisson2d_sigpy,
     poisson_disk2d,
     radial2d,
+    uniform2d,
     variable_density2d,
 )
 from ctxrecon.masks.trajectories import (
@@ -28,6 +29,7 @@ MASKS.register("uniform1d", uniform1d)
 MASKS.register("random1d", random1d)
 MASKS.register("equispaced1d", equispaced1d)
 MASKS.register("gaussian1d", gaussian1d)
+MASKS.register("uniform2d", uniform2d)
 MASKS.register("variable_density2d", variable_density2d)
 MASKS.register("poisson_disk2d", poisson_disk2d)
 MASKS.register("poisson2d_sigpy", poisson2d_sigpy)
@@ -79,5 +81,6 @@ __all__ = [
     "random1d",
     "spiral_trajectory",
     "uniform1d",
+    "uniform2d",
     "variable_density2d",
 ]

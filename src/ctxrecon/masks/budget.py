@@ -68,7 +68,12 @@ def draw_batch(
     batch_size: int,
     generator: Generators,
 ) -> Tensor:
-    """Call ``draw`` once for each batch item and stack: ``(batch, 1, ny, nx)``.
+    """Call ``draw`` once for each batch item and stack: ``(batch, 1, ny, nx)``."""
+    return torch.stack([draw(item) for item in item_generators(batch_size, generator)])[:, None]
+
+
+def item_generators(batch_size: int, generator: Generators) -> list[torch.Generator | None]:
+    """The generator of each batch item.
 
     One generator is drawn from item after item, so a batch equals as many single calls in a
     row; a list has one generator for each item.
@@ -76,7 +81,7 @@ def draw_batch(
     if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"expected a whole number as batch size of at least 1, got {batch_size!r}")
     if generator is None or isinstance(generator, torch.Generator):
-        return torch.stack([draw(generator) for _ in range(batch_size)])[:, None]
+        return [generator] * batch_size
     if not (
         isinstance(generator, Sequence)
         and all(isinstance(item, torch.Generator) for item in generator)
@@ -89,7 +94,7 @@ def draw_batch(
         raise InputError(
             f"expected one generator or {batch_size}, one for each mask, got {len(generator)}"
         )
-    return torch.stack([draw(item) for item in generator])[:, None]
+    return list(generator)
 
 
 def random_uniform(

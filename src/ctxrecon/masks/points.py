@@ -64,16 +64,27 @@ def variable_density2d(
     sizes, budget, center = point_budget(shape, acceleration, center_fraction)
     radius = torch.from_numpy(_radius(sizes)) / math.sqrt(2.0)
     # The floor keeps the outermost corner possible, which acceleration 1 needs.
-    log_weights = _DENSITY_POWER * torch.log((1.0 - radius).clamp_min(1e-6)).flatten()
-    log_weights[center.flatten()] = -torch.inf
-    count = budget - int(center.sum())
+    log_weights = _DENSITY_POWER * torch.log((1.0 - radius).clamp_min(1e-6))
+    return _weighted_points(log_weights, budget, center, batch_size, generator)
 
-    def draw(item: torch.Generator | None) -> Tensor:
-        mask = center.clone().flatten()
-        mask[weighted_choice(log_weights, count, item)] = True
-        return mask.view(sizes)
 
-    return draw_batch(draw, batch_size, generator)
+def uniform2d(
+    shape: Shape,
+    acceleration: float,
+    center_fraction: float = 0.08,
+    *,
+    batch_size: int = 1,
+    generator: Generators = None,
+) -> Tensor:
+    """Samples drawn with equal probability, plus the centre.
+
+    The incoherent sampling of Candès, Romberg and Tao (2006), and the weakest baseline of InfoMRI,
+    there without a centre: ``center_fraction=0``. Arguments, result and errors are those of
+    :func:`variable_density2d`.
+    """
+    sizes, budget, center = point_budget(shape, acceleration, center_fraction)
+    log_weights = torch.zeros(sizes, dtype=torch.float64)
+    return _weighted_points(log_weights, budget, center, batch_size, generator)
 
 
 def poisson_disk2d(
@@ -215,6 +226,21 @@ def point_budget(
     center[rows, columns] = True
     check_center_fits(int(center.sum()), budget, "samples", acceleration)
     return (ny, nx), budget, center
+
+
+def _weighted_points(
+    log_weights: Tensor, budget: int, center: Tensor, batch_size: int, generator: Generators
+) -> Tensor:
+    """The centre, and as many samples by their ``(ny, nx)`` weights as the budget has left."""
+    outside = log_weights.masked_fill(center, -torch.inf).flatten()
+    count = budget - int(center.sum())
+
+    def draw(item: torch.Generator | None) -> Tensor:
+        mask = center.clone()
+        mask.view(-1)[weighted_choice(outside, count, item)] = True
+        return mask
+
+    return draw_batch(draw, batch_size, generator)
 
 
 def _radius(shape: Shape) -> np.ndarray:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ctxrecon.reconstructors.base import Reconstructor, ReconstructorOutput, intensity
+from ctxrecon.reconstructors.base import (
+    Estimate,
+    Reconstructor,
+    ReconstructorOutput,
+    intensity,
+    likelihood_std,
+)
 from ctxrecon.reconstructors.critic import Critic
 from ctxrecon.reconstructors.generators import (
     ResNetGenerator,
@@ -18,6 +24,7 @@ from ctxrecon.reconstructors.multi_contrast import (
     SharedUNet,
     reconstruct_contrasts,
 )
+from ctxrecon.reconstructors.plug_and_play import PlugAndPlay
 from ctxrecon.reconstructors.recurrent_unet import GRUUNet, HRUNet, RUNet
 from ctxrecon.reconstructors.unet import UNetReconstructor
 from ctxrecon.reconstructors.varnet import VarNet
@@ -32,6 +39,7 @@ RECONSTRUCTORS.register("unrolled", UnrolledGenerator)
 RECONSTRUCTORS.register("varnet", VarNet)
 RECONSTRUCTORS.register("modl", MoDL)
 RECONSTRUCTORS.register("ista_net", ISTANetPlus)
+RECONSTRUCTORS.register("pnp", PlugAndPlay)
 
 MULTI_CONTRAST: Registry[type[MultiContrastReconstructor]] = Registry("network of contrasts")
 """The same for networks of several contrasts; "unet_i" also needs their number."""
@@ -46,6 +54,7 @@ __all__ = [
     "MULTI_CONTRAST",
     "RECONSTRUCTORS",
     "Critic",
+    "Estimate",
     "GRUUNet",
     "HRUNet",
     "ISTANetPlus",
@@ -53,6 +62,7 @@ __all__ = [
     "MoDL",
     "MultiContrastOutput",
     "MultiContrastReconstructor",
+    "PlugAndPlay",
     "RUNet",
     "Reconstructor",
     "ReconstructorOutput",
@@ -63,5 +73,6 @@ __all__ = [
     "VarNet",
     "hard_data_consistency",
     "intensity",
+    "likelihood_std",
     "reconstruct_contrasts",
 ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -16,6 +19,8 @@ from ctxrecon.operators import CartesianSense, SenseOperator, SoftSense, Weighte
 from ctxrecon.reconstructors.blocks import Convolution, to_network
 
 _STD_WIDTH = 16
+_HALF = math.log(2.0) / 2
+"""Of the variance of a complex number each part has half."""
 _SMALLEST_STD = 1e-3
 """Of the bright signal: a likelihood has no upper bound where the error can be 0."""
 
@@ -30,11 +35,29 @@ class ReconstructorOutput(BaseOutput):
             pixel, real and imaginary parts together; ``None`` where it predicts none.
         penalty: ``(batch,)`` float32, what the network's own constraint adds to a training loss;
             ``None`` where it has none.
+        part_std: ``(batch, 2, ny, nx)`` float32, the error that is expected of the real and of the
+            imaginary part; ``None`` where they are not told apart.
     """
 
     images: Tensor
     expected_error: Tensor | None = None
     penalty: Tensor | None = None
+    part_std: Tensor | None = None
+
+
+class Estimate(NamedTuple):
+    """What :meth:`Reconstructor.reconstruct` gives, at the network's intensity.
+
+    Attributes:
+        image: ``(batch, ny, nx)`` complex64.
+        penalty: ``(batch,)``, or ``None``.
+        log_variance: ``(batch, 2, ny, nx)``, of the real and of the imaginary part, from a network
+            that predicts it jointly with the image.
+    """
+
+    image: Tensor
+    penalty: Tensor | None = None
+    log_variance: Tensor | None = None
 
 
 class Reconstructor(ModelMixin, ConfigMixin):
@@ -48,19 +71,47 @@ class Reconstructor(ModelMixin, ConfigMixin):
     Args:
         text_width: width of the prompt embeddings that modulate the features; ``None`` for a
             network that reads no prompt.
-        predict_std: whether the error of each pixel is predicted as well.
+        predict_std: whether the error of each pixel is predicted as well: ``True`` by a small
+            network of its own (:class:`ErrorHead`), "joint" by two more channels that the network
+            gives beside the image, as in InfoMRI.
+
+    Raises:
+        InputError: a ``predict_std`` that is none of these, or that this network does not serve.
     """
 
-    def __init__(self, text_width: int | None = None, predict_std: bool = False) -> None:
+    serves_joint: ClassVar[bool] = False
+    """Whether ``predict_std="joint"`` may be asked for."""
+    learns_prior: ClassVar[bool] = False
+    """Whether a part of it is trained by :meth:`prior_loss` alone."""
+
+    def __init__(self, text_width: int | None = None, predict_std: bool | str = False) -> None:
         super().__init__()
         self.text_width = text_width
-        self.error_head = ErrorHead() if predict_std else None
+        check_predict_std(self, predict_std, self.serves_joint)
+        self.joint = predict_std == "joint"
+        self.error_head = ErrorHead() if predict_std and not self.joint else None
+
+    @property
+    def predicts_error(self) -> bool:
+        """Whether outputs have an expected error."""
+        return self.joint or self.error_head is not None
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last layer: those of the image, and of its log-variance."""
+        return 4 if self.joint else 2
+
+    def channels_of(self, iterations: int) -> list[int]:
+        """The same of the last layer of each iteration: the last one alone has more."""
+        return [2] * (iterations - 1) + [self.out_channels]
 
     @abstractmethod
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Estimate | tuple[Tensor, Tensor | None]:
         """The image, and the penalty of each slice or ``None``, at the network's intensity.
+
+        A network with ``joint`` gives the log-variance as the third.
 
         Args:
             operator: ``A``.
@@ -68,6 +119,23 @@ class Reconstructor(ModelMixin, ConfigMixin):
             zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
             embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
         """
+
+    def prior_loss(
+        self,
+        images: Tensor,
+        generators: Sequence[torch.Generator],
+        embeds: Tensor | None = None,
+    ) -> Tensor:
+        """What a network learns of images without a measurement, ``(batch,)``.
+
+        Training adds it to the loss of the reconstruction where ``learns_prior`` is set.
+
+        Args:
+            images: ``(batch, ny, nx)`` complex64, of any intensity.
+            generators: one for each image, on the CPU.
+            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
+        """
+        raise NotImplementedError
 
     def forward(
         self, operator: SenseOperator, y: Tensor, prompt_embeds: Tensor | None = None
@@ -93,11 +161,16 @@ class Reconstructor(ModelMixin, ConfigMixin):
         zero_filled = operator.adjoint(y)
         scale = intensity(zero_filled)
         zero_filled = zero_filled / scale
-        images, penalty = self.reconstruct(operator, y / scale[:, None], zero_filled, prompt_embeds)
-        error = None
+        found = Estimate(
+            *self.reconstruct(operator, y / scale[:, None], zero_filled, prompt_embeds)
+        )
+        error, part_std = None, None
         if self.error_head is not None:
-            error = self.error_head(images, zero_filled) * scale
-        return ReconstructorOutput(images * scale, error, penalty)
+            error = self.error_head(found.image, zero_filled) * scale
+        elif found.log_variance is not None:
+            part_std = positive_std(found.log_variance / 2 - _HALF) * scale[:, None]
+            error = part_std.square().sum(dim=1).sqrt()
+        return ReconstructorOutput(found.image * scale, error, found.penalty, part_std)
 
 
 class ErrorHead(nn.Module):
@@ -119,9 +192,39 @@ class ErrorHead(nn.Module):
     def forward(self, images: Tensor, zero_filled: Tensor) -> Tensor:
         """``(batch, ny, nx)`` float32, positive; the image itself gets no gradient through it."""
         seen = [to_network(self, image) for image in (images.detach(), zero_filled)]
-        # A tenth of the bright signal to start with.
-        logarithm = self.layers(torch.cat(seen, dim=1))[:, 0].float() - 2.3
-        return _SMALLEST_STD + logarithm.exp()
+        return positive_std(self.layers(torch.cat(seen, dim=1))[:, 0])
+
+
+def positive_std(logarithm: Tensor) -> Tensor:
+    """A standard deviation from what a network gives, float32.
+
+    A tenth of the bright signal where that is 0, as networks start.
+    """
+    return _SMALLEST_STD + (logarithm.float() - 2.3).exp()
+
+
+def likelihood_std(output: Any) -> Tensor | None:
+    """The standard deviation that a likelihood is taken with: of each part, where it is known.
+
+    Args:
+        output: a :class:`ReconstructorOutput` or one of several contrasts.
+    """
+    return output.expected_error if output.part_std is None else output.part_std
+
+
+def check_predict_std(network: nn.Module, predict_std: bool | str, serves_joint: bool) -> None:
+    """Refuse a prediction of the error that a network does not have.
+
+    Raises:
+        InputError: in a sentence of its own for each.
+    """
+    if predict_std not in (True, False, "joint"):
+        raise InputError(f"expected predict_std as true, false or 'joint', got {predict_std!r}")
+    if predict_std == "joint" and not serves_joint:
+        raise InputError(
+            f"{type(network).__name__} gives no variance beside its image: take predict_std=true, "
+            "or a network that does, such as unet or ista_net"
+        )
 
 
 def intensity(images: Tensor) -> Tensor:

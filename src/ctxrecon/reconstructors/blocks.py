@@ -73,16 +73,23 @@ class ResNet(nn.Module):
         blocks: number of residual blocks.
         last: number of convolutions after them.
         text_width: see :class:`Modulation`.
+        out_channels: of the output, where they are others.
     """
 
     def __init__(
-        self, channels: int, width: int, blocks: int, last: int, text_width: int | None
+        self,
+        channels: int,
+        width: int,
+        blocks: int,
+        last: int,
+        text_width: int | None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.first = Convolution(channels, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, text_width) for _ in range(blocks))
         self.middle = nn.ModuleList(Convolution(width, width) for _ in range(last - 1))
-        self.last = Convolution(width, channels)
+        self.last = Convolution(width, out_channels or channels)
         for value in self.last.parameters():
             nn.init.zeros_(value)
 
@@ -122,9 +129,17 @@ class UNet(nn.Module):
         width: of the features at full size; twice as many at each half of it.
         depth: number of halvings.
         text_width: see :class:`Modulation`.
+        out_channels: of the output, where they are others.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        text_width: int | None,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
@@ -137,7 +152,7 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(
             ConvolutionBlock(2 * after, after, text_width) for after in widths[-2::-1]
         )
-        self.last = nn.Conv2d(width, channels, 1)
+        self.last = nn.Conv2d(width, out_channels or channels, 1)
         for value in self.last.parameters():
             nn.init.zeros_(value)
         self.multiple = 2**depth
@@ -171,9 +186,17 @@ class ResidualUNet(nn.Module):
         width: of the features at full size; twice as many at each half of it.
         depth: number of halvings.
         text_width: see :class:`Modulation`.
+        out_channels: of the output, where they are others.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        text_width: int | None,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
         self.first = Convolution(channels, width)
@@ -185,7 +208,7 @@ class ResidualUNet(nn.Module):
             nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) for fine in widths[-2::-1]
         )
         self.up = nn.ModuleList(ResidualBlock(each, text_width) for each in widths[-2::-1])
-        self.last = Convolution(width, channels)
+        self.last = Convolution(width, out_channels or channels)
         for value in self.last.parameters():
             nn.init.zeros_(value)
         self.multiple = 2**depth
@@ -221,6 +244,19 @@ def channels_last(x: Tensor) -> Tensor:
 def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:
     """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision."""
     return channels_to_complex(network(to_network(network, image), embeds))
+
+
+def with_variance(
+    network: nn.Module, image: Tensor, embeds: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`on_image`, and the channels after the image's, if the network gives more."""
+    return image_and_variance(network(to_network(network, image), embeds))
+
+
+def image_and_variance(channels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A complex image of the first two channels, and those after them, if there are any."""
+    rest = channels[:, 2:]
+    return channels_to_complex(channels[:, :2]), rest if rest.shape[1] else None
 
 
 def to_network(network: nn.Module, image: Tensor) -> Tensor:

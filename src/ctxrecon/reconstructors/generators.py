@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import check_counts
 from ctxrecon.operators import SenseOperator
-from ctxrecon.reconstructors.base import Reconstructor, data_gradient
-from ctxrecon.reconstructors.blocks import ResNet, on_image
+from ctxrecon.reconstructors.base import Estimate, Reconstructor, data_gradient
+from ctxrecon.reconstructors.blocks import ResNet, on_image, with_variance
 
 
 class ResNetGenerator(Reconstructor):
@@ -62,6 +62,8 @@ class UnrolledGenerator(Reconstructor):
         predict_std: likewise.
     """
 
+    serves_joint = True
+
     @register_to_config
     def __init__(
         self,
@@ -69,24 +71,25 @@ class UnrolledGenerator(Reconstructor):
         iterations: int = 3,
         blocks: int = 2,
         text_width: int | None = None,
-        predict_std: bool = False,
+        predict_std: bool | str = False,
     ) -> None:
         super().__init__(text_width, predict_std)
         check_counts(width=width, iterations=iterations, blocks=blocks)
         self.steps = nn.Parameter(torch.ones(iterations))
         self.networks = nn.ModuleList(
-            ResNet(2, width, blocks, 1, text_width) for _ in range(iterations)
+            ResNet(2, width, blocks, 1, text_width, out) for out in self.channels_of(iterations)
         )
 
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
-    ) -> tuple[Tensor, None]:
+    ) -> Estimate:
         """See :meth:`Reconstructor.reconstruct`."""
-        x = zero_filled
+        x, log_variance = zero_filled, None
         for step, network in zip(self.steps, self.networks, strict=True):
             v = x - step * data_gradient(operator, x, zero_filled)
-            x = v + on_image(network, v, embeds)
-        return x, None
+            correction, log_variance = with_variance(network, v, embeds)
+            x = v + correction
+        return Estimate(x, None, log_variance)
 
 
 def hard_data_consistency(operator: SenseOperator, v: Tensor, zero_filled: Tensor) -> Tensor:

@@ -8,10 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctxrecon.errors import check_counts
-from ctxrecon.fourier import channels_to_complex
 from ctxrecon.operators import SenseOperator
-from ctxrecon.reconstructors.base import Reconstructor, data_gradient
-from ctxrecon.reconstructors.blocks import Convolution, Modulation, channels_last, to_network
+from ctxrecon.reconstructors.base import Estimate, Reconstructor, data_gradient
+from ctxrecon.reconstructors.blocks import (
+    Convolution,
+    Modulation,
+    channels_last,
+    image_and_variance,
+    to_network,
+)
 
 _PENALTY = 0.01
 
@@ -30,41 +35,46 @@ class ISTANetPlus(Reconstructor):
         predict_std: likewise.
     """
 
+    serves_joint = True
+
     @register_to_config
     def __init__(
         self,
         width: int = 32,
         phases: int = 9,
         text_width: int | None = None,
-        predict_std: bool = False,
+        predict_std: bool | str = False,
     ) -> None:
         super().__init__(text_width, predict_std)
         check_counts(width=width, phases=phases)
-        self.stages = nn.ModuleList(Phase(width, text_width) for _ in range(phases))
+        self.stages = nn.ModuleList(
+            Phase(width, text_width, out) for out in self.channels_of(phases)
+        )
 
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Estimate:
         """See :meth:`Reconstructor.reconstruct`."""
-        x = zero_filled
+        x, log_variance = zero_filled, None
         asymmetries = []
         for phase in self.stages:
             assert isinstance(phase, Phase)
             r = x - phase.step * data_gradient(operator, x, zero_filled)
-            correction, asymmetry = phase(to_network(phase, r), embeds)
-            x = r + channels_to_complex(correction)
+            channels, asymmetry = phase(to_network(phase, r), embeds)
+            correction, log_variance = image_and_variance(channels)
+            x = r + correction
             asymmetries.append(asymmetry)
-        return x, _PENALTY * torch.stack(asymmetries).sum(dim=0)
+        return Estimate(x, _PENALTY * torch.stack(asymmetries).sum(dim=0), log_variance)
 
 
 class Phase(nn.Module):
     """One iteration's transform, threshold and way back."""
 
-    def __init__(self, width: int, text_width: int | None) -> None:
+    def __init__(self, width: int, text_width: int | None, out_channels: int) -> None:
         super().__init__()
         self.step = nn.Parameter(torch.ones(1))
         self.threshold = nn.Parameter(torch.full((1,), 0.01))
-        self.inward, self.outward = Convolution(2, width), Convolution(width, 2)
+        self.inward, self.outward = Convolution(2, width), Convolution(width, out_channels)
         self.transform, self.inverse = Transform(width), Transform(width)
         self.modulation = Modulation(text_width, width)
 

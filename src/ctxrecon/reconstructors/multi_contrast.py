@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
 from ctxrecon.operators import MaskedSense
-from ctxrecon.reconstructors.base import ErrorHead, Reconstructor, check_embeds, intensity
+from ctxrecon.reconstructors.base import (
+    ErrorHead,
+    Reconstructor,
+    check_embeds,
+    check_predict_std,
+    intensity,
+)
 from ctxrecon.reconstructors.recurrent_blocks import RecurrentUNet, run_cascade
 
 
@@ -27,11 +33,14 @@ class MultiContrastOutput(BaseOutput):
             of each pixel, real and imaginary parts together; ``None`` where it predicts none.
         penalty: ``(batch,)`` float32, what a network's own constraint adds to a training loss;
             ``None`` where it has none.
+        part_std: ``(batch, contrasts, 2, ny, nx)`` float32, the error that is expected of the real
+            and of the imaginary part; ``None`` where they are not told apart.
     """
 
     images: Tensor
     expected_error: Tensor | None = None
     penalty: Tensor | None = None
+    part_std: Tensor | None = None
 
 
 class MultiContrastReconstructor(ModelMixin, ConfigMixin):
@@ -62,7 +71,13 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
         super().__init__()
         self.networks = networks
         self.text_width = text_width
+        check_predict_std(self, predict_std, serves_joint=False)
         self.error_head = ErrorHead() if predict_std else None
+
+    @property
+    def predicts_error(self) -> bool:
+        """Whether outputs have an expected error."""
+        return self.error_head is not None
 
     def reconstruct(
         self,
@@ -226,13 +241,19 @@ def reconstruct_contrasts(
         network(operator, y[:, c], None if prompt_embeds is None else prompt_embeds[:, c])
         for c, operator in enumerate(operators)
     ]
-    error = None
-    if each[0].expected_error is not None:
-        error = torch.stack([output.expected_error for output in each], dim=1)
-    penalty = None
-    if each[0].penalty is not None:
-        penalty = torch.stack([output.penalty for output in each]).mean(dim=0)
-    return MultiContrastOutput(torch.stack([o.images for o in each], dim=1), error, penalty)
+    penalty = _stacked([output.penalty for output in each])
+    return MultiContrastOutput(
+        torch.stack([output.images for output in each], dim=1),
+        _stacked([output.expected_error for output in each]),
+        None if penalty is None else penalty.mean(dim=1),
+        _stacked([output.part_std for output in each]),
+    )
+
+
+def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
+    """One of each contrast, along axis 1, where there are any."""
+    known = [value for value in values if value is not None]
+    return torch.stack(known, dim=1) if known else None
 
 
 def unet_cascade(

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ctxrecon.errors import check_counts
 from ctxrecon.operators import SenseOperator
-from ctxrecon.reconstructors.base import Reconstructor
-from ctxrecon.reconstructors.blocks import UNet, on_image
+from ctxrecon.reconstructors.base import Estimate, Reconstructor
+from ctxrecon.reconstructors.blocks import UNet, with_variance
 
 
 class UNetReconstructor(Reconstructor):
@@ -23,20 +23,23 @@ class UNetReconstructor(Reconstructor):
         predict_std: likewise.
     """
 
+    serves_joint = True
+
     @register_to_config
     def __init__(
         self,
         width: int = 32,
         depth: int = 3,
         text_width: int | None = None,
-        predict_std: bool = False,
+        predict_std: bool | str = False,
     ) -> None:
         super().__init__(text_width, predict_std)
         check_counts(width=width, depth=depth)
-        self.network = UNet(2, width, depth, text_width)
+        self.network = UNet(2, width, depth, text_width, self.out_channels)
 
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
-    ) -> tuple[Tensor, None]:
+    ) -> Estimate:
         """See :meth:`Reconstructor.reconstruct`."""
-        return zero_filled + on_image(self.network, zero_filled, embeds), None
+        correction, log_variance = with_variance(self.network, zero_filled, embeds)
+        return Estimate(zero_filled + correction, None, log_variance)

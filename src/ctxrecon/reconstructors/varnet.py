@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ctxrecon.errors import check_counts
 from ctxrecon.operators import SenseOperator
-from ctxrecon.reconstructors.base import Reconstructor, data_gradient
-from ctxrecon.reconstructors.blocks import UNet, on_image
+from ctxrecon.reconstructors.base import Estimate, Reconstructor, data_gradient
+from ctxrecon.reconstructors.blocks import UNet, on_image, with_variance
 
 _MAPS_WIDTH, _MAPS_DEPTH = 8, 3
 
@@ -33,6 +33,8 @@ class VarNet(Reconstructor):
         predict_std: likewise.
     """
 
+    serves_joint = True
+
     @register_to_config
     def __init__(
         self,
@@ -41,28 +43,31 @@ class VarNet(Reconstructor):
         cascades: int = 6,
         learned_maps: bool = False,
         text_width: int | None = None,
-        predict_std: bool = False,
+        predict_std: bool | str = False,
     ) -> None:
         super().__init__(text_width, predict_std)
         check_counts(width=width, depth=depth, cascades=cascades)
         self.steps = nn.Parameter(torch.ones(cascades))
-        self.networks = nn.ModuleList(UNet(2, width, depth, text_width) for _ in range(cascades))
+        self.networks = nn.ModuleList(
+            UNet(2, width, depth, text_width, out) for out in self.channels_of(cascades)
+        )
         self.maps_network = UNet(2, _MAPS_WIDTH, _MAPS_DEPTH, None) if learned_maps else None
 
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
-    ) -> tuple[Tensor, None]:
+    ) -> Estimate:
         """See :meth:`Reconstructor.reconstruct`."""
         if self.maps_network is not None and operator.coil_maps is not None:
             every = operator.coil_maps.flatten(0, -4)
             maps = _improved(self.maps_network, every).reshape(operator.coil_maps.shape)
             operator = type(operator)(operator.mask, maps)
             zero_filled = operator.adjoint(y)
-        x = zero_filled
+        x, log_variance = zero_filled, None
         for step, network in zip(self.steps, self.networks, strict=True):
             descent = step * data_gradient(operator, x, zero_filled)
-            x = x - descent + on_image(network, x, embeds)
-        return x, None
+            correction, log_variance = with_variance(network, x, embeds)
+            x = x - descent + correction
+        return Estimate(x, None, log_variance)
 
 
 def _improved(network: nn.Module, maps: Tensor) -> Tensor:

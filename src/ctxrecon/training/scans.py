@@ -20,7 +20,13 @@ _KEPT_BYTES = 2**31
 
 
 def fully_sampled(
-    images: Tensor, num_coils: int, snr: float, calibration: Tensor, generator: torch.Generator
+    images: Tensor,
+    num_coils: int,
+    snr: float,
+    calibration: Tensor,
+    generator: torch.Generator,
+    *,
+    magnitude: bool = False,
 ) -> dict[str, Tensor]:
     """A noisy scan of several contrasts, its maps, and the images that they give.
 
@@ -31,13 +37,18 @@ def fully_sampled(
         calibration: ``(1, 1, ny, nx)`` bool, samples that coil maps are estimated from, those of
             the contrast with the most signal there.
         generator: draws coils and noise.
+        magnitude: whether the magnitudes are scanned, with one coil without a phase: k-space is
+            then conjugate symmetric but for the noise.
 
     Returns:
         ``kspace`` ``(contrasts, coils, ny, nx)``, ``coil_maps`` ``(coils, ny, nx)``, ``target``
         ``(contrasts, ny, nx)``, complex64.
     """
     shape = (images.shape[-2], images.shape[-1])
-    maps = simulate_coil_maps(num_coils, shape, generator=generator)
+    if magnitude:
+        images, maps = images.abs().to(images.dtype), images.new_ones(1, 1, *shape)
+    else:
+        maps = simulate_coil_maps(num_coils, shape, generator=generator)
     kspace = fft2c(maps * images[:, None])
     if snr:
         noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
@@ -73,6 +84,19 @@ def check_calibration(calibration: Tensor, num_coils: int, what: str) -> None:
             f"that maps of {num_coils} coils are estimated from: give --center_fraction "
             f"{math.ceil(1e4 * least) / 1e4:g} or more, or --num_coils 1"
         ) from None
+
+
+def check_magnitude(magnitude: bool, num_coils: int) -> None:
+    """Refuse magnitude images seen by several coils, whose phases would be in them again.
+
+    Raises:
+        InputError: with what to change on the command line.
+    """
+    if magnitude and num_coils != 1:
+        raise InputError(
+            f"magnitude images are scanned by one coil without a phase, not by {num_coils}: give "
+            "--num_coils 1, or leave --magnitude_images out"
+        )
 
 
 def brightest(kspace: Tensor) -> int:

@@ -5,9 +5,9 @@ Not imported by ``ctxrecon.masks``, which needs no networks.
 
 from __future__ import annotations
 
-from ctxrecon.masks.learned.adaptive import StagedMask
+from ctxrecon.masks.learned.adaptive import AdaptiveSampler, StagedMask
 from ctxrecon.masks.learned.base import MaskNetwork, Sampler
-from ctxrecon.masks.learned.fixed import FixedMasks
+from ctxrecon.masks.learned.fixed import SPECTRUM, FixedMasks
 from ctxrecon.masks.learned.greedy import GreedyPolicy, policy_gradient_loss, with_lines
 from ctxrecon.masks.learned.line_order import line_order, write_line_order
 from ctxrecon.masks.learned.loupe import LOUPE
@@ -31,6 +31,8 @@ SAMPLERS.register("greedy", GreedyPolicy)
 __all__ = [
     "LOUPE",
     "SAMPLERS",
+    "SPECTRUM",
+    "AdaptiveSampler",
     "FixedMasks",
     "GreedyPolicy",
     "MaskNetwork",

@@ -34,6 +34,14 @@ class StagedMask:
     mask: Tensor
     stages: tuple[Tensor, ...]
 
+    @property
+    def so_far(self) -> tuple[Tensor, ...]:
+        """All that was sampled at the end of each stage; the last one is the mask."""
+        taken = [self.stages[0]]
+        for stage in self.stages[1:]:
+            taken.append(taken[-1] + stage)
+        return tuple(taken)
+
 
 class AdaptiveSampler(MaskNetwork):
     """A network that chooses what to sample next by the image so far.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +13,14 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks.budget import Generators, Shape, center_slice, check_shape, draw_batch
+from ctxrecon.masks.budget import (
+    Generators,
+    Shape,
+    center_slice,
+    check_shape,
+    draw_batch,
+    item_generators,
+)
 from ctxrecon.masks.learned.relaxation import (
     ExactChoice,
     draw_uniform,
@@ -20,6 +29,8 @@ from ctxrecon.masks.learned.relaxation import (
 )
 from ctxrecon.masks.lines import line_budget
 from ctxrecon.masks.points import point_budget
+
+logger = logging.getLogger(__name__)
 
 CENTER_2D = 0.08
 """Share of each axis of the box that masks of single samples keep by default."""
@@ -150,6 +161,37 @@ class MaskNetwork(ModelMixin, ConfigMixin):
         low, high = self.ratios
         return 1 / (low + (high - low) * float(draw_uniform((1,), generator)))
 
+    def each_acceleration(
+        self, acceleration: float | Sequence[float] | None, batch_size: int
+    ) -> list[float | None]:
+        """The acceleration of all masks, alone, or that of each.
+
+        Raises:
+            InputError: a sequence of another length than the batch.
+        """
+        if not isinstance(acceleration, Sequence):
+            return [acceleration]
+        if len(acceleration) != batch_size:
+            raise InputError(
+                f"expected one acceleration or {batch_size}, one for each mask, got "
+                f"{len(acceleration)}"
+            )
+        return list(acceleration)
+
+    def warn_outside_range(self, acceleration: float | None) -> None:
+        """Log a warning where an acceleration lies outside the range of training."""
+        if self.ratios is None:
+            return
+        (low, high), asked = self.ratios, 1 / self.resolve(acceleration)
+        if not low - 0.5 / self.positions <= asked <= high + 0.5 / self.positions:
+            logger.warning(
+                "acceleration %.3g lies outside the range of training, %.3g to %.3g: neither the "
+                "masks nor the network were made for it",
+                1 / asked,
+                1 / high,
+                1 / low,
+            )
+
     def as_mask(self, chosen: Tensor) -> Tensor:
         """``(..., positions)`` as masks ``(..., ny, nx)``; lines are views of one row."""
         if self.lines:
@@ -234,6 +276,7 @@ class Sampler(MaskNetwork):
         Raises:
             InputError: an impossible acceleration, batch size or number of generators.
         """
+        self.warn_outside_range(acceleration)
         choices, counts = self._choices(acceleration)
 
         def draw(item: torch.Generator | None) -> Tensor:
@@ -245,21 +288,24 @@ class Sampler(MaskNetwork):
 
     def relaxed(
         self,
-        acceleration: float | None = None,
+        acceleration: float | Sequence[float] | None = None,
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
         """Draw masks to train with: ``u ≤ p``, with the gradient of ``σ_s(p − u)``.
 
-        Arguments and errors are those of :meth:`forward`.
+        Arguments and errors are those of :meth:`forward`, but that each mask may have an
+        acceleration of its own.
 
         Returns:
             As :meth:`forward`, but float32 on the sampler's device, 0 or 1, for
             :class:`~ctxrecon.operators.WeightedSense`.
         """
-        probabilities = self._rescaled(acceleration)
-        known = probabilities.detach().cpu()
-        tosses = draw_batch(lambda item: self._tosses(known, item), batch_size, generator)[:, 0]
+        items = item_generators(batch_size, generator)
+        each = self.each_acceleration(acceleration, batch_size)
+        probabilities = torch.stack([self._rescaled(one) for one in each])
+        known = probabilities.detach().cpu().expand(batch_size, -1, -1)
+        tosses = torch.stack([self._tosses(p, item) for p, item in zip(known, items, strict=True)])
         tosses = tosses.to(probabilities.device)
         return self.arrange(straight_through(probabilities, tosses, self.slope))
 

@@ -10,6 +10,7 @@ from ctxrecon.training.masks.validation import (
     ContrastScans,
     draw_protocols,
     joint_scores,
+    magnitude_scan,
     sample_and_reconstruct,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "draw_protocols",
     "image_loss",
     "joint_scores",
+    "magnitude_scan",
     "main",
     "parse_args",
     "sample_and_reconstruct",

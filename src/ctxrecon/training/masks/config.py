@@ -21,7 +21,7 @@ NETWORKS = {**RECONSTRUCTORS, **MULTI_CONTRAST}
 CONTRASTS = ("one", "multi_echo", "pd_pair")
 """What a subject is imaged in: one protocol of its anatomy; five echoes; PD and PDFS."""
 AIMS = ("reconstruction", "task", "both")
-JOINT_LOSSES = ("l1", "ssim", "gaussian")
+JOINT_LOSSES = ("l1", "mse", "ssim", "gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,12 @@ class MasksConfig(TrainingConfig):
     text_encoder: str | None = option(
         None, "trained CLIP, whose embedding of the prompt modulates features", in_card=True
     )
-    predict_std: bool = option(False, "the error of each pixel as well", on_resume="refused")
+    predict_std: bool = option(
+        False,
+        "the error of each pixel as well, by a small network beside; by the network itself with "
+        "--network unet:predict_std=joint",
+        on_resume="refused",
+    )
     contrasts: str = option(
         "one", "of each subject", choices=CONTRASTS, on_resume="refused", in_card=True
     )
@@ -64,6 +69,12 @@ class MasksConfig(TrainingConfig):
         None, "likewise; 0.32 / acceleration of the lines", check=SHARE, in_card=True
     )
     num_coils: int = option(8, check=Whole(1, 256), in_card=True)
+    magnitude_images: bool = option(
+        False,
+        "scan the magnitudes, with --num_coils 1: k-space is then conjugate symmetric",
+        on_resume="refused",
+        in_card=True,
+    )
     snr: float = option(100.0, "of the bright signal; 0 for no noise", check=Number(0, 1e9))
     scans: int | None = option(
         None, "how many scans there are; endless by default", check=Whole(1), in_card=True

@@ -22,8 +22,11 @@ from ctxrecon.phantom import (
 )
 from ctxrecon.training.masks.config import MasksConfig
 from ctxrecon.training.prompts import drop_metadata
-from ctxrecon.training.scans import Memory, fully_sampled, in_turn
+from ctxrecon.training.scans import Memory, check_magnitude, fully_sampled, in_turn
 from ctxrecon.training.slices import PreparedSlices, SliceSource, tokens_of
+
+_SPECTRUM_SCANS = 256
+"""Scans whose mean spectrum is taken; with more the mask changes in few positions."""
 
 
 class ContrastSource(Protocol):
@@ -66,6 +69,7 @@ class ContrastSamples:
         snr: of the bright signal to complex noise; 0 for none.
         tokenizer: of a text encoder, for networks that read prompts.
         seed: of everything.
+        magnitude: whether the magnitudes of the images are scanned, with a coil that has no phase.
     """
 
     source: ContrastSource
@@ -75,6 +79,7 @@ class ContrastSamples:
     snr: float = 100.0
     tokenizer: Any = None
     seed: int = 0
+    magnitude: bool = False
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +92,7 @@ class ContrastSamples:
                 "expected at least one coil and one scan and an SNR of 0 or more, got "
                 f"{self.num_coils} coils, {self.scans} scans and an SNR of {self.snr:g}"
             )
+        check_magnitude(self.magnitude, self.num_coils)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
@@ -99,11 +105,21 @@ class ContrastSamples:
             scan = self._memory.get((chosen,), lambda: self._scan(chosen))
         return {**scan, "step": step, "seed": int(rng.integers(2**62))}
 
+    def first_targets(self) -> Tensor:
+        """Images of the first scans, at most 256, ``(scans · contrasts, ny, nx)`` complex64."""
+        count = min(self.scans or _SPECTRUM_SCANS, _SPECTRUM_SCANS)
+        return torch.cat([self[0, number]["target"] for number in range(count)])
+
     def _scan(self, number: int) -> dict[str, Any]:
         drawn = self.source.draw(number, self.calibration.shape[-1])
         generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
         scan: dict[str, Any] = fully_sampled(
-            drawn["images"], self.num_coils, self.snr, self.calibration, generator
+            drawn["images"],
+            self.num_coils,
+            self.snr,
+            self.calibration,
+            generator,
+            magnitude=self.magnitude,
         )
         return {**scan, "metadata": drawn["metadata"], "form": drawn.get("form", "fastmri")}
 

@@ -12,7 +12,12 @@ from ctxrecon.errors import InputError
 from ctxrecon.masks.learned import GreedyPolicy, SequentialSampler
 from ctxrecon.operators import WeightedSense
 from ctxrecon.pipelines.joint import JointPipeline
-from ctxrecon.reconstructors import MultiContrastOutput, intensity, reconstruct_contrasts
+from ctxrecon.reconstructors import (
+    MultiContrastOutput,
+    intensity,
+    likelihood_std,
+    reconstruct_contrasts,
+)
 from ctxrecon.training.masks.config import AIMS, JOINT_LOSSES
 from ctxrecon.training.reconstructor.objective import paired_loss
 
@@ -52,10 +57,10 @@ class JointObjective:
                 "the task is a T2* map: train for it, alone or with the reconstruction, where the "
                 "contrasts are echoes, and only there"
             )
-        if (self.loss == "gaussian") != (pipe.reconstructor.error_head is not None):
+        if (self.loss == "gaussian") != pipe.reconstructor.predicts_error:
             raise InputError(
                 "the gaussian loss trains the predicted error, and nothing else does: give "
-                "--loss gaussian and --predict_std together"
+                "--loss gaussian and --predict_std together, or a network with predict_std=joint"
             )
         if self.loss == "gaussian" and self.aim == "task":
             raise InputError("the task alone trains no predicted error: give --aim both")
@@ -69,16 +74,16 @@ class JointTraining(nn.Module):
     """Sampler, reconstructor and map; called on a batch it gives each sample's loss.
 
     JoJoNet, equations (2) and (5): masks are tosses whose gradient is straight-through
-    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed.
+    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed, as is
+    its acceleration where the sampler serves a range.
     Contrasts count equally: the error of each is divided by the 99 % quantile of its target.
 
     Args:
         pipe: its sampler and reconstructor are trained; the rest stays as it is.
         objective: what for.
-        seed: of the accelerations of a sampler that serves several.
     """
 
-    def __init__(self, pipe: JointPipeline, objective: JointObjective, seed: int = 0) -> None:
+    def __init__(self, pipe: JointPipeline, objective: JointObjective) -> None:
         super().__init__()
         objective.check(pipe)
         self.sampler: Any = pipe.sampler
@@ -87,7 +92,7 @@ class JointTraining(nn.Module):
         for fixed in (self.relaxometer, self.text_encoder):
             if fixed is not None:
                 fixed.requires_grad_(False)
-        self.objective, self.seed = objective, seed
+        self.objective = objective
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of each sample, ``(batch,)``."""
@@ -100,7 +105,19 @@ class JointTraining(nn.Module):
         if self.objective.aim != "reconstruction":
             weight = self.objective.task_weight if self.objective.aim == "both" else 1.0
             loss = loss + weight * self._map_loss(output.images, batch["target"])
+        if getattr(self.reconstructor, "learns_prior", False):
+            loss = loss + self._prior_loss(batch, embeds)
         return loss if output.penalty is None else loss + output.penalty
+
+    def _prior_loss(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
+        """What the network learns of the images alone, the mean over the contrasts."""
+        target = batch["target"]
+        # Other numbers than those that the masks are drawn with.
+        own = [torch.Generator().manual_seed(2**62 + seed) for seed in batch["seed"].tolist()]
+        generators = [each for each in own for _ in range(target.shape[1])]
+        embeds = None if embeds is None else embeds.flatten(0, 1)
+        loss = self.reconstructor.prior_loss(target.flatten(0, 1), generators, embeds)
+        return loss.unflatten(0, target.shape[:2]).mean(dim=1)
 
     def _weights(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
         """Masks to train with, ``(batch, contrasts or 1, 1, ny, nx)`` float32."""
@@ -112,12 +129,10 @@ class JointTraining(nn.Module):
                 return self._measure(mask[:, None], batch, embeds).images[:, 0]
 
             return self.sampler.relaxed(image, generator=generators).mask[:, None]
-        acceleration = None
+        accelerations = None
         if self.sampler.ratios is not None:
-            # One for a step, the same for every process.
-            own = torch.Generator().manual_seed(self.seed * 2**40 + int(batch["step"][0]))
-            acceleration = self.sampler.draw_acceleration(own)
-        weights = self.sampler.relaxed(acceleration, len(seeds), generators)
+            accelerations = [self.sampler.draw_acceleration(each) for each in generators]
+        weights = self.sampler.relaxed(accelerations, len(seeds), generators)
         weights = weights.to(batch["kspace"].device)
         return weights[:, None] if weights.ndim == 4 else weights
 
@@ -163,8 +178,10 @@ def image_loss(kind: str, output: MultiContrastOutput, batch: dict[str, Tensor])
     target = batch["target"]
     contrasts = target.shape[1]
     scale = intensity(target.flatten(0, 1))
-    error = output.expected_error
-    std = None if error is None else error.flatten(0, 1) / scale
+    std = likelihood_std(output)
+    if std is not None:
+        std = std.flatten(0, 1)
+        std = std / scale.view(-1, *[1] * (std.ndim - 1))
     inside = (batch["coil_maps"] != 0).any(dim=1).repeat_interleave(contrasts, dim=0)
     images = output.images.flatten(0, 1) / scale
     loss = paired_loss(kind, images, std, target.flatten(0, 1) / scale, inside)

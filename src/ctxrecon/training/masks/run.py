@@ -6,6 +6,7 @@ r"""Train a k-space sampler together with the reconstruction that its masks are 
     ... --sampler per_contrast:learn_split=true --aim task      # masks for the T2* map
     ... --sampler pattern_generator:ratios=[0.06,0.25] --network unet --loss gaussian --predict_std
     ... --sampler fixed:mask=gaussian1d                         # the network alone learns
+    ... --sampler fixed:mask=spectrum2d      # the strongest samples of the first training scans
     ... --sampler greedy --pretrained_model_name_or_path runs/joint/pipeline
 
 Subjects come from the phantom on the fly (``--bank``) or, in one contrast, from a set made by
@@ -19,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks.learned import GreedyPolicy
+from ctxrecon.masks.learned import FixedMasks, GreedyPolicy
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.masks.build import calibration, starting_point
@@ -62,7 +63,10 @@ def train_masks(config: MasksConfig) -> None:
         config.snr,
         pipe.tokenizer,
         config.seed,
+        config.magnitude_images,
     )
+    if isinstance(pipe.sampler, FixedMasks) and pipe.sampler.lacks_spectrum:
+        pipe.sampler.fit(samples.first_targets())
     accelerator = build_accelerator(config)
     trained = TrainedPipeline(
         config,
@@ -76,6 +80,7 @@ def train_masks(config: MasksConfig) -> None:
             config.anatomy,
             config.num_coils,
             config.snr,
+            magnitude=config.magnitude_images,
         ),
     )
     train(
@@ -94,7 +99,7 @@ def _model(config: MasksConfig, pipe: Any) -> JointTraining | GreedyTraining:
     """The pipeline as a module whose call is the loss."""
     if not isinstance(pipe.sampler, GreedyPolicy):
         objective = JointObjective(config.aim, config.loss, config.task_weight)
-        return JointTraining(pipe, objective, config.seed)
+        return JointTraining(pipe, objective)
     if config.aim != "reconstruction" or config.loss != "l1":
         raise InputError(
             "a greedy policy is rewarded by the ℓ1 error of the image: leave --aim and --loss out"

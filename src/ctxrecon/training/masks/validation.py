@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.figures import comparison_figure
+from ctxrecon.fourier import fft2c
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.metrics import image_metrics, map_metrics
 from ctxrecon.phantom import (
@@ -52,6 +54,7 @@ class ContrastScans:
         anatomy: "knee" or "brain"; by default both by turns, and knees alone for "pd_pair".
         num_coils: of the simulated array.
         snr: of the bright signal to complex noise; 0 for none.
+        magnitude: whether their magnitudes are scanned, see :func:`magnitude_scan`.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class ContrastScans:
         anatomy: str | None,
         num_coils: int,
         snr: float,
+        *,
+        magnitude: bool = False,
     ) -> None:
         kinds = [anatomy] if anatomy else ["knee", "brain"][: 1 if contrasts == "pd_pair" else 2]
         draws = {"knee": knee_anatomy, "brain": brain_anatomy}
@@ -78,7 +83,7 @@ class ContrastScans:
                 snr=snr or None,
                 generator=generator,
             )
-            self.scans.append(scan)
+            self.scans.append(magnitude_scan(scan) if magnitude else scan)
 
     def validate(self, pipe: JointPipeline, picture: Path) -> dict[str, float]:
         """Mean PSNR in dB and SSIM, of maps as well; draws the first contrast of a scan."""
@@ -100,10 +105,41 @@ class ContrastScans:
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
+def magnitude_scan(scan: ContrastScan) -> ContrastScan:
+    """The scan of the magnitudes by one coil without a phase, with the noise that there was.
+
+    Its k-space is conjugate symmetric but for the noise.
+
+    Args:
+        scan: of one coil.
+    """
+    noise = scan.kspace - fft2c(scan.coil_maps[:, None] * scan.images[:, :, None])
+    images = scan.images.abs().to(scan.images.dtype)
+    return replace(
+        scan,
+        kspace=fft2c(images)[:, :, None] + noise,
+        coil_maps=torch.ones_like(scan.coil_maps),
+        images=images,
+    )
+
+
 def sample_and_reconstruct(
-    pipe: JointPipeline, scan: ContrastScan, seed: int, acceleration: float | None = None
+    pipe: JointPipeline,
+    scan: ContrastScan,
+    seed: int,
+    acceleration: float | None = None,
+    *,
+    stages: bool = False,
 ) -> JointOutput:
-    """The pipeline on a fully sampled scan, with a mask that follows from the seed."""
+    """The pipeline on a fully sampled scan, with a mask that follows from the seed.
+
+    Args:
+        pipe: a sampler with its network.
+        scan: of the contrasts that they are for.
+        seed: of the mask.
+        acceleration: by default the sampler's own, or the middle of its range.
+        stages: see :meth:`JointPipeline.__call__`.
+    """
     if acceleration is None and pipe.sampler.acceleration is None:
         acceleration = 2 / sum(pipe.sampler.ratios)
     return pipe(
@@ -111,6 +147,7 @@ def sample_and_reconstruct(
         prompt=[one.to_prompt() for one in scan.metadata],
         acceleration=acceleration,
         generator=torch.Generator().manual_seed(seed),
+        stages=stages,
     )
 
 

@@ -13,7 +13,7 @@ from ctxrecon.fourier import complex_to_channels
 from ctxrecon.metrics.image import structural_similarity
 from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import ReconstructionPipeline
-from ctxrecon.reconstructors import Critic, Reconstructor, ReconstructorOutput
+from ctxrecon.reconstructors import Critic, Reconstructor, ReconstructorOutput, likelihood_std
 from ctxrecon.training.reconstructor.adversarial import (
     critic_loss,
     fixed_scores,
@@ -84,7 +84,12 @@ class Objective:
                 "without labels the loss is that of the samples held out: give --loss none and "
                 "no --adversarial"
             )
-        if (self.loss == "gaussian") != (network.error_head is not None):
+        if network.learns_prior:
+            raise InputError(
+                f"the denoiser of a {type(network).__name__} is trained by train_sampler.py: for "
+                "masks that are not learned give it --sampler fixed:mask=uniform1d"
+            )
+        if (self.loss == "gaussian") != network.predicts_error:
             raise InputError(
                 "the gaussian loss trains the predicted error, and nothing else does: give "
                 "--loss gaussian and --predict_std together"
@@ -158,7 +163,7 @@ class ReconstructorTraining(nn.Module):
         if objective.loss != "none":
             inside = (batch["coil_maps"] != 0).any(dim=1)
             paired = paired_loss(
-                objective.loss, output.images, output.expected_error, batch["target"], inside
+                objective.loss, output.images, likelihood_std(output), batch["target"], inside
             )
         if objective.adversarial is None:
             assert paired is not None
@@ -184,22 +189,29 @@ def paired_loss(
     """Distance of images from their targets, one value for each.
 
     Args:
-        kind: "l1", the mean of ``|x − x̂|`` over real and imaginary parts; "ssim", that and
-            ``1 − SSIM`` of the magnitudes; "gaussian", the mean of ``|x − x̂|²/σ² + 2 log σ``, the
-            likelihood of Kendall and Gal (NeurIPS 2017) for complex numbers.
+        kind: "l1", the mean of ``|x − x̂|`` over real and imaginary parts; "mse", that of its
+            square; "ssim", "l1" and ``1 − SSIM`` of the magnitudes; "gaussian", the mean of
+            ``|x − x̂|²/σ² + 2 log σ``, the likelihood of Kendall and Gal (NeurIPS 2017) for complex
+            numbers, or, with a σ of each part, of the sum over both of
+            ``½ (x − x̂)²/σ² + log σ``: InfoMRI, equation (42).
         images: ``x̂``, ``(batch, ny, nx)`` complex.
-        std: ``σ``, likewise, real, for "gaussian".
+        std: ``σ``, likewise, real, or ``(batch, 2, ny, nx)`` of the parts, for "gaussian".
         target: ``x``.
         inside: pixels that some coil sees, bool; elsewhere there is nothing to be unsure of.
     """
     difference = complex_to_channels(images - target)
+    if kind == "mse":
+        return difference.square().flatten(1).mean(dim=1)
     distance = difference.abs().flatten(1).mean(dim=1)
     if kind == "ssim":
         return distance + 1 - _ssim(images.abs(), target.abs())
     if kind == "gaussian":
         assert std is not None
-        error = difference.square().sum(dim=1)
-        surprise = (error / std.square() + 2 * std.log()) * inside
+        if std.ndim == difference.ndim:
+            surprise = (difference.square() / std.square() / 2 + std.log()).sum(dim=1)
+        else:
+            surprise = difference.square().sum(dim=1) / std.square() + 2 * std.log()
+        surprise = surprise * inside
         return surprise.flatten(1).sum(dim=1) / inside.flatten(1).sum(dim=1).clamp_min(1)
     return distance
 

@@ -114,6 +114,7 @@ class TestEnergyDistance:
         found = segmentation_metrics(samples, raters)
         assert float(found["dice_majority"]) == pytest.approx(2 / 3)
         assert float(found["dice"]) == pytest.approx((4 * 1 + 5 * 2 / 3) / 9)
+        assert float(found["diversity"]) == pytest.approx(2 / 3 * 0.5)
         assert float(found["ged"]) == pytest.approx(2 * 0.5 * 5 / 9 - 2 / 3 * 0.5 * 2)
 
     def test_refusals(self):

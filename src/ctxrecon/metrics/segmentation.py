@@ -105,13 +105,14 @@ def segmentation_metrics(samples: Tensor, references: Tensor) -> dict[str, Tenso
 
     Returns:
         "ged", :func:`generalized_energy_distance`; "dice", the mean over single draws and single
-        raters; "dice_majority", that of the two majorities; both are means over the classes.
+        raters; "dice_majority", that of the two majorities; both are means over the classes;
+        "diversity", ``E d(ẑ, ẑ′)``, how far apart the draws are.
     """
     ged = generalized_energy_distance(samples, references)
     both, total = _pairwise(samples, references)
     pairs = _ratio(2 * both, total).mean(dim=(-3, -2, -1))
     voted = dice(majority(samples), majority(references)).mean(dim=-1)
-    return {"ged": ged, "dice": pairs, "dice_majority": voted}
+    return {"ged": ged, "dice": pairs, "dice_majority": voted, "diversity": _mean_of_pairs(samples)}
 
 
 def _check_bool(*masks: Tensor) -> None:

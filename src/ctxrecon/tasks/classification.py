@@ -113,4 +113,4 @@ class _Block(nn.Module):
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    return nn.GroupNorm(math.gcd(32, max(channels // 2, 1)), channels)

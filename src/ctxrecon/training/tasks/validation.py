@@ -125,6 +125,7 @@ def held_out_anatomy(config: TasksConfig, number: int) -> Anatomy:
         else:
             finding = "Mass" if Structure.MASS in target.structures else None
             drawn = brain_anatomy(generator, size=size, person=person, finding=finding)
+        assert drawn.structures is not None
         seen = [np.isin(drawn.structures, each).sum() for each in target.classes]
         if config.task == "classification" or min(seen) >= FEWEST_PIXELS:
             return drawn

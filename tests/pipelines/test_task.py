@@ -114,7 +114,8 @@ class TestSegmentation:
         assert torch.equal(present(again.samples), present(output.samples))
         # The networks see the zero-filled image.
         zero_filled = (maps.conj() * ifft2c(kspace * mask)).sum(dim=1)
-        features, scale = present(pipe.network).encode(zero_filled)
+        network: Any = pipe.network
+        features, scale = network.encode(zero_filled)
         image, _ = present(pipe.image_decoder)(features, scale)
         torch.testing.assert_close(present(output.images), image, rtol=1e-3, atol=1e-4)
 
@@ -142,7 +143,7 @@ class TestSegmentation:
     def test_refusals(self):
         pipe, (kspace, _) = segmenting(), scan()
         mask = torch.ones(1, 1, *SHAPE, dtype=torch.bool)
-        refused = [
+        refused: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             ("num_samples", (kspace,), {"num_samples": 0}),
             ("acceleration", (kspace,), {"acceleration": 0.5}),
             ("own masks", (kspace, mask), {"acceleration": 2.0}),

@@ -110,6 +110,16 @@ class TestDraws:
                 torch.testing.assert_close(together[slice_, draw], alone)
         assert not torch.allclose(together[0, 0], together[0, 1])
 
+    def test_without_a_latent_all_are_the_same(self):
+        network = segmenter(deterministic=True)
+        images = complex_noise((1, 16, 16), seeded(1))
+        noise = network.draw_noise((16, 16), [seeded(1), seeded(2)])[None]
+        found = network(images, noise)
+        assert torch.equal(found[:, 0], found[:, 1])
+        features, _ = network.encode(images)
+        mean = segmenter().prior(features).mean
+        torch.testing.assert_close(network.decode(mean, features), found[:, 0])
+
     @pytest.mark.parametrize("sees", [False, True])
     def test_what_the_decoder_sees(self, sees):
         network = segmenter(decoder_sees_measurement=sees)

@@ -75,6 +75,8 @@ class LatentSegmenter(ModelMixin, ConfigMixin):
         latent_channels: of h.
         decoder_sees_measurement: whether the decoder is given the encoder's features beside h,
             ``q(z|y, h)``. Everything that is uncertain may then bypass h.
+        deterministic: whether h is always the mean, for comparison: InfoMRI without a latent, whose
+            draws are all the same and which knows probabilities of single pixels alone.
 
     Raises:
         InputError: sizes that are no positive whole numbers, an odd width, or fewer than two
@@ -90,6 +92,7 @@ class LatentSegmenter(ModelMixin, ConfigMixin):
         layers: int = 2,
         latent_channels: int = 16,
         decoder_sees_measurement: bool = False,
+        deterministic: bool = False,
     ) -> None:
         super().__init__()
         check_counts(classes=num_classes, latent_channels=latent_channels)
@@ -125,8 +128,11 @@ class LatentSegmenter(ModelMixin, ConfigMixin):
         return self.encoder(channels), scale
 
     def prior(self, features: Tensor) -> Gaussian:
-        """``q(h|y)`` from the features of a measurement."""
-        return _gaussian(self.latent_head(features))
+        """``q(h|y)`` from the features of a measurement; without variance if deterministic."""
+        found = _gaussian(self.latent_head(features))
+        if self.config.deterministic:
+            return found._replace(log_variance=torch.full_like(found.mean, -torch.inf))
+        return found
 
     def decode(self, latent: Tensor, features: Tensor) -> Tensor:
         """Logits of ``q(z|h)``, ``(batch, num_classes, ny, nx)`` float32.

@@ -106,6 +106,8 @@ class SegmentationTraining(TaskTraining):
     became better, as where a divergence that hardly counts begins to count. Of means over both,
     λ₂ = 50 would weigh as hundreds in the bound, and no latent would be used.
 
+    Of a deterministic segmenter only the likelihoods are left.
+
     Arguments are those of :class:`TaskTraining`, whose network is a segmenter.
     """
 
@@ -114,7 +116,9 @@ class SegmentationTraining(TaskTraining):
         self.image_decoder: Any = pipe.image_decoder
         sizes = dict(pipe.network.config)
         names = ("num_classes", "width", "depth", "layers", "latent_channels")
-        self.posterior = PosteriorEncoder(**{name: sizes[name] for name in names})
+        self.posterior = None
+        if not sizes["deterministic"]:
+            self.posterior = PosteriorEncoder(**{name: sizes[name] for name in names})
 
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
@@ -122,12 +126,14 @@ class SegmentationTraining(TaskTraining):
         """See :class:`TaskTraining`."""
         labels = batch["truth"]
         features, scale = self.network.encode(zero_filled)
-        prior, posterior = self.network.prior(features), self.posterior(zero_filled, labels)
+        explained = prior = self.network.prior(features)
+        if self.posterior is not None:
+            explained = self.posterior(zero_filled, labels)
         drawn = self.network.draw_noise(zero_filled.shape, noise).to(zero_filled.device)
-        logits = self.network.decode(posterior.sample(drawn), features)
-        divergence = kl_divergence(posterior, prior).flatten(1).mean(dim=1)
-        weight = self.weights.latent / labels[0].numel()
-        loss = segmentation_loss(logits, labels) + weight * divergence
+        loss = segmentation_loss(self.network.decode(explained.sample(drawn), features), labels)
+        if self.posterior is not None:
+            divergence = kl_divergence(explained, prior).flatten(1).mean(dim=1)
+            loss = loss + self.weights.latent / labels[0].numel() * divergence
         if self.image_decoder is None:
             return loss
         images, std = self.image_decoder(features, scale)

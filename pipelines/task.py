@@ -23,9 +23,6 @@ from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
 from ctxrecon.measurement import Measurement, prepare_measurement
 from ctxrecon.tasks import FindingClassifier, ImageDecoder, LatentSegmenter
 
-_FEATURES = 64
-"""At full size, of a segmenter of the published size; as in other pipelines."""
-
 
 @dataclass
 class TaskOutput(BaseOutput):
@@ -209,7 +206,7 @@ class TaskPipeline(DiffusionPipeline):
         """Samples and what follows from them, slice by slice."""
         network: Any = self.network
         shape = (zero_filled.shape[-2], zero_filled.shape[-1])
-        at_once = batch_size or images_at_once(_FEATURES, shape)
+        at_once = batch_size or images_at_once(network.config.width, shape)
         rows: list[dict[str, Tensor]] = []
         for image, source in zip(zero_filled, sources, strict=True):
             features, scale = network.encode(image[None])

@@ -96,6 +96,8 @@ class TestEnergyDistance:
         for prediction in (A, B):
             found = generalized_energy_distance(prediction[None, None], raters)
             assert float(found) == pytest.approx(0.5 * 0.5, abs=1e-3)
+            bound = segmentation_metrics(prediction[None, None], raters)["reference_diversity"]
+            assert float(found) == pytest.approx(float(bound), abs=2e-3)
         # Another mask in between is nearer to neither than half of their distance.
         middle = torch.tensor([[True, True, True, False]])
         assert float(generalized_energy_distance(middle[None, None], raters)) > 0.25

@@ -68,8 +68,8 @@ class TestSamples:
         assert torch.equal(samples[0, 7]["truth"], samples[5, 7]["truth"])
 
     def test_raters_mark_what_is_imaged(self, masses):
-        """Also where the anatomy is mirrored and zoomed into."""
-        config = configured(masses, resolution=48, rater_spread=0.0, field_of_view=0.7)
+        """Also where the anatomy is mirrored."""
+        config = configured(masses, resolution=48, rater_spread=0.0)
         pipe = starting_point(config)
         samples = samples_of(config, pipe)
         raters, seen = Raters(SEGMENTATIONS["mass"], 0, 0), 0

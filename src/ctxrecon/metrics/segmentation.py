@@ -106,13 +106,21 @@ def segmentation_metrics(samples: Tensor, references: Tensor) -> dict[str, Tenso
     Returns:
         "ged", :func:`generalized_energy_distance`; "dice", the mean over single draws and single
         raters; "dice_majority", that of the two majorities; both are means over the classes;
-        "diversity", ``E d(ẑ, ẑ′)``, how far apart the draws are.
+        "diversity", ``E d(ẑ, ẑ′)``, how far apart the draws are, and "reference_diversity" of the
+        raters. Where these have two opinions that are equally frequent, that is the least distance
+        "ged" that one prediction can have.
     """
     ged = generalized_energy_distance(samples, references)
     both, total = _pairwise(samples, references)
     pairs = _ratio(2 * both, total).mean(dim=(-3, -2, -1))
     voted = dice(majority(samples), majority(references)).mean(dim=-1)
-    return {"ged": ged, "dice": pairs, "dice_majority": voted, "diversity": _mean_of_pairs(samples)}
+    return {
+        "ged": ged,
+        "dice": pairs,
+        "dice_majority": voted,
+        "diversity": _mean_of_pairs(samples),
+        "reference_diversity": _mean_of_pairs(references),
+    }
 
 
 def _check_bool(*masks: Tensor) -> None:

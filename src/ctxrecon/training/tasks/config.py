@@ -66,9 +66,6 @@ class TasksConfig(TrainingConfig):
     magnitude: bool = option(
         False, "real images without phase, whose k-space is symmetric", in_card=True
     )
-    field_of_view: float = option(
-        1.0, "smallest part of the anatomy that a slice shows", check=Number(0, 1, above=True)
-    )
     scans: int | None = option(
         None, "how many scans there are; endless by default", check=Whole(1), in_card=True
     )

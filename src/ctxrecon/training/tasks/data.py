@@ -185,10 +185,4 @@ def phantom_source(config: TasksConfig) -> PhantomSlices:
             f"the anatomies of {config.bank} have {bank.labels.shape[1]} pixels, fewer than "
             f"--resolution {config.resolution}: lower it, or build them larger"
         )
-    return PhantomSlices(
-        bank,
-        resolution=config.resolution,
-        seed=config.seed,
-        noise=0.0,
-        field_of_view=config.field_of_view,
-    )
+    return PhantomSlices(bank, resolution=config.resolution, seed=config.seed, noise=0.0)

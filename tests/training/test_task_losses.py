@@ -80,6 +80,16 @@ class TestSamples:
             seen += int(expected.sum())
         assert seen > 20
 
+    def test_one_contrast(self, masses):
+        config = configured(masses, contrast="T1POST")
+        source = phantom_source(config)
+        assert {source.draw(n, 32)["metadata"].contrast for n in range(8)} == {"T1POST"}
+        scans = TaskScans(2, config, calibration(starting_point(config).sampler)).scans
+        plain = TaskScans(2, configured(masses), calibration(starting_point(config).sampler)).scans
+        for one, other in zip(scans, plain, strict=True):
+            assert torch.equal(one.opinions, other.opinions)  # of the same people
+            assert not torch.equal(one.target, other.target)
+
     def test_magnitude_images_are_symmetric(self, masses):
         config = configured(masses, magnitude=True, snr=0.0, scans=48)
         samples = samples_of(config, starting_point(config))

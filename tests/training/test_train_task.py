@@ -142,6 +142,7 @@ def test_validation(run, tmp_path):
         (("--network", "small:wide=4"), "wide"),
         (("--network", "small:num_classes=5"), "num_classes"),
         (("--target", "liver"), "liver"),
+        (("--contrast", "PDFS"), "PDFS"),
         (("--acceleration", "4"), "leave --acceleration out"),
         (("--resolution", "128"), "64 pixels"),
         (("--entropy_weight", "1"), "--reconstruction_weight 0"),

@@ -81,6 +81,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
             (:func:`ctxrecon.phantom.protocols.vary_times`).
         random_contrast: share of the slices whose tissues have brightnesses that no protocol gives,
             and whose metadata tells the anatomy alone.
+        contrast: of all slices, such as "T1POST"; by default as often as it occurs in real scans.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
         field_of_view: float = 1.0,
         varied_times: float = 0.0,
         random_contrast: float = 0.0,
+        contrast: str | None = None,
     ) -> None:
         if not 0 < field_of_view <= 1:
             raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
@@ -106,6 +108,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
         self.field_of_view = field_of_view
         self.varied_times = varied_times
         self.random_contrast = random_contrast
+        self.contrast = contrast
 
     def __len__(self) -> int:
         return self.length
@@ -146,7 +149,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, index])
         anatomy = self.bank[int(rng.integers(len(self.bank)))]
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        protocol = draw_protocol(generator, anatomy=anatomy.name)
+        protocol = draw_protocol(generator, anatomy.name, self.contrast)
         if self.varied_times and rng.random() < self.varied_times:
             protocol = vary_times(protocol, generator)
         if rng.random() < 0.5:

@@ -52,6 +52,9 @@ class TasksConfig(TrainingConfig):
         in_card=True,
     )
     bank: Path = option(text="anatomies from training/build_bank.py", in_card=True)
+    contrast: str | None = option(
+        None, "of all scans, such as T1POST; as often as in real ones by default", in_card=True
+    )
     resolution: int = option(128, "matrix size, that of the masks", check=RESOLUTION, in_card=True)
     acceleration: float | None = option(
         None, "of the sampler, where it serves one; 8 by default", check=Number(1), in_card=True

@@ -185,4 +185,15 @@ def phantom_source(config: TasksConfig) -> PhantomSlices:
             f"the anatomies of {config.bank} have {bank.labels.shape[1]} pixels, fewer than "
             f"--resolution {config.resolution}: lower it, or build them larger"
         )
-    return PhantomSlices(bank, resolution=config.resolution, seed=config.seed, noise=0.0)
+    return slices_of(bank, config)
+
+
+def slices_of(bank: AnatomyBank, config: TasksConfig) -> PhantomSlices:
+    """Slices of these anatomies as they are trained on."""
+    return PhantomSlices(
+        bank,
+        resolution=config.resolution,
+        seed=config.seed,
+        noise=0.0,
+        contrast=config.contrast,
+    )

@@ -24,7 +24,6 @@ from ctxrecon.phantom import (
     SEGMENTATIONS,
     Anatomy,
     AnatomyBank,
-    PhantomSlices,
     Structure,
     brain_anatomy,
     draw_person,
@@ -40,6 +39,7 @@ from ctxrecon.training.tasks.data import (
     FindingTruth,
     RaterTruth,
     TaskSamples,
+    slices_of,
     usual_raters,
 )
 
@@ -81,9 +81,7 @@ class TaskScans:
         self.scans: list[Scored] = []
         for number in range(count):
             drawn = held_out_anatomy(config, number)
-            slices = PhantomSlices(
-                AnatomyBank.build([drawn]), noise=0.0, resolution=config.resolution
-            )
+            slices = slices_of(AnatomyBank.build([drawn]), config)
             truth: Any = FindingTruth(tuple(FINDINGS))
             if not self.findings:
                 truth = RaterTruth(usual_raters(config), _RATERS, config.resolution)

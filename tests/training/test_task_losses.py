@@ -130,7 +130,7 @@ class TestLosses:
         zero_filled = ifft2c(batch["kspace"] * masks)[:, 0]
         features, scale = model.network.encode(zero_filled)
         prior = model.network.prior(features)
-        posterior = model.posterior(zero_filled, batch["truth"])
+        posterior = present(model.posterior)(zero_filled, batch["truth"])
         noise = model.network.draw_noise((32, 32), sources)
         logits = model.network.decode(posterior.sample(noise), features)
         images, std = model.image_decoder(features, scale)
@@ -237,7 +237,7 @@ class TestLosses:
             optimizer.step()
         with torch.no_grad():
             prior = network.prior(network.encode(batch["target"])[0])
-            posterior = model.posterior(batch["target"], batch["truth"])
+            posterior = present(model.posterior)(batch["target"], batch["truth"])
         # What the latent tells is one bit at least, and the bound counts it.
         told = kl_divergence(posterior, prior).flatten(1).sum(dim=1).mean()
         assert float(told) > 0.5 * math.log(2)

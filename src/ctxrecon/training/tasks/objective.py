@@ -104,7 +104,7 @@ class SegmentationTraining(TaskTraining):
     over the latents, so that of its sum a share of λ₂ over the number of latents counts (the bound
     (19) has 1). That is how the published weights can be understood: from λ₂ = 1 to 50 samples
     became better, as where a divergence that hardly counts begins to count. Of means over both,
-    λ₂ = 50 would weigh as hundreds in the bound, and no latent would be used.
+    λ₂ = 50 would weigh as 200 in the bound at the published size, and no latent would be used.
 
     Of a deterministic segmenter only the likelihoods are left.
 
@@ -116,7 +116,7 @@ class SegmentationTraining(TaskTraining):
         self.image_decoder: Any = pipe.image_decoder
         sizes = dict(pipe.network.config)
         names = ("num_classes", "width", "depth", "layers", "latent_channels")
-        self.posterior = None
+        self.posterior: PosteriorEncoder | None = None
         if not sizes["deterministic"]:
             self.posterior = PosteriorEncoder(**{name: sizes[name] for name in names})
 

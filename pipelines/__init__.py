@@ -9,6 +9,7 @@ from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline, build_pipeline, load_prior
 from ctxrecon.pipelines.joint import JointOutput, JointPipeline, load_joint
 from ctxrecon.pipelines.reconstruction import ReconstructionPipeline, load_reconstructor
+from ctxrecon.pipelines.task import TaskOutput, TaskPipeline, load_task
 from ctxrecon.pipelines.text_to_image import TextToImagePipeline
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Measurement",
     "ReconstructionOutput",
     "ReconstructionPipeline",
+    "TaskOutput",
+    "TaskPipeline",
     "TextToImageOutput",
     "TextToImagePipeline",
     "build_pipeline",
@@ -26,6 +29,7 @@ __all__ = [
     "load_joint",
     "load_prior",
     "load_reconstructor",
+    "load_task",
     "load_text_encoder",
     "prepare_measurement",
 ]

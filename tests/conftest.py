@@ -11,6 +11,7 @@ import torch
 from conventions import full_scan
 
 from ctxrecon.phantom import AnatomyBank, knee_anatomy
+from ctxrecon.phantom.build import build_bank
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
 from ctxrecon.plausibility import check_conventions
 from ctxrecon.scan import Scan
@@ -31,6 +32,14 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bank") / "bank.npz"
     generator = torch.Generator().manual_seed(0)
     AnatomyBank.build([knee_anatomy(generator, size=64) for _ in range(3)]).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def masses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank of three brains with masses and three knees, of 64²."""
+    path = tmp_path_factory.mktemp("masses") / "bank.npz"
+    build_bank(knees=3, brains=3, size=64, finding="Mass", progress=False).save(path)
     return path
 
 

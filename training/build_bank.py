@@ -30,6 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no_demographics", action="store_true", help="procedural people of no age and sex"
     )
+    parser.add_argument("--finding", help="that every procedural brain has, such as Mass")
     parser.add_argument(
         "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="processes"
     )
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         size=args.size,
         seed=args.seed,
         demographics=not args.no_demographics,
+        finding=args.finding,
         workers=args.workers,
     )
     bank.save(args.output)

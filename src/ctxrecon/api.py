@@ -15,9 +15,11 @@ from ctxrecon.pipelines import (
     ContextMRIPipeline,
     JointPipeline,
     ReconstructionPipeline,
+    TaskPipeline,
     load_joint,
     load_prior,
     load_reconstructor,
+    load_task,
 )
 from ctxrecon.solvers import SOLVERS, parse_solver
 
@@ -31,7 +33,7 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
     **options: Any,
-) -> BaselinePipeline | ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
+) -> BaselinePipeline | ContextMRIPipeline | ReconstructionPipeline | JointPipeline | TaskPipeline:
     """Load the pipeline that a method's name or a checkpoint stands for.
 
     Example:
@@ -44,7 +46,7 @@ def load(
         source: "prior" or "network", those that come with the package; a baseline such as
             "l1_wavelet"; a solver with its options, "dds:data_weight=50", of the shipped prior; or
             a folder or hub repository with a prior, a network, or a network with the sampler of
-            its masks. A folder with the name of a method is ``./NAME``.
+            its masks, for images or for a task. A folder with the name of a method is ``./NAME``.
         dtype: of the networks: float32, bfloat16 or float16, or its name.
         device: where to put them; the CPU by default.
         **options: of :func:`ctxrecon.pipelines.load_prior`, for priors.
@@ -72,6 +74,8 @@ def load(
     if kind == "prior":
         return load_prior(root, dtype=dtype, device=device, **options)
     _check_no_options(str(root), options)
+    if kind == "task":
+        return load_task(root, dtype=dtype, device=device)
     load_kind = load_joint if kind == "joint" else load_reconstructor
     return load_kind(root, dtype=dtype, device=device)
 

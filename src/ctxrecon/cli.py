@@ -22,6 +22,7 @@ from ctxrecon.commands.logs import logged_to_stderr
 from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
+from ctxrecon.commands.task import task
 from ctxrecon.commands.train import train
 from ctxrecon.errors import InputError, one_line
 
@@ -46,7 +47,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, reconstruct, adapt, simulate, info, benchmark):
+for _command in (demo, reconstruct, task, adapt, simulate, info, benchmark):
     app.command()(_command)
 app.add_typer(prepare, name="prepare")
 app.add_typer(train, name="train")

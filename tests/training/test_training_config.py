@@ -22,12 +22,14 @@ from ctxrecon.training.config import fields_of
 from ctxrecon.training.masks import MasksConfig
 from ctxrecon.training.prior import PriorConfig, parse_args
 from ctxrecon.training.reconstructor import ReconstructorConfig
+from ctxrecon.training.tasks import TasksConfig
 
 CONFIGS = {
     "prior": PriorConfig,
     "clip": ClipConfig,
     "reconstructor": ReconstructorConfig,
     "masks": MasksConfig,
+    "tasks": TasksConfig,
 }
 NEEDED = {"output_dir": "run", "max_train_steps": 3}
 OPTIONS = {

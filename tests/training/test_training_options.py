@@ -22,7 +22,7 @@ from ctxrecon.training.options import build_from_text
 from ctxrecon.training.scans import check_calibration
 from ctxrecon.training.trackers import show_picture, start_trackers
 
-SUBJECTS = ("prior", "clip", "reconstructor", "masks")
+SUBJECTS = ("prior", "clip", "reconstructor", "masks", "tasks")
 NEEDED = ["--output_dir", "run", "--max_train_steps", "3", "--bank", "bank.npz"]
 
 
@@ -78,6 +78,9 @@ def test_values_out_of_range_are_refused_by_name(name: str, option: str, value: 
         ("masks", ("--task_weight", "0")),
         ("masks", ("--center_fraction", "1.5")),
         ("masks", ("--validation_scans", "-4")),
+        ("tasks", ("--target", "liver")),
+        ("tasks", ("--latent_weight", "-1")),
+        ("tasks", ("--raters", "0")),
     ],
 )
 def test_values_of_one_script(name: str, options: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         JointPipeline,
         Measurement,
         ReconstructionPipeline,
+        TaskPipeline,
     )
     from ctxrecon.solvers import DiffusionSolver
 
@@ -133,7 +134,7 @@ def open_network(device: str | None, dtype: str = DTYPES[0]) -> ReconstructionPi
 
 def open_model(
     path: str, device: str | None, subfolder: str | None, dtype: str
-) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline:
+) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline | TaskPipeline:
     """Load whatever a checkpoint holds, likewise."""
     from ctxrecon.api import load
 
@@ -208,10 +209,16 @@ def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
     return pipe
 
 
-def method_of(pipe: ContextMRIPipeline | ReconstructionPipeline | JointPipeline) -> str:
-    """The method that a pipeline serves."""
-    from ctxrecon.pipelines import JointPipeline, ReconstructionPipeline
+def method_of(pipe: Any) -> str:
+    """The method that a pipeline serves.
 
+    Raises:
+        InputError: one that reads a task.
+    """
+    from ctxrecon.pipelines import JointPipeline, ReconstructionPipeline, TaskPipeline
+
+    if isinstance(pipe, TaskPipeline):
+        raise InputError("this model reads a task from a scan: take ctxrecon task")
     if isinstance(pipe, JointPipeline):
         return JOINT
     return NETWORK if isinstance(pipe, ReconstructionPipeline) else PRIOR

@@ -48,7 +48,7 @@ class Outputs:
     @property
     def masks(self) -> Path:
         """``.npy``, of a model that chooses its samples."""
-        return self._beside("_masks.npy")
+        return self.array("masks")
 
     @property
     def lines(self) -> Path:
@@ -58,7 +58,12 @@ class Outputs:
     @property
     def t2star(self) -> Path:
         """``.npy``, of such a model."""
-        return self._beside("_t2star.npy")
+        return self.array("t2star")
+
+    @property
+    def summary(self) -> Path:
+        """JSON, of a model that reads a task."""
+        return self._beside("_summary.json")
 
     @property
     def partial(self) -> Path:
@@ -68,6 +73,10 @@ class Outputs:
     def method(self, name: str) -> Path:
         """Another image beside this one, in its format."""
         return self._beside(f"_{name}{self.suffix}")
+
+    def array(self, name: str) -> Path:
+        """``.npy`` beside the image, of any number of axes."""
+        return self._beside(f"_{name}.npy")
 
     def _beside(self, ending: str) -> Path:
         return self.image.with_name(self.image.name[: -len(self.suffix)] + ending)
@@ -92,10 +101,14 @@ def output_folder(path: Path) -> Path:
     return path
 
 
-def image_outputs(out: Path) -> Outputs:
+def image_outputs(out: Path, name: str = "reconstruction") -> Outputs:
     """The files that ``--out`` stands for: an image file, or a folder for ``reconstruction.npy``.
 
     A name without a suffix is a folder; :func:`check_outputs` makes it if it is not there.
+
+    Args:
+        out: as given.
+        name: of the image in a folder.
 
     Raises:
         InputError: a suffix that no image format has, or NIfTI without nibabel.
@@ -104,7 +117,7 @@ def image_outputs(out: Path) -> Outputs:
     if os.path.isdir(out) or not out.suffix:
         if os.path.isfile(out):
             raise InputError(f"cannot write into {out}: it is a file, name a folder")
-        folder, out = out, out / "reconstruction.npy"
+        folder, out = out, out / f"{name}.npy"
     suffix = next((s for s in _IMAGE_SUFFIXES if out.name.lower().endswith(s)), None)
     if suffix is None:
         raise InputError(

@@ -14,11 +14,12 @@ _SUBJECTS = {
     "clip": "Train a CLIP on images and prompts, whose text encoder conditions the prior.",
     "reconstructor": "Train a network that reconstructs directly.",
     "masks": "Train a sampler of k-space masks with the reconstruction that they are for.",
+    "tasks": "Train a sampler of k-space masks with a task, segmentation or classification.",
 }
 _MOST_PROCESSES = 2**16
 
 train = typer.Typer(
-    help="Train a prior, a CLIP, a reconstructor or masks; --num_processes N for several GPUs.",
+    help="Train a prior, a CLIP, a reconstructor, masks or a task; --num_processes N for GPUs.",
     no_args_is_help=True,
 )
 

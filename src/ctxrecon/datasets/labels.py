@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ class LabelSource(VolumeSource):
                 voxel_mm=float(rng.uniform(*_FIELD_OF_VIEW)) / fine,
             )
             if rng.random() < 0.5:
-                anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
+                anatomy = anatomy.mirrored()
             subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)
             image = subject.image(protocol, self.size, rng)
             yield Slice(image, describe(anatomy, protocol))

@@ -28,7 +28,7 @@ from ctxrecon.priors import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.priors.tokenizer import build_tokenizer
 from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
-from ctxrecon.tasks import T2StarMLP
+from ctxrecon.tasks import TASK_NETWORKS, ImageDecoder, T2StarMLP
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +155,31 @@ def joint_components(
     return {**networks, "sampler": sampler, "relaxometer": relaxometer, "contrasts": contrasts}
 
 
+def task_components(
+    path: str | Path, *, dtype: torch.dtype | str = torch.float32
+) -> dict[str, Any]:
+    """A sampler of masks, the network that reads a task from its samples, and what they need.
+
+    Args:
+        path: a folder or a hub repository.
+        dtype: of the networks but the sampler.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    dtype = as_dtype(dtype)
+    root = open_folder(path)
+    sampler = _one_of(root, "sampler", SAMPLERS, torch.float32, "train_task.py")
+    network = _one_of(root, "network", TASK_NETWORKS, dtype, "train_task.py")
+    decoder = None
+    if (root / "image_decoder").is_dir():
+        decoder = load_model(ImageDecoder, root / "image_decoder", dtype).eval()
+    classes = read_config(root, "model_index.json").get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"expected names of classes in {root}, got {classes!r:.80}")
+    return {"sampler": sampler, "network": network, "image_decoder": decoder, "classes": classes}
+
+
 def _networks(root: Path, kinds: Mapping[str, type], dtype: torch.dtype) -> dict[str, Any]:
     """The network in ``reconstructor/``, with the text encoder and tokenizer that it needs."""
     network = _one_of(root, "reconstructor", kinds, dtype, "train_reconstructor.py")
@@ -188,7 +213,7 @@ def _one_of(
 
 
 def kind_of(path: str | Path, subfolder: str | None = None) -> tuple[str, Path]:
-    """What a checkpoint holds, "prior", "network" or "joint", and its folder.
+    """What a checkpoint holds, "prior", "network", "joint" or "task", and its folder.
 
     Args:
         path: a folder or a hub repository.
@@ -198,6 +223,8 @@ def kind_of(path: str | Path, subfolder: str | None = None) -> tuple[str, Path]:
         InputError: no such folder.
     """
     root = open_folder(path, _others(subfolder))
+    if (root / "network").is_dir():
+        return "task", root
     if not (root / "reconstructor").is_dir():
         return "prior", root
     return ("joint" if (root / "sampler").is_dir() else "network"), root

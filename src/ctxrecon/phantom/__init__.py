@@ -18,20 +18,26 @@ from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
 from ctxrecon.phantom.person import Person, draw_person
 from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.raters import SEGMENTATIONS, Raters, Segmentation
 from ctxrecon.phantom.sequences import signal
 from ctxrecon.phantom.simulate import measure, phantom_scan
+from ctxrecon.phantom.structures import Structure
 from ctxrecon.phantom.subject import Subject
 from ctxrecon.phantom.tissues import NUM_TISSUES, Tissue, TissueParameters, tissue_parameters
 
 __all__ = [
     "ECHO_TIMES",
     "NUM_TISSUES",
+    "SEGMENTATIONS",
     "Anatomy",
     "AnatomyBank",
     "ContrastScan",
     "Person",
     "PhantomContrasts",
     "PhantomSlices",
+    "Raters",
+    "Segmentation",
+    "Structure",
     "Subject",
     "Tissue",
     "TissueParameters",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.person import Person
+from ctxrecon.phantom.structures import Structure
+
+OLD_BANK = (
+    "these anatomies carry no segmentation, their bank is from before it was noted: make the bank "
+    "again with training/build_bank.py"
+)
 
 # What NumPy, zipfile and json raise for a damaged archive.
 _DAMAGE = (
@@ -44,6 +50,7 @@ class AnatomyBank:
         slices: likewise, −1 for one without a number.
         subjects: number of the person that each anatomy is of; ``None`` in old banks.
         persons: age and sex of that person, ``None`` where they are not known.
+        structures: ``(count, ny, nx)`` uint8, see :class:`Anatomy`; ``None`` in old banks.
     """
 
     labels: NDArray[np.uint8]
@@ -53,6 +60,7 @@ class AnatomyBank:
     pathologies: tuple[tuple[str, ...], ...]
     subjects: NDArray[np.int32] | None
     persons: tuple[Person | None, ...]
+    structures: NDArray[np.uint8] | None = None
 
     @classmethod
     def build(
@@ -68,6 +76,7 @@ class AnatomyBank:
             raise InputError("an anatomy bank needs at least one anatomy, got none")
         if len({anatomy.labels.shape for anatomy in anatomies}) != 1:
             raise InputError("expected anatomies of one size in a bank; draw them with one `size`")
+        segmented = [one.structures for one in anatomies if one.structures is not None]
         return cls(
             labels=np.stack([anatomy.labels for anatomy in anatomies]),
             names=tuple(anatomy.name for anatomy in anatomies),
@@ -78,6 +87,7 @@ class AnatomyBank:
             pathologies=tuple(anatomy.pathologies for anatomy in anatomies),
             subjects=np.array(range(len(anatomies)) if subjects is None else subjects, np.int32),
             persons=tuple(anatomy.person for anatomy in anatomies),
+            structures=None if len(segmented) < len(anatomies) else np.stack(segmented),
         )
 
     def split(self, share: float, *, seed: int = 0) -> tuple[AnatomyBank, AnatomyBank]:
@@ -112,6 +122,26 @@ class AnatomyBank:
             raise InputError(f"this bank has no {name}, only {known}: build one with it")
         return self._part(np.array(numbers))
 
+    def showing(self, structures: Collection[Structure], *, pixels: int = 1) -> AnatomyBank:
+        """The part of the bank that shows one of these structures.
+
+        Args:
+            structures: such as ``[Structure.MASS]``.
+            pixels: of the anatomy that it covers at least.
+
+        Raises:
+            InputError: a bank without any, or from before structures were noted.
+        """
+        if self.structures is None:
+            raise InputError(OLD_BANK)
+        wanted = np.zeros(256, bool)
+        wanted[list(structures)] = True
+        seen = [int(wanted[one].sum()) >= pixels for one in self.structures]
+        if not any(seen):
+            named = ", ".join(structure.name.lower() for structure in structures)
+            raise InputError(f"no anatomy of this bank shows {named}: build one with it")
+        return self._part(np.flatnonzero(seen))
+
     def _part(self, numbers: NDArray[np.int64]) -> AnatomyBank:
         return AnatomyBank(
             labels=self.labels[numbers],
@@ -121,6 +151,7 @@ class AnatomyBank:
             pathologies=tuple(self.pathologies[number] for number in numbers),
             subjects=None if self.subjects is None else self.subjects[numbers],
             persons=tuple(self.persons[number] for number in numbers),
+            structures=None if self.structures is None else self.structures[numbers],
         )
 
     def __len__(self) -> int:
@@ -133,7 +164,7 @@ class AnatomyBank:
             voxel_mm=float(self.voxel_mm[index]),
             slice=None if self.slices[index] < 0 else int(self.slices[index]),
             pathologies=self.pathologies[index],
-            structures=self.labels[index],
+            structures=None if self.structures is None else self.structures[index],
             person=self.persons[index],
         )
 
@@ -149,6 +180,8 @@ class AnatomyBank:
             known: dict[str, Any] = {}
             if self.subjects is not None:
                 known["subjects"] = self.subjects
+            if self.structures is not None:
+                known["structures"] = self.structures
             np.savez_compressed(
                 file,
                 labels=self.labels,
@@ -177,6 +210,7 @@ class AnatomyBank:
                     pathologies=tuple(tuple(found) for found in notes["pathologies"]),
                     subjects=file.get("subjects"),
                     persons=tuple(None if one is None else Person(*one) for one in persons),
+                    structures=file.get("structures"),
                 )
         except _DAMAGE as e:
             raise InputError(f"{path} is not an anatomy bank, or damaged: {e!s:.200}") from e

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.brain_findings import BRAIN_FINDINGS, draw_finding
 from ctxrecon.phantom.head import draw_head, head_width
@@ -29,6 +30,7 @@ from ctxrecon.phantom.shapes import (
     random_table,
     smooth_min,
 )
+from ctxrecon.phantom.structures import Structure, add_tissues
 from ctxrecon.phantom.tissues import Tissue
 
 NUM_SLICES = 16
@@ -59,6 +61,7 @@ def brain_anatomy(
     size: int = 256,
     fov_mm: float = 230.0,
     person: Person | None = None,
+    finding: str | None = None,
 ) -> Anatomy:
     """Draw one random axial slice of a head.
 
@@ -69,18 +72,25 @@ def brain_anatomy(
         person: whose age decides, together with chance, the width of ventricles and sulci, the
             thickness of the cortex and the findings, and whose sex the size of the head; ``None``
             draws from people of every age and sex.
+        finding: to be drawn where the slice has place for it, such as "Mass"; ``None`` draws as
+            often as patients have it.
 
     Returns:
         An :class:`Anatomy` whose slice number, 0 (skull base) to 15 (vertex), tells the level.
 
     Raises:
-        InputError: ``size`` or ``fov_mm`` is out of range.
+        InputError: ``size`` or ``fov_mm`` is out of range, or a finding that brains do not have.
     """
     check_size(size, fov_mm)
+    if finding is not None and finding not in BRAIN_FINDINGS:
+        raise InputError(
+            f"expected a finding of a brain, one of {', '.join(BRAIN_FINDINGS)}, got {finding!r}"
+        )
     rng = numpy_generator(generator)
     slice_number = int(rng.integers(NUM_SLICES))
     level = float(np.clip((slice_number + rng.uniform(-0.7, 0.7)) / (NUM_SLICES - 1), 0, 1))
-    finding = plan_finding(rng, level, person)
+    if finding is None:
+        finding = plan_finding(rng, level, person)
     subject = _draw_subject(rng, level, finding, person)
     width = head_width(rng, person)
     canvas = Canvas(
@@ -102,9 +112,8 @@ def brain_anatomy(
     _vessels(canvas, subject, cavity)
     pathologies = draw_finding(canvas, level, finding, cavity)
     labels = canvas.labels
-    return Anatomy(
-        "brain", labels, canvas.voxel_mm, slice_number, pathologies, labels.copy(), person
-    )
+    structures = add_tissues(canvas.structures, labels)
+    return Anatomy("brain", labels, canvas.voxel_mm, slice_number, pathologies, structures, person)
 
 
 def plan_finding(rng: np.random.Generator, level: float, person: Person | None) -> str | None:
@@ -213,12 +222,13 @@ def _brainstem(canvas: Canvas, subject: _Subject) -> None:
             canvas.paint(Tissue.DEEP_GRAY_MATTER, canvas.ellipse(side * 5, 5, 3.2, 3.2) < 0)
             nigra = canvas.stroke([(side * 4, -3), (side * 12, 3)], 1.2)
             canvas.paint(Tissue.DEEP_GRAY_MATTER, nigra < 0)
-        canvas.paint(Tissue.CSF, canvas.ellipse(0, 13, 1.3, 1.5) < 0)
+        canvas.paint(Tissue.CSF, canvas.ellipse(0, 13, 1.3, 1.5) < 0, Structure.VENTRICLES)
         canvas.paint(Tissue.CSF, canvas.ellipse(0, -6, 3.5, 5) < 0)
     else:
         width = ramp(t, (0, 0.12, 0.2, 0.27), (2.5, 6.5, 8, 3.5)) * min(1.4, subject.ventricles)
         fourth = canvas.ellipse(0, 6 + ry + 4, width, 4.5)
-        canvas.paint(Tissue.CSF, smooth_min(fourth, canvas.ellipse(0, 9 + ry + 4, 3, 6), 3) < 0)
+        fourth = smooth_min(fourth, canvas.ellipse(0, 9 + ry + 4, 3, 6), 3)
+        canvas.paint(Tissue.CSF, fourth < 0, Structure.VENTRICLES)
     basilar = canvas.ellipse(float(canvas.rng.normal(0, 1.5)), 6 - ry - 2.6, 1.9, 1.9)
     canvas.paint(Tissue.BLOOD, basilar < 0)
 
@@ -319,13 +329,11 @@ def _deep_structures(canvas: Canvas, subject: _Subject, region: Mask) -> None:
             for nucleus in nuclei:
                 canvas.paint(Tissue.DEEP_GRAY_MATTER, nucleus + 0.5 * soft < 0)
             horn = [(side * (3 + v), -20.0), (side * (6 + 2 * v), -29.0), (side * 15.0, -38.0)]
-            canvas.paint(
-                Tissue.CSF, canvas.stroke(horn, 1.6 * v, 3.2 * v * k, 1.2 * v) + 0.5 * soft < 0
-            )
+            front = canvas.stroke(horn, 1.6 * v, 3.2 * v * k, 1.2 * v) + 0.5 * soft
+            canvas.paint(Tissue.CSF, front < 0, Structure.VENTRICLES)
             atrium = [(side * 24.0, 26.0), (side * 29.0, 36.0), (side * 27.0, 50.0)]
-            canvas.paint(
-                Tissue.CSF, canvas.stroke(atrium, 2.2 * v, 3.6 * v * k, 0.8 * v) + 0.5 * soft < 0
-            )
+            back = canvas.stroke(atrium, 2.2 * v, 3.6 * v * k, 0.8 * v) + 0.5 * soft
+            canvas.paint(Tissue.CSF, back < 0, Structure.VENTRICLES)
             if rng.random() < 0.7:
                 plexus = canvas.ellipse(side * 26.5, 32, 2.0, 4.5, side * -25)
                 canvas.paint(Tissue.BLOOD, plexus + 0.6 * soft < 0)
@@ -344,10 +352,11 @@ def _deep_structures(canvas: Canvas, subject: _Subject, region: Mask) -> None:
                 (side * 26.0, 36.0),
             ]
             radii = [r * v * body * k for r in (3.4, 4.0, 4.4, 1.5)]
-            canvas.paint(Tissue.CSF, canvas.stroke(lateral, *radii) + 0.5 * soft < 0)
+            middle = canvas.stroke(lateral, *radii) + 0.5 * soft
+            canvas.paint(Tissue.CSF, middle < 0, Structure.VENTRICLES)
     if basal > 0:
         third = canvas.stroke([(0, -6), (0, 14)], 0.9 * v * basal, 1.7 * v * basal)
-        canvas.paint(Tissue.CSF, third < 0)
+        canvas.paint(Tissue.CSF, third < 0, Structure.VENTRICLES)
         if t < 0.52:
             canvas.paint(Tissue.CSF, canvas.ellipse(0, 25, 9, 4.5) + soft < 0)
     if rng.random() < 0.85:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ctxrecon.phantom.shapes import Canvas, Field, Mask
+from ctxrecon.phantom.structures import Structure
 from ctxrecon.phantom.tissues import Tissue
 
 MIN_FINDING_MM2 = 6.0
@@ -25,6 +26,11 @@ BRAIN_FINDINGS = {
     "Craniectomy": 0.02,
     "Extra-axial collection": 0.02,
 }
+_STRUCTURES = {
+    "Mass": Structure.MASS,
+    "Extra-axial mass": Structure.MASS,
+    "Edema": Structure.EDEMA,
+}
 _PARENCHYMA = (Tissue.WHITE_MATTER, Tissue.GRAY_MATTER, Tissue.DEEP_GRAY_MATTER)
 
 
@@ -38,7 +44,7 @@ def draw_finding(
     drawn: dict[str, Mask] = {}
 
     def put(name: str, tissue: Tissue, mask: Mask) -> None:
-        canvas.paint(tissue, mask)
+        canvas.paint(tissue, mask, _STRUCTURES.get(name, Structure.NONE))
         drawn[name] = mask | drawn.get(name, np.zeros_like(mask))
 
     deep_white = white & (cavity < -10)
@@ -100,7 +106,7 @@ def _draw_large_lesion(
         put(finding, Tissue.MASS, (core < 0) & (cavity < -2))
         if rng.random() < 0.5:
             necrosis = core + np.float32(rng.uniform(2.5, 6)) + canvas.noise(12) < 0
-            canvas.paint(Tissue.CSF, necrosis & (cavity < -2))
+            canvas.paint(Tissue.CSF, necrosis & (cavity < -2), Structure.MASS)
         return
     rim = Tissue.WHITE_MATTER_LESION if finding == "Resection cavity" else Tissue.INFARCT
     name = "Posttreatment change" if finding == "Resection cavity" else finding

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +36,15 @@ class _Job:
     seed: tuple[int, int]
     volume: Path | None = None
     demographics: bool = False
+    finding: str | None = None
 
     def draw(self, size: int) -> Anatomy:
         rng = np.random.default_rng(self.seed)
         if self.volume is None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             person = draw_person(rng, self.anatomy) if self.demographics else None
-            return _PROCEDURAL[self.anatomy](generator, size=size, person=person)
+            planned: dict[str, Any] = {} if self.finding is None else {"finding": self.finding}
+            return _PROCEDURAL[self.anatomy](generator, size=size, person=person, **planned)
         plane = str(rng.choice(PLANES, p=_PLANE_SHARES))
         # Half show the whole head, half a part of it at 1 mm after downsampling by two.
         voxel = rng.uniform(0.82, 1.0) if rng.random() < 0.5 else rng.uniform(0.42, 0.55)
@@ -69,6 +72,7 @@ def build_bank(
     size: int = 256,
     seed: int = 0,
     demographics: bool = True,
+    finding: str | None = None,
     workers: int = 1,
     progress: bool = True,
 ) -> AnatomyBank:
@@ -83,15 +87,18 @@ def build_bank(
         seed: of the bank.
         demographics: whether procedural anatomies are of a person with age and sex, see
             :func:`~ctxrecon.phantom.draw_person`; slices of label volumes have none.
+        finding: that every procedural brain is drawn with where it has place for it, see
+            :func:`~ctxrecon.phantom.brain_anatomy`.
         workers: processes; a script that asks for several needs ``if __name__ == "__main__":``.
         progress: whether to show a bar.
 
     Raises:
-        InputError: nothing to draw, or a label volume that cannot be read.
+        InputError: nothing to draw, a label volume that cannot be read, or an unknown finding.
     """
     procedural = partial(_Job, demographics=demographics)
     jobs = [procedural("knee", person, (seed, person)) for person in range(knees)]
-    jobs += [procedural("brain", person, (seed, person)) for person in range(knees, knees + brains)]
+    planned = partial(procedural, finding=finding)
+    jobs += [planned("brain", person, (seed, person)) for person in range(knees, knees + brains)]
     if label_volumes:
         shares = np.array_split(np.arange(label_slices), len(label_volumes))
         for number, (path, share) in enumerate(zip(label_volumes, shares, strict=True)):

@@ -66,7 +66,8 @@ class PhantomSlices(Dataset[dict[str, Any]]):
     """Endless phantom slices; item ``i`` is the same whenever and wherever it is asked for.
 
     Each item is a dictionary: ``image`` ``(2, n, n)`` float32, real and imaginary part with the
-    99 % quantile of the magnitude at 1; ``metadata`` a :class:`ScanMetadata`.
+    99 % quantile of the magnitude at 1; ``metadata`` a :class:`ScanMetadata`; ``anatomy`` the part
+    of an :class:`Anatomy` that is shown.
 
     Args:
         bank: anatomies to draw from.
@@ -80,6 +81,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
             (:func:`ctxrecon.phantom.protocols.vary_times`).
         random_contrast: share of the slices whose tissues have brightnesses that no protocol gives,
             and whose metadata tells the anatomy alone.
+        contrast: of all slices, such as "T1POST"; by default as often as it occurs in real scans.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
         field_of_view: float = 1.0,
         varied_times: float = 0.0,
         random_contrast: float = 0.0,
+        contrast: str | None = None,
     ) -> None:
         if not 0 < field_of_view <= 1:
             raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
@@ -105,6 +108,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
         self.field_of_view = field_of_view
         self.varied_times = varied_times
         self.random_contrast = random_contrast
+        self.contrast = contrast
 
     def __len__(self) -> int:
         return self.length
@@ -115,14 +119,14 @@ class PhantomSlices(Dataset[dict[str, Any]]):
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
         part = self.field_of_view
-        recipe, metadata, noise, rng = self._recipe(
+        recipe, metadata, noise, anatomy, rng = self._recipe(
             index, lambda rng: rng.uniform(part, 1) if part < 1 else 1.0, resolution
         )
         batch: TissueRecipe = default_collate([recipe])
         image = batch.render((resolution, resolution))[0]
         channels = complex_to_channels(image).numpy()
         channels = channels + np.float32(noise) * rng.standard_normal(channels.shape, np.float32)
-        return {"image": torch.from_numpy(channels), "metadata": metadata}
+        return {"image": torch.from_numpy(channels), "metadata": metadata, "anatomy": anatomy}
 
     def recipe(self, index: int, resolution: int, part: float | None) -> Drawn:
         """Everything about a slice but its pixels, which are rendered on any device in batches.
@@ -133,28 +137,28 @@ class PhantomSlices(Dataset[dict[str, Any]]):
             part: of the anatomy's width and height that it shows; ``None`` for a random square
                 around some tissue, as small as the anatomy's pixels allow.
         """
-        recipe, metadata, noise, _ = self._recipe(index, lambda _: part, resolution)
+        recipe, metadata, noise, _, _ = self._recipe(index, lambda _: part, resolution)
         return Drawn(recipe, metadata, noise)
 
     def _recipe(
         self, index: int, part_of: Callable[[np.random.Generator], float | None], resolution: int
-    ) -> tuple[TissueRecipe, ScanMetadata, float, np.random.Generator]:
-        """Recipe, metadata, standard deviation of the noise in each channel, and its generator."""
+    ) -> tuple[TissueRecipe, ScanMetadata, float, Anatomy, np.random.Generator]:
+        """Recipe, metadata, noise in each channel, the part of the anatomy, and the generator."""
         if not 0 <= index < self.length:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])
         anatomy = self.bank[int(rng.integers(len(self.bank)))]
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        protocol = draw_protocol(generator, anatomy=anatomy.name)
+        protocol = draw_protocol(generator, anatomy.name, self.contrast)
         if self.varied_times and rng.random() < self.varied_times:
             protocol = vary_times(protocol, generator)
         if rng.random() < 0.5:
-            anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
+            anatomy = anatomy.mirrored()
         whole = anatomy.labels
         part = part_of(rng)
         if part is None:
             size = min(2 * round(_FINENESS * resolution / 2), *whole.shape)
-            anatomy = replace(anatomy, labels=whole[crop_around(whole > 0, size, rng)])
+            anatomy = anatomy.cropped(crop_around(whole > 0, size, rng))
         elif part < 1:
             anatomy = _zoom(anatomy, part, resolution, rng)
         subject = Subject.draw(anatomy, protocol.field_strength or 1.5, rng)
@@ -167,7 +171,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
             metadata = ScanMetadata(anatomy=anatomy.name)
         if part is None:  # a crop keeps the scale of its whole slice
             recipe = recipe.scaled_as(whole[::2, ::2])
-        return recipe, metadata, noise, rng
+        return recipe, metadata, noise, anatomy, rng
 
 
 def crop_around(
@@ -192,4 +196,4 @@ def _zoom(anatomy: Anatomy, part: float, smallest: int, rng: np.random.Generator
         shift = rng.uniform(-0.1, 0.1) * length
         corner.append(int(np.clip(room / 2 + shift, 0, room)))
     y, x = corner
-    return replace(anatomy, labels=labels[y : y + size, x : x + size])
+    return anatomy.cropped((slice(y, y + size), slice(x, x + size)))

@@ -174,7 +174,7 @@ class PhantomContrasts(Dataset[dict[str, Any]]):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         protocols = self.protocols(generator)
         if rng.random() < 0.5:
-            anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
+            anatomy = anatomy.mirrored()
         images, t2_star = _image_all(anatomy, protocols, (resolution, resolution), rng)
         return {
             "images": images,

@@ -22,6 +22,7 @@ from ctxrecon.phantom.shapes import (
     ramp,
     smooth_min,
 )
+from ctxrecon.phantom.structures import add_tissues
 from ctxrecon.phantom.tissues import Tissue
 
 NUM_SLICES = 36
@@ -72,9 +73,8 @@ def knee_anatomy(
     joint.draw()
     pathologies = draw_findings(joint, findings)
     labels = canvas.labels
-    return Anatomy(
-        "knee", labels, canvas.voxel_mm, slice_number, pathologies, labels.copy(), person
-    )
+    structures = add_tissues(canvas.structures, labels)
+    return Anatomy("knee", labels, canvas.voxel_mm, slice_number, pathologies, structures, person)
 
 
 def plan_findings(rng: np.random.Generator, person: Person | None) -> list[str]:

@@ -16,6 +16,7 @@ from ctxrecon.files import check_expansion
 from ctxrecon.nifti import nibabel_for
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.imaging import smooth_field
+from ctxrecon.phantom.structures import of_freesurfer
 from ctxrecon.phantom.tissues import Tissue
 
 _GROUPS: dict[Tissue, tuple[int, ...]] = {
@@ -161,6 +162,5 @@ def anatomy_from_labels(
         voxel_mm=voxel_mm,
         slice=round(position * (num_slices - 1)) if plane == "axial" else None,
         pathologies=("Nonspecific white matter lesion",) if lesions >= _MIN_LESION_PIXELS else (),
-        # FreeSurfer brain labels fit a byte; the head's own 5xx labels are written as 200 + x.
-        structures=np.where(structures >= 500, structures - 300, structures).astype(np.uint8),
+        structures=of_freesurfer(structures),
     )

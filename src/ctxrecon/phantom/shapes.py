@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
+from ctxrecon.phantom.structures import Structure
 from ctxrecon.phantom.tissues import Tissue
 
 Field = NDArray[np.float32]
@@ -114,6 +115,7 @@ class Canvas:
 
     Attributes:
         labels: ``(size, size)`` uint8 label map, air at first.
+        structures: likewise, values of :class:`~ctxrecon.phantom.Structure`, none at first.
         x: coordinate to the right in the upright, unwarped anatomy, mm.
         y: coordinate downwards in the upright, unwarped anatomy, mm.
         voxel_mm: pixel edge, mm.
@@ -133,6 +135,7 @@ class Canvas:
         self.rng = rng
         self.voxel_mm = fov_mm / size
         self.labels = np.zeros((size, size), np.uint8)
+        self.structures = np.zeros((size, size), np.uint8)
         axis = ((np.arange(size) + 0.5) * self.voxel_mm - fov_mm / 2).astype(np.float32)
         dx, dy = rng.normal(0, shift_mm, 2)
         angle = np.deg2rad(np.clip(rng.normal(0, rotation_deg / 2), -rotation_deg, rotation_deg))
@@ -186,9 +189,10 @@ class Canvas:
             raise InputError(f"a stroke needs at least two points, got {len(points)}; add points")
         return best
 
-    def paint(self, tissue: Tissue, mask: Mask) -> None:
-        """Set ``tissue`` where ``mask`` is true."""
+    def paint(self, tissue: Tissue, mask: Mask, structure: Structure = Structure.NONE) -> None:
+        """Set ``tissue`` where ``mask`` is true, and the structure that it belongs to."""
         self.labels[mask] = tissue
+        self.structures[mask] = structure
 
     def among(self, *tissues: Tissue) -> Mask:
         """Where the label is one of ``tissues``."""

@@ -1,16 +1,48 @@
-"""Downstream tasks on reconstructed images: T2* maps, and the foreground they are judged on."""
+"""What images and measurements are for: T2* maps, segmentations, findings; their entropy."""
 
 from __future__ import annotations
 
+from ctxrecon.registry import Registry
+from ctxrecon.tasks.classification import FINDINGS, FindingClassifier, finding_labels
 from ctxrecon.tasks.decays import LONGEST_T2_STAR, simulate_decays
+from ctxrecon.tasks.entropy import KSpaceStatistics, SampleEntropies, marginal_entropy
 from ctxrecon.tasks.foreground import foreground_mask
+from ctxrecon.tasks.segmentation import (
+    PRESETS,
+    Gaussian,
+    ImageDecoder,
+    LatentSegmenter,
+    PosteriorEncoder,
+    kl_divergence,
+    segmentation_loss,
+)
 from ctxrecon.tasks.t2star import T2StarMLP, fit_t2star, train_t2star_mlp
 
+TASK_NETWORKS: Registry[type] = Registry("task network")
+"""Name -> class of what reads a task from the zero-filled image."""
+
+TASK_NETWORKS.register("segmenter", LatentSegmenter)
+TASK_NETWORKS.register("classifier", FindingClassifier)
+
 __all__ = [
+    "FINDINGS",
     "LONGEST_T2_STAR",
+    "PRESETS",
+    "TASK_NETWORKS",
+    "FindingClassifier",
+    "Gaussian",
+    "ImageDecoder",
+    "KSpaceStatistics",
+    "LatentSegmenter",
+    "PosteriorEncoder",
+    "SampleEntropies",
     "T2StarMLP",
+    "finding_labels",
     "fit_t2star",
     "foreground_mask",
+    "kl_divergence",
+    "marginal_entropy",
+    "segmentation_loss",
     "simulate_decays",
     "train_t2star_mlp",
 ]

@@ -1,0 +1,238 @@
+"""``ctxrecon task``: a scan file in, segmentations or the probabilities of findings out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctxrecon.commands.inputs import read_mask, say_scan
+from ctxrecon.commands.logs import say, slice_named
+from ctxrecon.commands.methods import open_model
+from ctxrecon.commands.options import Seed, refuse_ignored
+from ctxrecon.commands.paths import (
+    OVERWRITE,
+    Outputs,
+    check_outputs,
+    image_files,
+    image_outputs,
+    input_files,
+)
+from ctxrecon.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ctxrecon.commands.volume import Volume
+    from ctxrecon.pipelines import TaskOutput, TaskPipeline
+
+_IMAGES = {"disagreement": "disagreement", "images": "image", "std": "std"}
+"""Field of the output -> what its image is called."""
+_ARRAYS = ("samples", "probabilities", "masks")
+
+
+def task(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
+    model: Annotated[str, typer.Option(help="Folder or hub name of a task's model.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Segmentation (.npy .npz .cfl .nii.gz .png), or a folder."),
+    ],
+    acceleration: Annotated[
+        float | None,
+        typer.Option(help="Of the model's masks. (default: its own)"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Segmentations of each slice.")] = 8,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Sampling mask .npy, (nx,) or (ny, nx). (default: from the file)"),
+    ] = None,
+    coil_maps: Annotated[
+        Path | None,
+        typer.Option(help="Coil maps .npy or .cfl. (default: the file's, or estimated)"),
+    ] = None,
+    slices: Annotated[
+        str | None, typer.Option(help="Slices 'a:b' or one 'a', from 0. (default: all)")
+    ] = None,
+    seed: Seed = 0,
+    dtype: Annotated[
+        str, typer.Option(help="Of the networks: float32, bfloat16 or float16.")
+    ] = "float32",
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+) -> None:
+    """Read a task from a scan; writes what was read and how sure it is.
+
+    Fully sampled scans are undersampled by the model's own masks; others are taken as they are.
+    Of segmentations the likeliest classes are written, and beside them all samples, probabilities,
+    the disagreement of the samples and the image if the model gives one; of findings a JSON file.
+    """
+    outputs = image_outputs(out, "segmentation")
+
+    from ctxrecon.commands.volume import Volume
+    from ctxrecon.pipelines import TaskPipeline
+    from ctxrecon.scan import FULLY_SAMPLED
+
+    volume = Volume(file, slices, coil_maps, mask_given=mask is not None)
+    masks = volume.masks if mask is None else read_mask(mask, volume)
+    if masks is None:
+        raise InputError(f"tasks take Cartesian k-space, and {file} lies along a trajectory")
+    pipe = open_model(model, device, None, dtype)
+    if not isinstance(pipe, TaskPipeline):
+        raise InputError(f"{model} reads no task: take ctxrecon reconstruct")
+    own = mask is None and float(masks.float().mean()) >= FULLY_SAMPLED
+    segments = _segments(pipe)
+    if not segments:
+        outputs = image_outputs(out, "classification")
+    refuse_ignored(
+        context,
+        {
+            "acceleration": (
+                own,
+                "is of the model's own masks, and this scan is undersampled already: leave it out",
+            ),
+            "samples": (segments, "is of segmentations, and this model finds: leave it out"),
+        },
+    )
+    check_outputs(
+        _files(outputs, pipe, len(volume)),
+        input_files(file, mask, coil_maps, model),
+        overwrite=overwrite,
+        folder=outputs.folder,
+    )
+    found = []
+    for position, number in enumerate(volume.numbers):
+        given = None if own else masks[position : position + 1] if len(masks) > 1 else masks
+        with slice_named(number):
+            found.append(_read(pipe, volume, position, given, acceleration, samples, seed))
+    together = _together(found)
+    say_scan(volume, 1 / float(together["masks"].float().mean()))
+    _write(outputs, pipe, volume, together)
+
+
+def _segments(pipe: TaskPipeline) -> bool:
+    from ctxrecon.tasks import LatentSegmenter
+
+    return isinstance(pipe.network, LatentSegmenter)
+
+
+def _read(
+    pipe: TaskPipeline,
+    volume: Volume,
+    position: int,
+    mask: torch.Tensor | None,
+    acceleration: float | None,
+    samples: int,
+    seed: int,
+) -> TaskOutput:
+    """One slice, whose randomness follows from the seed and its number in the file."""
+    import torch
+
+    scan = volume.read([position])
+    source = torch.Generator().manual_seed(seed)
+    seeds = torch.randint(2**62, (volume.numbers[position] + 1,), generator=source)
+    return pipe(
+        scan.kspace,
+        mask,
+        acceleration=acceleration,
+        num_samples=samples,
+        coil_maps=scan.coil_maps,
+        generator=torch.Generator().manual_seed(int(seeds[-1])),
+    )
+
+
+def _together(found: list[TaskOutput]) -> dict[str, torch.Tensor]:
+    """What there is of all slices."""
+    import torch
+
+    names = ("probabilities", "masks", "samples", "disagreement", "images", "std")
+    return {
+        name: torch.cat([getattr(one, name).cpu() for one in found])
+        for name in names
+        if getattr(found[0], name) is not None
+    }
+
+
+def _files(outputs: Outputs, pipe: TaskPipeline, count: int) -> list[Path]:
+    """Every file that may be written."""
+    if not _segments(pipe):
+        return [outputs.summary, outputs.masks]
+    images = [outputs.image, *(outputs.method(name) for name in _IMAGES.values())]
+    files = [file for image in images for file in image_files(image, count)]
+    return [*files, *(outputs.array(name) for name in _ARRAYS), outputs.summary]
+
+
+def _write(
+    outputs: Outputs, pipe: TaskPipeline, volume: Volume, found: dict[str, torch.Tensor]
+) -> None:
+    import numpy as np
+
+    from ctxrecon.files import written_beside
+
+    written = _write_images(outputs, volume, found) if "samples" in found else []
+    for name in _ARRAYS if "samples" in found else ("masks",):
+        path = outputs.array(name)
+        with written_beside(path) as beside, beside.open("wb") as opened:
+            np.save(opened, found[name].numpy())
+        written.append(path)
+    summarize = _areas if "samples" in found else _probabilities
+    rows = [
+        {"slice": number, **row}
+        for number, row in zip(volume.numbers, summarize(found, pipe.config.classes), strict=True)
+    ]
+    with written_beside(outputs.summary) as beside:
+        beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    for row in rows:
+        say(", ".join(f"{name} {_shown(value)}" for name, value in row.items()))
+    say("written: " + ", ".join(map(str, [*written, outputs.summary])))
+
+
+def _write_images(outputs: Outputs, volume: Volume, found: dict[str, torch.Tensor]) -> list[Path]:
+    """The likeliest classes, and images beside them."""
+    from ctxrecon.io import write_image
+
+    voxels: dict[str, Any] = {}
+    if outputs.suffix.lower() in {".nii", ".nii.gz"} and volume.voxel_size is not None:
+        voxels["voxel_size"] = volume.voxel_size
+    # Slices without signal have no probabilities, and nothing is segmented there.
+    likeliest = found["probabilities"].nan_to_num().argmax(dim=1).to(found["samples"].dtype)
+    written = [*write_image(outputs.image, likeliest, **voxels)]
+    for field, name in _IMAGES.items():
+        if field in found:
+            written += write_image(outputs.method(name), found[field], **voxels)
+    return written
+
+
+def _areas(found: dict[str, torch.Tensor], classes: list[str]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over the samples of each class's number of pixels."""
+    rows: list[dict[str, Any]] = [{} for _ in found["samples"]]
+    for number, name in enumerate(classes, start=1):
+        pixels = (found["samples"] == number).flatten(2).sum(dim=2).double()
+        for row, each in zip(rows, pixels, strict=True):
+            spread = float(each.std()) if len(each) > 1 else None
+            row[name] = {"pixels": float(each.mean()), "std": spread}
+    return rows
+
+
+def _probabilities(found: dict[str, torch.Tensor], classes: list[str]) -> list[dict[str, Any]]:
+    """Those of findings; ``None`` in slices without signal."""
+    return [
+        {
+            name: None if math.isnan(value) else value
+            for name, value in zip(classes, each, strict=True)
+        }
+        for each in found["probabilities"].tolist()
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        spread = "" if value["std"] is None else f" ± {value['std']:.0f}"
+        return f"{value['pixels']:.0f}{spread} pixels"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,27 @@
+"""Training of samplers of k-space with the task that their samples are for."""
+
+from ctxrecon.training.tasks.build import calibration, starting_point
+from ctxrecon.training.tasks.config import TasksConfig
+from ctxrecon.training.tasks.data import TaskSamples, phantom_source
+from ctxrecon.training.tasks.objective import (
+    ClassificationTraining,
+    SegmentationTraining,
+    TaskWeights,
+)
+from ctxrecon.training.tasks.run import main, parse_args, train_task
+from ctxrecon.training.tasks.validation import TaskScans
+
+__all__ = [
+    "ClassificationTraining",
+    "SegmentationTraining",
+    "TaskSamples",
+    "TaskScans",
+    "TaskWeights",
+    "TasksConfig",
+    "calibration",
+    "main",
+    "parse_args",
+    "phantom_source",
+    "starting_point",
+    "train_task",
+]

@@ -1,0 +1,85 @@
+"""The sampler and network that the training of a task starts from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.masks import MASKS
+from ctxrecon.masks.learned import SAMPLERS
+from ctxrecon.options import split_options
+from ctxrecon.phantom import SEGMENTATIONS
+from ctxrecon.pipelines import TaskPipeline
+from ctxrecon.tasks import (
+    FINDINGS,
+    PRESETS,
+    FindingClassifier,
+    ImageDecoder,
+    LatentSegmenter,
+)
+from ctxrecon.training.options import build_from_text
+from ctxrecon.training.tasks.config import TasksConfig
+
+_ACCELERATION = 8.0
+_WIDTHS = {"small": 16, "paper": 64}
+"""Of the classifier."""
+
+
+def starting_point(config: TasksConfig) -> TaskPipeline:
+    """The sampler and networks to train, with new weights.
+
+    Raises:
+        InputError: an unknown network or sampler, or options that do not belong together.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        sampler = _sampler(config)
+        if config.task == "classification":
+            if config.reconstruction_weight:
+                raise InputError("a classifier gives no image: leave --reconstruction_weight out")
+            kinds: dict[str, Any] = {
+                name: partial(FindingClassifier, width=width) for name, width in _WIDTHS.items()
+            }
+            classifier = build_from_text("--network", config.network, kinds)
+            return TaskPipeline(sampler, classifier, classes=list(FINDINGS))
+        target = SEGMENTATIONS[config.target]
+        kinds = {name: partial(LatentSegmenter, **sizes) for name, sizes in PRESETS.items()}
+        settled = {"num_classes": target.num_classes}
+        segmenter = build_from_text("--network", config.network, kinds, settled)
+        decoder = None
+        if config.reconstruction_weight != 0:
+            names = ("width", "depth", "layers", "latent_channels")
+            decoder = ImageDecoder(**{name: segmenter.config[name] for name in names})
+    classes = ["/".join(one.name.lower() for one in each) for each in target.classes]
+    return TaskPipeline(sampler, segmenter, decoder, classes)
+
+
+def calibration(sampler: Any) -> torch.Tensor:
+    """What every mask of the sampler takes, ``(1, 1, ny, nx)`` bool."""
+    acceleration = None
+    if sampler.acceleration is None:  # the smallest centre of all ratios
+        acceleration = 1 / min(sampler.ratios)
+    return sampler.as_mask(sampler.budget(acceleration).center)[None, None]
+
+
+def _sampler(config: TasksConfig) -> Any:
+    """A sampler with new weights, or one of the fixed masks."""
+    text = config.sampler
+    name, options = split_options(text)
+    if name in MASKS:
+        text = f"fixed:mask={text}"
+        name = "fixed"
+    settled: dict[str, Any] = {"shape": (config.resolution, config.resolution)}
+    if config.center_fraction is not None:
+        settled["center_fraction"] = config.center_fraction
+    serves_ratios = "ratios" in options or name == "pattern_generator"
+    if serves_ratios and config.acceleration is not None:
+        raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
+    if not serves_ratios and "acceleration" not in options:
+        settled["acceleration"] = config.acceleration or _ACCELERATION
+    elif config.acceleration is not None:
+        settled["acceleration"] = config.acceleration
+    return build_from_text("--sampler", text, SAMPLERS, settled)

@@ -1,0 +1,95 @@
+"""The options of training a sampler with a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctxrecon.masks import MASKS
+from ctxrecon.masks.learned import SAMPLERS
+from ctxrecon.phantom import SEGMENTATIONS
+from ctxrecon.training.config import (
+    RATE,
+    RESOLUTION,
+    SHARE,
+    Number,
+    TrainingConfig,
+    Whole,
+    option,
+)
+
+TASKS = ("segmentation", "classification")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig(TrainingConfig):
+    """The options of training a sampler with a task, named as in the diffusers scripts."""
+
+    task: str = option(
+        "segmentation",
+        "of brains or knees, or classification of the findings of knees",
+        choices=TASKS,
+        on_resume="refused",
+        in_card=True,
+    )
+    target: str = option(
+        "mass",
+        "what is segmented",
+        choices=SEGMENTATIONS,
+        on_resume="refused",
+        in_card=True,
+    )
+    sampler: str = option(
+        "pattern_generator",
+        f"{', '.join(SAMPLERS)}, with options, or the name of a fixed mask: {', '.join(MASKS)}",
+        on_resume="refused",
+        in_card=True,
+    )
+    network: str = option(
+        "small",
+        "small or paper, with options: small:width=8:layers=1, paper:decoder_sees_measurement=true",
+        on_resume="refused",
+        in_card=True,
+    )
+    bank: Path = option(text="anatomies from training/build_bank.py", in_card=True)
+    contrast: str | None = option(
+        None, "of all scans, such as T1POST; as often as in real ones by default", in_card=True
+    )
+    resolution: int = option(128, "matrix size, that of the masks", check=RESOLUTION, in_card=True)
+    acceleration: float | None = option(
+        None, "of the sampler, where it serves one; 8 by default", check=Number(1), in_card=True
+    )
+    center_fraction: float | None = option(
+        None, "that every mask takes; that of the other masks by default", check=SHARE, in_card=True
+    )
+    num_coils: int = option(
+        1, "1 for the image's own k-space, without a coil", check=Whole(1, 256), in_card=True
+    )
+    snr: float = option(50.0, "of the bright signal; 0 for no noise", check=Number(0, 1e9))
+    magnitude: bool = option(
+        False, "real images without phase, whose k-space is symmetric", in_card=True
+    )
+    scans: int | None = option(
+        None, "how many scans there are; endless by default", check=Whole(1), in_card=True
+    )
+    raters: int = option(6, "who segmented every slice", check=Whole(1, 1024), in_card=True)
+    rater_spread: float = option(
+        1.0, "of their boundaries, relative to the usual one", check=Number(0, 100), in_card=True
+    )
+    latent_weight: float = option(
+        50.0,
+        "of the mean divergence of the latents, beside likelihoods summed over the pixels",
+        check=Number(0),
+        in_card=True,
+    )
+    reconstruction_weight: float | None = option(
+        None, "of the image's likelihood, for segmentation: 1 by default", check=Number(0)
+    )
+    entropy_weight: float = option(
+        0.0,
+        "of the entropy of a sample, which suppresses what else measurements tell",
+        check=Number(0),
+        in_card=True,
+    )
+    sampler_learning_rate: float = option(1e-2, check=RATE, in_card=True)
+    validation_scans: int = option(16, "0 for none", check=Whole(0, 4096), on_resume="free")

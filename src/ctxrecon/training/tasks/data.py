@@ -1,0 +1,199 @@
+"""Training samples of tasks: fully sampled phantom scans with what raters or readers say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import channels_to_complex, fft2c, ifft2c
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom import SEGMENTATIONS, Anatomy, AnatomyBank, PhantomSlices, Raters
+from ctxrecon.tasks import KSpaceStatistics, finding_labels
+from ctxrecon.training.scans import Memory, fully_sampled, in_turn
+from ctxrecon.training.slices import SliceSource
+from ctxrecon.training.tasks.config import TasksConfig
+
+FEWEST_PIXELS = 30
+"""Of the anatomy, that structures cover in slices to learn them from."""
+_BIAS_STD, _FIELD_STD = 0.7, 1.0
+"""Of usual raters, in pixels."""
+_STATISTICS = 512
+"""Slices that the statistics of k-space are taken from."""
+
+
+class Truth(Protocol):
+    """What a slice is to be read as."""
+
+    def __call__(self, anatomy: Anatomy, metadata: ScanMetadata, number: int) -> Tensor:
+        """All that is said of the slice of this number, ``(opinions, …)``."""
+
+
+@dataclass(frozen=True)
+class RaterTruth:
+    """Segmentations ``(raters, n, n)`` uint8.
+
+    Attributes:
+        raters: who segments.
+        count: how many of them.
+        resolution: n.
+    """
+
+    raters: Raters
+    count: int
+    resolution: int
+
+    def __call__(self, anatomy: Anatomy, metadata: ScanMetadata, number: int) -> Tensor:
+        """See :class:`Truth`."""
+        shape = (self.resolution, self.resolution)
+        found = self.raters.segment(anatomy, shape, slice_seed=number, raters=range(self.count))
+        return torch.from_numpy(found)
+
+
+@dataclass(frozen=True)
+class FindingTruth:
+    """Findings ``(1, findings)`` float32.
+
+    Attributes:
+        findings: their names.
+    """
+
+    findings: Sequence[str]
+
+    def __call__(self, anatomy: Anatomy, metadata: ScanMetadata, number: int) -> Tensor:
+        """See :class:`Truth`."""
+        return finding_labels(metadata.pathologies, self.findings).float()[None]
+
+
+@dataclass(frozen=True)
+class TaskSamples:
+    """What a sampler and a network learn a task from. All follows from the seed and the number.
+
+    A batch holds ``kspace`` ``(batch, coils, n, n)``, fully sampled; ``coil_maps`` likewise, from
+    the centre that every mask takes; ``target`` ``(batch, n, n)``; ``truth``, one of the opinions
+    on each slice, drawn anew whenever it comes; ``step``; ``seed``, of each sample's randomness.
+
+    Attributes:
+        source: of the slices, with their anatomies.
+        truth: of the slices.
+        calibration: ``(1, 1, n, n)`` bool, that centre.
+        scans: how many scans there are; ``None`` for as many as samples are drawn.
+        num_coils: of the simulated array; 1 for ``y = M (F x + n)`` without a coil.
+        snr: of the bright signal to complex noise; 0 for none.
+        magnitude: whether images are real.
+        seed: of everything.
+    """
+
+    source: SliceSource
+    truth: Truth
+    calibration: Tensor
+    scans: int | None = None
+    num_coils: int = 1
+    snr: float = 50.0
+    magnitude: bool = False
+    seed: int = 0
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        """The sample of ``(step, number)``."""
+        step, number = place
+        rng = np.random.default_rng([self.seed, number, 11])
+        if self.scans is None:
+            scan = self._scan(number)
+        else:
+            chosen = in_turn(number, self.scans, self.seed, 5, 0)
+            scan = self._memory.get((chosen,), lambda: self._scan(chosen))
+        opinions = scan["opinions"]
+        truth = opinions[int(rng.integers(len(opinions)))]
+        return {**scan, "truth": truth, "step": step, "seed": int(rng.integers(2**62))}
+
+    def image(self, number: int) -> tuple[Tensor, dict[str, Any]]:
+        """The image ``(n, n)`` complex64 of a slice, and what it was drawn with."""
+        drawn = self.source.draw(number, self.calibration.shape[-1])
+        image = channels_to_complex(drawn["image"])
+        return (image.abs().to(image.dtype) if self.magnitude else image), drawn
+
+    def statistics(self) -> KSpaceStatistics:
+        """How k-space varies over the slices that are learned from."""
+        count = min(self.scans or _STATISTICS, _STATISTICS)
+        return KSpaceStatistics.of(torch.stack([self.image(number)[0] for number in range(count)]))
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """One batch."""
+        names = ("kspace", "coil_maps", "target", "truth")
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in names}
+        for name in ("step", "seed"):
+            batch[name] = torch.tensor([sample[name] for sample in samples])
+        return batch
+
+    def _scan(self, number: int) -> dict[str, Any]:
+        image, drawn = self.image(number)
+        generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
+        if self.num_coils > 1:
+            found = fully_sampled(
+                image[None], self.num_coils, self.snr, self.calibration, generator
+            )
+            scan: dict[str, Any] = {
+                **found,
+                "kspace": found["kspace"][0],
+                "target": found["target"][0],
+            }
+        else:
+            scan = _without_coil(image, self.snr, generator)
+        return {**scan, "opinions": self.truth(drawn["anatomy"], drawn["metadata"], number)}
+
+
+def _without_coil(image: Tensor, snr: float, generator: torch.Generator) -> dict[str, Any]:
+    """A noisy measurement of the image itself, ``y = F x + n``; a coil would add its own phase."""
+    kspace = fft2c(image)[None]
+    if snr:
+        noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
+        kspace = kspace + noise / snr
+    return {
+        "kspace": kspace,
+        "coil_maps": torch.ones_like(kspace),
+        "target": ifft2c(kspace)[0],
+    }
+
+
+def usual_raters(config: TasksConfig) -> Raters:
+    """The raters that segment every slice."""
+    spread = config.rater_spread
+    return Raters(SEGMENTATIONS[config.target], spread * _BIAS_STD, spread * _FIELD_STD)
+
+
+def phantom_source(config: TasksConfig) -> PhantomSlices:
+    """Slices of the bank that the task can be learned from.
+
+    Raises:
+        InputError: a bank that has none, or from before structures were noted.
+    """
+    bank = AnatomyBank.load(config.bank)
+    if config.task == "classification":
+        bank = bank.of_anatomy("knee")
+    else:
+        wanted = SEGMENTATIONS[config.target]
+        bank = bank.of_anatomy(wanted.anatomy)
+        bank = bank.showing(wanted.structures, pixels=FEWEST_PIXELS)
+    if min(bank.labels.shape[1:]) < config.resolution:
+        raise InputError(
+            f"the anatomies of {config.bank} have {bank.labels.shape[1]} pixels, fewer than "
+            f"--resolution {config.resolution}: lower it, or build them larger"
+        )
+    return slices_of(bank, config)
+
+
+def slices_of(bank: AnatomyBank, config: TasksConfig) -> PhantomSlices:
+    """Slices of these anatomies as they are trained on."""
+    return PhantomSlices(
+        bank,
+        resolution=config.resolution,
+        seed=config.seed,
+        noise=0.0,
+        contrast=config.contrast,
+    )

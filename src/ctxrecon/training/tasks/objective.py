@@ -1,0 +1,162 @@
+"""A sampler and the network of a task as one trainable module, by InfoMRI's two objectives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctxrecon.operators import WeightedSense
+from ctxrecon.pipelines.task import TaskPipeline
+from ctxrecon.tasks import (
+    PosteriorEncoder,
+    SampleEntropies,
+    kl_divergence,
+    segmentation_loss,
+)
+from ctxrecon.training.reconstructor.objective import paired_loss
+
+
+@dataclass(frozen=True)
+class TaskWeights:
+    """λ₂, λ₃ and ``|β|`` of the losses; that of the task is 1.
+
+    Attributes:
+        latent: λ₂, of the divergence ``KL(q(h|y,z) ‖ q(h|y))``, its mean over the latents, beside
+            likelihoods that are sums over the pixels.
+        reconstruction: λ₃, of the image's negative log-likelihood.
+        entropy: of the entropy of the measurement in nats, divided by the number of its samples,
+            so that it weighs the same at every acceleration.
+    """
+
+    latent: float = 50.0
+    reconstruction: float = 1.0
+    entropy: float = 0.0
+
+
+class TaskTraining(nn.Module):
+    """What both tasks share; called on a batch it gives each sample's loss.
+
+    Masks are tosses whose gradient is straight-through, drawn for each slice from its own seed.
+
+    Args:
+        pipe: its parts are trained.
+        weights: of the terms of the loss.
+        entropies: of the samples, where their weight is not 0.
+        seed: of the accelerations of a sampler that serves several.
+    """
+
+    def __init__(
+        self,
+        pipe: TaskPipeline,
+        weights: TaskWeights,
+        entropies: SampleEntropies | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.sampler: Any = pipe.sampler
+        self.network: Any = pipe.network
+        self.weights, self.entropies, self.seed = weights, entropies, seed
+
+    @abstractmethod
+    def task_loss(
+        self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
+    ) -> Tensor:
+        """The loss of each sample but for the entropy, ``(batch,)``.
+
+        Args:
+            zero_filled: ``Aᴴ y``, ``(batch, n, n)`` complex64.
+            batch: see :class:`~ctxrecon.training.tasks.TaskSamples`.
+            noise: a source for each sample.
+        """
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """The loss of each sample, ``(batch,)``."""
+        sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
+        masks = self.masks(batch, sources)
+        operator = WeightedSense(masks, batch["coil_maps"])
+        zero_filled = operator.adjoint(masks * batch["kspace"])
+        loss = self.task_loss(zero_filled, batch, sources)
+        if self.entropies is not None:
+            each = self.entropies.of(masks) / masks.detach().sum(dim=(1, 2, 3))
+            loss = loss + self.weights.entropy * each.to(loss.dtype)
+        return loss
+
+    def masks(self, batch: dict[str, Tensor], sources: list[torch.Generator]) -> Tensor:
+        """Masks to train with, ``(batch, 1, n, n)`` float32."""
+        acceleration = None
+        if self.sampler.ratios is not None:
+            # One for a step, the same for every process.
+            own = torch.Generator().manual_seed(self.seed * 2**40 + int(batch["step"][0]))
+            acceleration = self.sampler.draw_acceleration(own)
+        drawn: Tensor = self.sampler.relaxed(acceleration, len(sources), sources)
+        return drawn.to(batch["kspace"].device)
+
+
+class SegmentationTraining(TaskTraining):
+    """``NLL(z|h) + λ₂ KL(q(h|y,z) ‖ q(h|y)) + λ₃ NLL(x|y)`` with h drawn from ``q(h|y,z)``.
+
+    InfoMRI, equations (19) and (44), algorithm 2, divided by the number of pixels. The reductions
+    are not published: here the likelihoods are sums over the pixels and the divergence is a mean
+    over the latents, so that of its sum a share of λ₂ over the number of latents counts (the bound
+    (19) has 1). That is how the published weights can be understood: from λ₂ = 1 to 50 samples
+    became better, as where a divergence that hardly counts begins to count. Of means over both,
+    λ₂ = 50 would weigh as 200 in the bound at the published size, and no latent would be used.
+
+    Of a deterministic segmenter only the likelihoods are left.
+
+    Arguments are those of :class:`TaskTraining`, whose network is a segmenter.
+    """
+
+    def __init__(self, pipe: TaskPipeline, weights: TaskWeights, **options: Any) -> None:
+        super().__init__(pipe, weights, **options)
+        self.image_decoder: Any = pipe.image_decoder
+        sizes = dict(pipe.network.config)
+        names = ("num_classes", "width", "depth", "layers", "latent_channels")
+        self.posterior: PosteriorEncoder | None = None
+        if not sizes["deterministic"]:
+            self.posterior = PosteriorEncoder(**{name: sizes[name] for name in names})
+
+    def task_loss(
+        self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
+    ) -> Tensor:
+        """See :class:`TaskTraining`."""
+        labels = batch["truth"]
+        features, scale = self.network.encode(zero_filled)
+        explained = prior = self.network.prior(features)
+        if self.posterior is not None:
+            explained = self.posterior(zero_filled, labels)
+        drawn = self.network.draw_noise(zero_filled.shape, noise).to(zero_filled.device)
+        loss = segmentation_loss(self.network.decode(explained.sample(drawn), features), labels)
+        if self.posterior is not None:
+            divergence = kl_divergence(explained, prior).flatten(1).mean(dim=1)
+            loss = loss + self.weights.latent / labels[0].numel() * divergence
+        if self.image_decoder is None:
+            return loss
+        images, std = self.image_decoder(features, scale)
+        inside = (batch["coil_maps"] != 0).any(dim=1)
+        target = batch["target"] / scale
+        surprise = paired_loss("gaussian", images / scale, std / scale, target, inside)
+        return loss + self.weights.reconstruction * surprise
+
+
+class ClassificationTraining(TaskTraining):
+    """``NLL(z|y) + |β| Ĥ(y)`` with a Bernoulli variable for each finding, its mean over them.
+
+    InfoMRI, equation (12), algorithm 4.
+
+    Arguments are those of :class:`TaskTraining`, whose network is a classifier.
+    """
+
+    def task_loss(
+        self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
+    ) -> Tensor:
+        """See :class:`TaskTraining`."""
+        logits = self.network(zero_filled)
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logits, batch["truth"], reduction="none"
+        )
+        return loss.mean(dim=1)

@@ -1,0 +1,146 @@
+r"""Train a k-space sampler together with the task that its samples are for.
+
+    accelerate launch training/train_task.py --task segmentation --target mass_or_edema \
+        --sampler pattern_generator:lines=false --bank runs/masses.npz --output_dir runs/masses \
+        --max_train_steps 2000
+
+    ... --sampler loupe --acceleration 8                        # one acceleration
+    ... --sampler variable_density2d --acceleration 8           # the networks alone learn
+    ... --network paper --resolution 128                        # the published sizes
+    ... --task classification --bank runs/knees.npz --entropy_weight 0.1 --magnitude
+
+Segmentations differ from draw to draw as raters do; findings come from measurements that, by
+--entropy_weight, tell as little of the image as is wanted. Subjects come from the phantom, whose
+raters are simulated. Everything about a sample follows from the seed and its number, so a run that
+is resumed goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ctxrecon.errors import InputError
+from ctxrecon.pipelines import TaskPipeline
+from ctxrecon.tasks import FINDINGS
+from ctxrecon.training.card import About
+from ctxrecon.training.loop import build_accelerator, train
+from ctxrecon.training.parser import TrainingCommand
+from ctxrecon.training.run_folder import check_run
+from ctxrecon.training.scans import check_calibration
+from ctxrecon.training.tasks.build import calibration, starting_point
+from ctxrecon.training.tasks.config import TasksConfig
+from ctxrecon.training.tasks.data import (
+    FindingTruth,
+    RaterTruth,
+    TaskSamples,
+    Truth,
+    phantom_source,
+    usual_raters,
+)
+from ctxrecon.training.tasks.objective import (
+    ClassificationTraining,
+    SegmentationTraining,
+    TaskTraining,
+    TaskWeights,
+)
+from ctxrecon.training.tasks.validation import TaskScans
+from ctxrecon.training.trained import TrainedPipeline
+
+_ABOUT = About(
+    "A k-space sampler and the task that its samples were learned for",
+    "Load it with `ctxrecon.load(folder)`. Averaged weights.",
+    ("MRI", "segmentation", "classification", "k-space", "sampling"),
+)
+
+
+def train_task(config: TasksConfig) -> None:
+    """Train a sampler with a task as configured.
+
+    A run that was stopped goes on where it is asked to.
+
+    Raises:
+        InputError: options that do not belong together, data or parts that do not fit, or a folder
+            that cannot take the run.
+    """
+    check_run(config)
+    _check(config)
+    pipe = starting_point(config)
+    center = calibration(pipe.sampler)
+    check_calibration(center, config.num_coils, "the sampler")
+    samples = TaskSamples(
+        phantom_source(config),
+        _truth(config),
+        center,
+        config.scans,
+        config.num_coils,
+        config.snr,
+        config.magnitude,
+        config.seed,
+    )
+    model = _model(config, pipe, samples)
+    accelerator = build_accelerator(config)
+    trained = TrainedPipeline(
+        config,
+        accelerator,
+        pipe,
+        _ABOUT,
+        lambda: TaskScans(config.validation_scans, config, center),
+    )
+    train(
+        config,
+        accelerator,
+        model.train(),
+        samples,
+        export=trained.export,
+        validate=trained.validate if config.validation_scans else None,
+        clip_apart=("sampler",),
+        rates={"sampler": config.sampler_learning_rate},
+    )
+
+
+def _check(config: TasksConfig) -> None:
+    """Refuse options that do not belong together."""
+    if config.magnitude and config.num_coils > 1:
+        raise InputError("coils have phases of their own: give --num_coils 1 with --magnitude")
+    if not config.entropy_weight:
+        return
+    if config.task == "segmentation" and config.reconstruction_weight != 0:
+        raise InputError(
+            "an entropy that is suppressed and an image that is reconstructed pull apart: give "
+            "--reconstruction_weight 0, or leave --entropy_weight out"
+        )
+    if not config.snr:
+        raise InputError(
+            "without noise the entropy of real images has no bound: give --snr, or leave "
+            "--entropy_weight out"
+        )
+
+
+def _truth(config: TasksConfig) -> Truth:
+    if config.task == "classification":
+        return FindingTruth(tuple(FINDINGS))
+    return RaterTruth(usual_raters(config), config.raters, config.resolution)
+
+
+def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> TaskTraining:
+    """The pipeline as a module whose call is the loss."""
+    reconstruction = config.reconstruction_weight
+    weights = TaskWeights(
+        config.latent_weight,
+        1.0 if reconstruction is None else reconstruction,
+        config.entropy_weight,
+    )
+    options: dict[str, Any] = {"seed": config.seed}
+    if config.entropy_weight:
+        options["entropies"] = samples.statistics().entropies(1 / config.snr)
+    if config.task == "classification":
+        return ClassificationTraining(pipe, weights, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)
+        return SegmentationTraining(pipe, weights, **options)
+
+
+_COMMAND = TrainingCommand(TasksConfig, train_task, description=__doc__)
+parse_args, main = _COMMAND.parse_args, _COMMAND.main

@@ -1,0 +1,239 @@
+"""The script that trains samplers with tasks, and the losses that it minimizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import run as status
+from gaussian import seeded
+from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
+
+import ctxrecon
+from ctxrecon.errors import InputError
+from ctxrecon.io import write_scan
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom import AnatomyBank, phantom_scan
+from ctxrecon.pipelines import TaskPipeline, load_task
+from ctxrecon.training import tasks as script
+
+SCRIPT = TRAINING / "train_task.py"
+T2 = ScanMetadata(contrast="T2", sequence="TurboSpinEcho", tr=5000, te=110, flip_angle=150)
+NETWORK = "small:width=4:layers=1:latent_channels=2"
+GENERATOR = "pattern_generator:ratios=[0.3,0.5]:lines=false"
+
+
+@pytest.fixture
+def run(masses, monkeypatch):
+    """Train in this process; the options are those of a tiny run, then those given."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def train(folder: Path, *options: str) -> Path:
+        forget_accelerate()
+        script.main([*arguments(masses, folder), *options])
+        return folder
+
+    return train
+
+
+def arguments(bank: Path, folder: Path) -> list[str]:
+    return [
+        *("--bank", str(bank), "--output_dir", str(folder), "--resolution", "32"),
+        *("--network", NETWORK, "--sampler", GENERATOR, "--train_batch_size", "2"),
+        *("--max_train_steps", "3", "--lr_warmup_steps", "2"),
+        *("--validation_scans", "0", "--report_to", "none"),
+    ]
+
+
+CLASSIFY = ("--task", "classification", "--network", "small:width=4")
+
+
+@pytest.mark.parametrize(
+    ("options", "moved"),
+    [
+        (("--target", "mass_or_edema"), "sampler.embeddings"),
+        (("--sampler", "loupe:lines=false", "--acceleration", "3"), "sampler.weights"),
+        (
+            ("--sampler", "loupe:acceleration=3", "--num_coils", "3", "--center_fraction", "0.25"),
+            "sampler.weights",
+        ),
+        (("--target", "cartilage_and_meniscus"), "posterior.encoder.conv_in.weight"),
+        (("--reconstruction_weight", "0"), "network.latent_head.weight"),
+        (("--network", f"{NETWORK}:decoder_sees_measurement=true"), "image_decoder.decoder"),
+        (CLASSIFY, "sampler.embeddings"),
+        (
+            (*CLASSIFY, "--entropy_weight", "0.5", "--magnitude", "--scans", "9"),
+            "sampler.embeddings",
+        ),
+    ],
+)
+def test_everything_moves(run, tmp_path, options, moved):
+    folder = run(tmp_path / "run", *options)
+    first = weights(run(tmp_path / "other", *options, "--max_train_steps", "1"), 1)
+    last = weights(folder)
+    (name, *_) = [name for name in last if name.startswith(moved)]
+    assert not torch.equal(last[name], first[name])
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert np.isfinite(lines[-1]["loss"])
+    pipe = load_task(folder / "pipeline")
+    assert (pipe.image_decoder is not None) == (
+        "--reconstruction_weight" not in options and CLASSIFY[0] not in options
+    )
+    # Only what is used later is exported, the posterior is not.
+    parts = {path.name for path in (folder / "pipeline").iterdir() if path.is_dir()}
+    assert parts <= {"sampler", "network", "image_decoder"}
+    assert any(name.startswith("posterior.") for name in last) == (CLASSIFY[0] not in options)
+    assert "ctxrecon.load" in (folder / "pipeline" / "README.md").read_text()
+
+
+def test_fixed_masks_by_their_own_name(run, tmp_path):
+    folder = run(tmp_path / "run", "--sampler", "variable_density2d:acceleration=4")
+    sampler = load_task(folder / "pipeline").sampler
+    assert sampler.mask == "variable_density2d"
+    assert sampler.acceleration == 4
+    run(tmp_path / "lines", "--sampler", "uniform1d")
+    assert load_task(tmp_path / "lines" / "pipeline").sampler.acceleration == 8
+
+
+def test_a_resumed_run_is_the_same_to_the_bit(run, tmp_path):
+    options = ["--target", "mass_or_edema", "--lr_scheduler", "constant"]
+    whole, stopped = run(tmp_path / "whole", *options), tmp_path / "stopped"
+    run(stopped, *options, "--max_train_steps", "2")
+    run(stopped, *options, "--resume_from_checkpoint", "latest")
+    one, other = weights(whole), weights(stopped)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("options", [("--target", "mass"), (*CLASSIFY, "--entropy_weight", "0.1")])
+def test_two_processes_train_as_one(run, masses, tmp_path, options):
+    options = ["--scans", "4", "--adam_epsilon", "1e-3", *options]
+    one = run(tmp_path / "one", *options, "--train_batch_size", "4")
+    folder = tmp_path / "two"
+    start([*in_two_processes(SCRIPT), *arguments(masses, folder), *options])
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(folder)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_validation(run, tmp_path):
+    folder = run(tmp_path / "run", "--validation_scans", "2")
+    line = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
+    assert {"ged", "dice", "dice_majority", "diversity", "ece", "brier", "psnr"} <= set(line)
+    assert all(np.isfinite(value) for value in line.values())
+    assert (folder / "validation-3.png").stat().st_size > 5_000
+    pipe = ctxrecon.load(folder / "pipeline")
+    assert isinstance(pipe, TaskPipeline)
+    folder = run(tmp_path / "other", *CLASSIFY, "--validation_scans", "12")
+    line = json.loads((folder / "validation.jsonl").read_text().splitlines()[-1])
+    assert 0 <= line["auroc_abnormal"] <= 1
+    assert 0 <= line["brier"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--sampler", "oracle"), "unknown --sampler 'oracle'"),
+        (("--sampler", "greedy"), "another sampler"),
+        (("--network", "large"), "unknown --network 'large'"),
+        (("--network", "small:wide=4"), "wide"),
+        (("--network", "small:num_classes=5"), "num_classes"),
+        (("--target", "liver"), "liver"),
+        (("--contrast", "PDFS"), "PDFS"),
+        (("--acceleration", "4"), "leave --acceleration out"),
+        (("--resolution", "128"), "64 pixels"),
+        (("--entropy_weight", "1"), "--reconstruction_weight 0"),
+        ((*CLASSIFY, "--reconstruction_weight", "1"), "gives no image"),
+        ((*CLASSIFY, "--entropy_weight", "1", "--snr", "0"), "give --snr"),
+        (("--num_coils", "3", "--center_fraction", "0"), "--center_fraction"),
+        (("--num_coils", "3", "--magnitude"), "--num_coils 1"),
+    ],
+)
+def test_bad_options(run, tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bank_of_before(run, masses, tmp_path):
+    from dataclasses import replace
+
+    replace(AnatomyBank.load(masses), structures=None).save(tmp_path / "old.npz")
+    with pytest.raises(InputError, match="make the bank again"):
+        run(tmp_path / "run", "--bank", str(tmp_path / "old.npz"))
+    # Findings are noted in any bank.
+    run(tmp_path / "run", "--bank", str(tmp_path / "old.npz"), *CLASSIFY)
+
+
+class TestCommandLine:
+    """``ctxrecon task`` with what was trained."""
+
+    @staticmethod
+    def scan(folder: Path) -> Path:
+        """A fully sampled scan of two slices with three coils."""
+        full = phantom_scan(
+            "brain", protocols=[T2, T2], shape=(32, 32), num_coils=3, generator=seeded(4)
+        )
+        write_scan(folder / "scan.npz", full)
+        return folder / "scan.npz"
+
+    def test_segmentations(self, run, tmp_path, capsys):
+        options = ("--sampler", "loupe:acceleration=2", "--center_fraction", "0.25")
+        folder = run(tmp_path / "run", *options)
+        scan, out = self.scan(tmp_path), tmp_path / "out"
+        call = ["task", scan, "--model", folder / "pipeline", "--device", "cpu", "--samples", "3"]
+        assert status(*call, "--out", out) == 0
+        assert "acceleration 2.00" in capsys.readouterr().out
+        segmentation = np.load(out / "segmentation.npy")
+        assert segmentation.shape == (2, 32, 32)
+        assert segmentation.dtype == np.uint8
+        assert np.load(out / "segmentation_samples.npy").shape == (2, 3, 32, 32)
+        probabilities = np.load(out / "segmentation_probabilities.npy")
+        np.testing.assert_array_equal(probabilities.argmax(axis=1), segmentation)
+        assert np.load(out / "segmentation_disagreement.npy").shape == (2, 32, 32)
+        assert np.load(out / "segmentation_image.npy").dtype == np.complex64
+        assert np.load(out / "segmentation_std.npy").shape == (2, 32, 32)
+        masks = np.load(out / "segmentation_masks.npy")
+        assert masks.mean() == 0.5
+        rows = json.loads((out / "segmentation_summary.json").read_text())
+        samples = np.load(out / "segmentation_samples.npy")
+        assert [row["slice"] for row in rows] == [0, 1]
+        pixels = (samples == 1).sum(axis=(2, 3))
+        assert [row["mass"]["pixels"] for row in rows] == pytest.approx(pixels.mean(axis=1))
+        # One slice is read as with the others, and nothing is replaced.
+        assert status(*call, "--out", tmp_path / "one.npy", "--slices", "1") == 0
+        np.testing.assert_array_equal(np.load(tmp_path / "one_samples.npy")[0], samples[1])
+        assert status(*call, "--out", out) == 2
+        assert "--overwrite" in capsys.readouterr().err
+        # What was measured already is taken as it is.
+        np.save(tmp_path / "mask.npy", masks[0, 0])
+        call += ["--mask", tmp_path / "mask.npy", "--out", tmp_path / "again"]
+        assert status(*call, "--acceleration", "2") == 2
+        assert "undersampled already" in capsys.readouterr().err
+        assert status(*call) == 0
+        again = np.load(tmp_path / "again" / "segmentation_masks.npy")
+        np.testing.assert_array_equal(again[0], masks[0])
+
+    def test_findings(self, run, tmp_path, capsys):
+        options = (*CLASSIFY, "--sampler", "loupe:acceleration=2", "--center_fraction", "0.25")
+        folder = run(tmp_path / "run", *options)
+        scan, out = self.scan(tmp_path), tmp_path / "out"
+        call = ["task", scan, "--model", folder / "pipeline", "--device", "cpu", "--out", out]
+        assert status(*call) == 0
+        assert "ACL sprain 0." in capsys.readouterr().out
+        rows = json.loads((out / "classification_summary.json").read_text())
+        assert set(rows[0]) == {"slice", "meniscal tear", "ACL sprain", "abnormal"}
+        assert all(0 < row["abnormal"] < 1 for row in rows)
+        assert status(*call, "--samples", "3", "--overwrite") == 2
+        assert "of segmentations" in capsys.readouterr().err
+        call = ["reconstruct", scan, "--model", folder / "pipeline", "--device", "cpu"]
+        assert status(*call, "--out", tmp_path / "image.npy") == 2
+        assert "ctxrecon task" in capsys.readouterr().err
+
+    def test_other_models(self, prior, tmp_path, capsys):
+        call = ["task", self.scan(tmp_path), "--model", prior, "--device", "cpu"]
+        assert status(*call, "--out", tmp_path / "out") == 2
+        assert "ctxrecon reconstruct" in capsys.readouterr().err

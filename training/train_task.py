@@ -1,0 +1,10 @@
+"""Train a k-space sampler together with the task that its samples are for.
+
+accelerate launch training/train_task.py --help
+"""
+
+from ctxrecon.training import run_script
+from ctxrecon.training.tasks import main
+
+if __name__ == "__main__":
+    run_script(main)

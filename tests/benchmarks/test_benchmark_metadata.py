@@ -124,14 +124,15 @@ def test_the_interval_of_a_roc_area_is_that_of_the_jackknife():
     right, wrong = np.array([0.0, 1.0, 2.0, 5.0]), np.array([3.0, 0.5, 4.0, 6.0])
     found = paired.roc_interval(right, wrong)
     keep = ~np.eye(4, dtype=bool)
-    left = [paired.roc_area(right[one], wrong[one]) for one in keep]
+    left = np.array([paired.roc_area(right[one], wrong[one]) for one in keep])
     half = 3.182446 * np.sqrt(3 / 4 * np.sum((left - np.mean(left)) ** 2))
     area = paired.roc_area(right, wrong)
     assert found["mean"] == area == pytest.approx(11 / 16)
     assert found["low"] == pytest.approx(max(area - half, 0))
     assert found["high"] == pytest.approx(min(area + half, 1))
     together = paired.roc_interval(right, wrong, ["ann", "bob", "bob", "cid"])
-    left = [paired.roc_area(right[one], wrong[one]) for one in (keep[0], [0, 3], keep[3])]
+    people = (keep[0], [0, 3], keep[3])
+    left = np.array([paired.roc_area(right[one], wrong[one]) for one in people])
     half = 4.302653 * np.sqrt(2 / 3 * np.sum((left - np.mean(left)) ** 2))
     assert (together["n"], together["mean"]) == (4, area)
     assert together["low"] == pytest.approx(max(area - half, 0))
@@ -268,8 +269,8 @@ def test_tables_and_record_hold_every_cell(run):
     claims = ("gains 0.4 dB or more", "paper's order", "lies between none and the right")
     for claim in (*claims, "age and sex gain", "real people: the best γ gains"):
         assert sum(claim in line and "| **" in line for line in text.splitlines()) >= 1
-    names = ("guidance", "people", "removal", "demographics", "pathology", "wrong_prompt")
-    for name in (*names, "text_to_image"):
+    figures = ("guidance", "people", "removal", "demographics", "pathology", "wrong_prompt")
+    for name in (*figures, "text_to_image"):
         assert (run / f"metadata_{name}.png").stat().st_size > 10_000
 
 

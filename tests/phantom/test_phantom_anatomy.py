@@ -60,6 +60,7 @@ def test_same_seed_same_anatomy_and_other_seed_another(draw: Draw) -> None:
 @pytest.mark.parametrize("size", [32, 128, 200])
 def test_size_and_field_of_view(draw: Draw, size: int) -> None:
     anatomy = drawn(draw, 1, size=size, fov_mm=200.0)
+    assert anatomy.structures is not None
     assert anatomy.labels.shape == anatomy.structures.shape == (size, size)
     assert anatomy.labels.dtype == np.uint8
     assert anatomy.voxel_mm == pytest.approx(200.0 / size)

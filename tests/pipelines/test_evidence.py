@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from ctxrecon.priors import TextDenoiser
 SHAPE = (4, 3)
 WIDE = (0.02, 50.0)
 PROMPTS = ["brain, T1", "brain, T2", ""]
-QUICK = {"num_inference_steps": 2, "num_levels": 3}
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "num_levels": 3}
 
 
 def log_likelihood(prior: GaussianDenoiser, images: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,12 @@ from networks import small_network
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
-from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS, reconstruct_contrasts
+from ctxrecon.reconstructors import (
+    MULTI_CONTRAST,
+    RECONSTRUCTORS,
+    UNetReconstructor,
+    reconstruct_contrasts,
+)
 from ctxrecon.training.reconstructor import paired_loss
 
 SERVING = [name for name, kind in RECONSTRUCTORS.items() if kind.serves_joint]
@@ -69,9 +74,7 @@ def test_a_network_starts_from_a_tenth_of_the_signal():
     scale = torch.quantile(operator.adjoint(y).abs().flatten(1), 0.99, dim=1)[:, None, None]
     with torch.no_grad():
         error = present(
-            RECONSTRUCTORS["unet"](width=4, depth=1, predict_std="joint")(
-                operator, y
-            ).expected_error
+            UNetReconstructor(width=4, depth=1, predict_std="joint")(operator, y).expected_error
         )
     torch.testing.assert_close(error / scale, torch.full_like(error, 0.1), rtol=0.05, atol=0)
 

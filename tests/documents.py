@@ -14,11 +14,12 @@ from volumes import SKMTEA_COLUMNS, coil_maps, images, write_labels, write_skmte
 
 from ctxrecon.io import write_scan
 from ctxrecon.masks import uniform1d
-from ctxrecon.masks.learned import PerContrastSampler
+from ctxrecon.masks.learned import PatternGenerator, PerContrastSampler
 from ctxrecon.phantom import phantom_scan
-from ctxrecon.pipelines import JointPipeline, load_reconstructor
+from ctxrecon.pipelines import JointPipeline, TaskPipeline, load_reconstructor
 from ctxrecon.reconstructors import HRUNet
 from ctxrecon.scan import Scan
+from ctxrecon.tasks import LatentSegmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
@@ -106,15 +107,21 @@ def make_inputs(folder: Path) -> None:
     (folder / "T1_NIFTI").mkdir()
     write_labels(folder / "T1_NIFTI" / "sub-01_T1w.nii.gz")
     (folder / "test_people.txt").write_text("sub-02\n")
+    np.savez(folder / "complex.npz", a=torch.view_as_real(full.kspace[:, 0]).numpy())
+    (folder / "complex.json").write_text('[{"array": "a", "index": 0, "subject": "one"}]')
     shutil.copytree(ROOT / "training", folder / "training")
 
 
 def make_models(folder: Path) -> None:
-    """Write a network and a joint model where the documents have trained ones."""
+    """Write a network, a joint model and one of a task where the documents have trained ones."""
     load_reconstructor().save_pretrained(folder / "runs" / "modl" / "pipeline")
     sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.1875)
     network = HRUNet(width=4, depth=2, blocks=2)
     JointPipeline(network, sampler, contrasts=5).save_pretrained(folder / "runs/joint/pipeline")
+    lines = PatternGenerator(_SHAPE, (0.2, 0.5), center_fraction=0.1875)
+    segmenter = LatentSegmenter(width=4, depth=2, layers=1, latent_channels=2)
+    pipe = TaskPipeline(lines, segmenter, classes=["mass"])
+    pipe.save_pretrained(folder / "runs/mass/pipeline")
 
 
 def _volume(count: int, mask: torch.Tensor | None, generator: torch.Generator) -> Scan:

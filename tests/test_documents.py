@@ -213,8 +213,12 @@ def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
     scan, echoes = read_scan("scan.h5", slices=0), read_scan("echoes.h5")
     names: dict = {"generator": generator}
     for snippet in blocks(document, "python"):
-        # What stands for the reader's own data: one slice, or several contrasts of one.
-        kspace = echoes.kspace[None] if "load_joint" in snippet else scan.kspace
+        # What stands for the reader's own data: one slice, several contrasts of one, or all of it.
+        kspace = scan.kspace
+        if "load_joint" in snippet:
+            kspace = echoes.kspace[None]
+        elif "num_samples" in snippet and "task(" in snippet:
+            kspace = echoes.kspace[:1]
         names.update(kspace=kspace, mask=scan.mask)
         exec(snippet, names)
     assert names["wavelet"].images.shape == names["published"].images.shape == (1, 32, 32)

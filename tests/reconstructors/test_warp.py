@@ -61,6 +61,14 @@ def test_gradients_are_those_of_differences(generator):
     assert torch.autograd.gradcheck(warp, (x, field))
 
 
+def test_whole_pixels_have_a_gradient():
+    ramp = torch.arange(6.0).expand(1, 6, 6)
+    field = torch.zeros(1, 2, 6, 6, requires_grad=True)
+    warp(ramp, field).sum().backward()
+    assert field.grad is not None
+    assert bool((field.grad[:, 1, :-1, :-1] == 1).all())
+
+
 def test_the_gradient_in_the_image_is_the_adjoint(images, generator):
     field = 2 * torch.randn(2, 2, 7, 9, generator=generator)
     x = images.clone().requires_grad_()

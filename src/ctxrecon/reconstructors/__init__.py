@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ctxrecon.reconstructors.base import Reconstructor, ReconstructorOutput, intensity
 from ctxrecon.reconstructors.critic import Critic
+from ctxrecon.reconstructors.cross_modal import PRESETS, CrossModal, CrossModalOutput
 from ctxrecon.reconstructors.generators import (
     ResNetGenerator,
     UnrolledGenerator,
@@ -19,8 +22,10 @@ from ctxrecon.reconstructors.multi_contrast import (
     reconstruct_contrasts,
 )
 from ctxrecon.reconstructors.recurrent_unet import GRUUNet, HRUNet, RUNet
+from ctxrecon.reconstructors.spectral_critic import SpectralCritic
 from ctxrecon.reconstructors.unet import UNetReconstructor
 from ctxrecon.reconstructors.varnet import VarNet
+from ctxrecon.reconstructors.warp import warp
 from ctxrecon.registry import Registry
 
 RECONSTRUCTORS: Registry[type[Reconstructor]] = Registry("network")
@@ -42,10 +47,19 @@ MULTI_CONTRAST.register("gru_unet", GRUUNet)
 MULTI_CONTRAST.register("ru_net", RUNet)
 MULTI_CONTRAST.register("hru_net", HRUNet)
 
+CROSS_MODAL: Registry[Callable[..., CrossModal]] = Registry("cross-modal network")
+"""Presets of the network that a reference of another contrast guides, by name."""
+
+for _name, _preset in PRESETS.items():
+    CROSS_MODAL.register(_name, _preset)
+
 __all__ = [
+    "CROSS_MODAL",
     "MULTI_CONTRAST",
     "RECONSTRUCTORS",
     "Critic",
+    "CrossModal",
+    "CrossModalOutput",
     "GRUUNet",
     "HRUNet",
     "ISTANetPlus",
@@ -58,10 +72,12 @@ __all__ = [
     "ReconstructorOutput",
     "ResNetGenerator",
     "SharedUNet",
+    "SpectralCritic",
     "UNetReconstructor",
     "UnrolledGenerator",
     "VarNet",
     "hard_data_consistency",
     "intensity",
     "reconstruct_contrasts",
+    "warp",
 ]

@@ -122,17 +122,31 @@ class UNet(nn.Module):
         width: of the features at full size; twice as many at each half of it.
         depth: number of halvings.
         text_width: see :class:`Modulation`.
+        beside: further channels in, which have none out.
+        widest: most features of a level; no limit by default.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        text_width: int | None,
+        *,
+        beside: int = 0,
+        widest: int | None = None,
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
+        if widest is not None:
+            widths = [min(each, widest) for each in widths]
         self.down = nn.ModuleList(
             ConvolutionBlock(before, after, text_width)
-            for before, after in zip([channels, *widths], widths, strict=False)
+            for before, after in zip([channels + beside, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in widths[-2::-1]
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.merge = nn.ModuleList(
             ConvolutionBlock(2 * after, after, text_width) for after in widths[-2::-1]
@@ -143,7 +157,10 @@ class UNet(nn.Module):
         self.multiple = 2**depth
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
-        """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
+        """``(batch, channels, ny, nx)`` of ``(batch, channels + beside, ny, nx)``.
+
+        Padded with zeros inside where halves are not whole.
+        """
         ny, nx = x.shape[-2:]
         # One pixel alone could not be normalised.
         features = pad_to_multiple(x, self.multiple, least=2)
@@ -218,9 +235,21 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:
-    """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision."""
-    return channels_to_complex(network(to_network(network, image), embeds))
+def on_image(
+    network: nn.Module, image: Tensor, embeds: Tensor | None, beside: Tensor | None = None
+) -> Tensor:
+    """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision.
+
+    Args:
+        network: with two channels more where there is an image ``beside``.
+        image: complex.
+        embeds: of prompts, see :class:`Modulation`.
+        beside: another complex image that the network sees.
+    """
+    seen = to_network(network, image)
+    if beside is not None:
+        seen = torch.cat([seen, to_network(network, beside)], dim=1)
+    return channels_to_complex(network(seen, embeds))
 
 
 def to_network(network: nn.Module, image: Tensor) -> Tensor:

@@ -58,11 +58,35 @@ class VarNet(Reconstructor):
             maps = _improved(self.maps_network, every).reshape(operator.coil_maps.shape)
             operator = type(operator)(operator.mask, maps)
             zero_filled = operator.adjoint(y)
-        x = zero_filled
-        for step, network in zip(self.steps, self.networks, strict=True):
-            descent = step * data_gradient(operator, x, zero_filled)
-            x = x - descent + on_image(network, x, embeds)
-        return x, None
+        return descend(self.networks, self.steps, operator, zero_filled, embeds), None
+
+
+def descend(
+    networks: nn.ModuleList,
+    steps: Tensor,
+    operator: SenseOperator,
+    zero_filled: Tensor,
+    embeds: Tensor | None,
+    *,
+    start: Tensor | None = None,
+    beside: Tensor | None = None,
+) -> Tensor:
+    """``x ← x − η_m Aᴴ(A x − y) + U_m(x)`` for every network.
+
+    Args:
+        networks: U_m.
+        steps: η_m.
+        operator: A.
+        zero_filled: ``Aᴴ y``, ``(batch, ny, nx)``.
+        embeds: of prompts.
+        start: the first x; ``Aᴴ y`` by default.
+        beside: another image that every network sees beside x.
+    """
+    x = zero_filled if start is None else start
+    for step, network in zip(steps, networks, strict=True):
+        descent = step * data_gradient(operator, x, zero_filled)
+        x = x - descent + on_image(network, x, embeds, beside)
+    return x
 
 
 def _improved(network: nn.Module, maps: Tensor) -> Tensor:

@@ -44,9 +44,10 @@ def _neighbors(along: Tensor, axis: int) -> tuple[tuple[Tensor, ...], tuple[Tens
     """Indices of the two pixels around each position along an axis, and their weights."""
     size = along.shape[axis]
     index = torch.arange(size, device=along.device, dtype=along.dtype)
-    position = (index[:, None] if axis == -2 else index) + along
-    lower = position.detach().floor().clamp(-1, size)
-    share = (position - lower).clamp(0, 1)
+    # Its gradient is 0 at both ends, which are outside; at whole pixels it must not be.
+    position = ((index[:, None] if axis == -2 else index) + along).clamp(-1, size)
+    lower = position.detach().floor()
+    share = position - lower
     pixels = (lower.long(), lower.long() + 1)
     weights = (1 - share, share)
     seen = ((pixel >= 0) & (pixel < size) for pixel in pixels)

@@ -193,8 +193,15 @@ class CrossModalPipeline(DiffusionPipeline):
         )
         self.maybe_free_model_hooks()
         check_finite(*of_reference.values())
+        found = conclude(images, measurement, output_type, prompts=prompts)
         output = CrossModalReconstruction(
-            **vars(conclude(images, measurement, output_type, prompts=prompts)), **of_reference
+            images=found.images,
+            residual=found.residual,
+            coil_maps=found.coil_maps,
+            prompts=found.prompts,
+            aligned=of_reference["aligned"],
+            synthetic=of_reference["synthetic"],
+            displacement=of_reference["displacement"],
         )
         if return_dict:
             return output

@@ -15,7 +15,7 @@ image's matrix.
   synthetic image alone is scored in a column of its own (Table IV).
 - ``ratios``: Tables I and II: three patterns at 25, 12.5 and 6.25 % of k-space.
 - ``misalignment``: people who have not moved, and bent by 1, 2 and 4 pixels.
-- ``rounds``: the alternating iteration with 0, 1, 2 and 4 rounds, and each kind of step alone.
+- ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
 - ``complexity``: Table VI: parameters and operations; nothing is trained.
 """
 

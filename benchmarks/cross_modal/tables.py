@@ -73,8 +73,12 @@ def _rounds() -> tuple[Entry, ...]:
     """The alternating iteration taken apart."""
     return (
         *(
-            replace(_GUIDED, title=f"{rounds} rounds", options=("--rounds", str(rounds)))
-            for rounds in (0, 1, 2, 4)
+            replace(
+                _GUIDED,
+                title=f"{rounds} round{'s' * (rounds > 1)}",
+                options=("--rounds", str(rounds)),
+            )
+            for rounds in (1, 2, 4)
         ),
         replace(_GUIDED, title="joint steps only", options=("--order", "joint")),
         replace(_GUIDED, title="alternating steps only", options=("--order", "alternating")),
@@ -118,7 +122,7 @@ TABLES = {
         tuple(Task(elastic=level) for level in (0.0, 1.0, 2.0, 4.0)),
         _RAW.title,
     ),
-    "rounds": Table("Rounds and orders", _rounds(), compared="1 rounds"),
+    "rounds": Table("Rounds and orders", _rounds(), compared="1 round"),
 }
 COMPLEXITY = "complexity"
 """The table of parameters and operations, for which nothing is trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ctxrecon.solvers import SOLVERS, parse_solver
 PRIOR, NETWORK = "prior", "network"
 """The prior and the network that come with the package."""
 
-_LOADERS = {
+_LOADERS: dict[str, Callable[..., ReconstructionPipeline | JointPipeline | CrossModalPipeline]] = {
     "network": load_reconstructor,
     "joint": load_joint,
     "cross_modal": load_cross_modal,

@@ -11,6 +11,7 @@ from gaussian import complex_noise, seeded
 from measured import measurement
 
 import ctxrecon
+from ctxrecon.commands.methods import open_model
 from ctxrecon.errors import InputError
 from ctxrecon.measurement import Measurement
 from ctxrecon.pipelines import CrossModalPipeline, load_cross_modal, load_reconstructor
@@ -125,6 +126,8 @@ def test_checkpoints(guided, scan, tmp_path):
         load_reconstructor(tmp_path / "cross")
     with pytest.raises(InputError, match="train_cross_modal"):
         load_cross_modal(tmp_path)
+    with pytest.raises(InputError, match="from Python"):
+        open_model(str(tmp_path / "cross"), "cpu", None, "float32")
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,7 @@ def test_a_text_encoder_modulates(run, prior, tmp_path):
     [
         (("--gradient_accumulation_steps", "2"), UsageError, "train_batch_size"),
         (("--reconstruction_weight", "0"), UsageError, "reconstruction_weight"),
+        (("--rounds", "0"), UsageError, "order joint"),
         (("--order", "backwards"), UsageError, "backwards"),
         (("--network", "huge"), InputError, "paper, small"),
         (("--network", "small:passes=1"), InputError, "passes=2"),

@@ -98,8 +98,8 @@ class CrossModalConfig(TrainingConfig):
         """Check every value, and that there is something to train for.
 
         Raises:
-            UsageError: a value of another type or out of its range, micro-batches, or losses that
-                train nothing.
+            UsageError: a value of another type or out of its range, micro-batches, losses that
+                train nothing, or critics that are never trained.
         """
         super().__post_init__()
         if self.gradient_accumulation_steps > 1:
@@ -110,3 +110,9 @@ class CrossModalConfig(TrainingConfig):
             )
         if self.reconstruction_weight == 0:
             raise UsageError("expected --reconstruction_weight above 0, got 0")
+        judged = max(self.alignment_weight, self.synthesis_weight) > 0
+        if judged and self.rounds == 0 and self.order != "joint":
+            raise UsageError(
+                "expected --rounds of 1 or more, since critics are trained in these, got 0: give "
+                "--order joint, or --alignment_weight 0 --synthesis_weight 0"
+            )

@@ -86,9 +86,8 @@ class Objective:
         "joint" trains the critics once after each joint step; "alternating" trains θ alone by the
         joint loss. Critics whose loss has no weight, and the phases of it, are left out.
         """
-        trained = (RECONSTRUCTOR,)
-        if self.order != "alternating":
-            trained = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER)
+        joint = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER)
+        trained = joint[:1] if self.order == "alternating" else joint
         found = [Phase(JOINT, trained)]
         judged = [
             *([Phase(SYNTHESIS_CRITIC, (SYNTHESIS_CRITIC,))] if self.synthesis else []),

@@ -53,7 +53,10 @@ class TestScans:
         """Procedural brains that no bank holds, by turns with slices of label volumes."""
         volumes = [load_label_volume(path) for path in label_volumes]
         kinds = ["brain", LABEL_VOLUME] if volumes else ["brain"]
-        moved, still, masks, people = [], [], [], []
+        moved: list[PairScan] = []
+        still: list[PairScan] = []
+        masks: list[Tensor] = []
+        people: list[str] = []
         for number in range(count):
             kind = kinds[number % len(kinds)]
             own, volume, person = scan_seed(seed, number), None, f"brain {number}"

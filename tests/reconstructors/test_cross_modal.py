@@ -210,7 +210,7 @@ def test_a_known_shift_is_found():
     fixed = warp(image, shift)
     aligner = Aligner(4, 3)
     optimizer = torch.optim.Adam(aligner.parameters(), lr=5e-3)
-    for _ in range(200):
+    for _ in range(100):
         found = aligner(image, fixed)
         distance = (warp(image, found) - fixed).abs().mean()
         loss = distance + 0.03 * smoothness(found, image).mean()

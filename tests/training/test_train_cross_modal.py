@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from narrow import present
 from safetensors.torch import load_file
 from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
 
 import ctxrecon
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, Misalignment, PhantomPairs, brain_anatomy
-from ctxrecon.pipelines import CrossModalPipeline
+from ctxrecon.pipelines import CrossModalPipeline, load_cross_modal
 from ctxrecon.reconstructors import CrossModal
 from ctxrecon.training import UsageError
 from ctxrecon.training import cross_modal as script
@@ -180,16 +182,16 @@ def test_critics_see_the_images_of_algorithm_1(brains):
 def test_the_joint_loss_is_the_weighted_sum(brains):
     samples = samples_of(brains)
     batch = samples.collate([samples[0, 0], samples[0, 1]])
-    parts = {"reconstruction": 1.0, "alignment": 0.0, "synthesis": 0.0, "smoothness": 0.0}
-    total = 0.0
-    for name, weight in (("alignment", 3.0), ("synthesis", 5.0), ("smoothness", 7.0)):
-        with_it = training_of(Objective(**{**parts, name: weight})).eval()(batch)[0]
-        without = training_of(Objective(**parts)).eval()(batch)[0]
-        total = total + (with_it - without)
-    full = Objective(1.0, 3.0, 5.0, 7.0)
-    torch.testing.assert_close(training_of(full).eval()(batch)[0], total + without)
-    paired = training_of(Objective(**parts, paired=2.0)).eval()(batch)[0]
-    assert bool((paired > without).all())
+
+    def loss(objective: Objective) -> torch.Tensor:
+        return training_of(objective).eval()(batch)[0]
+
+    alone = Objective(1.0, 0.0, 0.0, 0.0)
+    total = loss(alone)
+    for other in ({"alignment": 3.0}, {"synthesis": 5.0}, {"smoothness": 7.0}):
+        total = total + loss(replace(alone, **other)) - loss(alone)
+    torch.testing.assert_close(loss(Objective(1.0, 3.0, 5.0, 7.0)), total)
+    assert bool((loss(replace(alone, paired=2.0)) > loss(alone)).all())
 
 
 @pytest.mark.parametrize("coils", [1, 3])
@@ -244,8 +246,7 @@ def test_a_raw_reference_needs_one_pass(run, brains, tmp_path):
     command[1] += ":alignment=false:passes=1"
     forget_accelerate()
     script.main([*command, "--guidance", "aligned", *CRITICS_OFF])
-    pipe = ctxrecon.load(folder / "pipeline")
-    assert pipe.reconstructor.aligner is None
+    assert load_cross_modal(folder / "pipeline").reconstructor.aligner is None
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -300,8 +301,8 @@ def test_validation_measures_the_alignment(run, tmp_path):
 
 def test_a_text_encoder_modulates(run, prior, tmp_path):
     folder = run(tmp_path / "run", "--text_encoder", str(prior), "--max_train_steps", "1")
-    pipe = ctxrecon.load(folder / "pipeline")
-    assert pipe.reconstructor.text_width == pipe.text_encoder.config.hidden_size
+    pipe = load_cross_modal(folder / "pipeline")
+    assert pipe.reconstructor.text_width == present(pipe.text_encoder).config.hidden_size
 
 
 @pytest.mark.parametrize(

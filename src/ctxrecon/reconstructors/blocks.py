@@ -123,7 +123,6 @@ class UNet(nn.Module):
         depth: number of halvings.
         text_width: see :class:`Modulation`.
         beside: further channels in, which have none out.
-        widest: most features of a level; no limit by default.
     """
 
     def __init__(
@@ -134,19 +133,15 @@ class UNet(nn.Module):
         text_width: int | None,
         *,
         beside: int = 0,
-        widest: int | None = None,
     ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
-        if widest is not None:
-            widths = [min(each, widest) for each in widths]
         self.down = nn.ModuleList(
             ConvolutionBlock(before, after, text_width)
             for before, after in zip([channels + beside, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(coarse, fine, 2, stride=2)
-            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
+            nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in widths[-2::-1]
         )
         self.merge = nn.ModuleList(
             ConvolutionBlock(2 * after, after, text_width) for after in widths[-2::-1]
@@ -188,18 +183,30 @@ class ResidualUNet(nn.Module):
         width: of the features at full size; twice as many at each half of it.
         depth: number of halvings.
         text_width: see :class:`Modulation`.
+        widest: most features of a level; no limit by default.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, text_width: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        text_width: int | None,
+        *,
+        widest: int | None = None,
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
+        if widest is not None:
+            widths = [min(each, widest) for each in widths]
         self.first = Convolution(channels, width)
         self.down = nn.ModuleList(ResidualBlock(each, text_width) for each in widths)
         self.shrink = nn.ModuleList(
             nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths)
         )
         self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) for fine in widths[-2::-1]
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.up = nn.ModuleList(ResidualBlock(each, text_width) for each in widths[-2::-1])
         self.last = Convolution(width, channels)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ctxrecon.errors import InputError, check_counts
 from ctxrecon.operators import CartesianSense, SenseOperator, WeightedSense
 from ctxrecon.reconstructors.base import check_embeds, intensity
-from ctxrecon.reconstructors.blocks import UNet, on_image
+from ctxrecon.reconstructors.blocks import ResidualUNet, UNet, on_image
 from ctxrecon.reconstructors.varnet import descend
 from ctxrecon.reconstructors.warp import warp
 
@@ -110,7 +110,9 @@ class Cascades(nn.Module):
 class Aligner(nn.Module):
     """The displacement of a reference onto an image, from the magnitudes of both.
 
-    A U-Net whose last layer is 0 to start with, and with it the displacement.
+    A U-Net whose last layer is 0 to start with, and with it the displacement. Nothing in it is
+    normalized: instance normalization takes the mean of every feature away, and with it a shift of
+    the whole image.
 
     Args:
         width: features at full size; twice as many below.
@@ -119,7 +121,7 @@ class Aligner(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.network = UNet(2, width, depth, None, widest=2 * width)
+        self.network = ResidualUNet(2, width, depth, None, widest=2 * width)
 
     def forward(self, reference: Tensor, images: Tensor) -> Tensor:
         """``(batch, 2, ny, nx)`` float32 in pixels of complex ``(batch, ny, nx)``."""

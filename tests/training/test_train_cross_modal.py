@@ -166,7 +166,7 @@ def test_critics_see_the_images_of_algorithm_1(brains):
     first = state.synthetic
     with torch.no_grad():
         for value in model.reconstructor.synthesizer.parameters():
-            value += 0.1
+            value.add_(0.1)
     _, state = model(batch, M, state)
     loss, state = model(batch, OMEGA, state)
     critic = model.synthesis_critic
@@ -188,8 +188,12 @@ def test_the_joint_loss_is_the_weighted_sum(brains):
 
     alone = Objective(1.0, 0.0, 0.0, 0.0)
     total = loss(alone)
-    for other in ({"alignment": 3.0}, {"synthesis": 5.0}, {"smoothness": 7.0}):
-        total = total + loss(replace(alone, **other)) - loss(alone)
+    for other in (
+        replace(alone, alignment=3.0),
+        replace(alone, synthesis=5.0),
+        replace(alone, smoothness=7.0),
+    ):
+        total = total + loss(other) - loss(alone)
     torch.testing.assert_close(loss(Objective(1.0, 3.0, 5.0, 7.0)), total)
     assert bool((loss(replace(alone, paired=2.0)) > loss(alone)).all())
 

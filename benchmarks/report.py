@@ -17,6 +17,7 @@ from benchmarks.adapt import __main__ as adapt
 from benchmarks.coils import quality
 from benchmarks.common.arguments import RESULTS, study_parser
 from benchmarks.common.record import Page, read_record
+from benchmarks.cross_modal import report as cross_modal
 from benchmarks.masks import report as masks
 from benchmarks.metadata import report as metadata
 from benchmarks.people import report as people
@@ -30,6 +31,7 @@ PAGES: dict[str, Page] = {
     "adapt": adapt.page,
     "calibration": calibration.page,
     "coil_map_quality": quality.page,
+    "cross_modal_*": cross_modal.page,
     "noise_default": noise_default.page,
     "people": people.page,
     "phantom_table": phantom.page,

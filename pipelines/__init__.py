@@ -7,6 +7,11 @@ from ctxrecon.measurement import Measurement, prepare_measurement
 from ctxrecon.output import ReconstructionOutput, TextToImageOutput, convert_images
 from ctxrecon.pipelines.baseline import BaselinePipeline
 from ctxrecon.pipelines.context_mri import ContextMRIPipeline, build_pipeline, load_prior
+from ctxrecon.pipelines.cross_modal import (
+    CrossModalPipeline,
+    CrossModalReconstruction,
+    load_cross_modal,
+)
 from ctxrecon.pipelines.joint import JointOutput, JointPipeline, load_joint
 from ctxrecon.pipelines.reconstruction import ReconstructionPipeline, load_reconstructor
 from ctxrecon.pipelines.task import TaskOutput, TaskPipeline, load_task
@@ -15,6 +20,8 @@ from ctxrecon.pipelines.text_to_image import TextToImagePipeline
 __all__ = [
     "BaselinePipeline",
     "ContextMRIPipeline",
+    "CrossModalPipeline",
+    "CrossModalReconstruction",
     "JointOutput",
     "JointPipeline",
     "Measurement",
@@ -26,6 +33,7 @@ __all__ = [
     "TextToImagePipeline",
     "build_pipeline",
     "convert_images",
+    "load_cross_modal",
     "load_joint",
     "load_prior",
     "load_reconstructor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from ctxrecon.loading.components import kind_of
 from ctxrecon.pipelines import (
     BaselinePipeline,
     ContextMRIPipeline,
+    CrossModalPipeline,
     JointPipeline,
     ReconstructionPipeline,
     TaskPipeline,
+    load_cross_modal,
     load_joint,
     load_prior,
     load_reconstructor,
@@ -26,6 +29,17 @@ from ctxrecon.solvers import SOLVERS, parse_solver
 PRIOR, NETWORK = "prior", "network"
 """The prior and the network that come with the package."""
 
+_LOADERS: dict[
+    str,
+    Callable[..., ReconstructionPipeline | JointPipeline | CrossModalPipeline | TaskPipeline],
+] = {
+    "network": load_reconstructor,
+    "joint": load_joint,
+    "cross_modal": load_cross_modal,
+    "task": load_task,
+}
+"""What opens each kind of checkpoint but a prior."""
+
 
 def load(
     source: str | Path = PRIOR,
@@ -33,7 +47,14 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
     **options: Any,
-) -> BaselinePipeline | ContextMRIPipeline | ReconstructionPipeline | JointPipeline | TaskPipeline:
+) -> (
+    BaselinePipeline
+    | ContextMRIPipeline
+    | ReconstructionPipeline
+    | JointPipeline
+    | CrossModalPipeline
+    | TaskPipeline
+):
     """Load the pipeline that a method's name or a checkpoint stands for.
 
     Example:
@@ -45,8 +66,9 @@ def load(
     Args:
         source: "prior" or "network", those that come with the package; a baseline such as
             "l1_wavelet"; a solver with its options, "dds:data_weight=50", of the shipped prior; or
-            a folder or hub repository with a prior, a network, or a network with the sampler of
-            its masks, for images or for a task. A folder with the name of a method is ``./NAME``.
+            a folder or hub repository with a prior, a network, a network with the sampler of its
+            masks, for images or for a task, or one that a reference of another contrast helps. A
+            folder with the name of a method is ``./NAME``.
         dtype: of the networks: float32, bfloat16 or float16, or its name.
         device: where to put them; the CPU by default.
         **options: of :func:`ctxrecon.pipelines.load_prior`, for priors.
@@ -74,10 +96,7 @@ def load(
     if kind == "prior":
         return load_prior(root, dtype=dtype, device=device, **options)
     _check_no_options(str(root), options)
-    if kind == "task":
-        return load_task(root, dtype=dtype, device=device)
-    load_kind = load_joint if kind == "joint" else load_reconstructor
-    return load_kind(root, dtype=dtype, device=device)
+    return _LOADERS[kind](root, dtype=dtype, device=device)
 
 
 def _check_no_options(name: str, options: dict[str, Any]) -> None:

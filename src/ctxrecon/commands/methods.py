@@ -135,10 +135,21 @@ def open_network(device: str | None, dtype: str = DTYPES[0]) -> ReconstructionPi
 def open_model(
     path: str, device: str | None, subfolder: str | None, dtype: str
 ) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline | TaskPipeline:
-    """Load whatever a checkpoint holds, likewise."""
-    from ctxrecon.api import load
+    """Load whatever a checkpoint holds, likewise.
 
-    return _opened(lambda **on: load(path, subfolder=subfolder, **on), device, dtype)
+    Raises:
+        InputError: also for a network that needs a reference of another contrast.
+    """
+    from ctxrecon.api import load
+    from ctxrecon.pipelines import CrossModalPipeline
+
+    opened = _opened(lambda **on: load(path, subfolder=subfolder, **on), device, dtype)
+    if isinstance(opened, CrossModalPipeline):
+        raise InputError(
+            f"{path} needs a reference of another contrast beside the scan, which commands do not "
+            "take: call it from Python, ctxrecon.load(path)(kspace, mask, reference=...)"
+        )
+    return opened
 
 
 def open_methods(

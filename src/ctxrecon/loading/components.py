@@ -27,12 +27,13 @@ from ctxrecon.masks.learned import SAMPLERS
 from ctxrecon.priors import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.priors.tokenizer import build_tokenizer
-from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
+from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS, CrossModal
 from ctxrecon.tasks import TASK_NETWORKS, ImageDecoder, T2StarMLP
 
 logger = logging.getLogger(__name__)
 
 _PUBLISHED_UNETS = ("fastmri", "skm-tea")
+_CROSS_MODAL = {"cross_modal": CrossModal}
 
 
 def shipped_prior() -> Path:
@@ -180,9 +181,30 @@ def task_components(
     return {"sampler": sampler, "network": network, "image_decoder": decoder, "classes": classes}
 
 
-def _networks(root: Path, kinds: Mapping[str, type], dtype: torch.dtype) -> dict[str, Any]:
+def cross_modal_components(
+    path: str | Path, *, dtype: torch.dtype | str = torch.float32
+) -> dict[str, Any]:
+    """A network that a reference helps, with the text encoder and tokenizer that it needs.
+
+    Args:
+        path: a folder or a hub repository.
+        dtype: of the networks.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    root = open_folder(path)
+    return _networks(root, _CROSS_MODAL, as_dtype(dtype), "train_cross_modal.py")
+
+
+def _networks(
+    root: Path,
+    kinds: Mapping[str, type],
+    dtype: torch.dtype,
+    script: str = "train_reconstructor.py",
+) -> dict[str, Any]:
     """The network in ``reconstructor/``, with the text encoder and tokenizer that it needs."""
-    network = _one_of(root, "reconstructor", kinds, dtype, "train_reconstructor.py")
+    network = _one_of(root, "reconstructor", kinds, dtype, script)
     if network.text_width is None:
         return {"reconstructor": network, "text_encoder": None, "tokenizer": None}
     encoder, tokenizer = load_text_encoder(
@@ -213,7 +235,9 @@ def _one_of(
 
 
 def kind_of(path: str | Path, subfolder: str | None = None) -> tuple[str, Path]:
-    """What a checkpoint holds, "prior", "network", "joint" or "task", and its folder.
+    """What a checkpoint holds, and its folder.
+
+    It holds a "prior", a "network", a "joint" model, a "cross_modal" one, or one of a "task".
 
     Args:
         path: a folder or a hub repository.
@@ -227,7 +251,10 @@ def kind_of(path: str | Path, subfolder: str | None = None) -> tuple[str, Path]:
         return "task", root
     if not (root / "reconstructor").is_dir():
         return "prior", root
-    return ("joint" if (root / "sampler").is_dir() else "network"), root
+    if (root / "sampler").is_dir():
+        return "joint", root
+    name = read_config(root / "reconstructor", "config.json").get("_class_name")
+    return ("cross_modal" if name == CrossModal.__name__ else "network"), root
 
 
 def load_text_encoder(

@@ -16,6 +16,15 @@ from ctxrecon.phantom.echoes import (
 )
 from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
+from ctxrecon.phantom.pairs import (
+    ImagePair,
+    Misalignment,
+    PairScan,
+    PhantomPairs,
+    image_pair,
+    pair_scan,
+    t1_t2_pair,
+)
 from ctxrecon.phantom.person import Person, draw_person
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.raters import SEGMENTATIONS, Raters, Segmentation
@@ -32,8 +41,12 @@ __all__ = [
     "Anatomy",
     "AnatomyBank",
     "ContrastScan",
+    "ImagePair",
+    "Misalignment",
+    "PairScan",
     "Person",
     "PhantomContrasts",
+    "PhantomPairs",
     "PhantomSlices",
     "Raters",
     "Segmentation",
@@ -48,14 +61,17 @@ __all__ = [
     "describe",
     "draw_person",
     "draw_protocol",
+    "image_pair",
     "knee_anatomy",
     "load_label_volume",
     "measure",
     "multi_echo",
     "normalize",
+    "pair_scan",
     "pd_pair",
     "phantom_scan",
     "signal",
+    "t1_t2_pair",
     "tissue_parameters",
     "true_t2_star",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ctxrecon.reconstructors.base import (
     Estimate,
     Reconstructor,
@@ -10,6 +12,7 @@ from ctxrecon.reconstructors.base import (
     likelihood_std,
 )
 from ctxrecon.reconstructors.critic import Critic
+from ctxrecon.reconstructors.cross_modal import PRESETS, CrossModal, CrossModalOutput
 from ctxrecon.reconstructors.generators import (
     ResNetGenerator,
     UnrolledGenerator,
@@ -26,8 +29,10 @@ from ctxrecon.reconstructors.multi_contrast import (
 )
 from ctxrecon.reconstructors.plug_and_play import PlugAndPlay
 from ctxrecon.reconstructors.recurrent_unet import GRUUNet, HRUNet, RUNet
+from ctxrecon.reconstructors.spectral_critic import SpectralCritic
 from ctxrecon.reconstructors.unet import UNetReconstructor
 from ctxrecon.reconstructors.varnet import VarNet
+from ctxrecon.reconstructors.warp import warp
 from ctxrecon.registry import Registry
 
 RECONSTRUCTORS: Registry[type[Reconstructor]] = Registry("network")
@@ -50,10 +55,19 @@ MULTI_CONTRAST.register("gru_unet", GRUUNet)
 MULTI_CONTRAST.register("ru_net", RUNet)
 MULTI_CONTRAST.register("hru_net", HRUNet)
 
+CROSS_MODAL: Registry[Callable[..., CrossModal]] = Registry("cross-modal network")
+"""Presets of the network that a reference of another contrast guides, by name."""
+
+for _name, _preset in PRESETS.items():
+    CROSS_MODAL.register(_name, _preset)
+
 __all__ = [
+    "CROSS_MODAL",
     "MULTI_CONTRAST",
     "RECONSTRUCTORS",
     "Critic",
+    "CrossModal",
+    "CrossModalOutput",
     "Estimate",
     "GRUUNet",
     "HRUNet",
@@ -68,6 +82,7 @@ __all__ = [
     "ReconstructorOutput",
     "ResNetGenerator",
     "SharedUNet",
+    "SpectralCritic",
     "UNetReconstructor",
     "UnrolledGenerator",
     "VarNet",
@@ -75,4 +90,5 @@ __all__ = [
     "intensity",
     "likelihood_std",
     "reconstruct_contrasts",
+    "warp",
 ]

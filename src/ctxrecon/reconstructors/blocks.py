@@ -130,6 +130,7 @@ class UNet(nn.Module):
         depth: number of halvings.
         text_width: see :class:`Modulation`.
         out_channels: of the output, where they are others.
+        beside: further channels in, which have none out.
     """
 
     def __init__(
@@ -139,12 +140,14 @@ class UNet(nn.Module):
         depth: int,
         text_width: int | None,
         out_channels: int | None = None,
+        *,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
             ConvolutionBlock(before, after, text_width)
-            for before, after in zip([channels, *widths], widths, strict=False)
+            for before, after in zip([channels + beside, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in widths[-2::-1]
@@ -158,7 +161,10 @@ class UNet(nn.Module):
         self.multiple = 2**depth
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
-        """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
+        """``(batch, channels, ny, nx)`` of ``(batch, channels + beside, ny, nx)``.
+
+        Padded with zeros inside where halves are not whole.
+        """
         ny, nx = x.shape[-2:]
         # One pixel alone could not be normalised.
         features = pad_to_multiple(x, self.multiple, least=2)
@@ -187,6 +193,7 @@ class ResidualUNet(nn.Module):
         depth: number of halvings.
         text_width: see :class:`Modulation`.
         out_channels: of the output, where they are others.
+        widest: most features of a level; no limit by default.
     """
 
     def __init__(
@@ -196,16 +203,21 @@ class ResidualUNet(nn.Module):
         depth: int,
         text_width: int | None,
         out_channels: int | None = None,
+        *,
+        widest: int | None = None,
     ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
+        if widest is not None:
+            widths = [min(each, widest) for each in widths]
         self.first = Convolution(channels, width)
         self.down = nn.ModuleList(ResidualBlock(each, text_width) for each in widths)
         self.shrink = nn.ModuleList(
             nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths)
         )
         self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) for fine in widths[-2::-1]
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.up = nn.ModuleList(ResidualBlock(each, text_width) for each in widths[-2::-1])
         self.last = Convolution(width, out_channels or channels)
@@ -241,16 +253,28 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def on_image(network: nn.Module, image: Tensor, embeds: Tensor | None) -> Tensor:
-    """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision."""
-    return channels_to_complex(network(to_network(network, image), embeds))
+def on_image(
+    network: nn.Module, image: Tensor, embeds: Tensor | None, beside: Tensor | None = None
+) -> Tensor:
+    """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision.
+
+    Args:
+        network: with two channels more where there is an image ``beside``.
+        image: complex.
+        embeds: of prompts, see :class:`Modulation`.
+        beside: another complex image that the network sees.
+    """
+    return with_variance(network, image, embeds, beside)[0]
 
 
 def with_variance(
-    network: nn.Module, image: Tensor, embeds: Tensor | None
+    network: nn.Module, image: Tensor, embeds: Tensor | None, beside: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`on_image`, and the channels after the image's, if the network gives more."""
-    return image_and_variance(network(to_network(network, image), embeds))
+    seen = to_network(network, image)
+    if beside is not None:
+        seen = torch.cat([seen, to_network(network, beside)], dim=1)
+    return image_and_variance(network(seen, embeds))
 
 
 def image_and_variance(channels: Tensor) -> tuple[Tensor, Tensor | None]:

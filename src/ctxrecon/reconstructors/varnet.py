@@ -62,12 +62,40 @@ class VarNet(Reconstructor):
             maps = _improved(self.maps_network, every).reshape(operator.coil_maps.shape)
             operator = type(operator)(operator.mask, maps)
             zero_filled = operator.adjoint(y)
-        x, log_variance = zero_filled, None
-        for step, network in zip(self.steps, self.networks, strict=True):
-            descent = step * data_gradient(operator, x, zero_filled)
-            correction, log_variance = with_variance(network, x, embeds)
-            x = x - descent + correction
+        x, log_variance = descend(self.networks, self.steps, operator, zero_filled, embeds)
         return Estimate(x, None, log_variance)
+
+
+def descend(
+    networks: nn.ModuleList,
+    steps: Tensor,
+    operator: SenseOperator,
+    zero_filled: Tensor,
+    embeds: Tensor | None,
+    *,
+    start: Tensor | None = None,
+    beside: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """``x ← x − η_m Aᴴ(A x − y) + U_m(x)`` for every network.
+
+    Args:
+        networks: U_m.
+        steps: η_m.
+        operator: A.
+        zero_filled: ``Aᴴ y``, ``(batch, ny, nx)``.
+        embeds: of prompts.
+        start: the first x; ``Aᴴ y`` by default.
+        beside: another image that every network sees beside x.
+
+    Returns:
+        The last x, and the last network's channels after the image's, if it gives more.
+    """
+    x, log_variance = zero_filled if start is None else start, None
+    for step, network in zip(steps, networks, strict=True):
+        descent = step * data_gradient(operator, x, zero_filled)
+        correction, log_variance = with_variance(network, x, embeds, beside)
+        x = x - descent + correction
+    return x, log_variance
 
 
 def _improved(network: nn.Module, maps: Tensor) -> Tensor:

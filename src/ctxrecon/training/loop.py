@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +40,9 @@ launcher ends the others at once."""
 
 Weights = dict[str, Tensor]
 Validation = Callable[[int, Weights], None]
+Iteration = Callable[[Accelerator, nn.Module, Any, Any], Tensor]
+"""``iterate(accelerator, model, optimizer, batch)`` takes the steps of the optimiser for one batch
+and gives the loss to be logged."""
 
 
 class TrainingSamples(Protocol):
@@ -117,6 +120,7 @@ def train(
     validate: Validation | None = None,
     clip_apart: Sequence[str] = (),
     rates: Mapping[str, float] | None = None,
+    iterate: Iteration | None = None,
 ) -> None:
     """Train ``model``, whose call on a batch gives a loss, with AdamW and averaged weights.
 
@@ -136,6 +140,9 @@ def train(
             end, on the main process.
         clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
         rates: by the name of a part of the model, its own learning rate; its weights do not decay.
+        iterate: in place of one step of all parts, such as several of one part after the other.
+            Parts whose parameters have no gradient at a step are left as they are, with the
+            moments of the optimiser: each part is trained as by an optimiser of its own.
 
     Raises:
         InputError: a folder that cannot take the run (:func:`~ctxrecon.training.check_run`), a
@@ -152,8 +159,8 @@ def train(
             export=export,
             render=render,
             validate=validate,
-            clip_apart=clip_apart,
             rates=rates or {},
+            iterate=iterate or Together(config.max_grad_norm, clip_apart),
         )
     accelerator.end_training()
 
@@ -168,11 +175,11 @@ def _train(
     export: Callable[[Weights], None],
     render: Callable[[dict[str, Any]], dict[str, Tensor]] | None,
     validate: Validation | None,
-    clip_apart: Sequence[str],
     rates: Mapping[str, float],
+    iterate: Iteration,
 ) -> None:
     """See :func:`train`; goes on from a checkpoint, if there is one."""
-    parts = _parts(model, rates)
+    parts = parts_of(model, rates)
     learning_rates = [rates.get(name, config.learning_rate) for name in parts]
     optimizer = torch.optim.AdamW(
         [
@@ -236,14 +243,7 @@ def _train(
                 group["lr"] = highest * factor
             batch = send_to_device(batch, accelerator.device, non_blocking=True)
             batch = batch if render is None else render(batch)
-            with accelerator.accumulate(model):
-                loss = model(batch).mean()
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    clip_gradients(accelerator, model, config.max_grad_norm, clip_apart)
-                optimizer.step()
-                optimizer.zero_grad()
-            log.add(loss.detach())
+            log.add(iterate(accelerator, model, optimizer, batch).detach())
             if not accelerator.sync_gradients:
                 continue
             ema.step(trained)
@@ -269,6 +269,31 @@ def _train(
                 break
 
 
+class Together:
+    """One step of all parts at the end of the micro-batches: an :data:`Iteration`.
+
+    Args:
+        max_grad_norm: of the gradients.
+        apart: names of parts whose gradients are clipped each by its own norm.
+    """
+
+    def __init__(self, max_grad_norm: float, apart: Sequence[str]) -> None:
+        self.max_grad_norm, self.apart = max_grad_norm, apart
+
+    def __call__(
+        self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Any
+    ) -> Tensor:
+        """See :data:`Iteration`."""
+        with accelerator.accumulate(model):
+            loss = model(batch).mean()
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                clip_gradients(accelerator, model, self.max_grad_norm, self.apart)
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss
+
+
 def clip_gradients(
     accelerator: Accelerator, model: nn.Module, most: float, apart: Sequence[str]
 ) -> None:
@@ -277,15 +302,16 @@ def clip_gradients(
         accelerator.clip_grad_norm_(model.parameters(), most)
         return
     accelerator.unscale_gradients()
-    for values in _parts(model, apart).values():
+    for values in parts_of(model, apart).values():
         nn.utils.clip_grad_norm_(values, most)
 
 
-def _parts(model: nn.Module, names: Container[str]) -> dict[str, list[nn.Parameter]]:
+def parts_of(model: nn.Module, names: Collection[str]) -> dict[str, list[nn.Parameter]]:
     """Trained parameters of the named parts of the model, and of all the rest under ``""``."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            first = name.removeprefix("module.").split(".")[0]
-            parts.setdefault(first if first in names else "", []).append(value)
+            own = f"{name.removeprefix('module.')}."
+            part = next((each for each in names if own.startswith(f"{each}.")), "")
+            parts.setdefault(part, []).append(value)
     return parts

@@ -1,0 +1,141 @@
+"""Test scans with references, and the scores of a network on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.held_out import LABEL_VOLUME, center_fraction, held_out_anatomy, scan_seed
+from benchmarks.cross_modal.tables import Task
+from ctxrecon.fourier import ifft2c
+from ctxrecon.masks import make_mask
+from ctxrecon.metrics import image_metrics
+from ctxrecon.phantom import Misalignment, PairScan, load_label_volume, pair_scan
+from ctxrecon.pipelines import CrossModalPipeline
+from ctxrecon.reconstructors.warp import endpoint_error, fold_share
+
+Scores = dict[str, list[float]]
+"""By metric, one value for each scan."""
+
+_STILL = Misalignment(rotation=0.0, translation=0.0, elastic=0.0)
+
+
+@dataclass(frozen=True)
+class TestScans:
+    """Undersampled T2 scans, each with the T1 of the moved person and of the same one unmoved.
+
+    Attributes:
+        moved: with motion.
+        still: the same scans without.
+        masks: ``(scans, 1, n, n)`` bool.
+        people: of each scan.
+    """
+
+    moved: list[PairScan]
+    still: list[PairScan]
+    masks: Tensor
+    people: list[str]
+
+    @classmethod
+    def draw(
+        cls,
+        count: int,
+        resolution: int,
+        task: Task,
+        label_volumes: Sequence[Path],
+        misalignment: Misalignment,
+        seed: int,
+    ) -> TestScans:
+        """Procedural brains that no bank holds, by turns with slices of label volumes."""
+        volumes = [load_label_volume(path) for path in label_volumes]
+        kinds = ["brain", LABEL_VOLUME] if volumes else ["brain"]
+        moved: list[PairScan] = []
+        still: list[PairScan] = []
+        masks: list[Tensor] = []
+        people: list[str] = []
+        for number in range(count):
+            kind = kinds[number % len(kinds)]
+            own, volume, person = scan_seed(seed, number), None, f"brain {number}"
+            if kind == LABEL_VOLUME:
+                place = number // len(kinds) % len(volumes)
+                volume, person = volumes[place], label_volumes[place].name
+            for motion, found in ((misalignment, moved), (_STILL, still)):
+                generator = torch.Generator().manual_seed(own)
+                anatomy = held_out_anatomy(kind, own, resolution, generator, volume)
+                found.append(
+                    pair_scan(
+                        anatomy,
+                        misalignment=motion,
+                        shape=(resolution, resolution),
+                        magnitude=True,
+                        generator=generator,
+                    )
+                )
+            fraction = center_fraction(task.acceleration) if task.mask.endswith("1d") else None
+            masks.append(
+                make_mask(
+                    task.mask,
+                    (resolution, resolution),
+                    task.acceleration,
+                    fraction,
+                    generator=torch.Generator().manual_seed(own),
+                )
+            )
+            people.append(person)
+        return cls(moved, still, torch.cat(masks), people)
+
+    @property
+    def target(self) -> Tensor:
+        """``(scans, n, n)`` complex64."""
+        return torch.cat([scan.target for scan in self.moved])
+
+    @property
+    def kspace(self) -> Tensor:
+        """``(scans, 1, n, n)`` complex64, undersampled."""
+        return torch.cat([scan.kspace for scan in self.moved]) * self.masks
+
+    def zero_filled(self) -> Scores:
+        """Scores of zero-filling, and of the displacement that there is."""
+        truth, head = self._displacement(self.moved)
+        return {
+            **_image_scores(ifft2c(self.kspace)[:, 0], self.target),
+            "endpoint_error": endpoint_error(torch.zeros_like(truth), truth, head).tolist(),
+        }
+
+    def rate(self, pipe: CrossModalPipeline, *, still: bool = False) -> Scores:
+        """Scores of a network, and of what it makes of the references.
+
+        Args:
+            pipe: of a single coil.
+            still: whether it gets the references of people who have not moved.
+        """
+        scans = self.still if still else self.moved
+        reference = torch.cat([scan.reference for scan in scans])
+        output = pipe(self.kspace, self.masks, reference=reference)
+        assert output.synthetic is not None
+        assert output.displacement is not None
+        truth, head = self._displacement(scans)
+        synthetic = image_metrics(output.synthetic.cpu(), self.target)["psnr"]
+        displacement = output.displacement.cpu()
+        return {
+            **_image_scores(output.images.cpu(), self.target),
+            "psnr_synthetic": synthetic.tolist(),
+            "endpoint_error": endpoint_error(displacement, truth, head).tolist(),
+            "folds": fold_share(displacement, head).tolist(),
+        }
+
+    @staticmethod
+    def _displacement(scans: list[PairScan]) -> tuple[Tensor, Tensor]:
+        """The true one, and where the head is."""
+        truth = torch.stack([torch.from_numpy(scan.pair.displacement) for scan in scans])
+        head = torch.stack([torch.from_numpy(scan.pair.labels > 0) for scan in scans])
+        return truth, head
+
+
+def _image_scores(images: Tensor, target: Tensor) -> Scores:
+    scores = image_metrics(images, target)
+    return {name: scores[name].tolist() for name in ("psnr", "ssim", "nmse")}

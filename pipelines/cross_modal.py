@@ -1,0 +1,312 @@
+"""Reconstruction with the help of a fully sampled scan of another contrast."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ctxrecon.arrays import ArrayLike, as_tensor
+from ctxrecon.checks import as_device, check_whole
+from ctxrecon.errors import InputError
+from ctxrecon.inference.batches import (
+    check_finite,
+    conclude,
+    image_batches,
+    images_at_once,
+    named_bar,
+    put_back,
+)
+from ctxrecon.inference.prompts import check_prompts, check_text_width, prompt_tokens
+from ctxrecon.loading.components import cross_modal_components
+from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
+from ctxrecon.operators import SoftSense
+from ctxrecon.output import Images, ImagesT_co, ReconstructionOutput, check_output_type
+from ctxrecon.reconstructors import CrossModal
+
+logger = logging.getLogger(__name__)
+
+_FEATURES = 64
+"""At full size, of the widest network here; most have fewer."""
+
+
+@dataclass
+class CrossModalReconstruction(ReconstructionOutput[ImagesT_co]):
+    """A reconstruction with what was made of the reference; read the fields by name.
+
+    Attributes:
+        aligned: ``(batch, ny, nx)`` complex64, the reference on the grid of ``images``.
+        synthetic: ``(batch, ny, nx)`` complex64, what the aligned reference would look like in the
+            contrast of ``images``.
+        displacement: ``(batch, 2, ny, nx)`` float32 in pixels, along ``ny`` and ``nx``: ``aligned``
+            at ``p`` is the reference at ``p + displacement(p)``.
+    """
+
+    aligned: Tensor | None = None
+    synthetic: Tensor | None = None
+    displacement: Tensor | None = None
+
+
+class CrossModalPipeline(DiffusionPipeline):
+    """A :class:`~ctxrecon.reconstructors.CrossModal` network behind the call of all pipelines.
+
+    Example:
+        >>> output = load_cross_modal("runs/cross/pipeline")(kspace, mask, reference=t1)
+        >>> output.images, output.aligned, output.synthetic, output.displacement
+
+    Args:
+        reconstructor: the network.
+        text_encoder: of networks that read the prompt; ``None`` for others.
+        tokenizer: of the text encoder.
+
+    Raises:
+        InputError: a network that reads prompts without a text encoder of its width.
+    """
+
+    model_cpu_offload_seq = "text_encoder->reconstructor"
+    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 (read so by diffusers)
+
+    reconstructor: CrossModal
+    text_encoder: CLIPTextModel | None
+    tokenizer: CLIPTokenizer | None
+
+    def __init__(
+        self,
+        reconstructor: CrossModal,
+        text_encoder: CLIPTextModel | None = None,
+        tokenizer: CLIPTokenizer | None = None,
+    ) -> None:
+        super().__init__()
+        check_text_width(reconstructor.text_width, text_encoder, tokenizer)
+        self.register_modules(
+            reconstructor=reconstructor, text_encoder=text_encoder, tokenizer=tokenizer
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: Any, **options: Any) -> CrossModalPipeline:
+        """:func:`load_cross_modal`."""
+        return load_cross_modal(path, **options)
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        reference: ArrayLike,
+        coil_maps: ArrayLike | None = ...,
+        batch_size: int | None = ...,
+        output_type: Literal["pt"] = ...,
+        return_dict: Literal[True] = ...,
+    ) -> CrossModalReconstruction[Tensor]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        reference: ArrayLike,
+        coil_maps: ArrayLike | None = ...,
+        batch_size: int | None = ...,
+        output_type: str = ...,
+        return_dict: Literal[True] = ...,
+    ) -> CrossModalReconstruction[Images]: ...
+
+    @overload
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = ...,
+        prompt: str | list[str] | None = ...,
+        *,
+        reference: ArrayLike,
+        coil_maps: ArrayLike | None = ...,
+        batch_size: int | None = ...,
+        output_type: str = ...,
+        return_dict: Literal[False],
+    ) -> tuple: ...
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        kspace: ArrayLike | Measurement,
+        mask: ArrayLike | None = None,
+        prompt: str | list[str] | None = None,
+        *,
+        reference: ArrayLike,
+        coil_maps: ArrayLike | None = None,
+        batch_size: int | None = None,
+        output_type: str = "pt",
+        return_dict: bool = True,
+    ) -> CrossModalReconstruction[Images] | tuple:
+        """Reconstruct one slice or a batch of slices of any matrix size.
+
+        Args:
+            kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
+                ``(ny, nx)``; NumPy or torch. Or a measurement of
+                :class:`~ctxrecon.Measurement`, which holds mask and coil maps.
+            mask: where k-space was sampled; see ``Measurement.from_arrays``.
+            prompt: metadata of the measurement such as ``"Brain, T2, TR: 5000"``, one for all
+                slices or a list; a network that reads no prompt leaves it aside, and that is
+                logged.
+            reference: the fully sampled image of the other contrast, complex or magnitude, in any
+                units, ``(batch or 1, ny, nx)`` or ``(ny, nx)``: the same field of view and matrix
+                as the images, nearly the same anatomy.
+            coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
+                ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
+            batch_size: slices at once; by default what takes little memory, four of 320 × 320.
+            output_type: of ``images``: "pt", "np" (complex) or "pil" (magnitude).
+            return_dict: ``False`` gives the tuple (images, aligned, synthetic, displacement,
+                residual, coil_maps, prompts).
+
+        Returns:
+            ``images``; ``aligned``, ``synthetic`` and ``displacement``, what was made of the
+            reference; ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
+
+        Raises:
+            InputError: for each malformed argument, in a sentence of its own.
+        """
+        check_output_type(output_type)
+        slices = count_slices(kspace)
+        prompts = check_prompts(prompt, slices)
+        if batch_size is not None:
+            check_whole("batch_size", batch_size)
+        embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
+        if embeds is None and prompts is not None:
+            logger.info("this network reads no prompt: it is left aside")
+            prompts = None
+        measurement = prepare_measurement(kspace, mask, coil_maps)
+        image = check_reference(reference, measurement)
+        measurement = measurement.to(self._execution_device)
+        work, _ = measurement.normalized()
+        images, of_reference = self._reconstruct(
+            work, image.to(self._execution_device), embeds, batch_size
+        )
+        self.maybe_free_model_hooks()
+        check_finite(*of_reference.values())
+        found = conclude(images, measurement, output_type, prompts=prompts)
+        output = CrossModalReconstruction(
+            images=found.images,
+            residual=found.residual,
+            coil_maps=found.coil_maps,
+            prompts=found.prompts,
+            aligned=of_reference["aligned"],
+            synthetic=of_reference["synthetic"],
+            displacement=of_reference["displacement"],
+        )
+        if return_dict:
+            return output
+        return (
+            output.images,
+            output.aligned,
+            output.synthetic,
+            output.displacement,
+            output.residual,
+            output.coil_maps,
+            output.prompts,
+        )
+
+    def encode_prompt(self, prompts: list[str]) -> Tensor | None:
+        """Embeddings ``(prompts, width)``, or ``None`` for a network that reads none.
+
+        Raises:
+            InputError: a prompt that the tokenizer would cut short.
+        """
+        if self.reconstructor.text_width is None:
+            return None
+        assert self.text_encoder is not None
+        tokens = prompt_tokens(self.tokenizer, self.text_encoder, prompts)
+        return self.text_encoder(tokens.to(self._execution_device)).pooler_output
+
+    def _reconstruct(
+        self,
+        measurement: Measurement,
+        reference: Tensor,
+        embeds: Tensor | None,
+        batch_size: int | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images, and by name what was made of the reference, batch by batch."""
+        filled = measurement.filled
+        at_once = batch_size or images_at_once(_FEATURES, measurement.image_shape)
+        batches = image_batches(filled, measurement.number_of_sets, at_once)
+        names = ("images", "aligned", "synthetic", "displacement")
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        with named_bar(self, "reconstruction", len(filled)) as bar:
+            for chosen in batches:
+                owner = filled[chosen]
+                batch = measurement[owner]
+                output = self.reconstructor(
+                    batch.operator,
+                    batch.y,
+                    reference[owner],
+                    None if embeds is None else embeds[owner],
+                )
+                for name in names:
+                    found[name].append(output[name])
+                bar.update(len(owner))
+        index = filled[torch.cat(batches)] if batches else filled
+        field = found.pop("displacement")
+        made = {name: put_back(values, index, reference) for name, values in found.items()}
+        ny, nx = reference.shape[1:]
+        rows = put_back([one.flatten(1, 2) for one in field], index, reference.real.repeat(1, 2, 1))
+        made["displacement"] = rows.view(len(reference), 2, ny, nx)
+        return made.pop("images"), made
+
+
+def check_reference(reference: ArrayLike, measurement: Measurement) -> Tensor:
+    """The reference as complex64 ``(batch, ny, nx)``.
+
+    Raises:
+        InputError: a measurement with two sets of coil maps; a reference of another shape, that is
+            not finite or without signal.
+    """
+    if isinstance(measurement.operator, SoftSense):
+        raise InputError(
+            "the data ask for two sets of coil maps, this network takes one: give coil_maps, such "
+            "as estimate_coil_maps(kspace, mask, num_maps=1) of ctxrecon.coils"
+        )
+    image = as_tensor(reference, "the reference")
+    image = image[None] if image.ndim == 2 else image
+    wanted = (len(measurement), *measurement.image_shape)
+    if image.ndim != 3 or image.shape[1:] != wanted[1:] or len(image) not in (1, wanted[0]):
+        raise InputError(
+            f"expected a reference of shape {wanted}, one image for each slice, got "
+            f"{tuple(image.shape)}: resample it to the matrix of the scan"
+        )
+    image = image.to(torch.complex64)
+    if not bool(torch.isfinite(torch.view_as_real(image)).all()):
+        raise InputError("the reference holds NaN or infinite values: find out where they are from")
+    if not bool(image.any()):
+        raise InputError("the reference is empty: give an image with signal")
+    return image.expand(wanted)
+
+
+def load_cross_modal(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device | None = None,
+) -> CrossModalPipeline:
+    """Load a network that reconstructs with the help of a reference.
+
+    Args:
+        path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
+            prompts, ``text_encoder/`` and ``tokenizer/``.
+        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
+            measurement is complex64 in any case.
+        device: where to put them; the CPU by default.
+
+    Raises:
+        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+    """
+    place = as_device(device)
+    return CrossModalPipeline(**cross_modal_components(path, dtype=dtype)).to(place)

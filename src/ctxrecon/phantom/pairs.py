@@ -1,0 +1,376 @@
+"""A T1 and a T2 scan of one subject who moved between them, by a displacement that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from ctxrecon.checks import check_number, check_whole
+from ctxrecon.coils import simulate_coil_maps
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import ifft2c
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.bank import AnatomyBank
+from ctxrecon.phantom.dataset import describe, normalize
+from ctxrecon.phantom.imaging import TissueRecipe, smooth_field, texture_tile
+from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.simulate import measure
+from ctxrecon.phantom.subject import Subject, numpy_rng
+
+_ORDER = 4
+"""Half periods of the elastic motion."""
+_ITERATIONS = 20
+"""Of a displacement's inverse; each takes more than half of the error."""
+
+Field = NDArray[np.float64]
+"""``(2, ny, nx)``, along ``ny`` and ``nx``."""
+
+
+def t1_t2_pair(generator: torch.Generator) -> tuple[ScanMetadata, ScanMetadata]:
+    """A T1 and a T2 scan of a brain, each drawn as often as it occurs among the real ones.
+
+    Both are at the field strength of the first: one subject lies in one scanner.
+    """
+    t1, t2 = (draw_protocol(generator, "brain", contrast) for contrast in ("T1", "T2"))
+    return t1, replace(t2, field_strength=t1.field_strength)
+
+
+@dataclass(frozen=True)
+class Misalignment:
+    """How a subject moves between two scans: turned, shifted and bent.
+
+    Attributes:
+        rotation: standard deviation of the angle in degrees.
+        translation: largest shift along each axis, in pixels of the image.
+        elastic: largest displacement along each axis of a smooth random field, likewise.
+
+    Raises:
+        InputError: a number that is negative or not finite.
+    """
+
+    rotation: float = 2.0
+    translation: float = 3.0
+    elastic: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check all three."""
+        for name in ("rotation", "translation", "elastic"):
+            check_number(name, getattr(self, name), least=0)
+
+    def draw(self, shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Field:
+        """A displacement ``v`` on the fine grid, in its pixels: ``moved(q) = still(q + v(q))``.
+
+        Args:
+            shape: of the fine grid.
+            scale: fine pixels along one of the image.
+            rng: draws angle, shift and bending.
+        """
+        angle = np.deg2rad(self.rotation * rng.standard_normal())
+        shift = scale * self.translation * rng.uniform(-1, 1, 2)
+        bent = [smooth_field(shape, _ORDER, rng).astype(np.float64) for _ in range(2)]
+        y, x = _grid(shape) - (np.array(shape) / 2)[:, None, None]
+        cosine, sine = np.cos(angle) - 1, np.sin(angle)
+        turned = np.stack([cosine * y - sine * x, sine * y + cosine * x])
+        return turned + shift[:, None, None] + scale * self.elastic * np.stack(bent)
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """Noiseless images of one subject in two positions, and what lies between them.
+
+    The reference at ``p + displacement(p)`` shows what the image shows at ``p``; the image at
+    ``p + inverse(p)`` shows what the reference shows at ``p``.
+
+    Attributes:
+        image: ``(ny, nx)`` complex64, 99 % quantile of the magnitude at 1.
+        reference: likewise, of the moved subject.
+        displacement: ``(2, ny, nx)`` float32 in pixels, along ``ny`` and ``nx``.
+        inverse: likewise.
+        labels: ``(ny, nx)`` uint8 tissue in the middle of each pixel of the image.
+        reference_labels: likewise of the reference.
+    """
+
+    image: NDArray[np.complex64]
+    reference: NDArray[np.complex64]
+    displacement: NDArray[np.float32]
+    inverse: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    reference_labels: NDArray[np.uint8]
+
+
+def image_pair(
+    subject: Subject,
+    protocols: Sequence[ScanMetadata],
+    shape: tuple[int, int],
+    misalignment: Misalignment,
+    rng: np.random.Generator,
+    *,
+    magnitude: bool = False,
+) -> ImagePair:
+    """Image a subject by the second protocol, and by the first one after it has moved.
+
+    The motion is that of labels and texture on the anatomy's fine grid, before imaging: partial
+    volume and truncation are those of the moved subject. Shading stays with the scanner.
+
+    Args:
+        subject: who is imaged.
+        protocols: of the reference and of the image, such as :func:`t1_t2_pair` draws.
+        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
+        misalignment: how far the subject moves.
+        rng: draws the motion, phases and filters.
+        magnitude: whether both images are magnitudes, without phase.
+
+    Raises:
+        InputError: another number of protocols, or a matrix larger than the anatomy.
+    """
+    if len(protocols) != 2:
+        raise InputError(
+            f"expected the protocols of a reference and of an image, got {len(protocols)}"
+        )
+    still = subject.anatomy.labels
+    image = subject.image(protocols[1], shape, rng)
+    scale = still.shape[0] / shape[0]
+    motion = misalignment.draw((still.shape[0], still.shape[1]), scale, rng)
+    moved = _nearest(still, motion)
+    recipe: TissueRecipe = subject.recipe(protocols[0], rng)
+    texture = _texture(motion, subject.texture_offset)
+    fine = recipe.signal[moved] + recipe.texture[moved] * texture
+    acquisition = default_collate([recipe.acquisition])
+    shaded = acquisition.shaded(torch.from_numpy(fine.astype(np.complex64))[None])
+    reference = acquisition.image(shaded, shape)[0].numpy()
+    if magnitude:
+        image, reference = (np.abs(one).astype(np.complex64) for one in (image, reference))
+    inverse = _at_pixels(motion, shape)
+    return ImagePair(
+        image=normalize(image),
+        reference=normalize(reference),
+        displacement=inverse_displacement(inverse).astype(np.float32),
+        inverse=inverse.astype(np.float32),
+        labels=_middles(still, shape),
+        reference_labels=_middles(moved, shape),
+    )
+
+
+class PhantomPairs(Dataset[dict[str, Any]]):
+    """Endless subjects in two scans with motion between; item ``i`` is always the same.
+
+    Each item is a dictionary: ``images`` ``(2, n, n)`` complex64, the image and the reference;
+    ``displacement`` ``(2, n, n)`` float32; ``inside`` ``(n, n)`` bool, the pixels with tissue;
+    ``metadata`` of the image and of the reference.
+
+    Args:
+        bank: brains to draw from.
+        misalignment: how far subjects move.
+        magnitude: whether images are magnitudes.
+        resolution: matrix size ``n``.
+        length: number of items.
+        seed: of the whole set.
+    """
+
+    def __init__(
+        self,
+        bank: AnatomyBank,
+        misalignment: Misalignment | None = None,
+        *,
+        magnitude: bool = False,
+        resolution: int = 96,
+        length: int = 2**31,
+        seed: int = 0,
+    ) -> None:
+        check_whole("seed", seed, least=0)
+        self.bank = bank
+        self.misalignment = Misalignment() if misalignment is None else misalignment
+        self.magnitude = magnitude
+        self.resolution = resolution
+        self.length = length
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.draw(index, self.resolution)
+
+    def draw(self, index: int, resolution: int) -> dict[str, Any]:
+        """Item ``index`` at another matrix size ``n``."""
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        rng = np.random.default_rng([self.seed, index])
+        anatomy = self.bank[int(rng.integers(len(self.bank)))]
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        if rng.random() < 0.5:
+            anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
+        protocols = t1_t2_pair(generator)
+        shape = (resolution, resolution)
+        pair = _draw_pair(anatomy, protocols, shape, self.misalignment, rng, self.magnitude)
+        return {
+            "images": torch.from_numpy(np.stack([pair.image, pair.reference])),
+            "displacement": torch.from_numpy(pair.displacement),
+            "inside": torch.from_numpy(pair.labels > 0),
+            "metadata": tuple(describe(anatomy, one) for one in protocols[::-1]),
+        }
+
+
+@dataclass(frozen=True)
+class PairScan:
+    """A fully sampled scan of a subject and a reference of the moved one, with the truth.
+
+    Attributes:
+        kspace: ``(1, coils, ny, nx)`` complex64, of the image, with noise.
+        coil_maps: ``(1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        reference: ``(1, ny, nx)`` complex64, reconstructed from k-space with as much noise.
+        target: ``(1, ny, nx)`` complex64, the image without noise.
+        pair: the noiseless images and the displacement.
+        metadata: of the image and of the reference.
+        noise_std: standard deviation of the complex noise of each coil's samples.
+    """
+
+    kspace: Tensor
+    coil_maps: Tensor | None
+    reference: Tensor
+    target: Tensor
+    pair: ImagePair
+    metadata: tuple[ScanMetadata, ScanMetadata]
+    noise_std: float
+
+
+def pair_scan(
+    anatomy: Anatomy,
+    protocols: Sequence[ScanMetadata] | None = None,
+    *,
+    misalignment: Misalignment | None = None,
+    shape: tuple[int, int] = (96, 96),
+    num_coils: int = 1,
+    snr: float | None = None,
+    magnitude: bool = False,
+    generator: torch.Generator | None = None,
+) -> PairScan:
+    """Scan a random person with this anatomy twice, with motion between, by one coil array.
+
+    Args:
+        anatomy: a brain, for testing one that no training has seen.
+        protocols: of the reference and of the image; drawn by :func:`t1_t2_pair` if ``None``.
+        misalignment: how far the person moves; the default one if ``None``.
+        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
+        num_coils: receiver coils of the simulated array; 1 for k-space that is the Fourier
+            transform of the image.
+        snr: see :func:`~ctxrecon.phantom.measure`; ``None`` adds no noise.
+        magnitude: whether the images are magnitudes, as those of DICOM files.
+        generator: draws everything that is random.
+
+    Raises:
+        InputError: as :func:`image_pair`; a number of coils or SNR that makes no sense.
+    """
+    generator = torch.default_generator if generator is None else generator
+    chosen = t1_t2_pair(generator) if protocols is None else protocols
+    misalignment = Misalignment() if misalignment is None else misalignment
+    pair = _draw_pair(anatomy, chosen, shape, misalignment, numpy_rng(generator), magnitude)
+    images = torch.from_numpy(np.stack([pair.image, pair.reference]))
+    single = torch.ones((1, 1, *shape), dtype=torch.complex64)
+    maps = single if num_coils == 1 else simulate_coil_maps(num_coils, shape, generator=generator)
+    scan = measure(images, maps, None, snr=snr, generator=generator)
+    combined = (maps.conj() * ifft2c(scan.kspace)).sum(dim=1)
+    return PairScan(
+        kspace=scan.kspace[:1],
+        coil_maps=None if num_coils == 1 else maps,
+        reference=combined[1:],
+        target=images[:1],
+        pair=pair,
+        metadata=(describe(anatomy, chosen[1]), describe(anatomy, chosen[0])),
+        noise_std=scan.noise_std or 0.0,
+    )
+
+
+def inverse_displacement(displacement: Field) -> Field:
+    """``u`` with ``u(p) = −v(p + u(p))``, which undoes the displacement v.
+
+    By iteration from 0, which converges where v changes by less than 1 from pixel to pixel.
+
+    Args:
+        displacement: v, ``(2, ny, nx)`` in pixels.
+    """
+    found = -displacement
+    for _ in range(_ITERATIONS):
+        found = -_bilinear(displacement, found)
+    return found
+
+
+def _draw_pair(
+    anatomy: Anatomy,
+    protocols: Sequence[ScanMetadata],
+    shape: tuple[int, int],
+    misalignment: Misalignment,
+    rng: np.random.Generator,
+    magnitude: bool,
+) -> ImagePair:
+    """A random person with this anatomy in both scans."""
+    subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
+    return image_pair(subject, protocols, shape, misalignment, rng, magnitude=magnitude)
+
+
+def _grid(shape: tuple[int, ...]) -> Field:
+    """The index of each pixel."""
+    return np.mgrid[: shape[0], : shape[1]].astype(np.float64)
+
+
+def _bilinear(fields: NDArray[np.floating], displacement: Field) -> Field:
+    """Fields ``(n, ny, nx)`` along a displacement; at the edge they stay as they are."""
+    from scipy.ndimage import map_coordinates
+
+    places = _grid(displacement.shape[1:]) + displacement
+    return np.stack([map_coordinates(one, places, order=1, mode="nearest") for one in fields])
+
+
+def _nearest(labels: NDArray[np.uint8], displacement: Field) -> NDArray[np.uint8]:
+    """Labels along a displacement; air outside."""
+    places = np.rint(_grid(labels.shape) + displacement).astype(int)
+    inside = np.ones(labels.shape, bool)
+    for place, length in zip(places, labels.shape, strict=True):
+        inside &= (place >= 0) & (place < length)
+        np.clip(place, 0, length - 1, out=place)
+    return np.where(inside, labels[places[0], places[1]], 0).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _tile() -> NDArray[np.float32]:
+    return texture_tile()
+
+
+def _texture(displacement: Field, offset: tuple[int, int]) -> NDArray[np.float32]:
+    """The subject's texture along a displacement."""
+    from scipy.ndimage import map_coordinates
+
+    places = _grid(displacement.shape[1:]) + displacement + np.array(offset)[:, None, None]
+    return map_coordinates(_tile(), places, order=1, mode="grid-wrap")
+
+
+def _at_pixels(field: Field, shape: tuple[int, int]) -> Field:
+    """A displacement of the fine grid at the pixels of an image, in pixels of it.
+
+    Pixel k of an image that is a crop of k-space is centred on the fine pixel ``k · fine/n``.
+    """
+    from scipy.ndimage import map_coordinates
+
+    factors = np.array([n / fine for n, fine in zip(shape, field.shape[1:], strict=True)])
+    factors = factors[:, None, None]
+    places = _grid(shape) / factors
+    sampled = [map_coordinates(one, places, order=1, mode="nearest") for one in field]
+    return factors * np.stack(sampled)
+
+
+def _middles(labels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The label in the middle of each pixel of an image."""
+    rows, columns = (
+        np.minimum(np.rint(np.arange(n) * fine / n).astype(int), fine - 1)
+        for n, fine in zip(shape, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)]

@@ -1,0 +1,133 @@
+"""Training samples: undersampled scans of a subject, with a reference of another contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.metadata import ScanMetadata
+from ctxrecon.phantom import PhantomPairs
+from ctxrecon.training.prompts import drop_metadata
+from ctxrecon.training.reconstructor.data import Kind, Sampling
+from ctxrecon.training.scans import Memory, fully_sampled, in_turn
+from ctxrecon.training.slices import one_of, tokens_of
+
+
+@dataclass(frozen=True)
+class PairSamples:
+    """Scans with references. Everything follows from the seed and a sample's number.
+
+    A batch holds ``kspace`` ``(batch, coils, ny, nx)``, zero outside ``mask``, ``coil_maps``,
+    ``target`` and ``reference`` ``(batch, ny, nx)`` complex64, and ``tokens`` where prompts are
+    read. Both images are those that their fully sampled, noisy k-space gives.
+
+    Attributes:
+        pairs: images in two positions.
+        sampling: how the second contrast is undersampled, and the coils and noise of both.
+        scans: how many pairs there are; ``None`` for as many as samples are drawn.
+        resolutions: matrix sizes that steps draw from.
+        tokenizer: of a text encoder, for networks that read prompts.
+        seed: of everything.
+    """
+
+    pairs: PhantomPairs
+    sampling: Sampling
+    scans: int | None = None
+    resolutions: Sequence[int] = (128,)
+    tokenizer: Any = None
+    seed: int = 0
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check that every mask can be drawn.
+
+        Raises:
+            InputError: as :meth:`Sampling.check`; images without phase of several coils.
+        """
+        self.sampling.check(self.resolutions)
+        if self.pairs.magnitude and max(self.sampling.num_coils) > 1:
+            raise InputError(
+                "images without phase are of a single coil, whose k-space is their Fourier "
+                f"transform, got {max(self.sampling.num_coils)} coils: give --num_coils 1"
+            )
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        """The sample of ``(step, number)``."""
+        step, number = place
+        rng = np.random.default_rng([self.seed, number, 13])
+        size = one_of(self.resolutions, step, self.seed, 12)
+        coils = one_of(self.sampling.num_coils, step, self.seed, 16)
+        scan_number = number
+        if self.scans is not None:
+            scan_number = in_turn(number, self.scans, self.seed, 15, 0)
+        kind, mask = self.sampling.draw(size, rng)
+
+        def make() -> dict[str, Any]:
+            return self._scan(scan_number, size, coils, kind)
+
+        key = (scan_number, size, coils, kind)
+        scan = make() if self.scans is None else self._memory.get(key, make)
+        return {
+            "kspace": scan["kspace"] * mask[0],
+            "mask": mask[0],
+            "coil_maps": scan["coil_maps"],
+            "target": scan["target"],
+            "reference": scan["reference"],
+            "metadata": scan["metadata"],
+            "seed": int(rng.integers(2**62)),
+        }
+
+    def _scan(self, number: int, size: int, coils: int, kind: Kind) -> dict[str, Any]:
+        """A fully sampled noisy scan of both contrasts."""
+        drawn = self.pairs.draw(number, size)
+        images: Tensor = drawn["images"]
+        generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
+        calibration = self.sampling.mask(kind, size, 0)
+        if coils == 1:
+            scan = single_coil(images, self.sampling.snr, generator)
+        else:
+            scan = fully_sampled(images, coils, self.sampling.snr, calibration, generator)
+        return {
+            "kspace": scan["kspace"][0],
+            "coil_maps": scan["coil_maps"],
+            "target": scan["target"][0],
+            "reference": scan["target"][1],
+            "metadata": drawn["metadata"][0],
+        }
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """One batch, with tokens ``(batch, length)`` where there is a tokenizer."""
+        tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in tensors}
+        if self.tokenizer is not None:
+            prompts = [_prompt(sample["metadata"], sample["seed"]) for sample in samples]
+            batch["tokens"] = tokens_of(self.tokenizer, prompts)
+        return batch
+
+
+def single_coil(images: Tensor, snr: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """What :func:`~ctxrecon.training.scans.fully_sampled` gives, without a coil's phase.
+
+    Args:
+        images: ``(contrasts, ny, nx)`` complex64.
+        snr: of the bright signal to complex noise; 0 for none.
+        generator: draws the noise.
+    """
+    kspace = fft2c(images[:, None])
+    if snr:
+        kspace = kspace + torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator) / snr
+    maps = torch.ones_like(kspace[0])
+    return {"kspace": kspace, "coil_maps": maps, "target": ifft2c(kspace)[:, 0]}
+
+
+def _prompt(metadata: ScanMetadata, seed: int) -> str:
+    """The prompt with metadata left out at random, so that incomplete ones will do as well."""
+    generator = torch.Generator().manual_seed(seed)
+    return drop_metadata(metadata, generator, parameters=0.2, prompt=0.1, field=0.1)

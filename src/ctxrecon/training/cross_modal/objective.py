@@ -1,0 +1,275 @@
+"""The losses of cross-modal training, and the order in which five parts are trained by them.
+
+Wang et al., arXiv:2305.02774. The critics are large on synthetic images and small on true ones, the
+networks make them small: the reverse of the usual sign. The paper does not say how losses are
+reduced; here each is a mean over pixels, which balances its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ctxrecon.operators import CartesianSense
+from ctxrecon.pipelines import CrossModalPipeline
+from ctxrecon.reconstructors import CrossModal, SpectralCritic
+from ctxrecon.reconstructors.cross_modal import Normalized
+from ctxrecon.reconstructors.warp import smoothness
+from ctxrecon.training.loop import clip_gradients, parts_of
+from ctxrecon.training.reconstructor.adversarial import fixed_scores
+from ctxrecon.training.reconstructor.objective import paired_loss
+
+RECONSTRUCTOR = "reconstructor.reconstructor"
+ALIGNER = "reconstructor.aligner"
+SYNTHESIZER = "reconstructor.synthesizer"
+ALIGNMENT_CRITIC = "alignment_critic"
+SYNTHESIS_CRITIC = "synthesis_critic"
+CRITICS = (SYNTHESIS_CRITIC, ALIGNMENT_CRITIC)
+PARTS = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER, *CRITICS)
+"""θ, s, m, ω and γ: each is trained as by an optimiser of its own."""
+
+JOINT = "joint"
+_REFRESH = "refresh"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of an iteration.
+
+    Attributes:
+        name: of the loss, with which the model is called.
+        parts: which alone are changed; none where images are only made anew.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the losses, and their order; see :class:`~.config.CrossModalConfig`.
+
+    Attributes:
+        reconstruction: α of ``‖x₂ − x_R‖₁``, mean over the passes.
+        alignment: β of ``L_G = D_γ(OT_M ∘ OT_S(x₁)) − D_γ(x₂)``.
+        synthesis: δ of ``L_OTM = D_ω(OT_M(x_A)) − D_ω(x₂)``.
+        smoothness: η of :func:`~ctxrecon.reconstructors.warp.smoothness`, mean over the passes.
+        paired: of ``‖|x₂| − |x_G|‖₁``, which the paper does not have: magnitudes, since the phase
+            of one contrast does not follow from that of another.
+        order: "joint", "alternating" or "both".
+        rounds: I.
+        smooth_rounds: whether η counts in the alternations too.
+    """
+
+    reconstruction: float = 3000.0
+    alignment: float = 1.0
+    synthesis: float = 1.0
+    smoothness: float = 1000.0
+    paired: float = 0.0
+    order: str = "both"
+    rounds: int = 1
+    smooth_rounds: bool = False
+
+    @property
+    def synthesizes(self) -> bool:
+        """Whether any loss is of the synthetic image."""
+        return max(self.alignment, self.synthesis, self.paired) > 0
+
+    def phases(self) -> list[Phase]:
+        """The parts of an iteration in their order: Algorithm 1 for "both".
+
+        "joint" trains the critics once after each joint step; "alternating" trains θ alone by the
+        joint loss. Critics whose loss has no weight, and the phases of it, are left out.
+        """
+        joint = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER)
+        trained = joint[:1] if self.order == "alternating" else joint
+        found = [Phase(JOINT, trained)]
+        judged = [
+            *([Phase(SYNTHESIS_CRITIC, (SYNTHESIS_CRITIC,))] if self.synthesis else []),
+            *([Phase(ALIGNMENT_CRITIC, (ALIGNMENT_CRITIC,))] if self.alignment else []),
+        ]
+        if self.order == "joint":
+            return found + judged
+        one = []
+        if self.synthesis:
+            one += [Phase(SYNTHESIZER, (SYNTHESIZER,)), judged[0]]
+        if self.alignment:
+            one += [Phase(ALIGNER, (ALIGNER,)), judged[-1]]
+        for number in range(self.rounds if one else 0):
+            found += [*([Phase(_REFRESH, ())] if number else []), *one]
+        return found
+
+
+@dataclass
+class State:
+    """What an iteration hands from phase to phase, without gradients.
+
+    Attributes:
+        data: the batch at the networks' intensity.
+        target: x₂, likewise.
+        images: x_R.
+        aligned: ``x_A^{i−1}``.
+        synthetic: ``x_G^{i−1}``, and after the phase of the aligner ``x_G^{i−½}``.
+    """
+
+    data: Normalized
+    target: Tensor
+    images: Tensor
+    aligned: Tensor
+    synthetic: Tensor
+
+
+class CrossModalTraining(nn.Module):
+    """Networks, critics and text encoder; called with a phase it gives each sample's loss.
+
+    Args:
+        pipe: its networks are trained; its text encoder stays as it is.
+        objective: what for.
+        critic_width: see :class:`~ctxrecon.reconstructors.SpectralCritic`.
+        critic_depth: likewise.
+        seed: of the critics' first weights.
+    """
+
+    def __init__(
+        self,
+        pipe: CrossModalPipeline,
+        objective: Objective,
+        *,
+        critic_width: int = 64,
+        critic_depth: int = 5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.reconstructor: CrossModal = pipe.reconstructor
+        self.text_encoder: Any = pipe.text_encoder
+        if self.text_encoder is not None:
+            self.text_encoder.requires_grad_(False)
+        self.objective = objective
+        self.alignment_critic: Any = None
+        self.synthesis_critic: Any = None
+        if objective.alignment:
+            self.alignment_critic = _critic(critic_width, critic_depth, seed)
+        if objective.synthesis:
+            self.synthesis_critic = _critic(critic_width, critic_depth, seed + 1)
+
+    def forward(
+        self, batch: dict[str, Tensor], phase: str = JOINT, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """The loss of each sample, ``(batch,)``, and what the next phase needs.
+
+        Args:
+            batch: of :class:`~.data.PairSamples`.
+            phase: name of a :class:`Phase`.
+            state: of the phase before; none for the joint one, which comes first.
+        """
+        if phase == JOINT or state is None:
+            return self._joint(batch)
+        network, objective = self.reconstructor, self.objective
+        if phase == SYNTHESIZER:  # line 9
+            synthetic = network.synthesize(state.data, state.aligned)
+            return _transported(self.synthesis_critic, synthetic, state.target), state
+        if phase in CRITICS:  # lines 10 and 13
+            critic = getattr(self, phase)
+            real, fake = critic.seen(state.target), critic.seen(state.synthetic)
+            with torch.autocast(real.device.type, enabled=False):
+                of_real, of_fake = critic(torch.cat([real, fake])).chunk(2)
+            return of_real - of_fake, state
+        if phase == ALIGNER:  # lines 11 and 12
+            with torch.no_grad():
+                state.synthetic = network.synthesize(state.data, state.aligned)
+            aligned, displacement = network.align(state.data, state.images)
+            synthetic = network.synthesize(state.data, aligned)
+            loss = _transported(self.alignment_critic, synthetic, state.target)
+            if objective.smooth_rounds:
+                loss = loss + objective.smoothness * smoothness(displacement, aligned)
+            return loss, state
+        state.aligned, _ = network.align(state.data, state.images)  # lines 14 and 15
+        state.synthetic = network.synthesize(state.data, state.aligned)
+        return torch.zeros(len(state.target), device=state.target.device), state
+
+    def _joint(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
+        """Lines 2 to 7: the weighted sum of all losses, formula (10)."""
+        objective = self.objective
+        embeds = None
+        if self.text_encoder is not None:
+            embeds = self.text_encoder(batch["tokens"]).pooler_output
+        operator = CartesianSense(batch["mask"], batch["coil_maps"])
+        data = self.reconstructor.normalize(operator, batch["kspace"], batch["reference"], embeds)
+        target = batch["target"] / data.scale
+        passes = self.reconstructor.run(data, synthesis=objective.synthesizes)
+        everywhere = torch.ones_like(target, dtype=torch.bool)
+        loss = torch.zeros(len(target), device=target.device)
+        for one in passes:
+            distance = paired_loss("l1", one.images, None, target, everywhere)
+            loss = loss + objective.reconstruction * distance / len(passes)
+            if objective.smoothness:
+                change = smoothness(one.displacement, one.aligned)
+                loss = loss + objective.smoothness * change / len(passes)
+        last = passes[-1]
+        if objective.alignment:
+            moved = _transported(self.alignment_critic, last.synthetic, target)
+            loss = loss + objective.alignment * moved
+        if objective.synthesis:
+            moved = _transported(self.synthesis_critic, last.synthetic, target)
+            loss = loss + objective.synthesis * moved
+        if objective.paired:
+            difference = (last.synthetic.abs() - target.abs()).abs()
+            loss = loss + objective.paired * difference.flatten(1).mean(dim=1)
+        made = (last.images, last.aligned, last.synthetic)
+        return loss, State(data, target, *(image.detach() for image in made))
+
+
+def _critic(width: int, depth: int, seed: int) -> SpectralCritic:
+    """A new critic."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SpectralCritic(width, depth)
+
+
+def _transported(critic: Any, synthetic: Tensor, target: Tensor) -> Tensor:
+    """``D(x_G) − D(x₂)`` of each sample, which gives the critic no gradient."""
+    fake, real = critic.seen(synthetic), critic.seen(target)
+    with torch.autocast(fake.device.type, enabled=False):
+        of_fake, of_real = fixed_scores(critic, torch.cat([fake, real])).chunk(2)
+    return of_fake - of_real
+
+
+class Alternating:
+    """The steps of one batch, phase by phase: an :data:`~ctxrecon.training.loop.Iteration`.
+
+    Gradients of all parts but those of the phase are dropped before the step of the optimiser,
+    which then leaves these parts and their moments as they are.
+
+    Args:
+        phases: of an iteration.
+        max_grad_norm: of the gradients of each part.
+    """
+
+    def __init__(self, phases: Sequence[Phase], max_grad_norm: float) -> None:
+        self.phases, self.max_grad_norm = phases, max_grad_norm
+
+    def __call__(
+        self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Any
+    ) -> Tensor:
+        """See :data:`~ctxrecon.training.loop.Iteration`; gives the joint loss."""
+        state, losses = None, []
+        for phase in self.phases:
+            with torch.set_grad_enabled(bool(phase.parts)):
+                loss, state = model(batch, phase.name, state)
+            losses.append(loss.mean())
+            if not phase.parts:
+                continue
+            accelerator.backward(losses[-1])
+            for part, values in parts_of(model, PARTS).items():
+                if part not in phase.parts:
+                    for value in values:
+                        value.grad = None
+            clip_gradients(accelerator, model, self.max_grad_norm, PARTS)
+            optimizer.step()
+            optimizer.zero_grad()
+        return losses[0]

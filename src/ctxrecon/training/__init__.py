@@ -1,8 +1,8 @@
 """Training: what is shared by all, and a package for each thing that is trained.
 
 The packages are ``prior``, ``clip``, ``reconstructor``, ``cross_modal``, ``masks`` and ``tasks``,
-each with its configuration, data, objective, validation and a ``main``; ``adapt`` fine-tunes a prior on a few
-scans, in minutes and without a folder of a run.
+each with its configuration, data, objective, validation and a ``main``; ``adapt`` fine-tunes a
+prior on a few scans, in minutes and without a folder of a run.
 """
 
 from ctxrecon.training.checkpoints import (

@@ -33,6 +33,7 @@ from ctxrecon.phantom.subject import numpy_rng
 from ctxrecon.pipelines.task import TaskOutput, TaskPipeline
 from ctxrecon.tasks import FINDINGS
 from ctxrecon.training.held_out import HELD_OUT_SEED
+from ctxrecon.training.samplers import middle_acceleration
 from ctxrecon.training.tasks.config import TasksConfig
 from ctxrecon.training.tasks.data import (
     FEWEST_PIXELS,
@@ -86,7 +87,13 @@ class TaskScans:
             if not self.findings:
                 truth = RaterTruth(usual_raters(config), _RATERS, config.resolution)
             samples = TaskSamples(
-                slices, truth, calibration, None, config.num_coils, config.snr, config.magnitude
+                slices,
+                truth,
+                calibration,
+                None,
+                config.num_coils,
+                config.snr,
+                config.magnitude_images,
             )
             # A number that no training comes to: what raters do follows from it.
             scan = samples[0, HELD_OUT_SEED + number]
@@ -139,8 +146,8 @@ def run_task(
     num_samples: int = _SAMPLES,
 ) -> TaskOutput:
     """The pipeline on a fully sampled scan, with mask and samples that follow from the seed."""
-    if acceleration is None and pipe.sampler.acceleration is None:
-        acceleration = 2 / sum(pipe.sampler.ratios)
+    if acceleration is None:
+        acceleration = middle_acceleration(pipe.sampler)
     return pipe(
         scan.kspace,
         coil_maps=scan.coil_maps if scan.kspace.shape[1] > 1 else None,

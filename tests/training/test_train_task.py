@@ -138,6 +138,7 @@ def test_validation(run, tmp_path):
     [
         (("--sampler", "oracle"), "unknown --sampler 'oracle'"),
         (("--sampler", "greedy"), "another sampler"),
+        (("--sampler", "per_contrast"), "another sampler"),
         (("--network", "large"), "unknown --network 'large'"),
         (("--network", "small:wide=4"), "wide"),
         (("--network", "small:num_classes=5"), "num_classes"),

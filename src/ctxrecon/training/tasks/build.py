@@ -23,7 +23,7 @@ from ctxrecon.training.tasks.config import TasksConfig
 
 _ACCELERATION = 8.0
 _WIDTHS = {"small": 16, "paper": 64}
-"""Of the classifier."""
+"""Channels of the classifier's first stage, by the name of the network."""
 
 
 def starting_point(config: TasksConfig) -> TaskPipeline:

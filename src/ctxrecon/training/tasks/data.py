@@ -20,11 +20,11 @@ from ctxrecon.training.slices import SliceSource
 from ctxrecon.training.tasks.config import TasksConfig
 
 FEWEST_PIXELS = 30
-"""Of the anatomy, that structures cover in slices to learn them from."""
+"""Pixels of the anatomy that a structure covers at least in slices that it is learned from."""
 _BIAS_STD, _FIELD_STD = 0.7, 1.0
-"""Of usual raters, in pixels."""
+"""Spread of usual raters' boundaries in pixels: between raters, and along a boundary."""
 _STATISTICS = 512
-"""Slices that the statistics of k-space are taken from."""
+"""Most slices that the statistics of k-space are taken from."""
 
 
 class Truth(Protocol):
@@ -80,13 +80,13 @@ class TaskSamples:
 
     Attributes:
         source: of the slices, with their anatomies.
-        truth: of the slices.
-        calibration: ``(1, 1, n, n)`` bool, that centre.
+        truth: what raters or readers say of each slice.
+        calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
         scans: how many scans there are; ``None`` for as many as samples are drawn.
         num_coils: of the simulated array; 1 for ``y = M (F x + n)`` without a coil.
         snr: of the bright signal to complex noise; 0 for none.
         magnitude: whether the magnitudes of the images are scanned.
-        seed: of everything.
+        seed: of slices, coils, noise, opinions and masks.
     """
 
     source: SliceSource

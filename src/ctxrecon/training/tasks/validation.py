@@ -57,7 +57,7 @@ class Scored:
 
     Attributes:
         kspace: ``(1, coils, n, n)`` complex64, fully sampled.
-        coil_maps: likewise.
+        coil_maps: ``(1, coils, n, n)`` complex64.
         target: ``(1, n, n)`` complex64.
         opinions: ``(opinions, …)``, see :class:`~ctxrecon.training.tasks.data.Truth`.
     """
@@ -74,7 +74,7 @@ class TaskScans:
     Args:
         count: number of scans.
         config: of the run.
-        calibration: what every mask takes.
+        calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
     """
 
     def __init__(self, count: int, config: TasksConfig, calibration: Tensor) -> None:
@@ -107,7 +107,7 @@ class TaskScans:
             )
 
     def validate(self, pipe: TaskPipeline, picture: Path) -> dict[str, float]:
-        """Scores of the task, and of images where there are some; draws a scan."""
+        """Scores of the task, and of images where there are some; writes a picture of one scan."""
         if not self.scans:
             raise InputError("expected at least one scan to validate on, got none")
         outputs = [run_task(pipe, scan, number) for number, scan in enumerate(self.scans)]

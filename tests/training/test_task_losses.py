@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from gaussian import seeded
 from narrow import present
@@ -17,6 +18,7 @@ from ctxrecon.metrics import class_masks, generalized_energy_distance, iou
 from ctxrecon.phantom import SEGMENTATIONS, Raters
 from ctxrecon.pipelines import TaskPipeline
 from ctxrecon.tasks import KSpaceStatistics, LatentSegmenter, kl_divergence, segmentation_loss
+from ctxrecon.training.samplers import calibration, draw_training_masks
 from ctxrecon.training.tasks import (
     ClassificationTraining,
     SegmentationTraining,
@@ -24,7 +26,6 @@ from ctxrecon.training.tasks import (
     TaskScans,
     TasksConfig,
     TaskWeights,
-    calibration,
     phantom_source,
     starting_point,
 )
@@ -47,7 +48,7 @@ def samples_of(config: TasksConfig, pipe: TaskPipeline) -> TaskSamples:
         truth = RaterTruth(usual_raters(config), config.raters, config.resolution)
     center = calibration(pipe.sampler)
     return TaskSamples(
-        phantom_source(config), truth, center, config.scans, 1, config.snr, config.magnitude
+        phantom_source(config), truth, center, config.scans, 1, config.snr, config.magnitude_images
     )
 
 
@@ -91,7 +92,7 @@ class TestSamples:
             assert not torch.equal(one.target, other.target)
 
     def test_magnitude_images_are_symmetric(self, masses):
-        config = configured(masses, magnitude=True, snr=0.0, scans=48)
+        config = configured(masses, magnitude_images=True, snr=0.0, scans=48)
         samples = samples_of(config, starting_point(config))
         scan = samples[0, 0]
         torch.testing.assert_close(scan["target"].imag, torch.zeros(32, 32), atol=1e-5, rtol=0)
@@ -126,7 +127,7 @@ class TestLosses:
         batch = self.batch(config, pipe)
         model = SegmentationTraining(pipe, TaskWeights(latent=3.0, reconstruction=2.0))
         sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
-        masks = model.masks(batch, sources)
+        masks = draw_training_masks(model.sampler, sources, torch.device("cpu"))
         zero_filled = ifft2c(batch["kspace"] * masks)[:, 0]
         features, scale = model.network.encode(zero_filled)
         prior = model.network.prior(features)
@@ -150,7 +151,8 @@ class TestLosses:
         model = SegmentationTraining(pipe, TaskWeights(reconstruction=0.0))
         assert not any(name.startswith("posterior") for name, _ in model.named_parameters())
         sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
-        zero_filled = ifft2c(batch["kspace"] * model.masks(batch, sources))[:, 0]
+        masks = draw_training_masks(model.sampler, sources, torch.device("cpu"))
+        zero_filled = ifft2c(batch["kspace"] * masks)[:, 0]
         features, _ = model.network.encode(zero_filled)
         logits = model.network.decode(model.network.prior(features).mean, features)
         torch.testing.assert_close(model(batch), segmentation_loss(logits, batch["truth"]))
@@ -177,6 +179,30 @@ class TestLosses:
         turned = {name: value.flip(0) for name, value in batch.items()}
         torch.testing.assert_close(model(batch).flip(0), model(turned))
 
+    def test_each_sample_has_a_ratio_of_its_own(self, masses, monkeypatch):
+        config = configured(masses, sampler="pattern_generator:ratios=[0.1,0.9]:lines=false")
+        pipe = starting_point(config)
+        batch, seen = self.batch(config, pipe, 4), []
+        model = SegmentationTraining(pipe, TaskWeights())
+        relaxed = type(pipe.sampler).relaxed
+
+        def spy(*args: Any) -> torch.Tensor:
+            masks = relaxed(*args)
+            seen.append((args[1], masks))
+            return masks
+
+        monkeypatch.setattr(type(pipe.sampler), "relaxed", spy)
+        model(batch)
+        ((accelerations, masks),) = seen
+        ratios = [
+            1 / pipe.sampler.draw_acceleration(torch.Generator().manual_seed(seed))
+            for seed in batch["seed"].tolist()
+        ]
+        assert [1 / one for one in accelerations] == pytest.approx(ratios)
+        assert max(ratios) - min(ratios) > 0.2
+        found = masks.detach().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(found, torch.tensor(ratios), atol=0.06, rtol=0)
+
     def test_the_entropy_of_a_sample_is_added(self, masses):
         config = configured(masses, task="classification", network="small:width=4", scans=9)
         pipe = starting_point(config)
@@ -187,7 +213,7 @@ class TestLosses:
         plain = ClassificationTraining(pipe, TaskWeights())
         suppressed = ClassificationTraining(pipe, TaskWeights(entropy=0.7), entropies)
         sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
-        masks = plain.masks(batch, sources)
+        masks = draw_training_masks(plain.sampler, sources, torch.device("cpu"))
         expected = 0.7 * entropies.of(masks) / masks.sum(dim=(1, 2, 3))
         found = suppressed(batch) - plain(batch)
         torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
@@ -230,7 +256,6 @@ class TestLosses:
                 "target": image.repeat(8, 1, 1),
                 "truth": torch.where(wide[:, None, None], whole, core).to(torch.uint8),
                 "seed": torch.arange(8) + 8 * step,
-                "step": torch.full((8,), step),
             }
             optimizer.zero_grad()
             model(batch).mean().backward()

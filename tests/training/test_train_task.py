@@ -65,7 +65,7 @@ CLASSIFY = ("--task", "classification", "--network", "small:width=4")
         (("--network", f"{NETWORK}:decoder_sees_measurement=true"), "image_decoder.decoder"),
         (CLASSIFY, "sampler.embeddings"),
         (
-            (*CLASSIFY, "--entropy_weight", "0.5", "--magnitude", "--scans", "9"),
+            (*CLASSIFY, "--entropy_weight", "0.5", "--magnitude_images", "--scans", "9"),
             "sampler.embeddings",
         ),
     ],
@@ -138,6 +138,7 @@ def test_validation(run, tmp_path):
     [
         (("--sampler", "oracle"), "unknown --sampler 'oracle'"),
         (("--sampler", "greedy"), "another sampler"),
+        (("--sampler", "per_contrast"), "another sampler"),
         (("--network", "large"), "unknown --network 'large'"),
         (("--network", "small:wide=4"), "wide"),
         (("--network", "small:num_classes=5"), "num_classes"),
@@ -149,7 +150,7 @@ def test_validation(run, tmp_path):
         ((*CLASSIFY, "--reconstruction_weight", "1"), "gives no image"),
         ((*CLASSIFY, "--entropy_weight", "1", "--snr", "0"), "give --snr"),
         (("--num_coils", "3", "--center_fraction", "0"), "--center_fraction"),
-        (("--num_coils", "3", "--magnitude"), "--num_coils 1"),
+        (("--num_coils", "3", "--magnitude_images"), "--num_coils 1"),
     ],
 )
 def test_bad_options(run, tmp_path, options, sentence):

@@ -19,6 +19,7 @@ from ctxrecon.reconstructors import RECONSTRUCTORS, UNetReconstructor
 from ctxrecon.training import TrainingConfig, UsageError, masks, run_script
 from ctxrecon.training import script as ending
 from ctxrecon.training.options import build_from_text
+from ctxrecon.training.samplers import build_sampler, calibration, middle_acceleration
 from ctxrecon.training.scans import check_calibration
 from ctxrecon.training.trackers import show_picture, start_trackers
 
@@ -210,9 +211,30 @@ def test_a_sampler_keeps_the_center_that_coil_maps_need() -> None:
 
     assert sampler().budget(1 / 0.06).kept == 4
     assert sampler("--num_coils", "1").budget(1 / 0.06).kept == 2
-    center = masks.calibration(sampler("--center_fraction", "0.02"))
+    center = calibration(sampler("--center_fraction", "0.02"))
     with pytest.raises(InputError, match=r"--center_fraction 0\.0313"):
         check_calibration(center, 8, "the sampler")
+
+
+def built(text: str, **options: Any) -> Any:
+    given = {"acceleration": None, "center_fraction": None, "num_coils": 1, **options}
+    torch.manual_seed(3)
+    return build_sampler(text, 128, default_acceleration=5.0, **given)
+
+
+def test_a_wider_center_leaves_the_weights_as_they_are() -> None:
+    text = "loupe:acceleration=16"
+    alone, array = built(text), built(text, num_coils=8)
+    assert alone.budget().kept < array.budget().kept == 4
+    assert torch.equal(alone.weights, array.weights)
+
+
+def test_samplers_of_fixed_masks_go_by_the_names_of_the_masks() -> None:
+    assert built("uniform1d").acceleration == 5
+    named = built("variable_density2d:acceleration=6", center_fraction=0.1)
+    assert (named.mask, named.acceleration, named.center_fraction) == ("variable_density2d", 6, 0.1)
+    assert middle_acceleration(named) is None
+    assert middle_acceleration(built("pattern_generator:ratios=[0.1,0.3]")) == pytest.approx(5)
 
 
 @pytest.mark.parametrize(

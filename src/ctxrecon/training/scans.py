@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def fully_sampled(
     calibration: Tensor,
     generator: torch.Generator,
     *,
-    magnitude: bool = False,
+    coil_phase: bool = True,
 ) -> dict[str, Tensor]:
     """A noisy scan of several contrasts, its maps, and the images that they give.
 
@@ -37,16 +37,17 @@ def fully_sampled(
         calibration: ``(1, 1, ny, nx)`` bool, samples that coil maps are estimated from, those of
             the contrast with the most signal there.
         generator: draws coils and noise.
-        magnitude: whether the magnitudes are scanned, with one coil without a phase: k-space is
-            then conjugate symmetric but for the noise.
+        coil_phase: whether a single coil has a phase, and a sensitivity that varies; otherwise
+            k-space is that of the images themselves, ``y = F x + n``. Arrays of several coils are
+            the same either way.
 
     Returns:
         ``kspace`` ``(contrasts, coils, ny, nx)``, ``coil_maps`` ``(coils, ny, nx)``, ``target``
         ``(contrasts, ny, nx)``, complex64.
     """
     shape = (images.shape[-2], images.shape[-1])
-    if magnitude:
-        images, maps = images.abs().to(images.dtype), images.new_ones(1, 1, *shape)
+    if num_coils == 1 and not coil_phase:
+        maps = images.new_ones(1, 1, *shape)
     else:
         maps = simulate_coil_maps(num_coils, shape, generator=generator)
     kspace = fft2c(maps * images[:, None])
@@ -128,6 +129,33 @@ class Memory:
             self.kept[key] = made
             self.bytes += size
         return made
+
+    def draw(self, number: int, count: int | None, seed: int, make: Callable[[int], Any]) -> Any:
+        """Return a scan to train on: a new one, or one of a fixed number of scans in turn.
+
+        Args:
+            number: of the draw.
+            count: how many scans there are, of which as many as fit are cached; ``None`` for a new
+                one in every draw.
+            seed: of the order, which is another in every turn.
+            make: gives the scan of a number.
+        """
+        if count is None:
+            return make(number)
+        chosen = in_turn(number, count, seed, 5, 0)
+        return self.get((chosen,), lambda: make(chosen))
+
+
+def stack(samples: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Tensor]:
+    """Entries of samples as one batch: tensors stacked, whole numbers as a tensor.
+
+    Args:
+        samples: of one batch.
+        names: of the entries; the others are left out.
+    """
+    return {
+        name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in names
+    }
 
 
 def _size_of(made: Any) -> int:

@@ -1,6 +1,6 @@
 """Training of samplers of k-space masks, with the reconstruction that their masks are for."""
 
-from ctxrecon.training.masks.build import calibration, starting_point
+from ctxrecon.training.masks.build import starting_point
 from ctxrecon.training.masks.config import MasksConfig
 from ctxrecon.training.masks.data import ContrastSamples, source
 from ctxrecon.training.masks.greedy import GreedyTraining
@@ -21,7 +21,6 @@ __all__ = [
     "JointObjective",
     "JointTraining",
     "MasksConfig",
-    "calibration",
     "draw_protocols",
     "image_loss",
     "joint_scores",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
 
-from ctxrecon.coils.calibration import MIN_CALIBRATION
 from ctxrecon.errors import InputError
-from ctxrecon.masks.learned import SAMPLERS, GreedyPolicy, SequentialSampler
+from ctxrecon.masks.learned import GreedyPolicy, SequentialSampler
 from ctxrecon.options import split_options
 from ctxrecon.phantom import ECHO_TIMES
 from ctxrecon.pipelines import JointPipeline, load_joint, load_text_encoder
 from ctxrecon.tasks import train_t2star_mlp
 from ctxrecon.training.masks.config import NETWORKS, MasksConfig
 from ctxrecon.training.options import build_from_text
-from ctxrecon.training.scans import check_calibration
-
-logger = logging.getLogger(__name__)
+from ctxrecon.training.samplers import build_sampler
 
 _ACCELERATION = 4.0
 _COUNT = {"one": 1, "multi_echo": len(ECHO_TIMES), "pd_pair": 2}
@@ -49,7 +45,18 @@ def starting_point(config: MasksConfig) -> JointPipeline:
                 raise InputError(
                     "--acceleration and --center_fraction are of a new --sampler: leave them out"
                 )
-        sampler = _new_sampler(config, config.sampler) if config.sampler else old.sampler
+        if config.sampler:
+            sampler = build_sampler(
+                config.sampler,
+                config.resolution,
+                acceleration=config.acceleration,
+                default_acceleration=_ACCELERATION,
+                center_fraction=config.center_fraction,
+                num_coils=config.num_coils,
+                contrasts=_COUNT[config.contrasts],
+            )
+        else:
+            sampler = old.sampler
     _check_contrasts(sampler, config.contrasts)
     if config.aim == "reconstruction":
         relaxometer = None
@@ -88,45 +95,3 @@ def _new_network(config: MasksConfig, text: str) -> tuple[Any, Any, Any]:
     if name == "unet_i" and "contrasts" not in options:
         settled["contrasts"] = _COUNT[config.contrasts]
     return build_from_text("--network", text, NETWORKS, settled), encoder, tokenizer
-
-
-def _new_sampler(config: MasksConfig, text: str) -> Any:
-    """A sampler with new weights."""
-    name, options = split_options(text)
-    settled: dict[str, Any] = {"shape": (config.resolution, config.resolution)}
-    if config.center_fraction is not None:
-        settled["center_fraction"] = config.center_fraction
-    serves_ratios = "ratios" in options or name == "pattern_generator"
-    if serves_ratios and config.acceleration is not None:
-        raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
-    if config.acceleration is not None:
-        settled["acceleration"] = config.acceleration
-    elif not serves_ratios and "acceleration" not in options:
-        settled["acceleration"] = _ACCELERATION
-    if name == "per_contrast" and "contrasts" not in options:
-        settled["contrasts"] = _COUNT[config.contrasts]
-
-    def build() -> Any:
-        with torch.random.fork_rng(devices=[]):
-            return build_from_text("--sampler", text, SAMPLERS, settled)
-
-    sampler = build()
-    if config.center_fraction is None and "center_fraction" not in options:
-        try:
-            check_calibration(calibration(sampler), config.num_coils, "the sampler")
-        except InputError:
-            settled["center_fraction"] = MIN_CALIBRATION / config.resolution
-            sampler = build()
-            logger.info(
-                "the sampler keeps a centre of --center_fraction %g for the coil maps",
-                settled["center_fraction"],
-            )
-    return sampler
-
-
-def calibration(sampler: Any) -> torch.Tensor:
-    """What every mask of the sampler takes, ``(1, 1, ny, nx)`` bool."""
-    acceleration = None
-    if sampler.acceleration is None:  # the smallest centre of all ratios
-        acceleration = 1 / min(sampler.ratios)
-    return sampler.as_mask(sampler.budget(acceleration).center)[None, None]

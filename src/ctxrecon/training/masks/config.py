@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctxrecon.masks import MASKS
 from ctxrecon.masks.learned import SAMPLERS
 from ctxrecon.reconstructors import MULTI_CONTRAST, RECONSTRUCTORS
 from ctxrecon.training.config import (
@@ -30,7 +31,8 @@ class MasksConfig(TrainingConfig):
 
     sampler: str | None = option(
         None,
-        f"{', '.join(SAMPLERS)}, with options: loupe:lines=false",
+        f"{', '.join(SAMPLERS)}, with options: loupe:lines=false; or the name of a fixed mask: "
+        f"{', '.join(MASKS)}",
         on_resume="refused",
         in_card=True,
     )

@@ -22,7 +22,7 @@ from ctxrecon.phantom import (
 )
 from ctxrecon.training.masks.config import MasksConfig
 from ctxrecon.training.prompts import drop_metadata
-from ctxrecon.training.scans import Memory, check_magnitude, fully_sampled, in_turn
+from ctxrecon.training.scans import Memory, check_magnitude, fully_sampled, stack
 from ctxrecon.training.slices import PreparedSlices, SliceSource, tokens_of
 
 _SPECTRUM_SCANS = 256
@@ -98,11 +98,7 @@ class ContrastSamples:
         """The sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 7])
-        chosen = number if self.scans is None else in_turn(number, self.scans, self.seed, 5, 0)
-        if self.scans is None:
-            scan = self._scan(chosen)
-        else:
-            scan = self._memory.get((chosen,), lambda: self._scan(chosen))
+        scan = self._memory.draw(number, self.scans, self.seed, self._scan)
         return {**scan, "step": step, "seed": int(rng.integers(2**62))}
 
     def first_targets(self) -> Tensor:
@@ -113,24 +109,22 @@ class ContrastSamples:
     def _scan(self, number: int) -> dict[str, Any]:
         drawn = self.source.draw(number, self.calibration.shape[-1])
         generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
+        images = drawn["images"]
+        if self.magnitude:
+            images = images.abs().to(images.dtype)
         scan: dict[str, Any] = fully_sampled(
-            drawn["images"],
+            images,
             self.num_coils,
             self.snr,
             self.calibration,
             generator,
-            magnitude=self.magnitude,
+            coil_phase=not self.magnitude,
         )
         return {**scan, "metadata": drawn["metadata"], "form": drawn.get("form", "fastmri")}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One batch."""
-        batch = {
-            name: torch.stack([sample[name] for sample in samples])
-            for name in ("kspace", "coil_maps", "target")
-        }
-        for name in ("step", "seed"):
-            batch[name] = torch.tensor([sample[name] for sample in samples])
+        batch = stack(samples, ("kspace", "coil_maps", "target", "step", "seed"))
         if self.tokenizer is not None:
             tokens = [tokens_of(self.tokenizer, self._prompts(sample)) for sample in samples]
             batch["tokens"] = torch.stack(tokens)

@@ -20,6 +20,7 @@ from ctxrecon.reconstructors import (
 )
 from ctxrecon.training.masks.config import AIMS, JOINT_LOSSES
 from ctxrecon.training.reconstructor.objective import paired_loss
+from ctxrecon.training.samplers import draw_training_masks
 
 _MAP_UNIT = 100.0
 """ms in which the error of a T2* map is squared: a usual T2* of tissue, give or take."""
@@ -121,19 +122,14 @@ class JointTraining(nn.Module):
 
     def _weights(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
         """Masks to train with, ``(batch, contrasts or 1, 1, ny, nx)`` float32."""
-        seeds = batch["seed"].tolist()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
         if isinstance(self.sampler, SequentialSampler):
 
             def image(mask: Tensor) -> Tensor:
                 return self._measure(mask[:, None], batch, embeds).images[:, 0]
 
             return self.sampler.relaxed(image, generator=generators).mask[:, None]
-        accelerations = None
-        if self.sampler.ratios is not None:
-            accelerations = [self.sampler.draw_acceleration(each) for each in generators]
-        weights = self.sampler.relaxed(accelerations, len(seeds), generators)
-        weights = weights.to(batch["kspace"].device)
+        weights = draw_training_masks(self.sampler, generators, batch["kspace"].device)
         return weights[:, None] if weights.ndim == 4 else weights
 
     def _measure(

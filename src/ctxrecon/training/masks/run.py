@@ -23,7 +23,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.masks.learned import FixedMasks, GreedyPolicy
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
-from ctxrecon.training.masks.build import calibration, starting_point
+from ctxrecon.training.masks.build import starting_point
 from ctxrecon.training.masks.config import MasksConfig
 from ctxrecon.training.masks.data import ContrastSamples, source
 from ctxrecon.training.masks.greedy import GreedyTraining
@@ -31,6 +31,7 @@ from ctxrecon.training.masks.objective import JointObjective, JointTraining
 from ctxrecon.training.masks.validation import ContrastScans
 from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
+from ctxrecon.training.samplers import calibration
 from ctxrecon.training.scans import check_calibration
 from ctxrecon.training.trained import TrainedPipeline
 

@@ -25,6 +25,7 @@ from ctxrecon.phantom import (
 from ctxrecon.pipelines.joint import JointOutput, JointPipeline
 from ctxrecon.tasks import foreground_mask
 from ctxrecon.training.held_out import HELD_OUT_SEED
+from ctxrecon.training.samplers import middle_acceleration
 
 _FINE_SIZE = 256
 
@@ -140,8 +141,8 @@ def sample_and_reconstruct(
         acceleration: by default the sampler's own, or the middle of its range.
         stages: see :meth:`JointPipeline.__call__`.
     """
-    if acceleration is None and pipe.sampler.acceleration is None:
-        acceleration = 2 / sum(pipe.sampler.ratios)
+    if acceleration is None:
+        acceleration = middle_acceleration(pipe.sampler)
     return pipe(
         scan.kspace,
         prompt=[one.to_prompt() for one in scan.metadata],

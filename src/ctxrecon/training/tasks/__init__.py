@@ -1,6 +1,6 @@
 """Training of samplers of k-space with the task that their samples are for."""
 
-from ctxrecon.training.tasks.build import calibration, starting_point
+from ctxrecon.training.tasks.build import starting_point
 from ctxrecon.training.tasks.config import TasksConfig
 from ctxrecon.training.tasks.data import TaskSamples, phantom_source
 from ctxrecon.training.tasks.objective import (
@@ -18,7 +18,6 @@ __all__ = [
     "TaskScans",
     "TaskWeights",
     "TasksConfig",
-    "calibration",
     "main",
     "parse_args",
     "phantom_source",

@@ -8,9 +8,6 @@ from typing import Any
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks import MASKS
-from ctxrecon.masks.learned import SAMPLERS
-from ctxrecon.options import split_options
 from ctxrecon.phantom import SEGMENTATIONS
 from ctxrecon.pipelines import TaskPipeline
 from ctxrecon.tasks import (
@@ -21,11 +18,12 @@ from ctxrecon.tasks import (
     LatentSegmenter,
 )
 from ctxrecon.training.options import build_from_text
+from ctxrecon.training.samplers import build_sampler
 from ctxrecon.training.tasks.config import TasksConfig
 
 _ACCELERATION = 8.0
 _WIDTHS = {"small": 16, "paper": 64}
-"""Of the classifier."""
+"""Channels of the classifier's first stage, by the name of the network."""
 
 
 def starting_point(config: TasksConfig) -> TaskPipeline:
@@ -36,7 +34,14 @@ def starting_point(config: TasksConfig) -> TaskPipeline:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        sampler = _sampler(config)
+        sampler = build_sampler(
+            config.sampler,
+            config.resolution,
+            acceleration=config.acceleration,
+            default_acceleration=_ACCELERATION,
+            center_fraction=config.center_fraction,
+            num_coils=config.num_coils,
+        )
         if config.task == "classification":
             if config.reconstruction_weight:
                 raise InputError("a classifier gives no image: leave --reconstruction_weight out")
@@ -55,31 +60,3 @@ def starting_point(config: TasksConfig) -> TaskPipeline:
             decoder = ImageDecoder(**{name: segmenter.config[name] for name in names})
     classes = ["/".join(one.name.lower() for one in each) for each in target.classes]
     return TaskPipeline(sampler, segmenter, decoder, classes)
-
-
-def calibration(sampler: Any) -> torch.Tensor:
-    """What every mask of the sampler takes, ``(1, 1, ny, nx)`` bool."""
-    acceleration = None
-    if sampler.acceleration is None:  # the smallest centre of all ratios
-        acceleration = 1 / min(sampler.ratios)
-    return sampler.as_mask(sampler.budget(acceleration).center)[None, None]
-
-
-def _sampler(config: TasksConfig) -> Any:
-    """A sampler with new weights, or one of the fixed masks."""
-    text = config.sampler
-    name, options = split_options(text)
-    if name in MASKS:
-        text = f"fixed:mask={text}"
-        name = "fixed"
-    settled: dict[str, Any] = {"shape": (config.resolution, config.resolution)}
-    if config.center_fraction is not None:
-        settled["center_fraction"] = config.center_fraction
-    serves_ratios = "ratios" in options or name == "pattern_generator"
-    if serves_ratios and config.acceleration is not None:
-        raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
-    if not serves_ratios and "acceleration" not in options:
-        settled["acceleration"] = config.acceleration or _ACCELERATION
-    elif config.acceleration is not None:
-        settled["acceleration"] = config.acceleration
-    return build_from_text("--sampler", text, SAMPLERS, settled)

@@ -66,8 +66,11 @@ class TasksConfig(TrainingConfig):
         1, "1 for the image's own k-space, without a coil", check=Whole(1, 256), in_card=True
     )
     snr: float = option(50.0, "of the bright signal; 0 for no noise", check=Number(0, 1e9))
-    magnitude: bool = option(
-        False, "real images without phase, whose k-space is symmetric", in_card=True
+    magnitude_images: bool = option(
+        False,
+        "scan the magnitudes, with --num_coils 1: k-space is then conjugate symmetric",
+        on_resume="refused",
+        in_card=True,
     )
     scans: int | None = option(
         None, "how many scans there are; endless by default", check=Whole(1), in_card=True

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import channels_to_complex, fft2c, ifft2c
+from ctxrecon.fourier import channels_to_complex
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import SEGMENTATIONS, Anatomy, AnatomyBank, PhantomSlices, Raters
 from ctxrecon.tasks import KSpaceStatistics, finding_labels
-from ctxrecon.training.scans import Memory, fully_sampled, in_turn
+from ctxrecon.training.scans import Memory, fully_sampled, stack
 from ctxrecon.training.slices import SliceSource
 from ctxrecon.training.tasks.config import TasksConfig
 
 FEWEST_PIXELS = 30
-"""Of the anatomy, that structures cover in slices to learn them from."""
+"""Pixels of the anatomy that a structure covers at least in slices that it is learned from."""
 _BIAS_STD, _FIELD_STD = 0.7, 1.0
-"""Of usual raters, in pixels."""
+"""Spread of usual raters' boundaries in pixels: between raters, and along a boundary."""
 _STATISTICS = 512
-"""Slices that the statistics of k-space are taken from."""
+"""Most slices that the statistics of k-space are taken from."""
 
 
 class Truth(Protocol):
@@ -76,17 +76,17 @@ class TaskSamples:
 
     A batch holds ``kspace`` ``(batch, coils, n, n)``, fully sampled; ``coil_maps`` likewise, from
     the centre that every mask takes; ``target`` ``(batch, n, n)``; ``truth``, one of the opinions
-    on each slice, drawn anew whenever it comes; ``step``; ``seed``, of each sample's randomness.
+    on each slice, drawn anew whenever it comes; ``seed``, of each sample's randomness.
 
     Attributes:
         source: of the slices, with their anatomies.
-        truth: of the slices.
-        calibration: ``(1, 1, n, n)`` bool, that centre.
+        truth: what raters or readers say of each slice.
+        calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
         scans: how many scans there are; ``None`` for as many as samples are drawn.
         num_coils: of the simulated array; 1 for ``y = M (F x + n)`` without a coil.
         snr: of the bright signal to complex noise; 0 for none.
-        magnitude: whether images are real.
-        seed: of everything.
+        magnitude: whether the magnitudes of the images are scanned.
+        seed: of slices, coils, noise, opinions and masks.
     """
 
     source: SliceSource
@@ -101,16 +101,12 @@ class TaskSamples:
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
-        step, number = place
+        _, number = place
         rng = np.random.default_rng([self.seed, number, 11])
-        if self.scans is None:
-            scan = self._scan(number)
-        else:
-            chosen = in_turn(number, self.scans, self.seed, 5, 0)
-            scan = self._memory.get((chosen,), lambda: self._scan(chosen))
+        scan = self._memory.draw(number, self.scans, self.seed, self._scan)
         opinions = scan["opinions"]
         truth = opinions[int(rng.integers(len(opinions)))]
-        return {**scan, "truth": truth, "step": step, "seed": int(rng.integers(2**62))}
+        return {**scan, "truth": truth, "seed": int(rng.integers(2**62))}
 
     def image(self, number: int) -> tuple[Tensor, dict[str, Any]]:
         """The image ``(n, n)`` complex64 of a slice, and what it was drawn with."""
@@ -125,40 +121,25 @@ class TaskSamples:
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One batch."""
-        names = ("kspace", "coil_maps", "target", "truth")
-        batch = {name: torch.stack([sample[name] for sample in samples]) for name in names}
-        for name in ("step", "seed"):
-            batch[name] = torch.tensor([sample[name] for sample in samples])
-        return batch
+        return stack(samples, ("kspace", "coil_maps", "target", "truth", "seed"))
 
     def _scan(self, number: int) -> dict[str, Any]:
         image, drawn = self.image(number)
         generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
-        if self.num_coils > 1:
-            found = fully_sampled(
-                image[None], self.num_coils, self.snr, self.calibration, generator
-            )
-            scan: dict[str, Any] = {
-                **found,
-                "kspace": found["kspace"][0],
-                "target": found["target"][0],
-            }
-        else:
-            scan = _without_coil(image, self.snr, generator)
-        return {**scan, "opinions": self.truth(drawn["anatomy"], drawn["metadata"], number)}
-
-
-def _without_coil(image: Tensor, snr: float, generator: torch.Generator) -> dict[str, Any]:
-    """A noisy measurement of the image itself, ``y = F x + n``; a coil would add its own phase."""
-    kspace = fft2c(image)[None]
-    if snr:
-        noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
-        kspace = kspace + noise / snr
-    return {
-        "kspace": kspace,
-        "coil_maps": torch.ones_like(kspace),
-        "target": ifft2c(kspace)[0],
-    }
+        scan = fully_sampled(
+            image[None],
+            self.num_coils,
+            self.snr,
+            self.calibration,
+            generator,
+            coil_phase=False,
+        )
+        return {
+            "kspace": scan["kspace"][0],
+            "coil_maps": scan["coil_maps"],
+            "target": scan["target"][0],
+            "opinions": self.truth(drawn["anatomy"], drawn["metadata"], number),
+        }
 
 
 def usual_raters(config: TasksConfig) -> Raters:

@@ -18,6 +18,7 @@ from ctxrecon.tasks import (
     segmentation_loss,
 )
 from ctxrecon.training.reconstructor.objective import paired_loss
+from ctxrecon.training.samplers import draw_training_masks
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class TaskWeights:
 class TaskTraining(nn.Module):
     """What both tasks share; called on a batch it gives each sample's loss.
 
-    Masks are tosses whose gradient is straight-through, drawn for each slice from its own seed.
+    Masks are tosses whose gradient is straight-through, drawn for each slice from its own seed, as
+    is the acceleration where the sampler serves a range.
 
     Args:
         pipe: its parts are trained.
         weights: of the terms of the loss.
         entropies: of the samples, where their weight is not 0.
-        seed: of the accelerations of a sampler that serves several.
     """
 
     def __init__(
@@ -54,12 +55,11 @@ class TaskTraining(nn.Module):
         pipe: TaskPipeline,
         weights: TaskWeights,
         entropies: SampleEntropies | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         self.sampler: Any = pipe.sampler
         self.network: Any = pipe.network
-        self.weights, self.entropies, self.seed = weights, entropies, seed
+        self.weights, self.entropies = weights, entropies
 
     @abstractmethod
     def task_loss(
@@ -76,7 +76,7 @@ class TaskTraining(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of each sample, ``(batch,)``."""
         sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
-        masks = self.masks(batch, sources)
+        masks = draw_training_masks(self.sampler, sources, batch["kspace"].device)
         operator = WeightedSense(masks, batch["coil_maps"])
         zero_filled = operator.adjoint(masks * batch["kspace"])
         loss = self.task_loss(zero_filled, batch, sources)
@@ -84,16 +84,6 @@ class TaskTraining(nn.Module):
             each = self.entropies.of(masks) / masks.detach().sum(dim=(1, 2, 3))
             loss = loss + self.weights.entropy * each.to(loss.dtype)
         return loss
-
-    def masks(self, batch: dict[str, Tensor], sources: list[torch.Generator]) -> Tensor:
-        """Masks to train with, ``(batch, 1, n, n)`` float32."""
-        acceleration = None
-        if self.sampler.ratios is not None:
-            # One for a step, the same for every process.
-            own = torch.Generator().manual_seed(self.seed * 2**40 + int(batch["step"][0]))
-            acceleration = self.sampler.draw_acceleration(own)
-        drawn: Tensor = self.sampler.relaxed(acceleration, len(sources), sources)
-        return drawn.to(batch["kspace"].device)
 
 
 class SegmentationTraining(TaskTraining):
@@ -111,8 +101,13 @@ class SegmentationTraining(TaskTraining):
     Arguments are those of :class:`TaskTraining`, whose network is a segmenter.
     """
 
-    def __init__(self, pipe: TaskPipeline, weights: TaskWeights, **options: Any) -> None:
-        super().__init__(pipe, weights, **options)
+    def __init__(
+        self,
+        pipe: TaskPipeline,
+        weights: TaskWeights,
+        entropies: SampleEntropies | None = None,
+    ) -> None:
+        super().__init__(pipe, weights, entropies)
         self.image_decoder: Any = pipe.image_decoder
         sizes = dict(pipe.network.config)
         names = ("num_classes", "width", "depth", "layers", "latent_channels")

@@ -7,7 +7,7 @@ r"""Train a k-space sampler together with the task that its samples are for.
     ... --sampler loupe --acceleration 8                        # one acceleration
     ... --sampler variable_density2d --acceleration 8           # the networks alone learn
     ... --network paper --resolution 128                        # the published sizes
-    ... --task classification --bank runs/knees.npz --entropy_weight 0.1 --magnitude
+    ... --task classification --bank runs/knees.npz --entropy_weight 0.1 --magnitude_images
 
 Segmentations differ from draw to draw as raters do; findings come from measurements that, by
 --entropy_weight, tell as little of the image as is wanted. Subjects come from the phantom, whose
@@ -16,8 +16,6 @@ is resumed goes on as if it had not stopped.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 
@@ -28,8 +26,9 @@ from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
-from ctxrecon.training.scans import check_calibration
-from ctxrecon.training.tasks.build import calibration, starting_point
+from ctxrecon.training.samplers import calibration
+from ctxrecon.training.scans import check_calibration, check_magnitude
+from ctxrecon.training.tasks.build import starting_point
 from ctxrecon.training.tasks.config import TasksConfig
 from ctxrecon.training.tasks.data import (
     FindingTruth,
@@ -76,7 +75,7 @@ def train_task(config: TasksConfig) -> None:
         config.scans,
         config.num_coils,
         config.snr,
-        config.magnitude,
+        config.magnitude_images,
         config.seed,
     )
     model = _model(config, pipe, samples)
@@ -102,8 +101,7 @@ def train_task(config: TasksConfig) -> None:
 
 def _check(config: TasksConfig) -> None:
     """Refuse options that do not belong together."""
-    if config.magnitude and config.num_coils > 1:
-        raise InputError("coils have phases of their own: give --num_coils 1 with --magnitude")
+    check_magnitude(config.magnitude_images, config.num_coils)
     if not config.entropy_weight:
         return
     if config.task == "segmentation" and config.reconstruction_weight != 0:
@@ -132,14 +130,14 @@ def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> Tas
         1.0 if reconstruction is None else reconstruction,
         config.entropy_weight,
     )
-    options: dict[str, Any] = {"seed": config.seed}
+    entropies = None
     if config.entropy_weight:
-        options["entropies"] = samples.statistics().entropies(1 / config.snr)
+        entropies = samples.statistics().entropies(1 / config.snr)
     if config.task == "classification":
-        return ClassificationTraining(pipe, weights, **options)
+        return ClassificationTraining(pipe, weights, entropies)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
-        return SegmentationTraining(pipe, weights, **options)
+        return SegmentationTraining(pipe, weights, entropies)
 
 
 _COMMAND = TrainingCommand(TasksConfig, train_task, description=__doc__)

@@ -33,6 +33,7 @@ from ctxrecon.phantom.subject import numpy_rng
 from ctxrecon.pipelines.task import TaskOutput, TaskPipeline
 from ctxrecon.tasks import FINDINGS
 from ctxrecon.training.held_out import HELD_OUT_SEED
+from ctxrecon.training.samplers import middle_acceleration
 from ctxrecon.training.tasks.config import TasksConfig
 from ctxrecon.training.tasks.data import (
     FEWEST_PIXELS,
@@ -56,7 +57,7 @@ class Scored:
 
     Attributes:
         kspace: ``(1, coils, n, n)`` complex64, fully sampled.
-        coil_maps: likewise.
+        coil_maps: ``(1, coils, n, n)`` complex64.
         target: ``(1, n, n)`` complex64.
         opinions: ``(opinions, …)``, see :class:`~ctxrecon.training.tasks.data.Truth`.
     """
@@ -73,7 +74,7 @@ class TaskScans:
     Args:
         count: number of scans.
         config: of the run.
-        calibration: what every mask takes.
+        calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
     """
 
     def __init__(self, count: int, config: TasksConfig, calibration: Tensor) -> None:
@@ -86,7 +87,13 @@ class TaskScans:
             if not self.findings:
                 truth = RaterTruth(usual_raters(config), _RATERS, config.resolution)
             samples = TaskSamples(
-                slices, truth, calibration, None, config.num_coils, config.snr, config.magnitude
+                slices,
+                truth,
+                calibration,
+                None,
+                config.num_coils,
+                config.snr,
+                config.magnitude_images,
             )
             # A number that no training comes to: what raters do follows from it.
             scan = samples[0, HELD_OUT_SEED + number]
@@ -100,7 +107,7 @@ class TaskScans:
             )
 
     def validate(self, pipe: TaskPipeline, picture: Path) -> dict[str, float]:
-        """Scores of the task, and of images where there are some; draws a scan."""
+        """Scores of the task, and of images where there are some; writes a picture of one scan."""
         if not self.scans:
             raise InputError("expected at least one scan to validate on, got none")
         outputs = [run_task(pipe, scan, number) for number, scan in enumerate(self.scans)]
@@ -139,8 +146,8 @@ def run_task(
     num_samples: int = _SAMPLES,
 ) -> TaskOutput:
     """The pipeline on a fully sampled scan, with mask and samples that follow from the seed."""
-    if acceleration is None and pipe.sampler.acceleration is None:
-        acceleration = 2 / sum(pipe.sampler.ratios)
+    if acceleration is None:
+        acceleration = middle_acceleration(pipe.sampler)
     return pipe(
         scan.kspace,
         coil_maps=scan.coil_maps if scan.kspace.shape[1] > 1 else None,

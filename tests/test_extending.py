@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,8 @@ def test_a_network(registered, scan, tmp_path):
     kspace, maps = scan
     mask = make_mask("uniform1d", SHAPE, 2, 0.2, generator=torch.Generator().manual_seed(1))
     ReconstructionPipeline(RECONSTRUCTORS["twice"]()).save_pretrained(tmp_path)
-    for load in (load_reconstructor, ctxrecon.load):
+    loads: tuple[Callable[..., Any], ...] = (load_reconstructor, ctxrecon.load)
+    for load in loads:
         pipe = load(tmp_path)
         output = pipe(kspace * mask, mask, coil_maps=maps)
         expected = 2 * (

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from benchmarks.common.paired import interval, paired, roc_interval, with_interval
+from benchmarks.common.paired import Interval, interval, paired, roc_interval, with_interval
 from benchmarks.metadata.edits import (
     ALL,
     WRONG_ANATOMY,
@@ -167,8 +167,18 @@ def _compare(
         "n": len(own),
         "right_less_wrong": paired(own, other, people),
         "right_less_none": paired(own, none, people),
-        "right_wins": interval(_wins(own, other), people),
+        "right_wins": _as_share(interval(_wins(own, other), people)),
         "roc_area": roc_interval(none - own, none - other, people),
+    }
+
+
+def _as_share(estimate: Interval) -> Interval:
+    """With limits from 0 to 1, which Student's t does not know of."""
+    low, high = estimate["low"], estimate["high"]
+    return {
+        **estimate,
+        "low": None if low is None else max(low, 0.0),
+        "high": None if high is None else min(high, 1.0),
     }
 
 

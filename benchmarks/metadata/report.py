@@ -114,7 +114,7 @@ def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
     """What the tables show."""
     brains = "by turns procedural and of label volumes" if args.label_volumes else "procedural"
     maps = "the simulated ones" if args.true_maps else "from each undersampled slice"
-    lpips = "" if settings.get("lpips") else " LPIPS is left out: its weights are not at hand."
+    lpips = "" if settings.get("lpips") else " LPIPS was not measured."
     people = f"\n{_PEOPLE}" if "people" in args.experiments else ""
     others = settings.get("other_priors") or {}
     beside = ", ".join(f"{name} ({weights})" for name, weights in others.items())

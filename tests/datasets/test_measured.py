@@ -77,7 +77,7 @@ def test_images_with_their_phase(tmp_path, capsys):
     assert kspace[:, :10].abs().max() < rounding
     # Pixel n // 2 is the center of the turn.
     turned = channels_to_complex(slices[1]["image"]).abs()
-    assert np.unravel_index(turned.argmax(), SIZE) == (16, 16)
+    assert np.unravel_index(int(turned.argmax()), SIZE) == (16, 16)
     path = write(tmp_path, [note(index=1)], {"a": stored()})
     [same] = MeasuredSource(size=SIZE).slices(path)
     assert isinstance(same, Slice)

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
-from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
 from ctxrecon.intensity import magnitude_quantile
@@ -20,6 +19,7 @@ from ctxrecon.metadata.scan_metadata import PromptForm
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.imaging import Recipe, TissueRecipe
+from ctxrecon.phantom.numbered import NumberedPhantoms
 from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.phantom.subject import Subject
 
@@ -62,7 +62,7 @@ def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
     return described if person is None else replace(described, age=person.age, sex=person.sex)
 
 
-class PhantomSlices(Dataset[dict[str, Any]]):
+class PhantomSlices(NumberedPhantoms):
     """Endless phantom slices; item ``i`` is the same whenever and wherever it is asked for.
 
     Each item is a dictionary: ``image`` ``(2, n, n)`` float32, real and imaginary part with the
@@ -99,22 +99,12 @@ class PhantomSlices(Dataset[dict[str, Any]]):
     ) -> None:
         if not 0 < field_of_view <= 1:
             raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
-        check_whole("seed", seed, least=0)
-        self.bank = bank
-        self.resolution = resolution
-        self.length = length
-        self.seed = seed
+        super().__init__(bank, resolution, length, seed)
         self.noise = noise
         self.field_of_view = field_of_view
         self.varied_times = varied_times
         self.random_contrast = random_contrast
         self.contrast = contrast
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.draw(index, self.resolution)
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
@@ -144,11 +134,7 @@ class PhantomSlices(Dataset[dict[str, Any]]):
         self, index: int, part_of: Callable[[np.random.Generator], float | None], resolution: int
     ) -> tuple[TissueRecipe, ScanMetadata, float, Anatomy, np.random.Generator]:
         """Recipe, metadata, noise in each channel, the part of the anatomy, and the generator."""
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        rng = np.random.default_rng([self.seed, index])
-        anatomy = self.bank[int(rng.integers(len(self.bank)))]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        anatomy, generator, rng = self._subject(index)
         protocol = draw_protocol(generator, anatomy.name, self.contrast)
         if self.varied_times and rng.random() < self.varied_times:
             protocol = vary_times(protocol, generator)

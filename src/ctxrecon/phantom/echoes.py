@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ctxrecon.checks import check_whole
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
@@ -20,6 +18,7 @@ from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.imaging import smooth_field
+from ctxrecon.phantom.numbered import NumberedPhantoms
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.sequences import signal
 from ctxrecon.phantom.simulate import measure
@@ -128,7 +127,7 @@ def true_t2_star(
     return np.where(tissue, total / np.where(tissue, decaying, 1.0), 0.0).astype(np.float32)
 
 
-class PhantomContrasts(Dataset[dict[str, Any]]):
+class PhantomContrasts(NumberedPhantoms):
     """Endless subjects, each in several contrasts; item ``i`` is the same whenever it is drawn.
 
     Each item is a dictionary: ``images`` ``(contrasts, n, n)`` complex64, without noise, on the
@@ -152,26 +151,12 @@ class PhantomContrasts(Dataset[dict[str, Any]]):
         length: int = 2**31,
         seed: int = 0,
     ) -> None:
-        check_whole("seed", seed, least=0)
-        self.bank = bank
+        super().__init__(bank, resolution, length, seed)
         self.protocols = protocols
-        self.resolution = resolution
-        self.length = length
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.draw(index, self.resolution)
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        rng = np.random.default_rng([self.seed, index])
-        anatomy = self.bank[int(rng.integers(len(self.bank)))]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        anatomy, generator, rng = self._subject(index)
         protocols = self.protocols(generator)
         if rng.random() < 0.5:
             anatomy = anatomy.mirrored()

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
-from ctxrecon.checks import check_number, check_whole
+from ctxrecon.checks import check_number
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import ifft2c
@@ -22,6 +22,7 @@ from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.imaging import TissueRecipe, smooth_field, texture_tile
+from ctxrecon.phantom.numbered import NumberedPhantoms
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.simulate import measure
 from ctxrecon.phantom.subject import Subject, numpy_rng
@@ -160,7 +161,7 @@ def image_pair(
     )
 
 
-class PhantomPairs(Dataset[dict[str, Any]]):
+class PhantomPairs(NumberedPhantoms):
     """Endless subjects in two scans with motion between; item ``i`` is always the same.
 
     Each item is a dictionary: ``images`` ``(2, n, n)`` complex64, the image and the reference;
@@ -186,29 +187,15 @@ class PhantomPairs(Dataset[dict[str, Any]]):
         length: int = 2**31,
         seed: int = 0,
     ) -> None:
-        check_whole("seed", seed, least=0)
-        self.bank = bank
+        super().__init__(bank, resolution, length, seed)
         self.misalignment = Misalignment() if misalignment is None else misalignment
         self.magnitude = magnitude
-        self.resolution = resolution
-        self.length = length
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.draw(index, self.resolution)
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
         """Item ``index`` at another matrix size ``n``."""
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        rng = np.random.default_rng([self.seed, index])
-        anatomy = self.bank[int(rng.integers(len(self.bank)))]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        anatomy, generator, rng = self._subject(index)
         if rng.random() < 0.5:
-            anatomy = replace(anatomy, labels=anatomy.labels[:, ::-1])
+            anatomy = anatomy.mirrored()
         protocols = t1_t2_pair(generator)
         shape = (resolution, resolution)
         pair = _draw_pair(anatomy, protocols, shape, self.misalignment, rng, self.magnitude)

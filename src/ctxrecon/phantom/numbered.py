@@ -1,0 +1,53 @@
+"""Endless data sets of the phantom, whose items follow from their number alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ctxrecon.checks import check_whole
+from ctxrecon.phantom.anatomy import Anatomy
+from ctxrecon.phantom.bank import AnatomyBank
+
+
+class NumberedPhantoms(Dataset[dict[str, Any]]):
+    """Items drawn from a bank; item ``i`` is the same whenever and wherever it is asked for.
+
+    Args:
+        bank: anatomies to draw from.
+        resolution: matrix size ``n``.
+        length: number of items.
+        seed: of the whole set.
+
+    Raises:
+        InputError: a seed that is not a whole number from 0 on.
+    """
+
+    def __init__(self, bank: AnatomyBank, resolution: int, length: int, seed: int) -> None:
+        check_whole("seed", seed, least=0)
+        self.bank = bank
+        self.resolution = resolution
+        self.length = length
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.draw(index, self.resolution)
+
+    @abstractmethod
+    def draw(self, index: int, resolution: int) -> dict[str, Any]:
+        """Item ``index`` at another matrix size ``n``."""
+
+    def _subject(self, index: int) -> tuple[Anatomy, torch.Generator, np.random.Generator]:
+        """The anatomy of an item, what draws its protocols, and what draws the rest."""
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        rng = np.random.default_rng([self.seed, index])
+        anatomy = self.bank[int(rng.integers(len(self.bank)))]
+        return anatomy, torch.Generator().manual_seed(int(rng.integers(2**62))), rng

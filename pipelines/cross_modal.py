@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.arrays import ArrayLike, as_tensor
 from ctxrecon.checks import as_device, check_whole
@@ -23,17 +20,12 @@ from ctxrecon.inference.batches import (
     named_bar,
     put_back,
 )
-from ctxrecon.inference.prompts import check_prompts, check_text_width, prompt_tokens
 from ctxrecon.loading.components import cross_modal_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import SoftSense
 from ctxrecon.output import Images, ImagesT_co, ReconstructionOutput, check_output_type
+from ctxrecon.pipelines.text_network import FEATURES, TextNetworkPipeline
 from ctxrecon.reconstructors import CrossModal
-
-logger = logging.getLogger(__name__)
-
-_FEATURES = 64
-"""At full size, of the widest network here; most have fewer."""
 
 
 @dataclass
@@ -53,7 +45,7 @@ class CrossModalReconstruction(ReconstructionOutput[ImagesT_co]):
     displacement: Tensor | None = None
 
 
-class CrossModalPipeline(DiffusionPipeline):
+class CrossModalPipeline(TextNetworkPipeline):
     """A :class:`~ctxrecon.reconstructors.CrossModal` network behind the call of all pipelines.
 
     Example:
@@ -69,24 +61,7 @@ class CrossModalPipeline(DiffusionPipeline):
         InputError: a network that reads prompts without a text encoder of its width.
     """
 
-    model_cpu_offload_seq = "text_encoder->reconstructor"
-    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 (read so by diffusers)
-
     reconstructor: CrossModal
-    text_encoder: CLIPTextModel | None
-    tokenizer: CLIPTokenizer | None
-
-    def __init__(
-        self,
-        reconstructor: CrossModal,
-        text_encoder: CLIPTextModel | None = None,
-        tokenizer: CLIPTokenizer | None = None,
-    ) -> None:
-        super().__init__()
-        check_text_width(reconstructor.text_width, text_encoder, tokenizer)
-        self.register_modules(
-            reconstructor=reconstructor, text_encoder=text_encoder, tokenizer=tokenizer
-        )
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> CrossModalPipeline:
@@ -177,13 +152,9 @@ class CrossModalPipeline(DiffusionPipeline):
         """
         check_output_type(output_type)
         slices = count_slices(kspace)
-        prompts = check_prompts(prompt, slices)
         if batch_size is not None:
             check_whole("batch_size", batch_size)
-        embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
-        if embeds is None and prompts is not None:
-            logger.info("this network reads no prompt: it is left aside")
-            prompts = None
+        prompts, embeds = self._read_prompts(prompt, slices)
         measurement = prepare_measurement(kspace, mask, coil_maps)
         image = check_reference(reference, measurement)
         measurement = measurement.to(self._execution_device)
@@ -215,18 +186,6 @@ class CrossModalPipeline(DiffusionPipeline):
             output.prompts,
         )
 
-    def encode_prompt(self, prompts: list[str]) -> Tensor | None:
-        """Embeddings ``(prompts, width)``, or ``None`` for a network that reads none.
-
-        Raises:
-            InputError: a prompt that the tokenizer would cut short.
-        """
-        if self.reconstructor.text_width is None:
-            return None
-        assert self.text_encoder is not None
-        tokens = prompt_tokens(self.tokenizer, self.text_encoder, prompts)
-        return self.text_encoder(tokens.to(self._execution_device)).pooler_output
-
     def _reconstruct(
         self,
         measurement: Measurement,
@@ -236,7 +195,7 @@ class CrossModalPipeline(DiffusionPipeline):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Images, and by name what was made of the reference, batch by batch."""
         filled = measurement.filled
-        at_once = batch_size or images_at_once(_FEATURES, measurement.image_shape)
+        at_once = batch_size or images_at_once(FEATURES, measurement.image_shape)
         batches = image_batches(filled, measurement.number_of_sets, at_once)
         names = ("images", "aligned", "synthetic", "displacement")
         found: dict[str, list[Tensor]] = {name: [] for name in names}

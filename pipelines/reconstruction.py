@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.checks import as_device, check_whole
@@ -20,20 +17,15 @@ from ctxrecon.inference.batches import (
     named_bar,
     put_back,
 )
-from ctxrecon.inference.prompts import check_prompts, check_text_width, prompt_tokens
 from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
 from ctxrecon.output import Images, ReconstructionOutput, check_output_type
+from ctxrecon.pipelines.text_network import FEATURES, TextNetworkPipeline
 from ctxrecon.reconstructors import Reconstructor
 
-logger = logging.getLogger(__name__)
 
-_FEATURES = 64
-"""At full size, of the widest network here; most have fewer."""
-
-
-class ReconstructionPipeline(DiffusionPipeline):
+class ReconstructionPipeline(TextNetworkPipeline):
     """Any :class:`~ctxrecon.reconstructors.Reconstructor` behind the call of the diffusion prior.
 
     Example:
@@ -48,24 +40,7 @@ class ReconstructionPipeline(DiffusionPipeline):
         InputError: a network that reads prompts without a text encoder of its width.
     """
 
-    model_cpu_offload_seq = "text_encoder->reconstructor"
-    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 (read so by diffusers)
-
     reconstructor: Reconstructor
-    text_encoder: CLIPTextModel | None
-    tokenizer: CLIPTokenizer | None
-
-    def __init__(
-        self,
-        reconstructor: Reconstructor,
-        text_encoder: CLIPTextModel | None = None,
-        tokenizer: CLIPTokenizer | None = None,
-    ) -> None:
-        super().__init__()
-        check_text_width(reconstructor.text_width, text_encoder, tokenizer)
-        self.register_modules(
-            reconstructor=reconstructor, text_encoder=text_encoder, tokenizer=tokenizer
-        )
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> ReconstructionPipeline:
@@ -153,13 +128,9 @@ class ReconstructionPipeline(DiffusionPipeline):
         """
         check_output_type(output_type)
         slices = count_slices(kspace, operator)
-        prompts = check_prompts(prompt, slices)
         if batch_size is not None:
             check_whole("batch_size", batch_size)
-        embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
-        if embeds is None and prompts is not None:
-            logger.info("this network reads no prompt: it is left aside")
-            prompts = None
+        prompts, embeds = self._read_prompts(prompt, slices)
         measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator)
         measurement = measurement.to(self._execution_device)
         work, _ = measurement.normalized()
@@ -176,24 +147,12 @@ class ReconstructionPipeline(DiffusionPipeline):
             output.prompts,
         )
 
-    def encode_prompt(self, prompts: list[str]) -> Tensor | None:
-        """Embeddings ``(prompts, width)``, or ``None`` for a network that reads none.
-
-        Raises:
-            InputError: a prompt that the tokenizer would cut short.
-        """
-        if self.reconstructor.text_width is None:
-            return None
-        assert self.text_encoder is not None
-        tokens = prompt_tokens(self.tokenizer, self.text_encoder, prompts)
-        return self.text_encoder(tokens.to(self._execution_device)).pooler_output
-
     def _reconstruct(
         self, measurement: Measurement, embeds: Tensor | None, batch_size: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """Images and expected errors, batch by batch."""
         filled = measurement.filled
-        at_once = batch_size or images_at_once(_FEATURES, measurement.image_shape)
+        at_once = batch_size or images_at_once(FEATURES, measurement.image_shape)
         batches = image_batches(filled, measurement.number_of_sets, at_once)
         images: list[Tensor] = []
         errors: list[Tensor] = []

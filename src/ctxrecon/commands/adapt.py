@@ -10,7 +10,7 @@ import typer
 from ctxrecon.commands.inputs import check_prompt, prompts_of
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import SHIPPED_PRIOR, model_name, open_prior
-from ctxrecon.commands.options import Seed, refuse_ignored
+from ctxrecon.commands.options import Device, Seed, refuse_ignored
 from ctxrecon.commands.paths import input_files
 from ctxrecon.errors import InputError
 
@@ -48,9 +48,7 @@ def adapt(
         typer.Option(help="Training steps, in place of --minutes: the same on every machine."),
     ] = None,
     seed: Seed = 0,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
-    ] = None,
+    device: Device = None,
     crop_readout: Annotated[
         bool | None,
         typer.Option(

@@ -23,7 +23,7 @@ from ctxrecon.commands.methods import (
     open_model,
     open_prior,
 )
-from ctxrecon.commands.options import Seed, Users, refuse_ignored
+from ctxrecon.commands.options import Dtype, Seed, Users, refuse_ignored
 from ctxrecon.commands.paths import check_outputs, input_files
 from ctxrecon.errors import InputError
 
@@ -88,9 +88,7 @@ def benchmark(
         str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
     ] = None,
     seed: Seed = 0,
-    dtype: Annotated[
-        str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
-    ] = "float32",
+    dtype: Dtype = "float32",
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Slices reconstructed at once. (default: 8 on CUDA, 1 on CPU)"),

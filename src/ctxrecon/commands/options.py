@@ -1,8 +1,9 @@
-"""Options that nothing would look at are refused, not left aside."""
+"""Options that several commands have; those that nothing would look at are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,19 @@ from ctxrecon.errors import InputError
 
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all randomness.")]
 """The type of ``--seed``: what every generator takes."""
+MaskFile = Annotated[
+    Path | None,
+    typer.Option(help="Sampling mask .npy, (nx,) or (ny, nx). (default: from the file)"),
+]
+CoilMapsFile = Annotated[
+    Path | None,
+    typer.Option(help="Coil maps .npy or .cfl. (default: the file's, or estimated)"),
+]
+Slices = Annotated[str | None, typer.Option(help="Slices 'a:b' or one 'a', from 0. (default: all)")]
+Dtype = Annotated[str, typer.Option(help="Of the networks: float32, bfloat16 or float16.")]
+Device = Annotated[
+    str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
+]
 
 Users = dict[str, tuple[object, str]]
 """Name of an option -> whether something uses it; and if not, why and what to do."""

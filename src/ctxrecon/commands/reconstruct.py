@@ -34,7 +34,17 @@ from ctxrecon.commands.methods import (
     open_network,
     spelled,
 )
-from ctxrecon.commands.options import Seed, refuse_ignored, users, users_of_models
+from ctxrecon.commands.options import (
+    CoilMapsFile,
+    Device,
+    Dtype,
+    MaskFile,
+    Seed,
+    Slices,
+    refuse_ignored,
+    users,
+    users_of_models,
+)
 from ctxrecon.commands.paths import (
     OVERWRITE,
     Outputs,
@@ -75,17 +85,9 @@ def reconstruct(
         ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Run all other methods too.")] = False,
-    mask: Annotated[
-        Path | None,
-        typer.Option(help="Sampling mask .npy, (nx,) or (ny, nx). (default: from the file)"),
-    ] = None,
-    coil_maps: Annotated[
-        Path | None,
-        typer.Option(help="Coil maps .npy or .cfl. (default: the file's, or estimated)"),
-    ] = None,
-    slices: Annotated[
-        str | None, typer.Option(help="Slices 'a:b' or one 'a', from 0. (default: all)")
-    ] = None,
+    mask: MaskFile = None,
+    coil_maps: CoilMapsFile = None,
+    slices: Slices = None,
     undersample: Annotated[
         str | None,
         typer.Option(help="Undersample fully sampled data by this mask, such as uniform1d."),
@@ -138,12 +140,8 @@ def reconstruct(
         float, typer.Option(help="Of --start: the share of the diffusion that is left.")
     ] = 0.3,
     seed: Seed = 0,
-    dtype: Annotated[
-        str, typer.Option(help="Of the network: float32, bfloat16 or float16.")
-    ] = "float32",
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
-    ] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
     crop_readout: Annotated[
         bool | None,
         typer.Option(

@@ -12,7 +12,15 @@ import typer
 from ctxrecon.commands.inputs import read_mask, say_scan
 from ctxrecon.commands.logs import say, slice_named
 from ctxrecon.commands.methods import open_model
-from ctxrecon.commands.options import Seed, refuse_ignored
+from ctxrecon.commands.options import (
+    CoilMapsFile,
+    Device,
+    Dtype,
+    MaskFile,
+    Seed,
+    Slices,
+    refuse_ignored,
+)
 from ctxrecon.commands.paths import (
     OVERWRITE,
     Outputs,
@@ -47,24 +55,12 @@ def task(
         typer.Option(help="Of the model's masks. (default: its own)"),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Segmentations of each slice.")] = 8,
-    mask: Annotated[
-        Path | None,
-        typer.Option(help="Sampling mask .npy, (nx,) or (ny, nx). (default: from the file)"),
-    ] = None,
-    coil_maps: Annotated[
-        Path | None,
-        typer.Option(help="Coil maps .npy or .cfl. (default: the file's, or estimated)"),
-    ] = None,
-    slices: Annotated[
-        str | None, typer.Option(help="Slices 'a:b' or one 'a', from 0. (default: all)")
-    ] = None,
+    mask: MaskFile = None,
+    coil_maps: CoilMapsFile = None,
+    slices: Slices = None,
     seed: Seed = 0,
-    dtype: Annotated[
-        str, typer.Option(help="Of the networks: float32, bfloat16 or float16.")
-    ] = "float32",
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
-    ] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Read a task from a scan; writes what was read and how sure it is.

@@ -238,3 +238,12 @@ class TestCommandLine:
         call = ["task", self.scan(tmp_path), "--model", prior, "--device", "cpu"]
         assert status(*call, "--out", tmp_path / "out") == 2
         assert "ctxrecon reconstruct" in capsys.readouterr().err
+
+
+def test_the_spectrum_is_that_of_the_training_slices(run, tmp_path):
+    folder = run(
+        tmp_path / "run", "--sampler", "fixed:mask=spectrum2d:acceleration=6", "--scans", "3"
+    )
+    sampler = load_task(folder / "pipeline").sampler
+    assert not sampler.lacks_spectrum
+    assert int(sampler().sum()) == round(32 * 32 / 6)

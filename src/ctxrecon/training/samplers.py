@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,23 @@ from torch import Tensor
 from ctxrecon.coils.calibration import MIN_CALIBRATION
 from ctxrecon.errors import InputError
 from ctxrecon.masks import MASKS
-from ctxrecon.masks.learned import SAMPLERS, MaskNetwork
+from ctxrecon.masks.learned import SAMPLERS, FixedMasks, MaskNetwork
 from ctxrecon.options import split_options
 from ctxrecon.training.options import build_from_text
 from ctxrecon.training.scans import check_calibration
 
 logger = logging.getLogger(__name__)
+
+
+def fit_spectrum(sampler: Any, images: Callable[[], Tensor]) -> None:
+    """Give a sampler of the strongest positions the spectrum of the training set, if it has none.
+
+    Args:
+        sampler: any sampler; others are left as they are.
+        images: gives images ``(batch, n, n)`` of the training set.
+    """
+    if isinstance(sampler, FixedMasks) and sampler.lacks_spectrum:
+        sampler.fit(images())
 
 
 def build_sampler(

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctxrecon.errors import InputError
-from ctxrecon.masks.learned import FixedMasks, GreedyPolicy
+from ctxrecon.masks.learned import GreedyPolicy
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.masks.build import starting_point
@@ -31,7 +31,7 @@ from ctxrecon.training.masks.objective import JointObjective, JointTraining
 from ctxrecon.training.masks.validation import ContrastScans
 from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
-from ctxrecon.training.samplers import calibration
+from ctxrecon.training.samplers import calibration, fit_spectrum
 from ctxrecon.training.scans import check_calibration
 from ctxrecon.training.trained import TrainedPipeline
 
@@ -66,8 +66,7 @@ def train_masks(config: MasksConfig) -> None:
         config.seed,
         config.magnitude_images,
     )
-    if isinstance(pipe.sampler, FixedMasks) and pipe.sampler.lacks_spectrum:
-        pipe.sampler.fit(samples.first_targets())
+    fit_spectrum(pipe.sampler, samples.first_targets)
     accelerator = build_accelerator(config)
     trained = TrainedPipeline(
         config,

@@ -116,8 +116,12 @@ class TaskSamples:
 
     def statistics(self) -> KSpaceStatistics:
         """How k-space varies over the slices that are learned from."""
+        return KSpaceStatistics.of(self.first_images())
+
+    def first_images(self) -> Tensor:
+        """Images ``(slices, n, n)`` complex64 of the first slices, as many as statistics ask."""
         count = min(self.scans or _STATISTICS, _STATISTICS)
-        return KSpaceStatistics.of(torch.stack([self.image(number)[0] for number in range(count)]))
+        return torch.stack([self.image(number)[0] for number in range(count)])
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One batch."""

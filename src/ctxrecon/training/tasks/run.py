@@ -26,7 +26,7 @@ from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
-from ctxrecon.training.samplers import calibration
+from ctxrecon.training.samplers import calibration, fit_spectrum
 from ctxrecon.training.scans import check_calibration, check_magnitude
 from ctxrecon.training.tasks.build import starting_point
 from ctxrecon.training.tasks.config import TasksConfig
@@ -78,6 +78,7 @@ def train_task(config: TasksConfig) -> None:
         config.magnitude_images,
         config.seed,
     )
+    fit_spectrum(pipe.sampler, samples.first_images)
     model = _model(config, pipe, samples)
     accelerator = build_accelerator(config)
     trained = TrainedPipeline(

@@ -167,7 +167,7 @@ def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, c
     written = json.loads((tmp_path / "new" / "reconstruction_metrics.json").read_text())
     names = [row["method"] for row in written["methods"]]
     assert names[:4] == ["zero-filled", "CG-SENSE", "L1-wavelet", "TV"]
-    assert names[4] == "MoDL, phantom network"
+    assert names[4] == "MoDL, shipped network"
     called = f"DDS from PnP-ADMM, {Path(prior).name}"
     assert names[5:] == [f"{called}, one sample", f"{called}, mean of 2"]
     assert written["reference"] == "target"

@@ -38,8 +38,8 @@ BASELINES = {
 METHODS = (PRIOR, NETWORK, *BASELINES)
 ALIASES = {"prior": PRIOR}
 _OTHER_SPELLINGS = {"total-variation": "tv"}
-SHIPPED_PRIOR, SHIPPED_NETWORK = "phantom prior", "phantom network"
-"""What those that come with the package are called: both were trained on the digital phantom."""
+SHIPPED_PRIOR, SHIPPED_NETWORK = "shipped prior", "shipped network"
+"""What those that come with the package are called."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ class Scan:
         trajectory: ``(batch or 1, shots, samples, 2)`` float64, ``(k_y, k_x)`` in radians per
             pixel; ``None`` for a Cartesian grid.
         matrix: ``(ny, nx)`` of the images; ``None`` for a Cartesian grid, which has its own.
+        affine: ``(4, 4)`` float64, the place of the images in the scanner: multiplied by
+            ``(y, x, slice, 1)``, whole numbers at pixel centers, it gives a point in mm in the
+            patient's axes right, anterior, superior (RAS+, as NIfTI). ``None`` if unknown, or if
+            the slices are not parallel and equally spaced. ``voxel_size`` follows from it.
     """
 
     kspace: Tensor
@@ -47,6 +51,7 @@ class Scan:
     voxel_size: tuple[float, float, float] | None = None
     trajectory: Tensor | None = None
     matrix: tuple[int, int] | None = None
+    affine: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.kspace.ndim != 4 or not self.kspace.is_complex():
@@ -85,6 +90,11 @@ class Scan:
                 f"expected metadata for each of the {batch} slices or none, "
                 f"got {len(self.metadata)}"
             )
+        if self.affine is not None:
+            check_affine(self.affine)
+            edges = self.affine[:3, :3].norm(dim=0).tolist()
+            # Frozen: what follows from another field is set once, here.
+            object.__setattr__(self, "voxel_size", tuple(edges))
         if self.voxel_size is not None:
             check_voxel_size(self.voxel_size)
 
@@ -132,7 +142,18 @@ class Scan:
             metadata=self.metadata[index],
             target=None if self.target is None else self.target[index],
             trajectory=pick(self.trajectory),
+            affine=self._affine_of(index),
         )
+
+    def _affine_of(self, index: slice) -> Tensor | None:
+        """The affine of a range of slices."""
+        if self.affine is None:
+            return None
+        start, _, step = index.indices(len(self))
+        affine = self.affine.clone()
+        affine[:, 3] += start * affine[:, 2]
+        affine[:, 2] *= step
+        return affine
 
 
 def check_voxel_size(voxel_size: Any) -> None:
@@ -147,4 +168,28 @@ def check_voxel_size(voxel_size: Any) -> None:
     ):
         raise InputError(
             f"expected a voxel size of three numbers (ny, nx, slice) above 0 mm, got {voxel_size}"
+        )
+
+
+def check_affine(affine: Any) -> None:
+    """Refuse what is not an invertible map from pixels to mm.
+
+    Raises:
+        InputError: another shape or type, values that are not finite, axes that are parallel or
+            zero, or a last row that is not (0, 0, 0, 1).
+    """
+    good = (
+        isinstance(affine, Tensor)
+        and affine.shape == (4, 4)
+        and affine.dtype == torch.float64
+        and bool(affine.isfinite().all())
+        and affine[3].tolist() == [0, 0, 0, 1]
+    )
+    if good:
+        edges = affine[:3, :3].norm(dim=0)
+        good = bool((edges > 0).all()) and abs(float(torch.det(affine[:3, :3] / edges))) > 1e-3
+    if not good:
+        raise InputError(
+            "expected an affine (4, 4) float64 from (y, x, slice) to mm with three independent "
+            f"axes and the last row 0, 0, 0, 1, got {affine}"
         )

@@ -32,6 +32,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
 from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
 from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
+from ctxrecon.io._reader import Options, Reader, check_options
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan, check_voxel_size
@@ -46,36 +47,91 @@ _HINTS = {
     ".png": "PNG holds images, not k-space",
     ".mat": "save the k-space as .npy, .npz or .cfl",
 }
-_EXPECTED = {".npy": "NumPy .npy", ".npz": "NumPy .npz", ".h5": "HDF5 .h5", ".hdf5": "HDF5 .h5"}
 
 
-def _format(path: str | os.PathLike[str]) -> tuple[str, Path]:
-    """The format of a scan file by its extension and content, and the file that holds its data."""
+def _read_ismrmrd(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
+    return ismrmrd.read_ismrmrd(
+        path,
+        slices,
+        crop_readout=options.crop_readout is not False,
+        prewhiten=options.prewhiten,
+        repetition=options.repetition,
+        contrast=options.contrast,
+    )
+
+
+# Of the formats that share a suffix, the first that holds.
+READERS = [
+    Reader(
+        "npy",
+        (".npy",),
+        "NumPy .npy",
+        numpy_format.npy_shape,
+        lambda path, slices, _: (numpy_format.read_npy(path, slices), None),
+    ),
+    Reader(
+        "npz",
+        (".npz",),
+        "NumPy .npz",
+        numpy_format.npz_shape,
+        lambda path, slices, _: (numpy_format.read_npz(path, slices), None),
+    ),
+    Reader(
+        "BART",
+        (".cfl", ".hdr"),
+        None,
+        bart.bart_shape,
+        lambda path, slices, _: (bart.read_bart(path, slices), None),
+    ),
+    Reader(
+        "fastMRI",
+        (".h5", ".hdf5"),
+        "HDF5 .h5",
+        fastmri.fastmri_shape,
+        lambda path, slices, options: (
+            fastmri.read_fastmri(path, slices, crop_readout=bool(options.crop_readout)),
+            None,
+        ),
+        frozenset({"crop_readout"}),
+        lambda path, file: "kspace" in file,
+    ),
+    Reader(
+        "ISMRMRD",
+        (".h5", ".hdf5"),
+        "HDF5 .h5",
+        ismrmrd.ismrmrd_shape,
+        _read_ismrmrd,
+        frozenset({"crop_readout", "prewhiten", "repetition", "contrast"}),
+        lambda path, file: ismrmrd.find_group(path, file) is not None,
+    ),
+]
+
+
+def _reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
+    """The reader of a scan file by its extension and content, and the file that holds its data."""
     path = Path(path)
-    if bart.is_bart(path):
-        path = check_input(bart.data_file(path))
-        return "BART", path
-    path = check_input(path)
+    # BART names both of its files by their stem, too.
+    path = check_input(bart.data_file(path) if bart.is_bart(path) else path)
     suffix = path.suffix.lower()
-    if suffix not in _EXPECTED:
+    readers = [reader for reader in READERS if suffix in reader.suffixes]
+    if not readers:
         hint = _HINTS.get(suffix)
         raise InputError(
             f"{path}: expected a scan file .npy, .npz, .h5 or .cfl, got "
             f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
         )
     found = sniff(path)
-    if found != _EXPECTED[suffix]:
+    if found not in {reader.content for reader in readers} and readers[0].content is not None:
         content = f"the content of {found}" if found else "other content"
         raise InputError(
             f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
         )
-    if suffix in {".npy", ".npz"}:
-        return suffix[1:], path
+    if readers[0].holds is None:
+        return readers[0], path
     with open_hdf5(path) as file:
-        if "kspace" in file:
-            return "fastMRI", path
-        if ismrmrd.find_group(path, file) is not None:
-            return "ISMRMRD", path
+        for reader in readers:
+            if reader.holds is not None and reader.holds(path, file):
+                return reader, path
         names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
     raise InputError(
         f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
@@ -117,33 +173,10 @@ def read_scan(
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
-    kind, path = _format(path)
-    if kind != "ISMRMRD" and (repetition or contrast):
-        raise InputError(
-            f"{path} is a {kind} file: only ISMRMRD files have repetitions and contrasts"
-        )
-    whitening = None
-    if kind == "ISMRMRD":
-        scan, whitening = ismrmrd.read_ismrmrd(
-            path,
-            slices,
-            crop_readout=crop_readout is not False,
-            prewhiten=prewhiten,
-            repetition=repetition,
-            contrast=contrast,
-        )
-    elif kind == "fastMRI":
-        scan = fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout))
-    elif crop_readout:
-        raise InputError(
-            f"{path}: a {kind} file does not state its readout oversampling: leave crop_readout out"
-        )
-    elif kind == "BART":
-        scan = bart.read_bart(path, slices)
-    elif kind == "npz":
-        scan = numpy_format.read_npz(path, slices)
-    else:
-        scan = numpy_format.read_npy(path, slices)
+    reader, path = _reader(path)
+    options = Options(crop_readout, prewhiten, repetition, contrast)
+    check_options(path, reader, options, READERS)
+    scan, whitening = reader.read(path, slices, options)
     if metadata is not None:
         scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
     if coil_maps is not None:
@@ -190,15 +223,6 @@ def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
     return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)
 
 
-_SHAPES = {
-    "npy": numpy_format.npy_shape,
-    "npz": numpy_format.npz_shape,
-    "BART": bart.bart_shape,
-    "fastMRI": fastmri.fastmri_shape,
-    "ISMRMRD": ismrmrd.ismrmrd_shape,
-}
-
-
 def scan_shape(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
     """(slices, coils, ny, nx) of the k-space in a scan file, reading no samples.
 
@@ -208,8 +232,8 @@ def scan_shape(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
-    kind, path = _format(path)
-    return _SHAPES[kind](path)[0]
+    reader, path = _reader(path)
+    return reader.shape(path)[0]
 
 
 def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None) -> dict[str, Any]:
@@ -231,14 +255,14 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are
         ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
     """
-    kind, path = _format(path)
-    layout, dtype, stated = _SHAPES[kind](path)
+    reader, path = _reader(path)
+    layout, dtype, stated = reader.shape(path)
     middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
     item = middle.metadata[0] if middle.metadata else None
-    files = [path, bart.header_file(path)] if kind == "BART" else [path]
+    files = [path, bart.header_file(path)] if reader.name == "BART" else [path]
     return {
         "path": str(path),
-        "format": kind,
+        "format": reader.name,
         "size_on_disk": sum(file.stat().st_size for file in files),
         "dtype": str(dtype),
         "slices": layout[0],

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,114 +29,16 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_input, sniff
-from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
+from ctxrecon.files import check_input
+from ctxrecon.io import bart, fastmri, nifti, numpy_format, png
 from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
-from ctxrecon.io._reader import Options, Reader, check_options
-from ctxrecon.io.hdf5 import open_hdf5
+from ctxrecon.io._choice import Choice
+from ctxrecon.io._formats import READERS, find_reader
+from ctxrecon.io._reader import Layout, Options, Reader, check_options
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan, check_voxel_size
 
 __all__ = ["overwrites", "read_scan", "scan_info", "scan_shape", "write_image", "write_scan"]
-
-_HINTS = {
-    ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
-    ".dcm": "DICOM holds images, not k-space",
-    ".nii": "NIfTI holds images, not k-space",
-    ".gz": "NIfTI holds images, not k-space",
-    ".png": "PNG holds images, not k-space",
-    ".mat": "save the k-space as .npy, .npz or .cfl",
-}
-
-
-def _read_ismrmrd(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
-    return ismrmrd.read_ismrmrd(
-        path,
-        slices,
-        crop_readout=options.crop_readout is not False,
-        prewhiten=options.prewhiten,
-        repetition=options.repetition,
-        contrast=options.contrast,
-    )
-
-
-# Of the formats that share a suffix, the first that holds.
-READERS = [
-    Reader(
-        "npy",
-        (".npy",),
-        "NumPy .npy",
-        numpy_format.npy_shape,
-        lambda path, slices, _: (numpy_format.read_npy(path, slices), None),
-    ),
-    Reader(
-        "npz",
-        (".npz",),
-        "NumPy .npz",
-        numpy_format.npz_shape,
-        lambda path, slices, _: (numpy_format.read_npz(path, slices), None),
-    ),
-    Reader(
-        "BART",
-        (".cfl", ".hdr"),
-        None,
-        bart.bart_shape,
-        lambda path, slices, _: (bart.read_bart(path, slices), None),
-    ),
-    Reader(
-        "fastMRI",
-        (".h5", ".hdf5"),
-        "HDF5 .h5",
-        fastmri.fastmri_shape,
-        lambda path, slices, options: (
-            fastmri.read_fastmri(path, slices, crop_readout=bool(options.crop_readout)),
-            None,
-        ),
-        frozenset({"crop_readout"}),
-        lambda path, file: "kspace" in file,
-    ),
-    Reader(
-        "ISMRMRD",
-        (".h5", ".hdf5"),
-        "HDF5 .h5",
-        ismrmrd.ismrmrd_shape,
-        _read_ismrmrd,
-        frozenset({"crop_readout", "prewhiten", "repetition", "contrast"}),
-        lambda path, file: ismrmrd.find_group(path, file) is not None,
-    ),
-]
-
-
-def _reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
-    """The reader of a scan file by its extension and content, and the file that holds its data."""
-    path = Path(path)
-    # BART names both of its files by their stem, too.
-    path = check_input(bart.data_file(path) if bart.is_bart(path) else path)
-    suffix = path.suffix.lower()
-    readers = [reader for reader in READERS if suffix in reader.suffixes]
-    if not readers:
-        hint = _HINTS.get(suffix)
-        raise InputError(
-            f"{path}: expected a scan file .npy, .npz, .h5 or .cfl, got "
-            f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
-        )
-    found = sniff(path)
-    if found not in {reader.content for reader in readers} and readers[0].content is not None:
-        content = f"the content of {found}" if found else "other content"
-        raise InputError(
-            f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
-        )
-    if readers[0].holds is None:
-        return readers[0], path
-    with open_hdf5(path) as file:
-        for reader in readers:
-            if reader.holds is not None and reader.holds(path, file):
-                return reader, path
-        names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
-    raise InputError(
-        f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
-        f"found {names}"
-    )
 
 
 def read_scan(
@@ -149,6 +51,11 @@ def read_scan(
     prewhiten: bool = True,
     repetition: int = 0,
     contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
 ) -> Scan:
     """Read measured k-space with everything that its file says about it.
 
@@ -166,6 +73,13 @@ def read_scan(
             transformed likewise; the units of k-space and the power of the maps stay.
         repetition: which repetition of an ISMRMRD file, counted from 0 among those it holds.
         contrast: which contrast (echo) of an ISMRMRD file, counted in the same way.
+        phase: which cardiac phase of an ISMRMRD file, counted in the same way.
+        set: which set (such as a velocity encoding) of an ISMRMRD file, counted in the same way.
+        average: which average of an ISMRMRD file, counted in the same way; the mean of all by
+            default.
+        group: name of the measurement in an ISMRMRD file that holds several.
+        calibration: another scan file, of any format, whose fully sampled center serves to
+            estimate the coil maps; of the same slices or of one.
 
     Returns:
         The scan; the mask is inferred from exact zeros where the file holds none, and logged.
@@ -173,8 +87,9 @@ def read_scan(
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
-    reader, path = _reader(path)
-    options = Options(crop_readout, prewhiten, repetition, contrast)
+    reader, path = find_reader(path)
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    options = Options(crop_readout, prewhiten, choice)
     check_options(path, reader, options, READERS)
     scan, whitening = reader.read(path, slices, options)
     if metadata is not None:
@@ -223,25 +138,70 @@ def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
     return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)
 
 
-def scan_shape(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+def scan_shape(
+    path: str | os.PathLike[str],
+    *,
+    crop_readout: bool | None = None,
+    repetition: int = 0,
+    contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+) -> tuple[int, int, int, int]:
     """(slices, coils, ny, nx) of the k-space in a scan file, reading no samples.
 
     ``ny`` counts the readout oversampling, which :func:`read_scan` may crop. For going through a
     volume that is larger than the memory, some ``slices`` of :func:`read_scan` after the other.
 
+    Args:
+        path: as for :func:`read_scan`, and so are the others.
+        crop_readout: of three-dimensional scans, whose slices may lie along the readout.
+        repetition: which repetition.
+        contrast: which contrast.
+        phase: which cardiac phase.
+        set: which set.
+        average: which average.
+        group: which measurement.
+
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
-    reader, path = _reader(path)
-    return reader.shape(path)[0]
+    reader, path = find_reader(path)
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    return _layout(path, reader, Options(crop_readout, choice=choice))[0]
 
 
-def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None) -> dict[str, Any]:
+def _layout(path: Path, reader: Reader, options: Options) -> Layout:
+    """(slices, coils, ny, nx), dtype, and what else the file states."""
+    check_options(path, reader, replace(options, crop_readout=None), READERS)
+    return reader.shape(path, options)
+
+
+def scan_info(
+    path: str | os.PathLike[str],
+    *,
+    crop_readout: bool | None = None,
+    repetition: int = 0,
+    contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
     """What is in a scan file, reading the sizes of all of it and the samples of one slice.
 
     Args:
-        path: as for :func:`read_scan`.
-        crop_readout: likewise.
+        path: as for :func:`read_scan`, and so are the others.
+        crop_readout: whether the readout oversampling is cropped.
+        repetition: which repetition.
+        contrast: which contrast.
+        phase: which cardiac phase.
+        set: which set.
+        average: which average.
+        group: which measurement.
+        calibration: another file, for coil maps.
 
     Returns:
         ``path``, ``format``, ``size_on_disk`` (bytes), ``dtype``, ``slices``, ``coils``,
@@ -255,9 +215,16 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are
         ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
     """
-    reader, path = _reader(path)
-    layout, dtype, stated = reader.shape(path)
-    middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
+    reader, path = find_reader(path)
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    layout, dtype, stated = _layout(path, reader, Options(crop_readout, choice=choice))
+    middle = read_scan(
+        path,
+        slices=layout[0] // 2,
+        crop_readout=crop_readout,
+        calibration=calibration,
+        **asdict(choice),
+    )
     item = middle.metadata[0] if middle.metadata else None
     files = [path, bart.header_file(path)] if reader.name == "BART" else [path]
     return {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.io._arrays import SliceChoice
+from ctxrecon.io._choice import Choice
 from ctxrecon.scan import Scan
 
 Layout: TypeAlias = "tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]"
@@ -24,14 +25,7 @@ class Options:
 
     crop_readout: bool | None = None
     prewhiten: bool = True
-    repetition: int = 0
-    contrast: int = 0
-
-    def asked(self) -> tuple[str, ...]:
-        """The names of the options that are not at their defaults."""
-        return tuple(
-            field.name for field in fields(self) if getattr(self, field.name) != field.default
-        )
+    choice: Choice = field(default_factory=Choice)
 
 
 @dataclass(frozen=True)
@@ -41,34 +35,41 @@ class Reader:
     Attributes:
         name: of the format.
         suffixes: of its files, in lower case.
-        content: what :func:`ctxrecon.files.sniff` finds in its files.
+        contents: what :func:`ctxrecon.files.sniff` finds in its files.
         shape: the layout of a file, reading no samples.
         read: the chosen slices of a file, and the matrix ``(coils, coils)`` that prewhitened
             their coils, if any.
-        options: names of the :class:`Options` that have a meaning for the format.
+        choices: names of the fields of :class:`Choice` that have a meaning for the format.
+        crops: whether its files state their readout oversampling.
         holds: whether an open HDF5 file is of this format; for the formats that share HDF5.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    content: str | None
-    shape: Callable[[Path], Layout]
+    contents: tuple[str | None, ...]
+    shape: Callable[[Path, Options], Layout]
     read: Callable[[Path, SliceChoice, Options], tuple[Scan, Tensor | None]]
-    options: frozenset[str] = frozenset()
+    choices: tuple[str, ...] = ()
+    crops: bool = False
     holds: Callable[[Path, Any], bool] | None = None
 
 
-def check_options(path: Path, reader: Reader, options: Options, readers: list[Reader]) -> None:
-    """Refuse options that say nothing of a file of this format."""
-    for name in options.asked():
-        if name == "prewhiten" or name in reader.options:
+def check_options(path: Path, reader: Reader, options: Options, readers: Sequence[Reader]) -> None:
+    """Refuse options that say nothing of a file of this format.
+
+    Raises:
+        InputError: naming the formats that have what was asked for.
+    """
+    for item in fields(Choice):
+        if item.name in reader.choices or getattr(options.choice, item.name) == item.default:
             continue
-        if name == "crop_readout":
-            if options.crop_readout:
-                raise InputError(
-                    f"{path}: a {reader.name} file does not state its readout oversampling: "
-                    "leave crop_readout out"
-                )
-            continue
-        others = ", ".join(other.name for other in readers if name in other.options)
-        raise InputError(f"{path} is a {reader.name} file: {name} is for files of {others} only")
+        others = [other.name for other in readers if item.name in other.choices]
+        raise InputError(
+            f"{path} is a {reader.name} file: only {', '.join(others)} files have {item.name}s, "
+            f"leave {item.name} out"
+        )
+    if options.crop_readout and not reader.crops:
+        raise InputError(
+            f"{path}: a {reader.name} file does not state its readout oversampling: leave "
+            "crop_readout out"
+        )

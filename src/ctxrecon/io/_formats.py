@@ -1,0 +1,121 @@
+"""The table of scan formats, and which of them a file is of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.files import check_input, sniff
+from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format
+from ctxrecon.io._arrays import SliceChoice
+from ctxrecon.io._reader import Options, Reader
+from ctxrecon.io.hdf5 import open_hdf5
+from ctxrecon.scan import Scan
+
+_HINTS = {
+    ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
+    ".dcm": "DICOM holds images, not k-space",
+    ".nii": "NIfTI holds images, not k-space",
+    ".gz": "NIfTI holds images, not k-space",
+    ".png": "PNG holds images, not k-space",
+    ".mat": "save the k-space as .npy, .npz or .cfl",
+}
+
+
+def _read_ismrmrd(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
+    return ismrmrd.read_ismrmrd(
+        path,
+        slices,
+        crop_readout=options.crop_readout is not False,
+        prewhiten=options.prewhiten,
+        choice=options.choice,
+    )
+
+
+# Of the formats that share a suffix, the first that holds.
+READERS = (
+    Reader(
+        "npy",
+        (".npy",),
+        ("NumPy .npy",),
+        lambda path, _: numpy_format.npy_shape(path),
+        lambda path, slices, _: (numpy_format.read_npy(path, slices), None),
+    ),
+    Reader(
+        "npz",
+        (".npz",),
+        ("NumPy .npz",),
+        lambda path, _: numpy_format.npz_shape(path),
+        lambda path, slices, _: (numpy_format.read_npz(path, slices), None),
+    ),
+    Reader(
+        "BART",
+        (".cfl",),
+        (),
+        lambda path, _: bart.bart_shape(path),
+        lambda path, slices, _: (bart.read_bart(path, slices), None),
+    ),
+    Reader(
+        "fastMRI",
+        (".h5", ".hdf5"),
+        ("HDF5 .h5",),
+        lambda path, _: fastmri.fastmri_shape(path),
+        lambda path, slices, options: (
+            fastmri.read_fastmri(path, slices, crop_readout=bool(options.crop_readout)),
+            None,
+        ),
+        crops=True,
+        holds=lambda path, file: "kspace" in file,
+    ),
+    Reader(
+        "ISMRMRD",
+        (".h5", ".hdf5"),
+        ("HDF5 .h5",),
+        lambda path, options: ismrmrd.ismrmrd_shape(
+            path, crop_readout=options.crop_readout is not False, choice=options.choice
+        ),
+        _read_ismrmrd,
+        choices=("repetition", "contrast", "phase", "set", "average", "group"),
+        crops=True,
+        holds=lambda path, file: bool(ismrmrd.find_groups(file)),
+    ),
+)
+
+
+def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
+    """The reader of a scan file by its extension and content, and the file that holds its data.
+
+    Raises:
+        InputError: a file that cannot be read, or is of no format that is.
+    """
+    path = Path(path)
+    # BART names both of its files by their stem, too.
+    path = check_input(bart.data_file(path) if bart.is_bart(path) else path)
+    suffix = path.suffix.lower()
+    readers = [reader for reader in READERS if suffix in reader.suffixes]
+    if not readers:
+        hint = _HINTS.get(suffix)
+        raise InputError(
+            f"{path}: expected a scan file .npy, .npz, .h5 or .cfl, got "
+            f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
+        )
+    contents, found = readers[0].contents, sniff(path)
+    if contents and found not in contents:
+        content = f"the content of {found}" if found else "other content"
+        raise InputError(
+            f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
+        )
+    if readers[0].holds is None:
+        return readers[0], path
+    with open_hdf5(path) as file:
+        for reader in readers:
+            if reader.holds is not None and reader.holds(path, file):
+                return reader, path
+        names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
+    raise InputError(
+        f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
+        f"found {names}"
+    )

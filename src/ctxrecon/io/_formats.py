@@ -9,20 +9,29 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
-from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format
+from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format, siemens
 from ctxrecon.io._arrays import SliceChoice
 from ctxrecon.io._reader import Options, Reader
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.scan import Scan
 
 _HINTS = {
-    ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
     ".dcm": "DICOM holds images, not k-space",
     ".nii": "NIfTI holds images, not k-space",
     ".gz": "NIfTI holds images, not k-space",
     ".png": "PNG holds images, not k-space",
     ".mat": "save the k-space as .npy, .npz or .cfl",
 }
+
+
+def _read_siemens(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
+    return siemens.read_siemens(
+        path,
+        slices,
+        crop_readout=options.crop_readout is not False,
+        prewhiten=options.prewhiten,
+        choice=options.choice,
+    )
 
 
 def _read_ismrmrd(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
@@ -57,6 +66,17 @@ READERS = (
         (),
         lambda path, _: bart.bart_shape(path),
         lambda path, slices, _: (bart.read_bart(path, slices), None),
+    ),
+    Reader(
+        "Siemens",
+        (".dat",),
+        (None,),
+        lambda path, options: siemens.siemens_shape(
+            path, crop_readout=options.crop_readout is not False, choice=options.choice
+        ),
+        _read_siemens,
+        choices=("repetition", "contrast", "phase", "set", "average"),
+        crops=True,
     ),
     Reader(
         "fastMRI",

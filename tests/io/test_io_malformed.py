@@ -170,6 +170,10 @@ CASES = {
     "unknown extension": ("scan.xyz", content(b"x"), r"got \.xyz"),
     "no extension": ("scan", content(b"x"), "no extension"),
     "siemens": ("meas.dat", content(b"x"), "Siemens"),
+    "ge": ("P12345.7", content(b"x"), "ge_to_ismrmrd"),
+    "ge archive": ("ScanArchive_1.h5", hdf5(a=1), "ge_to_ismrmrd"),
+    "philips": ("raw_000.data", content(b"x"), "philips_to_ismrmrd"),
+    "bruker": ("fid", content(b"x"), "brukerapi"),
     "dicom": ("scan.dcm", content(b"x"), "DICOM"),
     "hdf5 named npy": ("scan.npy", lambda p: hdf5(a=1)(p), "named .npy .* HDF5"),
     "text named h5": ("scan.h5", content(b"not HDF5 at all"), "named .h5"),
@@ -280,8 +284,9 @@ CASES = {
         cfl(DIMS + "16 8 1 2", K.tobytes()[:-8]),
         "need 2048 bytes, 2040 ar",
     ),
-    "cfl 3-D": ("k.cfl", cfl(DIMS + "8 8 2 2"), "bart slice"),
-    "cfl time": ("k.cfl", cfl(DIMS + "16 8 1 1 1 1 1 1 1 1 2"), r"the sizes \{10: 2\}"),
+    "cfl slabs": ("k.cfl", cfl(DIMS + "4 8 4 1 1 1 1 1 1 1 1 1 1 2"), r"one slab.*SLICE \(13\)"),
+    "cfl maps": ("k.cfl", cfl(DIMS + "16 8 1 1 2"), r"MAPS \(4\).* 2.*bart slice"),
+    "cfl level": ("k.cfl", cfl(DIMS + "16 8 1 1 1 1 1 1 1 1 1 1 2"), r"LEVEL \(12\)"),
     "cfl line": ("k.cfl", cfl(DIMS + "256"), "expected a 2-D k-space"),
 }
 

@@ -383,3 +383,16 @@ def slices_along_readout(
     slices = ifft2c(samples)[..., 0, start : start + num_readout]
     wanted = slices.moveaxis(-1, 0)[list(chosen)]
     return wanted.numpy() * lines
+
+
+def mean_of_measured(averages: np.ndarray) -> np.ndarray:
+    """Mean over averages, of each sample over those in which it was measured.
+
+    Args:
+        averages: ``(averages, batch, coils, ny, nx)``, zero where not sampled.
+
+    Returns:
+        ``(batch, coils, ny, nx)``.
+    """
+    measured = (averages != 0).any(axis=2, keepdims=True).sum(axis=0)
+    return averages.sum(axis=0) / np.maximum(measured, 1).astype(np.float32)

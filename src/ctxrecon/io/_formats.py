@@ -15,12 +15,24 @@ from ctxrecon.io._reader import Options, Reader
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.scan import Scan
 
+_IMAGES = "holds images, not k-space"
+_PHILIPS = "convert Philips raw data to ISMRMRD .h5 first (philips_to_ismrmrd)"
+_BRUKER = "Bruker raw data is read by brukerapi or MRIReco.jl: save its k-space as .npy"
+_GE = "convert GE raw data to ISMRMRD .h5 first (ge_to_ismrmrd, with GE's Orchestra)"
 _HINTS = {
-    ".dcm": "DICOM holds images, not k-space",
-    ".nii": "NIfTI holds images, not k-space",
-    ".gz": "NIfTI holds images, not k-space",
-    ".png": "PNG holds images, not k-space",
-    ".mat": "save the k-space as .npy, .npz or .cfl",
+    ".dcm": f"DICOM {_IMAGES}",
+    ".nii": f"NIfTI {_IMAGES}",
+    ".gz": f"NIfTI {_IMAGES}",
+    ".png": f"PNG {_IMAGES}",
+    ".7": _GE,
+    ".raw": _PHILIPS,
+    ".lab": _PHILIPS,
+    ".sin": _PHILIPS,
+    ".list": _PHILIPS,
+    ".data": _PHILIPS,
+    ".job0": _BRUKER,
+    "fid": _BRUKER,
+    "ser": _BRUKER,
 }
 
 
@@ -64,8 +76,9 @@ READERS = (
         "BART",
         (".cfl",),
         (),
-        lambda path, _: bart.bart_shape(path),
-        lambda path, slices, _: (bart.read_bart(path, slices), None),
+        lambda path, options: bart.bart_shape(path, options.choice),
+        lambda path, slices, options: (bart.read_bart(path, slices, options.choice), None),
+        choices=("repetition", "contrast", "phase", "average"),
     ),
     Reader(
         "Siemens",
@@ -115,11 +128,13 @@ def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
     # BART names both of its files by their stem, too.
     path = check_input(bart.data_file(path) if bart.is_bart(path) else path)
     suffix = path.suffix.lower()
+    if suffix == ".h5" and path.name.startswith("ScanArchive"):
+        raise InputError(f"{path} has the name of a GE ScanArchive: {_GE}")
     readers = [reader for reader in READERS if suffix in reader.suffixes]
     if not readers:
-        hint = _HINTS.get(suffix)
+        hint = _HINTS.get(suffix or path.name.lower())
         raise InputError(
-            f"{path}: expected a scan file .npy, .npz, .h5 or .cfl, got "
+            f"{path}: expected a scan file .npy, .npz, .h5, .mat, .dat or .cfl, got "
             f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
         )
     contents, found = readers[0].contents, sniff(path)

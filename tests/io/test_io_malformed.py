@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from test_io_ismrmrd import HEAD, header_xml, lines, phantom, write_raw
 
 from ctxrecon.errors import InputError
@@ -94,6 +95,10 @@ def other_storage(kind: str) -> Callable[[Path], None]:
     return write
 
 
+def mat(**arrays: np.ndarray) -> Callable[[Path], None]:
+    return lambda path: scipy.io.savemat(path, arrays)
+
+
 def cfl(header: str | None, data: bytes = K.tobytes()) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         path.write_bytes(data)
@@ -155,6 +160,7 @@ def attribute(name: str, value: object) -> Callable[[Path], None]:
     return write
 
 
+REAL = np.stack([K[0].real] * 3)
 NAN = K.copy()
 NAN[0, 0, :3] = np.nan
 HUGE = np.full((8, 8), 1e60 + 0j)
@@ -178,7 +184,7 @@ CASES = {
     "hdf5 named npy": ("scan.npy", lambda p: hdf5(a=1)(p), "named .npy .* HDF5"),
     "text named h5": ("scan.h5", content(b"not HDF5 at all"), "named .h5"),
     # NumPy
-    "npy real": ("k.npy", npy(K.real), "complex k-space.*float32"),
+    "npy real": ("k.npy", npy(REAL), "complex k-space.*float32"),
     "npy 1-D": ("k.npy", npy(K[0, 0]), r"k-space .*\(8,\)"),
     "npy 5-D": ("k.npy", npy(K[None, None]), r"got shape \(1, 1, 2, 16, 8\)"),
     "npy no values": ("k.npy", npy(K[:0]), "is empty"),
@@ -215,6 +221,13 @@ CASES = {
         "JSON",
     ),
     "npz noise": ("k.npz", npz(kspace=K, noise_std=-1.0), r"noise level .*-1\.0"),
+    # MATLAB
+    "mat text": ("k.mat", content(b"not MATLAB at all"), "named .mat"),
+    "mat cut": ("k.mat", cut(mat(kspace=K), 0.5), "truncated"),
+    "mat real": ("k.mat", mat(kspace=K.real), "found none"),
+    "mat two": ("k.mat", mat(kspace=K, maps=K), "'kspace', 'maps'.*group"),
+    "mat coils first": ("k.mat", mat(kspace=np.ones((3, 16, 8)) + 1j), r"\(3, 16, 8\): permute"),
+    "mat v7.3": ("k.mat", hdf5(a=1), "found none"),
     # HDF5
     "h5 truncated": (
         "k.h5",
@@ -232,7 +245,7 @@ CASES = {
     "h5 virtual": ("k.h5", other_storage("virtual"), "other files"),
     "h5 external data": ("k.h5", other_storage("external"), "in other"),
     "fastmri group": ("k.h5", hdf5(**{"kspace/a": 1}), "not an array"),
-    "fastmri real": ("k.h5", hdf5(kspace=K.real), "complex k-space.*float32"),
+    "fastmri real": ("k.h5", hdf5(kspace=REAL), "complex k-space.*float32"),
     "fastmri 2-D": ("k.h5", hdf5(kspace=K[0]), r"fastMRI k-space .* got shape \(16, 8\)"),
     "fastmri header": ("k.h5", hdf5(kspace=K, ismrmrd_header="<a"), "well-formed"),
     "fastmri entity": (
@@ -241,6 +254,7 @@ CASES = {
         "well-formed",
     ),
     "fastmri number": ("k.h5", hdf5(kspace=K, ismrmrd_header=3), "a string in 'ismrmrd_header'"),
+    "breast": ("fastMRI_breast_001_2.h5", hdf5(kspace=K), "radial"),
     "fastmri time": ("k.h5", time_type, "type that is not read"),
     "fastmri null": ("k.h5", hdf5(kspace=h5py.Empty("c8")), "'kspace', got nei"),
     "fastmri noise": ("k.h5", attribute("ctxrecon_noise_std", "a"), "one number, got 'a'"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
-from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format, siemens
+from ctxrecon.io import bart, calgary, fastmri, ismrmrd, matlab, numpy_format, siemens
 from ctxrecon.io._arrays import SliceChoice
 from ctxrecon.io._reader import Options, Reader
 from ctxrecon.io.hdf5 import open_hdf5
@@ -81,6 +81,22 @@ READERS = (
         choices=("repetition", "contrast", "phase", "average"),
     ),
     Reader(
+        "MATLAB",
+        (".mat",),
+        ("MATLAB .mat", "HDF5 .h5"),
+        lambda path, options: matlab.matlab_shape(path, options.choice),
+        lambda path, slices, options: (matlab.read_matlab(path, slices, options.choice), None),
+        choices=("phase", "group"),
+    ),
+    Reader(
+        "Calgary-Campinas",
+        (".h5", ".hdf5"),
+        ("HDF5 .h5",),
+        lambda path, _: calgary.calgary_shape(path),
+        lambda path, slices, _: (calgary.read_calgary(path, slices), None),
+        holds=calgary.is_calgary,
+    ),
+    Reader(
         "Siemens",
         (".dat",),
         (None,),
@@ -97,9 +113,12 @@ READERS = (
         ("HDF5 .h5",),
         lambda path, _: fastmri.fastmri_shape(path),
         lambda path, slices, options: (
-            fastmri.read_fastmri(path, slices, crop_readout=bool(options.crop_readout)),
+            fastmri.read_fastmri(
+                path, slices, crop_readout=bool(options.crop_readout), choice=options.choice
+            ),
             None,
         ),
+        choices=("average",),
         crops=True,
         holds=lambda path, file: "kspace" in file,
     ),

@@ -1,1 +1,1 @@
-"""Mutated scan files: what reading them does, in processes with little memory and time."""
+"""What becomes of scan files that are damaged: none may crash, hang or take the memory."""

@@ -349,7 +349,7 @@ def remove_oversampling(path: Path, kspace: np.ndarray, num_readout: int) -> np.
     start = ny // 2 - num_readout // 2
     cropped = fft2c(image[..., start : start + num_readout, :])
     lines = (kspace != 0).any(axis=(1, 2))[:, None, None, :]
-    return cropped.numpy() * lines
+    return np.where(lines, cropped.numpy(), np.complex64(0))
 
 
 def slices_along_readout(
@@ -382,7 +382,7 @@ def slices_along_readout(
     samples = torch.from_numpy(np.array(volume, np.complex64)).moveaxis(1, -1)[..., None, :]
     slices = ifft2c(samples)[..., 0, start : start + num_readout]
     wanted = slices.moveaxis(-1, 0)[list(chosen)]
-    return wanted.numpy() * lines
+    return np.where(lines, wanted.numpy(), np.complex64(0))
 
 
 def mean_of_measured(averages: np.ndarray) -> np.ndarray:

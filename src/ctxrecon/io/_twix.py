@@ -8,6 +8,7 @@ those binary headers; what a file claims of its sizes is compared with its lengt
 from __future__ import annotations
 
 import ctypes
+import logging
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,11 @@ import numpy as np
 
 from ctxrecon.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 _TABLE_ENTRY = 152  # bytes of one of the 64 measurements in the table of a VD file
 _LARGEST_HEADER = 64 * 2**20
+_LONGEST_END = 2048  # the last block, and zeros up to the next multiple of 512 bytes
 _END, _SYNC = "ACQEND", "SYNCDATA"
 _COUNTERS = {
     "line": "Lin",
@@ -213,6 +217,10 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
         file.seek(position)
         head = kind.from_buffer_copy(file.read(header))
         if head.EvalInfoMask >> mdh_def.mask_dict[_END] & 1:
+            if stop - position > _LONGEST_END:
+                logger.warning(
+                    "%s: %d bytes behind its end are not read", path, stop - position - header
+                )
             break
         other = bool(head.EvalInfoMask >> mdh_def.mask_dict[_SYNC] & 1)
         size = before + int(head.UsedChannels) * (between + 8 * int(head.SamplesInScan))

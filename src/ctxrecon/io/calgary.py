@@ -29,10 +29,8 @@ def is_calgary(path: Path, file: Any) -> bool:
     """Whether an HDF5 file is of this layout: real numbers, and an even last axis above 2."""
     import h5py
 
-    if not isinstance(file.get("kspace", getlink=True), h5py.HardLink):
-        return False
-    dataset = file["kspace"]
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or len(dataset.shape) != 4:
+    dataset = hdf5_member(path, file, "kspace") if "kspace" in file else None
+    if not isinstance(dataset, h5py.Dataset) or len(dataset.shape) != 4:
         return False
     parts = dataset.shape[-1]
     return dataset.dtype.kind == "f" and parts % 2 == 0 and parts > 2 != dataset.shape[0]

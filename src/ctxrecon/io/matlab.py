@@ -175,6 +175,7 @@ def _pick(path: Path, name: str | None, complex_arrays: dict[str, int]) -> str:
 def _old(path: Path, name: str | None) -> tuple[str, ComplexArray]:
     """The k-space of a file of v5 to v7."""
     from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
 
     try:
         found = whosmat(str(path))
@@ -184,7 +185,7 @@ def _old(path: Path, name: str | None) -> tuple[str, ComplexArray]:
             check_expansion(path, 16 * prod(sizes[key]), path.stat().st_size, key)
         values = loadmat(str(path), variable_names=wanted)
         arrays = {key: values[key] for key in wanted if key in values}
-    except _ERRORS as error:
+    except (*_ERRORS, MatReadError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

@@ -183,12 +183,17 @@ def _plan(path: Path, scan: Measurement, choice: Choice) -> _Plan:
         if (total := len(np.unique(values))) > 1:
             logger.info("%s: %s %d (of 0 to %d) is read", path, name, number, total - 1)
     coils = np.unique(table.sizes[rows, 0])
-    if len(coils) != 1:
-        raise InputError(f"{path}: expected readouts of the same coils, got {coils.tolist()}")
+    if len(coils) != 1 or table.sizes[rows].min() < 1:
+        raise InputError(
+            f"{path}: expected readouts of the same coils with samples, got {coils.tolist()} coils "
+            f"with {table.sizes[rows, 1].min()} samples or more"
+        )
     ny, starts = _columns(scan, rows)
     nx, lines = _places_along(counters["line"][rows], table.centers[rows, 1])
     nz, partitions = _places_along(counters["partition"][rows], table.centers[rows, 2])
     order = _spatial_order(scan, rows)
+    if min(ny, nx) < 2:
+        raise InputError(f"{path}: expected 2-D k-space, got {nx} lines of {ny} samples")
     if nz > 1 and len(order) > 1:
         raise InputError(
             f"{path}: it holds {len(order)} slabs of a 3-D scan, and one is read: convert it with "
@@ -237,7 +242,7 @@ def _label_echoes(
     of k-space lies.
     """
     lines = counters["line"][rows]
-    echoes, rest = divmod(len(rows), columns)
+    echoes, rest = divmod(len(rows), max(columns, 1))
     others = any(np.any(counters[name][rows]) for name in counters if name != "line")
     if others or rest or echoes < 2 or not np.array_equal(np.sort(lines), np.arange(len(rows))):
         return
@@ -320,8 +325,12 @@ def _sort(
             if reflected[row]:
                 samples = samples[:, ::-1]
             start, line, partition = plan.starts[index], plan.lines[index], plan.partitions[index]
-            kspace[position, :, start : start + samples.shape[1], line, partition] += samples
+            with np.errstate(invalid="ignore", over="ignore"):  # refused where it is not finite
+                kspace[position, :, start : start + samples.shape[1], line, partition] += samples
             count[position, line, partition] += 1
+    times = np.unique(count[count > 0])
+    if len(times) > 1:
+        logger.info("%s: lines were measured %d to %d times", path, times[0], times[-1])
     return kspace / np.maximum(count, 1)[:, None, None].astype(np.float32), count
 
 

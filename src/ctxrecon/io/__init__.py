@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,13 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
 from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
-from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
+from ctxrecon.io._arrays import SliceChoice, override_metadata
+from ctxrecon.io._calibration import calibration_of
 from ctxrecon.io._choice import Choice
+from ctxrecon.io._coil_maps import with_coil_maps
+from ctxrecon.io._info import describe
+from ctxrecon.io._notes import Notes
+from ctxrecon.io._overwriting import overwrites
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan, check_voxel_size
@@ -132,73 +137,71 @@ def read_scan(
     """
     kind, path = _format(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
-    if kind != "ISMRMRD":
-        choice.refuse_in(path, kind)
-    whitening = None
+    notes = Notes(path)
+    scan, whitening = _read(path, kind, slices, crop_readout, prewhiten, choice, notes)
+    if metadata is not None:
+        scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
+    if coil_maps is not None:
+        scan = with_coil_maps(scan, path, coil_maps, slices, whitening)
+    if calibration is not None:
+        scan = _with_calibration(scan, path, calibration, slices, whitening, notes)
+    return scan
+
+
+def _read(
+    path: Path,
+    kind: str,
+    slices: SliceChoice,
+    crop_readout: bool | None,
+    prewhiten: bool,
+    choice: Choice,
+    notes: Notes,
+) -> tuple[Scan, Tensor | None]:
+    """The scan in a file of a format, and the matrix that whitened its coils, if any."""
     if kind == "ISMRMRD":
-        scan, whitening = ismrmrd.read_ismrmrd(
+        return ismrmrd.read_ismrmrd(
             path,
             slices,
             crop_readout=crop_readout is not False,
             prewhiten=prewhiten,
             choice=choice,
+            notes=notes,
         )
-    elif kind == "fastMRI":
-        scan = fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout))
-    elif crop_readout:
+    choice.refuse_in(path, kind)
+    if kind == "fastMRI":
+        return fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout)), None
+    if crop_readout:
         raise InputError(
             f"{path}: a {kind} file does not state its readout oversampling: leave crop_readout out"
         )
-    elif kind == "BART":
-        scan = bart.read_bart(path, slices)
-    elif kind == "npz":
-        scan = numpy_format.read_npz(path, slices)
-    else:
-        scan = numpy_format.read_npy(path, slices)
-    if metadata is not None:
-        scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
-    if coil_maps is not None:
-        scan = _with_coil_maps(scan, path, coil_maps, slices, whitening)
-    return scan
+    if kind == "BART":
+        return bart.read_bart(path, slices), None
+    if kind == "npz":
+        return numpy_format.read_npz(path, slices), None
+    return numpy_format.read_npy(path, slices), None
 
 
-def _with_coil_maps(
+def _with_calibration(
     scan: Scan,
     path: Path,
-    coil_maps: str | os.PathLike[str],
+    calibration: str | os.PathLike[str],
     slices: SliceChoice,
     whitening: Tensor | None,
+    notes: Notes,
 ) -> Scan:
-    """The scan with the coil maps of another file, whitened as the scan was."""
-    maps_path = Path(coil_maps)
-    if bart.is_bart(maps_path):
-        maps = bart.read_maps(check_input(bart.data_file(maps_path)))
-    elif maps_path.suffix.lower() == ".npy":
-        maps = numpy_format.read_array(check_input(maps_path))
-    else:
-        raise InputError(f"{maps_path}: expected coil maps as .npy or .cfl")
-    if maps.ndim == 3:
-        maps = maps[None]
-    if maps.ndim != 4:
-        raise InputError(
-            f"{maps_path}: expected coil maps (coils, ny, nx) or (slices, coils, ny, nx), "
-            f"got shape {maps.shape}"
-        )
-    if len(maps) > 1:
-        maps = maps[list(pick_slices(maps_path, slices, len(maps)))]
-    checked = check_maps(maps_path, maps)
+    """The scan with the center of another scan file, whitened as the scan was."""
+    kind, other_path = _format(calibration)
+    whole = _layout(kind, other_path, None, Choice())[0][0]
+    chosen = None if whole == 1 else slices
+    other, _ = _read(other_path, kind, chosen, None, False, Choice(), Notes(other_path))
+    block = calibration_of(other_path, other, scan)
+    if whitening is not None and block.shape[1] == len(whitening):
+        block = torch.einsum("dc,bcyx->bdyx", whitening, block)
+    notes.add(f"coil maps come from the calibration scan {other_path}")
     try:
-        scan = replace(scan, coil_maps=checked)
+        return replace(scan, calibration=block)
     except InputError as error:
-        raise InputError(f"{maps_path} does not belong to {path}: {error}") from error
-    return scan if whitening is None else replace(scan, coil_maps=_whitened(checked, whitening))
-
-
-def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
-    """Maps ``(batch, coils, ny, nx)`` of whitened coils, each pixel of the power it had."""
-    white = torch.einsum("dc,bcyx->bdyx", whitening, coil_maps)
-    power, before = (maps.norm(dim=1, keepdim=True) for maps in (white, coil_maps))
-    return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)
+        raise InputError(f"{other_path} does not belong to {path}: {error}") from error
 
 
 _SHAPES = {
@@ -285,7 +288,10 @@ def scan_info(
         none), ``metadata``,
         ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
         ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm of images of this
-        ``shape``, or ``None``; and, for ISMRMRD, ``repetitions`` and ``contrasts``. Along a
+        ``shape``, or ``None``; whether the ``affine`` is known; ``calibration_scan`` (ny, nx) of a
+        separate one, or ``None``; ``notes``, sentences on what is done with the file and why; and,
+        for ISMRMRD, ``repetitions``, ``contrasts``, ``phases``, ``sets``, ``averages`` and
+        ``groups`` (the names of the measurements). Along a
         trajectory ``shape`` is that of the image, ``sampled_fraction`` and ``calibration_region``
         are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are
         ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
@@ -293,14 +299,10 @@ def scan_info(
     kind, path = _format(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
     layout, dtype, stated = _layout(kind, path, crop_readout, choice)
-    middle = read_scan(
-        path,
-        slices=layout[0] // 2,
-        crop_readout=crop_readout,
-        calibration=calibration,
-        **asdict(choice),
-    )
-    item = middle.metadata[0] if middle.metadata else None
+    notes = Notes(path)
+    middle = _read(path, kind, layout[0] // 2, crop_readout, True, choice, notes)[0]
+    if calibration is not None:
+        middle = _with_calibration(middle, path, calibration, layout[0] // 2, None, notes)
     files = [path, bart.header_file(path)] if kind == "BART" else [path]
     return {
         "path": str(path),
@@ -308,46 +310,9 @@ def scan_info(
         "size_on_disk": sum(file.stat().st_size for file in files),
         "dtype": str(dtype),
         "slices": layout[0],
-        "coils": middle.kspace.shape[1],
-        "shape": middle.image_shape,
-        **_sampling(middle),
-        "metadata": item,
-        "prompt": (item.to_prompt() or None) if item else None,
-        "noise_std": middle.noise_std,
-        "coil_maps": middle.coil_maps is not None,
-        "target": middle.target is not None,
-        "voxel_size": middle.voxel_size,
+        **describe(middle),
+        "notes": tuple(notes.sentences),
         **stated,
-    }
-
-
-def _sampling(middle: Scan) -> dict[str, Any]:
-    """What :func:`scan_info` says of how a slice is sampled."""
-    from ctxrecon.coils import find_calibration_region
-    from ctxrecon.masks import nyquist_undersampling
-
-    if middle.trajectory is not None:
-        acceleration = nyquist_undersampling(middle.trajectory[0], middle.image_shape)
-        shots, samples = middle.kspace.shape[2:]
-        return {
-            "sampled_fraction": None,
-            "acceleration": acceleration,
-            "calibration_region": None,
-            "shots": shots,
-            "samples": samples,
-        }
-    mask = middle.cartesian_mask
-    longest = max(mask.shape)
-    fraction = mask.float().mean().item()
-    try:
-        region = find_calibration_region(mask, max_size=(longest, longest))
-        calibration = tuple(part.stop - part.start for part in region)
-    except InputError:  # too few central samples: a fact to report here, not an error
-        calibration = None
-    return {
-        "sampled_fraction": fraction,
-        "acceleration": 1 / fraction,
-        "calibration_region": calibration,
     }
 
 
@@ -422,31 +387,3 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
             f"cannot write {path}: expected a scan as .npz or .h5, got {suffix or 'no extension'}"
         )
     return path
-
-
-def overwrites(
-    output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]
-) -> Path | None:
-    """The first of the ``inputs`` that writing ``output`` would replace, or ``None``.
-
-    A file is the same by another path, a symbolic or a hard link; a BART array is two files.
-    """
-    written = _files_of(Path(output))
-    for name in inputs:
-        if any(_same_file(one, other) for one in written for other in _files_of(Path(name))):
-            return Path(name)
-    return None
-
-
-def _files_of(path: Path) -> list[Path]:
-    """The files of a name: two of a BART array, else the one."""
-    if bart.is_bart(path):
-        return [bart.data_file(path), bart.header_file(path)]
-    return [path]
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them is not there yet, or cannot be looked at
-        return os.path.realpath(one) == os.path.realpath(other)

@@ -19,7 +19,7 @@ unpickled, no link out of a file is followed, and sizes are checked before memor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -197,8 +197,8 @@ def read_grid(
         picks: for each slice the number of its slab, and its pixel along ``axis``.
 
     Returns:
-        K-space ``(slices, coils, ny, nx)`` complex64, and how often each of its samples was
-        measured, of all slices together.
+        K-space ``(slices, coils, ny, nx)`` complex64, and how often each sample was measured,
+        ``(slices, 1, ny, nx)``. Samples that are exactly zero in every coil were not.
     """
     slabs, slab_of = np.unique([slab for slab, _ in picks], return_inverse=True)
     pixels, pixel_of = np.unique([pixel for _, pixel in picks], return_inverse=True)
@@ -219,21 +219,24 @@ def read_grid(
         where = (among[number], places.partitions[number], places.lines[number])
         start = places.starts[number]
         part = slice(start, start + samples.shape[1])
+        there = (samples != 0).any(axis=0)
         if axis == "readout":
             volume[where] += inverse_transform(samples, -1)[:, pixels]
-            count[where] += 1
+            count[where] += there.any()
         else:
             volume[where][:, part] += samples
-            count[where][:, part] += 1
+            count[where][:, part] += there
     volume /= np.maximum(count, 1).astype(np.float32)
     if axis == "partition":
         volume = inverse_transform(volume, 1)[:, pixels]
+        count = count.max(axis=1, keepdims=True)
     elif axis == "phase":
         volume = inverse_transform(volume, 2)[:, :, pixels]
+        count = count.max(axis=2, keepdims=True)
     # To (slabs, pixels along the axis, coils, ny, nx).
-    order = {None: (0, 1, 3, 4, 2), "partition": (0, 1, 3, 4, 2), "phase": (0, 2, 3, 4, 1)}
-    volume = volume.transpose(order.get(axis, (0, 4, 3, 1, 2)))
-    return volume[slab_of, pixel_of], count
+    order = {"phase": (0, 2, 3, 4, 1), "readout": (0, 4, 3, 1, 2)}.get(axis or "", (0, 1, 3, 4, 2))
+    volume, count = volume.transpose(order), count.transpose(order)
+    return volume[slab_of, pixel_of], count[slab_of, 0]
 
 
 def inverse_transform(kspace: np.ndarray, axis: int) -> np.ndarray:

@@ -145,7 +145,7 @@ def affine_of(
     affine = np.eye(4)
     affine[:3] = np.stack([y, x, step, origin], axis=1)
     affine[:2] *= -1  # left and posterior to right and anterior
-    return torch.from_numpy(affine)
+    return torch.from_numpy(affine + 0.0)  # no negative zeros
 
 
 def _common_step(centers: np.ndarray) -> np.ndarray | None:

@@ -165,7 +165,7 @@ def read_ismrmrd(
         chosen = pick_slices(path, slices, stack.size)
         noise_std, matrix = read_noise(path, raw, rows, prewhiten)
         metadata = _metadata(path, raw, stack, chosen)
-        trajectory = None
+        trajectory = mask = None
         if stack.places is None:
             numbers = [stack.order[number] for number in chosen]
             kspace, trajectory = read_trajectory(path, raw, rows, numbers)
@@ -183,14 +183,17 @@ def read_ismrmrd(
         if noise_std is not None:
             # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
             noise_std /= float(np.sqrt(np.median(count[count > 0])))
-        if crop_readout:
-            kspace = _cropped(path, raw.header, stack, kspace, notes)
+        mask = count > 0
+        if crop_readout and stack.axis != "readout":
+            kspace, mask = _cropped(path, raw.header, kspace, mask, notes)
+        mask = mask[:1] if (mask == mask[:1]).all() else mask
         shape = (kspace.shape[2], kspace.shape[3])
         describe_oversampling(raw.header, stack.axis, notes)
     edges = stack.voxel_size(raw.header)
     scan = build_scan(
         path,
         kspace,
+        mask=mask,
         metadata=metadata,
         noise_std=noise_std,
         voxel_size=edges,
@@ -253,25 +256,25 @@ def _whitened(matrix: Tensor, kspace: np.ndarray) -> np.ndarray:
 
 
 def _cropped(
-    path: Path, header: EncodingHeader, stack: _Stack, kspace: np.ndarray, notes: Notes
-) -> np.ndarray:
-    """K-space without the oversampling of a readout that lies along ``ny``."""
-    if stack.axis == "readout":
-        return kspace
-    size, all_samples = header.readout_size(kspace.shape[2]), kspace.shape[2]
+    path: Path, header: EncodingHeader, kspace: np.ndarray, mask: np.ndarray, notes: Notes
+) -> tuple[np.ndarray, np.ndarray]:
+    """K-space without the oversampling of a readout that lies along ``ny``, and its mask."""
+    all_samples = kspace.shape[2]
+    size = header.readout_size(all_samples)
     if size == all_samples:
-        return kspace
-    sampled = (kspace != 0).any(axis=1)
-    if not (sampled.any(axis=1) == sampled.all(axis=1)).all():
+        return kspace, mask
+    lines = mask.any(axis=2, keepdims=True)
+    if (mask != lines).any():
         notes.add(
             "readout oversampling is kept because echoes are asymmetric: what was not sampled "
             "would not stay zero"
         )
-        return kspace
+        return kspace, mask
     notes.add(
         f"readout oversampling is cropped: {size} of {all_samples} pixels lie in the field of view"
     )
-    return remove_oversampling(path, kspace, size)
+    cropped = remove_oversampling(path, kspace, size)
+    return cropped, np.broadcast_to(lines, (len(mask), 1, *cropped.shape[2:]))
 
 
 def _metadata(

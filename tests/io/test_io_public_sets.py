@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import h5py
@@ -92,6 +94,30 @@ def test_one_of_several_variables(tmp_path, write):
         scan_shape(path, group="other")
     beside = write(tmp_path / "k2.mat", rawdata=k, vector=noise(1, 5), name=np.arange(3.0))
     assert np.array_equal(read_scan(beside).kspace[0], k.transpose(2, 0, 1))
+
+
+def test_old_files_agree_with_scipy(tmp_path):
+    """Types of numbers, text and structures beside them, and small elements."""
+    k = noise(NY, NX, 3)
+    others = {"x": 3, "note": "text", "s": {"a": 1}, "c": np.array([[1, "b"]], object)}
+    for compressed in (False, True):
+        for dtype in (np.complex64, np.complex128):
+            scipy.io.savemat(
+                tmp_path / "k.mat", {**others, "k": k.astype(dtype)}, do_compression=compressed
+            )
+            assert np.array_equal(read_scan(tmp_path / "k.mat").kspace[0], k.transpose(2, 0, 1))
+    whole = np.round(8 * k.real) + 1j * np.round(8 * k.imag)
+    scipy.io.savemat(tmp_path / "k.mat", {"a_name_of_some_length": whole})
+    loaded = scipy.io.loadmat(tmp_path / "k.mat")["a_name_of_some_length"]
+    assert np.array_equal(read_scan(tmp_path / "k.mat").kspace[0], loaded.transpose(2, 0, 1))
+
+
+def test_compressed_arrays_larger_than_believable(tmp_path):
+    zeros = zlib.compress(struct.pack("<II", 14, 2**31) + bytes(2**22))
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    (tmp_path / "k.mat").write_bytes(header + struct.pack("<II", 15, len(zeros)) + zeros)
+    with pytest.raises(InputError, match=r"2\.0 GiB"):
+        read_scan(tmp_path / "k.mat")
 
 
 @pytest.mark.parametrize("axis", [0, -1])

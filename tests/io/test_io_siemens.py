@@ -77,17 +77,18 @@ def test_each_counter_has_its_place(tmp_path):
                         contrast=echo,
                         repetition=rep,
                         average=average,
-                        position=(0, 0, 10.0 * (2 - s)),  # counted from the top
+                        position=(0, 0, (0.0, 20.0, 10.0)[s]),  # the middle one last
                     )
     path = write_twix(tmp_path / "meas.dat", readouts)
     scan = read_scan(path, contrast=1, repetition=1, crop_readout=False)
-    scales = torch.tensor([3, 2, 1]) * 11 * 101.0
+    scales = torch.tensor([1, 3, 2]) * 11 * 101.0
     torch.testing.assert_close(
         scan.kspace, scales.view(3, 1, 1, 1) * torch.from_numpy(K), rtol=1e-5, atol=1e-2
     )
     assert [item.te for item in scan.metadata] == [66.0] * 3
     second = read_scan(path, average=1, slices=[2], crop_readout=False)
-    torch.testing.assert_close(second.kspace[0], 10 * 100 * 2 / 1.5 * torch.from_numpy(K))
+    torch.testing.assert_close(second.kspace[0], 2 * 10 * 100 * 2 / 1.5 * torch.from_numpy(K))
+    assert present(scan.affine)[2, 2] == 10
     info = scan_info(path)
     assert (info["contrasts"], info["repetitions"]) == (2, 2)
     with pytest.raises(InputError, match="2 contrasts"):
@@ -114,17 +115,18 @@ def test_noise_calibration_and_other_readouts(tmp_path, caplog):
     mixing = np.array([[1, 0], [0.6, 0.8]])
     noise = rng.standard_normal((2, 400)) + 1j * rng.standard_normal((2, 400))
     adjustment = [{"data": mixing @ noise, "flags": ("NOISEADJSCAN",)}]
-    separate = lines(9 * K, [3, 4], flags=("PATREFSCAN",))
+    separate = lines(9 * K, [2, 3, 4, 5, 6], flags=("PATREFSCAN",))
     both = lines(K, [5], flags=("PATREFSCAN", "PATREFANDIMASCAN"))
     navigator = lines(7 * K, [4], flags=("PHASCOR",))
     readouts = [*lines(K, [0, 2, 4, 6]), *both, *separate, *navigator]
     path = write_twix(tmp_path / "meas.dat", readouts, earlier=[adjustment])
     with caplog.at_level(logging.INFO, "ctxrecon.io"):
         plain = read_scan(path, prewhiten=False, crop_readout=False)
-    assert "separate calibration" in caplog.text
+    assert "separate calibration scan" in caplog.text
+    assert present(plain.calibration).shape == (1, 2, 16, 5)
     assert plain.cartesian_mask[0, 0, 0].tolist() == [n in {0, 2, 4, 5, 6} for n in range(8)]
     assert np.array_equal(plain.kspace[0, :, :, 4], K[:, :, 4])
-    assert present(plain.noise_std) == pytest.approx(2**0.5, rel=0.1)
+    assert present(plain.noise_std) == pytest.approx((2 / 0.793) ** 0.5, rel=0.1)
     white = read_scan(path, crop_readout=False)
     assert not torch.allclose(white.kspace, plain.kspace)
     in_place = write_twix(
@@ -151,25 +153,34 @@ def test_the_place_in_the_scanner(tmp_path):
     assert read_scan(write_twix(tmp_path / "fan.dat", fan)).affine is None
 
 
-def test_slices_of_3d_lie_along_the_readout(tmp_path):
+def test_slices_of_3d_scans(tmp_path):
+    """They lie along the partitions where those are complete, else along the readout."""
     rng = np.random.default_rng(1)
-    volume = (rng.standard_normal((2, 8, 6, 4)) + 1j * rng.standard_normal((2, 8, 6, 4))).astype(
-        np.complex64
-    )
+    volume = rng.standard_normal((2, 8, 6, 4)) + 1j * rng.standard_normal((2, 8, 6, 4))
+    volume = volume.astype(np.complex64)
     readouts = [
         {"data": volume[:, :, n, p], "line": n, "partition": p, "center": (4, 3, 2)}
         for n in range(6)
         for p in range(4)
     ]
     path = write_twix(tmp_path / "meas.dat", readouts)
+    scan = read_scan(path, crop_readout=False)
+    assert scan_shape(path) == tuple(scan.kspace.shape) == (4, 2, 8, 6)
+    torch.testing.assert_close(scan.kspace.numpy(), inverse(volume, 3).transpose(3, 0, 1, 2))
+    assert scan.voxel_size == pytest.approx((40, 160 / 6, 5 / 4))
+    holes = [one for one in readouts if (one["line"] + one["partition"]) % 3]
+    path = write_twix(tmp_path / "holes.dat", holes)
     scan = read_scan(path)
-    assert scan_shape(path) == tuple(scan.kspace.shape) == (4, 2, 6, 4)
-    whole = torch.fft.fftshift(
-        torch.fft.ifft(torch.fft.ifftshift(torch.from_numpy(volume), dim=1), dim=1, norm="ortho"),
-        dim=1,
-    )
-    torch.testing.assert_close(scan.kspace, whole[:, 2:6].transpose(0, 1))
-    torch.testing.assert_close(read_scan(path, slices=[3]).kspace[0], whole[:, 5])
+    assert scan_shape(path) == tuple(scan.kspace.shape) == (4, 2, 4, 6)
+    whole = inverse(volume, 1)[:, 2:6].transpose(1, 0, 3, 2)
+    torch.testing.assert_close(scan.kspace.numpy(), whole * scan.cartesian_mask.numpy())
+    assert scan.cartesian_mask.sum() == len(holes)
+
+
+def inverse(kspace: np.ndarray, axis: int) -> np.ndarray:
+    """Centered orthonormal inverse transform along one axis."""
+    shifted = np.fft.ifft(np.fft.ifftshift(kspace, axes=axis), axis=axis, norm="ortho")
+    return np.fft.fftshift(shifted, axes=axis).astype(np.complex64)
 
 
 def test_echoes_that_pulseq_does_not_count(tmp_path, caplog):

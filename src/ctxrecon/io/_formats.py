@@ -11,6 +11,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
 from ctxrecon.io import bart, calgary, fastmri, ismrmrd, matlab, numpy_format, siemens
 from ctxrecon.io._arrays import SliceChoice
+from ctxrecon.io._notes import Notes
 from ctxrecon.io._reader import Options, Reader
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.scan import Scan
@@ -36,23 +37,29 @@ _HINTS = {
 }
 
 
-def _read_siemens(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
+def _read_siemens(
+    path: Path, slices: SliceChoice, options: Options, notes: Notes
+) -> tuple[Scan, Tensor | None]:
     return siemens.read_siemens(
         path,
         slices,
         crop_readout=options.crop_readout is not False,
         prewhiten=options.prewhiten,
         choice=options.choice,
+        notes=notes,
     )
 
 
-def _read_ismrmrd(path: Path, slices: SliceChoice, options: Options) -> tuple[Scan, Tensor | None]:
+def _read_ismrmrd(
+    path: Path, slices: SliceChoice, options: Options, notes: Notes
+) -> tuple[Scan, Tensor | None]:
     return ismrmrd.read_ismrmrd(
         path,
         slices,
         crop_readout=options.crop_readout is not False,
         prewhiten=options.prewhiten,
         choice=options.choice,
+        notes=notes,
     )
 
 
@@ -63,21 +70,21 @@ READERS = (
         (".npy",),
         ("NumPy .npy",),
         lambda path, _: numpy_format.npy_shape(path),
-        lambda path, slices, _: (numpy_format.read_npy(path, slices), None),
+        lambda path, slices, *_: (numpy_format.read_npy(path, slices), None),
     ),
     Reader(
         "npz",
         (".npz",),
         ("NumPy .npz",),
         lambda path, _: numpy_format.npz_shape(path),
-        lambda path, slices, _: (numpy_format.read_npz(path, slices), None),
+        lambda path, slices, *_: (numpy_format.read_npz(path, slices), None),
     ),
     Reader(
         "BART",
         (".cfl",),
         (),
         lambda path, options: bart.bart_shape(path, options.choice),
-        lambda path, slices, options: (bart.read_bart(path, slices, options.choice), None),
+        lambda path, slices, options, _: (bart.read_bart(path, slices, options.choice), None),
         choices=("repetition", "contrast", "phase", "average"),
     ),
     Reader(
@@ -85,7 +92,7 @@ READERS = (
         (".mat",),
         ("MATLAB .mat", "HDF5 .h5"),
         lambda path, options: matlab.matlab_shape(path, options.choice),
-        lambda path, slices, options: (matlab.read_matlab(path, slices, options.choice), None),
+        lambda path, slices, options, _: (matlab.read_matlab(path, slices, options.choice), None),
         choices=("phase", "group"),
     ),
     Reader(
@@ -93,7 +100,7 @@ READERS = (
         (".h5", ".hdf5"),
         ("HDF5 .h5",),
         lambda path, _: calgary.calgary_shape(path),
-        lambda path, slices, _: (calgary.read_calgary(path, slices), None),
+        lambda path, slices, *_: (calgary.read_calgary(path, slices), None),
         holds=calgary.is_calgary,
     ),
     Reader(
@@ -112,7 +119,7 @@ READERS = (
         (".h5", ".hdf5"),
         ("HDF5 .h5",),
         lambda path, _: fastmri.fastmri_shape(path),
-        lambda path, slices, options: (
+        lambda path, slices, options, _: (
             fastmri.read_fastmri(
                 path, slices, crop_readout=bool(options.crop_readout), choice=options.choice
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +13,7 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.io._arrays import SliceChoice
 from ctxrecon.io._choice import Choice
+from ctxrecon.io._notes import Notes
 from ctxrecon.scan import Scan
 
 Layout: TypeAlias = "tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]"
@@ -37,8 +38,8 @@ class Reader:
         suffixes: of its files, in lower case.
         contents: what :func:`ctxrecon.files.sniff` finds in its files.
         shape: the layout of a file, reading no samples.
-        read: the chosen slices of a file, and the matrix ``(coils, coils)`` that prewhitened
-            their coils, if any.
+        read: the chosen slices of a file, with notes of what is done, and the matrix
+            ``(coils, coils)`` that prewhitened their coils, if any.
         choices: names of the fields of :class:`Choice` that have a meaning for the format.
         crops: whether its files state their readout oversampling.
         holds: whether an open HDF5 file is of this format; for the formats that share HDF5.
@@ -48,28 +49,41 @@ class Reader:
     suffixes: tuple[str, ...]
     contents: tuple[str | None, ...]
     shape: Callable[[Path, Options], Layout]
-    read: Callable[[Path, SliceChoice, Options], tuple[Scan, Tensor | None]]
+    read: Callable[[Path, SliceChoice, Options, Notes], tuple[Scan, Tensor | None]]
     choices: tuple[str, ...] = ()
     crops: bool = False
     holds: Callable[[Path, Any], bool] | None = None
 
+    def read_checked(
+        self, path: Path, slices: SliceChoice, options: Options, notes: Notes
+    ) -> tuple[Scan, Tensor | None]:
+        """:attr:`read`, once the options have a meaning for the format.
 
-def check_options(path: Path, reader: Reader, options: Options, readers: Sequence[Reader]) -> None:
-    """Refuse options that say nothing of a file of this format.
+        Raises:
+            InputError: a choice that the format does not have, or a readout that it cannot crop.
+        """
+        self._check(path, options)
+        if options.crop_readout and not self.crops:
+            raise InputError(
+                f"{path}: a {self.name} file does not state its readout oversampling: leave "
+                "crop_readout out"
+            )
+        return self.read(path, slices, options, notes)
 
-    Raises:
-        InputError: naming the formats that have what was asked for.
-    """
-    for item in fields(Choice):
-        if item.name in reader.choices or getattr(options.choice, item.name) == item.default:
-            continue
-        others = [other.name for other in readers if item.name in other.choices]
-        raise InputError(
-            f"{path} is a {reader.name} file: only {', '.join(others)} files have {item.name}s, "
-            f"leave {item.name} out"
-        )
-    if options.crop_readout and not reader.crops:
-        raise InputError(
-            f"{path}: a {reader.name} file does not state its readout oversampling: leave "
-            "crop_readout out"
-        )
+    def shape_checked(self, path: Path, options: Options) -> Layout:
+        """:attr:`shape`, once the choice has a meaning for the format.
+
+        Raises:
+            InputError: a choice that the format does not have.
+        """
+        self._check(path, options)
+        return self.shape(path, options)
+
+    def _check(self, path: Path, options: Options) -> None:
+        for item in fields(Choice):
+            if item.name not in self.choices and getattr(options.choice, item.name) != item.default:
+                there = ", ".join(self.choices) or "nothing to choose from"
+                raise InputError(
+                    f"{path}: a {self.name} file has no {item.name}s, it has {there}: leave "
+                    f"{item.name} out"
+                )

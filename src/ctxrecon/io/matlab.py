@@ -1,4 +1,4 @@
-"""MATLAB ``.mat``: v7.3, which is HDF5, and v5 to v7, which SciPy reads.
+"""MATLAB ``.mat``: v7.3, which is HDF5, and v5 to v7.
 
 By MATLAB's indices k-space is ``(readout, phase encode, coil, slice, frame)``, the last ones as far
 as there are any, as in the CMRxRecon challenges (Wang et al., doi:10.1038/s41597-024-03525-4);
@@ -9,10 +9,8 @@ reverse.
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from ctxrecon.files import check_expansion, sniff
 from ctxrecon.io._arrays import SliceChoice, build_scan, pick_slices, read_slices
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._complex import ComplexArray
+from ctxrecon.io._mat5 import read_variables
 from ctxrecon.io._reader import Layout
 from ctxrecon.io.hdf5 import hdf5_member, open_hdf5
 from ctxrecon.scan import Scan
@@ -30,22 +29,6 @@ from ctxrecon.scan import Scan
 logger = logging.getLogger(__name__)
 
 _FIRST = Choice()
-_NUMBERS = ("double", "single")
-# What SciPy raises for damaged files.
-_ERRORS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OSError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    AttributeError,
-    UnicodeDecodeError,
-    zlib.error,
-)
 
 
 def matlab_shape(path: Path, choice: Choice = _FIRST) -> Layout:
@@ -174,26 +157,8 @@ def _pick(path: Path, name: str | None, complex_arrays: dict[str, int]) -> str:
 
 def _old(path: Path, name: str | None) -> tuple[str, ComplexArray]:
     """The k-space of a file of v5 to v7."""
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        found = whosmat(str(path))
-        sizes = {key: shape for key, shape, kind in found if kind in _NUMBERS and len(shape) > 1}
-        wanted = [name] if name in sizes else list(sizes)
-        for key in wanted:
-            check_expansion(path, 16 * prod(sizes[key]), path.stat().st_size, key)
-        values = loadmat(str(path), variable_names=wanted)
-        arrays = {key: values[key] for key in wanted if key in values}
-    except (*_ERRORS, MatReadError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} is truncated or is no MATLAB file, copy it again (SciPy says: "
-            f"{' '.join(str(error).split())[:120] or type(error).__name__})"
-        ) from error
-    numbers = {key: a for key, a in arrays.items() if isinstance(a, np.ndarray)}
+    variables = read_variables(path)
     picked = _pick(
-        path, name, {key: array.ndim for key, array in numbers.items() if array.dtype.kind == "c"}
+        path, name, {key: len(one.shape) for key, one in variables.items() if one.is_complex}
     )
-    return picked, ComplexArray(path, numbers[picked].T, picked)
+    return picked, ComplexArray(path, variables[picked].load(path).T, picked)

@@ -18,15 +18,30 @@ def info(
             help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
         ),
     ] = None,
+    repetition: Annotated[int, typer.Option(help="Which repetition, counted from 0.")] = 0,
+    contrast: Annotated[int, typer.Option(help="Which contrast, counted from 0.")] = 0,
+    group: Annotated[
+        str | None, typer.Option(help="Which of several measurements in the file.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Scan file whose center serves the coil maps.")
+    ] = None,
 ) -> None:
     """Print what is in a scan file, and the prompt that it implies."""
     from ctxrecon.io import read_scan, scan_info
     from ctxrecon.plausibility import check_coil_axis, check_conventions
 
-    found = scan_info(file, crop_readout=crop_readout)
+    options: dict[str, Any] = {
+        "crop_readout": crop_readout,
+        "repetition": repetition,
+        "contrast": contrast,
+        "group": group,
+        "calibration": calibration,
+    }
+    found = scan_info(file, **options)
     for name, value in _lines(found):
         say(f"{name:<20} {value}")
-    middle = read_scan(file, slices=found["slices"] // 2, crop_readout=crop_readout)
+    middle = read_scan(file, slices=found["slices"] // 2, **options)
     if middle.mask is not None:
         check_coil_axis(middle.kspace)
         check_conventions(middle.kspace, middle.mask, middle.coil_maps)
@@ -51,9 +66,14 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("voxel size", " × ".join(f"{edge:.3g}" for edge in found["voxel_size"]) + " mm")
         )
-    for name in ("repetitions", "contrasts"):
-        if name in found:
+    if found["affine"]:
+        lines.append(("place in the scanner", "known"))
+    for name in ("repetitions", "contrasts", "phases", "sets", "averages"):
+        if found.get(name, 1) > 1 or name in {"repetitions", "contrasts"} & set(found):
             lines.append((name, str(found[name])))
+    if len(found.get("groups", ())) > 1:
+        lines.append(("measurements", ", ".join(found["groups"])))
+    lines += [("done" if number == 0 else "", note) for number, note in enumerate(found["notes"])]
     lines.append(("prompt", found["prompt"] or "none: the file says nothing about the scan"))
     return lines
 
@@ -68,11 +88,12 @@ def _sampling(found: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{found['acceleration']:.2f} times the Nyquist distance at the edge",
             ),
         ]
-    region = found["calibration_region"]
+    region, separate = found["calibration_region"], found["calibration_scan"]
     sampled = f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}"
     return [
         ("sampled", sampled),
         ("fully sampled centre", "none" if region is None else f"{region[0]} × {region[1]}"),
+        *([] if separate is None else [("calibration scan", f"{separate[0]} × {separate[1]}")]),
     ]
 
 

@@ -371,4 +371,50 @@ def remove_oversampling(path: Path, kspace: np.ndarray, num_readout: int) -> np.
     start = ny // 2 - num_readout // 2
     cropped = fft2c(image[..., start : start + num_readout, :])
     lines = (kspace != 0).any(axis=(1, 2))[:, None, None, :]
-    return cropped.numpy() * lines
+    return np.where(lines, cropped.numpy(), np.complex64(0))
+
+
+def slices_along_readout(
+    path: Path, volume: np.ndarray, num_readout: int, chosen: Sequence[int]
+) -> np.ndarray:
+    """Slices of a 3-D scan along its readout, which is transformed into the image domain.
+
+    Args:
+        path: the file, for messages.
+        volume: ``(coils, readout, first phase encoding, second phase encoding)``.
+        num_readout: pixels of the readout to keep in its middle.
+        chosen: slices among those.
+
+    Returns:
+        ``(slices, coils, first, second)``; samples that were zero along the whole readout stay
+        exactly zero.
+
+    Raises:
+        InputError: a readout that was not fully sampled.
+    """
+    sampled = (volume != 0).any(axis=0)
+    lines = sampled.any(axis=0)
+    if (lines != sampled.all(axis=0)).any():
+        raise InputError(
+            f"{path}: expected 3-D k-space with a fully sampled readout, got one that is sampled "
+            "in part along its first axis: put the readout first, or zero incomplete readouts"
+        )
+    length = volume.shape[1]
+    start = length // 2 - num_readout // 2
+    samples = torch.from_numpy(np.array(volume, np.complex64)).moveaxis(1, -1)[..., None, :]
+    slices = ifft2c(samples)[..., 0, start : start + num_readout]
+    wanted = slices.moveaxis(-1, 0)[list(chosen)]
+    return np.where(lines, wanted.numpy(), np.complex64(0))
+
+
+def mean_of_measured(averages: np.ndarray) -> np.ndarray:
+    """Mean over averages, of each sample over those in which it was measured.
+
+    Args:
+        averages: ``(averages, batch, coils, ny, nx)``, zero where not sampled.
+
+    Returns:
+        ``(batch, coils, ny, nx)``.
+    """
+    measured = (averages != 0).any(axis=2, keepdims=True).sum(axis=0)
+    return averages.sum(axis=0) / np.maximum(measured, 1).astype(np.float32)

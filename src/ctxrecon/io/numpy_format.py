@@ -26,6 +26,7 @@ from ctxrecon.io._arrays import (
     read_slices,
     stated_affine,
 )
+from ctxrecon.io._complex import ComplexArray
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
@@ -92,16 +93,21 @@ def read_array(path: Path) -> np.ndarray:
 
 def npy_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, ny, nx) and dtype of the k-space in a ``.npy`` file."""
-    array = read_array(path)
-    check_complex(path, array.dtype)
+    array = ComplexArray(path, read_array(path))
     return kspace_layout(path, array.shape), array.dtype, {}
 
 
 def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
-    """Read complex k-space ``(ny, nx)``, ``(coils, ny, nx)`` or ``(slices, coils, ny, nx)``."""
-    layout, _, _ = npy_shape(path)
-    kspace = read_array(path).reshape(layout)
-    return build_scan(path, read_slices(kspace, pick_slices(path, slices, layout[0])))
+    """Read k-space ``(ny, nx)``, ``(coils, ny, nx)`` or ``(slices, coils, ny, nx)``.
+
+    Complex, or real with an axis of real and imaginary parts before or behind these.
+    """
+    array = ComplexArray(path, read_array(path))
+    layout = kspace_layout(path, array.shape)
+    chosen = pick_slices(path, slices, layout[0])
+    if len(array.shape) == 4:
+        return build_scan(path, read_slices(array, chosen))
+    return build_scan(path, np.concatenate([array[...].reshape(layout)] * len(chosen)))
 
 
 class Archive:

@@ -157,14 +157,10 @@ class Scan:
             metadata=self.metadata[index],
             target=None if self.target is None else self.target[index],
             trajectory=pick(self.trajectory),
-<<<<<<< HEAD
             affine=None
             if self.affine is None
             else affine_of_slices(self.affine, range(len(self))[index]),
-=======
-            affine=self._affine_of(index),
             calibration=pick(self.calibration),
->>>>>>> mrd
         )
 
 

@@ -25,21 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-<<<<<<< HEAD
-from ctxrecon.files import check_input, sniff
-from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format
-from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
-from ctxrecon.io._choice import Choice
-from ctxrecon.io.dicom import DicomHeader
-from ctxrecon.io.hdf5 import open_hdf5
-from ctxrecon.io.images import write_image
-=======
-from ctxrecon.io import bart, fastmri, nifti, numpy_format, png
+from ctxrecon.io import bart, fastmri, numpy_format
 from ctxrecon.io._arrays import SliceChoice, override_metadata
 from ctxrecon.io._calibration import calibration_of
 from ctxrecon.io._choice import Choice
@@ -49,7 +39,8 @@ from ctxrecon.io._info import describe
 from ctxrecon.io._notes import Notes
 from ctxrecon.io._overwriting import overwrites
 from ctxrecon.io._reader import Options
->>>>>>> mrd
+from ctxrecon.io.dicom import DicomHeader
+from ctxrecon.io.images import write_image
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
@@ -241,91 +232,6 @@ def scan_info(
         "notes": tuple(notes.sentences),
         **stated,
     }
-
-
-<<<<<<< HEAD
-def _sampling(middle: Scan) -> dict[str, Any]:
-    """What :func:`scan_info` says of how a slice is sampled."""
-    from ctxrecon.coils import find_calibration_region
-    from ctxrecon.masks import nyquist_undersampling
-
-    if middle.trajectory is not None:
-        acceleration = nyquist_undersampling(middle.trajectory[0], middle.image_shape)
-        shots, samples = middle.kspace.shape[2:]
-        return {
-            "sampled_fraction": None,
-            "acceleration": acceleration,
-            "calibration_region": None,
-            "shots": shots,
-            "samples": samples,
-        }
-    mask = middle.cartesian_mask
-    longest = max(mask.shape)
-    fraction = mask.float().mean().item()
-    try:
-        region = find_calibration_region(mask, max_size=(longest, longest))
-        calibration = tuple(part.stop - part.start for part in region)
-    except InputError:  # too few central samples: a fact to report here, not an error
-        calibration = None
-    return {
-        "sampled_fraction": fraction,
-        "acceleration": 1 / fraction,
-        "calibration_region": calibration,
-    }
-=======
-def write_image(
-    path: str | os.PathLike[str],
-    images: Tensor | np.ndarray,
-    *,
-    voxel_size: tuple[float, float, float] | None = None,
-    montage: bool = False,
-) -> tuple[Path, ...]:
-    """Write images in the format that the extension names, beside and then renamed.
-
-    Args:
-        path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
-            ``.nii``, ``.nii.gz`` and ``.png`` hold the magnitude.
-        images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
-        voxel_size: (ny, nx, slice) in mm, for NIfTI; 1 mm where it is not known. A scan's
-            ``voxel_size`` belongs here, or nothing.
-        montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
-
-    Returns:
-        The files written.
-    """
-    path = Path(path)
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    array = array[None] if array.ndim == 2 else array
-    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "fciub":
-        raise InputError(
-            f"cannot write {path}: expected images (batch, ny, nx) of numbers, got shape "
-            f"{array.shape} of {array.dtype}"
-        )
-    if not np.isfinite(array).all():
-        raise InputError(f"cannot write {path}: the images hold values that are not finite")
-    if voxel_size is not None:
-        try:
-            check_voxel_size(voxel_size)
-        except InputError as error:
-            raise InputError(f"cannot write {path}: {error}") from error
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return nifti.write_images(path, array, voxel_size)
-    if voxel_size is not None:
-        raise InputError(f"cannot write {path}: only NIfTI keeps a voxel size, leave it out")
-    if name.endswith(".png"):
-        return png.write_images(path, array, montage=montage)
-    if montage:
-        raise InputError(f"cannot write {path}: only PNG makes a montage, leave it out")
-    if name.endswith((".npy", ".npz")):
-        return numpy_format.write_images(path, array)
-    if name.endswith(".cfl"):
-        return bart.write_images(path, array)
-    raise InputError(
-        f"cannot write {path}: expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got "
-        f"{path.suffix or 'no extension'}"
-    )
->>>>>>> mrd
 
 
 def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:

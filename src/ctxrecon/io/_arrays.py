@@ -16,7 +16,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.io._header import parse_xml
 from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
-from ctxrecon.scan import Scan, affine_of_slices, check_affine
+from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -64,35 +64,6 @@ def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
     """Refuse a dtype that is not complex."""
     if dtype.kind != "c":
         raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
-
-
-def check_single_precision(path: Path, images: np.ndarray) -> None:
-    """Refuse values whose magnitude is beyond the range of 32-bit floats."""
-    largest = float(np.abs(images.astype(np.complex128)).max())
-    if largest > float(np.finfo(np.float32).max):
-        raise InputError(
-            f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
-            "divide them first, or write .npy"
-        )
-
-
-def stated_affine(
-    path: Path, values: np.ndarray | None, chosen: Sequence[int]
-) -> torch.Tensor | None:
-    """The affine that a file states of all its slices, for the chosen ones."""
-    if values is None:
-        return None
-    if values.shape != (4, 4) or values.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path}: expected the affine as (4, 4) numbers, got {values.dtype} of shape "
-            f"{values.shape}"
-        )
-    affine = torch.from_numpy(np.array(values, np.float64))
-    try:
-        check_affine(affine)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return affine_of_slices(affine, chosen)
 
 
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -281,6 +252,7 @@ def build_scan(
     trajectory: np.ndarray | None = None,
     matrix: tuple[int, int] | None = None,
     affine: torch.Tensor | None = None,
+    calibration: np.ndarray | None = None,
 ) -> Scan:
     """Check what came from a file and make a scan of it.
 
@@ -298,6 +270,7 @@ def build_scan(
         trajectory: ``(batch or 1, shots, samples, 2)`` in radians per pixel.
         matrix: ``(ny, nx)`` of the images, with a trajectory.
         affine: ``(4, 4)`` float64 of these slices, from (y, x, slice) to mm in RAS+.
+        calibration: complex, ``(batch or 1, coils, cy, cx)``.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
@@ -330,6 +303,10 @@ def build_scan(
             raise InputError(f"{path}: expected a real or complex target, got {target.dtype}")
         truth = _finite(path, target, "the target")
         truth = truth[None] if truth.ndim == 2 else truth
+    lines = None
+    if calibration is not None:
+        check_complex(path, calibration.dtype, "calibration lines")
+        lines = _finite(path, calibration, "the calibration lines")
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"{path}: expected a noise level of 0 or more, got {noise_std}")
     try:
@@ -344,6 +321,7 @@ def build_scan(
             None if trajectory is None else torch.from_numpy(trajectory),
             matrix,
             affine,
+            lines,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

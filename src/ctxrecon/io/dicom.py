@@ -19,7 +19,6 @@ import numpy as np
 import ctxrecon
 from ctxrecon.errors import InputError
 from ctxrecon.files import written_beside
-from ctxrecon.io._arrays import check_single_precision
 from ctxrecon.io._dicom_metadata import (
     anatomic_region,
     classic_timing,
@@ -27,6 +26,7 @@ from ctxrecon.io._dicom_metadata import (
     patient_and_protocol,
 )
 from ctxrecon.io._dicom_values import Scaling, decimal, fill, items, put_pixels, signal_exponent
+from ctxrecon.io._writing import check_single_precision
 from ctxrecon.metadata import ScanMetadata
 
 Quantity: TypeAlias = Literal["magnitude", "phase", "std", "t2star"]

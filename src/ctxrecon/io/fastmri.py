@@ -29,11 +29,11 @@ from ctxrecon.io._arrays import (
     pick_slices,
     read_slices,
     remove_oversampling,
-    stated_affine,
 )
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._place import stated_affine
 from ctxrecon.io.hdf5 import decoded, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
@@ -47,6 +47,7 @@ _VOXEL_SIZE, _AFFINE = "ctxrecon_voxel_size", "ctxrecon_affine"
 _OPTIONAL = {
     "mask": 3,
     "coil_maps": 4,
+    "calibration": 4,
     "target": 3,
     "reconstruction_rss": 3,
     "reconstruction_esc": 3,
@@ -261,6 +262,7 @@ def read_fastmri(
         noise_std=None if noise is None else float(noise),
         voxel_size=voxel_size,
         affine=affine,
+        calibration=arrays.get("calibration"),
     )
 
 
@@ -284,7 +286,8 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     """Write everything a scan holds in fastMRI's layout; reading it gives the same scan back."""
     import h5py
 
-    arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
+    names = ("kspace", "coil_maps", "target", "calibration")
+    arrays = {name: getattr(scan, name) for name in names}
     mask = scan.cartesian_mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
     # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.

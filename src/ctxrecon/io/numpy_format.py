@@ -24,9 +24,9 @@ from ctxrecon.io._arrays import (
     metadata_to_json,
     pick_slices,
     read_slices,
-    stated_affine,
 )
 from ctxrecon.io._complex import ComplexArray
+from ctxrecon.io._place import stated_affine
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
@@ -222,15 +222,16 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     """Read ``kspace`` and, where present, ``mask``, ``coil_maps``, ``target``, ``prompts``.
 
     ``prompts`` is an array of strings, one a slice; files written by this package also hold
-    ``metadata`` (JSON), ``noise_std``, ``voxel_size`` and ``affine``. Of arrays with one entry a
-    slice only the chosen ones are kept.
+    ``metadata`` (JSON), ``noise_std``, ``voxel_size``, ``affine`` and ``calibration``. Of arrays
+    with one entry a slice only the chosen ones are kept.
     """
     with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)
         arrays = {}
-        for name, ndim in (("kspace", 4), ("mask", 3), ("coil_maps", 4), ("target", 3)):
+        axes = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
+        for name, ndim in axes.items():
             shape = archive.layout(name).shape if name in archive.names else ()
             per_slice = len(shape) >= ndim and shape[0] == num_slices > 1
             arrays[name] = archive.get(name, chosen if per_slice else None)
@@ -253,6 +254,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         noise_std=None if noise is None else float(noise.reshape(())),
         voxel_size=None if edges is None else (float(edges[0]), float(edges[1]), float(edges[2])),
         affine=affine,
+        calibration=arrays["calibration"],
     )
 
 
@@ -262,7 +264,7 @@ def write_npz(path: Path, scan: Scan) -> None:
         "kspace": scan.kspace.cpu().numpy(),
         "mask": scan.cartesian_mask.cpu().numpy(),
     }
-    for name in ("coil_maps", "target"):
+    for name in ("coil_maps", "target", "calibration"):
         value = getattr(scan, name)
         if value is not None:
             arrays[name] = value.cpu().numpy()

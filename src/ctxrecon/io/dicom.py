@@ -78,7 +78,7 @@ class DicomHeader:
     """What a DICOM series says beside its pixels and their place.
 
     Attributes:
-        method: how the images were made, such as ``"CG-SENSE"``.
+        method: how the images were made, such as ``"CG-SENSE"``; empty where it is not known.
         acceleration: of the k-space, ``None`` where it is not known.
         metadata: one for each slice, or empty.
         quantity: what the pixels are; the unit of a T2* map is ms.
@@ -90,7 +90,7 @@ class DicomHeader:
         frame_of_reference: identifier of the patient's axes, likewise.
     """
 
-    method: str
+    method: str = ""
     acceleration: float | None = None
     metadata: tuple[ScanMetadata, ...] = ()
     quantity: Quantity = "magnitude"
@@ -310,7 +310,8 @@ def _common(
     how = f"acceleration {header.acceleration:.3g}" if header.acceleration else ""
     contrast = (metadata.contrast or "").replace("*", "star")  # which no delimiter is taken for
     description = ", ".join(filter(None, (contrast, kind.title, header.method, how)))
-    derivation = f"{kind.title or 'image'} reconstructed from k-space by {header.method}"
+    derivation = f"{kind.title or 'image'} reconstructed from k-space"
+    derivation += f" by {header.method}" if header.method else ""
     version = f"ctxrecon {ctxrecon.__version__}"
     scale = f"values times 1e{scaling.exponent}" if scaling.exponent else ""
     unknown = (
@@ -326,7 +327,7 @@ def _common(
             "StudyInstanceUID": header.study,
             "SeriesInstanceUID": series,
             "SeriesNumber": header.number,
-            "SeriesDescription": description[:64],
+            "SeriesDescription": (description or "reconstruction")[:64],
             "FrameOfReferenceUID": header.frame_of_reference,
             "Manufacturer": "ctxrecon",
             "ManufacturerModelName": "ctxrecon",

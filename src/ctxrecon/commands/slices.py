@@ -83,7 +83,7 @@ class Work:
         if self.volume.masks is None:  # each slice may have a trajectory of its own
             return [range(number, number + 1) for number in range(count)]
         devices = [pipe.device.type for pipe in self.pipes.values()]
-        size = min((_AT_ONCE.get(device, 1) for device in devices), default=1)
+        size = self.run.batch_size or min((_AT_ONCE.get(d, 1) for d in devices), default=1)
         return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def do(self, positions: range, seen: Callable[[Result, Tensor | None], None]) -> Done:
@@ -109,7 +109,7 @@ class Work:
         return Done(Part(results, reference), joint)
 
     def _measure(self, scan: Scan, positions: range) -> tuple[JointResult | None, Measurement]:
-        from ctxrecon.pipelines import Measurement, prepare_measurement
+        from ctxrecon.pipelines import Measurement
 
         if JOINT in self.pipes:
             joint = run_joint(
@@ -126,8 +126,7 @@ class Work:
             return None, Measurement.from_scan(scan)
         mask = part_of(self.masks, positions)
         kspace = scan.kspace * mask if self.undersampled else scan.kspace
-        noise_std = scan.noise_std or None
-        return None, prepare_measurement(kspace, mask, scan.coil_maps, noise_std=noise_std)
+        return None, Measurement.from_scan(replace(scan, kspace=kspace, mask=mask))
 
     def _results(
         self, method: str, positions: range, measurement: Measurement, joint: JointResult | None
@@ -140,7 +139,13 @@ class Work:
             yield joint.result
         elif method == NETWORK:
             prompts = None if self.prompts is None else self.prompts[chosen]
-            yield run_network(self.pipes[method], prompts, measurement, self.names[method])
+            yield run_network(
+                self.pipes[method],
+                prompts,
+                measurement,
+                self.names[method],
+                self.run.batch_size,
+            )
         else:
             prompts = None if self.run.prompts is None else self.run.prompts[chosen]
             run = replace(self.run, prompts=prompts, first=self.volume.numbers[positions[0]])

@@ -66,16 +66,6 @@ def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
         raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
 
 
-def check_single_precision(path: Path, images: np.ndarray) -> None:
-    """Refuse values whose magnitude is beyond the range of 32-bit floats."""
-    largest = float(np.abs(images.astype(np.complex128)).max())
-    if largest > float(np.finfo(np.float32).max):
-        raise InputError(
-            f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
-            "divide them first, or write .npy"
-        )
-
-
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """NumPy k-space shape as (slices, coils, ny, nx): 2-D is one coil, 3-D is one slice."""
     if len(shape) not in {2, 3, 4} or min(shape) < 1 or min(shape[-2:]) < 2:
@@ -261,6 +251,8 @@ def build_scan(
     voxel_size: tuple[float, float, float] | None = None,
     trajectory: np.ndarray | None = None,
     matrix: tuple[int, int] | None = None,
+    affine: torch.Tensor | None = None,
+    calibration: np.ndarray | None = None,
 ) -> Scan:
     """Check what came from a file and make a scan of it.
 
@@ -277,6 +269,8 @@ def build_scan(
         voxel_size: (ny, nx, slice) in mm.
         trajectory: ``(batch or 1, shots, samples, 2)`` in radians per pixel.
         matrix: ``(ny, nx)`` of the images, with a trajectory.
+        affine: ``(4, 4)`` float64 of these slices, from (y, x, slice) to mm in RAS+.
+        calibration: complex, ``(batch or 1, coils, cy, cx)``.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
@@ -309,6 +303,10 @@ def build_scan(
             raise InputError(f"{path}: expected a real or complex target, got {target.dtype}")
         truth = _finite(path, target, "the target")
         truth = truth[None] if truth.ndim == 2 else truth
+    lines = None
+    if calibration is not None:
+        check_complex(path, calibration.dtype, "calibration lines")
+        lines = _finite(path, calibration, "the calibration lines")
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"{path}: expected a noise level of 0 or more, got {noise_std}")
     try:
@@ -322,6 +320,8 @@ def build_scan(
             voxel_size,
             None if trajectory is None else torch.from_numpy(trajectory),
             matrix,
+            affine,
+            lines,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -33,6 +33,7 @@ from ctxrecon.io._arrays import (
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._place import stated_affine
 from ctxrecon.io.hdf5 import decoded, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
@@ -41,11 +42,12 @@ logger = logging.getLogger(__name__)
 
 _FIRST = Choice()
 _METADATA, _NOISE = "ctxrecon_metadata", "ctxrecon_noise_std"
-_VOXEL_SIZE = "ctxrecon_voxel_size"
+_VOXEL_SIZE, _AFFINE = "ctxrecon_voxel_size", "ctxrecon_affine"
 # Arrays that a file may hold, with the number of axes from which the first one counts slices.
 _OPTIONAL = {
     "mask": 3,
     "coil_maps": 4,
+    "calibration": 4,
     "target": 3,
     "reconstruction_rss": 3,
     "reconstruction_esc": 3,
@@ -213,6 +215,8 @@ def read_fastmri(
         voxel_size = _stated_voxel_size(path, file)
         if voxel_size is None and header is not None:
             voxel_size = header[1].voxel_size(ny, nx)
+        stated = file.attrs.get(_AFFINE)
+        affine = None if stated is None else stated_affine(path, np.asarray(stated), chosen)
         noise = file.attrs.get(_NOISE)
         if not isinstance(noise, float | None):
             raise InputError(
@@ -245,6 +249,8 @@ def read_fastmri(
             )
         if mask is not None:
             kspace = kspace * mask.astype(bool)
+        if affine is not None:
+            affine[:, 3] += (kspace.shape[2] // 2 - ny // 2) * affine[:, 0]
         kspace = remove_oversampling(path, kspace, ny)
     return build_scan(
         path,
@@ -255,6 +261,8 @@ def read_fastmri(
         metadata=metadata,
         noise_std=None if noise is None else float(noise),
         voxel_size=voxel_size,
+        affine=affine,
+        calibration=arrays.get("calibration"),
     )
 
 
@@ -278,7 +286,8 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     """Write everything a scan holds in fastMRI's layout; reading it gives the same scan back."""
     import h5py
 
-    arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
+    names = ("kspace", "coil_maps", "target", "calibration")
+    arrays = {name: getattr(scan, name) for name in names}
     mask = scan.cartesian_mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
     # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.
@@ -294,5 +303,7 @@ def write_fastmri(path: Path, scan: Scan) -> None:
             file.attrs[_NOISE] = float(scan.noise_std)
         if scan.voxel_size is not None:
             file.attrs[_VOXEL_SIZE] = np.array(scan.voxel_size, np.float64)
+        if scan.affine is not None:
+            file.attrs[_AFFINE] = scan.affine.cpu().numpy()
     with written_beside(path) as temporary:
         temporary.write_bytes(content.getbuffer())

@@ -33,7 +33,7 @@ def test_one_of_several_is_chosen(tmp_path, name):
 def test_other_formats_have_no_choice(tmp_path):
     np.save(tmp_path / "a.npy", phantom())
     for options in ({"repetition": 1}, {"average": 0}, {"group": "dataset"}):
-        with pytest.raises(InputError, match=r"has no (repetition|average|group)s"):
+        with pytest.raises(InputError, match=r"have no (repetition|average|group)s"):
             read_scan(tmp_path / "a.npy", **options)
 
 

@@ -82,8 +82,8 @@ class Reader:
     def _check(self, path: Path, options: Options) -> None:
         for item in fields(Choice):
             if item.name not in self.choices and getattr(options.choice, item.name) != item.default:
-                there = ", ".join(self.choices) or "nothing to choose from"
+                there = ", ".join(self.choices) or "none"
                 raise InputError(
-                    f"{path}: a {self.name} file has no {item.name}s, it has {there}: leave "
-                    f"{item.name} out"
+                    f"{path}: {self.name} files have no {item.name}s to choose from, their choices "
+                    f"are {there}: leave {item.name} out"
                 )

@@ -38,7 +38,7 @@ from ctxrecon.io._arrays import SliceChoice, override_metadata
 from ctxrecon.io._calibration import calibration_of
 from ctxrecon.io._choice import Choice
 from ctxrecon.io._coil_maps import with_coil_maps
-from ctxrecon.io._formats import find_reader
+from ctxrecon.io._formats import find_reader, read_with, shape_with
 from ctxrecon.io._info import describe
 from ctxrecon.io._notes import Notes
 from ctxrecon.io._overwriting import overwrites
@@ -113,8 +113,8 @@ def read_scan(
     reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
     notes = Notes(path)
-    scan, whitening = reader.read_checked(
-        path, slices, Options(crop_readout, prewhiten, choice), notes
+    scan, whitening = read_with(
+        reader, path, slices, Options(crop_readout, prewhiten, choice), notes
     )
     if metadata is not None:
         scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
@@ -180,7 +180,7 @@ def scan_shape(
     """
     reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
-    return reader.shape_checked(path, Options(crop_readout, choice=choice))[0]
+    return shape_with(reader, path, Options(crop_readout, choice=choice))[0]
 
 
 def scan_info(
@@ -225,9 +225,9 @@ def scan_info(
     """
     reader, path = find_reader(path)
     options = Options(crop_readout, choice=Choice(repetition, contrast, phase, set, average, group))
-    layout, dtype, stated = reader.shape_checked(path, options)
+    layout, dtype, stated = shape_with(reader, path, options)
     notes = Notes(path)
-    middle = reader.read_checked(path, layout[0] // 2, options, notes)[0]
+    middle = read_with(reader, path, layout[0] // 2, options, notes)[0]
     if calibration is not None:
         middle = _with_calibration(middle, path, calibration, layout[0] // 2, None, notes)
     files = [path, bart.header_file(path)] if reader.name == "BART" else [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from torch import Tensor
@@ -11,8 +12,9 @@ from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
 from ctxrecon.io import bart, calgary, fastmri, ismrmrd, matlab, numpy_format, siemens
 from ctxrecon.io._arrays import SliceChoice
+from ctxrecon.io._choice import Choice
 from ctxrecon.io._notes import Notes
-from ctxrecon.io._reader import Options, Reader
+from ctxrecon.io._reader import Layout, Options, Reader
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.scan import Scan
 
@@ -180,3 +182,41 @@ def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
         f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
         f"found {names}"
     )
+
+
+def read_with(
+    reader: Reader, path: Path, slices: SliceChoice, options: Options, notes: Notes
+) -> tuple[Scan, Tensor | None]:
+    """What a reader reads, once the options have a meaning for its format.
+
+    Raises:
+        InputError: a choice that the format does not have, or a readout that it cannot crop.
+    """
+    _check_choice(reader, path, options)
+    if options.crop_readout and not reader.crops:
+        raise InputError(
+            f"{path}: a {reader.name} file does not state its readout oversampling: leave "
+            "crop_readout out"
+        )
+    return reader.read(path, slices, options, notes)
+
+
+def shape_with(reader: Reader, path: Path, options: Options) -> Layout:
+    """The layout that a reader finds, once the choice has a meaning for its format.
+
+    Raises:
+        InputError: a choice that the format does not have.
+    """
+    _check_choice(reader, path, options)
+    return reader.shape(path, options)
+
+
+def _check_choice(reader: Reader, path: Path, options: Options) -> None:
+    for item in fields(Choice):
+        if item.name in reader.choices or getattr(options.choice, item.name) == item.default:
+            continue
+        others = ", ".join(other.name for other in READERS if item.name in other.choices)
+        raise InputError(
+            f"{path}: {reader.name} files have no {item.name}s to choose from, only those of "
+            f"{others} have: leave {item.name} out"
+        )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
-from ctxrecon.errors import InputError
 from ctxrecon.io._arrays import SliceChoice
 from ctxrecon.io._choice import Choice
 from ctxrecon.io._notes import Notes
@@ -53,37 +52,3 @@ class Reader:
     choices: tuple[str, ...] = ()
     crops: bool = False
     holds: Callable[[Path, Any], bool] | None = None
-
-    def read_checked(
-        self, path: Path, slices: SliceChoice, options: Options, notes: Notes
-    ) -> tuple[Scan, Tensor | None]:
-        """:attr:`read`, once the options have a meaning for the format.
-
-        Raises:
-            InputError: a choice that the format does not have, or a readout that it cannot crop.
-        """
-        self._check(path, options)
-        if options.crop_readout and not self.crops:
-            raise InputError(
-                f"{path}: a {self.name} file does not state its readout oversampling: leave "
-                "crop_readout out"
-            )
-        return self.read(path, slices, options, notes)
-
-    def shape_checked(self, path: Path, options: Options) -> Layout:
-        """:attr:`shape`, once the choice has a meaning for the format.
-
-        Raises:
-            InputError: a choice that the format does not have.
-        """
-        self._check(path, options)
-        return self.shape(path, options)
-
-    def _check(self, path: Path, options: Options) -> None:
-        for item in fields(Choice):
-            if item.name not in self.choices and getattr(options.choice, item.name) != item.default:
-                there = ", ".join(self.choices) or "none"
-                raise InputError(
-                    f"{path}: {self.name} files have no {item.name}s to choose from, their choices "
-                    f"are {there}: leave {item.name} out"
-                )

@@ -55,6 +55,7 @@ class PriorRun:
         solver: with its options; the pipeline's default if ``None``.
         call: further arguments of the pipeline.
         prior: what it is called in tables and figures.
+        batch_size: images at once; by default one on a CPU, else what takes little memory.
         first: number of the first slice: each slice of a volume has noise of its own, whichever
             of them are reconstructed.
         network: makes the image to start from, where ``call`` names it.
@@ -68,6 +69,7 @@ class PriorRun:
     solver: DiffusionSolver | None = field(repr=False)
     call: dict[str, Any] = field(default_factory=dict)
     prior: str = SHIPPED_PRIOR
+    batch_size: int | None = None
     first: int = 0
     network: ReconstructionPipeline | None = field(default=None, repr=False)
 
@@ -254,6 +256,11 @@ def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) ->
         pipe.encode_prompt(run.prompts)
 
 
+def _at_once(pipe: Any, batch_size: int | None) -> int | None:
+    """Images that a pipeline takes at once: larger batches are no faster on a CPU."""
+    return 1 if batch_size is None and pipe.device.type == "cpu" else batch_size
+
+
 def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement) -> Result:
     """An estimate, one posterior sample, or the mean of several."""
     import torch
@@ -276,7 +283,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
         solver=run.solver,
         generator=generator,
         num_samples=run.samples,
-        batch_size=1 if pipe.device.type == "cpu" and not solver.couples_batch else None,
+        batch_size=None if solver.couples_batch else _at_once(pipe, run.batch_size),
         **call,
     )
     seconds = time.perf_counter() - started
@@ -339,13 +346,14 @@ def run_network(
     prompts: list[str] | None,
     measurement: Measurement,
     name: str = SHIPPED_NETWORK,
+    batch_size: int | None = None,
 ) -> Result:
     """The image of a network, and the error that it expects where it says so."""
     started = time.perf_counter()
     output = pipe(
         measurement,
         prompt=prompts,
-        batch_size=1 if pipe.device.type == "cpu" else None,
+        batch_size=_at_once(pipe, batch_size),
     )
     images = output.images.cpu()
     seconds = time.perf_counter() - started

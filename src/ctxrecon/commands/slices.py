@@ -83,7 +83,7 @@ class Work:
         if self.volume.masks is None:  # each slice may have a trajectory of its own
             return [range(number, number + 1) for number in range(count)]
         devices = [pipe.device.type for pipe in self.pipes.values()]
-        size = min((_AT_ONCE.get(device, 1) for device in devices), default=1)
+        size = self.run.batch_size or min((_AT_ONCE.get(d, 1) for d in devices), default=1)
         return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def do(self, positions: range, seen: Callable[[Result, Tensor | None], None]) -> Done:
@@ -140,7 +140,13 @@ class Work:
             yield joint.result
         elif method == NETWORK:
             prompts = None if self.prompts is None else self.prompts[chosen]
-            yield run_network(self.pipes[method], prompts, measurement, self.names[method])
+            yield run_network(
+                self.pipes[method],
+                prompts,
+                measurement,
+                self.names[method],
+                self.run.batch_size,
+            )
         else:
             prompts = None if self.run.prompts is None else self.run.prompts[chosen]
             run = replace(self.run, prompts=prompts, first=self.volume.numbers[positions[0]])

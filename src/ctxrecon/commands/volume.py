@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxrecon.commands.logs import unsaid
 from ctxrecon.errors import InputError
@@ -34,8 +34,8 @@ class Volume:
         file: of any format.
         slices: ``--slices`` as given, ``None`` for all.
         coil_maps: file of coil maps, or ``None``.
-        crop_readout: as in :func:`ctxrecon.io.read_scan`.
         mask_given: whether a mask replaces that of the file, so that nothing is said of it.
+        reading: further arguments of :func:`ctxrecon.io.read_scan`.
 
     Attributes:
         file: as given.
@@ -47,6 +47,8 @@ class Volume:
         metadata: of each slice, or empty.
         has_target: whether the file holds a target image.
         voxel_size: (ny, nx, slice) in mm, where it is known.
+        affine: ``(4, 4)`` of the chosen slices, from (y, x, slice) to mm in RAS+, where it is
+            known and they are parallel and equally spaced.
 
     Raises:
         InputError: a file or a choice of slices that cannot be read, or a slice of zeros.
@@ -57,23 +59,26 @@ class Volume:
         file: Path,
         slices: str | None = None,
         coil_maps: Path | None = None,
-        crop_readout: bool | None = None,
         *,
         mask_given: bool = False,
+        **reading: Any,
     ) -> None:
         import torch
 
         from ctxrecon.io import scan_shape
         from ctxrecon.masks import nyquist_undersampling
+        from ctxrecon.scan import joined_affine
 
-        self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
+        self.file, self._coil_maps, self._reading = file, coil_maps, reading
         self._unsaid = "mask inferred" if mask_given else None
-        self.total = scan_shape(file)[0]
+        stated = {name: value for name, value in reading.items() if name != "calibration"}
+        self.total = scan_shape(file, **stated)[0]
         self.numbers = _choose(file, slices, self.total)
         self._kept: Scan | None = None
         self._kept = self._read_once()
         masks: list[Tensor] = []
         metadata: list[ScanMetadata] = []
+        affines: list[Tensor | None] = []
         for position, number in enumerate(self.numbers):
             try:
                 scan = self.read([position])
@@ -82,6 +87,7 @@ class Volume:
             if scan.mask is not None:
                 masks.append(scan.mask)
             metadata += scan.metadata
+            affines.append(scan.affine)
         self.shape = (scan.kspace.shape[1], *scan.image_shape)
         self.masks: Tensor | None = None
         if scan.trajectory is not None:
@@ -92,6 +98,7 @@ class Volume:
             self.acceleration = 1 / float(self.masks.float().mean())
         self.metadata = tuple(metadata)
         self.has_target = scan.target is not None
+        self.affine = joined_affine(affines)
         self.voxel_size = scan.voxel_size
 
     def __len__(self) -> int:
@@ -113,7 +120,7 @@ class Volume:
                 self.file,
                 slices=[self.numbers[position] for position in positions],
                 coil_maps=self._coil_maps,
-                crop_readout=self._crop_readout,
+                **self._reading,
             )
 
     def check_memory(self, who: str) -> None:

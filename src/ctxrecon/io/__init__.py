@@ -8,7 +8,8 @@ NumPy ``.npz``            the same, under ``kspace``                  scan, imag
 fastMRI ``.h5``           (slices, [coils,] ny, nx)                   scan; scan
 ISMRMRD ``.h5``           single readouts with encoding or trajectory scan
 BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice        scan; images
-NIfTI ``.nii[.gz]``       (nx, ny, slices), magnitude                 images (write)
+NIfTI ``.nii[.gz]``       (nx, ny, slices), with their place          images (write)
+DICOM ``.dcm``            one Enhanced MR file, or one file a slice    images (write)
 PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
 ========================  ==========================================  =====================
 
@@ -24,12 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.io import bart, fastmri, nifti, numpy_format, png
+from ctxrecon.io import bart, fastmri, numpy_format
 from ctxrecon.io._arrays import SliceChoice, override_metadata
 from ctxrecon.io._calibration import calibration_of
 from ctxrecon.io._choice import Choice
@@ -39,10 +39,20 @@ from ctxrecon.io._info import describe
 from ctxrecon.io._notes import Notes
 from ctxrecon.io._overwriting import overwrites
 from ctxrecon.io._reader import Options
+from ctxrecon.io.dicom import DicomHeader
+from ctxrecon.io.images import write_image
 from ctxrecon.metadata import ScanMetadata
-from ctxrecon.scan import Scan, check_voxel_size
+from ctxrecon.scan import Scan
 
-__all__ = ["overwrites", "read_scan", "scan_info", "scan_shape", "write_image", "write_scan"]
+__all__ = [
+    "DicomHeader",
+    "overwrites",
+    "read_scan",
+    "scan_info",
+    "scan_shape",
+    "write_image",
+    "write_scan",
+]
 
 
 def read_scan(
@@ -222,60 +232,6 @@ def scan_info(
         "notes": tuple(notes.sentences),
         **stated,
     }
-
-
-def write_image(
-    path: str | os.PathLike[str],
-    images: Tensor | np.ndarray,
-    *,
-    voxel_size: tuple[float, float, float] | None = None,
-    montage: bool = False,
-) -> tuple[Path, ...]:
-    """Write images in the format that the extension names, beside and then renamed.
-
-    Args:
-        path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
-            ``.nii``, ``.nii.gz`` and ``.png`` hold the magnitude.
-        images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
-        voxel_size: (ny, nx, slice) in mm, for NIfTI; 1 mm where it is not known. A scan's
-            ``voxel_size`` belongs here, or nothing.
-        montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
-
-    Returns:
-        The files written.
-    """
-    path = Path(path)
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    array = array[None] if array.ndim == 2 else array
-    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "fciub":
-        raise InputError(
-            f"cannot write {path}: expected images (batch, ny, nx) of numbers, got shape "
-            f"{array.shape} of {array.dtype}"
-        )
-    if not np.isfinite(array).all():
-        raise InputError(f"cannot write {path}: the images hold values that are not finite")
-    if voxel_size is not None:
-        try:
-            check_voxel_size(voxel_size)
-        except InputError as error:
-            raise InputError(f"cannot write {path}: {error}") from error
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return nifti.write_images(path, array, voxel_size)
-    if voxel_size is not None:
-        raise InputError(f"cannot write {path}: only NIfTI keeps a voxel size, leave it out")
-    if name.endswith(".png"):
-        return png.write_images(path, array, montage=montage)
-    if montage:
-        raise InputError(f"cannot write {path}: only PNG makes a montage, leave it out")
-    if name.endswith((".npy", ".npz")):
-        return numpy_format.write_images(path, array)
-    if name.endswith(".cfl"):
-        return bart.write_images(path, array)
-    raise InputError(
-        f"cannot write {path}: expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got "
-        f"{path.suffix or 'no extension'}"
-    )
 
 
 def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:

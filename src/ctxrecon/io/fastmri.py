@@ -31,6 +31,7 @@ from ctxrecon.io._arrays import (
     remove_oversampling,
     stated_affine,
 )
+from ctxrecon.io._calibration import stated_calibration
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
@@ -48,6 +49,7 @@ _OPTIONAL = {
     "mask": 3,
     "coil_maps": 4,
     "target": 3,
+    "calibration": 4,
     "reconstruction_rss": 3,
     "reconstruction_esc": 3,
 }
@@ -251,7 +253,7 @@ def read_fastmri(
         if affine is not None:
             affine[:, 3] += (kspace.shape[2] // 2 - ny // 2) * affine[:, 0]
         kspace = remove_oversampling(path, kspace, ny)
-    return build_scan(
+    scan = build_scan(
         path,
         kspace,
         mask=mask,
@@ -262,6 +264,7 @@ def read_fastmri(
         voxel_size=voxel_size,
         affine=affine,
     )
+    return stated_calibration(path, scan, arrays.get("calibration"))
 
 
 def _target(path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
@@ -284,7 +287,8 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     """Write everything a scan holds in fastMRI's layout; reading it gives the same scan back."""
     import h5py
 
-    arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
+    names = ("kspace", "coil_maps", "target", "calibration")
+    arrays = {name: getattr(scan, name) for name in names}
     mask = scan.cartesian_mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
     # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.

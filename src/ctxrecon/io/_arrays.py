@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +14,6 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io._header import parse_xml
 from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
 from ctxrecon.scan import Scan, affine_of_slices, check_affine
 
@@ -168,10 +167,6 @@ def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetad
     return tuple(map(metadata, prompts))
 
 
-# What a header says that metadata read, and what an impossible value of it must not hide.
-_HEADER_FIELDS = ("TR", "TE", "TI", "flipAngle_deg", "systemFieldStrength_T", "patientGender")
-
-
 def metadata_from_header(
     path: Path, numbers: Sequence[int], xml: str | None, acquisition: str | None = None
 ) -> tuple[ScanMetadata, ...]:
@@ -182,36 +177,8 @@ def metadata_from_header(
     try:
         item = from_fastmri_header(xml, acquisition)
     except InputError as error:
-        if xml is None:
-            raise InputError(f"{path}: {error}") from error
-        possible = _without_impossible(path, xml, acquisition)
-        try:
-            item = from_fastmri_header(possible, acquisition)
-        except InputError as other:
-            raise InputError(f"{path}: {other}") from other
+        raise InputError(f"{path}: {error}") from error
     return tuple(dataclasses.replace(item, slice=number) for number in numbers)
-
-
-def _without_impossible(path: Path, xml: str, acquisition: str | None) -> str:
-    """The header without those of its fields that alone make it impossible."""
-    from xml.etree.ElementTree import tostring
-
-    def header_without(left_out: Iterable[str]) -> str:
-        root = parse_xml(path, xml)
-        for parent in list(root.iter()):
-            for child in [child for child in parent if child.tag in set(left_out)]:
-                parent.remove(child)
-        return str(tostring(root, encoding="unicode"))
-
-    impossible = []
-    for name in _HEADER_FIELDS:
-        try:
-            others = [other for other in _HEADER_FIELDS if other != name]
-            from_fastmri_header(header_without(others), acquisition)
-        except InputError as error:
-            logger.warning("%s: %s is left out: %s", path, name, error)
-            impossible.append(name)
-    return header_without(impossible)
 
 
 def override_metadata(

@@ -21,7 +21,7 @@ nibabel = pytest.importorskip("nibabel")
 
 METADATA = tuple(
     ScanMetadata(
-        **{"anatomy": "knee", "slice": number, "contrast": "T2*", "sequence": "TurboSpinEcho"},
+        **{"anatomy": "knee", "slice": number, "contrast": "FLAIR", "sequence": "TurboSpinEcho"},
         **{"tr": 3150, "te": 33.5, "ti": 100, "flip_angle": 140, "field_strength": 2.89},
         **{"age": 48, "sex": "F"},
     )
@@ -126,6 +126,23 @@ def test_what_is_known_of_the_scan_is_read_back(tmp_path, single_frames):
         assert not data.PatientID
         assert data.PatientAge == "048Y"
         assert data.PixelData
+
+
+@SINGLE
+def test_an_inversion_is_not_made_up(tmp_path, single_frames):
+    """Siemens's headers state an inversion time of every scan."""
+    plain = tuple(replace(item, contrast="T2*") for item in METADATA)
+    affine = PLACES["axial"]
+    (file, *_) = write_image(
+        tmp_path / "a.dcm",
+        images(affine),
+        affine=affine,
+        header=DicomHeader("CG-SENSE", metadata=plain),
+        single_frames=single_frames,
+    )
+    found = from_dicom(file)
+    assert (found.contrast, found.ti, found.te) == ("T2*", None, 33.5)
+    assert "Inversion" not in str(pydicom.dcmread(file))
 
 
 def test_identifiers_belong_together(tmp_path):

@@ -8,36 +8,36 @@ from typing import Annotated, Any
 import typer
 
 from ctxrecon.commands.logs import say
+from ctxrecon.commands.options import (
+    Average,
+    Calibration,
+    CardiacPhase,
+    Contrast,
+    CropReadout,
+    Group,
+    Repetition,
+    Set,
+    reading,
+)
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
-    crop_readout: Annotated[
-        bool | None,
-        typer.Option(
-            help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
-        ),
-    ] = None,
-    repetition: Annotated[int, typer.Option(help="Which repetition, counted from 0.")] = 0,
-    contrast: Annotated[int, typer.Option(help="Which contrast, counted from 0.")] = 0,
-    group: Annotated[
-        str | None, typer.Option(help="Which of several measurements in the file.")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Scan file whose center serves the coil maps.")
-    ] = None,
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5, .mat, .dat or .cfl.")],
+    crop_readout: CropReadout = None,
+    repetition: Repetition = 0,
+    contrast: Contrast = 0,
+    cardiac_phase: CardiacPhase = 0,
+    set_: Set = 0,
+    average: Average = None,
+    group: Group = None,
+    calibration: Calibration = None,
 ) -> None:
-    """Print what is in a scan file, and the prompt that it implies."""
+    """Print what is in a scan file, what is done with it, and the prompt that it implies."""
     from ctxrecon.io import read_scan, scan_info
     from ctxrecon.plausibility import check_coil_axis, check_conventions
 
-    options: dict[str, Any] = {
-        "crop_readout": crop_readout,
-        "repetition": repetition,
-        "contrast": contrast,
-        "group": group,
-        "calibration": calibration,
-    }
+    options = reading(context)
     found = scan_info(file, **options)
     for name, value in _lines(found):
         say(f"{name:<20} {value}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +14,6 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io._header import parse_xml
 from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
 from ctxrecon.scan import Scan
 
@@ -139,10 +138,6 @@ def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetad
     return tuple(map(metadata, prompts))
 
 
-# What a header says that metadata read, and what an impossible value of it must not hide.
-_HEADER_FIELDS = ("TR", "TE", "TI", "flipAngle_deg", "systemFieldStrength_T", "patientGender")
-
-
 def metadata_from_header(
     path: Path, numbers: Sequence[int], xml: str | None, acquisition: str | None = None
 ) -> tuple[ScanMetadata, ...]:
@@ -153,36 +148,8 @@ def metadata_from_header(
     try:
         item = from_fastmri_header(xml, acquisition)
     except InputError as error:
-        if xml is None:
-            raise InputError(f"{path}: {error}") from error
-        possible = _without_impossible(path, xml, acquisition)
-        try:
-            item = from_fastmri_header(possible, acquisition)
-        except InputError as other:
-            raise InputError(f"{path}: {other}") from other
+        raise InputError(f"{path}: {error}") from error
     return tuple(dataclasses.replace(item, slice=number) for number in numbers)
-
-
-def _without_impossible(path: Path, xml: str, acquisition: str | None) -> str:
-    """The header without those of its fields that alone make it impossible."""
-    from xml.etree.ElementTree import tostring
-
-    def header_without(left_out: Iterable[str]) -> str:
-        root = parse_xml(path, xml)
-        for parent in list(root.iter()):
-            for child in [child for child in parent if child.tag in set(left_out)]:
-                parent.remove(child)
-        return str(tostring(root, encoding="unicode"))
-
-    impossible = []
-    for name in _HEADER_FIELDS:
-        try:
-            others = [other for other in _HEADER_FIELDS if other != name]
-            from_fastmri_header(header_without(others), acquisition)
-        except InputError as error:
-            logger.warning("%s: %s is left out: %s", path, name, error)
-            impossible.append(name)
-    return header_without(impossible)
 
 
 def override_metadata(
@@ -252,7 +219,6 @@ def build_scan(
     trajectory: np.ndarray | None = None,
     matrix: tuple[int, int] | None = None,
     affine: torch.Tensor | None = None,
-    calibration: np.ndarray | None = None,
 ) -> Scan:
     """Check what came from a file and make a scan of it.
 
@@ -270,7 +236,6 @@ def build_scan(
         trajectory: ``(batch or 1, shots, samples, 2)`` in radians per pixel.
         matrix: ``(ny, nx)`` of the images, with a trajectory.
         affine: ``(4, 4)`` float64 of these slices, from (y, x, slice) to mm in RAS+.
-        calibration: complex, ``(batch or 1, coils, cy, cx)``.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
@@ -303,10 +268,6 @@ def build_scan(
             raise InputError(f"{path}: expected a real or complex target, got {target.dtype}")
         truth = _finite(path, target, "the target")
         truth = truth[None] if truth.ndim == 2 else truth
-    lines = None
-    if calibration is not None:
-        check_complex(path, calibration.dtype, "calibration lines")
-        lines = _finite(path, calibration, "the calibration lines")
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std >= 0):
         raise InputError(f"{path}: expected a noise level of 0 or more, got {noise_std}")
     try:
@@ -321,7 +282,6 @@ def build_scan(
             None if trajectory is None else torch.from_numpy(trajectory),
             matrix,
             affine,
-            lines,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ctxrecon.coils import find_calibration_region
 from ctxrecon.errors import InputError
+from ctxrecon.io._arrays import check_complex
 from ctxrecon.io._cartesian import inverse_transform
 from ctxrecon.scan import Scan
 
@@ -81,6 +83,23 @@ def calibration_of(path: Path, other: Scan, scan: Scan) -> Tensor:
         own = wanted = (1.0, 1.0)
     kspace = other.kspace if other.calibration is None else other.calibration
     return torch.from_numpy(calibration_block(path, kspace.numpy(), own, wanted))
+
+
+def stated_calibration(path: Path, scan: Scan, stored: np.ndarray | None) -> Scan:
+    """The scan with the calibration scan that its file holds, if any.
+
+    Raises:
+        InputError: one that is not complex and finite, or does not fit the scan.
+    """
+    if stored is None:
+        return scan
+    check_complex(path, stored.dtype, "calibration")
+    if not np.isfinite(stored).all():
+        raise InputError(f"{path}: its calibration scan holds values that are not finite")
+    try:
+        return replace(scan, calibration=torch.from_numpy(stored.astype(np.complex64)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _regridded(kspace: np.ndarray, axis: int, ratio: float, *, crop: bool) -> np.ndarray:

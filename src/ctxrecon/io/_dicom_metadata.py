@@ -15,7 +15,7 @@ _SEQUENCES = {
     "HASTE": ("SE", "SK"),
     "Flash": ("GR", "SP"),
     "GRE": ("GR", "NONE"),
-    "MPRAGE": (["GR", "IR"], "MP"),
+    "MPRAGE": ("GR", "MP"),
     "EPI": ("EP", "NONE"),
     "bSSFP": ("GR", "SS"),
     "Qdess": ("GR", "SS"),
@@ -55,7 +55,7 @@ def classic_timing(metadata: ScanMetadata) -> dict[str, Any]:
     """Timing and sequence of an MR Image; research mode where the sequence is not known."""
     scanning, variant = _SEQUENCES.get(metadata.sequence or "", ("RM", "NONE"))
     return {
-        "ScanningSequence": scanning,
+        "ScanningSequence": [scanning, "IR"] if _inverts(metadata) else scanning,
         "SequenceVariant": variant,
         "ScanOptions": "",
         "MRAcquisitionType": "",
@@ -63,7 +63,7 @@ def classic_timing(metadata: ScanMetadata) -> dict[str, Any]:
         "RepetitionTime": _number(metadata.tr),
         "EchoTime": _number(metadata.te),
         **_known("SequenceName", metadata.sequence and metadata.sequence[:16]),
-        **_known("InversionTime", metadata.ti),
+        **_known("InversionTime", metadata.ti if _inverts(metadata) else None),
         **_known("FlipAngle", metadata.flip_angle),
     }
 
@@ -78,9 +78,14 @@ def functional_groups(metadata: ScanMetadata) -> dict[str, dict[str, Any]]:
     groups = {
         "MRTimingAndRelatedParametersSequence": timing,
         "MREchoSequence": _known("EffectiveEchoTime", metadata.te),
-        "MRModifierSequence": {} if metadata.ti is None else inversion,
+        "MRModifierSequence": inversion if _inverts(metadata) and metadata.ti is not None else {},
     }
     return {name: values for name, values in groups.items() if values}
+
+
+def _inverts(metadata: ScanMetadata) -> bool:
+    """Whether the scan has an inversion: headers state inversion times of those without one too."""
+    return metadata.contrast == "FLAIR" or metadata.sequence == "MPRAGE"
 
 
 def _known(name: str, value: Any) -> dict[str, Any]:

@@ -297,14 +297,14 @@ def _common(
 ) -> Any:
     """What both kinds of images say of patient, study, series, equipment and derivation."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     now = datetime.now()
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = new_uid()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID(sop_class)
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = UID(new_uid())
     data.PatientName = "Anonymous"
     kind = _KINDS[header.quantity]
     how = f"acceleration {header.acceleration:.3g}" if header.acceleration else ""

@@ -30,6 +30,7 @@ from ctxrecon.io._arrays import (
     read_slices,
     remove_oversampling,
 )
+from ctxrecon.io._calibration import stated_calibration
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
@@ -47,8 +48,8 @@ _VOXEL_SIZE, _AFFINE = "ctxrecon_voxel_size", "ctxrecon_affine"
 _OPTIONAL = {
     "mask": 3,
     "coil_maps": 4,
-    "calibration": 4,
     "target": 3,
+    "calibration": 4,
     "reconstruction_rss": 3,
     "reconstruction_esc": 3,
 }
@@ -252,7 +253,7 @@ def read_fastmri(
         if affine is not None:
             affine[:, 3] += (kspace.shape[2] // 2 - ny // 2) * affine[:, 0]
         kspace = remove_oversampling(path, kspace, ny)
-    return build_scan(
+    scan = build_scan(
         path,
         kspace,
         mask=mask,
@@ -262,8 +263,8 @@ def read_fastmri(
         noise_std=None if noise is None else float(noise),
         voxel_size=voxel_size,
         affine=affine,
-        calibration=arrays.get("calibration"),
     )
+    return stated_calibration(path, scan, arrays.get("calibration"))
 
 
 def _target(path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> np.ndarray | None:

@@ -25,10 +25,14 @@ from ctxrecon.io._arrays import (
     pick_slices,
     read_slices,
 )
+from ctxrecon.io._calibration import stated_calibration
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._place import stated_affine
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
+
+# Arrays that a file may hold, with the number of axes from which the first one counts slices.
+_ARRAYS = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
 
 # What NumPy raises for damaged headers, which are Python literals.
 _HEADER_ERRORS = (
@@ -230,8 +234,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)
         arrays = {}
-        axes = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
-        for name, ndim in axes.items():
+        for name, ndim in _ARRAYS.items():
             shape = archive.layout(name).shape if name in archive.names else ()
             per_slice = len(shape) >= ndim and shape[0] == num_slices > 1
             arrays[name] = archive.get(name, chosen if per_slice else None)
@@ -244,7 +247,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         raise InputError(f"{path}: expected three numbers in 'voxel_size', got {edges.shape}")
     kspace = arrays["kspace"]
     assert kspace is not None
-    return build_scan(
+    scan = build_scan(
         path,
         kspace.reshape((-1, *layout[1:])),
         mask=arrays["mask"],
@@ -254,8 +257,8 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         noise_std=None if noise is None else float(noise.reshape(())),
         voxel_size=None if edges is None else (float(edges[0]), float(edges[1]), float(edges[2])),
         affine=affine,
-        calibration=arrays["calibration"],
     )
+    return stated_calibration(path, scan, arrays["calibration"])
 
 
 def write_npz(path: Path, scan: Scan) -> None:

@@ -19,6 +19,8 @@ from ctxrecon.training.config import (
 )
 
 TASKS = ("segmentation", "classification")
+AIMS = ("both", "task", "reconstruction", "labels")
+PARTS = ("sampler", "reconstruction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +41,40 @@ class TasksConfig(TrainingConfig):
         on_resume="refused",
         in_card=True,
     )
-    sampler: str = option(
-        "pattern_generator",
-        f"{', '.join(SAMPLERS)}, with options, or the name of a fixed mask: {', '.join(MASKS)}",
+    sampler: str | None = option(
+        None,
+        f"{', '.join(SAMPLERS)}, with options, or the name of a fixed mask: {', '.join(MASKS)}; "
+        "pattern_generator by default",
         on_resume="refused",
         in_card=True,
     )
-    network: str = option(
-        "small",
-        "small or paper, with options: small:width=8:layers=1, paper:decoder_sees_measurement=true",
+    network: str | None = option(
+        None,
+        "small or paper, with options: small:width=8:layers=1, paper:decoder_sees_measurement=true;"
+        " two_unets, li_net, or the same of the published sizes, two_unets_paper, li_net_paper; "
+        "small by default",
+        on_resume="refused",
+        in_card=True,
+    )
+    pretrained_model_name_or_path: str | None = option(
+        None,
+        "pipeline of an earlier run, whose sampler and network are trained further where none is "
+        "given",
+        in_card=True,
+    )
+    aim: str = option(
+        "both",
+        "the task alone, the reconstruction that two_unets segments, the labels whose latent "
+        "li_net predicts, or, of segmentations, task and reconstruction",
+        choices=AIMS,
+        on_resume="refused",
+        in_card=True,
+    )
+    freeze: list[str] = option(
+        [],
+        "what stays as it is: sampler, reconstruction",
+        choices=PARTS,
+        may_be_empty=True,
         on_resume="refused",
         in_card=True,
     )
@@ -86,7 +113,7 @@ class TasksConfig(TrainingConfig):
         in_card=True,
     )
     reconstruction_weight: float | None = option(
-        None, "of the image's likelihood, for segmentation: 1 by default", check=Number(0)
+        None, "of the image's part in the loss, for segmentation: 1 by default", check=Number(0)
     )
     entropy_weight: float = option(
         0.0,

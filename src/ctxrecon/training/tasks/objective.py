@@ -138,6 +138,84 @@ class SegmentationTraining(TaskTraining):
         return loss + self.weights.reconstruction * surprise
 
 
+class TwoUNetsTraining(TaskTraining):
+    """Cross entropy of the classes and mean squared error of the magnitude image.
+
+    With both SemuNet; with the image alone and then, frozen, the task, LOUPE-UNet-RS or, of fixed
+    masks, TradPat-UNet-RS; with the image and then the task alone, Tackle: InfoMRI, appendix B.
+
+    Args:
+        pipe: see :class:`TaskTraining`; its network is a :class:`~ctxrecon.tasks.TwoUNets`.
+        weights: likewise.
+        entropies: likewise.
+        aim: "both", "task" or "reconstruction"; for the latter the segmentation is frozen.
+    """
+
+    def __init__(
+        self,
+        pipe: TaskPipeline,
+        weights: TaskWeights,
+        entropies: SampleEntropies | None = None,
+        aim: str = "both",
+    ) -> None:
+        super().__init__(pipe, weights, entropies)
+        self.aim = aim
+        if aim == "reconstruction":
+            self.network.segmentation.requires_grad_(False)
+
+    def task_loss(
+        self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
+    ) -> Tensor:
+        """See :class:`TaskTraining`."""
+        features, scale = self.network.encode(zero_filled)
+        if self.aim == "task":
+            return segmentation_loss(self.network.logits(features), batch["truth"])
+        error = features[:, 0] - (batch["target"] / scale).abs()
+        distance = error.square().flatten(1).mean(dim=1)
+        if self.aim == "reconstruction":
+            return distance
+        loss = segmentation_loss(self.network.logits(features), batch["truth"])
+        return loss + self.weights.reconstruction * distance
+
+
+class LINetTraining(TaskTraining):
+    """Cross entropy of segmentations that are coded and decoded; then the error of their latent.
+
+    LI-Net's two stages (InfoMRI, equations (38) and (39)): in each what belongs to the other is
+    frozen.
+
+    Args:
+        pipe: see :class:`TaskTraining`; its network is a :class:`~ctxrecon.tasks.LINet`.
+        weights: likewise.
+        entropies: likewise.
+        aim: "labels", the autoencoder, or "task", the latent from the measurement.
+    """
+
+    def __init__(
+        self,
+        pipe: TaskPipeline,
+        weights: TaskWeights,
+        entropies: SampleEntropies | None = None,
+        aim: str = "task",
+    ) -> None:
+        super().__init__(pipe, weights, entropies)
+        self.aim = aim
+        first, second = [self.network.label_encoder, self.network.decoder], [self.network.encoder]
+        for frozen in first if aim == "task" else [*second, self.sampler]:
+            frozen.requires_grad_(False)
+
+    def task_loss(
+        self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
+    ) -> Tensor:
+        """See :class:`TaskTraining`."""
+        labels = batch["truth"]
+        latent = self.network.encode_labels(labels)
+        if self.aim == "labels":
+            return segmentation_loss(self.network.logits(latent), labels)
+        predicted, _ = self.network.encode(zero_filled)
+        return (predicted - latent).square().flatten(1).mean(dim=1)
+
+
 class ClassificationTraining(TaskTraining):
     """``NLL(z|y) + |β| Ĥ(y)`` with a Bernoulli variable for each finding, its mean over them.
 

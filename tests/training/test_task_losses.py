@@ -139,7 +139,7 @@ class TestLosses:
         surprise = error / (std / scale).square() + 2 * (std / scale).log()
         expected = (
             segmentation_loss(logits, batch["truth"])
-            + 3 / 32**2 * kl_divergence(posterior, prior).mean(dim=(1, 2, 3))
+            + 3 / 32**2 * kl_divergence(posterior, prior).sum(dim=(1, 2, 3))
             + 2 * surprise.mean(dim=(1, 2))
         )
         torch.testing.assert_close(model(batch), expected)
@@ -244,7 +244,7 @@ class TestLosses:
         torch.manual_seed(0)
         network = LatentSegmenter(width=4, depth=2, layers=1, latent_channels=2)
         pipe = TaskPipeline(FixedMasks((16, 16), 1.0), network, classes=["mass"])
-        model = SegmentationTraining(pipe, TaskWeights())
+        model = SegmentationTraining(pipe, TaskWeights(latent_warmup=120))
         learned = [value for value in model.parameters() if value.requires_grad]
         optimizer = torch.optim.Adam(learned, 4e-3)
         source = seeded(1)
@@ -256,6 +256,7 @@ class TestLosses:
                 "target": image.repeat(8, 1, 1),
                 "truth": torch.where(wide[:, None, None], whole, core).to(torch.uint8),
                 "seed": torch.arange(8) + 8 * step,
+                "step": torch.full((8,), step),
             }
             optimizer.zero_grad()
             model(batch).mean().backward()

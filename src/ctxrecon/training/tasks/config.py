@@ -83,6 +83,12 @@ class TasksConfig(TrainingConfig):
         None, "of all scans, such as T1POST; as often as in real ones by default", in_card=True
     )
     resolution: int = option(128, "matrix size, that of the masks", check=RESOLUTION, in_card=True)
+    field_of_view: float = option(
+        1.0,
+        "part of the anatomy's width and height that is imaged, around what is segmented",
+        check=Number(0.1, 1),
+        in_card=True,
+    )
     acceleration: float | None = option(
         None, "of the sampler, where it serves one; 8 by default", check=Number(1), in_card=True
     )
@@ -107,9 +113,16 @@ class TasksConfig(TrainingConfig):
         1.0, "of their boundaries, relative to the usual one", check=Number(0, 100), in_card=True
     )
     latent_weight: float = option(
-        50.0,
-        "of the mean divergence of the latents, beside likelihoods summed over the pixels",
+        1.0,
+        "of the divergence of the latents; 1 is the bound of the likelihood",
         check=Number(0),
+        in_card=True,
+    )
+    latent_warmup_steps: int = option(
+        500,
+        "in which the divergence comes to its weight: latents that it costs too much to use "
+        "before they are of use would stay so",
+        check=Whole(0, 10**9),
         in_card=True,
     )
     reconstruction_weight: float | None = option(

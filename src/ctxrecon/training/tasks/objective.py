@@ -26,14 +26,15 @@ class TaskWeights:
     """λ₂, λ₃ and ``|β|`` of the losses; that of the task is 1.
 
     Attributes:
-        latent: λ₂, of the divergence ``KL(q(h|y,z) ‖ q(h|y))``, its mean over the latents, beside
-            likelihoods that are sums over the pixels.
+        latent: λ₂, of the divergence ``KL(q(h|y,z) ‖ q(h|y))``; 1 in the bound (19).
+        latent_warmup: steps in which it rises to that in proportion, from next to nothing.
         reconstruction: λ₃, of the image's negative log-likelihood.
         entropy: of the entropy of the measurement in nats, divided by the number of its samples,
             so that it weighs the same at every acceleration.
     """
 
-    latent: float = 50.0
+    latent: float = 1.0
+    latent_warmup: int = 0
     reconstruction: float = 1.0
     entropy: float = 0.0
 
@@ -89,12 +90,13 @@ class TaskTraining(nn.Module):
 class SegmentationTraining(TaskTraining):
     """``NLL(z|h) + λ₂ KL(q(h|y,z) ‖ q(h|y)) + λ₃ NLL(x|y)`` with h drawn from ``q(h|y,z)``.
 
-    InfoMRI, equations (19) and (44), algorithm 2, divided by the number of pixels. The reductions
-    are not published: here the likelihoods are sums over the pixels and the divergence is a mean
-    over the latents, so that of its sum a share of λ₂ over the number of latents counts (the bound
-    (19) has 1). That is how the published weights can be understood: from λ₂ = 1 to 50 samples
-    became better, as where a divergence that hardly counts begins to count. Of means over both,
-    λ₂ = 50 would weigh as 200 in the bound at the published size, and no latent would be used.
+    InfoMRI, equations (19) and (44), algorithm 2, divided by the number of pixels: likelihoods and
+    divergence are sums, as in the bound, where λ₂ is 1. The published reductions, of which its
+    weight of 50 is one, are not known. Far below 1 the posterior says more of the segmentation by h
+    than the prior encoder can tell from the measurement, and draws of the prior are then none that
+    a rater would make. Far above 1 a difference of raters that covers few pixels is not worth a
+    latent; and from the start on, before the decoder makes use of a latent, none is worth it: so
+    the weight rises at first (Bowman et al., CoNLL 2016).
 
     Of a deterministic segmenter only the likelihoods are left.
 
@@ -127,8 +129,9 @@ class SegmentationTraining(TaskTraining):
         drawn = self.network.draw_noise(zero_filled.shape, noise).to(zero_filled.device)
         loss = segmentation_loss(self.network.decode(explained.sample(drawn), features), labels)
         if self.posterior is not None:
-            divergence = kl_divergence(explained, prior).flatten(1).mean(dim=1)
-            loss = loss + self.weights.latent / labels[0].numel() * divergence
+            divergence = kl_divergence(explained, prior).flatten(1).sum(dim=1)
+            risen = ((batch["step"] + 1) / max(self.weights.latent_warmup, 1)).clamp(max=1)
+            loss = loss + risen * self.weights.latent / labels[0].numel() * divergence
         if self.image_decoder is None:
             return loss
         images, std = self.image_decoder(features, scale)

@@ -166,6 +166,7 @@ def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> Tas
     reconstruction = config.reconstruction_weight
     weights = TaskWeights(
         config.latent_weight,
+        config.latent_warmup_steps,
         1.0 if reconstruction is None else reconstruction,
         config.entropy_weight,
     )

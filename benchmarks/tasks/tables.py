@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.common.record import Page
+from benchmarks.tasks import pages, segmentation
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,14 @@ class Table:
     page: Page
 
 
-TABLES: Mapping[str, Table] = MappingProxyType({})
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        "segmentation": Table(segmentation.segmentation, pages.segmentation),
+        "calibration": Table(segmentation.calibration, pages.calibration),
+        "loss_weights": Table(segmentation.loss_weights, pages.loss_weights),
+        "samples": Table(segmentation.samples, pages.samples),
+        "accelerations": Table(segmentation.accelerations, pages.accelerations),
+        "bimodal": Table(segmentation.bimodal, pages.bimodal),
+    }
+)
 """Name -> table."""

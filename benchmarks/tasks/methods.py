@@ -20,12 +20,14 @@ class Stage:
         after: the stage that it goes on from.
         samples: whether it learns from measurements of one acceleration, so that there is a run for
             each.
+        unets: whether U-Nets learn, which have a learning rate of their own.
     """
 
     name: str
     options: tuple[str, ...]
     after: Stage | None = None
     samples: bool = True
+    unets: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ _FIXED, _LOUPE = ("--sampler", "variable_density2d"), ("--sampler", "loupe:lines
 _TASK = ("--aim", "task")
 _RECONSTRUCTION = ("--freeze", "sampler", "reconstruction")
 
-_FIXED_IMAGES = Stage("images_variable_density", (*_FIXED, *_IMAGES))
-_LOUPE_IMAGES = Stage("images_loupe", (*_LOUPE, *_IMAGES))
+_FIXED_IMAGES = Stage("images_variable_density", (*_FIXED, *_IMAGES), unets=True)
+_LOUPE_IMAGES = Stage("images_loupe", (*_LOUPE, *_IMAGES), unets=True)
 _LABELS = Stage("labels", ("--network", "{li_net}", "--aim", "labels"), samples=False)
 _LOUPE_LABELS = Stage("labels_loupe", ("--network", "{li_net}", "--aim", "labels"), _LOUPE_IMAGES)
 _GENERATOR = ("--sampler", "pattern_generator:lines=false:embedding=1:width=16:ratios={ratios}")
@@ -73,7 +75,8 @@ INFO = Method(
 )  # fmt: skip
 METHODS = (
     Method(
-        "TradPat-UNet-RS", Stage("tradpat_rs", (*_TASK, *_RECONSTRUCTION), _FIXED_IMAGES),
+        "TradPat-UNet-RS",
+        Stage("tradpat_rs", (*_TASK, *_RECONSTRUCTION), _FIXED_IMAGES, unets=True),
         published={
             "segmentation": (".1573 / .9474", ".2324 / .9171", ".2801 / .9047", ".3008 / .8979"),
         },
@@ -86,7 +89,7 @@ METHODS = (
         },
     ),
     Method(
-        "LOUPE-UNet-RS", Stage("loupe_rs", (*_TASK, *_RECONSTRUCTION), _LOUPE_IMAGES),
+        "LOUPE-UNet-RS", Stage("loupe_rs", (*_TASK, *_RECONSTRUCTION), _LOUPE_IMAGES, unets=True),
         published={
             "segmentation": (".1404 / .9516", ".2145 / .9251", ".3054 / .8802", ".3458 / .8696"),
         },
@@ -99,13 +102,13 @@ METHODS = (
         },
     ),
     Method(
-        "SemuNet", Stage("semunet", (*_LOUPE, "--network", "{unets}")),
+        "SemuNet", Stage("semunet", (*_LOUPE, "--network", "{unets}"), unets=True),
         published={
             "segmentation": (".1166 / .9606", ".1296 / .9556", ".2244 / .9223", ".2549 / .9131"),
         },
     ),
     Method(
-        "Tackle", Stage("tackle", _TASK, _LOUPE_IMAGES),
+        "Tackle", Stage("tackle", _TASK, _LOUPE_IMAGES, unets=True),
         published={
             "segmentation": (".1009 / .9644", ".1243 / .9570", ".1683 / .9404", ".2216 / .9243"),
             "calibration": (".0081 / .0176", ".0148 / .0255", ".0251 / .0309", ".0330 / .0421"),
@@ -144,7 +147,8 @@ def trained(
         options += ["--pretrained_model_name_or_path", str(before)]
     if "--sampler" in options and single:
         options += ["--acceleration", f"{acceleration:g}"]
-    options += ["--seed", str(seed), *common_options(args)]
+    rate = args.unets_learning_rate if stage.unets else args.learning_rate
+    options += ["--seed", str(seed), "--learning_rate", str(rate), *common_options(args)]
     if train_run("train_task.py", options, folder, args.steps, test_only=args.test_only):
         return folder / "pipeline"
     return None
@@ -157,7 +161,7 @@ def common_options(args: argparse.Namespace) -> list[str]:
     options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
     options += ["--rater_spread", f"{args.rater_spread:g}"]
     options += ["--latent_warmup_steps", str(args.steps // 2)]
-    options += ["--learning_rate", str(args.learning_rate), "--lr_warmup_steps", "50"]
+    options += ["--lr_warmup_steps", "50"]
     options += ["--ema_decay", str(args.ema_decay), "--mixed_precision", args.mixed_precision]
     options += ["--validation_scans", "0", "--checkpointing_steps", str(args.checkpointing_steps)]
     options += ["--checkpoints_total_limit", "1", "--report_to", "none"]

@@ -46,6 +46,7 @@ def _add_segmentation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=2000, help="of every stage")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--unets_learning_rate", type=float, default=1e-2)
     parser.add_argument("--ema_decay", type=float, default=0.99)
     parser.add_argument("--mixed_precision", default="no")
     parser.add_argument("--checkpointing_steps", type=int, default=500)

@@ -43,7 +43,15 @@ BIMODAL = (
         "no latent",
         Stage("bimodal_no_latent", (*_NO_IMAGE, "--network", "{latent}:deterministic=true")),
     ),
-    Method("InfoMRI", Stage("bimodal", (*_NO_IMAGE, "--network", "{latent}"))),
+    Method("InfoMRI", Stage("bimodal", (*_NO_IMAGE, "--network", "{latent}")), deterministic=False),
+    Method(
+        "InfoMRI, decoder sees y",
+        Stage(
+            "bimodal_sees",
+            (*_NO_IMAGE, "--network", "{latent}:decoder_sees_measurement=true"),
+        ),
+        deterministic=False,
+    ),
 )
 
 
@@ -105,7 +113,7 @@ def bimodal(args: argparse.Namespace) -> Results:
         _reference("each pixel by itself, as often as raters mark it", scans, _independent),
         _reference("further raters", scans, _raters),
     ]
-    drawn = [one for one in found if not one.title.startswith("no")]
+    drawn = [one for one in found if one.title == BIMODAL[1].title]
     if drawn:
         draw_samples(args.output_dir / "tasks_bimodal_samples.png", drawn, scans)
     return _record([*references, *found])

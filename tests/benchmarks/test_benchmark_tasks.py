@@ -104,10 +104,12 @@ def test_segmentation_and_calibration_share_their_models(run, tmp_path, monkeypa
 
 def test_two_opinions(run, tmp_path):
     run("--tables", "bimodal")
-    best, pixels, raters, single, drawn = rows(tmp_path, "bimodal")
+    best, pixels, raters, single, drawn, seeing = rows(tmp_path, "bimodal")
     assert best["acceleration"] is None
     assert np.mean(raters["scores"]["ged"]) < np.mean(pixels["scores"]["ged"])
     assert (single["title"], drawn["title"]) == ("no latent", "InfoMRI")
+    assert single["scores"]["diversity"] == [0, 0]
+    assert max(drawn["scores"]["diversity"] + seeing["scores"]["diversity"]) > 0
     assert all(np.array(single["scores"]["ged"]) >= np.array(best["scores"]["ged"]) - 1e-9)
     assert "½ d(A, B)" in (tmp_path / "tasks_bimodal.md").read_text()
 

@@ -263,6 +263,8 @@ def test_validation(run, tmp_path):
         (("--resolution", "128"), "64 pixels"),
         (("--entropy_weight", "1"), "--reconstruction_weight 0"),
         ((*CLASSIFY, "--reconstruction_weight", "1"), "gives no image"),
+        ((*CLASSIFY, "--field_of_view", "0.5"), "whole slices"),
+        (("--field_of_view", "0.3"), "19 pixels"),
         ((*CLASSIFY, "--entropy_weight", "1", "--snr", "0"), "give --snr"),
         (("--num_coils", "3", "--center_fraction", "0"), "--center_fraction"),
         (("--num_coils", "3", "--magnitude_images"), "--num_coils 1"),

@@ -116,6 +116,11 @@ def train_task(config: TasksConfig) -> None:
 def _check(config: TasksConfig) -> None:
     """Refuse options that do not belong together."""
     check_magnitude(config.magnitude_images, config.num_coils)
+    if config.task == "classification" and config.field_of_view < 1:
+        raise InputError(
+            "--field_of_view is that around what is segmented, and classification looks at whole "
+            "slices: leave it out"
+        )
     if not config.entropy_weight:
         return
     images = config.aim == "both" and config.reconstruction_weight != 0
@@ -134,7 +139,8 @@ def _check(config: TasksConfig) -> None:
 def _check_aim(config: TasksConfig, pipe: TaskPipeline) -> None:
     """Refuse stages that the network is not trained in."""
     network = pipe.network
-    aims, advice = ("both",), "leave --aim out"
+    aims: tuple[str, ...] = ("both",)
+    advice = "leave --aim out"
     if isinstance(network, TwoUNets):
         aims, advice = ("both", "task", "reconstruction"), "give one of them"
     elif isinstance(network, LINet):

@@ -315,7 +315,7 @@ class TestLosses:
     def test_two_opinions_are_both_drawn(self):
         """Half of the raters mark a disk A, half a larger one B ⊃ A: the latent tells which.
 
-        No deterministic prediction has a distance below ½ d(A, B).
+        No deterministic prediction has a distance below ½ d(A, B), samples less than half of that.
         """
         y = torch.arange(16) - 8
         radius = (y[:, None] ** 2 + y[None] ** 2).sqrt()
@@ -325,11 +325,11 @@ class TestLosses:
         torch.manual_seed(0)
         network = LatentSegmenter(width=4, depth=2, layers=1, latent_channels=2)
         pipe = TaskPipeline(FixedMasks((16, 16), 1.0), network, classes=["mass"])
-        model = SegmentationTraining(pipe, TaskWeights(latent_warmup=120))
+        model = SegmentationTraining(pipe, TaskWeights(latent_warmup=80, reconstruction=0.0))
         learned = [value for value in model.parameters() if value.requires_grad]
         optimizer = torch.optim.Adam(learned, 4e-3)
         source = seeded(1)
-        for step in range(120):
+        for step in range(150):
             wide = torch.rand(8, generator=source) < 0.5
             batch = {
                 "kspace": kspace.repeat(8, 1, 1, 1),
@@ -352,7 +352,7 @@ class TestLosses:
         raters = torch.stack([core, whole] * 50)[:, None]
         drawn = class_masks(present(found.samples)[0], 2)
         distance = float(generalized_energy_distance(drawn, raters))
-        assert distance < 0.9 * 0.5 * (1 - float(iou(core, whole)))
+        assert distance < 0.5 * 0.5 * (1 - float(iou(core, whole)))
 
 
 def test_held_out_scans_show_the_target_and_are_nobody_of_a_bank(masses):

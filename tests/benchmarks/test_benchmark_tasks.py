@@ -68,7 +68,7 @@ def test_every_stage_is_what_the_training_script_takes(masses, tmp_path, monkeyp
         methods.trained(stage, 4.0 if stage in single else None, 0, args)
     names = {folder.name for folder in commands}
     assert {"mass_images_loupe_x4_s0", "mass_tackle_x4_s0", "mass_labels_s0"} <= names
-    assert len(names) == 6 + 4 + 5
+    assert len(names) == 10 + 3 + 3  # baselines, weights, two opinions
     for folder, words in commands.items():
         config = trainer.parse_args([*words, "--output_dir", "x", "--max_train_steps", "1"])
         assert config.aim != "task" or config.pretrained_model_name_or_path, folder

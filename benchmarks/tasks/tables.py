@@ -1,0 +1,39 @@
+"""The tables of the study by name; each is measured by a function and has a page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from benchmarks.common.record import Page
+from benchmarks.tasks import pages, segmentation
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        measure: trains and tests as the options ask; what it gives goes into the record, and
+            ``None`` where nothing was tested.
+        page: of its record.
+    """
+
+    measure: Callable[[argparse.Namespace], dict[str, Any] | None]
+    page: Page
+
+
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        "segmentation": Table(segmentation.segmentation, pages.segmentation),
+        "calibration": Table(segmentation.calibration, pages.calibration),
+        "loss_weights": Table(segmentation.loss_weights, pages.loss_weights),
+        "samples": Table(segmentation.samples, pages.samples),
+        "accelerations": Table(segmentation.accelerations, pages.accelerations),
+        "bimodal": Table(segmentation.bimodal, pages.bimodal),
+    }
+)
+"""Name -> table."""

@@ -109,7 +109,7 @@ class Work:
         return Done(Part(results, reference), joint)
 
     def _measure(self, scan: Scan, positions: range) -> tuple[JointResult | None, Measurement]:
-        from ctxrecon.pipelines import Measurement, prepare_measurement
+        from ctxrecon.pipelines import Measurement
 
         if JOINT in self.pipes:
             joint = run_joint(
@@ -126,8 +126,13 @@ class Work:
             return None, Measurement.from_scan(scan)
         mask = part_of(self.masks, positions)
         kspace = scan.kspace * mask if self.undersampled else scan.kspace
-        noise_std = scan.noise_std or None
-        return None, prepare_measurement(kspace, mask, scan.coil_maps, noise_std=noise_std)
+        return None, Measurement.from_arrays(
+            kspace,
+            mask,
+            scan.coil_maps,
+            calibration=scan.calibration,
+            noise_std=scan.noise_std or None,
+        )
 
     def _results(
         self, method: str, positions: range, measurement: Measurement, joint: JointResult | None

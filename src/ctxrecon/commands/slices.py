@@ -126,13 +126,7 @@ class Work:
             return None, Measurement.from_scan(scan)
         mask = part_of(self.masks, positions)
         kspace = scan.kspace * mask if self.undersampled else scan.kspace
-        return None, Measurement.from_arrays(
-            kspace,
-            mask,
-            scan.coil_maps,
-            calibration=scan.calibration,
-            noise_std=scan.noise_std or None,
-        )
+        return None, Measurement.from_scan(replace(scan, kspace=kspace, mask=mask))
 
     def _results(
         self, method: str, positions: range, measurement: Measurement, joint: JointResult | None

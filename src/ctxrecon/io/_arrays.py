@@ -15,7 +15,7 @@ import torch
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
-from ctxrecon.scan import Scan, affine_of_slices, check_affine
+from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -63,35 +63,6 @@ def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
     """Refuse a dtype that is not complex."""
     if dtype.kind != "c":
         raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
-
-
-def check_single_precision(path: Path, images: np.ndarray) -> None:
-    """Refuse values whose magnitude is beyond the range of 32-bit floats."""
-    largest = float(np.abs(images.astype(np.complex128)).max())
-    if largest > float(np.finfo(np.float32).max):
-        raise InputError(
-            f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
-            "divide them first, or write .npy"
-        )
-
-
-def stated_affine(
-    path: Path, values: np.ndarray | None, chosen: Sequence[int]
-) -> torch.Tensor | None:
-    """The affine that a file states of all its slices, for the chosen ones."""
-    if values is None:
-        return None
-    if values.shape != (4, 4) or values.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path}: expected the affine as (4, 4) numbers, got {values.dtype} of shape "
-            f"{values.shape}"
-        )
-    affine = torch.from_numpy(np.array(values, np.float64))
-    try:
-        check_affine(affine)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return affine_of_slices(affine, chosen)
 
 
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

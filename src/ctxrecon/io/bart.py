@@ -22,7 +22,6 @@ from ctxrecon.files import check_input, written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
-    check_single_precision,
     mean_of_measured,
     pick_slices,
     read_slices,
@@ -30,6 +29,7 @@ from ctxrecon.io._arrays import (
 )
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._reader import Layout
+from ctxrecon.io._writing import check_single_precision
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)

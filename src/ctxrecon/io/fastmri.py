@@ -29,12 +29,12 @@ from ctxrecon.io._arrays import (
     pick_slices,
     read_slices,
     remove_oversampling,
-    stated_affine,
 )
 from ctxrecon.io._calibration import stated_calibration
 from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._place import stated_affine
 from ctxrecon.io.hdf5 import decoded, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan

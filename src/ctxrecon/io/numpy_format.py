@@ -24,10 +24,10 @@ from ctxrecon.io._arrays import (
     metadata_to_json,
     pick_slices,
     read_slices,
-    stated_affine,
 )
 from ctxrecon.io._calibration import stated_calibration
 from ctxrecon.io._complex import ComplexArray
+from ctxrecon.io._place import stated_affine
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 

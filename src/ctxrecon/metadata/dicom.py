@@ -190,8 +190,9 @@ def _dicom_element(header: Any, name: str, frame: int) -> Any:
         return header.get(element)
     item = functional_group(header, group, frame)
     value = None if item is None else item.get(element)
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    return next(iter(value), None) if several else value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return next(iter(value), None)
+    return value
 
 
 def _is_spin_echo(values: dict[str, str], sequence: str | None) -> bool:

@@ -8,6 +8,12 @@ from typing import NamedTuple
 logger = logging.getLogger(__name__)
 
 
+class _Limits(NamedTuple):
+    tr: float
+    te: float
+    ti: float
+
+
 class Times(NamedTuple):
     """TR, TE and TI in ms, ``None`` where they are not known."""
 
@@ -18,8 +24,8 @@ class Times(NamedTuple):
 
 # Least plausible TR, TE and TI in ms. Of gradient echoes, some are read out 0.03 ms after the pulse
 # every 0.5 ms; headers of those that invert may state the TR of their readouts.
-_LEAST = Times(0.2, 0.02, 10.0)
-_LEAST_OF_SPIN_ECHO = Times(20.0, 1.0, 10.0)
+_LEAST = _Limits(0.2, 0.02, 10.0)
+_LEAST_OF_SPIN_ECHO = _Limits(20.0, 1.0, 10.0)
 # In gauss, 0.5 T and more; smaller numbers may as well be in mT.
 _LEAST_GAUSS = 5000.0
 

@@ -83,8 +83,12 @@ def _fastmri(folder: Path) -> None:
         file.attrs["acquisition"] = "CORPDFS_FBK"
 
 
-_INDEX = ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast")
-_INDEX += ("phase", "repetition", "set", "segment")
+_INDEX = ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast") + (
+    "phase",
+    "repetition",
+    "set",
+    "segment",
+)
 _HEAD = np.dtype(
     [("flags", "<u8")]
     + [
@@ -174,7 +178,7 @@ def _read_nifti(path: Path) -> Any:
     from ctxrecon.datasets.nifti import load_volume
 
     volume = load_volume(path)
-    return [_short(torch.from_numpy(np.asarray(part))) for part in astuple(volume)[:1]]
+    return _short(torch.from_numpy(np.asarray(volume.data))), volume.spacing, volume.stored
 
 
 def _dicom(folder: Path) -> None:

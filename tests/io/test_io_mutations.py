@@ -82,3 +82,21 @@ def test_a_heap_that_never_ends(tmp_path):
     path.write_bytes(raw)
     with pytest.raises(InputError, match="heap"):
         read_scan(path)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_bytes_behind_the_end_of_hdf5(tmp_path, caplog, libver, userblock):
+    path = tmp_path / "k.h5"
+    with h5py.File(path, "w", libver=libver, userblock_size=userblock) as file:
+        file["kspace"] = [[[1 + 1j] * 4] * 4]
+    read_scan(path) if not userblock else h5py.File(path).close()
+    assert "behind its end" not in caplog.text
+    path.write_bytes(path.read_bytes() + b"12345")
+    if userblock:
+        path = path.rename(path.with_suffix(".mat"))
+        raw = bytearray(path.read_bytes())
+        raw[:6] = b"MATLAB"
+        path.write_bytes(raw)
+    read_scan(path)
+    assert "5 bytes behind its end" in caplog.text

@@ -5,16 +5,20 @@ format                    k-space axes in the file                    read, writ
 ========================  ==========================================  =====================
 NumPy ``.npy``            ([[slices,] coils,] ny, nx)                 scan; images
 NumPy ``.npz``            the same, under ``kspace``                  scan, images; both
-fastMRI ``.h5``           (slices, [coils,] ny, nx)                   scan; scan
+fastMRI ``.h5``           ([averages,] slices, [coils,] ny, nx)       scan; scan
+Calgary-Campinas ``.h5``  (slices, ny, nx, 2 coils), real             scan
 ISMRMRD ``.h5``           single readouts with encoding or trajectory scan
-BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice        scan; images
+Siemens ``.dat``          single readouts                             scan
+MATLAB ``.mat``           (ny, nx, coils, slices, frames)             scan
+BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice, …     scan; images
 NIfTI ``.nii[.gz]``       (nx, ny, slices), with their place          images (write)
 DICOM ``.dcm``            one Enhanced MR file, or one file a slice    images (write)
 PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
 ========================  ==========================================  =====================
 
-Everywhere ``ny`` is the readout and ``nx`` the phase encoding. Files are not trusted: nothing is
-unpickled, no link out of a file is followed, and sizes are checked before memory is taken.
+``docs/formats.md`` says what of each. Everywhere ``ny`` is the readout and ``nx`` the phase
+encoding. Files are not trusted: nothing is unpickled, no link out of a file is followed, and sizes
+are checked before memory is taken.
 """
 
 from __future__ import annotations
@@ -74,24 +78,29 @@ def read_scan(
     """Read measured k-space with everything that its file says about it.
 
     Args:
-        path: ``.npy``, ``.npz``, fastMRI or ISMRMRD ``.h5``, or BART ``.cfl``.
+        path: ``.npy``, ``.npz``, fastMRI, ISMRMRD or Calgary-Campinas ``.h5``, Siemens ``.dat``,
+            MATLAB ``.mat``, or BART ``.cfl``.
         slices: which slices to read (an index, a ``slice``, several indices); all by default.
             Only these are read from big files.
         metadata: replaces what the file says: one for each slice read, or one for all.
         coil_maps: a ``.npy`` or ``.cfl`` file with ``(coils, ny, nx)`` or
             ``(slices, coils, ny, nx)`` coil maps that belong to the scan, before prewhitening.
-        crop_readout: crop the readout oversampling away. By default this is done for ISMRMRD raw
-            data and not for fastMRI files; the other formats do not say how much there is.
-        prewhiten: decorrelate the coils of an ISMRMRD file that holds noise readouts, and give
-            each the mean noise of all, so that ``noise_std`` is that of every coil. Coil maps are
+        crop_readout: crop the readout oversampling away. By default this is done for ISMRMRD and
+            Siemens raw data and not for fastMRI files; the other formats do not say how much there
+            is.
+        prewhiten: decorrelate the coils of raw data that hold noise readouts, and give each the
+            mean noise of all, so that ``noise_std`` is that of every coil. Coil maps are
             transformed likewise; the units of k-space and the power of the maps stay.
-        repetition: which repetition of an ISMRMRD file, counted from 0 among those it holds.
-        contrast: which contrast (echo) of an ISMRMRD file, counted in the same way.
-        phase: which cardiac phase of an ISMRMRD file, counted in the same way.
-        set: which set (such as a velocity encoding) of an ISMRMRD file, counted in the same way.
-        average: which average of an ISMRMRD file, counted in the same way; the mean of all by
-            default.
-        group: name of the measurement in an ISMRMRD file that holds several.
+        repetition: which repetition of raw data, counted from 0 among those there; in BART
+            files the place in dimension 10.
+        contrast: which contrast (echo), counted in the same way; in BART files in dimension 5.
+        phase: which cardiac phase, counted in the same way; in BART files in dimension 11, of
+            MATLAB arrays on the fifth axis.
+        set: which set (such as a velocity encoding) of raw data, counted in the same way.
+        average: which average, counted in the same way; in BART files in dimension 14, and on the
+            first of five axes in fastMRI files. The mean of all by default.
+        group: name of the measurement in an ISMRMRD file, or of the variable in a MATLAB file,
+            that holds several.
         calibration: another scan file, of any format, whose fully sampled center serves to
             estimate the coil maps; of the same slices or of one.
 

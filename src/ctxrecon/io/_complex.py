@@ -67,7 +67,8 @@ class ComplexArray:
         if self._axis is None:
             return np.asarray(self._stored[indices])
         if self._axis == 0:
-            real, imag = (np.asarray(self._stored[(part, *indices)]) for part in (0, 1))
+            places = [(part, *indices) for part in (0, 1)]
+            real, imag = (np.asarray(self._stored[place]) for place in places)
         else:
             values = np.asarray(self._stored[indices])
             real, imag = values[..., 0], values[..., 1]

@@ -56,7 +56,7 @@ class Variable:
             kind, data, position = _element(path, self.parts, position, self.order)
             if kind not in _NUMBERS:
                 raise _damaged(path, f"{self.name!r} holds elements of type {kind}")
-            numbers = np.dtype(_NUMBERS[kind]).newbyteorder(self.order)
+            numbers = np.dtype(self.order + _NUMBERS[kind])
             if len(data) != prod(self.shape) * numbers.itemsize:
                 raise _damaged(
                     path, f"{self.name!r} of shape {self.shape} holds {len(data)} bytes of numbers"

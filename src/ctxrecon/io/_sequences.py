@@ -61,7 +61,7 @@ def _ends(stored: np.ndarray, heap: int) -> bool:
     size = int.from_bytes(head[8:], "little")
     position, stop = heap + 16, min(heap + size, len(stored))
     while stop - position >= 16:
-        index, _, claimed = struct.unpack_from("<HH4xQ", stored, position)
+        index, claimed = struct.unpack("<H6xQ", stored[position : position + 16].tobytes())
         if index == 0 and claimed == 0:
             return False
         position += claimed if index == 0 else 16 + (claimed + 7) // 8 * 8

@@ -7,14 +7,13 @@ those binary headers; what a file claims of its sizes is compared with its lengt
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -45,7 +44,8 @@ class Readouts:
     Attributes:
         counters: ``(readouts,)`` of ``line``, ``partition``, ``slice``, ``contrast``,
             ``average``, ``phase``, ``repetition`` and ``set``.
-        flags: names of those that are set.
+        flags: ``(readouts,)`` of 64 bits.
+        bits: the number of the bit of each flag by its name.
         sizes: (coils, samples).
         offsets: of the samples' blocks in the file.
         centers: column, line and partition of zero frequency, 0 where they are not stated.
@@ -56,7 +56,8 @@ class Readouts:
     """
 
     counters: Mapping[str, np.ndarray]
-    flags: Sequence[frozenset[str]]
+    flags: np.ndarray
+    bits: Mapping[str, int]
     sizes: np.ndarray
     offsets: np.ndarray
     centers: np.ndarray
@@ -67,7 +68,8 @@ class Readouts:
 
     def having(self, *names: str) -> np.ndarray:
         """Which readouts have one of the flags, ``(readouts,)`` bool."""
-        return np.array([not flags.isdisjoint(names) for flags in self.flags], bool)
+        mask = sum(1 << self.bits[name] for name in names)
+        return np.asarray(self.flags & np.uint64(mask) != 0)
 
     def samples(self, file: np.ndarray, row: int) -> np.ndarray:
         """(coils, samples) of a readout in the order of time, of the bytes of the file."""
@@ -207,56 +209,54 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
         raise InputError(
             f"{path}: Siemens raw data need the package twixtools: pip install 'ctxrecon[io]'"
         ) from error
-    kind = mdh_def.Scan_header if vd else mdh_def.VB17_header
-    header = ctypes.sizeof(kind)
+    kind = np.dtype(mdh_def.Scan_header if vd else mdh_def.VB17_header)
+    header = kind.itemsize
     before = header if vd else 0
-    between = ctypes.sizeof(mdh_def.Channel_header) if vd else header
+    between = np.dtype(mdh_def.Channel_header).itemsize if vd else header
+    place = kind.fields
+    assert place is not None
+    read_size = struct.Struct("<I").unpack_from  # its lowest 25 bits
+    read_flags = struct.Struct(f"<{place['EvalInfoMask'][1]}xQHH").unpack_from
+    end, sync = (1 << mdh_def.mask_dict[name] for name in (_END, _SYNC))
     (length,) = _unpack(path, file, start, "<I")
     position, heads, offsets = start + length, [], []
     while position + header <= stop:
         file.seek(position)
-        head = kind.from_buffer_copy(file.read(header))
-        if head.EvalInfoMask >> mdh_def.mask_dict[_END] & 1:
+        head = file.read(header)
+        flags, samples, coils = read_flags(head)
+        if flags & end:
             if stop - position > _LONGEST_END:
                 logger.warning(
                     "%s: %d bytes behind its end are not read", path, stop - position - header
                 )
             break
-        other = bool(head.EvalInfoMask >> mdh_def.mask_dict[_SYNC] & 1)
-        size = before + int(head.UsedChannels) * (between + 8 * int(head.SamplesInScan))
-        if other:
-            size = mdh_def.get_dma_len(head).item()
+        size = before + coils * (between + 8 * samples)
+        if flags & sync:
+            size = read_size(head)[0] % 2**25
         if size < header or position + size > stop:
             raise _damaged(
                 path, f"the readout at byte {position} claims {size} of {stop - position} bytes"
             )
-        if not other:
+        if not flags & sync:
             heads.append(head)
             offsets.append(position + before)
         position += size
+    table = np.frombuffer(b"".join(heads), kind)
+    slices = table["SliceData"]
     return Readouts(
-        {
-            name: np.array([getattr(head.Counter, short) for head in heads], np.int64)
-            for name, short in _COUNTERS.items()
-        },
-        [_flags(head.EvalInfoMask, mdh_def.mask_id) for head in heads],
-        _table([(head.UsedChannels, head.SamplesInScan) for head in heads], 2, np.int64),
+        {name: table["Counter"][short].astype(np.int64) for name, short in _COUNTERS.items()},
+        table["EvalInfoMask"],
+        mdh_def.mask_dict,
+        _columns(table, "UsedChannels", "SamplesInScan").astype(np.int64),
         np.array(offsets, np.int64),
-        _table([(head.CenterCol, head.CenterLin, head.CenterPar) for head in heads], 3, np.int64),
-        _table([(head.CutOff.Pre, head.CutOff.Post) for head in heads], 2, np.int64),
-        _table([_position(head.SliceData.SlicePos) for head in heads], 3, np.float64),
-        _table([head.SliceData.Quaternion for head in heads], 4, np.float64),
+        _columns(table, "CenterCol", "CenterLin", "CenterPar").astype(np.int64),
+        _columns(table["CutOff"], "Pre", "Post").astype(np.int64),
+        _columns(slices["SlicePos"], "Sag", "Cor", "Tra").astype(np.float64),
+        slices["Quaternion"].astype(np.float64),
         between,
     )
 
 
-def _table(rows: list[Any], columns: int, dtype: type) -> np.ndarray:
-    return np.array(rows, dtype).reshape(len(rows), columns)
-
-
-def _position(place: Any) -> tuple[float, float, float]:
-    return place.Sag, place.Cor, place.Tra
-
-
-def _flags(mask: int, names: Sequence[str]) -> frozenset[str]:
-    return frozenset(name for bit, name in enumerate(names) if mask >> bit & 1)
+def _columns(table: np.ndarray, *names: str) -> np.ndarray:
+    """Fields of a table side by side."""
+    return np.stack([table[name] for name in names], axis=-1)

@@ -29,6 +29,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
     try:
         with h5py.File(path, "r") as file:
+            _note_bytes_behind(path, int(file.userblock_size))
             yield file
     except InputError:
         raise
@@ -37,6 +38,26 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             f"{path} is truncated or is not an HDF5 file, copy it again "
             f"(the HDF5 library says: {str(error).strip()})"
         ) from error
+
+
+def _note_bytes_behind(path: Path, start: int) -> None:
+    """Log that a file is longer than it states, which HDF5 passes over: its data may be shifted."""
+    with path.open("rb") as stored:
+        stored.seek(start)
+        head = stored.read(56)
+    if len(head) < 56 or head[8] > 3:
+        return
+    # The superblock of version 0 or 1 states the sizes of addresses in bytes 13 and 14, those of
+    # 2 and 3 in byte 9; addresses of 8 bytes are all that is met with.
+    size, place = (head[13], 40 + 4 * (head[8] == 1)) if head[8] < 2 else (head[9], 28)
+    end = int.from_bytes(head[place : place + 8], "little")
+    behind = path.stat().st_size - end
+    if size == 8 and behind > 0:
+        logger.warning(
+            "%s: %d bytes behind its end are not read: it may be damaged, copy it again",
+            path,
+            behind,
+        )
 
 
 def hdf5_member(path: Path, group: h5py.Group, name: str) -> Any:

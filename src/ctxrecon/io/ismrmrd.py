@@ -213,6 +213,8 @@ def read_raw(
             # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
             noise_std /= float(np.sqrt(np.median(count[count > 0])))
         mask = count > 0
+        if len(times := np.unique(count[mask])) > 1:
+            notes.add(f"samples were measured {times[0]} to {times[-1]} times")
         if crop_readout and stack.axis != "readout":
             kspace, mask = _cropped(path, raw.header, kspace, mask, notes)
         mask = mask[:1] if (mask == mask[:1]).all() else mask

@@ -96,6 +96,7 @@ def _read(
 ) -> tuple[Measurement, list[str] | None]:
     """A scan with one set of coil maps, and the prompt of each of its slices."""
     from ctxrecon.coils import estimate_coil_maps
+    from ctxrecon.coils.slices import maps_of_calibration
     from ctxrecon.commands.volume import Volume
     from ctxrecon.measurement import Measurement
 
@@ -107,7 +108,9 @@ def _read(
     volume.check_memory("adapting")
     scan = volume.read(range(len(volume)))
     maps = scan.coil_maps
-    if maps is None and scan.kspace.shape[1] > 1:
+    if maps is None and scan.calibration is not None:
+        maps = maps_of_calibration(scan.calibration, scan.image_shape, num_maps=1)
+    elif maps is None and scan.kspace.shape[1] > 1:
         maps = estimate_coil_maps(scan.kspace, scan.cartesian_mask, num_maps=1)
     measurement = Measurement.from_arrays(
         scan.kspace, scan.mask, maps, noise_std=scan.noise_std or None

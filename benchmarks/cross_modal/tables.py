@@ -66,6 +66,7 @@ _SYNTHETIC_RAW = Entry(
 )  # fmt: skip
 _PRINTED = Entry("OT, as printed", "none")
 _GUIDED = Entry("OT, guided", "synthetic")
+_RECURRENT = Entry("HRU-Net, raw T1", "aligned", _PLAIN, f"{_UNALIGNED}:recurrent=true")
 _CEILING = Entry("T1 not moved", "aligned", _PLAIN, _UNALIGNED, still=True)
 
 
@@ -94,18 +95,22 @@ class Table:
         entries: in their order.
         tasks: each with networks of its own.
         compared: title of the entry that all others are compared with, scan by scan.
+        started: title of the entry whose synthetic images the diffusion prior starts from, in rows
+            of its own; ``None`` for none of these.
     """
 
     title: str
     entries: tuple[Entry, ...]
     tasks: tuple[Task, ...] = (Task(),)
     compared: str = ALONE
+    started: str | None = None
 
 
 TABLES = {
     "help": Table(
         "With and without synthesis and alignment",
-        (_ALONE, _RAW, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
+        (_ALONE, _RAW, _RECURRENT, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
+        started=_L1.title,
     ),
     "ratios": Table(
         "Ratios and patterns",

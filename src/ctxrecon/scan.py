@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -142,18 +144,64 @@ class Scan:
             metadata=self.metadata[index],
             target=None if self.target is None else self.target[index],
             trajectory=pick(self.trajectory),
-            affine=self._affine_of(index),
+            affine=None
+            if self.affine is None
+            else affine_of_slices(self.affine, range(len(self))[index]),
         )
 
-    def _affine_of(self, index: slice) -> Tensor | None:
-        """The affine of a range of slices."""
-        if self.affine is None:
+
+_OFF_GRID = 0.01
+"""Distance in mm up to which slices count as equally spaced: headers round to as much."""
+
+
+def affine_of_slices(affine: Tensor, numbers: Sequence[int]) -> Tensor | None:
+    """The affine of some slices of a volume, in the order that they are taken.
+
+    Args:
+        affine: ``(4, 4)`` of the volume.
+        numbers: of the slices in it, from 0.
+
+    Returns:
+        ``(4, 4)``, ``None`` where the slices are not equally spaced. That of one slice keeps the
+        distance to the next of the volume.
+    """
+    steps = {later - sooner for sooner, later in pairwise(numbers)} or {1}
+    if len(steps) > 1 or steps == {0}:
+        return None
+    chosen = affine.clone()
+    if numbers:
+        chosen[:, 3] += numbers[0] * affine[:, 2]
+    chosen[:, 2] *= steps.pop()
+    return chosen
+
+
+def joined_affine(affines: Sequence[Tensor | None]) -> Tensor | None:
+    """The affine of a volume, of those of its slices.
+
+    Args:
+        affines: ``(4, 4)`` of each slice, or ``None``.
+
+    Returns:
+        ``(4, 4)``, ``None`` where one is not known or the slices are not parallel and equally
+        spaced.
+    """
+    known = [affine for affine in affines if affine is not None]
+    if len(known) < len(affines) or not known:
+        return None
+    joined = known[0].clone()
+    if len(known) > 1:
+        joined[:, 2] = (known[-1][:, 3] - known[0][:, 3]) / (len(known) - 1)
+    for number, affine in enumerate(known):
+        place = joined[:, 3] + number * joined[:, 2]
+        if not torch.allclose(affine[:, :2], joined[:, :2], rtol=0, atol=1e-4) or not (
+            torch.allclose(affine[:, 3], place, rtol=0, atol=_OFF_GRID)
+        ):
             return None
-        start, _, step = index.indices(len(self))
-        affine = self.affine.clone()
-        affine[:, 3] += start * affine[:, 2]
-        affine[:, 2] *= step
-        return affine
+    try:
+        check_affine(joined)
+    except InputError:  # the slices lie in one plane
+        return None
+    return joined
 
 
 def check_voxel_size(voxel_size: Any) -> None:

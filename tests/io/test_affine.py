@@ -1,10 +1,13 @@
 """The place of a scan's images in the scanner."""
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
 from ctxrecon.errors import InputError
-from ctxrecon.scan import Scan
+from ctxrecon.io import read_scan, write_scan
+from ctxrecon.scan import Scan, joined_affine
 
 # Slices 6 mm apart along x, readout (y) 1.5 mm downwards, phase encoding (x) 2 mm backwards.
 AFFINE = torch.tensor(
@@ -13,7 +16,7 @@ AFFINE = torch.tensor(
 
 
 def scan(affine=AFFINE, **fields):
-    kspace = torch.zeros(4, 1, 6, 8, dtype=torch.complex64)
+    kspace = torch.ones(4, 1, 6, 8, dtype=torch.complex64)
     return Scan(kspace, torch.ones(1, 1, 6, 8, dtype=torch.bool), affine=affine, **fields)
 
 
@@ -47,3 +50,42 @@ def test_chosen_slices_stay_where_they_are(index):
 def test_what_is_no_affine(affine):
     with pytest.raises(InputError, match="affine"):
         scan(affine)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_scan_files_keep_it(tmp_path, suffix):
+    path = write_scan(tmp_path / f"scan{suffix}", scan())
+    assert torch.equal(read_scan(path).affine, AFFINE)
+    assert read_scan(path).voxel_size == (1.5, 2, 6)
+    for index in (2, slice(1, None), slice(None, None, 2)):
+        assert torch.equal(read_scan(path, slices=index).affine, scan()[index].affine)
+    assert torch.equal(read_scan(path, slices=[3, 1]).affine[:, 2], -2 * AFFINE[:, 2])
+    uneven = read_scan(path, slices=[0, 1, 3])
+    assert uneven.affine is None
+    assert uneven.voxel_size == (1.5, 2, 6)
+
+
+def test_slices_read_one_by_one_give_that_of_the_volume():
+    parts = [scan()[index].affine for index in range(4)]
+    assert torch.equal(joined_affine(parts), AFFINE)
+    assert torch.equal(joined_affine(parts[1:3]), scan()[1:3].affine)
+    assert torch.equal(joined_affine(parts[:1]), AFFINE)
+    assert joined_affine([*parts, None]) is None
+    assert joined_affine([]) is None
+    assert joined_affine(parts[:2] + parts[3:]) is None
+    assert joined_affine([parts[0], parts[0]]) is None
+    turned = parts[1].clone()
+    turned[:, :2] = turned[:, [1, 0]]
+    assert joined_affine([parts[0], turned]) is None
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_an_affine_that_cannot_be_is_refused(tmp_path, suffix):
+    path = write_scan(tmp_path / f"scan{suffix}", scan())
+    if suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            file.attrs["ctxrecon_affine"] = np.ones((3, 3))
+    else:
+        np.savez(path, kspace=np.ones((4, 1, 6, 8), np.complex64), affine=np.zeros((4, 4)))
+    with pytest.raises(InputError, match="affine"):
+        read_scan(path)

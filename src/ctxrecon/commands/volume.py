@@ -47,6 +47,8 @@ class Volume:
         metadata: of each slice, or empty.
         has_target: whether the file holds a target image.
         voxel_size: (ny, nx, slice) in mm, where it is known.
+        affine: ``(4, 4)`` of the chosen slices, from (y, x, slice) to mm in RAS+, where it is
+            known and they are parallel and equally spaced.
 
     Raises:
         InputError: a file or a choice of slices that cannot be read, or a slice of zeros.
@@ -65,6 +67,7 @@ class Volume:
 
         from ctxrecon.io import scan_shape
         from ctxrecon.masks import nyquist_undersampling
+        from ctxrecon.scan import joined_affine
 
         self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
         self._unsaid = "mask inferred" if mask_given else None
@@ -74,6 +77,7 @@ class Volume:
         self._kept = self._read_once()
         masks: list[Tensor] = []
         metadata: list[ScanMetadata] = []
+        affines: list[Tensor | None] = []
         for position, number in enumerate(self.numbers):
             try:
                 scan = self.read([position])
@@ -82,6 +86,7 @@ class Volume:
             if scan.mask is not None:
                 masks.append(scan.mask)
             metadata += scan.metadata
+            affines.append(scan.affine)
         self.shape = (scan.kspace.shape[1], *scan.image_shape)
         self.masks: Tensor | None = None
         if scan.trajectory is not None:
@@ -92,6 +97,7 @@ class Volume:
             self.acceleration = 1 / float(self.masks.float().mean())
         self.metadata = tuple(metadata)
         self.has_target = scan.target is not None
+        self.affine = joined_affine(affines)
         self.voxel_size = scan.voxel_size
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ NumPy ``.npz``            the same, under ``kspace``                  scan, imag
 fastMRI ``.h5``           (slices, [coils,] ny, nx)                   scan; scan
 ISMRMRD ``.h5``           single readouts with encoding or trajectory scan
 BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice        scan; images
-NIfTI ``.nii[.gz]``       (nx, ny, slices), magnitude                 images (write)
+NIfTI ``.nii[.gz]``       (nx, ny, slices), with their place          images (write)
 PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
 ========================  ==========================================  =====================
 
@@ -20,21 +20,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input, sniff
-from ctxrecon.io import bart, fastmri, ismrmrd, nifti, numpy_format, png
+from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format
 from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
+from ctxrecon.io._choice import Choice
 from ctxrecon.io.hdf5 import open_hdf5
+from ctxrecon.io.images import write_image
 from ctxrecon.metadata import ScanMetadata
-from ctxrecon.scan import Scan, check_voxel_size
+from ctxrecon.scan import Scan
 
 __all__ = ["overwrites", "read_scan", "scan_info", "scan_shape", "write_image", "write_scan"]
 
@@ -74,7 +75,7 @@ def _format(path: str | os.PathLike[str]) -> tuple[str, Path]:
     with open_hdf5(path) as file:
         if "kspace" in file:
             return "fastMRI", path
-        if ismrmrd.find_group(path, file) is not None:
+        if ismrmrd.find_groups(file):
             return "ISMRMRD", path
         names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
     raise InputError(
@@ -93,6 +94,11 @@ def read_scan(
     prewhiten: bool = True,
     repetition: int = 0,
     contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
 ) -> Scan:
     """Read measured k-space with everything that its file says about it.
 
@@ -110,6 +116,13 @@ def read_scan(
             transformed likewise; the units of k-space and the power of the maps stay.
         repetition: which repetition of an ISMRMRD file, counted from 0 among those it holds.
         contrast: which contrast (echo) of an ISMRMRD file, counted in the same way.
+        phase: which cardiac phase of an ISMRMRD file, counted in the same way.
+        set: which set (such as a velocity encoding) of an ISMRMRD file, counted in the same way.
+        average: which average of an ISMRMRD file, counted in the same way; the mean of all by
+            default.
+        group: name of the measurement in an ISMRMRD file that holds several.
+        calibration: another scan file, of any format, whose fully sampled center serves to
+            estimate the coil maps; of the same slices or of one.
 
     Returns:
         The scan; the mask is inferred from exact zeros where the file holds none, and logged.
@@ -118,10 +131,9 @@ def read_scan(
         InputError: one sentence with the file's name for anything that cannot be read.
     """
     kind, path = _format(path)
-    if kind != "ISMRMRD" and (repetition or contrast):
-        raise InputError(
-            f"{path} is a {kind} file: only ISMRMRD files have repetitions and contrasts"
-        )
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    if kind != "ISMRMRD":
+        choice.refuse_in(path, kind)
     whitening = None
     if kind == "ISMRMRD":
         scan, whitening = ismrmrd.read_ismrmrd(
@@ -129,8 +141,7 @@ def read_scan(
             slices,
             crop_readout=crop_readout is not False,
             prewhiten=prewhiten,
-            repetition=repetition,
-            contrast=contrast,
+            choice=choice,
         )
     elif kind == "fastMRI":
         scan = fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout))
@@ -195,29 +206,77 @@ _SHAPES = {
     "npz": numpy_format.npz_shape,
     "BART": bart.bart_shape,
     "fastMRI": fastmri.fastmri_shape,
-    "ISMRMRD": ismrmrd.ismrmrd_shape,
 }
 
 
-def scan_shape(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+def scan_shape(
+    path: str | os.PathLike[str],
+    *,
+    crop_readout: bool | None = None,
+    repetition: int = 0,
+    contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+) -> tuple[int, int, int, int]:
     """(slices, coils, ny, nx) of the k-space in a scan file, reading no samples.
 
     ``ny`` counts the readout oversampling, which :func:`read_scan` may crop. For going through a
     volume that is larger than the memory, some ``slices`` of :func:`read_scan` after the other.
 
+    Args:
+        path: as for :func:`read_scan`, and so are the others.
+        crop_readout: of three-dimensional scans, whose slices may lie along the readout.
+        repetition: which repetition.
+        contrast: which contrast.
+        phase: which cardiac phase.
+        set: which set.
+        average: which average.
+        group: which measurement.
+
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
     kind, path = _format(path)
-    return _SHAPES[kind](path)[0]
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    return _layout(kind, path, crop_readout, choice)[0]
 
 
-def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None) -> dict[str, Any]:
+def _layout(
+    kind: str, path: Path, crop_readout: bool | None, choice: Choice
+) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
+    """(slices, coils, ny, nx), dtype, and what else the file states."""
+    if kind == "ISMRMRD":
+        return ismrmrd.ismrmrd_shape(path, crop_readout=crop_readout is not False, choice=choice)
+    choice.refuse_in(path, kind)
+    return _SHAPES[kind](path)
+
+
+def scan_info(
+    path: str | os.PathLike[str],
+    *,
+    crop_readout: bool | None = None,
+    repetition: int = 0,
+    contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
     """What is in a scan file, reading the sizes of all of it and the samples of one slice.
 
     Args:
-        path: as for :func:`read_scan`.
-        crop_readout: likewise.
+        path: as for :func:`read_scan`, and so are the others.
+        crop_readout: whether the readout oversampling is cropped.
+        repetition: which repetition.
+        contrast: which contrast.
+        phase: which cardiac phase.
+        set: which set.
+        average: which average.
+        group: which measurement.
+        calibration: another file, for coil maps.
 
     Returns:
         ``path``, ``format``, ``size_on_disk`` (bytes), ``dtype``, ``slices``, ``coils``,
@@ -232,8 +291,15 @@ def scan_info(path: str | os.PathLike[str], *, crop_readout: bool | None = None)
         ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
     """
     kind, path = _format(path)
-    layout, dtype, stated = _SHAPES[kind](path)
-    middle = read_scan(path, slices=layout[0] // 2, crop_readout=crop_readout)
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    layout, dtype, stated = _layout(kind, path, crop_readout, choice)
+    middle = read_scan(
+        path,
+        slices=layout[0] // 2,
+        crop_readout=crop_readout,
+        calibration=calibration,
+        **asdict(choice),
+    )
     item = middle.metadata[0] if middle.metadata else None
     files = [path, bart.header_file(path)] if kind == "BART" else [path]
     return {
@@ -283,60 +349,6 @@ def _sampling(middle: Scan) -> dict[str, Any]:
         "acceleration": 1 / fraction,
         "calibration_region": calibration,
     }
-
-
-def write_image(
-    path: str | os.PathLike[str],
-    images: Tensor | np.ndarray,
-    *,
-    voxel_size: tuple[float, float, float] | None = None,
-    montage: bool = False,
-) -> tuple[Path, ...]:
-    """Write images in the format that the extension names, beside and then renamed.
-
-    Args:
-        path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
-            ``.nii``, ``.nii.gz`` and ``.png`` hold the magnitude.
-        images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
-        voxel_size: (ny, nx, slice) in mm, for NIfTI; 1 mm where it is not known. A scan's
-            ``voxel_size`` belongs here, or nothing.
-        montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
-
-    Returns:
-        The files written.
-    """
-    path = Path(path)
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    array = array[None] if array.ndim == 2 else array
-    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "fciub":
-        raise InputError(
-            f"cannot write {path}: expected images (batch, ny, nx) of numbers, got shape "
-            f"{array.shape} of {array.dtype}"
-        )
-    if not np.isfinite(array).all():
-        raise InputError(f"cannot write {path}: the images hold values that are not finite")
-    if voxel_size is not None:
-        try:
-            check_voxel_size(voxel_size)
-        except InputError as error:
-            raise InputError(f"cannot write {path}: {error}") from error
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return nifti.write_images(path, array, voxel_size)
-    if voxel_size is not None:
-        raise InputError(f"cannot write {path}: only NIfTI keeps a voxel size, leave it out")
-    if name.endswith(".png"):
-        return png.write_images(path, array, montage=montage)
-    if montage:
-        raise InputError(f"cannot write {path}: only PNG makes a montage, leave it out")
-    if name.endswith((".npy", ".npz")):
-        return numpy_format.write_images(path, array)
-    if name.endswith(".cfl"):
-        return bart.write_images(path, array)
-    raise InputError(
-        f"cannot write {path}: expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got "
-        f"{path.suffix or 'no extension'}"
-    )
 
 
 def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:

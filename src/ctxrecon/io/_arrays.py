@@ -16,7 +16,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.io._header import parse_xml
 from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
-from ctxrecon.scan import Scan
+from ctxrecon.scan import Scan, affine_of_slices, check_affine
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,25 @@ def check_single_precision(path: Path, images: np.ndarray) -> None:
             f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
             "divide them first, or write .npy"
         )
+
+
+def stated_affine(
+    path: Path, values: np.ndarray | None, chosen: Sequence[int]
+) -> torch.Tensor | None:
+    """The affine that a file states of all its slices, for the chosen ones."""
+    if values is None:
+        return None
+    if values.shape != (4, 4) or values.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path}: expected the affine as (4, 4) numbers, got {values.dtype} of shape "
+            f"{values.shape}"
+        )
+    affine = torch.from_numpy(np.array(values, np.float64))
+    try:
+        check_affine(affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return affine_of_slices(affine, chosen)
 
 
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -261,6 +280,7 @@ def build_scan(
     voxel_size: tuple[float, float, float] | None = None,
     trajectory: np.ndarray | None = None,
     matrix: tuple[int, int] | None = None,
+    affine: torch.Tensor | None = None,
 ) -> Scan:
     """Check what came from a file and make a scan of it.
 
@@ -277,6 +297,7 @@ def build_scan(
         voxel_size: (ny, nx, slice) in mm.
         trajectory: ``(batch or 1, shots, samples, 2)`` in radians per pixel.
         matrix: ``(ny, nx)`` of the images, with a trajectory.
+        affine: ``(4, 4)`` float64 of these slices, from (y, x, slice) to mm in RAS+.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
@@ -322,6 +343,7 @@ def build_scan(
             voxel_size,
             None if trajectory is None else torch.from_numpy(trajectory),
             matrix,
+            affine,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -64,24 +64,36 @@ class Raw:
     header: EncodingHeader
 
 
-def find_group(path: Path, file: Any) -> Any | None:
-    """The first group with ``xml`` and ``data`` in it, or ``None``."""
+def find_groups(file: Any) -> dict[str, Any]:
+    """The groups with ``xml`` and ``data`` in them by their names."""
     import h5py
 
+    found = {}
     for name in file:
         if isinstance(file.get(name, getlink=True), h5py.HardLink):
             member = file[name]
             if isinstance(member, h5py.Group) and "xml" in member and "data" in member:
-                return member
-    return None
+                found[str(name)] = member
+    return found
 
 
-def open_raw(path: Path, file: Any) -> Raw:
+def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
+    """The measurement of this name; of a file that holds only one, that one.
+
+    Raises:
+        InputError: there is none, several of which none was chosen, or a malformed one.
+    """
     import h5py
 
-    group = find_group(path, file)
-    if group is None:
+    groups = find_groups(file)
+    if not groups:
         raise InputError(f"{path}: expected an ISMRMRD group with 'xml' and 'data'")
+    if (name is None and len(groups) > 1) or (name is not None and name not in groups):
+        there = ", ".join(
+            f"{key[:60]!r} ({group['data'].size} readouts)" for key, group in groups.items()
+        )
+        raise InputError(f"{path} holds the measurements {there}: choose one with group")
+    group = groups[name] if name is not None else next(iter(groups.values()))
     xml = hdf5_text(path, hdf5_member(path, group, "xml"), "xml")
     header = parse_header(path, xml)
     table = hdf5_member(path, group, "data")
@@ -136,14 +148,6 @@ def imaging(path: Path, raw: Raw) -> np.ndarray:
             "transform it along the slice direction and save the slices"
         )
     return indices
-
-
-def nth(path: Path, values: np.ndarray, number: int, what: str) -> int:
-    """The ``number``-th of the values that occur."""
-    present = np.unique(values)
-    if not 0 <= number < len(present):
-        raise InputError(f"{path} holds {len(present)} {what}s: there is no {what} {number}")
-    return int(present[number])
 
 
 def coils_of(path: Path, raw: Raw, rows: np.ndarray) -> int:

@@ -27,6 +27,7 @@ from ctxrecon.io._arrays import (
     pick_slices,
     read_slices,
     remove_oversampling,
+    stated_affine,
 )
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
 from ctxrecon.io.hdf5 import decoded, hdf5_member, hdf5_text, open_hdf5
@@ -36,7 +37,7 @@ from ctxrecon.scan import Scan
 logger = logging.getLogger(__name__)
 
 _METADATA, _NOISE = "ctxrecon_metadata", "ctxrecon_noise_std"
-_VOXEL_SIZE = "ctxrecon_voxel_size"
+_VOXEL_SIZE, _AFFINE = "ctxrecon_voxel_size", "ctxrecon_affine"
 # Arrays that a file may hold, with the number of axes from which the first one counts slices.
 _OPTIONAL = {
     "mask": 3,
@@ -171,6 +172,8 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         voxel_size = _stated_voxel_size(path, file)
         if voxel_size is None and header is not None:
             voxel_size = header[1].voxel_size(ny, nx)
+        stated = file.attrs.get(_AFFINE)
+        affine = None if stated is None else stated_affine(path, np.asarray(stated), chosen)
         noise = file.attrs.get(_NOISE)
         if not isinstance(noise, float | None):
             raise InputError(
@@ -203,6 +206,8 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
             )
         if mask is not None:
             kspace = kspace * mask.astype(bool)
+        if affine is not None:
+            affine[:, 3] += (kspace.shape[2] // 2 - ny // 2) * affine[:, 0]
         kspace = remove_oversampling(path, kspace, ny)
     return build_scan(
         path,
@@ -213,6 +218,7 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         metadata=metadata,
         noise_std=None if noise is None else float(noise),
         voxel_size=voxel_size,
+        affine=affine,
     )
 
 
@@ -252,5 +258,7 @@ def write_fastmri(path: Path, scan: Scan) -> None:
             file.attrs[_NOISE] = float(scan.noise_std)
         if scan.voxel_size is not None:
             file.attrs[_VOXEL_SIZE] = np.array(scan.voxel_size, np.float64)
+        if scan.affine is not None:
+            file.attrs[_AFFINE] = scan.affine.cpu().numpy()
     with written_beside(path) as temporary:
         temporary.write_bytes(content.getbuffer())

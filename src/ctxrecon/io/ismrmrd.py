@@ -27,14 +27,14 @@ from ctxrecon.io._arrays import (
     pick_slices,
     remove_oversampling,
 )
+from ctxrecon.io._choice import Choice, nth
 from ctxrecon.io._readouts import (
     NOISE,
     REVERSED,
     Raw,
     coils_of,
-    find_group,
+    find_groups,
     imaging,
-    nth,
     open_raw,
     readouts,
 )
@@ -43,15 +43,19 @@ from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.metadata import ScanMetadata, plausible_metadata
 from ctxrecon.scan import Scan
 
-__all__ = ["find_group", "ismrmrd_shape", "read_ismrmrd"]
+__all__ = ["find_groups", "ismrmrd_shape", "read_ismrmrd"]
 
 logger = logging.getLogger(__name__)
 
+_FIRST = Choice()
 
-def ismrmrd_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
+
+def ismrmrd_shape(
+    path: Path, *, crop_readout: bool = True, choice: Choice = _FIRST
+) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, encoded readout, nx), dtype, and what else the header states."""
     with open_hdf5(path) as file:
-        raw = open_raw(path, file)
+        raw = open_raw(path, file, choice.group)
         index = raw.heads["idx"][imaging(path, raw)]
         coils = int(raw.heads["active_channels"].max())
     nx, ny = raw.header.encoded_matrix[1], raw.header.encoded_matrix[0]
@@ -70,8 +74,7 @@ def read_ismrmrd(
     *,
     crop_readout: bool = True,
     prewhiten: bool = True,
-    repetition: int = 0,
-    contrast: int = 0,
+    choice: Choice = _FIRST,
 ) -> tuple[Scan, Tensor | None]:
     """Sort the readouts of an ISMRMRD file into slices.
 
@@ -86,15 +89,14 @@ def read_ismrmrd(
             left undone (and logged) for asymmetric echoes, whose missing samples would not stay
             zero. Along a trajectory it is the image that is cropped.
         prewhiten: decorrelate the coils by the noise readouts.
-        repetition: which of the repetitions measured.
-        contrast: which of the contrasts (echoes) measured.
+        choice: which of the measurements in the file.
 
     Returns:
         The scan, and the matrix ``(coils, coils)`` that prewhitened its coils, if any.
     """
     with open_hdf5(path) as file:
-        raw = open_raw(path, file)
-        chosen, numbers = _choose(path, raw, slices, repetition, contrast)
+        raw = open_raw(path, file, choice.group)
+        chosen, numbers = _choose(path, raw, slices, choice)
         noise_std, matrix = _noise(path, raw, chosen, prewhiten)
         metadata = _metadata(path, raw, chosen, numbers)
         if raw.header.is_non_cartesian:
@@ -132,20 +134,18 @@ def read_ismrmrd(
 
 
 def _choose(
-    path: Path, raw: Raw, slices: SliceChoice, repetition: int, contrast: int
+    path: Path, raw: Raw, slices: SliceChoice, choice: Choice
 ) -> tuple[np.ndarray, list[int]]:
-    """The readouts of the repetition and contrast, and the numbers of the slices."""
+    """The chosen readouts, and the numbers of the slices."""
     chosen = imaging(path, raw)
-    for name, number in (("repetition", repetition), ("contrast", contrast)):
+    for name in ("repetition", "contrast", "phase", "set", "average"):
+        number = getattr(choice, name)
+        if number is None:
+            continue
         values = raw.heads["idx"][name][chosen]
         chosen = chosen[values == nth(path, values, number, name)]
         if (count := len(np.unique(values))) > 1:
             logger.info("%s: %s %d (of 0 to %d) is read", path, name, number, count - 1)
-    for name in ("phase", "set"):
-        values = raw.heads["idx"][name][chosen]
-        if len(np.unique(values)) > 1:
-            logger.info("%s: the first of %d %ss is read", path, len(np.unique(values)), name)
-        chosen = chosen[values == values.min()]
     present = np.unique(raw.heads["idx"]["slice"][chosen])
     return chosen, [int(present[i]) for i in pick_slices(path, slices, len(present))]
 

@@ -24,6 +24,7 @@ from ctxrecon.io._arrays import (
     metadata_to_json,
     pick_slices,
     read_slices,
+    stated_affine,
 )
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
@@ -215,8 +216,8 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     """Read ``kspace`` and, where present, ``mask``, ``coil_maps``, ``target``, ``prompts``.
 
     ``prompts`` is an array of strings, one a slice; files written by this package also hold
-    ``metadata`` (JSON), ``noise_std`` and ``voxel_size``. Of arrays with one entry a slice only
-    the chosen ones are kept.
+    ``metadata`` (JSON), ``noise_std``, ``voxel_size`` and ``affine``. Of arrays with one entry a
+    slice only the chosen ones are kept.
     """
     with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
@@ -229,6 +230,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
             arrays[name] = archive.get(name, chosen if per_slice else None)
         items = _text_metadata(path, archive, num_slices)
         noise, edges = archive.get("noise_std"), archive.get("voxel_size")
+        affine = stated_affine(path, archive.get("affine"), chosen)
     if noise is not None and (noise.size != 1 or noise.dtype.kind not in "fiu"):
         raise InputError(f"{path}: expected one number in 'noise_std', got shape {noise.shape}")
     if edges is not None and (edges.shape != (3,) or edges.dtype.kind not in "fiu"):
@@ -244,6 +246,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         metadata=tuple(items[index] for index in chosen) if items else (),
         noise_std=None if noise is None else float(noise.reshape(())),
         voxel_size=None if edges is None else (float(edges[0]), float(edges[1]), float(edges[2])),
+        affine=affine,
     )
 
 
@@ -264,6 +267,8 @@ def write_npz(path: Path, scan: Scan) -> None:
         arrays["noise_std"] = np.array(scan.noise_std)
     if scan.voxel_size is not None:
         arrays["voxel_size"] = np.array(scan.voxel_size, np.float64)
+    if scan.affine is not None:
+        arrays["affine"] = scan.affine.cpu().numpy()
     with written_beside(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 

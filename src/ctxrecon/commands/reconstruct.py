@@ -15,6 +15,7 @@ from ctxrecon.commands.inputs import (
     parse_noise,
     prompts_of,
     read_mask,
+    read_other_contrast,
     say_prompt,
     say_scan,
 )
@@ -108,6 +109,13 @@ def reconstruct(
             "(default: those that are shipped)",
         ),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="NIfTI volume of another contrast, of any matrix and orientation, for a --model "
+            "that it helps."
+        ),
+    ] = None,
     subfolder: Annotated[
         str | None, typer.Option(help="Of the U-Net in --model, such as fastmri or skm-tea.")
     ] = None,
@@ -184,7 +192,9 @@ def reconstruct(
     call: dict[str, Any] = {"noise_std": noise}
     if start is not None:
         call |= {"image": _STARTS[start], "strength": strength}
-    method, pipes, names = open_methods(method, compare, model, device, subfolder, dtype)
+    method, pipes, names = open_methods(
+        method, compare, model, device, subfolder, dtype, reference=reference is not None
+    )
     pipes = check_trajectory(volume, method, pipes, start)
     run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call, names[PRIOR])
     reads = run.uses_prompt and any(
@@ -198,16 +208,17 @@ def reconstruct(
     others = tuple(name for name in (*BASELINES, *pipes) if name != method) if compare else ()
 
     def settings() -> dict[str, Any]:
-        return _settings(context, pipes, (file, mask, coil_maps))
+        return _settings(context, pipes, (file, mask, coil_maps, reference))
 
     check_outputs(
         _files(outputs, len(volume), method, others, samples),
-        input_files(file, mask, coil_maps, model),
+        input_files(file, mask, coil_maps, model, reference),
         overwrite=overwrite or PartialFolder.was_writing(outputs.partial, settings),
         folder=outputs.folder,
     )
     if reads or PRIOR in pipes:
         say_prompt(run, origin)
+    other_contrast = None if reference is None else read_other_contrast(reference, volume)
     own_masks = JOINT in pipes and undersample is None and mask is None
     work = Work(
         volume=volume,
@@ -219,6 +230,7 @@ def reconstruct(
         run=run,
         prompts=prompts if reads else None,
         acceleration=acceleration if undersample is None else None,
+        other_contrast=other_contrast,
     )
     chunks = work.chunks()
     kept = None
@@ -235,7 +247,7 @@ def reconstruct(
         tables[0].add(result)
 
     try:
-        results, reference, joint = reconstruct_slices(work, chunks, kept, show)
+        results, truth, joint = reconstruct_slices(work, chunks, kept, show)
     except KeyboardInterrupt:
         if kept is not None:
             say(
@@ -251,14 +263,14 @@ def reconstruct(
     reference_name = "target" if volume.has_target else "MVUE"
     if kept is not None:
         kept.begin_writing()
-    _write(outputs, volume, results, reference, reference_name, achieved, keep_all=compare)
+    _write(outputs, volume, results, truth, reference_name, achieved, keep_all=compare)
     if joint is not None:
         say("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))
     tables[0].write(
         outputs.metrics,
         file=str(file),
         slices=list(volume.numbers),
-        reference=None if reference is None else reference_name,
+        reference=None if truth is None else reference_name,
         acceleration=achieved,
         prompts=run.prompts if reads else None,
     )

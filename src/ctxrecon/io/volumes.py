@@ -64,9 +64,7 @@ def read_volume(path: str | os.PathLike[str]) -> ImageVolume:
         affine = torch.from_numpy(stored.affine @ turns.inv_ornt_aff(turn, stored.data.shape))
     dy, dx, dz = affine[:3, :3].norm(dim=0).tolist()
     images = np.ascontiguousarray(np.moveaxis(turned, 2, 0))
-    return ImageVolume(
-        torch.from_numpy(images), (dy, dx, dz), affine if stored.is_placed else None
-    )
+    return ImageVolume(torch.from_numpy(images), (dy, dx, dz), affine if stored.is_placed else None)
 
 
 def read_reference(

@@ -174,4 +174,4 @@ def test_the_readout_oversampling_is_cropped_when_asked(tmp_path, capsys):
     assert "ismrmrd_header" in shown
     command = ("reconstruct", tmp_path / "a.h5", "--out", tmp_path / "x.npy", "--method", "tv")
     assert "ismrmrd_header" in refused(capsys, *command, "--crop-readout")
-    assert run(*command, "--no-crop-readout") == 0
+    assert run(*command, "--keep-readout") == 0

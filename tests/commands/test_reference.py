@@ -105,8 +105,13 @@ def test_the_command_runs_on_two_volumes(folder, tmp_path):
     # The network is new, and takes steps towards the data alone.
     target = read_scan(folder / "scan.npz").target.numpy()
     assert np.abs(images - target).mean() < 0.3 * np.abs(target).mean()
-    assert run(*command, "--out", tmp_path / "one.npy", "--slices", "8") == 0
-    assert np.array_equal(np.load(tmp_path / "one.npy")[0], images[8])
+    assert run(*command, "--out", tmp_path / "one.nii.gz", "--slices", "7:9") == 0
+    written = nibabel.load(tmp_path / "one.nii.gz")
+    volume = written.get_fdata().transpose(2, 1, 0)
+    np.testing.assert_allclose(volume, np.abs(images[7:9]), rtol=1e-4, atol=1e-5)
+    rows, columns, slices, origin = read_scan(folder / "scan.npz").affine.numpy().T
+    place = np.stack([columns, rows, slices, origin + 7 * slices], axis=1)
+    np.testing.assert_allclose(written.affine, place, atol=1e-3)
 
 
 def test_references_that_are_refused(folder, tmp_path, prior, capsys):

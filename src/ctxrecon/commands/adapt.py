@@ -10,7 +10,7 @@ import typer
 from ctxrecon.commands.inputs import check_prompt, prompts_of
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import SHIPPED_PRIOR, model_name, open_prior
-from ctxrecon.commands.options import Device, Seed, refuse_ignored
+from ctxrecon.commands.options import CropReadout, Device, Seed, refuse_ignored
 from ctxrecon.commands.paths import input_files
 from ctxrecon.errors import InputError
 
@@ -49,12 +49,7 @@ def adapt(
     ] = None,
     seed: Seed = 0,
     device: Device = None,
-    crop_readout: Annotated[
-        bool | None,
-        typer.Option(
-            help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
-        ),
-    ] = None,
+    crop_readout: CropReadout = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prior that is there.")
     ] = False,

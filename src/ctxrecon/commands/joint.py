@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxrecon.commands.images import ImageWriter
 from ctxrecon.commands.paths import Outputs
 from ctxrecon.commands.results import Result
 from ctxrecon.errors import InputError
@@ -109,12 +110,11 @@ def run_joint(
     return JointResult(result, measurement, None if output.t2star is None else output.t2star.cpu())
 
 
-def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
-    """Write masks as .npy, their lines in the order of a scan as JSON, and the map as .npy."""
+def write_sampling(outputs: Outputs, found: JointResult, writer: ImageWriter) -> list[Path]:
+    """Write masks as .npy, their lines in the order of a scan as JSON, and the map of T2*."""
     import numpy as np
 
     from ctxrecon.files import written_beside
-    from ctxrecon.io import write_image
     from ctxrecon.masks.learned import write_line_order
 
     masks = found.measurement.mask
@@ -126,5 +126,7 @@ def write_sampling(outputs: Outputs, found: JointResult) -> list[Path]:
         write_line_order(outputs.lines, masks[None])
         written.append(outputs.lines)
     if found.t2star is not None:
-        written += write_image(outputs.t2star, found.t2star)
+        written += writer.write(
+            outputs.t2star, found.t2star, found.result.name, "t2star", metadata=False
+        )
     return written

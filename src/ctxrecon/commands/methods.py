@@ -56,6 +56,7 @@ class PriorRun:
         solver: with its options; the pipeline's default if ``None``.
         call: further arguments of the pipeline.
         prior: what it is called in tables and figures.
+        batch_size: images at once; by default one on a CPU, else what takes little memory.
         first: number of the first slice: each slice of a volume has noise of its own, whichever
             of them are reconstructed.
         network: makes the image to start from, where ``call`` names it.
@@ -69,6 +70,7 @@ class PriorRun:
     solver: DiffusionSolver | None = field(repr=False)
     call: dict[str, Any] = field(default_factory=dict)
     prior: str = SHIPPED_PRIOR
+    batch_size: int | None = None
     first: int = 0
     network: ReconstructionPipeline | None = field(default=None, repr=False)
 
@@ -140,16 +142,9 @@ def open_model(
 ):
     """Load whatever a checkpoint holds, likewise.
 
-    Args:
-        path: folder or hub name.
-        device: of the networks.
-        subfolder: of the U-Net, where there are several.
-        dtype: of the networks.
-        reference: whether there is a reference of another contrast.
-
     Raises:
-        InputError: also for a network that needs a reference where there is none, and the other
-            way round.
+        InputError: also for a network that needs a ``reference`` of another contrast where there
+            is none, and the other way round.
     """
     from ctxrecon.api import load
     from ctxrecon.pipelines import CrossModalPipeline
@@ -279,6 +274,11 @@ def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) ->
         pipe.encode_prompt(run.prompts)
 
 
+def _at_once(pipe: Any, batch_size: int | None) -> int | None:
+    """Images that a pipeline takes at once: larger batches are no faster on a CPU."""
+    return 1 if batch_size is None and pipe.device.type == "cpu" else batch_size
+
+
 def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement) -> Result:
     """An estimate, one posterior sample, or the mean of several."""
     import torch
@@ -301,7 +301,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
         solver=run.solver,
         generator=generator,
         num_samples=run.samples,
-        batch_size=1 if pipe.device.type == "cpu" and not solver.couples_batch else None,
+        batch_size=None if solver.couples_batch else _at_once(pipe, run.batch_size),
         **call,
     )
     seconds = time.perf_counter() - started
@@ -364,23 +364,19 @@ def run_network(
     prompts: list[str] | None,
     measurement: Measurement,
     name: str = SHIPPED_NETWORK,
+    batch_size: int | None = None,
     reference: Tensor | None = None,
 ) -> Result:
     """The image of a network, and the error that it expects where it says so.
 
-    Args:
-        pipe: the network.
-        prompts: one for each slice, or ``None``.
-        measurement: of the slices.
-        name: of the model.
-        reference: ``(batch, ny, nx)`` of another contrast, for a network that needs it.
+    A network that needs one gets the ``reference`` of another contrast, ``(batch, ny, nx)``.
     """
     call: dict[str, Any] = {} if reference is None else {"reference": reference}
     started = time.perf_counter()
     output = pipe(
         measurement,
         prompt=prompts,
-        batch_size=1 if pipe.device.type == "cpu" else None,
+        batch_size=_at_once(pipe, batch_size),
         **call,
     )
     images = output.images.cpu()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ctxrecon.commands.methods import JOINT, PRIOR, PriorRun
+from ctxrecon.commands.paths import DICOM, NIFTI
 from ctxrecon.errors import InputError
 
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all randomness.")]
@@ -26,6 +27,50 @@ Dtype = Annotated[str, typer.Option(help="Of the networks: float32, bfloat16 or 
 Device = Annotated[
     str | None, typer.Option(help="Such as cpu or cuda:0. (default: cuda where there is one)")
 ]
+CropReadout = Annotated[
+    bool | None,
+    typer.Option(
+        "--crop-readout/--keep-readout",
+        help="Whether to crop the readout oversampling away. (default: for ISMRMRD, not for "
+        "fastMRI)",
+    ),
+]
+Repetition = Annotated[int, typer.Option(min=0, help="Of an ISMRMRD file, from 0.")]
+Contrast = Annotated[int, typer.Option(min=0, help="Contrast (echo) of an ISMRMRD file, from 0.")]
+CardiacPhase = Annotated[
+    int, typer.Option("--cardiac-phase", min=0, help="Of an ISMRMRD file, from 0.")
+]
+Set = Annotated[
+    int,
+    typer.Option("--set", min=0, help="Such as a velocity encoding, of an ISMRMRD file."),
+]
+Average = Annotated[
+    int | None,
+    typer.Option(min=0, help="Of an ISMRMRD file, from 0. (default: the mean of all)"),
+]
+Group = Annotated[
+    str | None, typer.Option(help="Measurement of an ISMRMRD file that holds several.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="Scan whose fully sampled center serves to estimate the coil maps."),
+]
+
+# Options -> arguments of ctxrecon.io.read_scan.
+_READING = {
+    **{name: name for name in ("crop_readout", "repetition", "contrast", "average", "group")},
+    **{"cardiac_phase": "phase", "set_": "set", "calibration": "calibration"},
+}
+
+
+def reading(context: typer.Context) -> dict[str, Any]:
+    """What the options of a command say of how its scan is read."""
+    return {
+        argument: context.params[name]
+        for name, argument in _READING.items()
+        if name in context.params
+    }
+
 
 Users = dict[str, tuple[object, str]]
 """Name of an option -> whether something uses it; and if not, why and what to do."""
@@ -55,7 +100,7 @@ def refuse_ignored(context: typer.Context, table: Mapping[str, tuple[object, str
 OF_UNDERSAMPLE = "is of --undersample, such as --undersample uniform1d: give both, or leave it out"
 
 
-def users(undersample: str | None, model: str | None, start: str | None) -> Users:
+def users(undersample: str | None, model: str | None, start: str | None, suffix: str) -> Users:
     """Options of ``ctxrecon reconstruct`` that others bring into use."""
     return {
         "acceleration": (undersample or model, OF_UNDERSAMPLE),
@@ -63,6 +108,11 @@ def users(undersample: str | None, model: str | None, start: str | None) -> User
         "strength": (start, "is of --start: give both, or leave it out"),
         "subfolder": (model, "chooses a U-Net of --model: give both"),
         "reference": (model, "is of a network that it helps: give its folder by --model too"),
+        "phase": (
+            suffix in (*NIFTI, DICOM),
+            "is of NIfTI and DICOM files; .npy, .npz and .cfl hold complex values: leave it out",
+        ),
+        "single_frames": (suffix == DICOM, "is of DICOM files: leave it out"),
     }
 
 
@@ -71,6 +121,7 @@ def users_of_models(
 ) -> Users:
     """Options of ``ctxrecon reconstruct`` that some kinds of methods alone use."""
     prior, joint = PRIOR in pipes, JOINT in pipes
+    together = joint or (prior and run.solver is not None and run.solver.couples_batch)
     reads = prior or any(pipe.reconstructor.text_width for pipe in pipes.values())
     of_prior = (prior, f"is of the diffusion prior, not of {method}: leave it out")
     of_networks = (pipes, f"is of networks, and {method} has none: leave it out")
@@ -80,6 +131,10 @@ def users_of_models(
     return {
         **dict.fromkeys(("samples", "solver", "noise_std", "start", "steps"), of_prior),
         **dict.fromkeys(("dtype", "device"), of_networks),
+        "batch_size": (
+            pipes and not together,
+            f"is of networks that take slices apart, not of {method}: leave it out",
+        ),
         "guidance_scale": weighs,
         "prompt": (reads, f"is of methods that read prompts, not of {method}: leave it out"),
         "acceleration": (

@@ -13,7 +13,12 @@ from ctxrecon.errors import InputError
 OVERWRITE = "Replace files that are there. An input is never replaced."
 """Help of ``--overwrite``."""
 
-_IMAGE_SUFFIXES = (".npy", ".npz", ".cfl", ".nii.gz", ".nii", ".png")
+NIFTI, DICOM = (".nii.gz", ".nii"), ".dcm"
+"""Suffixes of the formats that keep the place of images."""
+
+_IMAGE_SUFFIXES = (".npy", ".npz", ".cfl", *NIFTI, DICOM, ".png")
+# Package that writes a format -> its name on PyPI, and what it is for.
+_WRITERS = dict.fromkeys(NIFTI, ("nibabel", "NIfTI")) | {DICOM: ("pydicom", "DICOM")}
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,13 @@ class Outputs:
     def std(self) -> Path:
         """Standard deviation of the posterior samples, in the format of the image."""
         return self.method("std")
+
+    @property
+    def phase(self) -> Path:
+        """Phase of the image; beside ``…_part-mag_…`` it is named as BIDS does."""
+        if "_part-mag_" in self.image.name:
+            return self.image.with_name(self.image.name.replace("_part-mag_", "_part-phase_"))
+        return self.method("phase")
 
     @property
     def figure(self) -> Path:
@@ -57,7 +69,9 @@ class Outputs:
 
     @property
     def t2star(self) -> Path:
-        """``.npy``, of such a model."""
+        """Of such a model: in the format of the image where that keeps places, else ``.npy``."""
+        if self.suffix.lower() in (*NIFTI, DICOM):
+            return self.method("t2star")
         return self.array("t2star")
 
     @property
@@ -111,7 +125,7 @@ def image_outputs(out: Path, name: str = "reconstruction") -> Outputs:
         name: of the image in a folder.
 
     Raises:
-        InputError: a suffix that no image format has, or NIfTI without nibabel.
+        InputError: a suffix that no image format has, or a format whose package is not installed.
     """
     folder = None
     if os.path.isdir(out) or not out.suffix:
@@ -124,20 +138,22 @@ def image_outputs(out: Path, name: str = "reconstruction") -> Outputs:
             f"cannot write {out}: expected a folder, or a name that ends in "
             f"{', '.join(_IMAGE_SUFFIXES)}, got {out.suffix}"
         )
-    if suffix in {".nii", ".nii.gz"}:
+    if suffix in _WRITERS:
         import importlib.util
 
-        if importlib.util.find_spec("nibabel") is None:
+        package, title = _WRITERS[suffix]
+        if importlib.util.find_spec(package) is None:
             raise InputError(
-                f"cannot write {out}: NIfTI needs nibabel, install it with pip install nibabel"
+                f"cannot write {out}: {title} needs {package}, install it with pip install "
+                f"{package}"
             )
     return Outputs(out, out.name[-len(suffix) :], folder)
 
 
-def image_files(path: Path, count: int) -> list[Path]:
+def image_files(path: Path, count: int, *, single_frames: bool = False) -> list[Path]:
     """The files that :func:`ctxrecon.io.write_image` makes of so many images."""
     suffix = path.suffix.lower()
-    if suffix == ".png" and count > 1:
+    if count > 1 and (suffix == ".png" or (suffix == DICOM and single_frames)):
         return [path.with_stem(f"{path.stem}_{index:03d}") for index in range(count)]
     return [path, path.with_suffix(".hdr")] if suffix == ".cfl" else [path]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctxrecon.commands.images import ImageWriter, check_place, result_files, write_results
 from ctxrecon.commands.inputs import (
     check_prompt,
     check_trajectory,
@@ -36,25 +37,32 @@ from ctxrecon.commands.methods import (
     spelled,
 )
 from ctxrecon.commands.options import (
+    Average,
+    Calibration,
+    CardiacPhase,
     CoilMapsFile,
+    Contrast,
+    CropReadout,
     Device,
     Dtype,
+    Group,
     MaskFile,
+    Repetition,
     Seed,
+    Set,
     Slices,
+    reading,
     refuse_ignored,
     users,
     users_of_models,
 )
 from ctxrecon.commands.paths import (
     OVERWRITE,
-    Outputs,
     check_outputs,
-    image_files,
     image_outputs,
     input_files,
 )
-from ctxrecon.commands.results import Result, figure_images
+from ctxrecon.commands.results import Result
 from ctxrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +80,7 @@ def reconstruct(
     file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
     out: Annotated[
         Path,
-        typer.Option(help="Image file (.npy .npz .cfl .nii.gz .png), or a folder."),
+        typer.Option(help="Image file (.npy .npz .cfl .nii.gz .dcm .png), or a folder."),
     ],
     prompt: Annotated[
         str | None,
@@ -150,12 +158,29 @@ def reconstruct(
     seed: Seed = 0,
     dtype: Dtype = "float32",
     device: Device = None,
-    crop_readout: Annotated[
-        bool | None,
+    batch_size: Annotated[
+        int | None,
         typer.Option(
-            help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
+            min=1,
+            help="Slices, and their samples, that networks take at once. (default: 1 on a CPU, "
+            "else what takes about 2.5 GB)",
         ),
     ] = None,
+    phase: Annotated[
+        bool, typer.Option("--phase", help="Write the phase too, beside NIfTI and DICOM.")
+    ] = False,
+    single_frames: Annotated[
+        bool,
+        typer.Option("--single-frames", help="Write one DICOM file a slice, not one of all."),
+    ] = False,
+    crop_readout: CropReadout = None,
+    repetition: Repetition = 0,
+    contrast: Contrast = 0,
+    cardiac_phase: CardiacPhase = 0,
+    set_: Set = 0,
+    average: Average = None,
+    group: Group = None,
+    calibration: Calibration = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Reconstruct a scan; writes the image, a figure and the metrics.
@@ -170,9 +195,9 @@ def reconstruct(
         check_prompt(prompt)
     if start is not None:
         start = spelled(start, _STARTS, "--start")
-    refuse_ignored(context, users(undersample, model, start))
-    noise = parse_noise(noise_std)
     outputs = image_outputs(out)
+    refuse_ignored(context, users(undersample, model, start, outputs.suffix.lower()))
+    noise = parse_noise(noise_std)
 
     from ctxrecon.commands.partial import PartialFolder
     from ctxrecon.commands.report import Table
@@ -181,7 +206,8 @@ def reconstruct(
     from ctxrecon.solvers import parse_solver
 
     chosen_solver = None if solver is None else parse_solver(solver)
-    volume = Volume(file, slices, coil_maps, crop_readout, mask_given=mask is not None)
+    volume = Volume(file, slices, coil_maps, mask_given=mask is not None, **reading(context))
+    check_place(outputs, volume)
     prompts, origin = prompts_of(volume, prompt)
     masks: Tensor | None = volume.masks
     if undersample is not None:
@@ -196,7 +222,17 @@ def reconstruct(
         method, compare, model, device, subfolder, dtype, reference=reference is not None
     )
     pipes = check_trajectory(volume, method, pipes, start)
-    run = PriorRun(prompts, guidance_scale, steps, samples, seed, chosen_solver, call, names[PRIOR])
+    run = PriorRun(
+        prompts,
+        guidance_scale,
+        steps,
+        samples,
+        seed,
+        chosen_solver,
+        call,
+        names[PRIOR],
+        batch_size,
+    )
     reads = run.uses_prompt and any(
         name == PRIOR or pipe.reconstructor.text_width for name, pipe in pipes.items()
     )
@@ -208,11 +244,12 @@ def reconstruct(
     others = tuple(name for name in (*BASELINES, *pipes) if name != method) if compare else ()
 
     def settings() -> dict[str, Any]:
-        return _settings(context, pipes, (file, mask, coil_maps, reference))
+        return _settings(context, pipes, inputs)
 
+    inputs = (file, mask, coil_maps, calibration, reference)
     check_outputs(
-        _files(outputs, len(volume), method, others, samples),
-        input_files(file, mask, coil_maps, model, reference),
+        result_files(outputs, len(volume), method, others, samples, phase, single_frames),
+        input_files(*inputs, model),
         overwrite=overwrite or PartialFolder.was_writing(outputs.partial, settings),
         folder=outputs.folder,
     )
@@ -263,9 +300,10 @@ def reconstruct(
     reference_name = "target" if volume.has_target else "MVUE"
     if kept is not None:
         kept.begin_writing()
-    _write(outputs, volume, results, truth, reference_name, achieved, keep_all=compare)
+    writer = ImageWriter(outputs, volume, achieved, single_frames)
+    write_results(writer, results, truth, reference_name, phase=phase, keep_all=compare)
     if joint is not None:
-        say("masks: " + ", ".join(map(str, write_sampling(outputs, joint))))
+        say("masks: " + ", ".join(map(str, write_sampling(outputs, joint, writer))))
     tables[0].write(
         outputs.metrics,
         file=str(file),
@@ -283,23 +321,6 @@ def _acceleration(masks: Tensor | None, volume: Volume) -> float:
     return volume.acceleration if masks is None else 1 / float(masks.float().mean())
 
 
-def _files(
-    outputs: Outputs, count: int, method: str, others: tuple[str, ...], samples: int
-) -> list[Path]:
-    """Every file that may be written."""
-    images = [outputs.image]
-    if samples > 1 or method in (NETWORK, JOINT):
-        images.append(outputs.std)
-    keys = ["prior" if name == PRIOR else name for name in others]
-    if samples > 1 and others:
-        keys.append("one-sample")
-    images += [outputs.method(key) for key in keys]
-    files = [file for image in images for file in image_files(image, count)]
-    if method == JOINT or JOINT in others:
-        files += [outputs.masks, outputs.lines, outputs.t2star]
-    return [*files, outputs.figure, outputs.metrics]
-
-
 def _settings(
     context: typer.Context, pipes: dict[str, Any], inputs: tuple[Path | None, ...]
 ) -> dict[str, Any]:
@@ -310,52 +331,10 @@ def _settings(
     settings: dict[str, Any] = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in context.params.items()
-        if name not in ("out", "overwrite")
+        if name not in ("out", "overwrite", "phase", "single_frames")
     }
     for path in input_files(*inputs):
         status = path.stat()
         settings[f"content of {path}"] = [status.st_size, status.st_mtime_ns]
     settings |= {f"weights of the {name}": fingerprint(pipe) for name, pipe in pipes.items()}
     return {**settings, "version": ctxrecon.__version__}
-
-
-def _write(
-    outputs: Outputs,
-    volume: Volume,
-    results: list[Result],
-    reference: Tensor | None,
-    reference_name: str,
-    achieved: float,
-    *,
-    keep_all: bool,
-) -> None:
-    from ctxrecon.figures import comparison_figure
-    from ctxrecon.io import write_image
-
-    final = results[-1]
-    written: list[Path] = []
-    voxels: dict[str, Any] = {}
-    if outputs.suffix.lower() in {".nii", ".nii.gz"} and volume.voxel_size is not None:
-        voxels["voxel_size"] = volume.voxel_size
-    written += write_image(outputs.image, final.images, **voxels)
-    if final.std is not None:
-        written += write_image(outputs.std, final.std, **voxels)
-    if keep_all:
-        for result in results[:-1]:
-            written += write_image(outputs.method(result.key), result.images, **voxels)
-    middle = len(final.images) // 2
-    title = f"{volume.file.name}, ×{achieved:.3g}"
-    if volume.total > 1:
-        title += f", slice {volume.numbers[middle]} (of 0 to {volume.total - 1})"
-    comparison_figure(
-        outputs.figure,
-        figure_images(results, middle),
-        None if reference is None or not bool(reference[middle].any()) else reference[middle],
-        std=None if final.std is None else final.std[middle],
-        std_name="std of the samples" if final.key == "prior" else "expected error",
-        reference_name=reference_name,
-        title=title,
-    )
-    listed = ", ".join(map(str, written[:4]))
-    say(f"images: {listed}" + (f" and {len(written) - 4} more" if len(written) > 4 else ""))
-    say(f"figure: {outputs.figure}")

@@ -85,7 +85,7 @@ class Work:
         if self.volume.masks is None:  # each slice may have a trajectory of its own
             return [range(number, number + 1) for number in range(count)]
         devices = [pipe.device.type for pipe in self.pipes.values()]
-        size = min((_AT_ONCE.get(device, 1) for device in devices), default=1)
+        size = self.run.batch_size or min((_AT_ONCE.get(d, 1) for d in devices), default=1)
         return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def do(self, positions: range, seen: Callable[[Result, Tensor | None], None]) -> Done:
@@ -143,7 +143,14 @@ class Work:
         elif method == NETWORK:
             prompts = None if self.prompts is None else self.prompts[chosen]
             other = None if self.other_contrast is None else self.other_contrast[chosen]
-            yield run_network(self.pipes[method], prompts, measurement, self.names[method], other)
+            yield run_network(
+                self.pipes[method],
+                prompts,
+                measurement,
+                self.names[method],
+                self.run.batch_size,
+                other,
+            )
         else:
             prompts = None if self.run.prompts is None else self.run.prompts[chosen]
             run = replace(self.run, prompts=prompts, first=self.volume.numbers[positions[0]])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctxrecon.commands.images import ImageWriter
 from ctxrecon.commands.inputs import read_mask, say_scan
 from ctxrecon.commands.logs import say, slice_named
 from ctxrecon.commands.methods import open_model
@@ -22,6 +23,7 @@ from ctxrecon.commands.options import (
     refuse_ignored,
 )
 from ctxrecon.commands.paths import (
+    DICOM,
     OVERWRITE,
     Outputs,
     check_outputs,
@@ -70,6 +72,8 @@ def task(
     the disagreement of the samples and the image if the model gives one; of findings a JSON file.
     """
     outputs = image_outputs(out, "segmentation")
+    if outputs.suffix.lower() == DICOM:
+        raise InputError(f"cannot write {out}: segmentations are not written as DICOM, name NIfTI")
 
     from ctxrecon.commands.volume import Volume
     from ctxrecon.pipelines import TaskPipeline
@@ -191,18 +195,14 @@ def _write(
 
 def _write_images(outputs: Outputs, volume: Volume, found: dict[str, torch.Tensor]) -> list[Path]:
     """The likeliest classes, and images beside them."""
-    from ctxrecon.io import write_image
-
-    voxels: dict[str, Any] = {}
-    if outputs.suffix.lower() in {".nii", ".nii.gz"} and volume.voxel_size is not None:
-        voxels["voxel_size"] = volume.voxel_size
+    writer = ImageWriter(outputs, volume)
     # Slices without signal have no probabilities, and nothing is segmented there.
     likeliest = found["probabilities"].nan_to_num().argmax(dim=1).to(found["samples"].dtype)
-    written = [*write_image(outputs.image, likeliest, **voxels)]
+    writer.write(outputs.image, likeliest)
     for field, name in _IMAGES.items():
         if field in found:
-            written += write_image(outputs.method(name), found[field], **voxels)
-    return written
+            writer.write(outputs.method(name), found[field])
+    return writer.written
 
 
 def _areas(found: dict[str, torch.Tensor], classes: list[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxrecon.commands.logs import unsaid
 from ctxrecon.errors import InputError
@@ -34,8 +34,8 @@ class Volume:
         file: of any format.
         slices: ``--slices`` as given, ``None`` for all.
         coil_maps: file of coil maps, or ``None``.
-        crop_readout: as in :func:`ctxrecon.io.read_scan`.
         mask_given: whether a mask replaces that of the file, so that nothing is said of it.
+        reading: further arguments of :func:`ctxrecon.io.read_scan`.
 
     Attributes:
         file: as given.
@@ -59,9 +59,9 @@ class Volume:
         file: Path,
         slices: str | None = None,
         coil_maps: Path | None = None,
-        crop_readout: bool | None = None,
         *,
         mask_given: bool = False,
+        **reading: Any,
     ) -> None:
         import torch
 
@@ -69,9 +69,10 @@ class Volume:
         from ctxrecon.masks import nyquist_undersampling
         from ctxrecon.scan import joined_affine
 
-        self.file, self._coil_maps, self._crop_readout = file, coil_maps, crop_readout
+        self.file, self._coil_maps, self._reading = file, coil_maps, reading
         self._unsaid = "mask inferred" if mask_given else None
-        self.total = scan_shape(file)[0]
+        stated = {name: value for name, value in reading.items() if name != "calibration"}
+        self.total = scan_shape(file, **stated)[0]
         self.numbers = _choose(file, slices, self.total)
         self._kept: Scan | None = None
         self._kept = self._read_once()
@@ -119,7 +120,7 @@ class Volume:
                 self.file,
                 slices=[self.numbers[position] for position in positions],
                 coil_maps=self._coil_maps,
-                crop_readout=self._crop_readout,
+                **self._reading,
             )
 
     def check_memory(self, who: str) -> None:

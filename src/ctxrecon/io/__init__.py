@@ -9,6 +9,7 @@ fastMRI ``.h5``           (slices, [coils,] ny, nx)                   scan; scan
 ISMRMRD ``.h5``           single readouts with encoding or trajectory scan
 BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice        scan; images
 NIfTI ``.nii[.gz]``       (nx, ny, slices), with their place          images (write)
+DICOM ``.dcm``            one Enhanced MR file, or one file a slice    images (write)
 PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
 ========================  ==========================================  =====================
 
@@ -24,6 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,12 +34,21 @@ from ctxrecon.files import check_input, sniff
 from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format
 from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
 from ctxrecon.io._choice import Choice
+from ctxrecon.io.dicom import DicomHeader
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.io.images import write_image
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
-__all__ = ["overwrites", "read_scan", "scan_info", "scan_shape", "write_image", "write_scan"]
+__all__ = [
+    "DicomHeader",
+    "overwrites",
+    "read_scan",
+    "scan_info",
+    "scan_shape",
+    "write_image",
+    "write_scan",
+]
 
 _HINTS = {
     ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",

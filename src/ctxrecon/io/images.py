@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.io import bart, nifti, numpy_format, png
+from ctxrecon.io import bart, dicom, nifti, numpy_format, png
+from ctxrecon.io.dicom import DicomHeader
 from ctxrecon.scan import check_affine, check_voxel_size
 
 Part: TypeAlias = Literal["magnitude", "phase", "complex"]
@@ -26,20 +28,25 @@ def write_image(
     voxel_size: tuple[float, float, float] | None = None,
     part: Part = "magnitude",
     montage: bool = False,
+    header: DicomHeader | None = None,
+    single_frames: bool = False,
 ) -> tuple[Path, ...]:
     """Write images in the format that the extension names, beside and then renamed.
 
     Args:
         path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
-            ``.nii``, ``.nii.gz`` and ``.png`` hold one ``part`` of them.
+            ``.nii``, ``.nii.gz``, ``.dcm`` and ``.png`` hold one ``part`` of them.
         images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
-        affine: ``(4, 4)`` from (y, x, slice) to mm in RAS+, for NIfTI. A scan's ``affine`` belongs
-            here, where it has one.
+        affine: ``(4, 4)`` from (y, x, slice) to mm in RAS+, for NIfTI and DICOM, which needs it. A
+            scan's ``affine`` belongs here, where it has one.
         voxel_size: (ny, nx, slice) in mm, for NIfTI where the affine is not known; 1 mm where it is
             not known either. A scan's ``voxel_size`` belongs here.
-        part: for NIfTI ``"magnitude"``, ``"phase"`` in radians, or ``"complex"`` (complex64); PNG
-            is of magnitudes.
+        part: ``"magnitude"``, ``"phase"`` in radians, for NIfTI and DICOM, or ``"complex"``
+            (complex64), for NIfTI.
         montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
+        header: for DICOM, what the images are.
+        single_frames: one ``.dcm`` a slice (``_000``, ``_001``, …) instead of an Enhanced MR image
+            of all.
 
     Returns:
         The files written.
@@ -58,13 +65,16 @@ def write_image(
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         return nifti.write_images(path, _part(path, array, part), place, voxel_size)
+    if name.endswith(".dcm"):
+        return _write_dicom(path, array, place, part, header, single_frames)
     if place is not None or voxel_size is not None:
         raise InputError(
-            f"cannot write {path}: only NIfTI keeps an affine or a voxel size, leave it out"
+            f"cannot write {path}: only NIfTI and DICOM keep an affine or a voxel size, leave it "
+            "out"
         )
     if part != "magnitude":
         raise InputError(
-            f"cannot write {path}: only NIfTI takes a part of the images, leave it out"
+            f"cannot write {path}: only NIfTI and DICOM take another part, leave it out"
         )
     if name.endswith(".png"):
         return png.write_images(path, array, montage=montage)
@@ -75,7 +85,7 @@ def write_image(
     if name.endswith(".cfl"):
         return bart.write_images(path, array)
     raise InputError(
-        f"cannot write {path}: expected .npy, .npz, .cfl, .nii, .nii.gz or .png, got "
+        f"cannot write {path}: expected .npy, .npz, .cfl, .nii, .nii.gz, .dcm or .png, got "
         f"{path.suffix or 'no extension'}"
     )
 
@@ -95,6 +105,31 @@ def _checked_place(
     except InputError as error:
         raise InputError(f"cannot write {path}: {error}") from error
     return None if place is None else place.numpy()
+
+
+def _write_dicom(
+    path: Path,
+    images: np.ndarray,
+    affine: np.ndarray | None,
+    part: Part,
+    header: DicomHeader | None,
+    single_frames: bool,
+) -> tuple[Path, ...]:
+    """A series of magnitudes, phases or maps."""
+    if part == "complex":
+        raise InputError(
+            f"cannot write {path}: DICOM holds real numbers, write magnitude and phase apart"
+        )
+    if affine is None:
+        raise InputError(
+            f"cannot write {path}: DICOM tells where in the patient an image lies, and this scan "
+            "does not: write NIfTI, or give the affine"
+        )
+    header = DicomHeader("reconstruction") if header is None else header
+    if part == "phase":
+        header = replace(header, quantity="phase")
+    values = _part(path, images, part)
+    return dicom.write_images(path, values, affine, header, single_frames=single_frames)
 
 
 def _part(path: Path, images: np.ndarray, part: Part) -> np.ndarray:

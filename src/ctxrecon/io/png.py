@@ -11,7 +11,7 @@ from ctxrecon.files import written_beside
 from ctxrecon.io._arrays import check_single_precision
 
 # The brightest 0.2 % (vessels, skin beside a coil) would otherwise darken all the rest.
-_WINDOW_PERCENTILE = 99.8
+WINDOW_PERCENTILE = 99.8
 
 
 def write_images(path: Path, images: np.ndarray, *, montage: bool = False) -> tuple[Path, ...]:
@@ -24,7 +24,7 @@ def write_images(path: Path, images: np.ndarray, *, montage: bool = False) -> tu
 
     check_single_precision(path, images)
     magnitude = np.abs(images.astype(np.complex64))
-    top = float(np.percentile(magnitude, _WINDOW_PERCENTILE)) or float(magnitude.max()) or 1.0
+    top = float(np.percentile(magnitude, WINDOW_PERCENTILE)) or float(magnitude.max()) or 1.0
     pictures = np.round(np.clip(magnitude / top, 0, 1) * 255).astype(np.uint8)
     if montage:
         pictures = _montage(pictures)[None]

@@ -1,0 +1,100 @@
+"""A scan's metadata in the elements of DICOM."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ctxrecon.metadata import ScanMetadata
+
+# Sequences -> values of ScanningSequence and SequenceVariant (PS3.3, C.8.3.1).
+_SEQUENCES = {
+    "TurboSpinEcho": ("SE", "SK"),
+    "SpinEcho": ("SE", "NONE"),
+    "SPACE": ("SE", "SK"),
+    "HASTE": ("SE", "SK"),
+    "Flash": ("GR", "SP"),
+    "GRE": ("GR", "NONE"),
+    "MPRAGE": (["GR", "IR"], "MP"),
+    "EPI": ("EP", "NONE"),
+    "bSSFP": ("GR", "SS"),
+    "Qdess": ("GR", "SS"),
+}
+
+# Codes of SNOMED CT (PS3.16, CID 4031).
+_REGIONS = {
+    "knee": ("72696002", "Knee"),
+    "brain": ("12738006", "Brain"),
+    "breast": ("76752008", "Breast"),
+    "prostate": ("41216001", "Prostate"),
+    "spine": ("421060004", "Spine"),
+    "heart": ("80891009", "Heart"),
+    "abdomen": ("818983003", "Abdomen"),
+}
+_ANY_REGION = ("123037004", "Body structure")
+
+
+def patient_and_protocol(metadata: ScanMetadata) -> dict[str, Any]:
+    """Elements that MR and Enhanced MR images share."""
+    body = (metadata.anatomy or "").upper()
+    return {
+        "PatientSex": metadata.sex or "",
+        **_known("PatientAge", None if metadata.age is None else _age(metadata.age)),
+        **_known("BodyPartExamined", body if re.fullmatch(r"[A-Z0-9 _]{1,16}", body) else None),
+        **_known("MagneticFieldStrength", metadata.field_strength),
+    }
+
+
+def anatomic_region(metadata: ScanMetadata) -> dict[str, Any]:
+    """The code of the anatomy; that of any part of a body where it is not known."""
+    code, meaning = _REGIONS.get(metadata.anatomy or "", _ANY_REGION)
+    return {"CodeValue": code, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
+
+
+def classic_timing(metadata: ScanMetadata) -> dict[str, Any]:
+    """Timing and sequence of an MR Image; research mode where the sequence is not known."""
+    scanning, variant = _SEQUENCES.get(metadata.sequence or "", ("RM", "NONE"))
+    return {
+        "ScanningSequence": scanning,
+        "SequenceVariant": variant,
+        "ScanOptions": "",
+        "MRAcquisitionType": "",
+        "EchoTrainLength": "",
+        "RepetitionTime": _number(metadata.tr),
+        "EchoTime": _number(metadata.te),
+        **_known("SequenceName", metadata.sequence and metadata.sequence[:16]),
+        **_known("InversionTime", metadata.ti),
+        **_known("FlipAngle", metadata.flip_angle),
+    }
+
+
+def functional_groups(metadata: ScanMetadata) -> dict[str, dict[str, Any]]:
+    """Timing of a frame of an Enhanced MR image, where it is known."""
+    timing = {
+        **_known("RepetitionTime", metadata.tr),
+        **_known("FlipAngle", metadata.flip_angle),
+    }
+    inversion = {"InversionRecovery": "YES", "InversionTimes": metadata.ti}
+    groups = {
+        "MRTimingAndRelatedParametersSequence": timing,
+        "MREchoSequence": _known("EffectiveEchoTime", metadata.te),
+        "MRModifierSequence": {} if metadata.ti is None else inversion,
+    }
+    return {name: values for name, values in groups.items() if values}
+
+
+def _known(name: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {name: value}
+
+
+def _number(value: float | None) -> Any:
+    return "" if value is None else value
+
+
+def _age(years: float) -> str:
+    """Years, or months and days of children (PS3.5, AS)."""
+    for unit, per_year in (("Y", 1), ("M", 12), ("D", 365)):
+        count = int(years * per_year + 1e-6)
+        if count >= 2 or unit == "D":
+            return f"{count:03d}{unit}"
+    raise AssertionError(years)

@@ -240,19 +240,14 @@ def method_of(pipe: Any) -> str:
     Raises:
         InputError: one that reads a task.
     """
-    from ctxrecon.pipelines import (
-        CrossModalPipeline,
-        JointPipeline,
-        ReconstructionPipeline,
-        TaskPipeline,
-    )
+    from ctxrecon.pipelines import JointPipeline, TaskPipeline
+    from ctxrecon.pipelines.text_network import TextNetworkPipeline
 
     if isinstance(pipe, TaskPipeline):
         raise InputError("this model reads a task from a scan: take ctxrecon task")
     if isinstance(pipe, JointPipeline):
         return JOINT
-    networks = ReconstructionPipeline | CrossModalPipeline
-    return NETWORK if isinstance(pipe, networks) else PRIOR
+    return NETWORK if isinstance(pipe, TextNetworkPipeline) else PRIOR
 
 
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:

@@ -184,7 +184,7 @@ def parse_args(
     parser.add_argument("--train_only", action="store_true", help="test another time")
     parser.add_argument("--test_only", action="store_true", help="of what has been trained")
     parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--strength", type=float, default=0.5, help="of the prior's start")
+    parser.add_argument("--strength", type=float, default=0.3, help="of the prior's start")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0, help="of the test scans")

@@ -53,8 +53,8 @@ __all__ = [
 _HINTS = {
     ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
     ".dcm": "DICOM holds images, not k-space",
-    ".nii": "NIfTI holds images, not k-space",
-    ".gz": "NIfTI holds images, not k-space",
+    ".nii": "NIfTI holds images, of which ctxrecon simulate makes a scan",
+    ".gz": "NIfTI holds images, of which ctxrecon simulate makes a scan",
     ".png": "PNG holds images, not k-space",
     ".mat": "save the k-space as .npy, .npz or .cfl",
 }

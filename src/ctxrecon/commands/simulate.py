@@ -90,7 +90,7 @@ def simulate(
             ),
         },
     )
-    _check_size(shape, coils, "simulate a smaller scan")
+    _check_size(shape, coils, "give smaller --shape and --coils")
     picture = out.with_name(out.stem + "_target.png")
     check_outputs((out, picture), input_files(labels, volume), overwrite=overwrite)
 

@@ -113,8 +113,8 @@ def study(
 
 def draw(task: Task, args: argparse.Namespace) -> TestScans:
     """The test scans of a task."""
-    moved = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
-    misalignment = Misalignment(*moved, task.elastic)
+    rotation, translation = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
+    misalignment = Misalignment(rotation, translation, task.elastic)
     return TestScans.draw(
         args.test_scans, args.resolution, task, args.label_volumes, misalignment, args.seed
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,7 @@ def started(
     return _run(prior, scans, batch_size, solver="dds", image=synthetic, strength=strength)
 
 
-def _run(prior: ContextMRIPipeline, scans: TestScans, batch_size: int, **call: object) -> Tensor:
+def _run(prior: ContextMRIPipeline, scans: TestScans, batch_size: int, **call: Any) -> Tensor:
     prompts = [scan.metadata[0].to_prompt() for scan in scans.moved]
     generator = torch.Generator().manual_seed(0)
     return prior(

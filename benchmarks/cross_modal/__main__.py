@@ -97,6 +97,8 @@ def study(
             scores[entry.title] = mean_of(
                 [scans.rate(output, still=entry.still) for output in outputs]
             )
+            if not entry.synthesizes:
+                del scores[entry.title]["psnr_synthetic"]
             images[entry.title] = outputs[0].images
             if prior is not None and entry.title == chosen.started:
                 rows = with_prior(prior, scans, outputs, args)

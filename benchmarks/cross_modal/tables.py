@@ -35,6 +35,11 @@ class Entry:
     network: str = ""
     still: bool = False
 
+    @property
+    def synthesizes(self) -> bool:
+        """Whether anything trains the synthetic image."""
+        return self.options[: len(_PLAIN)] != _PLAIN
+
 
 @dataclass(frozen=True)
 class Task:

@@ -55,7 +55,8 @@ def _of_prior(chosen: Table, args: argparse.Namespace) -> str:
     return f"""
 “{TITLE}” is the default of the package's diffusion prior with the prompt of the T2 scan;
 “{STARTED}” is DDS with {100 * args.strength:g} % of its diffusion left, from the
-synthetic T2 of “{chosen.started}”. The prior was trained on other images, and on none of these pairs.
+synthetic T2 of “{chosen.started}”. The prior was trained on other images, and on none of these
+pairs.
 """
 
 

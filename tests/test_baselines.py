@@ -5,7 +5,14 @@ import pytest
 import torch
 from narrow import images_of, present
 
-from ctxrecon.baselines import BASELINES, cg_sense, l1_wavelet, total_variation, zero_filled
+from ctxrecon.baselines import (
+    BASELINES,
+    cg_sense,
+    l1_wavelet,
+    phase_constrained,
+    total_variation,
+    zero_filled,
+)
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
@@ -15,7 +22,7 @@ from ctxrecon.operators import CartesianSense, sense_operator
 from ctxrecon.pipelines.baseline import BaselinePipeline
 
 SHAPE = (48, 56)
-ITERATIVE = ["cg_sense", "l1_wavelet", "total_variation"]
+ITERATIVE = ["cg_sense", "phase_constrained", "l1_wavelet", "total_variation"]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,23 @@ def test_a_fully_sampled_single_coil_is_given_back(scan, method):
     mask = torch.ones(1, 1, *SHAPE, dtype=torch.bool)
     result = BASELINES[method](sense_operator(mask, None), fft2c(image[:, None]))
     assert (psnr(result, image) > 33).all()
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("acceleration", [1, 2])
+def test_a_smooth_phase_makes_up_for_partial_fourier(scan, axis, acceleration):
+    _, _, maps, image = scan
+    sampled = torch.arange(SHAPE[axis]) >= 3 * SHAPE[axis] // 8
+    center = (torch.arange(SHAPE[axis]) - SHAPE[axis] // 2).abs() < 6
+    sampled &= center | (torch.arange(SHAPE[axis]) % acceleration == 0)
+    mask = sampled.expand(SHAPE) if axis == -1 else sampled[:, None].expand(SHAPE)
+    operator = sense_operator(mask[None, None], maps)
+    y = operator(image)
+    gain = psnr(phase_constrained(operator, y).abs(), image.abs())
+    gain -= psnr(cg_sense(operator, y).abs(), image.abs())
+    assert (gain > 2).all()
+    free = phase_constrained(operator, y, phase_weight=0)
+    torch.testing.assert_close(free, cg_sense(operator, y), rtol=1e-2, atol=2e-3)
 
 
 def test_zero_filling_divides_by_the_coil_energy(scan):

@@ -16,7 +16,12 @@ from ctxrecon.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-MAGIC = {b"\x93NUMPY": "NumPy .npy", b"PK\x03\x04": "NumPy .npz", b"\x89HDF\r\n\x1a\n": "HDF5 .h5"}
+MAGIC = {
+    b"\x93NUMPY": "NumPy .npy",
+    b"PK\x03\x04": "NumPy .npz",
+    b"\x89HDF\r\n\x1a\n": "HDF5 .h5",
+    b"MATLAB": "MATLAB .mat",
+}
 
 # A file may claim any shape. Compressed or never-written arrays larger than the first figure are
 # refused when they claim more than the second figure times the bytes that are really there;

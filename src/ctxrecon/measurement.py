@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike, as_tensor, check_coil_maps, check_kspace, check_mask
-from ctxrecon.coils import estimate_coil_maps
+from ctxrecon.coils.slices import estimate_slice_maps, maps_of_calibration
 from ctxrecon.coils.trajectories import sense_along
 from ctxrecon.emptiness import find_empty
 from ctxrecon.errors import InputError
@@ -69,6 +69,7 @@ class Measurement:
         mask: ArrayLike | None = None,
         coil_maps: ArrayLike | None = None,
         *,
+        calibration: ArrayLike | None = None,
         noise_std: float | None = None,
     ) -> Measurement:
         """Cartesian k-space with its mask and coil maps, ``A = M F S``.
@@ -89,6 +90,9 @@ class Measurement:
                 orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates them
                 from the calibration region of ``kspace``, two sets where the field of view is
                 smaller than the object (a single coil needs none).
+            calibration: complex, ``(coils, cy, cx)`` or ``(batch or 1, coils, cy, cx)``: the fully
+                sampled center of k-space of a separate scan with the same field of view, from
+                which coil maps are estimated instead.
             noise_std: of the noise of a complex sample, where the scanner measured it.
 
         Raises:
@@ -108,8 +112,8 @@ class Measurement:
         check_conventions(y, sampled, maps)
         y = inside
         if maps is None and coils > 1:
-            logger.info("no coil maps given: estimating them from the calibration region")
-            maps = _estimate_coil_maps(y, sampled, ~empty)
+            lines = None if calibration is None else check_kspace(calibration).to(y.device)
+            maps = estimate_slice_maps(y, sampled, ~empty, lines)
             if maps.ndim == 5:
                 logger.info("two sets of coil maps explain the data better than one")
             empty = empty | (maps == 0).flatten(1).all(dim=1)
@@ -125,13 +129,22 @@ class Measurement:
         """
         noise_std = scan.noise_std or None
         if scan.trajectory is None:
-            return cls.from_arrays(scan.kspace, scan.mask, scan.coil_maps, noise_std=noise_std)
+            return cls.from_arrays(
+                scan.kspace,
+                scan.mask,
+                scan.coil_maps,
+                calibration=scan.calibration,
+                noise_std=noise_std,
+            )
         if len(scan.trajectory) > 1:
             raise InputError(
                 "the slices lie along different trajectories: make a measurement of each, scan[i]"
             )
         kspace, trajectory = scan.kspace.flatten(2), scan.trajectory[0].flatten(0, 1)
-        operator = sense_along(kspace, trajectory, scan.image_shape, scan.coil_maps)
+        maps = scan.coil_maps
+        if maps is None and scan.calibration is not None:
+            maps = maps_of_calibration(scan.calibration, scan.image_shape, num_maps=1)
+        operator = sense_along(kspace, trajectory, scan.image_shape, maps)
         if noise_std and operator.density_compensation is not None:
             noise_std *= float(operator.density_compensation.mean()) ** 0.5
         return cls.from_operator(operator, operator.compensate(kspace), noise_std=noise_std)
@@ -340,19 +353,6 @@ def _used_sets(maps: Tensor) -> Tensor:
     used = (maps != 0).flatten(2).any(dim=2)
     index = torch.arange(1, maps.shape[1] + 1, device=maps.device)
     return (used * index).amax(dim=1).clamp_min(1)
-
-
-def _estimate_coil_maps(y: Tensor, sampled: Tensor, filled: Tensor) -> Tensor:
-    """Maps of the slices that hold signal; the same for every coil in the others."""
-    if bool(filled.all()):
-        return estimate_coil_maps(y, sampled)
-    same = torch.full_like(y, y.shape[1] ** -0.5)
-    if not bool(filled.any()):
-        return same
-    found = estimate_coil_maps(y[filled], sampled if len(sampled) == 1 else sampled[filled])
-    maps = same if found.ndim == 4 else torch.stack([same, torch.zeros_like(same)], dim=1)
-    maps[filled] = found
-    return maps
 
 
 def _check_not_all_outside(y: Tensor, inside: Tensor) -> None:

@@ -42,6 +42,9 @@ class Scan:
             ``(y, x, slice, 1)``, whole numbers at pixel centers, it gives a point in mm in the
             patient's axes right, anterior, superior (RAS+, as NIfTI). ``None`` if unknown, or if
             the slices are not parallel and equally spaced. ``voxel_size`` follows from it.
+        calibration: ``(batch or 1, coils, cy, cx)`` complex64, the fully sampled center of k-space
+            of a separate scan with the same field of view, zero frequency at ``n // 2``, from which
+            coil maps are to be estimated; ``None`` where ``kspace`` has its own.
     """
 
     kspace: Tensor
@@ -54,6 +57,7 @@ class Scan:
     trajectory: Tensor | None = None
     matrix: tuple[int, int] | None = None
     affine: Tensor | None = None
+    calibration: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.kspace.ndim != 4 or not self.kspace.is_complex():
@@ -84,6 +88,15 @@ class Scan:
                 raise InputError(
                     f"{name} of shape {tuple(value.shape)} does not fit k-space of shape "
                     f"{tuple(self.kspace.shape)}: expected {(batch, *tail)} (or batch 1)"
+                )
+        if self.calibration is not None:
+            shape = tuple(self.calibration.shape)
+            good = self.calibration.is_complex() and len(shape) == 4
+            if not good or shape[0] not in {1, batch} or shape[1] != coils:
+                raise InputError(
+                    f"calibration of {self.calibration.dtype} and shape {shape} does not fit "
+                    f"k-space of shape {tuple(self.kspace.shape)}: expected complex (batch or 1, "
+                    f"{coils}, cy, cx)"
                 )
         if self.mask is not None and self.mask.dtype != torch.bool:
             raise InputError(f"expected a bool mask, got {self.mask.dtype}")
@@ -147,6 +160,7 @@ class Scan:
             affine=None
             if self.affine is None
             else affine_of_slices(self.affine, range(len(self))[index]),
+            calibration=pick(self.calibration),
         )
 
 

@@ -23,10 +23,10 @@ def volume(tmp_path, generator):
     return path
 
 
-@pytest.mark.parametrize("method", ["l1-wavelet", "network"])
+@pytest.mark.parametrize("method", ["l1-wavelet", "network", "prior --steps 2"])
 def test_slices_without_signal_are_zero_and_named(volume, tmp_path, method, caplog):
     out = tmp_path / "out.npy"
-    command = ["reconstruct", str(volume), "--method", method, "--out", str(out)]
+    command = ["reconstruct", str(volume), "--method", *method.split(), "--out", str(out)]
     result = CliRunner().invoke(app, [*command, "--undersample", "uniform1d"])
     assert result.exit_code == 0, result.output
     peaks = np.abs(np.load(out)).reshape(4, -1).max(axis=1)

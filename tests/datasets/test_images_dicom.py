@@ -15,6 +15,8 @@ from ctxrecon.datasets import ImageSource, ShardSlices
 from ctxrecon.datasets.dicom_series import read_series
 from ctxrecon.datasets.source import Slice
 from ctxrecon.errors import InputError
+from ctxrecon.io import DicomHeader, write_image
+from ctxrecon.metadata import ScanMetadata
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("nibabel")
@@ -129,11 +131,54 @@ def test_images_at_one_position_are_taken_once(tmp_path):
     assert "zz.dcm" not in {path.name for path in series.files}
 
 
+@pytest.mark.parametrize("single_frames", [False, True])
+def test_frames_of_an_enhanced_image_are_as_those_of_single_files(tmp_path, single_frames):
+    # Rows to the back, columns to the left, from the head down, turned a little.
+    affine = np.array([[0, -1, 0.0, 9], [-1, 0, 0, 9], [0, 0, -5, 25], [0, 0, 0, 1]])
+    angle = np.deg2rad(5)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    count = BODY.shape[2]
+    metadata = tuple(
+        ScanMetadata(contrast="T2", slice=z, te=90.0, tr=3000.0, sequence="TurboSpinEcho")
+        for z in range(count)
+    )
+    header = DicomHeader("network", metadata=metadata)
+    for name, part in (("a.dcm", "magnitude"), ("p.dcm", "phase")):
+        write_image(
+            tmp_path / name,
+            BODY[::-1, ::-1, ::-1].transpose(2, 1, 0),
+            affine=turn @ affine,
+            header=header,
+            part=part,
+            single_frames=single_frames,
+        )
+    (series,) = read_series(tmp_path)  # phases are left out
+    assert len(series.files) == count
+    np.testing.assert_allclose(series.affine[:3, 2] / 5, turn[:3, 2], atol=1e-6)
+    items = slices_of(tmp_path)
+    assert [item.metadata.slice for item in items] == list(range(count))[::-1]
+    assert {item.metadata.te for item in items} == {90}
+    for z, item in enumerate(items):
+        expected = BODY[::-1, ::-1, z].T * (items[0].image.max() / BODY[..., 0].max())
+        assert np.abs(item.image[item.image > 0] - expected.ravel()).max() < expected.max() / 1e3
+
+
+def test_a_header_of_other_frames_than_the_pixels(tmp_path):
+    write_image(tmp_path / "a.dcm", BODY.transpose(2, 1, 0), affine=np.eye(4))
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.NumberOfFrames = 2
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match="frames"):
+        slices_of(tmp_path)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "phase": ({"ImageType": ["DERIVED", "PHASE"]}, "no magnitude images"),
     "real": ({"ComplexImageComponent": "REAL"}, "no magnitude images"),
     "computed tomography": ({"Modality": "CT"}, "no magnitude images"),
     "frames": ({"NumberOfFrames": 3}, "several frames"),
+    "map": ({"ImageType": ["DERIVED", "PRIMARY", "T2_STAR MAP"]}, "no magnitude images"),
     "no orientation": ({"ImageOrientationPatient": None}, "orientation"),
     "orientation": ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "cannot be"),
     "spacing": ({"PixelSpacing": [0, 1]}, "cannot be"),

@@ -80,6 +80,16 @@ def test_slices_read_one_by_one_give_that_of_the_volume():
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
+@pytest.mark.parametrize("slices", [1, 4])
+def test_scan_files_keep_calibration_lines(tmp_path, suffix, slices):
+    lines = torch.randn(slices, 1, 4, 5, dtype=torch.complex64)
+    path = write_scan(tmp_path / f"scan{suffix}", scan(calibration=lines))
+    assert torch.equal(read_scan(path).calibration, lines)
+    one = read_scan(path, slices=2).calibration
+    assert torch.equal(one, lines if slices == 1 else lines[2:3])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
 def test_an_affine_that_cannot_be_is_refused(tmp_path, suffix):
     path = write_scan(tmp_path / f"scan{suffix}", scan())
     if suffix == ".h5":

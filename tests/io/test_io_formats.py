@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from narrow import present
 from test_io_ismrmrd import header_xml
 
 from ctxrecon.errors import InputError
@@ -49,11 +50,12 @@ def full_scan(batch=3, coils=2, ny=24, nx=16, *, one_mask=False) -> Scan:
         noise(batch, ny, nx),
         0.0123456789,
         (0.1, 1 / 3, 4.0),
+        calibration=noise(batch, coils, 6, 5),
     )
 
 
 def assert_same(first: Scan, second: Scan) -> None:
-    for name in ("kspace", "mask", "coil_maps", "target"):
+    for name in ("kspace", "mask", "coil_maps", "target", "calibration"):
         one, two = getattr(first, name), getattr(second, name)
         assert (one is None) == (two is None), name
         if one is not None:
@@ -79,7 +81,7 @@ def test_scan_round_trip_is_lossless(tmp_path, suffix, one_mask):
 def test_coils_are_not_mistaken_for_slices(tmp_path, suffix):
     scan = full_scan(batch=3, coils=3)
     assert scan.coil_maps is not None
-    scan = replace(scan, coil_maps=scan.coil_maps[:1])
+    scan = replace(scan, coil_maps=scan.coil_maps[:1], calibration=present(scan.calibration)[:1])
     path = write_scan(tmp_path / f"scan{suffix}", scan)
     assert_same(read_scan(path, slices=[1]), scan[1])
 

@@ -29,6 +29,10 @@ HEAD = np.dtype(
         ("encoding_space_ref", "<u2"),
         ("trajectory_dimensions", "<u2"),
         ("sample_time_us", "<f4"),
+        ("position", "<f4", (3,)),
+        ("read_dir", "<f4", (3,)),
+        ("phase_dir", "<f4", (3,)),
+        ("slice_dir", "<f4", (3,)),
         ("idx", [(name, "<u2") for name in _IDX]),
     ]
 )

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from test_io_ismrmrd import HEAD, header_xml, lines, phantom, write_raw
 
 from ctxrecon.errors import InputError
@@ -94,6 +95,10 @@ def other_storage(kind: str) -> Callable[[Path], None]:
     return write
 
 
+def mat(**arrays: np.ndarray) -> Callable[[Path], None]:
+    return lambda path: scipy.io.savemat(path, arrays)
+
+
 def cfl(header: str | None, data: bytes = K.tobytes()) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         path.write_bytes(data)
@@ -155,6 +160,7 @@ def attribute(name: str, value: object) -> Callable[[Path], None]:
     return write
 
 
+REAL = np.stack([K[0].real] * 3)
 NAN = K.copy()
 NAN[0, 0, :3] = np.nan
 HUGE = np.full((8, 8), 1e60 + 0j)
@@ -170,11 +176,15 @@ CASES = {
     "unknown extension": ("scan.xyz", content(b"x"), r"got \.xyz"),
     "no extension": ("scan", content(b"x"), "no extension"),
     "siemens": ("meas.dat", content(b"x"), "Siemens"),
+    "ge": ("P12345.7", content(b"x"), "ge_to_ismrmrd"),
+    "ge archive": ("ScanArchive_1.h5", hdf5(a=1), "ge_to_ismrmrd"),
+    "philips": ("raw_000.data", content(b"x"), "philips_to_ismrmrd"),
+    "bruker": ("fid", content(b"x"), "brukerapi"),
     "dicom": ("scan.dcm", content(b"x"), "DICOM"),
     "hdf5 named npy": ("scan.npy", lambda p: hdf5(a=1)(p), "named .npy .* HDF5"),
     "text named h5": ("scan.h5", content(b"not HDF5 at all"), "named .h5"),
     # NumPy
-    "npy real": ("k.npy", npy(K.real), "complex k-space.*float32"),
+    "npy real": ("k.npy", npy(REAL), "complex k-space.*float32"),
     "npy 1-D": ("k.npy", npy(K[0, 0]), r"k-space .*\(8,\)"),
     "npy 5-D": ("k.npy", npy(K[None, None]), r"got shape \(1, 1, 2, 16, 8\)"),
     "npy no values": ("k.npy", npy(K[:0]), "is empty"),
@@ -211,6 +221,13 @@ CASES = {
         "JSON",
     ),
     "npz noise": ("k.npz", npz(kspace=K, noise_std=-1.0), r"noise level .*-1\.0"),
+    # MATLAB
+    "mat text": ("k.mat", content(b"not MATLAB at all"), "named .mat"),
+    "mat cut": ("k.mat", cut(mat(kspace=K), 0.5), "truncated"),
+    "mat real": ("k.mat", mat(kspace=K.real), "found none"),
+    "mat two": ("k.mat", mat(kspace=K, maps=K), "'kspace', 'maps'.*group"),
+    "mat coils first": ("k.mat", mat(kspace=np.ones((3, 16, 8)) + 1j), r"\(3, 16, 8\): permute"),
+    "mat v7.3": ("k.mat", hdf5(a=1), "found none"),
     # HDF5
     "h5 truncated": (
         "k.h5",
@@ -228,15 +245,16 @@ CASES = {
     "h5 virtual": ("k.h5", other_storage("virtual"), "other files"),
     "h5 external data": ("k.h5", other_storage("external"), "in other"),
     "fastmri group": ("k.h5", hdf5(**{"kspace/a": 1}), "not an array"),
-    "fastmri real": ("k.h5", hdf5(kspace=K.real), "complex k-space.*float32"),
+    "fastmri real": ("k.h5", hdf5(kspace=REAL), "complex k-space.*float32"),
     "fastmri 2-D": ("k.h5", hdf5(kspace=K[0]), r"fastMRI k-space .* got shape \(16, 8\)"),
-    "fastmri header": ("k.h5", hdf5(kspace=K, ismrmrd_header="<a"), "well-formed"),
+    "fastmri header": ("k.h5", hdf5(kspace=K, ismrmrd_header="<a"), "malformed XML"),
     "fastmri entity": (
         "k.h5",
         hdf5(kspace=K, ismrmrd_header=ENTITY),
-        "well-formed",
+        "document type",
     ),
     "fastmri number": ("k.h5", hdf5(kspace=K, ismrmrd_header=3), "a string in 'ismrmrd_header'"),
+    "breast": ("fastMRI_breast_001_2.h5", hdf5(kspace=K), "radial"),
     "fastmri time": ("k.h5", time_type, "type that is not read"),
     "fastmri null": ("k.h5", hdf5(kspace=h5py.Empty("c8")), "'kspace', got nei"),
     "fastmri noise": ("k.h5", attribute("ctxrecon_noise_std", "a"), "one number, got 'a'"),
@@ -258,7 +276,7 @@ CASES = {
     "raw epi": ("k.h5", raw(header_xml(trajectory="epi")), "Cartesian .* got 'epi'"),
     "raw outside": ("k.h5", raw(header_xml((16, 4, 1))), "matrix of 4"),
     "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "64.0 GiB"),
-    "raw partitions": ("k.h5", raw(kspace_encode_step_2=1), "several partitions"),
+    "raw partitions": ("k.h5", raw(kspace_encode_step_2=1), "partition 1.* outside"),
     "raw all noise": ("k.h5", raw(flags=1 << 18), "none of its 8"),
     "raw short": ("k.h5", short_readout, "readout 3 .*62.* 64"),
     "raw coils": ("k.h5", different_coils, r"same coils .*\[1, 2\]"),
@@ -280,8 +298,9 @@ CASES = {
         cfl(DIMS + "16 8 1 2", K.tobytes()[:-8]),
         "need 2048 bytes, 2040 ar",
     ),
-    "cfl 3-D": ("k.cfl", cfl(DIMS + "8 8 2 2"), "bart slice"),
-    "cfl time": ("k.cfl", cfl(DIMS + "16 8 1 1 1 1 1 1 1 1 2"), r"the sizes \{10: 2\}"),
+    "cfl slabs": ("k.cfl", cfl(DIMS + "4 8 4 1 1 1 1 1 1 1 1 1 1 2"), r"one slab.*SLICE \(13\)"),
+    "cfl maps": ("k.cfl", cfl(DIMS + "16 8 1 1 2"), r"MAPS \(4\).* 2.*bart slice"),
+    "cfl level": ("k.cfl", cfl(DIMS + "16 8 1 1 1 1 1 1 1 1 1 1 2"), r"LEVEL \(12\)"),
     "cfl line": ("k.cfl", cfl(DIMS + "256"), "expected a 2-D k-space"),
 }
 

@@ -18,7 +18,7 @@ K = phantom()
         ({"slices": 3}, "no slice 3"),
         ({"slices": []}, "no slice is left"),
         ({"slices": slice(5, 9)}, "no slice is left"),
-        ({"contrast": 1}, "ISMRMRD"),
+        ({"contrast": 1}, "has no contrasts"),
         ({"crop_readout": True}, "oversampling"),
         ({"coil_maps": "maps.txt"}, "coil maps as"),
     ],

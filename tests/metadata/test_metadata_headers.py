@@ -250,15 +250,52 @@ def test_enhanced_dicom(tmp_path):
         SharedFunctionalGroupsSequence=group(MRTimingAndRelatedParametersSequence=timing),
         PerFrameFunctionalGroupsSequence=[
             *group(
+                FrameContentSequence=group(InStackPositionNumber=5),
                 MREchoSequence=group(EffectiveEchoTime=33.0),
                 MRModifierSequence=group(InversionTimes=[100.0, 200.0]),
             ),
             *group(MREchoSequence=group(EffectiveEchoTime=66.0)),
         ],
     )
-    assert from_dicom(path) == ScanMetadata(
+    first = ScanMetadata(
         contrast="T2", sequence="TurboSpinEcho", tr=3150, te=33, ti=100, flip_angle=140
     )
+    assert from_dicom(path) == first
+    assert from_dicom(path, 0) == replace(first, slice=4)
+    assert from_dicom(path, 1) == replace(first, te=66, ti=None)
+    with pytest.raises(InputError, match="2 frames"):
+        from_dicom(path, 2)
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"ScanningSequence": "SE", "RepetitionTime": 3.15, "EchoTime": 0.033}, (3150, 33, None)),
+        ({"ScanningSequence": "SE", "RepetitionTime": 3150, "EchoTime": 0.033}, (3150, 33, None)),
+        ({"SequenceName": "*tse2d1_9", "RepetitionTime": 3.15}, (3150, None, None)),
+        ({"RepetitionTime": 0.02, "EchoTime": 0.004}, (20, 4, None)),
+        (
+            {"RepetitionTime": 2.3, "EchoTime": 0.003, "InversionTime": 0.9},
+            (2300, 3, 900),
+        ),
+        ({"RepetitionTime": 5.0, "EchoTime": 0.033}, (5, 0.033, None)),  # an ultrashort echo
+        ({"RepetitionTime": 7.0, "EchoTime": 3, "InversionTime": 450}, (7, 3, 450)),
+        ({"ScanningSequence": "SE", "RepetitionTime": 500, "EchoTime": 0}, (500, 0, None)),
+    ],
+)
+def test_times_in_seconds_are_told_by_their_size(tmp_path, caplog, elements, expected):
+    found = from_dicom(write_dicom(tmp_path / "a.dcm", **elements))
+    assert (found.tr, found.te, found.ti) == pytest.approx(expected)
+    given = tuple(elements.get(f"{name}Time") for name in ("Repetition", "Echo", "Inversion"))
+    assert ("taken as" in caplog.text) == (given != expected)
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"), [(15000, 1.5), (3.0, 3), (30000, 3), (3000, None), (0, None)]
+)
+def test_fields_in_gauss(tmp_path, strength, expected):
+    path = write_dicom(tmp_path / "a.dcm", MagneticFieldStrength=strength)
+    assert from_dicom(path).field_strength == expected
 
 
 @pytest.mark.parametrize(

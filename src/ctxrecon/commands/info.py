@@ -8,25 +8,40 @@ from typing import Annotated, Any
 import typer
 
 from ctxrecon.commands.logs import say
+from ctxrecon.commands.options import (
+    Average,
+    Calibration,
+    CardiacPhase,
+    Contrast,
+    CropReadout,
+    Group,
+    Repetition,
+    Set,
+    reading,
+)
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
-    crop_readout: Annotated[
-        bool | None,
-        typer.Option(
-            help="Crop the readout oversampling away. (default: for ISMRMRD, not for fastMRI)"
-        ),
-    ] = None,
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5, .mat, .dat or .cfl.")],
+    crop_readout: CropReadout = None,
+    repetition: Repetition = 0,
+    contrast: Contrast = 0,
+    cardiac_phase: CardiacPhase = 0,
+    set_: Set = 0,
+    average: Average = None,
+    group: Group = None,
+    calibration: Calibration = None,
 ) -> None:
-    """Print what is in a scan file, and the prompt that it implies."""
+    """Print what is in a scan file, what is done with it, and the prompt that it implies."""
     from ctxrecon.io import read_scan, scan_info
     from ctxrecon.plausibility import check_coil_axis, check_conventions
 
-    found = scan_info(file, crop_readout=crop_readout)
+    options = reading(context)
+    found = scan_info(file, **options)
     for name, value in _lines(found):
         say(f"{name:<20} {value}")
-    middle = read_scan(file, slices=found["slices"] // 2, crop_readout=crop_readout)
+    middle = read_scan(file, slices=found["slices"] // 2, **options)
     if middle.mask is not None:
         check_coil_axis(middle.kspace)
         check_conventions(middle.kspace, middle.mask, middle.coil_maps)
@@ -51,9 +66,14 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("voxel size", " × ".join(f"{edge:.3g}" for edge in found["voxel_size"]) + " mm")
         )
-    for name in ("repetitions", "contrasts"):
-        if name in found:
+    if found["affine"]:
+        lines.append(("place in the scanner", "known"))
+    for name in ("repetitions", "contrasts", "phases", "sets", "averages"):
+        if found.get(name, 1) > 1 or name in {"repetitions", "contrasts"} & set(found):
             lines.append((name, str(found[name])))
+    if len(found.get("groups", ())) > 1:
+        lines.append(("measurements", ", ".join(found["groups"])))
+    lines += [("done" if number == 0 else "", note) for number, note in enumerate(found["notes"])]
     lines.append(("prompt", found["prompt"] or "none: the file says nothing about the scan"))
     return lines
 
@@ -68,11 +88,12 @@ def _sampling(found: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{found['acceleration']:.2f} times the Nyquist distance at the edge",
             ),
         ]
-    region = found["calibration_region"]
+    region, separate = found["calibration_region"], found["calibration_scan"]
     sampled = f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}"
     return [
         ("sampled", sampled),
         ("fully sampled centre", "none" if region is None else f"{region[0]} × {region[1]}"),
+        *([] if separate is None else [("calibration scan", f"{separate[0]} × {separate[1]}")]),
     ]
 
 

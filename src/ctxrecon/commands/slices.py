@@ -111,7 +111,7 @@ class Work:
         return Done(Part(results, reference), joint)
 
     def _measure(self, scan: Scan, positions: range) -> tuple[JointResult | None, Measurement]:
-        from ctxrecon.pipelines import Measurement, prepare_measurement
+        from ctxrecon.pipelines import Measurement
 
         if JOINT in self.pipes:
             joint = run_joint(
@@ -128,8 +128,7 @@ class Work:
             return None, Measurement.from_scan(scan)
         mask = part_of(self.masks, positions)
         kspace = scan.kspace * mask if self.undersampled else scan.kspace
-        noise_std = scan.noise_std or None
-        return None, prepare_measurement(kspace, mask, scan.coil_maps, noise_std=noise_std)
+        return None, Measurement.from_scan(replace(scan, kspace=kspace, mask=mask))
 
     def _results(
         self, method: str, positions: range, measurement: Measurement, joint: JointResult | None

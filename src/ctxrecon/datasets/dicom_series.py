@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,12 @@ from ctxrecon.datasets.volumes import Volume, upright
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 from ctxrecon.metadata import ScanMetadata, from_dicom
-from ctxrecon.metadata.dicom import DicomFile
+from ctxrecon.metadata.dicom import DicomFile, functional_group
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".dcm", ".ima")
-_NO_MAGNITUDE = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY", "PHASE MAP", "VELOCITY"}
+_NO_MAGNITUDE = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY", "VELOCITY", "STD_DEVIATION"}
 # GE's private element: 0 magnitude, 1 phase, 2 real part, 3 imaginary part.
 _GE_IMAGE_TYPE = (0x0043, 0x102F)
 # Positions nearer to each other, in mm, are one.
@@ -37,12 +38,14 @@ class Series:
     Attributes:
         subject: the person, as a hash of the PatientID.
         files: by position along the normal of the images.
+        frames: of the files, ``None`` where a file holds one image.
         positions: of them along it, in mm.
         affine: ``(4, 4)``, from (column, row, slice) to mm to the right, front and head.
     """
 
     subject: str
     files: tuple[Path, ...]
+    frames: tuple[int | None, ...]
     positions: tuple[float, ...]
     affine: NDArray[np.float64]
 
@@ -50,12 +53,18 @@ class Series:
 @dataclass(frozen=True)
 class _Image:
     path: Path
+    frame: int | None
     key: tuple[Any, ...]
     subject: str
     orientation: NDArray[np.float64]
     position: NDArray[np.float64]
     spacing: tuple[float, float]
     thickness: float
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Of images at one position."""
+        return self.path.name, self.frame or 0
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -85,16 +94,16 @@ def read_series(folder: Path) -> list[Series]:
     are left out, and of several images at one position all but the first, with a line in the log.
 
     Raises:
-        InputError: pydicom is missing, a file is damaged or of several frames, or nothing is left.
+        InputError: pydicom is missing, a file is damaged, or nothing is left.
     """
     groups: dict[tuple[Any, ...], list[_Image]] = {}
     skipped = 0
     for path in dicom_files(folder):
-        image = _read_image(path)
-        if image is None:
-            skipped += 1
-            continue
-        groups.setdefault(image.key, []).append(image)
+        for image in _read_images(path):
+            if image is None:
+                skipped += 1
+            else:
+                groups.setdefault(image.key, []).append(image)
     if skipped:
         logger.warning("%s: left out %d images that are no magnitudes", folder, skipped)
     if not groups:
@@ -106,7 +115,7 @@ def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
     """One series by position."""
     first = images[0]
     normal = first.normal
-    along = sorted(images, key=lambda image: (float(image.position @ normal), image.path.name))
+    along = sorted(images, key=lambda image: (float(image.position @ normal), *image.order))
     kept: list[_Image] = []
     for image in along:
         if kept and (image.position - kept[-1].position) @ normal < _SAME_POSITION:
@@ -124,8 +133,8 @@ def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
     affine[:3, 2] = normal * gap
     affine[:3, 3] = kept[0].position
     affine[:2] *= -1  # DICOM counts to the left and the back
-    files = tuple(image.path for image in kept)
-    return Series(first.subject, files, tuple(positions), affine)
+    files, frames = zip(*((image.path, image.frame) for image in kept), strict=True)
+    return Series(first.subject, files, frames, tuple(positions), affine)
 
 
 def load_series(series: Series) -> tuple[Volume, tuple[ScanMetadata, ...]]:
@@ -134,28 +143,50 @@ def load_series(series: Series) -> tuple[Volume, tuple[ScanMetadata, ...]]:
     Raises:
         InputError: pixels that cannot be read, or that are no magnitudes.
     """
-    pixels = np.stack([_pixels(path).T for path in series.files], axis=-1)
-    metadata = tuple(from_dicom(path) for path in series.files)
+    places = list(zip(series.files, series.frames, strict=True))
+    stored = {path: _stored(path) for path in dict.fromkeys(series.files)}
+    pixels = np.stack([_values(path, *stored[path], frame).T for path, frame in places], axis=-1)
+    metadata = tuple(from_dicom(path, frame) for path, frame in places)
     return upright(series.files[0], pixels, series.affine), metadata
 
 
-def _read_image(path: Path) -> _Image | None:
-    """What a header says of its image, ``None`` where it is no magnitude."""
+def _read_images(path: Path) -> list[_Image | None]:
+    """What a header says of its images, ``None`` for those that are no magnitudes."""
     header = _read(path, stop_before_pixels=True)
-    if str(header.get("Modality", "")) != "MR" or _no_magnitude(header):
-        return None
-    if int(header.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in header:
+    if str(header.get("Modality", "")) != "MR":
+        return [None]
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    count = int(header.get("NumberOfFrames") or 1)
+    if groups is None and count > 1:
         raise InputError(
-            f"{path} holds several frames: convert it to NIfTI, such as with dcm2niix, and prepare "
-            "that"
+            f"{path} holds several frames that do not tell where they lie: convert it to NIfTI, "
+            "and prepare that"
         )
+    if groups is not None and len(groups) != count:
+        raise InputError(f"{path}: its header describes {len(groups)} of {count} frames")
+    frames = [None] if groups is None else range(count)
+    return [_read_image(path, header, frame) for frame in frames]
+
+
+def _read_image(path: Path, header: Any, frame: int | None) -> _Image | None:
+    """The same of one image."""
+
+    def group(name: str) -> Any:
+        """Where the elements of a functional group stand."""
+        return header if frame is None else functional_group(header, name, frame) or {}
+
+    if _no_magnitude(header) or _no_magnitude(group("MRImageFrameTypeSequence")):
+        return None
+    plane, place = group("PlaneOrientationSequence"), group("PlanePositionSequence")
+    measures = group("PixelMeasuresSequence")
     try:
-        orientation = np.array([float(v) for v in header.ImageOrientationPatient])
-        position = np.array([float(v) for v in header.ImagePositionPatient])
-        rows, columns = (float(v) for v in header.PixelSpacing)
-        thickness = float(header.get("SliceThickness") or max(rows, columns))
+        orientation = np.array([float(v) for v in plane.ImageOrientationPatient])
+        position = np.array([float(v) for v in place.ImagePositionPatient])
+        rows, columns = (float(v) for v in measures.PixelSpacing)
+        thickness = float(measures.get("SliceThickness") or max(rows, columns))
         shape = (int(header.Rows), int(header.Columns))
-        echo = str(header.get("EchoTime", ""))
+        echoes = group("MREchoSequence")
+        echo = str(echoes.get("EchoTime" if frame is None else "EffectiveEchoTime", ""))
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: expected the image's orientation, position and pixel spacing in its header "
@@ -172,15 +203,17 @@ def _read_image(path: Path) -> _Image | None:
         raise InputError(f"{path}: the image's orientation or spacing in its header cannot be")
     series = str(header.get("SeriesInstanceUID", ""))
     key = (series, tuple(np.round(orientation, _DECIMALS) + 0.0), shape, echo)
-    return _Image(path, key, _person(header), orientation, position, (rows, columns), thickness)
+    subject, spacing = _person(header), (rows, columns)
+    return _Image(path, frame, key, subject, orientation, position, spacing, thickness)
 
 
 def _no_magnitude(header: Any) -> bool:
-    """Whether the header says that the pixels are a phase, or a part of complex numbers."""
-    types = header.get("ImageType") or ()
-    words = {str(word).upper() for word in ([types] if isinstance(types, str) else types)}
+    """Whether elements say that pixels are a phase, a part of complex numbers, or a map."""
+    types = [header.get(name) or () for name in ("ImageType", "FrameType")]
+    lists = [[each] if isinstance(each, str) else each for each in types]
+    words = {str(word).upper() for each in lists for word in each}
     part = str(header.get("ComplexImageComponent", "")).upper()
-    if words & _NO_MAGNITUDE or part in _NO_MAGNITUDE:
+    if words & _NO_MAGNITUDE or part in _NO_MAGNITUDE or any(w.endswith(" MAP") for w in words):
         return True
     vendor = header.get(_GE_IMAGE_TYPE)
     return vendor is not None and str(vendor.value) in {"1", "2", "3"}
@@ -196,16 +229,16 @@ def _person(header: Any) -> str:
     return f"dicom-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _pixels(path: Path) -> NDArray[np.float32]:
-    """The image ``(rows, columns)`` in the units of its header."""
+def _stored(path: Path) -> tuple[Any, NDArray[Any]]:
+    """The header of a file and its stored pixels ``(frames, rows, columns)``."""
     header = _read(path)
     try:
         single = int(header.SamplesPerPixel) == 1
-        bits, shape = int(header.BitsAllocated), (int(header.Rows), int(header.Columns))
+        bits = int(header.BitsAllocated)
+        frames = int(header.get("NumberOfFrames") or 1)
+        shape = (frames, int(header.Rows), int(header.Columns))
         interpretation = str(header.PhotometricInterpretation)
-        num_bytes = max(bits // 8, 1) * shape[0] * shape[1]
-        slope = float(header.get("RescaleSlope", 1) or 1)
-        intercept = float(header.get("RescaleIntercept", 0) or 0)
+        num_bytes = max(bits // 8, 1) * math.prod(shape)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: its header does not describe its pixels ({error!s:.100})"
@@ -217,13 +250,31 @@ def _pixels(path: Path) -> NDArray[np.float32]:
         )
     check_expansion(path, num_bytes, path.stat().st_size, "the image")
     try:
-        stored = np.asarray(header.pixel_array, np.float32)
+        stored = np.asarray(header.pixel_array)
     except Exception as error:  # whatever pydicom and its decoders raise for damaged pixels
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: its pixels cannot be read ({said:.200})") from error
+    stored = stored[None] if frames == 1 and stored.ndim == 2 else stored
     if stored.shape != shape:
         raise InputError(f"{path}: expected pixels of shape {shape}, got {stored.shape}")
-    return stored * np.float32(slope) + np.float32(intercept)
+    return header, stored
+
+
+def _values(
+    path: Path, header: Any, stored: NDArray[Any], frame: int | None
+) -> NDArray[np.float32]:
+    """An image ``(rows, columns)`` in the units of its header."""
+    scale = header
+    if frame is not None:
+        scale = functional_group(header, "PixelValueTransformationSequence", frame) or {}
+    try:
+        slope = float(scale.get("RescaleSlope", 1) or 1)
+        intercept = float(scale.get("RescaleIntercept", 0) or 0)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its header does not describe its pixels ({error!s:.100})"
+        ) from error
+    return stored[frame or 0].astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
 def _read(path: Path, *, stop_before_pixels: bool = False) -> Any:

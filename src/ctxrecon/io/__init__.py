@@ -20,22 +20,26 @@ unpickled, no link out of a file is followed, and sizes are checked before memor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_input, sniff
-from ctxrecon.io import bart, fastmri, ismrmrd, numpy_format
-from ctxrecon.io._arrays import SliceChoice, check_maps, override_metadata, pick_slices
+from ctxrecon.io import bart, fastmri, numpy_format
+from ctxrecon.io._arrays import SliceChoice, override_metadata
+from ctxrecon.io._calibration import calibration_of
 from ctxrecon.io._choice import Choice
+from ctxrecon.io._coil_maps import with_coil_maps
+from ctxrecon.io._formats import find_reader
+from ctxrecon.io._info import describe
+from ctxrecon.io._notes import Notes
+from ctxrecon.io._overwriting import overwrites
+from ctxrecon.io._reader import Options
 from ctxrecon.io.dicom import DicomHeader
-from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.io.images import write_image
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
@@ -49,50 +53,6 @@ __all__ = [
     "write_image",
     "write_scan",
 ]
-
-_HINTS = {
-    ".dat": "convert the Siemens raw data to ISMRMRD .h5 first (siemens_to_ismrmrd)",
-    ".dcm": "DICOM holds images, not k-space",
-    ".nii": "NIfTI holds images, of which ctxrecon simulate makes a scan",
-    ".gz": "NIfTI holds images, of which ctxrecon simulate makes a scan",
-    ".png": "PNG holds images, not k-space",
-    ".mat": "save the k-space as .npy, .npz or .cfl",
-}
-_EXPECTED = {".npy": "NumPy .npy", ".npz": "NumPy .npz", ".h5": "HDF5 .h5", ".hdf5": "HDF5 .h5"}
-
-
-def _format(path: str | os.PathLike[str]) -> tuple[str, Path]:
-    """The format of a scan file by its extension and content, and the file that holds its data."""
-    path = Path(path)
-    if bart.is_bart(path):
-        path = check_input(bart.data_file(path))
-        return "BART", path
-    path = check_input(path)
-    suffix = path.suffix.lower()
-    if suffix not in _EXPECTED:
-        hint = _HINTS.get(suffix)
-        raise InputError(
-            f"{path}: expected a scan file .npy, .npz, .h5 or .cfl, got "
-            f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
-        )
-    found = sniff(path)
-    if found != _EXPECTED[suffix]:
-        content = f"the content of {found}" if found else "other content"
-        raise InputError(
-            f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
-        )
-    if suffix in {".npy", ".npz"}:
-        return suffix[1:], path
-    with open_hdf5(path) as file:
-        if "kspace" in file:
-            return "fastMRI", path
-        if ismrmrd.find_groups(file):
-            return "ISMRMRD", path
-        names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
-    raise InputError(
-        f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
-        f"found {names}"
-    )
 
 
 def read_scan(
@@ -141,83 +101,43 @@ def read_scan(
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
-    kind, path = _format(path)
+    reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
-    if kind != "ISMRMRD":
-        choice.refuse_in(path, kind)
-    whitening = None
-    if kind == "ISMRMRD":
-        scan, whitening = ismrmrd.read_ismrmrd(
-            path,
-            slices,
-            crop_readout=crop_readout is not False,
-            prewhiten=prewhiten,
-            choice=choice,
-        )
-    elif kind == "fastMRI":
-        scan = fastmri.read_fastmri(path, slices, crop_readout=bool(crop_readout))
-    elif crop_readout:
-        raise InputError(
-            f"{path}: a {kind} file does not state its readout oversampling: leave crop_readout out"
-        )
-    elif kind == "BART":
-        scan = bart.read_bart(path, slices)
-    elif kind == "npz":
-        scan = numpy_format.read_npz(path, slices)
-    else:
-        scan = numpy_format.read_npy(path, slices)
+    notes = Notes(path)
+    scan, whitening = reader.read_checked(
+        path, slices, Options(crop_readout, prewhiten, choice), notes
+    )
     if metadata is not None:
         scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
     if coil_maps is not None:
-        scan = _with_coil_maps(scan, path, coil_maps, slices, whitening)
+        scan = with_coil_maps(scan, path, coil_maps, slices, whitening)
+    if calibration is not None:
+        scan = _with_calibration(scan, path, calibration, slices, whitening, notes)
     return scan
 
 
-def _with_coil_maps(
+def _with_calibration(
     scan: Scan,
     path: Path,
-    coil_maps: str | os.PathLike[str],
+    calibration: str | os.PathLike[str],
     slices: SliceChoice,
     whitening: Tensor | None,
+    notes: Notes,
 ) -> Scan:
-    """The scan with the coil maps of another file, whitened as the scan was."""
-    maps_path = Path(coil_maps)
-    if bart.is_bart(maps_path):
-        maps = bart.read_maps(check_input(bart.data_file(maps_path)))
-    elif maps_path.suffix.lower() == ".npy":
-        maps = numpy_format.read_array(check_input(maps_path))
-    else:
-        raise InputError(f"{maps_path}: expected coil maps as .npy or .cfl")
-    if maps.ndim == 3:
-        maps = maps[None]
-    if maps.ndim != 4:
-        raise InputError(
-            f"{maps_path}: expected coil maps (coils, ny, nx) or (slices, coils, ny, nx), "
-            f"got shape {maps.shape}"
-        )
-    if len(maps) > 1:
-        maps = maps[list(pick_slices(maps_path, slices, len(maps)))]
-    checked = check_maps(maps_path, maps)
+    """The scan with the center of another scan file, whitened as the scan was."""
+    reader, other_path = find_reader(calibration)
+    options = Options(prewhiten=False)
+    whole = reader.shape(other_path, options)[0][0]
+    chosen = None if whole == 1 else slices
+    other, _ = reader.read(other_path, chosen, options, Notes(other_path))
+    block = calibration_of(other_path, other, scan)
+    if whitening is not None and block.shape[1] == len(whitening):
+        block = torch.einsum("dc,bcyx->bdyx", whitening, block)
+    notes.add(f"coil maps come from the calibration scan {other_path}")
     try:
-        scan = replace(scan, coil_maps=checked)
+        return replace(scan, calibration=block)
     except InputError as error:
-        raise InputError(f"{maps_path} does not belong to {path}: {error}") from error
-    return scan if whitening is None else replace(scan, coil_maps=_whitened(checked, whitening))
-
-
-def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
-    """Maps ``(batch, coils, ny, nx)`` of whitened coils, each pixel of the power it had."""
-    white = torch.einsum("dc,bcyx->bdyx", whitening, coil_maps)
-    power, before = (maps.norm(dim=1, keepdim=True) for maps in (white, coil_maps))
-    return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)
-
-
-_SHAPES = {
-    "npy": numpy_format.npy_shape,
-    "npz": numpy_format.npz_shape,
-    "BART": bart.bart_shape,
-    "fastMRI": fastmri.fastmri_shape,
-}
+        raise InputError(f"{other_path} does not belong to {path}: {error}") from error
 
 
 def scan_shape(
@@ -249,19 +169,9 @@ def scan_shape(
     Raises:
         InputError: one sentence with the file's name for anything that cannot be read.
     """
-    kind, path = _format(path)
+    reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
-    return _layout(kind, path, crop_readout, choice)[0]
-
-
-def _layout(
-    kind: str, path: Path, crop_readout: bool | None, choice: Choice
-) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, ny, nx), dtype, and what else the file states."""
-    if kind == "ISMRMRD":
-        return ismrmrd.ismrmrd_shape(path, crop_readout=crop_readout is not False, choice=choice)
-    choice.refuse_in(path, kind)
-    return _SHAPES[kind](path)
+    return reader.shape_checked(path, Options(crop_readout, choice=choice))[0]
 
 
 def scan_info(
@@ -296,69 +206,31 @@ def scan_info(
         none), ``metadata``,
         ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
         ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm of images of this
-        ``shape``, or ``None``; and, for ISMRMRD, ``repetitions`` and ``contrasts``. Along a
+        ``shape``, or ``None``; whether the ``affine`` is known; ``calibration_scan`` (ny, nx) of a
+        separate one, or ``None``; ``notes``, sentences on what is done with the file and why; and,
+        for ISMRMRD, ``repetitions``, ``contrasts``, ``phases``, ``sets``, ``averages`` and
+        ``groups`` (the names of the measurements). Along a
         trajectory ``shape`` is that of the image, ``sampled_fraction`` and ``calibration_region``
         are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are
         ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
     """
-    kind, path = _format(path)
-    choice = Choice(repetition, contrast, phase, set, average, group)
-    layout, dtype, stated = _layout(kind, path, crop_readout, choice)
-    middle = read_scan(
-        path,
-        slices=layout[0] // 2,
-        crop_readout=crop_readout,
-        calibration=calibration,
-        **asdict(choice),
-    )
-    item = middle.metadata[0] if middle.metadata else None
-    files = [path, bart.header_file(path)] if kind == "BART" else [path]
+    reader, path = find_reader(path)
+    options = Options(crop_readout, choice=Choice(repetition, contrast, phase, set, average, group))
+    layout, dtype, stated = reader.shape_checked(path, options)
+    notes = Notes(path)
+    middle = reader.read_checked(path, layout[0] // 2, options, notes)[0]
+    if calibration is not None:
+        middle = _with_calibration(middle, path, calibration, layout[0] // 2, None, notes)
+    files = [path, bart.header_file(path)] if reader.name == "BART" else [path]
     return {
         "path": str(path),
-        "format": kind,
+        "format": reader.name,
         "size_on_disk": sum(file.stat().st_size for file in files),
         "dtype": str(dtype),
         "slices": layout[0],
-        "coils": middle.kspace.shape[1],
-        "shape": middle.image_shape,
-        **_sampling(middle),
-        "metadata": item,
-        "prompt": (item.to_prompt() or None) if item else None,
-        "noise_std": middle.noise_std,
-        "coil_maps": middle.coil_maps is not None,
-        "target": middle.target is not None,
-        "voxel_size": middle.voxel_size,
+        **describe(middle),
+        "notes": tuple(notes.sentences),
         **stated,
-    }
-
-
-def _sampling(middle: Scan) -> dict[str, Any]:
-    """What :func:`scan_info` says of how a slice is sampled."""
-    from ctxrecon.coils import find_calibration_region
-    from ctxrecon.masks import nyquist_undersampling
-
-    if middle.trajectory is not None:
-        acceleration = nyquist_undersampling(middle.trajectory[0], middle.image_shape)
-        shots, samples = middle.kspace.shape[2:]
-        return {
-            "sampled_fraction": None,
-            "acceleration": acceleration,
-            "calibration_region": None,
-            "shots": shots,
-            "samples": samples,
-        }
-    mask = middle.cartesian_mask
-    longest = max(mask.shape)
-    fraction = mask.float().mean().item()
-    try:
-        region = find_calibration_region(mask, max_size=(longest, longest))
-        calibration = tuple(part.stop - part.start for part in region)
-    except InputError:  # too few central samples: a fact to report here, not an error
-        calibration = None
-    return {
-        "sampled_fraction": fraction,
-        "acceleration": 1 / fraction,
-        "calibration_region": calibration,
     }
 
 
@@ -379,31 +251,3 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
             f"cannot write {path}: expected a scan as .npz or .h5, got {suffix or 'no extension'}"
         )
     return path
-
-
-def overwrites(
-    output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]
-) -> Path | None:
-    """The first of the ``inputs`` that writing ``output`` would replace, or ``None``.
-
-    A file is the same by another path, a symbolic or a hard link; a BART array is two files.
-    """
-    written = _files_of(Path(output))
-    for name in inputs:
-        if any(_same_file(one, other) for one in written for other in _files_of(Path(name))):
-            return Path(name)
-    return None
-
-
-def _files_of(path: Path) -> list[Path]:
-    """The files of a name: two of a BART array, else the one."""
-    if bart.is_bart(path):
-        return [bart.data_file(path), bart.header_file(path)]
-    return [path]
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them is not there yet, or cannot be looked at
-        return os.path.realpath(one) == os.path.realpath(other)

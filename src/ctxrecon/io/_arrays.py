@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,9 +14,8 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io._header import parse_xml
 from ctxrecon.metadata import ScanMetadata, from_fastmri_header, from_prompt, plausible_metadata
-from ctxrecon.scan import Scan, affine_of_slices, check_affine
+from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -64,35 +63,6 @@ def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
     """Refuse a dtype that is not complex."""
     if dtype.kind != "c":
         raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
-
-
-def check_single_precision(path: Path, images: np.ndarray) -> None:
-    """Refuse values whose magnitude is beyond the range of 32-bit floats."""
-    largest = float(np.abs(images.astype(np.complex128)).max())
-    if largest > float(np.finfo(np.float32).max):
-        raise InputError(
-            f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
-            "divide them first, or write .npy"
-        )
-
-
-def stated_affine(
-    path: Path, values: np.ndarray | None, chosen: Sequence[int]
-) -> torch.Tensor | None:
-    """The affine that a file states of all its slices, for the chosen ones."""
-    if values is None:
-        return None
-    if values.shape != (4, 4) or values.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path}: expected the affine as (4, 4) numbers, got {values.dtype} of shape "
-            f"{values.shape}"
-        )
-    affine = torch.from_numpy(np.array(values, np.float64))
-    try:
-        check_affine(affine)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return affine_of_slices(affine, chosen)
 
 
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -168,10 +138,6 @@ def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetad
     return tuple(map(metadata, prompts))
 
 
-# What a header says that metadata read, and what an impossible value of it must not hide.
-_HEADER_FIELDS = ("TR", "TE", "TI", "flipAngle_deg", "systemFieldStrength_T", "patientGender")
-
-
 def metadata_from_header(
     path: Path, numbers: Sequence[int], xml: str | None, acquisition: str | None = None
 ) -> tuple[ScanMetadata, ...]:
@@ -182,36 +148,8 @@ def metadata_from_header(
     try:
         item = from_fastmri_header(xml, acquisition)
     except InputError as error:
-        if xml is None:
-            raise InputError(f"{path}: {error}") from error
-        possible = _without_impossible(path, xml, acquisition)
-        try:
-            item = from_fastmri_header(possible, acquisition)
-        except InputError as other:
-            raise InputError(f"{path}: {other}") from other
+        raise InputError(f"{path}: {error}") from error
     return tuple(dataclasses.replace(item, slice=number) for number in numbers)
-
-
-def _without_impossible(path: Path, xml: str, acquisition: str | None) -> str:
-    """The header without those of its fields that alone make it impossible."""
-    from xml.etree.ElementTree import tostring
-
-    def header_without(left_out: Iterable[str]) -> str:
-        root = parse_xml(path, xml)
-        for parent in list(root.iter()):
-            for child in [child for child in parent if child.tag in set(left_out)]:
-                parent.remove(child)
-        return str(tostring(root, encoding="unicode"))
-
-    impossible = []
-    for name in _HEADER_FIELDS:
-        try:
-            others = [other for other in _HEADER_FIELDS if other != name]
-            from_fastmri_header(header_without(others), acquisition)
-        except InputError as error:
-            logger.warning("%s: %s is left out: %s", path, name, error)
-            impossible.append(name)
-    return header_without(impossible)
 
 
 def override_metadata(
@@ -371,4 +309,50 @@ def remove_oversampling(path: Path, kspace: np.ndarray, num_readout: int) -> np.
     start = ny // 2 - num_readout // 2
     cropped = fft2c(image[..., start : start + num_readout, :])
     lines = (kspace != 0).any(axis=(1, 2))[:, None, None, :]
-    return cropped.numpy() * lines
+    return np.where(lines, cropped.numpy(), np.complex64(0))
+
+
+def slices_along_readout(
+    path: Path, volume: np.ndarray, num_readout: int, chosen: Sequence[int]
+) -> np.ndarray:
+    """Slices of a 3-D scan along its readout, which is transformed into the image domain.
+
+    Args:
+        path: the file, for messages.
+        volume: ``(coils, readout, first phase encoding, second phase encoding)``.
+        num_readout: pixels of the readout to keep in its middle.
+        chosen: slices among those.
+
+    Returns:
+        ``(slices, coils, first, second)``; samples that were zero along the whole readout stay
+        exactly zero.
+
+    Raises:
+        InputError: a readout that was not fully sampled.
+    """
+    sampled = (volume != 0).any(axis=0)
+    lines = sampled.any(axis=0)
+    if (lines != sampled.all(axis=0)).any():
+        raise InputError(
+            f"{path}: expected 3-D k-space with a fully sampled readout, got one that is sampled "
+            "in part along its first axis: put the readout first, or zero incomplete readouts"
+        )
+    length = volume.shape[1]
+    start = length // 2 - num_readout // 2
+    samples = torch.from_numpy(np.array(volume, np.complex64)).moveaxis(1, -1)[..., None, :]
+    slices = ifft2c(samples)[..., 0, start : start + num_readout]
+    wanted = slices.moveaxis(-1, 0)[list(chosen)]
+    return np.where(lines, wanted.numpy(), np.complex64(0))
+
+
+def mean_of_measured(averages: np.ndarray) -> np.ndarray:
+    """Mean over averages, of each sample over those in which it was measured.
+
+    Args:
+        averages: ``(averages, batch, coils, ny, nx)``, zero where not sampled.
+
+    Returns:
+        ``(batch, coils, ny, nx)``.
+    """
+    measured = (averages != 0).any(axis=2, keepdims=True).sum(axis=0)
+    return averages.sum(axis=0) / np.maximum(measured, 1).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +29,6 @@ class Choice:
     set: int = 0
     average: int | None = None
     group: str | None = None
-
-    def refuse_in(self, path: Path, kind: str) -> None:
-        """Refuse a choice in a file of a format that holds one measurement.
-
-        Raises:
-            InputError: another choice than the default.
-        """
-        for field in fields(self):
-            if getattr(self, field.name) != field.default:
-                raise InputError(
-                    f"{path} is a {kind} file: only ISMRMRD files have {field.name}s, leave "
-                    f"{field.name} out"
-                )
 
 
 def nth(path: Path, values: np.ndarray, number: int, what: str) -> int:

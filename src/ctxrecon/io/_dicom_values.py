@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctxrecon.errors import InputError
-from ctxrecon.io.png import WINDOW_PERCENTILE
+from ctxrecon.io._writing import WINDOW_PERCENTILE
 
 _LARGEST = 2**16 - 1
 _MOST_EXPONENT = 300

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctxrecon.errors import InputError
+from ctxrecon.metadata.headers import parse_header_xml
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -28,10 +29,12 @@ class EncodingHeader:
         recon_fov: that of the scanner's image, or ``None``.
         center: phase-encode line of zero frequency, or ``None`` when it is not stated.
         maximum: last phase-encode line, or ``None`` when it is not stated.
+        partition_center: partition of zero frequency, or ``None`` when it is not stated.
         trajectory: ``"cartesian"``, ``"radial"``, …
         calibration_mode: ``"embedded"``, ``"separate"``, … or ``None``.
         echo_times: TE in ms of each contrast, ``None`` for one that is no number.
         noise_bandwidth: relative receiver noise bandwidth, or ``None``.
+        vendor: of the scanner, or ``None``.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -40,29 +43,36 @@ class EncodingHeader:
     recon_fov: tuple[float, float, float] | None
     center: int | None
     maximum: int | None
+    partition_center: int | None
     trajectory: str
     calibration_mode: str | None
     echo_times: tuple[float | None, ...]
     noise_bandwidth: float | None
+    vendor: str | None
 
     def readout_size(self, ny: int) -> int:
         """Pixels of a readout of ``ny`` samples that lie in the field of view of the image.
 
         By the fields of view: the scanner's matrix may be that of an interpolated image.
         """
-        return self._image_size(0, ny)
+        return self.image_size(0, ny)
 
     def image_matrix(self) -> tuple[int, int]:
         """``(ny, nx)`` of the field of view of the image, in pixels of the encoded size."""
         encoded_y, encoded_x, _ = self.encoded_matrix
-        return self._image_size(0, encoded_y), self._image_size(1, encoded_x)
+        return self.image_size(0, encoded_y), self.image_size(1, encoded_x)
 
-    def _image_size(self, axis: int, samples: int) -> int:
+    def image_size(self, axis: int, samples: int) -> int:
+        """Pixels of an axis of ``samples`` that lie in the field of view of the image."""
         if self.encoded_fov is not None and self.recon_fov is not None:
             kept = round(samples * self.recon_fov[axis] / self.encoded_fov[axis])
         else:
             kept = self.recon_matrix[axis]
         return min(kept, samples)
+
+    def extent(self, axis: int) -> float:
+        """The encoded field of view in mm; in samples where the header states none."""
+        return float((self.encoded_fov or self.encoded_matrix)[axis])
 
     @property
     def is_non_cartesian(self) -> bool:
@@ -91,15 +101,26 @@ def check_cartesian(path: Path, header: EncodingHeader) -> None:
         )
 
 
-def parse_header(path: Path, xml: str) -> EncodingHeader:
-    """Parse the first encoding of an ISMRMRD XML header, refusing entities and bad sizes.
+def parse_header(path: Path, xml: str, space: int = 0) -> EncodingHeader:
+    """Parse an encoding of an ISMRMRD XML header, refusing entities and bad sizes.
 
     Numbers that reconstruction can do without are left out with a warning where they are none.
+
+    Args:
+        path: the file, for messages.
+        xml: the header.
+        space: which of its encodings.
     """
     root = parse_xml(path, xml)
-    encoding = root.find("encoding")
-    if encoding is None:
+    encodings = root.findall("encoding")
+    if not encodings:
         raise InputError(f"{path}: its ISMRMRD header has no <encoding>: the matrix is not known")
+    if space >= len(encodings):
+        raise InputError(
+            f"{path}: its readouts are of encoding space {space}, and its header describes "
+            f"{len(encodings)}: convert the raw data again"
+        )
+    encoding = encodings[space]
 
     encoded = _numbers(path, encoding, "encodedSpace", "matrixSize")
     recon = _numbers(path, encoding, "reconSpace", "matrixSize")
@@ -111,9 +132,12 @@ def parse_header(path: Path, xml: str) -> EncodingHeader:
             f"{path}: the matrix sizes {matrices[0]} and {matrices[1]} of its ISMRMRD header "
             "are not between 1 and 65535"
         )
-    limits = "encodingLimits", "kspace_encoding_step_1"
-    center = _number(path, encoding, *limits, "center")
-    maximum = _number(path, encoding, *limits, "maximum")
+    limits = {
+        (step, name): _number(
+            path, encoding, "encodingLimits", f"kspace_encoding_step_{step}", name
+        )
+        for step, name in ((1, "center"), (1, "maximum"), (2, "center"))
+    }
     bandwidth = _optional_number(
         path,
         _text(root, "acquisitionSystemInformation", "relativeReceiverNoiseBandwidth"),
@@ -127,8 +151,9 @@ def parse_header(path: Path, xml: str) -> EncodingHeader:
         recon_matrix=(matrices[1][0], matrices[1][1], matrices[1][2]),
         encoded_fov=_field_of_view(path, encoding, "encodedSpace"),
         recon_fov=_field_of_view(path, encoding, "reconSpace"),
-        center=None if center is None else int(center),
-        maximum=None if maximum is None else int(maximum),
+        center=_whole(limits[1, "center"]),
+        maximum=_whole(limits[1, "maximum"]),
+        partition_center=_whole(limits[2, "center"]),
         trajectory=(_text(encoding, "trajectory") or "cartesian").lower(),
         calibration_mode=_text(encoding, "parallelImaging", "calibrationMode"),
         echo_times=tuple(
@@ -136,25 +161,20 @@ def parse_header(path: Path, xml: str) -> EncodingHeader:
             for element in root.findall("sequenceParameters/TE")
         ),
         noise_bandwidth=bandwidth,
+        vendor=_text(root, "acquisitionSystemInformation", "systemVendor"),
     )
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def parse_xml(path: Path, xml: str) -> Element:
     """The root of an ISMRMRD header, tags without their namespace."""
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
     try:
-        root = fromstring(xml, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise InputError(
-            f"{path}: its ISMRMRD header is not well-formed or not safe XML ({error})"
-        ) from error
-    for element in root.iter():
-        element.tag = str(element.tag).rsplit("}", 1)[-1]
-    return root
+        return parse_header_xml(xml)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _text(element: Element, *names: str) -> str | None:

@@ -25,10 +25,11 @@ def _flag(*numbers: int) -> int:
 
 
 NOISE = _flag(19)
-_CALIBRATION_ONLY = _flag(20)
+CALIBRATION = _flag(20)
+CALIBRATION_AND_IMAGING = _flag(21)
 REVERSED = _flag(22)
 # Navigator, phase correction, feedback, dummy, surface coil correction, phase stabilisation.
-_NO_IMAGING = _flag(23, 24, 26, 27, 28, 29, 30, 31)
+NO_IMAGING = _flag(23, 24, 26, 27, 28, 29, 30, 31)
 
 _HEAD = {
     "flags",
@@ -56,12 +57,21 @@ _MOST_ROWS = 4096
 
 @dataclass(frozen=True)
 class Raw:
-    """The header and the heads of all readouts; the samples stay in the file."""
+    """The header and the heads of all readouts; the samples stay in the file.
+
+    Attributes:
+        table: of readouts, in the file.
+        heads: of all readouts.
+        xml: the header as it is stored.
+        header: the encoding of the image.
+        space: its number.
+    """
 
     table: Any
     heads: np.ndarray
     xml: str
     header: EncodingHeader
+    space: int
 
 
 def find_groups(file: Any) -> dict[str, Any]:
@@ -95,7 +105,7 @@ def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
         raise InputError(f"{path} holds the measurements {there}: choose one with group")
     group = groups[name] if name is not None else next(iter(groups.values()))
     xml = hdf5_text(path, hdf5_member(path, group, "xml"), "xml")
-    header = parse_header(path, xml)
+    parse_header(path, xml)
     table = hdf5_member(path, group, "data")
     names = (table.dtype.names or ()) if isinstance(table, h5py.Dataset) else ()
     if not {"head", "data"} <= set(names) or len(table.shape) != 1:
@@ -114,40 +124,45 @@ def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
     check_expansion(path, len(table) * table.dtype.itemsize, stored, "the table of readouts")
     for name in names:
         check_lengths(path, table, name)
+    heads = table.fields("head")[:]
+    space = _image_space(path, heads)
+    header = parse_header(path, xml, space)
     if not header.is_non_cartesian:
         check_cartesian(path, header)
-    return Raw(table, table.fields("head")[:], xml, header)
+    return Raw(table, heads, xml, header, space)
+
+
+def _image_space(path: Path, heads: np.ndarray) -> int:
+    """The encoding space of the image: the first with readouts that are not of something else.
+
+    Raises:
+        InputError: there is none.
+    """
+    other = NOISE | NO_IMAGING
+    for skipped in (other | CALIBRATION, other):
+        chosen = ~has_flag(heads, skipped) | has_flag(heads, CALIBRATION_AND_IMAGING)
+        chosen &= ~has_flag(heads, other)
+        if chosen.any():
+            return int(heads["encoding_space_ref"][chosen].min())
+    raise InputError(f"{path}: none of its {len(heads)} readouts is an imaging readout")
+
+
+def has_flag(heads: np.ndarray, flag: int) -> np.ndarray:
+    """Which readouts have any of the flags."""
+    return np.asarray(heads["flags"].astype(np.uint64) & np.uint64(flag) != 0)
+
+
+def index_of(raw: Raw, rows: np.ndarray, name: str) -> np.ndarray:
+    """A counter of the rows, such as ``"slice"``; 0 where the file does not have it."""
+    index = raw.heads["idx"]
+    if name not in (index.dtype.names or ()):
+        return np.zeros(len(rows), np.int64)
+    return np.asarray(index[name][rows]).astype(np.int64)
 
 
 def _missing(record: np.dtype, names: set[str]) -> set[str]:
     """The names that are not fields of whole numbers."""
     return {n for n in names if n not in (record.names or ()) or record[n].kind not in "iu"}
-
-
-def imaging(path: Path, raw: Raw) -> np.ndarray:
-    """Which readouts belong to the image: indices into the table."""
-    flags = raw.heads["flags"].astype(np.uint64)
-    skipped = NOISE | _NO_IMAGING
-    # Separate calibration scans may differ in contrast; embedded lines are part of the k-space.
-    if raw.header.calibration_mode in {"separate", "external"}:
-        skipped |= _CALIBRATION_ONLY
-    chosen = (flags & np.uint64(skipped) == 0) & (raw.heads["encoding_space_ref"] == 0)
-    if not chosen.any():
-        raise InputError(f"{path}: none of its {len(flags)} readouts is an imaging readout")
-    if not chosen.all():
-        logger.info(
-            "%s: %d of %d readouts are noise, navigators or other calibration",
-            path,
-            int((~chosen).sum()),
-            len(flags),
-        )
-    indices = np.flatnonzero(chosen)
-    if (raw.heads["idx"]["kspace_encode_step_2"][indices] != 0).any():
-        raise InputError(
-            f"{path}: expected a 2-D acquisition, got one with several partitions: "
-            "transform it along the slice direction and save the slices"
-        )
-    return indices
 
 
 def coils_of(path: Path, raw: Raw, rows: np.ndarray) -> int:
@@ -170,7 +185,7 @@ def readouts(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.n
             path, raw, row, stored, 2 * coils, f"{coils} coils of {{}} complex samples"
         )
         samples = values.view(np.complex64).reshape(coils, -1)
-        yield row, samples[:, _kept(raw, row)]
+        yield row, samples[:, _kept(path, raw, row)]
 
 
 def positions(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -180,7 +195,7 @@ def positions(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.
         values = _numbers(
             path, raw, row, stored, dimensions, f"{dimensions} coordinates of {{}} samples"
         )
-        yield row, values.reshape(-1, dimensions)[_kept(raw, row)]
+        yield row, values.reshape(-1, dimensions)[_kept(path, raw, row)]
 
 
 def _column(raw: Raw, rows: np.ndarray, name: str) -> Iterator[tuple[int, Any]]:
@@ -212,7 +227,14 @@ def _numbers(path: Path, raw: Raw, row: int, stored: Any, each: int, what: str) 
     return values.astype(np.float32)
 
 
-def _kept(raw: Raw, row: int) -> slice:
+def _kept(path: Path, raw: Raw, row: int) -> slice:
     """The samples of a readout that are not to be discarded."""
     head = raw.heads[row]
-    return slice(int(head["discard_pre"]), int(head["number_of_samples"] - head["discard_post"]))
+    first = int(head["discard_pre"])
+    stop = int(head["number_of_samples"]) - int(head["discard_post"])
+    if first >= stop:
+        raise InputError(
+            f"{path}: readout {row} discards all of its {head['number_of_samples']} samples: the "
+            "file is damaged"
+        )
+    return slice(first, stop)

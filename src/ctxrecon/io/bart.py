@@ -1,14 +1,16 @@
 """BART ``.cfl`` + ``.hdr``: https://mrirecon.github.io/bart, complex64 in Fortran order.
 
 BART's dimensions are 0 readout, 1 phase encode, 2 second phase encode (partition), 3 coil,
-4 coil-map set and 13 slice. A 2-D scan has its readout in dimension 0 and dimension 2 of length 1;
-a slice of a 3-D scan has dimension 0 of length 1 and its two encoded axes in 1 and 2. So
-``(batch, coils, ny, nx)`` is BART's (13, 3, 0, 1), or (13, 3, 1, 2) in the second case.
+4 coil-map set, 5 echo, 10 and 11 time, 13 slice and 14 average. A 2-D scan has its readout in
+dimension 0 and dimension 2 of length 1; a slice of a 3-D scan has dimension 0 of length 1 and its
+two encoded axes in 1 and 2. So ``(batch, coils, ny, nx)`` is BART's (13, 3, 0, 1), or (13, 3, 1, 2)
+in the second case. A 3-D scan has all three; its slices lie along the readout.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,32 @@ from ctxrecon.files import check_input, written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
-    check_single_precision,
+    mean_of_measured,
     pick_slices,
     read_slices,
+    slices_along_readout,
 )
+from ctxrecon.io._choice import Choice, nth
+from ctxrecon.io._reader import Layout
+from ctxrecon.io._writing import check_single_precision
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
+_FIRST = Choice()
 _NUM_DIMS = 16
-_COIL, _MAPS, _SLICE = 3, 4, 13
+_COIL, _MAPS, _SLICE, _AVERAGE = 3, 4, 13, 14
+_NAMES = ("READ", "PHS1", "PHS2", "COIL", "MAPS", "TE", "COEFF", "COEFF2") + (
+    "ITER",
+    "CSHIFT",
+    "TIME",
+    "TIME2",
+    "LEVEL",
+    "SLICE",
+    "AVG",
+    "BATCH",
+)
+_CHOICES = {"contrast": 5, "repetition": 10, "phase": 11, "average": _AVERAGE}
 
 
 def is_bart(path: Path) -> bool:
@@ -78,35 +96,86 @@ def read_cfl(path: Path) -> np.ndarray:
     return np.memmap(path, dtype="<c8", mode="r", shape=tuple(dims), order="F")
 
 
+def _chosen(path: Path, array: np.ndarray, choice: Choice) -> np.ndarray:
+    """The array with one echo, one frame and so on; with all averages, unless one is chosen."""
+    for name, dim in _CHOICES.items():
+        number, count = getattr(choice, name), array.shape[dim]
+        if number is None:
+            continue
+        index = nth(path, np.arange(count), number, name)
+        if count > 1:
+            logger.info("%s: %s %d (of 0 to %d) is read", path, name, index, count - 1)
+        array = array[(slice(None),) * dim + (slice(index, index + 1),)]
+    return array
+
+
+def _is_volume(array: np.ndarray) -> bool:
+    """Whether there are three encoded axes."""
+    return min(array.shape[:3]) > 1
+
+
 def _to_batch(path: Path, array: np.ndarray, ignored: tuple[int, ...] = ()) -> np.ndarray:
-    """16 BART dimensions to ``(batch, coils, ny, nx)``, still memory-mapped."""
+    """16 BART dimensions to ``(batch, coils, ny, nx)``, still memory-mapped.
+
+    The batch of a volume are the places along its dimension 0.
+    """
+    volume = _is_volume(array)
     plane = (0, 1) if array.shape[2] == 1 else (1, 2)
-    kept = {*plane, _COIL, _SLICE, *ignored}
-    extra = {d: n for d, n in enumerate(array.shape) if n > 1 and d not in kept}
+    kept = {*plane, _COIL, 0 if volume else _SLICE, *ignored}
+    extra = {f"{_NAMES[d]} ({d})": n for d, n in enumerate(array.shape) if n > 1 and d not in kept}
     if extra:
+        slabs = ", of 3-D data one slab" if volume else ""
         raise InputError(
-            f"{path}: expected two encoded dimensions, coils (3) and slices (13), got the sizes "
+            f"{path}: expected encoded dimensions, coils (3) and slices (13){slabs}, got the sizes "
             f"{extra} in further BART dimensions: take one of each with 'bart slice'"
         )
     index: list[Any] = [0] * _NUM_DIMS
-    for dim in (*plane, _COIL, _SLICE):
+    for dim in (0, 1, 2, _COIL, _SLICE):
         index[dim] = slice(None)
-    batch = array[tuple(index)].transpose(3, 2, 0, 1)
+    axes = (0, 3, 1, 2) if volume else (4, 3, *plane)
+    batch = array[tuple(index)].transpose(*axes, *({0, 1, 2, 3, 4} - set(axes)))[..., 0]
     if min(batch.shape[-2:]) < 2:
         raise InputError(f"{path}: expected a 2-D k-space, got BART sizes {array.shape}")
     return batch
 
 
-def bart_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, ny, nx) and dtype of the k-space in a ``.cfl`` file."""
-    slices, coils, ny, nx = _to_batch(path, read_cfl(path)).shape
-    return (slices, coils, ny, nx), np.dtype(np.complex64), {}
+def bart_shape(path: Path, choice: Choice = _FIRST) -> Layout:
+    """(slices, coils, ny, nx), dtype, and how many echoes and frames there are."""
+    array = read_cfl(path)
+    one = array[(slice(None),) * _AVERAGE + (slice(1),)]
+    slices, coils, ny, nx = _to_batch(path, _chosen(path, one, replace(choice, average=0))).shape
+    stated = {
+        name + "s": array.shape[_CHOICES[name]]
+        for name in ("contrast", "repetition")
+        if array.shape[_CHOICES[name]] > 1
+    }
+    return (slices, coils, ny, nx), np.dtype(np.complex64), stated
 
 
-def read_bart(path: Path, slices: SliceChoice = None) -> Scan:
-    """Read the k-space of a ``.cfl`` file, as BART's own tools measure and transform it."""
-    batch = _to_batch(path, read_cfl(path))
-    return build_scan(path, read_slices(batch, pick_slices(path, slices, len(batch))))
+def read_bart(path: Path, slices: SliceChoice = None, choice: Choice = _FIRST) -> Scan:
+    """Read the k-space of a ``.cfl`` file, as BART's own tools measure and transform it.
+
+    Averages are averaged, each sample over those in which it was measured. The readout of a 3-D
+    scan, which must be fully sampled, is transformed, and its pixels are the slices.
+
+    Args:
+        path: the ``.cfl`` file.
+        slices: which slices.
+        choice: which echo (5), frame (10, as repetition; 11, as phase) and average (14).
+    """
+    array = _chosen(path, read_cfl(path), choice)
+    averages = [
+        _to_batch(path, array[(slice(None),) * _AVERAGE + (slice(n, n + 1),)])
+        for n in range(array.shape[_AVERAGE])
+    ]
+    chosen = pick_slices(path, slices, len(averages[0]))
+    if not _is_volume(array):
+        parts = [read_slices(batch, chosen) for batch in averages]
+        return build_scan(path, parts[0] if len(parts) == 1 else mean_of_measured(np.stack(parts)))
+    volume = mean_of_measured(np.stack(averages)) if len(averages) > 1 else averages[0]
+    logger.info("%s: the slices of this 3-D scan lie along its readout", path)
+    volume = volume.transpose(1, 0, 2, 3)
+    return build_scan(path, slices_along_readout(path, volume, volume.shape[1], chosen))
 
 
 def read_maps(path: Path) -> np.ndarray:

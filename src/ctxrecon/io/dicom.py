@@ -19,7 +19,6 @@ import numpy as np
 import ctxrecon
 from ctxrecon.errors import InputError
 from ctxrecon.files import written_beside
-from ctxrecon.io._arrays import check_single_precision
 from ctxrecon.io._dicom_metadata import (
     anatomic_region,
     classic_timing,
@@ -27,6 +26,7 @@ from ctxrecon.io._dicom_metadata import (
     patient_and_protocol,
 )
 from ctxrecon.io._dicom_values import Scaling, decimal, fill, items, put_pixels, signal_exponent
+from ctxrecon.io._writing import check_single_precision
 from ctxrecon.metadata import ScanMetadata
 
 Quantity: TypeAlias = Literal["magnitude", "phase", "std", "t2star"]
@@ -78,7 +78,7 @@ class DicomHeader:
     """What a DICOM series says beside its pixels and their place.
 
     Attributes:
-        method: how the images were made, such as ``"CG-SENSE"``.
+        method: how the images were made, such as ``"CG-SENSE"``; empty where it is not known.
         acceleration: of the k-space, ``None`` where it is not known.
         metadata: one for each slice, or empty.
         quantity: what the pixels are; the unit of a T2* map is ms.
@@ -90,7 +90,7 @@ class DicomHeader:
         frame_of_reference: identifier of the patient's axes, likewise.
     """
 
-    method: str
+    method: str = ""
     acceleration: float | None = None
     metadata: tuple[ScanMetadata, ...] = ()
     quantity: Quantity = "magnitude"
@@ -297,20 +297,21 @@ def _common(
 ) -> Any:
     """What both kinds of images say of patient, study, series, equipment and derivation."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     now = datetime.now()
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = new_uid()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID(sop_class)
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = UID(new_uid())
     data.PatientName = "Anonymous"
     kind = _KINDS[header.quantity]
     how = f"acceleration {header.acceleration:.3g}" if header.acceleration else ""
     contrast = (metadata.contrast or "").replace("*", "star")  # which no delimiter is taken for
     description = ", ".join(filter(None, (contrast, kind.title, header.method, how)))
-    derivation = f"{kind.title or 'image'} reconstructed from k-space by {header.method}"
+    derivation = f"{kind.title or 'image'} reconstructed from k-space"
+    derivation += f" by {header.method}" if header.method else ""
     version = f"ctxrecon {ctxrecon.__version__}"
     scale = f"values times 1e{scaling.exponent}" if scaling.exponent else ""
     unknown = (
@@ -326,7 +327,7 @@ def _common(
             "StudyInstanceUID": header.study,
             "SeriesInstanceUID": series,
             "SeriesNumber": header.number,
-            "SeriesDescription": description[:64],
+            "SeriesDescription": (description or "reconstruction")[:64],
             "FrameOfReferenceUID": header.frame_of_reference,
             "Manufacturer": "ctxrecon",
             "ManufacturerModelName": "ctxrecon",

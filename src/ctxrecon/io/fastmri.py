@@ -2,6 +2,8 @@
 
 ``kspace`` is ``(slices, coils, ny, nx)``, or ``(slices, ny, nx)`` for one coil, with the readout
 (2x oversampled) along ``ny`` and the phase encoding along ``nx``, as everywhere in this package.
+M4Raw's files have the same layout, a repetition each; those of fastMRI's prostate scans have an
+axis of averages before the others.
 """
 
 from __future__ import annotations
@@ -20,22 +22,26 @@ from ctxrecon.files import check_expansion, written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
-    check_complex,
+    mean_of_measured,
     metadata_from_header,
     metadata_from_json,
     metadata_to_json,
     pick_slices,
     read_slices,
     remove_oversampling,
-    stated_affine,
 )
+from ctxrecon.io._calibration import stated_calibration
+from ctxrecon.io._choice import Choice, nth
+from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._header import EncodingHeader, check_cartesian, parse_header
+from ctxrecon.io._place import stated_affine
 from ctxrecon.io.hdf5 import decoded, hdf5_member, hdf5_text, open_hdf5
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
+_FIRST = Choice()
 _METADATA, _NOISE = "ctxrecon_metadata", "ctxrecon_noise_std"
 _VOXEL_SIZE, _AFFINE = "ctxrecon_voxel_size", "ctxrecon_affine"
 # Arrays that a file may hold, with the number of axes from which the first one counts slices.
@@ -43,6 +49,7 @@ _OPTIONAL = {
     "mask": 3,
     "coil_maps": 4,
     "target": 3,
+    "calibration": 4,
     "reconstruction_rss": 3,
     "reconstruction_esc": 3,
 }
@@ -57,22 +64,50 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
     return dataset
 
 
-def _kspace(path: Path, file: Any) -> tuple[Any, tuple[int, int, int, int]]:
+def _kspace(path: Path, file: Any) -> tuple[ComplexArray, tuple[int, int, int, int, int]]:
+    """The k-space and (averages, slices, coils, ny, nx)."""
     dataset = _dataset(path, file, "kspace")
-    check_complex(path, dataset.dtype)
-    shape = dataset.shape
-    if len(shape) not in {3, 4} or min(shape) < 1 or min(shape[-2:]) < 2:
+    if "temptv" in file or path.name.startswith("fastMRI_breast"):
         raise InputError(
-            f"{path}: expected fastMRI k-space (slices, coils, ny, nx) or (slices, ny, nx), "
-            f"got shape {shape}"
+            f"{path}: fastMRI's breast scans are radial stacks of stars without a trajectory: "
+            "transform their partitions and save the spokes with their trajectory as ISMRMRD .h5"
         )
-    if shape[0] > path.stat().st_size:  # slices are listed before they are read
+    array = ComplexArray(path, dataset)
+    shape = array.shape
+    if len(shape) not in {3, 4, 5} or min(shape) < 1 or min(shape[-2:]) < 2:
         raise InputError(
-            f"{path}: kspace claims {shape[0]} slices, more than the file has bytes: it is damaged "
-            "or not to be trusted"
+            f"{path}: expected fastMRI k-space (slices, coils, ny, nx), (slices, ny, nx) or "
+            f"(averages, slices, coils, ny, nx), got shape {shape}"
         )
-    slices, coils, ny, nx = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
-    return dataset, (slices, coils, ny, nx)
+    if max(shape[:-2]) > path.stat().st_size:  # slices are listed before they are read
+        raise InputError(
+            f"{path}: kspace claims {max(shape[:-2])} slices, more than the file has bytes: it is "
+            "damaged or not to be trusted"
+        )
+    full = {3: (1, shape[0], 1, *shape[1:]), 4: (1, *shape), 5: shape}[len(shape)]
+    return array, (full[0], full[1], full[2], full[3], full[4])
+
+
+def _read_kspace(
+    path: Path, file: Any, slices: SliceChoice, average: int | None
+) -> tuple[np.ndarray, Sequence[int]]:
+    """The chosen slices (batch, coils, ny, nx) of one average or the mean of all."""
+    array, (averages, num_slices, coils, ny, nx) = _kspace(path, file)
+    chosen = pick_slices(path, slices, num_slices)
+    wanted = range(averages)
+    if average is not None:
+        index = nth(path, np.arange(averages), average, "average")
+        wanted = range(index, index + 1)
+    stored = file["kspace"].id.get_storage_size()
+    num_bytes = array.dtype.itemsize * len(wanted) * len(chosen) * coils * ny * nx
+    check_expansion(path, num_bytes, stored, "kspace")
+    if len(array.shape) < 5:
+        return read_slices(array, chosen).reshape(len(chosen), coils, ny, nx), chosen
+    parts = [np.stack([array[a, index] for index in chosen]) for a in wanted]
+    if len(parts) == 1:
+        return parts[0], chosen
+    logger.info("%s: the mean of %d averages is read", path, averages)
+    return mean_of_measured(np.stack(parts)), chosen
 
 
 def _load(path: Path, dataset: Any, chosen: Sequence[int] | None = None) -> np.ndarray:
@@ -145,11 +180,18 @@ def _padding(header: EncodingHeader | None, nx: int) -> tuple[int, int] | None:
 def fastmri_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, ny, nx) and dtype of the k-space, and what else the header states."""
     with open_hdf5(path) as file:
-        dataset, layout = _kspace(path, file)
-        return layout, dataset.dtype, {}
+        array, layout = _kspace(path, file)
+        stated = {"averages": layout[0]} if layout[0] > 1 else {}
+        return layout[1:], array.dtype, stated
 
 
-def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool = False) -> Scan:
+def read_fastmri(
+    path: Path,
+    slices: SliceChoice = None,
+    *,
+    crop_readout: bool = False,
+    choice: Choice = _FIRST,
+) -> Scan:
     """Read the chosen slices of a fastMRI file.
 
     The mask is the file's (test and challenge splits), less the zero padding that the header
@@ -162,11 +204,13 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         slices: which slices to read; only these are read.
         crop_readout: crop the readout oversampling away, to the field of view of the header's
             image.
+        choice: which average; by default their mean, of each sample over the averages in which it
+            was measured (fastMRI's prostate scans share the lines among three).
     """
     with open_hdf5(path) as file:
-        dataset, (num_slices, coils, ny, nx) = _kspace(path, file)
-        chosen = pick_slices(path, slices, num_slices)
-        kspace = _load(path, dataset, chosen).reshape(len(chosen), coils, ny, nx)
+        num_slices = _kspace(path, file)[1][1]
+        kspace, chosen = _read_kspace(path, file, slices, choice.average)
+        ny, nx = kspace.shape[-2:]
         header = _header(path, file)
         metadata = _metadata(path, file, header[0] if header else None, chosen)
         voxel_size = _stated_voxel_size(path, file)
@@ -209,7 +253,7 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         if affine is not None:
             affine[:, 3] += (kspace.shape[2] // 2 - ny // 2) * affine[:, 0]
         kspace = remove_oversampling(path, kspace, ny)
-    return build_scan(
+    scan = build_scan(
         path,
         kspace,
         mask=mask,
@@ -220,6 +264,7 @@ def read_fastmri(path: Path, slices: SliceChoice = None, *, crop_readout: bool =
         voxel_size=voxel_size,
         affine=affine,
     )
+    return stated_calibration(path, scan, arrays.get("calibration"))
 
 
 def _target(path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
@@ -242,7 +287,8 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     """Write everything a scan holds in fastMRI's layout; reading it gives the same scan back."""
     import h5py
 
-    arrays = {"kspace": scan.kspace, "coil_maps": scan.coil_maps, "target": scan.target}
+    names = ("kspace", "coil_maps", "target", "calibration")
+    arrays = {name: getattr(scan, name) for name in names}
     mask = scan.cartesian_mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
     # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.

@@ -125,7 +125,7 @@ def _write_dicom(
             f"cannot write {path}: DICOM tells where in the patient an image lies, and this scan "
             "does not: write NIfTI, or give the affine"
         )
-    header = DicomHeader("reconstruction") if header is None else header
+    header = DicomHeader() if header is None else header
     if part == "phase":
         header = replace(header, quantity="phase")
     values = _part(path, images, part)

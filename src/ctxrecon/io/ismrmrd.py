@@ -3,13 +3,18 @@
 A group, usually ``dataset``, holds the XML header and a table of readouts, each with its place in
 k-space. They are sorted into ``(slices, coils, ny, nx)`` with the readout along ``ny``, or kept
 one after the other, ``(slices, coils, shots, samples)``, with the trajectory that each holds.
+
+Three-dimensional scans become slices by an inverse transform along an axis that is fully sampled
+(:func:`~ctxrecon.io._cartesian.slice_axis`): the partitions, whose slices are like those of a
+two-dimensional scan; the phase encoding, with the readout along ``ny`` and the partitions along
+``nx``; or the readout, with the partitions along ``ny`` and the phase encoding along ``nx``.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
-from math import prod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctxrecon.coils import whitening_matrix
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_expansion
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
@@ -27,45 +30,111 @@ from ctxrecon.io._arrays import (
     pick_slices,
     remove_oversampling,
 )
-from ctxrecon.io._choice import Choice, nth
-from ctxrecon.io._readouts import (
-    NOISE,
-    REVERSED,
-    Raw,
-    coils_of,
-    find_groups,
-    imaging,
-    open_raw,
-    readouts,
-)
+from ctxrecon.io._calibration import SAME_FIELD_OF_VIEW, calibration_block
+from ctxrecon.io._cartesian import AXES, Axis, Places, place, read_grid, slice_axis
+from ctxrecon.io._choice import Choice
+from ctxrecon.io._geometry import Frame, affine_of, read_frames, spatial_order
+from ctxrecon.io._header import EncodingHeader, parse_header
+from ctxrecon.io._noise import read_noise
+from ctxrecon.io._notes import Notes
+from ctxrecon.io._readouts import Raw, coils_of, find_groups, index_of, open_raw
+from ctxrecon.io._sampling_notes import describe_oversampling, describe_sampling
+from ctxrecon.io._selection import COUNTERS, roles, select
 from ctxrecon.io._trajectories import read_trajectory
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.metadata import ScanMetadata, plausible_metadata
 from ctxrecon.scan import Scan
 
-__all__ = ["find_groups", "ismrmrd_shape", "read_ismrmrd"]
+__all__ = ["find_groups", "ismrmrd_shape", "raw_shape", "read_ismrmrd", "read_raw"]
 
 logger = logging.getLogger(__name__)
 
 _FIRST = Choice()
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """The slices that the chosen readouts make.
+
+    Attributes:
+        order: numbers of the slices or slabs, as they lie.
+        frames: their places, or ``None``.
+        sorted_by_place: whether the numbers are not in the order of the places.
+        contrast: the number of the contrast.
+        places: of the readouts on the grid; ``None`` along a trajectory.
+        axis: along which the slices lie, ``None`` in two dimensions.
+        pixels: along it.
+        matrix: samples along readout, phase and partition.
+    """
+
+    order: tuple[int, ...]
+    frames: list[Frame] | None
+    sorted_by_place: bool
+    contrast: int
+    places: Places | None
+    axis: Axis | None
+    pixels: range
+    matrix: tuple[int, int, int]
+
+    @property
+    def size(self) -> int:
+        """Number of slices."""
+        return len(self.order) * len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(ny, nx)`` of the encoded grid."""
+        y, x, _ = AXES[self.axis]
+        return self.matrix[y], self.matrix[x]
+
+    @property
+    def offsets(self) -> list[int] | None:
+        """Of the slices from the center of their slab, in pixels; ``None`` in two dimensions."""
+        if self.axis is None:
+            return None
+        center = self.matrix[AXES[self.axis][2]] // 2
+        return [pixel - center for pixel in self.pixels]
+
+    def picks(self, chosen: Sequence[int]) -> list[tuple[int, int]]:
+        """The slab of each slice, and its pixel along the axis."""
+        found = (divmod(number, len(self.pixels)) for number in chosen)
+        return [(slab, self.pixels[pixel]) for slab, pixel in found]
+
+    def voxel_size(self, header: EncodingHeader) -> tuple[float, float, float] | None:
+        """(ny, nx, slice) in mm, if the header states it."""
+        if self.axis is None:
+            return header.voxel_size(*self.shape)
+        if header.encoded_fov is None:
+            return None
+        y, x, along = (header.encoded_fov[axis] / self.matrix[axis] for axis in AXES[self.axis])
+        return y, x, along
+
+
 def ismrmrd_shape(
     path: Path, *, crop_readout: bool = True, choice: Choice = _FIRST
 ) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, encoded readout, nx), dtype, and what else the header states."""
+    """(slices, coils, encoded ny, nx), dtype, and what else the file states."""
     with open_hdf5(path) as file:
         raw = open_raw(path, file, choice.group)
-        index = raw.heads["idx"][imaging(path, raw)]
-        coils = int(raw.heads["active_channels"].max())
-    nx, ny = raw.header.encoded_matrix[1], raw.header.encoded_matrix[0]
-    stated: dict[str, Any] = {
-        name + "s": len(np.unique(index[name])) for name in ("repetition", "contrast")
-    }
-    slices = len(np.unique(index["slice"]))
+        layout, dtype, stated = raw_shape(path, raw, crop_readout=crop_readout, choice=choice)
+        return layout, dtype, {"groups": tuple(find_groups(file)), **stated}
+
+
+def raw_shape(
+    path: Path, raw: Raw, *, crop_readout: bool, choice: Choice
+) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
+    """:func:`ismrmrd_shape` of readouts, whatever the file."""
+    measured = np.flatnonzero(roles(raw)[0])
+    stated: dict[str, Any] = {}
+    for name in COUNTERS:
+        stated[name + "s"] = len(np.unique(index_of(raw, measured, name)))
+    notes = Notes(path)
+    rows, _ = select(path, raw, choice, notes)
+    stack = _stack(path, raw, rows, crop_readout, notes)
+    coils = coils_of(path, raw, rows)
     if raw.header.is_non_cartesian:
         stated["trajectory"] = raw.header.trajectory
-    return (slices, coils, ny, nx), np.dtype(np.complex64), stated
+    return (stack.size, coils, *stack.shape), np.dtype(np.complex64), stated
 
 
 def read_ismrmrd(
@@ -75,168 +144,235 @@ def read_ismrmrd(
     crop_readout: bool = True,
     prewhiten: bool = True,
     choice: Choice = _FIRST,
+    notes: Notes,
 ) -> tuple[Scan, Tensor | None]:
     """Sort the readouts of an ISMRMRD file into slices.
 
     Those of a radial, spiral or other trajectory are kept as they are, with it. Lines measured
-    several times (averages) are averaged; of cardiac phases and sets the first is taken. The noise
+    several times (averages) are averaged, each sample over as many as there are of it. The noise
     level is that of the noise readouts, scaled to the bandwidth of the image.
 
     Args:
         path: the ``.h5`` file.
-        slices: which slices, counted among those measured.
+        slices: which slices, counted along the scanner.
         crop_readout: crop the readout oversampling to the field of view of the header's image;
             left undone (and logged) for asymmetric echoes, whose missing samples would not stay
-            zero. Along a trajectory it is the image that is cropped.
+            zero. Along a trajectory it is the image that is cropped. Of a three-dimensional scan
+            the slices outside the field of view are left out too.
         prewhiten: decorrelate the coils by the noise readouts.
         choice: which of the measurements in the file.
+        notes: of what is done.
 
     Returns:
         The scan, and the matrix ``(coils, coils)`` that prewhitened its coils, if any.
     """
     with open_hdf5(path) as file:
-        raw = open_raw(path, file, choice.group)
-        chosen, numbers = _choose(path, raw, slices, choice)
-        noise_std, matrix = _noise(path, raw, chosen, prewhiten)
-        metadata = _metadata(path, raw, chosen, numbers)
-        if raw.header.is_non_cartesian:
-            kspace, trajectory = read_trajectory(path, raw, chosen, numbers)
-        else:
-            kspace, measured = _sort(path, raw, chosen, numbers)
-    if matrix is not None:
-        kspace = np.einsum("dc,bcyx->bdyx", matrix.numpy(), kspace, optimize=True)
-    if raw.header.is_non_cartesian:
-        encoded_ny, encoded_nx, _ = raw.header.encoded_matrix
-        scan = build_scan(
+        return read_raw(
             path,
-            kspace,
-            metadata=metadata,
-            noise_std=noise_std,
-            voxel_size=raw.header.voxel_size(encoded_ny, encoded_nx),
-            trajectory=trajectory,
-            matrix=raw.header.image_matrix() if crop_readout else (encoded_ny, encoded_nx),
+            open_raw(path, file, choice.group),
+            slices,
+            crop_readout=crop_readout,
+            prewhiten=prewhiten,
+            choice=choice,
+            notes=notes,
         )
-        return scan, matrix
-    if noise_std is not None:
-        # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
-        noise_std /= float(np.sqrt(np.median(measured[measured > 0])))
-    ny, nx = kspace.shape[-2:]
-    voxel_size = raw.header.voxel_size(ny, nx)
-    readout = raw.header.readout_size(ny)
-    if crop_readout and readout < ny:
-        sampled = (kspace != 0).any(axis=1)
-        if (sampled.any(axis=1) == sampled.all(axis=1)).all():
-            kspace = remove_oversampling(path, kspace, readout)
-        else:
-            logger.info("%s: readout oversampling is kept because echoes are asymmetric", path)
-    scan = build_scan(path, kspace, metadata=metadata, noise_std=noise_std, voxel_size=voxel_size)
+
+
+def read_raw(
+    path: Path,
+    raw: Raw,
+    slices: SliceChoice,
+    *,
+    crop_readout: bool,
+    prewhiten: bool,
+    choice: Choice,
+    notes: Notes,
+) -> tuple[Scan, Tensor | None]:
+    """:func:`read_ismrmrd` of readouts, whatever the file."""
+    rows, calibration_rows = select(path, raw, choice, notes)
+    stack = _stack(path, raw, rows, crop_readout, notes)
+    chosen = pick_slices(path, slices, stack.size)
+    noise_std, matrix = read_noise(path, raw, rows, prewhiten)
+    metadata = _metadata(path, raw, stack, chosen)
+    trajectory = mask = None
+    if stack.places is None:
+        numbers = [stack.order[number] for number in chosen]
+        kspace, trajectory = read_trajectory(path, raw, rows, numbers)
+    else:
+        describe_sampling(stack.places, stack.axis, notes)
+        kspace, count = read_grid(path, raw, stack.places, stack.axis, stack.picks(chosen))
+    lines = _read_calibration(path, raw, calibration_rows, stack, chosen)
+    if matrix is not None:
+        notes.add("the coils are prewhitened by the noise readouts")
+        kspace = _whitened(matrix, kspace)
+        lines = None if lines is None else _whitened(matrix, lines)
+    if stack.places is None:
+        shape = raw.header.image_matrix() if crop_readout else stack.shape
+    else:
+        if noise_std is not None:
+            # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
+            noise_std /= float(np.sqrt(np.median(count[count > 0])))
+        mask = count > 0
+        if crop_readout and stack.axis != "readout":
+            kspace, mask = _cropped(path, raw.header, kspace, mask, notes)
+        mask = mask[:1] if (mask == mask[:1]).all() else mask
+        shape = (kspace.shape[2], kspace.shape[3])
+        describe_oversampling(raw.header, stack.axis, notes)
+    edges = stack.voxel_size(raw.header)
+    scan = build_scan(
+        path,
+        kspace,
+        mask=mask,
+        metadata=metadata,
+        noise_std=noise_std,
+        voxel_size=edges,
+        trajectory=trajectory,
+        matrix=None if trajectory is None else shape,
+    )
+    if edges is not None and stack.frames is not None:
+        affine = affine_of(
+            path,
+            raw.header,
+            stack.frames,
+            AXES[stack.axis],
+            edges,
+            shape,
+            stack.offsets,
+            chosen,
+        )
+        scan = replace(scan, affine=affine)
+    if lines is not None:
+        try:
+            block = _calibration_block(path, raw, calibration_rows, stack, lines, shape)
+            scan = replace(scan, calibration=block)
+        except InputError as error:  # coil maps may be given, or come from the image's own center
+            logger.warning("the calibration scan is left out: %s", error)
     return scan, matrix
 
 
-def _choose(
-    path: Path, raw: Raw, slices: SliceChoice, choice: Choice
-) -> tuple[np.ndarray, list[int]]:
-    """The chosen readouts, and the numbers of the slices."""
-    chosen = imaging(path, raw)
-    for name in ("repetition", "contrast", "phase", "set", "average"):
-        number = getattr(choice, name)
-        if number is None:
-            continue
-        values = raw.heads["idx"][name][chosen]
-        chosen = chosen[values == nth(path, values, number, name)]
-        if (count := len(np.unique(values))) > 1:
-            logger.info("%s: %s %d (of 0 to %d) is read", path, name, number, count - 1)
-    present = np.unique(raw.heads["idx"]["slice"][chosen])
-    return chosen, [int(present[i]) for i in pick_slices(path, slices, len(present))]
+def _stack(path: Path, raw: Raw, rows: np.ndarray, crop: bool, notes: Notes) -> _Stack:
+    """The slices that the chosen readouts make."""
+    numbers = np.unique(index_of(raw, rows, "slice")).tolist()
+    frames = read_frames(path, raw, rows, numbers)
+    by_place = spatial_order(frames) if frames is not None else None
+    if frames is not None and by_place is not None:
+        notes.add("the slices are sorted by their positions, which are not in the order of numbers")
+        numbers = [numbers[number] for number in by_place]
+        frames = [frames[number] for number in by_place]
+    places, axis, pixels = None, None, range(1)
+    matrix = raw.header.encoded_matrix
+    if not raw.header.is_non_cartesian:
+        places = place(path, raw, rows, numbers, raw.header)
+        axis, matrix = slice_axis(path, places), places.matrix
+        if axis is not None:
+            number = AXES[axis][2]
+            size = matrix[number]
+            kept = raw.header.image_size(number, size) if crop else size
+            pixels = range(size // 2 - kept // 2, size // 2 - kept // 2 + kept)
+            notes.add(
+                f"three-dimensional: the slices are {kept} pixels along the {axis} encoding, which "
+                f"is fully sampled" + (f", of {size}" if kept < size else "")
+            )
+    contrast = int(index_of(raw, rows[:1], "contrast")[0])
+    return _Stack(
+        tuple(numbers), frames, by_place is not None, contrast, places, axis, pixels, matrix
+    )
+
+
+def _whitened(matrix: Tensor, kspace: np.ndarray) -> np.ndarray:
+    white: np.ndarray = np.einsum("dc,bc...->bd...", matrix.numpy(), kspace, optimize=True)
+    return white
+
+
+def _cropped(
+    path: Path, header: EncodingHeader, kspace: np.ndarray, mask: np.ndarray, notes: Notes
+) -> tuple[np.ndarray, np.ndarray]:
+    """K-space without the oversampling of a readout that lies along ``ny``, and its mask."""
+    all_samples = kspace.shape[2]
+    size = header.readout_size(all_samples)
+    if size == all_samples:
+        return kspace, mask
+    lines = mask.any(axis=2, keepdims=True)
+    if (mask != lines).any():
+        notes.add(
+            "readout oversampling is kept because echoes are asymmetric: what was not sampled "
+            "would not stay zero"
+        )
+        return kspace, mask
+    notes.add(
+        f"readout oversampling is cropped: {size} of {all_samples} pixels lie in the field of view"
+    )
+    cropped = remove_oversampling(path, kspace, size)
+    return cropped, np.broadcast_to(lines, (len(mask), 1, *cropped.shape[2:]))
 
 
 def _metadata(
-    path: Path, raw: Raw, chosen: np.ndarray, numbers: list[int]
+    path: Path, raw: Raw, stack: _Stack, chosen: Sequence[int]
 ) -> tuple[ScanMetadata, ...]:
     """What the header says of the slices, with the echo time of the contrast that is read."""
+    by_number = stack.axis is None and not stack.sorted_by_place
+    numbers = [stack.order[number] if by_number else number for number in chosen]
     metadata = metadata_from_header(path, numbers, raw.xml)
-    echo, times = int(raw.heads["idx"]["contrast"][chosen[0]]), raw.header.echo_times
+    echo, times = stack.contrast, raw.header.echo_times
     if echo > 0:  # the header's first echo time is not this echo's
         te = times[echo] if echo < len(times) else None
         metadata = tuple(plausible_metadata(str(path), **{**asdict(m), "te": te}) for m in metadata)
     return metadata
 
 
-def _sort(
-    path: Path, raw: Raw, chosen: np.ndarray, numbers: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The chosen readouts at their places, averaged; and how often each line was measured."""
-    ny, nx, _ = raw.header.encoded_matrix
-    shape = (len(numbers), coils_of(path, raw, chosen), ny, nx)
-    num_bytes = 8 * prod(shape)
-    check_expansion(path, num_bytes, path.stat().st_size, f"k-space of shape {shape}")
-    kspace = np.zeros(shape, np.complex64)
-    count = np.zeros((len(numbers), nx), np.int64)
-    center = raw.header.center if raw.header.center is not None else nx // 2
-    wanted_rows = chosen[np.isin(raw.heads["idx"]["slice"][chosen], numbers)]
-    for row, samples in readouts(path, raw, wanted_rows):
-        head = raw.heads[row]
-        number = int(head["idx"]["slice"])
-        start = ny // 2 - int(head["center_sample"]) + int(head["discard_pre"])
-        if int(head["flags"]) & REVERSED:
-            samples = samples[:, ::-1]
-            last = int(head["number_of_samples"]) - 1
-            start = ny // 2 - (last - int(head["center_sample"])) + int(head["discard_post"])
-        line = int(head["idx"]["kspace_encode_step_1"]) - center + nx // 2
-        stop = start + samples.shape[1]
-        if not 0 <= line < nx or start < 0 or stop > ny:
-            raise InputError(
-                f"{path}: readout {row} (line {line}, samples {start} to {stop}) lies outside the "
-                f"encoded matrix of {nx} lines of {ny} samples that the header states"
-            )
-        for position, wanted in enumerate(numbers):
-            if wanted == number:
-                kspace[position, :, start:stop, line] += samples
-                count[position, line] += 1
-    return kspace / np.maximum(count, 1)[:, None, None, :].astype(np.float32), count
-
-
-def _noise(
-    path: Path, raw: Raw, chosen: np.ndarray, prewhiten: bool
-) -> tuple[float | None, Tensor | None]:
-    """Noise of an imaging sample by the noise readouts, and the matrix that whitens the coils.
-
-    The matrix ``σ L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` with ``σ² = tr Ψ / C`` keeps the
-    units of k-space, and coils of equal, independent noise as they are. The noise level is σ: noise
-    power goes with the bandwidth, 1 / dwell time, and the header's relative bandwidth corrects for
-    the noise readout's own filter (Kellman & McVeigh, doi:10.1002/mrm.20713).
-    """
-    heads = raw.heads
-    coils = heads["active_channels"][chosen[0]]
-    noise = heads["flags"].astype(np.uint64) & np.uint64(NOISE) != 0
-    rows = np.flatnonzero(noise & (heads["active_channels"] == coils))
-    if len(rows) < noise.sum():
-        logger.warning("%s: noise readouts of other coils than the image's are left out", path)
+def _read_calibration(
+    path: Path, raw: Raw, rows: np.ndarray, stack: _Stack, chosen: Sequence[int]
+) -> np.ndarray | None:
+    """K-space ``(slices or 1, coils, ny, nx)`` of a separate calibration scan, if there is one."""
     if len(rows) == 0:
-        return None, None
-    samples = np.concatenate([values for _, values in readouts(path, raw, rows)], axis=1)
-    power = float(np.mean(np.abs(samples.astype(np.complex128)) ** 2)) if samples.size else 0.0
-    if not (np.isfinite(power) and power > 0):
-        logger.warning("%s: its noise readouts are zero or not finite, and are left out", path)
-        return None, None
-    noise_std = None
-    dwell = float(heads["sample_time_us"][rows[0]])
-    imaging_dwell = float(heads["sample_time_us"][chosen[0]])
-    if dwell > 0 and imaging_dwell > 0 and np.isfinite(dwell / imaging_dwell):
-        bandwidth = raw.header.noise_bandwidth or 1.0
-        noise_std = float(np.sqrt(power * dwell / imaging_dwell / bandwidth))
-    if not prewhiten:
-        return noise_std, None
-    try:
-        matrix = power**0.5 * whitening_matrix(torch.from_numpy(samples))
-    except InputError as error:
-        logger.warning("%s: the coils are not prewhitened: %s", path, error)
-        return noise_std, None
-    level = "unknown" if noise_std is None else f"{noise_std:.3g}"
-    logger.info(
-        "%s: coils prewhitened by %d noise samples, noise of a k-space sample %s",
-        path,
-        samples.shape[1],
-        level,
+        return None
+    present = set(index_of(raw, rows, "slice").tolist())
+    order = stack.order if present >= set(stack.order) else tuple(present)
+    space = int(raw.heads["encoding_space_ref"][rows[0]])
+    header = parse_header(path, raw.xml, space)
+    problem = None
+    if len(order) not in {1, len(stack.order)}:
+        problem = f"its slices are {sorted(present)} and the image's {sorted(stack.order)}"
+    elif header.is_non_cartesian:
+        problem = f"it lies along a {header.trajectory} trajectory"
+    elif stack.axis is not None and not _same_along(raw.header, header, AXES[stack.axis][2]):
+        problem = "its field of view along the slices is another than the image's"
+    if problem:
+        logger.warning("%s: the calibration scan is left out: %s", path, problem)
+        return None
+    matrix = None
+    if stack.axis is not None:
+        sizes = list(header.encoded_matrix)
+        sizes[AXES[stack.axis][2]] = stack.matrix[AXES[stack.axis][2]]
+        matrix = (sizes[0], sizes[1], sizes[2])
+    places = place(path, raw, rows, order, header, matrix)
+    picks = stack.picks(chosen)
+    if len(order) == 1:
+        picks = [(0, pixel) for _, pixel in picks] if stack.axis is not None else [(0, 0)]
+    kspace, _ = read_grid(path, raw, places, stack.axis, picks)
+    return kspace
+
+
+def _same_along(one: EncodingHeader, other: EncodingHeader, axis: int) -> bool:
+    """Whether two encodings have the same field of view along an axis."""
+    first, second = one.extent(axis), other.extent(axis)
+    return abs(first / second - 1) < SAME_FIELD_OF_VIEW
+
+
+def _calibration_block(
+    path: Path,
+    raw: Raw,
+    rows: np.ndarray,
+    stack: _Stack,
+    lines: np.ndarray,
+    shape: tuple[int, int],
+) -> Tensor:
+    """The fully sampled center of a separate calibration scan, for images of this shape."""
+    header = parse_header(path, raw.xml, int(raw.heads["encoding_space_ref"][rows[0]]))
+    y, x, _ = AXES[stack.axis]
+    own = (header.extent(y), header.extent(x))
+    image = (
+        raw.header.extent(y) * shape[0] / stack.shape[0],
+        raw.header.extent(x) * shape[1] / stack.shape[1],
     )
-    return noise_std, matrix.to(torch.complex64)
+    return torch.from_numpy(calibration_block(path, lines, own, image))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import written_beside
-from ctxrecon.io._arrays import check_single_precision
+from ctxrecon.io._writing import check_single_precision
 
 _SCANNER = 1
 """NIfTI's code for coordinates of the scanner."""

@@ -24,10 +24,15 @@ from ctxrecon.io._arrays import (
     metadata_to_json,
     pick_slices,
     read_slices,
-    stated_affine,
 )
+from ctxrecon.io._calibration import stated_calibration
+from ctxrecon.io._complex import ComplexArray
+from ctxrecon.io._place import stated_affine
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
+
+# Arrays that a file may hold, with the number of axes from which the first one counts slices.
+_ARRAYS = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
 
 # What NumPy raises for damaged headers, which are Python literals.
 _HEADER_ERRORS = (
@@ -92,16 +97,21 @@ def read_array(path: Path) -> np.ndarray:
 
 def npy_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """(slices, coils, ny, nx) and dtype of the k-space in a ``.npy`` file."""
-    array = read_array(path)
-    check_complex(path, array.dtype)
+    array = ComplexArray(path, read_array(path))
     return kspace_layout(path, array.shape), array.dtype, {}
 
 
 def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
-    """Read complex k-space ``(ny, nx)``, ``(coils, ny, nx)`` or ``(slices, coils, ny, nx)``."""
-    layout, _, _ = npy_shape(path)
-    kspace = read_array(path).reshape(layout)
-    return build_scan(path, read_slices(kspace, pick_slices(path, slices, layout[0])))
+    """Read k-space ``(ny, nx)``, ``(coils, ny, nx)`` or ``(slices, coils, ny, nx)``.
+
+    Complex, or real with an axis of real and imaginary parts before or behind these.
+    """
+    array = ComplexArray(path, read_array(path))
+    layout = kspace_layout(path, array.shape)
+    chosen = pick_slices(path, slices, layout[0])
+    if len(array.shape) == 4:
+        return build_scan(path, read_slices(array, chosen))
+    return build_scan(path, np.concatenate([array[...].reshape(layout)] * len(chosen)))
 
 
 class Archive:
@@ -216,15 +226,15 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     """Read ``kspace`` and, where present, ``mask``, ``coil_maps``, ``target``, ``prompts``.
 
     ``prompts`` is an array of strings, one a slice; files written by this package also hold
-    ``metadata`` (JSON), ``noise_std``, ``voxel_size`` and ``affine``. Of arrays with one entry a
-    slice only the chosen ones are kept.
+    ``metadata`` (JSON), ``noise_std``, ``voxel_size``, ``affine`` and ``calibration``. Of arrays
+    with one entry a slice only the chosen ones are kept.
     """
     with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)
         arrays = {}
-        for name, ndim in (("kspace", 4), ("mask", 3), ("coil_maps", 4), ("target", 3)):
+        for name, ndim in _ARRAYS.items():
             shape = archive.layout(name).shape if name in archive.names else ()
             per_slice = len(shape) >= ndim and shape[0] == num_slices > 1
             arrays[name] = archive.get(name, chosen if per_slice else None)
@@ -237,7 +247,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         raise InputError(f"{path}: expected three numbers in 'voxel_size', got {edges.shape}")
     kspace = arrays["kspace"]
     assert kspace is not None
-    return build_scan(
+    scan = build_scan(
         path,
         kspace.reshape((-1, *layout[1:])),
         mask=arrays["mask"],
@@ -248,6 +258,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
         voxel_size=None if edges is None else (float(edges[0]), float(edges[1]), float(edges[2])),
         affine=affine,
     )
+    return stated_calibration(path, scan, arrays["calibration"])
 
 
 def write_npz(path: Path, scan: Scan) -> None:
@@ -256,7 +267,7 @@ def write_npz(path: Path, scan: Scan) -> None:
         "kspace": scan.kspace.cpu().numpy(),
         "mask": scan.cartesian_mask.cpu().numpy(),
     }
-    for name in ("coil_maps", "target"):
+    for name in ("coil_maps", "target", "calibration"):
         value = getattr(scan, name)
         if value is not None:
             arrays[name] = value.cpu().numpy()

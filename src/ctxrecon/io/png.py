@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctxrecon.files import written_beside
-from ctxrecon.io._arrays import check_single_precision
-
-# The brightest 0.2 % (vessels, skin beside a coil) would otherwise darken all the rest.
-WINDOW_PERCENTILE = 99.8
+from ctxrecon.io._writing import WINDOW_PERCENTILE, check_single_precision
 
 
 def write_images(path: Path, images: np.ndarray, *, montage: bool = False) -> tuple[Path, ...]:

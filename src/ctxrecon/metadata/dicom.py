@@ -14,6 +14,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.metadata.headers import header_number, named_anatomy, plausible_metadata
 from ctxrecon.metadata.scan_metadata import ScanMetadata
 from ctxrecon.metadata.text import shown
+from ctxrecon.metadata.units import Times, in_milliseconds, in_tesla
 from ctxrecon.metadata.vocabulary import CONTRASTS, SEQUENCES, SEXES
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ _DICOM_ELEMENTS = (
     "SeriesDescription",
     "ProtocolName",
     "SequenceName",
+    "ScanningSequence",
+    "EchoPulseSequence",
     "BodyPartExamined",
     "InstanceNumber",
     "RepetitionTime",
@@ -80,17 +83,39 @@ class DicomFile(BufferedReader):
         return deflated
 
 
-def from_dicom(path: str | Path) -> ScanMetadata:
+def functional_group(header: Any, name: str, frame: int = 0) -> Any:
+    """The item of a functional group of a frame of an Enhanced image, ``None`` where it has none.
+
+    Args:
+        header: of the image.
+        name: of the group, such as ``"MREchoSequence"``.
+        frame: its index.
+    """
+    of_frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    for groups in (*of_frames[frame : frame + 1], *shared[:1]):
+        for item in (groups.get(name) or [])[:1]:
+            return item
+    return None
+
+
+def from_dicom(path: str | Path, frame: int | None = None) -> ScanMetadata:
     """Read the header of a DICOM MR image; pixel data are not read.
 
     The contrast comes from the series description or protocol name where it names one, the
     sequence from the scanner's sequence name, the slice from the instance number (which counts
     from 1). All three are logged, as they are inferred. Of an Enhanced MR image, which holds many
-    frames, TR, TE, TI and flip angle are those of the first one and the slice stays unknown.
-    Impossible values are left out with a warning.
+    frames, TR, TE, TI and flip angle are those of one frame, and the slice is its place in the
+    stack. Impossible values are left out with a warning; times that can only be in seconds and
+    fields that can only be in gauss are converted, with a warning too.
+
+    Args:
+        path: of the file.
+        frame: of an Enhanced MR image, from 0; by default the first, and the slice is unknown.
 
     Raises:
-        InputError: when the file is missing, is no DICOM file, or is no MR image.
+        InputError: when the file is missing, is no DICOM file, is no MR image, or has no such
+            frame.
     """
     try:
         from pydicom import dcmread
@@ -103,9 +128,14 @@ def from_dicom(path: str | Path) -> ScanMetadata:
     try:
         with DicomFile(path) as file:
             header = dcmread(file, stop_before_pixels=True)
-        read = {name: _dicom_element(header, name) for name in _DICOM_ELEMENTS}
+        frames = header.get("PerFrameFunctionalGroupsSequence")
+        if frame is not None and not 0 <= frame < len(frames or []):
+            raise InputError(f"{path} has {len(frames or [])} frames: there is no frame {frame}")
+        read = {name: _dicom_element(header, name, frame or 0) for name in _DICOM_ELEMENTS}
         values = {name: "" if v is None else str(v).strip() for name, v in read.items()}
-        single = "PerFrameFunctionalGroupsSequence" not in header
+        stack = None
+        if frame is not None:
+            stack = functional_group(header, "FrameContentSequence", frame)
     except InputError:
         raise
     except (InvalidDicomError, EOFError) as error:
@@ -122,45 +152,55 @@ def from_dicom(path: str | Path) -> ScanMetadata:
         filter(None, (_named_contrast(values[n]) for n in ("SeriesDescription", "ProtocolName"))),
         None,
     )
-    instance = values["InstanceNumber"]
-    slice = int(instance) - 1 if single and instance.isdecimal() and int(instance) > 0 else None
+    number_in_stack = values["InstanceNumber"] if frames is None else ""
+    if stack is not None:
+        number_in_stack = str(stack.get("InStackPositionNumber") or "")
+    known = number_in_stack.isdecimal() and int(number_in_stack) > 0
+    slice = int(number_in_stack) - 1 if known else None
     sequence = _dicom_sequence(values["SequenceName"])
     logger.info("%s: inferred contrast %s, sequence %s, slice %s", path, contrast, sequence, slice)
 
     def number(name: str, zero_is_unknown: bool = True) -> float | None:
         return header_number(values, name, zero_is_unknown, "DICOM header")
 
+    source = f"DICOM file {path}"
+    times = Times(number("RepetitionTime"), number("EchoTime", False), number("InversionTime"))
+    times = in_milliseconds(times, spin_echo=_is_spin_echo(values, sequence), source=source)
     return plausible_metadata(
-        f"DICOM file {path}",
+        source,
         anatomy=named_anatomy(values["BodyPartExamined"], None),
         slice=slice,
         contrast=contrast,
         sequence=sequence,
-        tr=number("RepetitionTime"),
-        te=number("EchoTime", False),
-        ti=number("InversionTime"),
+        **times._asdict(),
         flip_angle=number("FlipAngle"),
         age=_dicom_age(values["PatientAge"]),
         sex=SEXES.canonical(values["PatientSex"]),
-        field_strength=number("MagneticFieldStrength"),
+        field_strength=in_tesla(number("MagneticFieldStrength"), source=source),
     )
 
 
-def _dicom_element(header: Any, name: str) -> Any:
-    """An element of the header, or of the first frame of an Enhanced MR image."""
+def _dicom_element(header: Any, name: str, frame: int) -> Any:
+    """An element of the header, or of a frame of an Enhanced MR image."""
     value = header.get(name)
     if value is not None or name not in _ENHANCED_ELEMENTS:
         return value
     group, element = _ENHANCED_ELEMENTS[name]
     if group is None:
         return header.get(element)
-    for shared in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for frame in (header.get(shared) or [])[:1]:
-            for item in (frame.get(group) or [])[:1]:
-                if (value := item.get(element)) is not None:
-                    several = isinstance(value, Sequence) and not isinstance(value, str)
-                    return next(iter(value), None) if several else value
-    return None
+    item = functional_group(header, group, frame)
+    value = None if item is None else item.get(element)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return next(iter(value), None)
+    return value
+
+
+def _is_spin_echo(values: dict[str, str], sequence: str | None) -> bool:
+    return (
+        sequence in ("TurboSpinEcho", "SpinEcho", "HASTE", "SPACE")
+        or values["EchoPulseSequence"] == "SPIN"
+        or "SE" in re.findall(r"[A-Z]+", values["ScanningSequence"])
+    )
 
 
 def _named_contrast(description: str) -> str | None:

@@ -6,14 +6,20 @@ import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxrecon.errors import InputError
 from ctxrecon.metadata.scan_metadata import ScanMetadata
 from ctxrecon.metadata.text import shown
 from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, FASTMRI_ANATOMY, SEXES
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 logger = logging.getLogger(__name__)
+
+_AROUND_XML = "\ufeff\0 \t\r\n"
+_AROUND_BYTES = b"\0 \t\r\n"
 
 _ROW_COLUMNS = (
     "fname",
@@ -71,15 +77,22 @@ def from_fastmri_header(
     )
 
 
-def _header_values(xml: str | bytes) -> dict[str, str]:
-    """Text of every leaf of the header by its tag without namespace; the first one counts."""
+def parse_header_xml(xml: str | bytes) -> Element:
+    """The root of an ISMRMRD XML header, its tags without namespace.
+
+    What converters leave before and after it is left out: byte order marks, NULs, white space.
+
+    Raises:
+        InputError: XML that is not well-formed, or that declares a document type or entities.
+    """
     from xml.etree.ElementTree import ParseError
 
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import fromstring
 
     try:
-        root = fromstring(xml, forbid_dtd=True)
+        plain = xml.strip(_AROUND_XML) if isinstance(xml, str) else xml.strip(_AROUND_BYTES)
+        root: Element = fromstring(plain, forbid_dtd=True)
     except DefusedXmlException as error:
         raise InputError(
             "refused an XML header that declares a document type or entities, which can exhaust "
@@ -87,18 +100,22 @@ def _header_values(xml: str | bytes) -> dict[str, str]:
         ) from error
     except (ParseError, ValueError, LookupError) as error:
         raise InputError(f"expected an ISMRMRD XML header, got malformed XML: {error}") from error
-    if _tag(root) != "ismrmrdHeader":
-        raise InputError(f"expected an XML header <ismrmrdHeader>, got <{_tag(root)}>")
+    for element in root.iter():
+        element.tag = str(element.tag).rsplit("}", 1)[-1]
+    return root
+
+
+def _header_values(xml: str | bytes) -> dict[str, str]:
+    """Text of every leaf of the header by its tag without namespace; the first one counts."""
+    root = parse_header_xml(xml)
+    if root.tag != "ismrmrdHeader":
+        raise InputError(f"expected an XML header <ismrmrdHeader>, got <{root.tag}>")
     values: dict[str, str] = {}
     for element in root.iter():
         text = (element.text or "").strip()
         if not len(element) and text:
-            values.setdefault(_tag(element), text)
+            values.setdefault(element.tag, text)
     return values
-
-
-def _tag(element: Any) -> str:
-    return str(element.tag).rsplit("}", 1)[-1]
 
 
 def header_number(

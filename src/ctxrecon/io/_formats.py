@@ -1,0 +1,182 @@
+"""The table of scan formats, and which of them a file is of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from ctxrecon.errors import InputError
+from ctxrecon.files import check_input, sniff
+from ctxrecon.io import bart, calgary, fastmri, ismrmrd, matlab, numpy_format, siemens
+from ctxrecon.io._arrays import SliceChoice
+from ctxrecon.io._notes import Notes
+from ctxrecon.io._reader import Options, Reader
+from ctxrecon.io.hdf5 import open_hdf5
+from ctxrecon.scan import Scan
+
+_IMAGES = "holds images, not k-space"
+_PHILIPS = "convert Philips raw data to ISMRMRD .h5 first (philips_to_ismrmrd)"
+_BRUKER = "Bruker raw data is read by brukerapi or MRIReco.jl: save its k-space as .npy"
+_GE = "convert GE raw data to ISMRMRD .h5 first (ge_to_ismrmrd, with GE's Orchestra)"
+_HINTS = {
+    ".dcm": f"DICOM {_IMAGES}",
+    ".nii": f"NIfTI {_IMAGES}",
+    ".gz": f"NIfTI {_IMAGES}",
+    ".png": f"PNG {_IMAGES}",
+    ".7": _GE,
+    ".raw": _PHILIPS,
+    ".lab": _PHILIPS,
+    ".sin": _PHILIPS,
+    ".list": _PHILIPS,
+    ".data": _PHILIPS,
+    ".job0": _BRUKER,
+    "fid": _BRUKER,
+    "ser": _BRUKER,
+}
+
+
+def _read_siemens(
+    path: Path, slices: SliceChoice, options: Options, notes: Notes
+) -> tuple[Scan, Tensor | None]:
+    return siemens.read_siemens(
+        path,
+        slices,
+        crop_readout=options.crop_readout is not False,
+        prewhiten=options.prewhiten,
+        choice=options.choice,
+        notes=notes,
+    )
+
+
+def _read_ismrmrd(
+    path: Path, slices: SliceChoice, options: Options, notes: Notes
+) -> tuple[Scan, Tensor | None]:
+    return ismrmrd.read_ismrmrd(
+        path,
+        slices,
+        crop_readout=options.crop_readout is not False,
+        prewhiten=options.prewhiten,
+        choice=options.choice,
+        notes=notes,
+    )
+
+
+# Of the formats that share a suffix, the first that holds.
+READERS = (
+    Reader(
+        "npy",
+        (".npy",),
+        ("NumPy .npy",),
+        lambda path, _: numpy_format.npy_shape(path),
+        lambda path, slices, *_: (numpy_format.read_npy(path, slices), None),
+    ),
+    Reader(
+        "npz",
+        (".npz",),
+        ("NumPy .npz",),
+        lambda path, _: numpy_format.npz_shape(path),
+        lambda path, slices, *_: (numpy_format.read_npz(path, slices), None),
+    ),
+    Reader(
+        "BART",
+        (".cfl",),
+        (),
+        lambda path, options: bart.bart_shape(path, options.choice),
+        lambda path, slices, options, _: (bart.read_bart(path, slices, options.choice), None),
+        choices=("repetition", "contrast", "phase", "average"),
+    ),
+    Reader(
+        "MATLAB",
+        (".mat",),
+        ("MATLAB .mat", "HDF5 .h5"),
+        lambda path, options: matlab.matlab_shape(path, options.choice),
+        lambda path, slices, options, _: (matlab.read_matlab(path, slices, options.choice), None),
+        choices=("phase", "group"),
+    ),
+    Reader(
+        "Calgary-Campinas",
+        (".h5", ".hdf5"),
+        ("HDF5 .h5",),
+        lambda path, _: calgary.calgary_shape(path),
+        lambda path, slices, *_: (calgary.read_calgary(path, slices), None),
+        holds=calgary.is_calgary,
+    ),
+    Reader(
+        "Siemens",
+        (".dat",),
+        (None,),
+        lambda path, options: siemens.siemens_shape(
+            path, crop_readout=options.crop_readout is not False, choice=options.choice
+        ),
+        _read_siemens,
+        choices=("repetition", "contrast", "phase", "set", "average"),
+        crops=True,
+    ),
+    Reader(
+        "fastMRI",
+        (".h5", ".hdf5"),
+        ("HDF5 .h5",),
+        lambda path, _: fastmri.fastmri_shape(path),
+        lambda path, slices, options, _: (
+            fastmri.read_fastmri(
+                path, slices, crop_readout=bool(options.crop_readout), choice=options.choice
+            ),
+            None,
+        ),
+        choices=("average",),
+        crops=True,
+        holds=lambda path, file: "kspace" in file,
+    ),
+    Reader(
+        "ISMRMRD",
+        (".h5", ".hdf5"),
+        ("HDF5 .h5",),
+        lambda path, options: ismrmrd.ismrmrd_shape(
+            path, crop_readout=options.crop_readout is not False, choice=options.choice
+        ),
+        _read_ismrmrd,
+        choices=("repetition", "contrast", "phase", "set", "average", "group"),
+        crops=True,
+        holds=lambda path, file: bool(ismrmrd.find_groups(file)),
+    ),
+)
+
+
+def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
+    """The reader of a scan file by its extension and content, and the file that holds its data.
+
+    Raises:
+        InputError: a file that cannot be read, or is of no format that is.
+    """
+    path = Path(path)
+    # BART names both of its files by their stem, too.
+    path = check_input(bart.data_file(path) if bart.is_bart(path) else path)
+    suffix = path.suffix.lower()
+    if suffix == ".h5" and path.name.startswith("ScanArchive"):
+        raise InputError(f"{path} has the name of a GE ScanArchive: {_GE}")
+    readers = [reader for reader in READERS if suffix in reader.suffixes]
+    if not readers:
+        hint = _HINTS.get(suffix or path.name.lower())
+        raise InputError(
+            f"{path}: expected a scan file .npy, .npz, .h5, .mat, .dat or .cfl, got "
+            f"{suffix or 'no extension'}" + (f": {hint}" if hint else "")
+        )
+    contents, found = readers[0].contents, sniff(path)
+    if contents and found not in contents:
+        content = f"the content of {found}" if found else "other content"
+        raise InputError(
+            f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
+        )
+    if readers[0].holds is None:
+        return readers[0], path
+    with open_hdf5(path) as file:
+        for reader in readers:
+            if reader.holds is not None and reader.holds(path, file):
+                return reader, path
+        names = ", ".join(repr(name[:40]) for name in list(file)[:8]) or "nothing"
+    raise InputError(
+        f"{path}: expected fastMRI's 'kspace' or ISMRMRD's 'dataset/data' in the HDF5 file, "
+        f"found {names}"
+    )

@@ -1,0 +1,26 @@
+"""What is done with a file and why, for the log and for the user."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class Notes:
+    """Sentences on what is done with a file, each logged once.
+
+    Args:
+        path: of the file, with which the lines of the log begin.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.sentences: list[str] = []
+
+    def add(self, sentence: str) -> None:
+        """Log a sentence and keep it."""
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)
+            logger.info("%s: %s", self._path, sentence)

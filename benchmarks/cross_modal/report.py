@@ -42,8 +42,8 @@ def _explanation(chosen: Table, args: argparse.Namespace) -> str:
     times = "once" if len(args.seeds) == 1 else f"{len(args.seeds)} times"
     return f"""\
 {args.test_scans} scans of held-out people at {args.resolution}², single-coil magnitudes;
-slice-wise metrics, mean ± standard deviation over the scans; differences from “{chosen.compared}” are paired, with
-their 95 % intervals over people. Every network was trained {times}, with
+slice-wise metrics, mean ± standard deviation over the scans; differences from
+“{chosen.compared}” are paired, with their 95 % intervals over people. Every network was trained {times}, with
 {args.scans} pairs for {args.steps} steps of {args.batch_size}; scores of one scan are averaged over
 the trainings. The end-point error is that inside the head, for zero-filling that of no alignment.
 {_of_prior(chosen, args)}"""

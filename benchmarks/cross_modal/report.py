@@ -43,9 +43,10 @@ def _explanation(chosen: Table, args: argparse.Namespace) -> str:
     return f"""\
 {args.test_scans} scans of held-out people at {args.resolution}², single-coil magnitudes;
 slice-wise metrics, mean ± standard deviation over the scans; differences from
-“{chosen.compared}” are paired, with their 95 % intervals over people. Every network was trained {times}, with
-{args.scans} pairs for {args.steps} steps of {args.batch_size}; scores of one scan are averaged over
-the trainings. The end-point error is that inside the head, for zero-filling that of no alignment.
+“{chosen.compared}” are paired, with their 95 % intervals over people. Every network was
+trained {times}, with {args.scans} pairs for {args.steps} steps of {args.batch_size}; scores of one
+scan are averaged over the trainings. The end-point error is that inside the head, for zero-filling
+that of no alignment.
 {_of_prior(chosen, args)}"""
 
 

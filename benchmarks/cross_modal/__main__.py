@@ -8,11 +8,13 @@ of ``--runs``, where a run that was stopped goes on, once for each of ``--seeds`
 tests are in no bank; the T1 is that of the moved person. A figure in ``elastic`` pixels is of the
 image's matrix.
 
-- ``help``: Tables III to V: without the reference; with the raw T1 as channels; with the T1 aligned
+- ``help``: Tables III to V: without the reference; with the raw T1 as channels; with the raw T1 as
+  the fully sampled first contrast of the recurrent network (HRU-Net); with the T1 aligned
   by the reconstruction loss and the ℓ1 distance of the synthetic image, as SAN does; the synthetic
   T2 without alignment; as printed, where the reference does not enter the reconstruction; with the
   synthetic T2 as a guide; and with the T1 of the person who has not moved, which none can beat. The
-  synthetic image alone is scored in a column of its own (Table IV).
+  synthetic image alone is scored in a column of its own (Table IV). The diffusion prior is run as
+  it is, and by DDS from a synthetic T2 at an intermediate noise level (``--strength``).
 - ``ratios``: Tables I and II: three patterns at 25, 12.5 and 6.25 % of k-space.
 - ``misalignment``: people who have not moved, and bent by 1, 2 and 4 pixels.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
@@ -25,14 +27,17 @@ import argparse
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from benchmarks.common.arguments import settings_of
+from benchmarks.common.arguments import open_named_prior, settings_of
 from benchmarks.common.paired import paired
 from benchmarks.common.record import write_study
 from benchmarks.common.training import slug, train_run
 from benchmarks.cross_modal.complexity import complexity
+from benchmarks.cross_modal.picture import draw_picture
+from benchmarks.cross_modal.prior import STARTED, TITLE, alone, started
 from benchmarks.cross_modal.report import page
-from benchmarks.cross_modal.scans import Scores, TestScans
+from benchmarks.cross_modal.scans import Scores, TestScans, image_scores
 from benchmarks.cross_modal.tables import (
     COMPLEXITY,
     TABLES,
@@ -44,7 +49,8 @@ from benchmarks.cross_modal.tables import (
 )
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import Misalignment
-from ctxrecon.pipelines import CrossModalPipeline, load_cross_modal
+from ctxrecon.pipelines import ContextMRIPipeline, CrossModalPipeline, load_cross_modal
+from ctxrecon.pipelines.cross_modal import CrossModalReconstruction
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,45 +63,92 @@ def main(argv: list[str] | None = None) -> None:
             continue
         if args.bank is None:
             raise InputError(f"the table {name} trains networks: give --bank")
-        results = study(TABLES[name], args)
+        chosen = TABLES[name]
+        pipes = [train_all(chosen, task, args) for task in chosen.tasks]
         if not args.train_only:
-            record = {"table": name, "settings": settings_of(args), "tasks": results}
+            record = {"table": name, "settings": settings_of(args), **study(chosen, pipes, args)}
             write_study(path, record, args, page)
 
 
-def study(chosen: Table, args: argparse.Namespace) -> dict[str, Any]:
-    """Scores of every entry on every task of a table."""
-    results = {}
-    for task in chosen.tasks:
-        trained = {
-            entry.title: (entry, pipes)
-            for entry in chosen.entries
-            if (pipes := train_all(entry, task, args))
-        }
-        if args.train_only:
-            continue
-        moved = bool(task.elastic)
-        misalignment = Misalignment(
-            args.rotation if moved else 0.0, args.translation if moved else 0.0, task.elastic
-        )
-        scans = TestScans.draw(
-            args.test_scans, args.resolution, task, args.label_volumes, misalignment, args.seed
-        )
+def train_all(
+    chosen: Table, task: Task, args: argparse.Namespace
+) -> dict[str, list[CrossModalPipeline]]:
+    """The networks of each entry of a table, one for each seed, or those that there are."""
+    found = {entry.title: train_entry(entry, task, args) for entry in chosen.entries}
+    return {title: pipes for title, pipes in found.items() if pipes}
+
+
+def study(
+    chosen: Table, trained: list[dict[str, list[CrossModalPipeline]]], args: argparse.Namespace
+) -> dict[str, Any]:
+    """Scores of every entry on every task of a table, and the picture of the first one."""
+    found: dict[str, Any] = {"tasks": {}}
+    prior = None
+    if chosen.started is not None:
+        prior, found["prior"] = open_named_prior(args)
+    for task, pipes in zip(chosen.tasks, trained, strict=True):
+        scans = draw(task, args)
         scores = {"zero-filled": scans.zero_filled()}
-        for title, (entry, pipes) in trained.items():
-            each = [scans.rate(pipe, still=entry.still) for pipe in pipes]
-            scores[title] = {
-                metric: np.mean([one[metric] for one in each], axis=0).tolist()
-                for metric in each[0]
-            }
+        images = {"zero-filled": scans.filled, "T1": scans.references}
+        for entry in chosen.entries:
+            if entry.title not in pipes:
+                continue
+            outputs = [scans.reconstruct(pipe, still=entry.still) for pipe in pipes[entry.title]]
+            scores[entry.title] = mean_of(
+                [scans.rate(output, still=entry.still) for output in outputs]
+            )
+            if not entry.synthesizes:
+                del scores[entry.title]["psnr_synthetic"]
+            images[entry.title] = outputs[0].images
+            if prior is not None and entry.title == chosen.started:
+                rows = with_prior(prior, scans, outputs, args)
+                scores |= {title: mean_of(each) for title, (each, _) in rows.items()}
+                images |= {title: image for title, (_, image) in rows.items()}
+        if not found["tasks"] and chosen.picture is not None:
+            draw_picture(args.output_dir / chosen.picture, images, scans, str(task))
         compared = scores.get(chosen.compared)
-        results[str(task)] = {
+        found["tasks"][str(task)] = {
             title: rate(own, compared, scans.people) for title, own in scores.items()
         }
-    return results
+    return found
 
 
-def train_all(entry: Entry, task: Task, args: argparse.Namespace) -> list[CrossModalPipeline]:
+def draw(task: Task, args: argparse.Namespace) -> TestScans:
+    """The test scans of a task."""
+    rotation, translation = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
+    misalignment = Misalignment(rotation, translation, task.elastic)
+    return TestScans.draw(
+        args.test_scans, args.resolution, task, args.label_volumes, misalignment, args.seed
+    )
+
+
+def with_prior(
+    prior: ContextMRIPipeline,
+    scans: TestScans,
+    outputs: list[CrossModalReconstruction[Tensor]],
+    args: argparse.Namespace,
+) -> dict[str, tuple[list[Scores], Tensor]]:
+    """By title the scores of the diffusion prior and images, the first of several."""
+    found = {TITLE: [alone(prior, scans, args.batch_size)], STARTED: []}
+    for output in outputs:
+        assert output.synthetic is not None
+        found[STARTED].append(
+            started(prior, scans, output.synthetic, args.strength, args.batch_size)
+        )
+    return {
+        title: ([image_scores(one, scans.target) for one in images], images[0])
+        for title, images in found.items()
+    }
+
+
+def mean_of(scores: list[Scores]) -> Scores:
+    """Scores of each scan, averaged over trainings."""
+    return {
+        metric: np.mean([one[metric] for one in scores], axis=0).tolist() for metric in scores[0]
+    }
+
+
+def train_entry(entry: Entry, task: Task, args: argparse.Namespace) -> list[CrossModalPipeline]:
     """The networks of an entry, one for each seed, or those that there are."""
     pipes = []
     for seed in args.seeds:

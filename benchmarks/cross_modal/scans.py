@@ -16,6 +16,7 @@ from ctxrecon.masks import make_mask
 from ctxrecon.metrics import image_metrics
 from ctxrecon.phantom import Misalignment, PairScan, load_label_volume, pair_scan
 from ctxrecon.pipelines import CrossModalPipeline
+from ctxrecon.pipelines.cross_modal import CrossModalReconstruction
 from ctxrecon.reconstructors.warp import endpoint_error, fold_share
 
 Scores = dict[str, list[float]]
@@ -98,16 +99,28 @@ class TestScans:
         """``(scans, 1, n, n)`` complex64, undersampled."""
         return torch.cat([scan.kspace for scan in self.moved]) * self.masks
 
+    @property
+    def filled(self) -> Tensor:
+        """Zero-filled images, ``(scans, n, n)`` complex64."""
+        return ifft2c(self.kspace)[:, 0]
+
+    @property
+    def references(self) -> Tensor:
+        """T1 images of the moved people, ``(scans, n, n)`` complex64."""
+        return torch.cat([scan.reference for scan in self.moved])
+
     def zero_filled(self) -> Scores:
         """Scores of zero-filling, and of the displacement that there is."""
         truth, head = self._displacement(self.moved)
         return {
-            **_image_scores(ifft2c(self.kspace)[:, 0], self.target),
+            **image_scores(self.filled, self.target),
             "endpoint_error": endpoint_error(torch.zeros_like(truth), truth, head).tolist(),
         }
 
-    def rate(self, pipe: CrossModalPipeline, *, still: bool = False) -> Scores:
-        """Scores of a network, and of what it makes of the references.
+    def reconstruct(
+        self, pipe: CrossModalPipeline, *, still: bool = False
+    ) -> CrossModalReconstruction[Tensor]:
+        """What a network makes of the scans.
 
         Args:
             pipe: of a single coil.
@@ -115,14 +128,17 @@ class TestScans:
         """
         scans = self.still if still else self.moved
         reference = torch.cat([scan.reference for scan in scans])
-        output = pipe(self.kspace, self.masks, reference=reference)
+        return pipe(self.kspace, self.masks, reference=reference)
+
+    def rate(self, output: CrossModalReconstruction[Tensor], *, still: bool = False) -> Scores:
+        """Scores of images, and of what was made of the references."""
         assert output.synthetic is not None
         assert output.displacement is not None
-        truth, head = self._displacement(scans)
+        truth, head = self._displacement(self.still if still else self.moved)
         synthetic = image_metrics(output.synthetic.cpu(), self.target)["psnr"]
         displacement = output.displacement.cpu()
         return {
-            **_image_scores(output.images.cpu(), self.target),
+            **image_scores(output.images.cpu(), self.target),
             "psnr_synthetic": synthetic.tolist(),
             "endpoint_error": endpoint_error(displacement, truth, head).tolist(),
             "folds": fold_share(displacement, head).tolist(),
@@ -136,6 +152,7 @@ class TestScans:
         return truth, head
 
 
-def _image_scores(images: Tensor, target: Tensor) -> Scores:
+def image_scores(images: Tensor, target: Tensor) -> Scores:
+    """PSNR, SSIM and NMSE of each image."""
     scores = image_metrics(images, target)
     return {name: scores[name].tolist() for name in ("psnr", "ssim", "nmse")}

@@ -35,6 +35,11 @@ class Entry:
     network: str = ""
     still: bool = False
 
+    @property
+    def synthesizes(self) -> bool:
+        """Whether anything trains the synthetic image."""
+        return self.options[: len(_PLAIN)] != _PLAIN
+
 
 @dataclass(frozen=True)
 class Task:
@@ -66,6 +71,7 @@ _SYNTHETIC_RAW = Entry(
 )  # fmt: skip
 _PRINTED = Entry("OT, as printed", "none")
 _GUIDED = Entry("OT, guided", "synthetic")
+_RECURRENT = Entry("HRU-Net, raw T1", "aligned", _PLAIN, f"{_UNALIGNED}:recurrent=true")
 _CEILING = Entry("T1 not moved", "aligned", _PLAIN, _UNALIGNED, still=True)
 
 
@@ -94,18 +100,26 @@ class Table:
         entries: in their order.
         tasks: each with networks of its own.
         compared: title of the entry that all others are compared with, scan by scan.
+        started: title of the entry whose synthetic images the diffusion prior starts from, in rows
+            of its own; ``None`` for none of these.
+        picture: file of the entries beside each other, on one scan of the first task; ``None`` for
+            none.
     """
 
     title: str
     entries: tuple[Entry, ...]
     tasks: tuple[Task, ...] = (Task(),)
     compared: str = ALONE
+    started: str | None = None
+    picture: str | None = None
 
 
 TABLES = {
     "help": Table(
         "With and without synthesis and alignment",
-        (_ALONE, _RAW, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
+        (_ALONE, _RAW, _RECURRENT, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
+        started=_L1.title,
+        picture="cross_modal_help.png",
     ),
     "ratios": Table(
         "Ratios and patterns",
@@ -174,5 +188,9 @@ def parse_args(
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--train_only", action="store_true", help="test another time")
     parser.add_argument("--test_only", action="store_true", help="of what has been trained")
+    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
+    parser.add_argument("--strength", type=float, default=0.3, help="of the prior's start")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
     parser.add_argument("--seed", type=int, default=0, help="of the test scans")
     return parse(parser, argv)

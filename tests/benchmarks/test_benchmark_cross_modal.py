@@ -43,7 +43,7 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(brains):
                 command = tables.options_of(entry, task, 0, args)
                 command += ["--output_dir", "x", "--max_train_steps", "1"]
                 configs[entry.title] = trainer.parse_args(command)
-    assert len(configs) == 7 + 5
+    assert len(configs) == 8 + 5
     for config in configs.values():
         starting_point(config)
 
@@ -60,21 +60,31 @@ def test_what_nobody_moved_for_is_no_motion(brains):
             assert float(command[command.index(name) + 1]) == 0
 
 
-def test_networks_are_trained_once_and_rated(brains, tmp_path, monkeypatch):
+def test_networks_are_trained_once_and_rated(brains, prior, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     every = {entry.title: entry for entry in tables.TABLES["help"].entries}
-    few = tables.Table("Few", tuple(every[t] for t in ("R alone", "OT, guided", "T1 not moved")))
+    few = tables.Table(
+        "Few",
+        tuple(every[t] for t in ("R alone", "OT, guided", "T1 not moved")),
+        started="OT, guided",
+        picture="few.png",
+    )
     monkeypatch.setitem(tables.TABLES, "help", few)
     small = "small:width=2:depth=1:cascades=1:synthesis_cascades=1:align_width=2:align_depth=1"
     command = ["--bank", str(brains), "--runs", str(tmp_path / "runs"), "--tables", "help"]
     command += ["--output_dir", str(tmp_path), "--resolution", "64", "--scans", "2"]
     command += ["--steps", "1", "--batch_size", "1", "--test_scans", "2", "--seeds", "0"]
     command += ["--network", small, "--critic_width", "2", "--critic_depth", "2"]
+    command += ["--prior", str(prior)]
     monkeypatch.setattr(training.subprocess, "run", run_here)
     study.main(command)
     results = json.loads((tmp_path / "cross_modal_help.json").read_text())["results"]
     (scores,) = results["tasks"].values()
-    assert list(scores) == ["zero-filled", "R alone", "OT, guided", "T1 not moved"]
+    of_prior = ["prior", "prior, from the synthetic T2"]
+    assert list(scores) == ["zero-filled", "R alone", "OT, guided", *of_prior, "T1 not moved"]
+    assert scores[of_prior[0]]["psnr"] != scores[of_prior[1]]["psnr"]
+    assert "endpoint_error" not in scores[of_prior[0]]
+    assert (tmp_path / "few.png").is_file()
     assert scores["zero-filled"]["endpoint_error"]["mean"] > 0.5
     assert scores["T1 not moved"]["endpoint_error"]["mean"] == 0
     less = scores["OT, guided"]["psnr"]["mean"] - scores["R alone"]["psnr"]["mean"]
@@ -83,6 +93,7 @@ def test_networks_are_trained_once_and_rated(brains, tmp_path, monkeypatch):
     text = (tmp_path / "cross_modal_help.md").read_text()
     assert "6.25 % of k-space, moved by 2 px" in text
     assert "| OT, guided |" in text
+    assert "(few.png)" in text
     monkeypatch.setattr(training.subprocess, "run", lambda *_, **__: pytest.fail("trained before"))
     study.main([*command, "--test_only"])
     with pytest.raises(InputError, match="another command"):

@@ -81,7 +81,7 @@ def test_a_seed_is_used_by_masks(tmp_path, scan):
         (("--acceleration", 4), "--acceleration is of --undersample"),
         (("--center-fraction", 0.1), "--center-fraction is of"),
         (("--position", 0.5), "--position"),
-        (("--shape", 20000, 20000), "--shape up to 2048 2048"),
+        (("--shape", 20000, 20000), "matrix of up to 2048 2048"),
         (("--coils", 100000), "--coils up to 256"),
         (("--anatomy", "knee", "--labels", "x.nii"), "knee is not of"),
     ],

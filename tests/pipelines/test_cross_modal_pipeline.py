@@ -126,7 +126,7 @@ def test_checkpoints(guided, scan, tmp_path):
         load_reconstructor(tmp_path / "cross")
     with pytest.raises(InputError, match="train_cross_modal"):
         load_cross_modal(tmp_path)
-    with pytest.raises(InputError, match="from Python"):
+    with pytest.raises(InputError, match="--reference"):
         open_model(str(tmp_path / "cross"), "cpu", None, "float32")
 
 

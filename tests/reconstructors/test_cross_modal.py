@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ctxrecon.errors import InputError
 from ctxrecon.operators import CartesianSense, sense_operator
-from ctxrecon.reconstructors import CROSS_MODAL, CrossModal, SpectralCritic, VarNet
+from ctxrecon.reconstructors import CROSS_MODAL, CrossModal, HRUNet, SpectralCritic, VarNet
 from ctxrecon.reconstructors.cross_modal import Aligner
 from ctxrecon.reconstructors.warp import endpoint_error, smoothness, warp
 
@@ -63,6 +63,21 @@ def test_without_guidance_it_is_varnet_to_the_bit(measured):
     same = CrossModal(**{**SMALL, "guidance": "none", "passes": 1, "cascades": 3})
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, same.reconstructor.state_dict()[name]), name
+
+
+def test_the_recurrent_one_is_hru_net_with_the_guide_as_first_contrast(measured):
+    operator, y, reference = measured
+    options = {"recurrent": True, "guidance": "aligned", "passes": 1, "alignment": False}
+    network = small(**options)
+    hru = HRUNet(width=4, depth=2, blocks=2).eval()
+    hru.networks.load_state_dict(network.reconstructor.networks.state_dict())
+    whole = CartesianSense(torch.ones(1, 1, 20, 18, dtype=torch.bool), operator.coil_maps)
+    both = torch.stack([whole(reference), y], dim=1)
+    expected = hru([whole, operator], both).images[:, 1]
+    found = network(operator, y, reference).images
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    other = network(operator, y, torch.roll(reference, 3, dims=1)).images
+    assert not torch.allclose(found, other)
 
 
 @pytest.mark.parametrize("guidance", ["synthetic", "aligned"])

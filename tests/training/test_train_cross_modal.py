@@ -22,6 +22,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, Misalignment, PhantomPairs, brain_anatomy
 from ctxrecon.pipelines import CrossModalPipeline, load_cross_modal
 from ctxrecon.reconstructors import CrossModal
+from ctxrecon.reconstructors.warp import endpoint_error
 from ctxrecon.training import UsageError
 from ctxrecon.training import cross_modal as script
 from ctxrecon.training.cross_modal import (
@@ -198,13 +199,34 @@ def test_the_joint_loss_is_the_weighted_sum(brains):
     assert bool((loss(replace(alone, paired=2.0)) > loss(alone)).all())
 
 
+def test_the_known_motion_trains_the_aligner(brains):
+    """A step against the loss brings the displacement nearer to the true one."""
+    batch = samples_of(brains).collate([samples_of(brains)[0, 0]])
+    model = training_of(Objective(1.0, 0.0, 0.0, 0.0, motion=2.0), guidance="aligned")
+    state = model(batch)[1]
+    network = model.reconstructor
+
+    def distance() -> torch.Tensor:
+        found = [one.displacement for one in network.run(state.data, synthesis=False)]
+        errors = [endpoint_error(one, batch["displacement"], batch["inside"]) for one in found]
+        return torch.stack(errors).mean(dim=0)
+
+    alone = training_of(Objective(1.0, 0.0, 0.0, 0.0), guidance="aligned")
+    torch.testing.assert_close(model(batch)[0], alone(batch)[0] + 2 * distance())
+    before = distance()
+    optimizer = torch.optim.SGD(network.aligner.parameters(), lr=1e-3)
+    before.sum().backward()
+    optimizer.step()
+    assert distance() < before
+
+
 @pytest.mark.parametrize("coils", [1, 3])
 def test_samples_are_scans_with_references(brains, coils):
     pairs = PhantomPairs(AnatomyBank.load(brains), Misalignment(), resolution=32)
     sampling = Sampling(("uniform1d",), (2.0,), 0.25, num_coils=(coils,), snr=50.0)
     samples = PairSamples(pairs, sampling, scans=3, resolutions=(32,))
     one, again = samples[0, 5], samples[0, 5]
-    for name in ("kspace", "mask", "coil_maps", "target", "reference"):
+    for name in ("kspace", "mask", "coil_maps", "target", "reference", "displacement", "inside"):
         assert torch.equal(one[name], again[name])
     assert one["kspace"].shape == (coils, 32, 32)
     assert not one["kspace"][~one["mask"].expand(coils, 32, 32)].any()
@@ -226,7 +248,7 @@ def test_magnitudes_have_one_coil(brains):
     "options",
     [
         ("--guidance", "none"),
-        ("--guidance", "aligned", "--rounds", "2", "--smooth_rounds"),
+        ("--guidance", "aligned", "--rounds", "2", "--smooth_rounds", "--motion_weight", "5"),
         ("--order", "joint", "--paired_weight", "10", *CRITICS_OFF),
         ("--num_coils", "3", "--center_fraction", "0.25"),
     ],

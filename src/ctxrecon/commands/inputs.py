@@ -135,3 +135,32 @@ def draw_masks(
     generator = torch.Generator().manual_seed(seed)
     drawn = make_mask(name, volume.shape[1:], acceleration, center_fraction, generator=generator)
     return drawn & masks
+
+
+def read_other_contrast(path: Path, volume: Volume) -> Tensor:
+    """A reference of another contrast on the voxels of the scan, ``(slices, ny, nx)``.
+
+    Raises:
+        InputError: a file that cannot be read, a scan or a file that does not say where it lies, or
+            slices of the scan where the reference shows nothing.
+    """
+    from ctxrecon.io.volumes import read_reference
+
+    if volume.affine is None:
+        raise InputError(
+            f"{volume.file} does not say where its slices lie, so {path} cannot be brought onto "
+            "them: call the network from Python, with a reference of the scan's matrix"
+        )
+    _, ny, nx = volume.shape
+    found = read_reference(path, volume.affine, (len(volume), ny, nx))
+    empty = [
+        str(number)
+        for number, image in zip(volume.numbers, found, strict=True)
+        if not bool(image.any())
+    ]
+    if empty:
+        raise InputError(
+            f"{path} shows nothing at slice {', '.join(empty)} of {volume.file}: choose others by "
+            "--slices"
+        )
+    return found

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ctxrecon.output import ReconstructionOutput
     from ctxrecon.pipelines import (
         ContextMRIPipeline,
+        CrossModalPipeline,
         JointPipeline,
         Measurement,
         ReconstructionPipeline,
@@ -135,21 +136,29 @@ def open_network(device: str | None, dtype: str = DTYPES[0]) -> ReconstructionPi
 
 
 def open_model(
-    path: str, device: str | None, subfolder: str | None, dtype: str
-) -> ContextMRIPipeline | ReconstructionPipeline | JointPipeline | TaskPipeline:
+    path: str, device: str | None, subfolder: str | None, dtype: str, *, reference: bool = False
+) -> (
+    ContextMRIPipeline | ReconstructionPipeline | CrossModalPipeline | JointPipeline | TaskPipeline
+):
     """Load whatever a checkpoint holds, likewise.
 
     Raises:
-        InputError: also for a network that needs a reference of another contrast.
+        InputError: also for a network that needs a ``reference`` of another contrast where there
+            is none, and the other way round.
     """
     from ctxrecon.api import load
     from ctxrecon.pipelines import CrossModalPipeline
 
     opened = _opened(lambda **on: load(path, subfolder=subfolder, **on), device, dtype)
-    if isinstance(opened, CrossModalPipeline):
+    if isinstance(opened, CrossModalPipeline) and not reference:
         raise InputError(
-            f"{path} needs a reference of another contrast beside the scan, which commands do not "
-            "take: call it from Python, ctxrecon.load(path)(kspace, mask, reference=...)"
+            f"{path} needs a reference of another contrast beside the scan: give its NIfTI file "
+            "to ctxrecon reconstruct by --reference"
+        )
+    if reference and not isinstance(opened, CrossModalPipeline):
+        raise InputError(
+            f"{path} does not look at a reference of another contrast: leave --reference out, or "
+            "give a --model of training/train_cross_modal.py"
         )
     return opened
 
@@ -161,6 +170,8 @@ def open_methods(
     device: str | None,
     subfolder: str | None,
     dtype: str,
+    *,
+    reference: bool = False,
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """The method that is meant, and the pipelines of it and of those that it is compared with.
 
@@ -173,6 +184,7 @@ def open_methods(
         device: of the networks.
         subfolder: of ``model``.
         dtype: of the networks.
+        reference: whether there is a reference of another contrast.
 
     Raises:
         InputError: a model that is not what the method asks for.
@@ -180,7 +192,7 @@ def open_methods(
     pipes: dict[str, Any] = {}
     names = {PRIOR: SHIPPED_PRIOR, NETWORK: SHIPPED_NETWORK}
     if model is not None:
-        opened = open_model(model, device, subfolder, dtype)
+        opened = open_model(model, device, subfolder, dtype, reference=reference)
         kind = method_of(opened)
         pipes[kind] = opened
         names[kind] = model_name(model, subfolder)
@@ -228,13 +240,14 @@ def method_of(pipe: Any) -> str:
     Raises:
         InputError: one that reads a task.
     """
-    from ctxrecon.pipelines import JointPipeline, ReconstructionPipeline, TaskPipeline
+    from ctxrecon.pipelines import JointPipeline, TaskPipeline
+    from ctxrecon.pipelines.text_network import TextNetworkPipeline
 
     if isinstance(pipe, TaskPipeline):
         raise InputError("this model reads a task from a scan: take ctxrecon task")
     if isinstance(pipe, JointPipeline):
         return JOINT
-    return NETWORK if isinstance(pipe, ReconstructionPipeline) else PRIOR
+    return NETWORK if isinstance(pipe, TextNetworkPipeline) else PRIOR
 
 
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
@@ -342,18 +355,24 @@ def first_sample(result: Result, measurement: Measurement) -> Result:
 
 
 def run_network(
-    pipe: ReconstructionPipeline,
+    pipe: ReconstructionPipeline | CrossModalPipeline,
     prompts: list[str] | None,
     measurement: Measurement,
     name: str = SHIPPED_NETWORK,
     batch_size: int | None = None,
+    reference: Tensor | None = None,
 ) -> Result:
-    """The image of a network, and the error that it expects where it says so."""
+    """The image of a network, and the error that it expects where it says so.
+
+    A network that needs one gets the ``reference`` of another contrast, ``(batch, ny, nx)``.
+    """
+    call: dict[str, Any] = {} if reference is None else {"reference": reference}
     started = time.perf_counter()
     output = pipe(
         measurement,
         prompt=prompts,
         batch_size=_at_once(pipe, batch_size),
+        **call,
     )
     images = output.images.cpu()
     seconds = time.perf_counter() - started

@@ -107,6 +107,7 @@ def users(undersample: str | None, model: str | None, start: str | None, suffix:
         "center_fraction": (undersample, OF_UNDERSAMPLE),
         "strength": (start, "is of --start: give both, or leave it out"),
         "subfolder": (model, "chooses a U-Net of --model: give both"),
+        "reference": (model, "is of a network that it helps: give its folder by --model too"),
         "phase": (
             suffix in (*NIFTI, DICOM),
             "is of NIfTI and DICOM files; .npy, .npz and .cfl hold complex values: leave it out",

@@ -16,6 +16,7 @@ from ctxrecon.commands.inputs import (
     parse_noise,
     prompts_of,
     read_mask,
+    read_other_contrast,
     say_prompt,
     say_scan,
 )
@@ -116,6 +117,13 @@ def reconstruct(
             "(default: those that are shipped)",
         ),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="NIfTI volume of another contrast, of any matrix and orientation, for a --model "
+            "that it helps."
+        ),
+    ] = None,
     subfolder: Annotated[
         str | None, typer.Option(help="Of the U-Net in --model, such as fastmri or skm-tea.")
     ] = None,
@@ -210,7 +218,9 @@ def reconstruct(
     call: dict[str, Any] = {"noise_std": noise}
     if start is not None:
         call |= {"image": _STARTS[start], "strength": strength}
-    method, pipes, names = open_methods(method, compare, model, device, subfolder, dtype)
+    method, pipes, names = open_methods(
+        method, compare, model, device, subfolder, dtype, reference=reference is not None
+    )
     pipes = check_trajectory(volume, method, pipes, start)
     run = PriorRun(
         prompts,
@@ -236,7 +246,7 @@ def reconstruct(
     def settings() -> dict[str, Any]:
         return _settings(context, pipes, inputs)
 
-    inputs = (file, mask, coil_maps, calibration)
+    inputs = (file, mask, coil_maps, calibration, reference)
     check_outputs(
         result_files(outputs, len(volume), method, others, samples, phase, single_frames),
         input_files(*inputs, model),
@@ -245,6 +255,7 @@ def reconstruct(
     )
     if reads or PRIOR in pipes:
         say_prompt(run, origin)
+    other_contrast = None if reference is None else read_other_contrast(reference, volume)
     own_masks = JOINT in pipes and undersample is None and mask is None
     work = Work(
         volume=volume,
@@ -256,6 +267,7 @@ def reconstruct(
         run=run,
         prompts=prompts if reads else None,
         acceleration=acceleration if undersample is None else None,
+        other_contrast=other_contrast,
     )
     chunks = work.chunks()
     kept = None
@@ -272,7 +284,7 @@ def reconstruct(
         tables[0].add(result)
 
     try:
-        results, reference, joint = reconstruct_slices(work, chunks, kept, show)
+        results, truth, joint = reconstruct_slices(work, chunks, kept, show)
     except KeyboardInterrupt:
         if kept is not None:
             say(
@@ -289,14 +301,14 @@ def reconstruct(
     if kept is not None:
         kept.begin_writing()
     writer = ImageWriter(outputs, volume, achieved, single_frames)
-    write_results(writer, results, reference, reference_name, phase=phase, keep_all=compare)
+    write_results(writer, results, truth, reference_name, phase=phase, keep_all=compare)
     if joint is not None:
         say("masks: " + ", ".join(map(str, write_sampling(outputs, joint, writer))))
     tables[0].write(
         outputs.metrics,
         file=str(file),
         slices=list(volume.numbers),
-        reference=None if reference is None else reference_name,
+        reference=None if truth is None else reference_name,
         acceleration=achieved,
         prompts=run.prompts if reads else None,
     )

@@ -48,6 +48,7 @@ class Work:
         run: of the diffusion prior, with the prompts of all slices.
         prompts: of all slices, for networks that read them; ``None`` for none.
         acceleration: of the joint model's own masks.
+        other_contrast: ``(slices, ny, nx)``, for a network that such a reference helps.
     """
 
     volume: Volume
@@ -59,6 +60,7 @@ class Work:
     run: PriorRun
     prompts: list[str] | None
     acceleration: float | None
+    other_contrast: Tensor | None = None
 
     @property
     def together(self) -> str | None:
@@ -139,12 +141,14 @@ class Work:
             yield joint.result
         elif method == NETWORK:
             prompts = None if self.prompts is None else self.prompts[chosen]
+            other = None if self.other_contrast is None else self.other_contrast[chosen]
             yield run_network(
                 self.pipes[method],
                 prompts,
                 measurement,
                 self.names[method],
                 self.run.batch_size,
+                other,
             )
         else:
             prompts = None if self.run.prompts is None else self.run.prompts[chosen]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ctxrecon.datasets.volumes import Volume, upright
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_expansion, read_json
+from ctxrecon.files import read_json
 from ctxrecon.metadata import ScanMetadata, plausible_metadata
 from ctxrecon.metadata.headers import header_number, named_anatomy
 from ctxrecon.metadata.vocabulary import CONTRASTS, SEQUENCES
-from ctxrecon.nifti import nibabel_for
+from ctxrecon.nifti import read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -87,22 +84,8 @@ def load_volume(path: Path) -> Volume:
     Raises:
         InputError: nibabel is missing, the file is damaged, or it is no volume of magnitudes.
     """
-    with nibabel_for(path) as nibabel:
-        image: Any = nibabel.load(path)
-        shape = tuple(map(int, image.shape))
-        dtype = image.get_data_dtype()
-        if dtype.kind not in "iuf":
-            raise InputError(f"{path}: expected magnitudes as real numbers, got {dtype}")
-        if len(shape) < 3 or math.prod(shape[3:]) != 1 or min(shape) < 1:
-            raise InputError(
-                f"{path}: expected a volume of three axes, got shape {shape}: give one volume of "
-                "a series"
-            )
-        num_bytes = math.prod(shape) * max(dtype.itemsize, 4)
-        check_expansion(path, num_bytes, path.stat().st_size, "the volume")
-        data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape[:3])
-        affine = np.asarray(image.affine, np.float64)
-    return upright(path, data, affine)
+    stored = read_stored(path)
+    return upright(path, stored.data, stored.affine)
 
 
 def sidecar(path: Path) -> Path | None:

@@ -24,8 +24,8 @@ _BRUKER = "Bruker raw data is read by brukerapi or MRIReco.jl: save its k-space 
 _GE = "convert GE raw data to ISMRMRD .h5 first (ge_to_ismrmrd, with GE's Orchestra)"
 _HINTS = {
     ".dcm": f"DICOM {_IMAGES}",
-    ".nii": f"NIfTI {_IMAGES}",
-    ".gz": f"NIfTI {_IMAGES}",
+    ".nii": f"NIfTI {_IMAGES}: ctxrecon simulate makes a scan of them",
+    ".gz": f"NIfTI {_IMAGES}: ctxrecon simulate makes a scan of them",
     ".png": f"PNG {_IMAGES}",
     ".7": _GE,
     ".raw": _PHILIPS,

@@ -12,9 +12,11 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from ctxrecon.errors import InputError, check_counts
-from ctxrecon.operators import CartesianSense, SenseOperator, WeightedSense
+from ctxrecon.operators import CartesianSense, MaskedSense, SenseOperator, WeightedSense
 from ctxrecon.reconstructors.base import check_embeds, intensity
 from ctxrecon.reconstructors.blocks import ResidualUNet, UNet, on_image
+from ctxrecon.reconstructors.multi_contrast import unet_cascade
+from ctxrecon.reconstructors.recurrent_blocks import run_cascade
 from ctxrecon.reconstructors.varnet import descend
 from ctxrecon.reconstructors.warp import warp
 
@@ -54,7 +56,7 @@ class Normalized:
         embeds: of prompts.
     """
 
-    operator: SenseOperator
+    operator: MaskedSense
     zero_filled: Tensor
     reference: Tensor
     scale: Tensor
@@ -108,6 +110,33 @@ class Cascades(nn.Module):
         return image
 
 
+class RecurrentCascades(nn.Module):
+    """The blocks of :class:`~ctxrecon.reconstructors.HRUNet`, for which a guide is a contrast.
+
+    It comes first, fully sampled: blocks see it as they see what is measured, and hand their
+    features on. What they would make of it is not used.
+
+    Args:
+        width: features of the U-Nets at full size.
+        depth: their halvings.
+        cascades: their number.
+        text_width: of prompts that modulate them.
+    """
+
+    def __init__(self, width: int, depth: int, cascades: int, text_width: int | None) -> None:
+        super().__init__()
+        self.networks = unet_cascade(width, depth, cascades, text_width, handed=depth + 1)
+
+    def forward(self, data: Normalized, start: Tensor, guide: Tensor | None = None) -> Tensor:
+        """The image ``(batch, ny, nx)`` that comes of the one to start with."""
+        states: list[Tensor] = []
+        if guide is not None:
+            everything = torch.ones((1, 1, *guide.shape[1:]), dtype=torch.bool, device=guide.device)
+            whole = CartesianSense(everything)
+            _, states = run_cascade(self.networks, whole, guide, data.embeds, states)
+        return run_cascade(self.networks, data.operator, start, data.embeds, states)[0]
+
+
 class Aligner(nn.Module):
     """The displacement of a reference onto an image, from the magnitudes of both.
 
@@ -157,6 +186,8 @@ class CrossModal(ModelMixin, ConfigMixin):
             where the reference is not aligned, since the guide then never changes.
         alignment: whether there is an OT_S; without it ``x_A = x₁``.
         data_consistency: whether the cascades of OT_M take steps towards ``y`` as well.
+        recurrent: whether R is the recurrent network of several contrasts,
+            :class:`~ctxrecon.reconstructors.HRUNet`, with the guide as the contrast before.
         text_width: width of the prompt embeddings that modulate the features of R and OT_M;
             ``None`` for a network that reads no prompt.
 
@@ -178,6 +209,7 @@ class CrossModal(ModelMixin, ConfigMixin):
         passes: int = 2,
         alignment: bool = True,
         data_consistency: bool = False,
+        recurrent: bool = False,
         text_width: int | None = None,
     ) -> None:
         super().__init__()
@@ -192,7 +224,11 @@ class CrossModal(ModelMixin, ConfigMixin):
         )
         _check_passes(guidance, passes, alignment)
         self.guidance, self.passes, self.text_width = guidance, passes, text_width
-        self.reconstructor = Cascades(width, depth, cascades, text_width, guided=guidance != "none")
+        self.reconstructor: Cascades | RecurrentCascades = (
+            RecurrentCascades(width, depth, cascades, text_width)
+            if recurrent
+            else Cascades(width, depth, cascades, text_width, guided=guidance != "none")
+        )
         self.aligner = Aligner(align_width, align_depth) if alignment else None
         self.synthesizer = Cascades(
             width, depth, synthesis_cascades, text_width, data_term=data_consistency

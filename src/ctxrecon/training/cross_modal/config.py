@@ -83,6 +83,11 @@ class CrossModalConfig(TrainingConfig):
     paired_weight: float = option(
         0.0, "of the ℓ1 distance of synthetic magnitudes, which the paper has not", check=_WEIGHT
     )
+    motion_weight: float = option(
+        0.0,
+        "of the displacement's distance in pixels from the true one, which the paper has not",
+        check=_WEIGHT,
+    )
     smooth_rounds: bool = option(False, "η in the alternations too, which Algorithm 1 has not")
     critic_width: int = option(64, "features of its first convolution", check=Whole(1, 1024))
     critic_depth: int = option(5, "sizes of its features", check=Whole(1, 8))

@@ -25,8 +25,10 @@ class PairSamples:
     """Scans with references. Everything follows from the seed and a sample's number.
 
     A batch holds ``kspace`` ``(batch, coils, ny, nx)``, zero outside ``mask``, ``coil_maps``,
-    ``target`` and ``reference`` ``(batch, ny, nx)`` complex64, and ``tokens`` where prompts are
-    read. Both images are those that their fully sampled, noisy k-space gives.
+    ``target`` and ``reference`` ``(batch, ny, nx)`` complex64, ``displacement``
+    ``(batch, 2, ny, nx)`` float32 of the reference with the bool pixels ``inside`` the body, and
+    ``tokens`` where prompts are read. Both images are those that their fully sampled, noisy k-space
+    gives.
 
     Attributes:
         pairs: images in two positions.
@@ -80,6 +82,8 @@ class PairSamples:
             "coil_maps": scan["coil_maps"],
             "target": scan["target"],
             "reference": scan["reference"],
+            "displacement": scan["displacement"],
+            "inside": scan["inside"],
             "metadata": scan["metadata"],
             "seed": int(rng.integers(2**62)),
         }
@@ -99,6 +103,8 @@ class PairSamples:
             "coil_maps": scan["coil_maps"],
             "target": scan["target"][0],
             "reference": scan["target"][1],
+            "displacement": drawn["displacement"],
+            "inside": drawn["inside"],
             "metadata": drawn["metadata"][0],
         }
 

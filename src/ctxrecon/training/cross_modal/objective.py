@@ -19,7 +19,7 @@ from ctxrecon.operators import CartesianSense
 from ctxrecon.pipelines import CrossModalPipeline
 from ctxrecon.reconstructors import CrossModal, SpectralCritic
 from ctxrecon.reconstructors.cross_modal import Normalized
-from ctxrecon.reconstructors.warp import smoothness
+from ctxrecon.reconstructors.warp import endpoint_error, smoothness
 from ctxrecon.training.loop import clip_gradients, parts_of
 from ctxrecon.training.reconstructor.adversarial import fixed_scores
 from ctxrecon.training.reconstructor.objective import paired_loss
@@ -61,6 +61,8 @@ class Objective:
         smoothness: η of :func:`~ctxrecon.reconstructors.warp.smoothness`, mean over the passes.
         paired: of ``‖|x₂| − |x_G|‖₁``, which the paper does not have: magnitudes, since the phase
             of one contrast does not follow from that of another.
+        motion: of ``‖ϕ − u‖`` in pixels inside the body, mean over the passes, which the paper does
+            not have: u is the true motion, known of phantoms alone.
         order: "joint", "alternating" or "both".
         rounds: I.
         smooth_rounds: whether η counts in the alternations too.
@@ -71,6 +73,7 @@ class Objective:
     synthesis: float = 1.0
     smoothness: float = 1000.0
     paired: float = 0.0
+    motion: float = 0.0
     order: str = "both"
     rounds: int = 1
     smooth_rounds: bool = False
@@ -210,6 +213,9 @@ class CrossModalTraining(nn.Module):
             if objective.smoothness:
                 change = smoothness(one.displacement, one.aligned)
                 loss = loss + objective.smoothness * change / len(passes)
+            if objective.motion:
+                error = endpoint_error(one.displacement, batch["displacement"], batch["inside"])
+                loss = loss + objective.motion * error / len(passes)
         last = passes[-1]
         if objective.alignment:
             moved = _transported(self.alignment_critic, last.synthetic, target)

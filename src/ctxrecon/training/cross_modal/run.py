@@ -60,6 +60,7 @@ def train_cross_modal(config: CrossModalConfig) -> None:
         config.synthesis_weight,
         config.smoothness_weight,
         config.paired_weight,
+        config.motion_weight,
         config.order,
         config.rounds,
         config.smooth_rounds,

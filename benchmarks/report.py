@@ -26,6 +26,7 @@ from benchmarks.reconstructors import report as reconstructors
 from benchmarks.solvers import calibration, curves, noise_default, strength
 from benchmarks.speed import processes, reconstruction
 from benchmarks.speed import reconstructors as reconstructor_speed
+from benchmarks.tasks import report as tasks
 
 PAGES: dict[str, Page] = {
     "adapt": adapt.page,
@@ -43,6 +44,7 @@ PAGES: dict[str, Page] = {
     "sampling_*": masks.page,
     "solver_curves": curves.page,
     "strength": strength.page,
+    "tasks_*": tasks.page,
     "text_encoder": text_encoder.page,
 }
 """Records, by pattern of their names, and what makes their pages."""

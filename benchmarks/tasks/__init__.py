@@ -1,0 +1,1 @@
+"""Tasks that are read straight from k-space."""

@@ -1,0 +1,29 @@
+"""The tables of the study by name; each is measured by a function and has a page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from benchmarks.common.record import Page
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        measure: trains and tests as the options ask; what it gives goes into the record, and
+            ``None`` where nothing was tested.
+        page: of its record.
+    """
+
+    measure: Callable[[argparse.Namespace], dict[str, Any] | None]
+    page: Page
+
+
+TABLES: Mapping[str, Table] = MappingProxyType({})
+"""Name -> table."""

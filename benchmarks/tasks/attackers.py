@@ -95,7 +95,7 @@ class AttackRun:
         learning_rate: of Adam.
     """
 
-    most_epochs: int = 20
+    most_epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 2e-3
 

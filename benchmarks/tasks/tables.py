@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.common.record import Page
+from benchmarks.tasks import frontier, privacy
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,11 @@ class Table:
     page: Page
 
 
-TABLES: Mapping[str, Table] = MappingProxyType({})
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        "privacy_digits": Table(privacy.measure, privacy.page),
+        "privacy_knees": Table(frontier.privacy_knees, frontier.page),
+        "frontier": Table(frontier.frontier, frontier.page),
+    }
+)
 """Name -> table."""

@@ -205,7 +205,7 @@ def train_digits(
     pipe = TaskPipeline(sampler, network, classes=list(CLASSES))
     pipe.set_progress_bar_config(disable=True)
     weights = TaskWeights(entropy=entropy_weight)
-    model = DigitTraining(pipe, weights, _entropies(digits, snr) if entropy_weight else None)
+    model = DigitTraining(pipe, weights, sample_entropies(digits, snr) if entropy_weight else None)
     rates = {"network": run.learning_rate, "sampler": run.sampler_learning_rate}
     optimizer = torch.optim.Adam(
         [{"params": getattr(pipe, name).parameters(), "lr": rate} for name, rate in rates.items()]
@@ -223,7 +223,8 @@ def train_digits(
     return pipe
 
 
-def _entropies(digits: Digits, snr: float) -> SampleEntropies:
+def sample_entropies(digits: Digits, snr: float) -> SampleEntropies:
+    """What each sample adds to the entropy of a measurement of these digits."""
     return KSpaceStatistics.of(digits.images).entropies(1 / snr)
 
 

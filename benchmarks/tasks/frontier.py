@@ -30,7 +30,8 @@ from benchmarks.tasks.knees import (
     trained_attacker,
     trained_task,
 )
-from benchmarks.tasks.privacy import Estimate, choose_weight, estimate, mean_of, shown
+from benchmarks.tasks.privacy import Estimate, choose_weight, estimate, mean_of
+from benchmarks.tasks.privacy_page import shown
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import table
 from ctxrecon.metrics import auroc, macro_auroc, psnr
@@ -50,15 +51,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--knee_resolution", type=int, default=96)
     parser.add_argument("--knee_acceleration", type=float, default=8.0)
     parser.add_argument("--knee_scans", type=int, default=1500, help="to train with")
-    parser.add_argument("--knee_steps", type=int, default=800)
-    parser.add_argument("--attack_steps", type=int, default=250)
-    parser.add_argument("--test_knees", type=int, default=400, help="half as many validate")
-    parser.add_argument("--prior_knees", type=int, default=4, help="that the prior attacks")
+    parser.add_argument("--knee_steps", type=int, default=400)
+    parser.add_argument("--attack_steps", type=int, default=100)
+    parser.add_argument("--test_knees", type=int, default=300, help="half as many validate")
+    parser.add_argument("--prior_knees", type=int, default=3, help="that the prior attacks")
     parser.add_argument(
         "--knee_weights",
         type=float,
         nargs="+",
-        default=[0.0, 0.003, 0.03],
+        default=[0.0, 0.003, 0.01],
         help="|β|, two or more, 0 first",
     )
     parser.add_argument(

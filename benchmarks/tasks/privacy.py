@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from benchmarks.common.record import Record
+from benchmarks.common.record import read_record
 from benchmarks.tasks.attackers import (
     AttackRun,
     LinearAttacker,
@@ -29,7 +31,8 @@ from benchmarks.tasks.digits import (
     draw_masks,
     train_digits,
 )
-from ctxrecon.evaluation import table
+from ctxrecon.errors import InputError
+from ctxrecon.files import written_beside
 from ctxrecon.masks.learned import LOUPE, FixedMasks, MaskNetwork, PatternGenerator
 from ctxrecon.metrics import bootstrap_interval, redundancy_ratio
 from ctxrecon.pipelines import TaskPipeline
@@ -151,65 +154,120 @@ def mean_of(values: ArrayLike) -> Estimate:
     return estimate(lambda rows: float(known[rows].mean()), len(known))
 
 
-@dataclass(frozen=True)
 class _Sets:
-    """Digits of the three parts, and the attacker who learned from the first."""
+    """Digits of the three parts, and the attacker who learned from the first; drawn when needed."""
 
-    training: Digits
-    validation: Digits
-    test: Digits
-    linear: LinearAttacker
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.counts = (args.digits, *_tested(args))
 
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> _Sets:
-        counts = (args.digits, max(args.test_digits // 2, 1), args.test_digits)
-        seeds = (_TRAINING, _VALIDATION, _TEST)
-        drawn = [Digits.draw(count, seed, SNR) for count, seed in zip(counts, seeds, strict=True)]
-        return cls(*drawn, LinearAttacker(drawn[0].images, 1 / SNR))
+    @cached_property
+    def training(self) -> Digits:
+        return Digits.draw(self.counts[0], _TRAINING, SNR)
+
+    @cached_property
+    def validation(self) -> Digits:
+        return Digits.draw(self.counts[1], _VALIDATION, SNR)
+
+    @cached_property
+    def test(self) -> Digits:
+        return Digits.draw(self.counts[2], _TEST, SNR)
+
+    @cached_property
+    def linear(self) -> LinearAttacker:
+        return LinearAttacker(self.training.images, 1 / SNR)
+
+
+def _tested(args: argparse.Namespace) -> tuple[int, int]:
+    """How many digits validate, and how many test."""
+    return max(args.test_digits // 2, 1), args.test_digits
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Train and attack every sampler at every acceleration.
+    """Train and attack every sampler at every acceleration, from every seed.
 
-    ``None`` where training and testing are to be apart: no digit classifier is kept.
+    What each acceleration and seed gives is kept in ``--runs``, so that a study that was stopped
+    goes on. ``None`` where training and testing are to be apart: no classifier is kept.
     """
     if args.test_only or args.train_only:
         return None
-    sets = _Sets.of(args)
-    rows, grid, chosen = [], [], {}
+    sets = _Sets(args)
+    rows, grid = [], []
     for acceleration in args.digit_accelerations:
+        chosen: float | None = None
         for seed in args.seeds:
-            plain = _trained(pattern_generator, 0.0, acceleration, seed, sets, args)
-            if seed == args.seeds[0]:
-                weighted = {
-                    weight: _trained(pattern_generator, weight, acceleration, seed, sets, args)
-                    for weight in args.digit_weights
-                }
-                found = {
-                    weight: _validated(pipe, weight, acceleration, sets)
-                    for weight, pipe in {0.0: plain, **weighted}.items()
-                }
-                grid += found.values()
-                weight = chosen[acceleration] = choose_weight(list(found.values()), TOLERANCE)
-                suppressed = weighted[weight]
-            else:
-                weight = chosen[acceleration]
-                suppressed = _trained(pattern_generator, weight, acceleration, seed, sets, args)
-            for title, make in FIXED.items():
-                pipe = _trained(make, 0.0, acceleration, seed, sets, args)
-                rows.append(_rated(title, 0.0, pipe, acceleration, seed, sets, args).record(None))
-            base = _rated(INFOMRI, 0.0, plain, acceleration, seed, sets, args)
-            other = _rated(INFOMRI, weight, suppressed, acceleration, seed, sets, args)
-            rows += [base.record(None), other.record(base)]
+            part = _kept(acceleration, seed, chosen, sets, args)
+            rows += part["rows"]
+            grid += part["grid"]
+            chosen = part["chosen"]
     return {
         "snr": SNR,
         "seeds": args.seeds,
-        "counts": [len(sets.training), len(sets.validation), len(sets.test)],
+        "counts": [args.digits, *_tested(args)],
         "mean_image": mean_of(mean_psnr(sets.training.images, sets.test.images)),
         "tolerance": TOLERANCE,
         "grid": grid,
         "rows": rows,
     }
+
+
+def _kept(
+    acceleration: float,
+    seed: int,
+    chosen: float | None,
+    sets: _Sets,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """What was found at an acceleration from a seed, now or before.
+
+    Raises:
+        InputError: it was found with other options.
+    """
+    names = ("digits", "test_digits", "digit_epochs", "attack_digits", "digit_weights")
+    asked = {name: getattr(args, name) for name in names} | {"chosen": chosen}
+    path = args.runs / f"digits_x{acceleration:g}_seed{seed}.json"
+    if path.is_file():
+        found = read_record(path)
+        if found["asked"] != asked:
+            raise InputError(
+                f"{path} was found with {found['asked']}, not {asked}: remove it, or give other "
+                "--runs"
+            )
+        return found["part"]
+    part = _measured(acceleration, seed, chosen, sets, args)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps({"asked": asked, "part": part}), encoding="utf-8")
+    return part
+
+
+def _measured(
+    acceleration: float,
+    seed: int,
+    chosen: float | None,
+    sets: _Sets,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """The rows of an acceleration and a seed, and the weight, chosen now where none is given."""
+    plain = _trained(pattern_generator, 0.0, acceleration, seed, sets, args)
+    weighted = {
+        weight: _trained(pattern_generator, weight, acceleration, seed, sets, args)
+        for weight in (args.digit_weights if chosen is None else [chosen])
+    }
+    grid: list[dict[str, float]] = []
+    if chosen is None:
+        grid = [
+            _validated(pipe, weight, acceleration, sets)
+            for weight, pipe in {0.0: plain, **weighted}.items()
+        ]
+        chosen = choose_weight(grid, TOLERANCE)
+    rows = []
+    for title, make in FIXED.items():
+        pipe = _trained(make, 0.0, acceleration, seed, sets, args)
+        rows.append(_rated(title, 0.0, pipe, acceleration, seed, sets, args).record(None))
+    base = _rated(INFOMRI, 0.0, plain, acceleration, seed, sets, args)
+    other = _rated(INFOMRI, chosen, weighted[chosen], acceleration, seed, sets, args)
+    rows += [base.record(None), other.record(base)]
+    return {"grid": grid, "chosen": chosen, "rows": rows}
 
 
 def choose_weight(found: Sequence[dict[str, float]], tolerance: float) -> float:
@@ -283,92 +341,3 @@ def _rated(
         {name: attack_psnr(found, test.images).numpy() for name, found in images.items()},
         {"redundancy": float(redundancy_ratio(masks).mean())},
     )
-
-
-def page(record: Record) -> str:
-    """What was found of the digits."""
-    found = record["results"]
-    training, validation, test = found["counts"]
-    seeds = ", ".join(map(str, found["seeds"]))
-    text = [
-        "# Privacy: digits\n",
-        f"Digits of {SIZE}² rendered with fonts, not MNIST: {training} to train with, {validation} "
-        f"to choose by, {test} to test; one coil, SNR {found['snr']:g}, single samples, no centre "
-        "but that of variable density. Every sampler is trained with a ResNet-18 of an eighth "
-        "of the published width, for the acceleration of its row. InfoMRI, Table IV, in "
-        "kind.\n",
-        "Attack: PSNR of the image that the stronger of two attackers gives of the measurement: "
-        "the published network, trained on the sampler's masks, and the best linear estimate, "
-        "which knows the masks. The mean image of the training set, for which nothing has to be "
-        f"measured, has {shown(found['mean_image'], 2)} dB. In brackets 95 % bootstrap intervals "
-        f"over the test digits; training seeds: {seeds}.\n",
-        _rows(found["rows"]),
-        "",
-        "What the suppression changes, digit by digit:\n",
-        _differences(found["rows"]),
-        "",
-        f"β was chosen on the validation digits: of those that cost at most "
-        f"{100 * found['tolerance']:g} % of accuracy the one of the lowest PSNR of the linear "
-        "estimate, seed "
-        f"{found['seeds'][0]}.\n",
-        table(
-            ["×", "β", "accuracy", "linear (dB)", "redundancy"],
-            [
-                [
-                    f"{one['acceleration']:g}",
-                    f"{-one['entropy_weight'] or 0:g}",
-                    f"{one['task']:.3f}",
-                    f"{one['psnr']:.2f}",
-                    f"{one['redundancy']:.2f}",
-                ]
-                for one in found["grid"]
-            ],
-        ),
-        "",
-    ]
-    return "\n".join(text)
-
-
-def _name(row: dict[str, Any]) -> str:
-    return row["title"] + (
-        f", β = {-row['entropy_weight'] or 0:g}" if row["title"] == INFOMRI else ""
-    )
-
-
-def _rows(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        [
-            f"{row['acceleration']:g}",
-            _name(row),
-            f"{row['seed']}",
-            shown(row["accuracy"], 3),
-            shown(row["strongest"], 2),
-            f"{row['psnr']['network']['mean']:.2f}",
-            f"{row['psnr']['linear']['mean']:.2f}",
-            f"{row['redundancy']:.2f}",
-        ]
-        for row in sorted(rows, key=lambda row: row["acceleration"])
-    ]
-    heads = ["×", "", "seed", "accuracy", "attack (dB)", "network", "linear", "redundancy"]
-    return table(heads, lines)
-
-
-def _differences(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        [
-            f"{row['acceleration']:g}",
-            f"{-row['entropy_weight'] or 0:g}",
-            f"{row['seed']}",
-            shown(row["less_plain"]["accuracy"], 3, "+"),
-            shown(row["less_plain"]["strongest"], 2, "+"),
-        ]
-        for row in rows
-        if "less_plain" in row
-    ]
-    return table(["×", "β", "seed", "accuracy", "attack (dB)"], lines)
-
-
-def shown(found: Estimate, digits: int, sign: str = "") -> str:
-    """``24.04 [23.5, 24.6]``."""
-    ends = ", ".join(f"{found[end]:{sign}.{digits}f}" for end in ("low", "high"))
-    return f"{found['mean']:{sign}.{digits}f} [{ends}]"

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.common.record import Page
-from benchmarks.tasks import frontier, privacy
+from benchmarks.tasks import frontier, privacy, privacy_page
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Table:
 
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
-        "privacy_digits": Table(privacy.measure, privacy.page),
+        "privacy_digits": Table(privacy.measure, privacy_page.page),
         "privacy_knees": Table(frontier.privacy_knees, frontier.page),
         "frontier": Table(frontier.frontier, frontier.page),
     }

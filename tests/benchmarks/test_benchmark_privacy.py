@@ -11,7 +11,7 @@ from scripts import run_here
 
 from benchmarks.common import training
 from benchmarks.tasks import __main__ as study
-from benchmarks.tasks import attackers, digits, frontier, privacy, tables
+from benchmarks.tasks import attackers, digits, frontier, privacy, privacy_page, tables
 from benchmarks.tasks import knees as knee_runs
 from benchmarks.tasks.attackers import AttackRun, LinearAttacker
 from benchmarks.tasks.digits import Digits
@@ -73,7 +73,7 @@ class TestDigits:
         assert float(digits.classified(pipe, some, masks).float().mean()) > 0.3
 
     def test_suppression_lowers_the_entropy_of_a_sample(self, some):
-        entropies = digits._entropies(some, 50.0)
+        entropies = digits.sample_entropies(some, 50.0)
         found = {}
         for weight in (0.0, 3.0):
             torch.manual_seed(0)
@@ -192,11 +192,14 @@ class TestTables:
         found = privacy.mean_of(values)
         assert found["low"] < found["mean"] < found["high"]
         assert found["high"] - found["low"] == pytest.approx(2 * 1.96 / 200**0.5, rel=0.25)
-        assert privacy.shown({"mean": 1.234, "low": -1, "high": 2}, 1, "+") == "+1.2 [-1.0, +2.0]"
+        assert (
+            privacy_page.shown({"mean": 1.234, "low": -1, "high": 2}, 1, "+") == "+1.2 [-1.0, +2.0]"
+        )
 
     def test_digits(self, tmp_path, monkeypatch):
         monkeypatch.setattr(privacy, "AttackRun", lambda: AttackRun(most_epochs=1))
         command = ["--tables", "privacy_digits", "--output_dir", str(tmp_path), "--digits", "64"]
+        command += ["--runs", str(tmp_path / "runs")]
         command += ["--test_digits", "12", "--digit_epochs", "1", "--attack_digits", "8"]
         command += ["--digit_accelerations", "8", "--digit_weights", "0.1", "--seeds", "0", "1"]
         study.main(command)
@@ -211,6 +214,12 @@ class TestTables:
         text = (tmp_path / "tasks_privacy_digits.md").read_text()
         assert "InfoMRI, β = -0.1" in text
         assert "|β|" not in text  # a bar would end the cell of a table
+        # What was found is kept, and nothing of it is trained again.
+        monkeypatch.setattr(privacy, "train_digits", lambda *_, **__: pytest.fail("trained"))
+        study.main(command)
+        assert (tmp_path / "tasks_privacy_digits.md").read_text() == text
+        with pytest.raises(InputError, match="--runs"):
+            study.main([*command, "--digit_epochs", "2"])
 
     def test_digits_are_not_kept(self, tmp_path):
         study.main(["--tables", "privacy_digits", "--output_dir", str(tmp_path), "--test_only"])

@@ -136,15 +136,27 @@ def _measure(
                 if network is not None:
                     networks[entry.title, attacker] = network
     entries = [entry for entry in (*others, *weights) if entry.title in tasks]
-    if args.train_only or not all(entry in entries for entry in weights):
+    chooses = args.attackers[0]
+    known = [chooses == PRIOR or (entry.title, chooses) in networks for entry in weights]
+    if args.train_only or not all(known) or not all(entry in entries for entry in weights):
         return None
     test = draw_knees(args.test_knees, args.knee_resolution, args.seed)
     validation = draw_knees(
         max(args.test_knees // 2, 1), args.knee_resolution, args.seed + _VALIDATION
     )
     pipes = {title: load_task(task) for title, task in tasks.items()}
-    grid = [_validated(entry, pipes[entry.title], validation, networks, args) for entry in weights]
-    attacked = [_attacked(entry, pipes[entry.title], test, networks, args) for entry in entries]
+    grid = [
+        _validated(
+            _attacked(entry, pipes[entry.title], validation, [chooses], networks, args),
+            validation,
+            chooses,
+        )
+        for entry in weights
+    ]
+    attacked = [
+        _attacked(entry, pipes[entry.title], test, args.attackers, networks, args)
+        for entry in entries
+    ]
     plain = next(one for one in attacked if one.entry.title == weights[0].title)
     mean_image = validation.images.mean(dim=0).expand_as(test.images)
     record = {
@@ -157,6 +169,7 @@ def _measure(
         "positive": test.findings.sum(dim=0).tolist(),
         "mean_image": mean_of(psnr(mean_image, test.images)),
         "tolerance": TOLERANCE,
+        "chosen_by": chooses,
         "chosen": choose_weight(grid, TOLERANCE),
         "grid": grid,
         "rows": [_row(one, plain, test) for one in attacked],
@@ -164,52 +177,49 @@ def _measure(
     return record, attacked, test
 
 
-def _validated(
-    entry: KneeEntry,
-    pipe: TaskPipeline,
+def _seen(
+    attacker: str,
+    title: str,
     knees: Knees,
+    masks: Tensor,
     networks: dict[tuple[str, str], Path],
     args: argparse.Namespace,
-) -> dict[str, float]:
-    """What a weight is chosen by: the attack by the first network there is."""
-    masks = masks_of(pipe, args.knee_acceleration, len(knees), args.seed)
-    scores = read_findings(pipe, knees, masks)
-    found = {
-        "entropy_weight": entry.entropy_weight,
-        "task": macro_auroc(scores, knees.findings),
-        "psnr": float("inf"),
-    }
-    for name in ATTACKERS:
-        if (entry.title, name) in networks:
-            network = load_reconstructor(networks[entry.title, name])
-            images = attack_by_network(network, knees, masks)
-            found["psnr"] = float(psnr(images, knees.images).mean())
-            break
-    return found
+) -> Tensor | None:
+    """What an attacker sees of the first knees; ``None`` where it is not trained."""
+    if attacker == PRIOR:
+        prior = load_prior()
+        prior.set_progress_bar_config(disable=True)
+        return attack_by_prior(prior, knees, masks, args.prior_knees, args.seed)
+    if (title, attacker) not in networks:
+        return None
+    return attack_by_network(load_reconstructor(networks[title, attacker]), knees, masks)
 
 
 def _attacked(
     entry: KneeEntry,
     pipe: TaskPipeline,
     knees: Knees,
+    attackers: Sequence[str],
     networks: dict[tuple[str, str], Path],
     args: argparse.Namespace,
 ) -> Attacked:
     masks = masks_of(pipe, args.knee_acceleration, len(knees), args.seed)
     found = Attacked(entry, read_findings(pipe, knees, masks).double().numpy())
-    for attacker in args.attackers:
-        if attacker == PRIOR:
-            prior = load_prior()
-            prior.set_progress_bar_config(disable=True)
-            images = attack_by_prior(prior, knees, masks, args.prior_knees, args.seed)
-        elif (entry.title, attacker) in networks:
-            network = load_reconstructor(networks[entry.title, attacker])
-            images = attack_by_network(network, knees, masks)
-        else:
-            continue
-        found.psnr[attacker] = psnr(images, knees.images[: len(images)]).double().numpy()
-        found.images[attacker] = images[0]
+    for attacker in attackers:
+        images = _seen(attacker, entry.title, knees, masks, networks, args)
+        if images is not None:
+            found.psnr[attacker] = psnr(images, knees.images[: len(images)]).double().numpy()
+            found.images[attacker] = images[0]
     return found
+
+
+def _validated(one: Attacked, knees: Knees, attacker: str) -> dict[str, float]:
+    """What a weight is chosen by."""
+    return {
+        "entropy_weight": one.entry.entropy_weight,
+        "task": macro_auroc(one.scores, knees.findings),
+        "psnr": float(one.psnr[attacker].mean()),
+    }
 
 
 def _row(one: Attacked, plain: Attacked, knees: Knees) -> dict[str, Any]:
@@ -266,7 +276,7 @@ def page(record: Record) -> str:
         _differences(found["rows"]),
         "",
         f"On {validation} other people, of the weights that cost at most {found['tolerance']:g} of "
-        f"AUROC, β = {-found['chosen']:g} has the lowest attack PSNR.\n",
+        f"AUROC, β = {-found['chosen']:g} has the lowest PSNR of the {found['chosen_by']}.\n",
         table(
             ["β", "AUROC", "attack (dB)"],
             [

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from gaussian import complex_noise, seeded
-from scripts import run_here
 
-from benchmarks.common import training
 from benchmarks.tasks import __main__ as study
 from benchmarks.tasks import attackers, digits, frontier, privacy, privacy_page, tables
 from benchmarks.tasks import knees as knee_runs
@@ -21,6 +20,8 @@ from ctxrecon.masks.learned import FixedMasks
 from ctxrecon.metrics import psnr
 from ctxrecon.operators import CartesianSense
 from ctxrecon.reconstructors import UNetReconstructor
+from ctxrecon.training import reconstructor, tasks
+from ctxrecon.training.reconstructor.build import starting_point
 
 
 class Nothing(FixedMasks):
@@ -175,6 +176,17 @@ class TestAttackers:
         assert abs(float(psnr(seen, truth).mean() - floor)) < 0.5
 
 
+def start_only(script, options, folder, steps, *, test_only):
+    """Write what training would start from."""
+    command = [*options, "--output_dir", str(folder), "--max_train_steps", str(steps)]
+    if script == "train_task.py":
+        pipe: Any = tasks.starting_point(tasks.parse_args(command))
+    else:
+        pipe = starting_point(reconstructor.parse_args(command))
+    pipe.save_pretrained(folder / "pipeline")
+    return True
+
+
 class TestTables:
     """Each table at its smallest size."""
 
@@ -225,10 +237,18 @@ class TestTables:
         study.main(["--tables", "privacy_digits", "--output_dir", str(tmp_path), "--test_only"])
         assert not list(tmp_path.iterdir())
 
-    def test_knees(self, bank, pipe, tmp_path, monkeypatch):
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        monkeypatch.setattr(training.subprocess, "run", run_here)
-        monkeypatch.setattr(frontier, "load_prior", lambda: pipe)
+    def test_the_prior_sees_the_first_knees(self, pipe):
+        knees = knee_runs.draw_knees(2, 32, 0)
+        assert torch.equal(knees.images.real, knees.images.abs())
+        mask = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+        images = knee_runs.attack_by_prior(pipe, knees, mask, 1, 0)
+        assert images.shape == (1, 32, 32)
+        assert float(psnr(images, knees.images[:1])) > 20  # everything was measured
+
+    def test_knees(self, bank, tmp_path, monkeypatch):
+        monkeypatch.setattr(knee_runs, "train_run", start_only)
+        seen = "attack_by_prior"
+        monkeypatch.setattr(frontier, seen, lambda _, knees, *__: 0.9 * knees.images[:1])
         monkeypatch.setattr(frontier, "OTHERS", (frontier.UNIFORM,))
         command = ["--knees", str(bank), "--runs", str(tmp_path / "runs")]
         command += ["--output_dir", str(tmp_path), "--knee_resolution", "32", "--knee_scans", "4"]
@@ -247,7 +267,6 @@ class TestTables:
             assert f"(tasks_{name}.png)" in (tmp_path / "tasks_frontier.md").read_text()
         folders = {path.name for path in (tmp_path / "runs").iterdir()}
         assert "knees_infomri_beta_0_1_x8_u_net" in folders
-        monkeypatch.setattr(training.subprocess, "run", lambda *_, **__: pytest.fail("trained"))
         study.main([*command, "--tables", "privacy_knees"])
         rows = json.loads((tmp_path / "tasks_privacy_knees.json").read_text())["results"]["rows"]
         assert [row["entropy_weight"] for row in rows] == [0.0, 0.0, found["chosen"]]
@@ -267,9 +286,6 @@ class TestTables:
             study.main([*command, "--knees", str(bank), "--knee_weights", "0.1", "0.3"])
 
     def test_every_entry_is_what_the_scripts_take(self, bank, tmp_path, monkeypatch):
-        from ctxrecon.training import reconstructor, tasks
-        from ctxrecon.training.reconstructor.build import starting_point
-
         args = study.parse_args(["--knees", str(bank), "--runs", str(tmp_path)])
         commands = []
 

@@ -245,8 +245,9 @@ class TestTables:
         assert images.shape == (1, 32, 32)
         assert float(psnr(images, knees.images[:1])) > 20  # everything was measured
 
-    def test_knees(self, bank, tmp_path, monkeypatch):
+    def test_knees(self, bank, pipe, tmp_path, monkeypatch):
         monkeypatch.setattr(knee_runs, "train_run", start_only)
+        monkeypatch.setattr(frontier, "load_prior", lambda: pipe)
         seen = "attack_by_prior"
         monkeypatch.setattr(frontier, seen, lambda _, knees, *__: 0.9 * knees.images[:1])
         monkeypatch.setattr(frontier, "OTHERS", (frontier.UNIFORM,))

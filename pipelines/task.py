@@ -21,7 +21,7 @@ from ctxrecon.inference.contrasts import find_empty_contrasts, keep_measured
 from ctxrecon.loading.components import task_components
 from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
 from ctxrecon.measurement import Measurement, prepare_measurement
-from ctxrecon.tasks import FindingClassifier, ImageDecoder, LatentSegmenter
+from ctxrecon.tasks import FindingClassifier, ImageDecoder, LatentSegmenter, Segmenter
 
 
 @dataclass
@@ -64,27 +64,29 @@ class TaskPipeline(DiffusionPipeline):
     Args:
         sampler: chooses the masks: one of :data:`~ctxrecon.masks.learned.SAMPLERS` that looks at no
             image.
-        network: a :class:`~ctxrecon.tasks.LatentSegmenter` or
+        network: a :class:`~ctxrecon.tasks.Segmenter`, such as
+            :class:`~ctxrecon.tasks.LatentSegmenter`, or a
             :class:`~ctxrecon.tasks.FindingClassifier`.
-        image_decoder: of a segmenter's features; ``None`` for a model that gives no images.
+        image_decoder: of a latent segmenter's features; ``None`` for a model that gives no images,
+            or has them on the way.
         classes: names of what is segmented or found; the background is not among them.
 
     Raises:
         InputError: a sampler that looks at images or is of several contrasts, a decoder of images
-            for findings, or another number of names.
+            for another network than a latent segmenter, or another number of names.
     """
 
     model_cpu_offload_seq = "sampler->network->image_decoder"
     _optional_components = ["image_decoder"]  # noqa: RUF012 (read so by diffusers)
 
     sampler: Any
-    network: LatentSegmenter | FindingClassifier
+    network: Segmenter | FindingClassifier
     image_decoder: ImageDecoder | None
 
     def __init__(
         self,
         sampler: MaskNetwork,
-        network: LatentSegmenter | FindingClassifier,
+        network: Segmenter | FindingClassifier,
         image_decoder: ImageDecoder | None = None,
         classes: Sequence[str] = (),
     ) -> None:
@@ -97,10 +99,13 @@ class TaskPipeline(DiffusionPipeline):
             )
         if isinstance(network, FindingClassifier):
             count = len(network.config.findings)
-            if image_decoder is not None:
-                raise InputError("a classifier gives no images: leave the image decoder out")
         else:
             count = network.config.num_classes - 1
+        if image_decoder is not None and not isinstance(network, LatentSegmenter):
+            raise InputError(
+                f"an image decoder reads the features of a latent segmenter, and a "
+                f"{type(network).__name__} gives no images by one: leave it out"
+            )
         if len(classes) != count:
             raise InputError(f"expected {count} names of classes, got {list(classes)}")
         self.register_modules(sampler=sampler, network=network, image_decoder=image_decoder)
@@ -223,6 +228,9 @@ class TaskPipeline(DiffusionPipeline):
                 images, std = self.image_decoder(features, scale)
                 check_finite(images, std)
                 row |= {"images": images[0], "std": std[0]}
+            elif (found := network.images(features, scale)) is not None:
+                check_finite(found)
+                row["images"] = found[0]
             check_finite(row["probabilities"][None])
             rows.append(row)
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

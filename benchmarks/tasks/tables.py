@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.common.record import Page
-from benchmarks.tasks import frontier, privacy, privacy_page
+from benchmarks.tasks import frontier, pages, privacy, privacy_page, segmentation
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class Table:
 
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
+        "segmentation": Table(segmentation.segmentation, pages.segmentation),
+        "calibration": Table(segmentation.calibration, pages.calibration),
+        "loss_weights": Table(segmentation.loss_weights, pages.loss_weights),
+        "samples": Table(segmentation.samples, pages.samples),
+        "accelerations": Table(segmentation.accelerations, pages.accelerations),
+        "bimodal": Table(segmentation.bimodal, pages.bimodal),
         "privacy_digits": Table(privacy.measure, privacy_page.page),
         "privacy_knees": Table(frontier.privacy_knees, frontier.page),
         "frontier": Table(frontier.frontier, frontier.page),

@@ -21,15 +21,22 @@ from ctxrecon.tasks import KSpaceStatistics, LatentSegmenter, kl_divergence, seg
 from ctxrecon.training.samplers import calibration, draw_training_masks
 from ctxrecon.training.tasks import (
     ClassificationTraining,
+    LINetTraining,
     SegmentationTraining,
     TaskSamples,
     TaskScans,
     TasksConfig,
     TaskWeights,
+    TwoUNetsTraining,
     phantom_source,
     starting_point,
 )
-from ctxrecon.training.tasks.data import FindingTruth, RaterTruth, usual_raters
+from ctxrecon.training.tasks.data import (
+    FindingTruth,
+    RaterTruth,
+    fewest_pixels,
+    usual_raters,
+)
 
 NETWORK = "small:width=4:layers=1:latent_channels=2"
 GENERATOR = "pattern_generator:ratios=[0.3,0.5]:lines=false"
@@ -80,6 +87,28 @@ class TestSamples:
             np.testing.assert_array_equal(samples[0, number]["truth"].numpy(), expected)
             seen += int(expected.sum())
         assert seen > 20
+
+    def test_part_of_the_anatomy(self, masses):
+        """What is segmented is in it, not always in the middle, and covers more pixels."""
+        config = configured(masses, resolution=32, field_of_view=0.5, rater_spread=0.0)
+        whole = samples_of(configured(masses, rater_spread=0.0), starting_point(config))
+        part = samples_of(config, starting_point(config))
+        middles = []
+        for number in range(6):
+            anatomy = part.source.draw(number, 32)["anatomy"]
+            assert anatomy.labels.shape == (32, 32)
+            marked = part[0, number]["truth"] > 0
+            assert int(marked.sum()) >= 2 * int((whole[0, number]["truth"] > 0).sum())
+            middles.append(marked.nonzero().float().mean(dim=0))
+        assert float(torch.stack(middles).std(dim=0).max()) > 1
+        scan = TaskScans(1, config, calibration(starting_point(config).sampler)).scans[0]
+        assert int((scan.opinions[0] > 0).sum()) >= 8
+
+    def test_structures_cover_some_pixels_of_the_image(self):
+        config = configured(Path("none"), resolution=32)
+        assert fewest_pixels(64, config) == 4 * fewest_pixels(32, config)
+        half = configured(Path("none"), resolution=32, field_of_view=0.5)
+        assert fewest_pixels(64, half) == fewest_pixels(32, config)
 
     def test_one_contrast(self, masses):
         config = configured(masses, contrast="T1POST")
@@ -139,10 +168,26 @@ class TestLosses:
         surprise = error / (std / scale).square() + 2 * (std / scale).log()
         expected = (
             segmentation_loss(logits, batch["truth"])
-            + 3 / 32**2 * kl_divergence(posterior, prior).mean(dim=(1, 2, 3))
+            + 3 / 32**2 * kl_divergence(posterior, prior).sum(dim=(1, 2, 3))
             + 2 * surprise.mean(dim=(1, 2))
         )
         torch.testing.assert_close(model(batch), expected)
+
+    def test_the_divergence_comes_to_its_weight(self, masses):
+        config = configured(masses)
+        pipe = starting_point(config)
+        batch = self.batch(config, pipe)
+        losses = {}
+        for step, warmup in ((0, 0), (0, 4), (1, 4), (3, 4), (9, 4)):
+            torch.manual_seed(0)
+            model = SegmentationTraining(pipe, TaskWeights(latent_warmup=warmup))
+            losses[step, warmup] = model({**batch, "step": torch.full((2,), step)})
+        whole = losses[0, 0]
+        torch.testing.assert_close(losses[3, 4], whole)
+        torch.testing.assert_close(losses[9, 4], whole)
+        first, second = losses[0, 4], losses[1, 4]
+        torch.testing.assert_close(whole - first, 3 * (second - first), rtol=1e-3, atol=1e-5)
+        assert bool((second > first).all())
 
     def test_without_a_latent(self, masses):
         config = configured(masses, network=f"{NETWORK}:deterministic=true")
@@ -231,6 +276,42 @@ class TestLosses:
                 assert bool(torch.isfinite(value.grad).all()), name
             assert float(model.sampler.embeddings.grad.abs().sum()) > 0
 
+    def test_two_unets(self, masses):
+        """``CE + λ₃ MSE`` of magnitudes, or either alone."""
+        config = configured(masses, network="two_unets:width=4:depth=2")
+        pipe = starting_point(config)
+        network: Any = pipe.network
+        for unet in (network.reconstruction, network.segmentation):
+            torch.nn.init.normal_(unet.last.weight, std=0.3, generator=seeded(0))
+        batch = self.batch(config, pipe)
+        model = TwoUNetsTraining(pipe, TaskWeights(reconstruction=2.0))
+        sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
+        masks = draw_training_masks(model.sampler, sources, torch.device("cpu"))
+        features, scale = network.encode(ifft2c(batch["kspace"] * masks)[:, 0])
+        distance = (features[:, 0] - (batch["target"] / scale).abs()).square().mean(dim=(1, 2))
+        entropy = segmentation_loss(network.logits(features), batch["truth"])
+        torch.testing.assert_close(model(batch), entropy + 2 * distance)
+        for aim, expected in (("task", entropy), ("reconstruction", distance)):
+            found = TwoUNetsTraining(pipe, TaskWeights(), aim=aim)(batch)
+            torch.testing.assert_close(found, expected)
+
+    def test_li_net(self, masses):
+        """InfoMRI, equations (38) and (39)."""
+        config = configured(masses, network="li_net:width=4:layers=1:latent_channels=2")
+        pipe = starting_point(config)
+        network: Any = pipe.network
+        batch = self.batch(config, pipe)
+        latent = network.encode_labels(batch["truth"])
+        expected = segmentation_loss(network.logits(latent), batch["truth"])
+        found = LINetTraining(pipe, TaskWeights(), aim="labels")(batch)
+        torch.testing.assert_close(found, expected)
+        model = LINetTraining(pipe, TaskWeights(), aim="task")
+        sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
+        masks = draw_training_masks(model.sampler, sources, torch.device("cpu"))
+        predicted, _ = network.encode(ifft2c(batch["kspace"] * masks)[:, 0])
+        expected = (predicted - latent).square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(model(batch), expected)
+
     def test_two_opinions_are_both_drawn(self):
         """Half of the raters mark a disk A, half a larger one B ⊃ A: the latent tells which.
 
@@ -244,7 +325,7 @@ class TestLosses:
         torch.manual_seed(0)
         network = LatentSegmenter(width=4, depth=2, layers=1, latent_channels=2)
         pipe = TaskPipeline(FixedMasks((16, 16), 1.0), network, classes=["mass"])
-        model = SegmentationTraining(pipe, TaskWeights())
+        model = SegmentationTraining(pipe, TaskWeights(latent_warmup=120))
         learned = [value for value in model.parameters() if value.requires_grad]
         optimizer = torch.optim.Adam(learned, 4e-3)
         source = seeded(1)
@@ -256,6 +337,7 @@ class TestLosses:
                 "target": image.repeat(8, 1, 1),
                 "truth": torch.where(wide[:, None, None], whole, core).to(torch.uint8),
                 "seed": torch.arange(8) + 8 * step,
+                "step": torch.full((8,), step),
             }
             optimizer.zero_grad()
             model(batch).mean().backward()

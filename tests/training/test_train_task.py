@@ -31,9 +31,10 @@ def run(masses, monkeypatch):
     """Train in this process; the options are those of a tiny run, then those given."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
-    def train(folder: Path, *options: str) -> Path:
+    def train(folder: Path, *options: str, network: bool = True) -> Path:
         forget_accelerate()
-        script.main([*arguments(masses, folder), *options])
+        given = arguments(masses, folder)
+        script.main([*(given if network else without_network(given)), *options])
         return folder
 
     return train
@@ -46,6 +47,14 @@ def arguments(bank: Path, folder: Path) -> list[str]:
         *("--max_train_steps", "3", "--lr_warmup_steps", "2"),
         *("--validation_scans", "0", "--report_to", "none"),
     ]
+
+
+def without_network(words: list[str]) -> list[str]:
+    """The same, for what goes on from an earlier run."""
+    left = list(words)
+    for name in ("--network", "--sampler"):
+        del left[left.index(name) : left.index(name) + 2]
+    return left
 
 
 CLASSIFY = ("--task", "classification", "--network", "small:width=4")
@@ -87,6 +96,112 @@ def test_everything_moves(run, tmp_path, options, moved):
     assert parts <= {"sampler", "network", "image_decoder"}
     assert any(name.startswith("posterior.") for name in last) == (CLASSIFY[0] not in options)
     assert "ctxrecon.load" in (folder / "pipeline" / "README.md").read_text()
+
+
+UNETS = ("--network", "two_unets:width=4:depth=2", "--sampler", "loupe:lines=false:acceleration=3")
+LI_NET = ("--network", "li_net:width=4:layers=1:latent_channels=2", "--sampler", "loupe")
+
+
+def after(folder: Path, *options: str) -> tuple[str, ...]:
+    """Options of a stage that goes on from a run."""
+    return ("--pretrained_model_name_or_path", str(folder / "pipeline"), "--aim", "task", *options)
+
+
+def exported(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a pipeline."""
+    pipe = load_task(folder / "pipeline")
+    parts = {"sampler": pipe.sampler, "network": pipe.network}
+    return {f"{name}.{key}": value for name, part in parts.items()
+            for key, value in part.state_dict().items()}  # fmt: skip
+
+
+class TestStages:
+    """Networks that are trained one part after the other."""
+
+    @staticmethod
+    def moved(run, tmp_path, first, second) -> tuple[set[str], set[str]]:
+        """Parts that each of two stages changes."""
+        start = exported(run(tmp_path / "start", *first, "--learning_rate", "0",
+                             "--sampler_learning_rate", "0"))  # fmt: skip
+        one = exported(run(tmp_path / "one", *first))
+        two = exported(run(tmp_path / "two", *after(tmp_path / "one", *second),
+                           network=False))  # fmt: skip
+
+        def changed(before, now):
+            names = {name for name in now if not torch.equal(before[name], now[name])}
+            return {".".join(name.split(".")[:2]) for name in names}
+
+        return changed(start, one), changed(one, two)
+
+    def test_tackle(self, run, tmp_path):
+        first, second = self.moved(run, tmp_path, (*UNETS, "--aim", "reconstruction"), ())
+        assert first == {"sampler.weights", "network.reconstruction"}
+        assert second == {"sampler.weights", "network.reconstruction", "network.segmentation"}
+
+    def test_loupe_unet_rs(self, run, tmp_path):
+        freeze = ("--freeze", "sampler", "reconstruction")
+        first, second = self.moved(run, tmp_path, (*UNETS, "--aim", "reconstruction"), freeze)
+        assert first == {"sampler.weights", "network.reconstruction"}
+        assert second == {"network.segmentation"}
+
+    def test_li_net(self, run, tmp_path):
+        first, second = self.moved(run, tmp_path, (*LI_NET, "--aim", "labels"), ())
+        assert first == {"network.label_encoder", "network.decoder"}
+        assert second == {"sampler.weights", "network.encoder"}
+
+    def test_semunet(self, run, tmp_path):
+        parts = exported(run(tmp_path / "one", *UNETS))
+        still = exported(run(tmp_path / "still", *UNETS, "--learning_rate", "0",
+                             "--sampler_learning_rate", "0"))  # fmt: skip
+        names = ("sampler.weights", "network.reconstruction.last.bias",
+                 "network.segmentation.last.bias")  # fmt: skip
+        assert not any(torch.equal(parts[name], still[name]) for name in names)
+
+    def test_a_sampler_goes_to_another_network(self, run, tmp_path):
+        """LOUPE-LI-Net takes the masks of a reconstruction."""
+        images = run(tmp_path / "images", *UNETS, "--aim", "reconstruction")
+        labels = run(
+            tmp_path / "labels", *after(images), *LI_NET[:2], "--aim", "labels", network=False
+        )
+        last = run(tmp_path / "last", *after(labels, "--freeze", "sampler"), network=False)
+        for folder in (labels, last):
+            torch.testing.assert_close(
+                exported(folder)["sampler.weights"], exported(images)["sampler.weights"]
+            )
+        assert type(load_task(last / "pipeline").network).__name__ == "LINet"
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ((*UNETS, "--aim", "reconstruction"), ("--freeze", "sampler", "reconstruction")),
+            ((*LI_NET, "--aim", "labels"), ()),
+        ],
+    )
+    def test_a_resumed_stage_is_the_same_to_the_bit(self, run, tmp_path, first, second):
+        options = after(run(tmp_path / "first", *first), *second, "--lr_scheduler", "constant")
+        whole = run(tmp_path / "whole", *options, network=False)
+        run(tmp_path / "stopped", *options, "--max_train_steps", "2", network=False)
+        run(tmp_path / "stopped", *options, "--resume_from_checkpoint", "latest", network=False)
+        one, other = exported(whole), exported(tmp_path / "stopped")
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+
+    def test_what_does_not_belong_together(self, run, tmp_path):
+        images = run(tmp_path / "images", *UNETS, "--aim", "reconstruction")
+        for sentence, options in (
+            ("is trained for both", ("--network", NETWORK, "--aim", "reconstruction")),
+            ("go on from there", (*LI_NET, "--aim", "both")),
+            ("and no --network", (*UNETS, "--aim", "task")),
+            ("is of --aim both", (*after(images), "--reconstruction_weight", "1")),
+            ("reads mass", (*after(images), "--target", "ventricles")),
+            ("new --sampler", (*after(images), "--acceleration", "4")),
+            ("--resolution 32", (*after(images), "--resolution", "16")),
+            ("no reconstruction", (*LI_NET, "--aim", "labels", "--freeze", "reconstruction")),
+        ):
+            with pytest.raises(InputError, match=sentence):
+                run(tmp_path / "other", *options, network="--network" in options)
+            assert not (tmp_path / "other").exists()
 
 
 def test_fixed_masks_by_their_own_name(run, tmp_path):
@@ -148,6 +263,8 @@ def test_validation(run, tmp_path):
         (("--resolution", "128"), "64 pixels"),
         (("--entropy_weight", "1"), "--reconstruction_weight 0"),
         ((*CLASSIFY, "--reconstruction_weight", "1"), "gives no image"),
+        ((*CLASSIFY, "--field_of_view", "0.5"), "whole slices"),
+        (("--field_of_view", "0.3"), "19 pixels"),
         ((*CLASSIFY, "--entropy_weight", "1", "--snr", "0"), "give --snr"),
         (("--num_coils", "3", "--center_fraction", "0"), "--center_fraction"),
         (("--num_coils", "3", "--magnitude_images"), "--num_coils 1"),

@@ -113,9 +113,9 @@ def task(
 
 
 def _segments(pipe: TaskPipeline) -> bool:
-    from ctxrecon.tasks import LatentSegmenter
+    from ctxrecon.tasks import Segmenter
 
-    return isinstance(pipe.network, LatentSegmenter)
+    return isinstance(pipe.network, Segmenter)
 
 
 def _read(

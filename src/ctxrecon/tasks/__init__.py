@@ -7,8 +7,9 @@ from ctxrecon.tasks.classification import FINDINGS, FindingClassifier, finding_l
 from ctxrecon.tasks.decays import LONGEST_T2_STAR, simulate_decays
 from ctxrecon.tasks.entropy import KSpaceStatistics, SampleEntropies, marginal_entropy
 from ctxrecon.tasks.foreground import foreground_mask
+from ctxrecon.tasks.halves import PRESETS
+from ctxrecon.tasks.li_net import LINet
 from ctxrecon.tasks.segmentation import (
-    PRESETS,
     Gaussian,
     ImageDecoder,
     LatentSegmenter,
@@ -16,12 +17,16 @@ from ctxrecon.tasks.segmentation import (
     kl_divergence,
     segmentation_loss,
 )
+from ctxrecon.tasks.segmenter import Segmenter
 from ctxrecon.tasks.t2star import T2StarMLP, fit_t2star, train_t2star_mlp
+from ctxrecon.tasks.two_unets import UNET_PRESETS, TwoUNets
 
 TASK_NETWORKS: Registry[type] = Registry("task network")
 """Name -> class of what reads a task from the zero-filled image."""
 
 TASK_NETWORKS.register("segmenter", LatentSegmenter)
+TASK_NETWORKS.register("two_unets", TwoUNets)
+TASK_NETWORKS.register("li_net", LINet)
 TASK_NETWORKS.register("classifier", FindingClassifier)
 
 __all__ = [
@@ -29,14 +34,18 @@ __all__ = [
     "LONGEST_T2_STAR",
     "PRESETS",
     "TASK_NETWORKS",
+    "UNET_PRESETS",
     "FindingClassifier",
     "Gaussian",
     "ImageDecoder",
     "KSpaceStatistics",
+    "LINet",
     "LatentSegmenter",
     "PosteriorEncoder",
     "SampleEntropies",
+    "Segmenter",
     "T2StarMLP",
+    "TwoUNets",
     "finding_labels",
     "fit_t2star",
     "foreground_mask",

@@ -9,26 +9,19 @@ its error. All are the halves of Stable Diffusion's autoencoder, as their publis
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import Decoder, Encoder
 from torch import Tensor, nn
 
-from ctxrecon.errors import InputError, check_counts
-from ctxrecon.tasks.zero_filled import as_channels
+from ctxrecon.errors import check_counts
+from ctxrecon.tasks.halves import check_classes, check_size, decoder_half, encoder_half
+from ctxrecon.tasks.segmenter import Segmenter
+from ctxrecon.tasks.zero_filled import as_channels, one_hot
 
-PRESETS: dict[str, dict[str, int]] = {
-    "small": {"width": 16, "depth": 3},
-    "paper": {"width": 128, "depth": 4},
-}
-"""Sizes of all four networks: for CPUs, and as published."""
-
-_WIDEST = 4
 _LOG_VARIANCES = (-10.0, 10.0)
 _SMALLEST_STD = 1e-3
 """Of the bright signal: a likelihood has no upper bound where the error can be 0."""
@@ -57,11 +50,8 @@ def kl_divergence(first: Gaussian, second: Gaussian) -> Tensor:
     return (second.log_variance - first.log_variance + variances - 1) / 2
 
 
-class LatentSegmenter(ModelMixin, ConfigMixin):
+class LatentSegmenter(Segmenter):
     """What segments: the prior encoder ``q(h|y)`` and the decoder ``q(z|h)``.
-
-    Intensities are divided by the 99 % quantile of the zero-filled image's magnitude, so that
-    scanners may have any unit.
 
     Example:
         >>> segmenter = LatentSegmenter(num_classes=3, **PRESETS["small"])
@@ -95,14 +85,13 @@ class LatentSegmenter(ModelMixin, ConfigMixin):
         deterministic: bool = False,
     ) -> None:
         super().__init__()
-        check_counts(classes=num_classes, latent_channels=latent_channels)
-        if num_classes < 2:
-            raise InputError("expected two classes or more, the background and what is segmented")
-        self.encoder = _encoder(2, latent_channels, width, depth, layers)
+        check_counts(latent_channels=latent_channels)
+        check_classes(num_classes)
+        self.encoder = encoder_half(2, latent_channels, width, depth, layers)
         # The published "latent decoder": as in Stable Diffusion, the moments' last convolution.
         self.latent_head = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         seen = 2 * latent_channels if decoder_sees_measurement else 0
-        self.decoder = _decoder(latent_channels + seen, num_classes, width, depth, layers)
+        self.decoder = decoder_half(latent_channels + seen, num_classes, width, depth, layers)
 
     def encode(self, zero_filled: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the measurement, and the scale that they are free of.
@@ -117,13 +106,7 @@ class LatentSegmenter(ModelMixin, ConfigMixin):
         Raises:
             InputError: a matrix size that is no multiple of f.
         """
-        factor = 2 ** (self.config.depth - 1)
-        ny, nx = zero_filled.shape[-2:]
-        if ny % factor or nx % factor:
-            raise InputError(
-                f"this network takes matrix sizes that are multiples of {factor}, got {ny}×{nx}: "
-                "crop or pad the images"
-            )
+        check_size(zero_filled, self.config.depth)
         channels, scale = as_channels(self, zero_filled)
         return self.encoder(channels), scale
 
@@ -161,24 +144,13 @@ class LatentSegmenter(ModelMixin, ConfigMixin):
         drawn = [torch.randn(latent, generator=one, device=one.device).cpu() for one in generators]
         return torch.stack(drawn)
 
-    def forward(self, zero_filled: Tensor, noise: Tensor) -> Tensor:
-        """Logits of segmentations, one for each draw of h.
+    def draws(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Logits of segmentations, one for each draw of h; see :class:`Segmenter`.
 
         Args:
-            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
-            noise: standard normal, ``(batch, draws, latent_channels, ny/f, nx/f)``.
-
-        Returns:
-            ``(batch, draws, num_classes, ny, nx)`` float32.
-
-        Raises:
-            InputError: a matrix size that is no multiple of f.
+            features: of the measurement.
+            noise: ``(batch, draws, latent_channels, ny/f, nx/f)``.
         """
-        features, _ = self.encode(zero_filled)
-        return self.draws(features, noise)
-
-    def draws(self, features: Tensor, noise: Tensor) -> Tensor:
-        """As :meth:`forward`, from features."""
         prior, count = self.prior(features), noise.shape[1]
         latent = Gaussian(*(value[:, None] for value in prior)).sample(noise.to(prior.mean))
         repeated = features.repeat_interleave(count, dim=0)
@@ -201,7 +173,7 @@ class PosteriorEncoder(ModelMixin, ConfigMixin):
         latent_channels: int = 16,
     ) -> None:
         super().__init__()
-        self.encoder = _encoder(2 + num_classes - 1, latent_channels, width, depth, layers)
+        self.encoder = encoder_half(2 + num_classes - 1, latent_channels, width, depth, layers)
 
     def forward(self, zero_filled: Tensor, labels: Tensor) -> Gaussian:
         """The distribution of h.
@@ -210,10 +182,9 @@ class PosteriorEncoder(ModelMixin, ConfigMixin):
             zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
             labels: z, ``(batch, ny, nx)`` whole numbers.
         """
-        classes = torch.arange(1, self.config.num_classes, device=labels.device)
-        marked = labels[:, None] == classes[:, None, None]
         channels, _ = as_channels(self, zero_filled)
-        return _gaussian(self.encoder(torch.cat([channels, marked.to(channels)], dim=1)))
+        marked = one_hot(self, labels, self.config.num_classes)
+        return _gaussian(self.encoder(torch.cat([channels, marked], dim=1)))
 
 
 class ImageDecoder(ModelMixin, ConfigMixin):
@@ -227,7 +198,7 @@ class ImageDecoder(ModelMixin, ConfigMixin):
         self, width: int = 16, depth: int = 3, layers: int = 2, latent_channels: int = 16
     ) -> None:
         super().__init__()
-        self.decoder = _decoder(2 * latent_channels, 3, width, depth, layers)
+        self.decoder = decoder_half(2 * latent_channels, 3, width, depth, layers)
 
     def forward(self, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Images and the errors that are expected of them, real and imaginary parts together.
@@ -259,35 +230,3 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def _gaussian(moments: Tensor) -> Gaussian:
     mean, log_variance = moments.float().chunk(2, dim=1)
     return Gaussian(mean, log_variance.clamp(*_LOG_VARIANCES))
-
-
-def _levels(width: int, depth: int, layers: int) -> dict[str, Any]:
-    check_counts(width=width, depth=depth, layers=layers)
-    if width % 2 or depth < 2:
-        raise InputError(
-            f"expected an even width and two levels or more, got {width} and {depth} levels"
-        )
-    return {
-        "block_out_channels": tuple(width * min(2**level, _WIDEST) for level in range(depth)),
-        "layers_per_block": layers,
-        "norm_num_groups": math.gcd(32, width // 2),
-    }
-
-
-def _encoder(channels: int, latent_channels: int, width: int, depth: int, layers: int) -> Encoder:
-    return Encoder(
-        in_channels=channels,
-        out_channels=latent_channels,
-        down_block_types=("DownEncoderBlock2D",) * depth,
-        double_z=True,
-        **_levels(width, depth, layers),
-    )
-
-
-def _decoder(channels: int, out_channels: int, width: int, depth: int, layers: int) -> Decoder:
-    return Decoder(
-        in_channels=channels,
-        out_channels=out_channels,
-        up_block_types=("UpDecoderBlock2D",) * depth,
-        **_levels(width, depth, layers),
-    )

@@ -1,7 +1,8 @@
-"""What networks of tasks see: the zero-filled image, free of its scale."""
+"""What networks of tasks see: the zero-filled image free of its scale, and segmentations."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ctxrecon.fourier import complex_to_channels
@@ -19,3 +20,16 @@ def as_channels(network: nn.Module, zero_filled: Tensor) -> tuple[Tensor, Tensor
     scale = intensity_scale(zero_filled, interpolation="linear")[:, None, None]
     channels = complex_to_channels(zero_filled / scale)
     return channels.to(next(network.parameters()).dtype), scale
+
+
+def one_hot(network: nn.Module, labels: Tensor, num_classes: int) -> Tensor:
+    """A channel for each class but the background, ``(batch, num_classes − 1, ny, nx)``.
+
+    Args:
+        network: that sees them, in whose precision they are.
+        labels: ``(batch, ny, nx)`` whole numbers.
+        num_classes: the background included.
+    """
+    classes = torch.arange(1, num_classes, device=labels.device)
+    marked = labels[:, None] == classes[:, None, None]
+    return marked.to(next(network.parameters()).dtype)

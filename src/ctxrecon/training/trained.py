@@ -35,8 +35,8 @@ def with_weights(pipe: P, weights: Weights) -> P:
 
     Args:
         pipe: a diffusers pipeline.
-        weights: those of each network under its name in the pipeline; a network without any keeps
-            its own.
+        weights: those of each network under its name in the pipeline; what is not there, such as
+            a part that is not trained, stays as it is.
     """
     given: Any = pipe
     copied = copy.copy(given)
@@ -47,7 +47,7 @@ def with_weights(pipe: P, weights: Weights) -> P:
         prefix = f"{name}."
         own = {key.removeprefix(prefix): v for key, v in weights.items() if key.startswith(prefix)}
         if own:
-            part.load_state_dict(own)
+            part.load_state_dict({**part.state_dict(), **own})
         if isinstance(part, nn.Module):
             part.eval()
         copied.register_modules(**{name: part})

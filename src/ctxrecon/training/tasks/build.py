@@ -9,13 +9,16 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import SEGMENTATIONS
-from ctxrecon.pipelines import TaskPipeline
+from ctxrecon.pipelines import TaskPipeline, load_task
 from ctxrecon.tasks import (
     FINDINGS,
     PRESETS,
+    UNET_PRESETS,
     FindingClassifier,
     ImageDecoder,
     LatentSegmenter,
+    LINet,
+    TwoUNets,
 )
 from ctxrecon.training.options import build_from_text
 from ctxrecon.training.samplers import build_sampler
@@ -24,39 +27,92 @@ from ctxrecon.training.tasks.config import TasksConfig
 _ACCELERATION = 8.0
 _WIDTHS = {"small": 16, "paper": 64}
 """Channels of the classifier's first stage, by the name of the network."""
+_SIZES = ("width", "depth", "layers", "latent_channels")
 
 
 def starting_point(config: TasksConfig) -> TaskPipeline:
-    """The sampler and networks to train, with new weights.
+    """The sampler and networks to train: new ones, and those of an earlier run.
 
     Raises:
         InputError: an unknown network or sampler, or options that do not belong together.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        sampler = build_sampler(
-            config.sampler,
-            config.resolution,
-            acceleration=config.acceleration,
-            default_acceleration=_ACCELERATION,
-            center_fraction=config.center_fraction,
-            num_coils=config.num_coils,
-        )
+        old = None
+        if config.pretrained_model_name_or_path is not None:
+            old = load_task(config.pretrained_model_name_or_path)
+        sampler = _sampler(config, old)
         if config.task == "classification":
-            if config.reconstruction_weight:
-                raise InputError("a classifier gives no image: leave --reconstruction_weight out")
-            kinds: dict[str, Any] = {
-                name: partial(FindingClassifier, width=width) for name, width in _WIDTHS.items()
-            }
-            classifier = build_from_text("--network", config.network, kinds)
-            return TaskPipeline(sampler, classifier, classes=list(FINDINGS))
-        target = SEGMENTATIONS[config.target]
-        kinds = {name: partial(LatentSegmenter, **sizes) for name, sizes in PRESETS.items()}
-        settled = {"num_classes": target.num_classes}
-        segmenter = build_from_text("--network", config.network, kinds, settled)
-        decoder = None
-        if config.reconstruction_weight != 0:
-            names = ("width", "depth", "layers", "latent_channels")
-            decoder = ImageDecoder(**{name: segmenter.config[name] for name in names})
+            return TaskPipeline(sampler, _classifier(config, old), classes=list(FINDINGS))
+        return _segmenter(config, old, sampler)
+
+
+def _sampler(config: TasksConfig, old: TaskPipeline | None) -> Any:
+    if old is not None and config.sampler is None:
+        if config.acceleration is not None or config.center_fraction is not None:
+            raise InputError(
+                "--acceleration and --center_fraction are of a new --sampler: leave them out"
+            )
+        shape = (config.resolution, config.resolution)
+        if old.sampler.shape != shape:
+            raise InputError(
+                f"the sampler of {config.pretrained_model_name_or_path} is of the matrix "
+                f"{old.sampler.shape}: give --resolution {old.sampler.shape[0]}"
+            )
+        return old.sampler
+    return build_sampler(
+        config.sampler or "pattern_generator",
+        config.resolution,
+        acceleration=config.acceleration,
+        default_acceleration=_ACCELERATION,
+        center_fraction=config.center_fraction,
+        num_coils=config.num_coils,
+    )
+
+
+def _classifier(config: TasksConfig, old: TaskPipeline | None) -> Any:
+    if config.reconstruction_weight:
+        raise InputError("a classifier gives no image: leave --reconstruction_weight out")
+    kinds: dict[str, Any] = {
+        name: partial(FindingClassifier, width=width) for name, width in _WIDTHS.items()
+    }
+    return _network(config, old, kinds, list(FINDINGS))
+
+
+def _segmenter(config: TasksConfig, old: TaskPipeline | None, sampler: Any) -> TaskPipeline:
+    target = SEGMENTATIONS[config.target]
     classes = ["/".join(one.name.lower() for one in each) for each in target.classes]
-    return TaskPipeline(sampler, segmenter, decoder, classes)
+    kinds: dict[str, Any] = {
+        name: partial(LatentSegmenter, **sizes) for name, sizes in PRESETS.items()
+    }
+    for name, kind, presets in (
+        ("two_unets", TwoUNets, UNET_PRESETS),
+        ("li_net", LINet, PRESETS),
+    ):
+        kinds |= {name: partial(kind, **presets["small"])}
+        kinds |= {f"{name}_paper": partial(kind, **presets["paper"])}
+    network = _network(config, old, kinds, classes, {"num_classes": target.num_classes})
+    decoder = None
+    if isinstance(network, LatentSegmenter) and config.reconstruction_weight != 0:
+        if old is not None and network is old.network:
+            decoder = old.image_decoder
+        decoder = decoder or ImageDecoder(**{name: network.config[name] for name in _SIZES})
+    return TaskPipeline(sampler, network, decoder, classes)
+
+
+def _network(
+    config: TasksConfig,
+    old: TaskPipeline | None,
+    kinds: dict[str, Any],
+    classes: list[str],
+    settled: dict[str, Any] | None = None,
+) -> Any:
+    """The network that is asked for, or that of an earlier run if it reads the same."""
+    if old is None or config.network is not None:
+        return build_from_text("--network", config.network or "small", kinds, settled)
+    if list(old.config.classes) != classes:
+        raise InputError(
+            f"the network of {config.pretrained_model_name_or_path} reads "
+            f"{', '.join(old.config.classes)}, not {', '.join(classes)}: give a --network"
+        )
+    return old.network

@@ -19,6 +19,8 @@ from ctxrecon.training.config import (
 )
 
 TASKS = ("segmentation", "classification")
+AIMS = ("both", "task", "reconstruction", "labels")
+PARTS = ("sampler", "reconstruction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +41,40 @@ class TasksConfig(TrainingConfig):
         on_resume="refused",
         in_card=True,
     )
-    sampler: str = option(
-        "pattern_generator",
-        f"{', '.join(SAMPLERS)}, with options, or the name of a fixed mask: {', '.join(MASKS)}",
+    sampler: str | None = option(
+        None,
+        f"{', '.join(SAMPLERS)}, with options, or the name of a fixed mask: {', '.join(MASKS)}; "
+        "pattern_generator by default",
         on_resume="refused",
         in_card=True,
     )
-    network: str = option(
-        "small",
-        "small or paper, with options: small:width=8:layers=1, paper:decoder_sees_measurement=true",
+    network: str | None = option(
+        None,
+        "small or paper, with options: small:width=8:layers=1, paper:decoder_sees_measurement=true;"
+        " two_unets, li_net, or the same of the published sizes, two_unets_paper, li_net_paper; "
+        "small by default",
+        on_resume="refused",
+        in_card=True,
+    )
+    pretrained_model_name_or_path: str | None = option(
+        None,
+        "pipeline of an earlier run, whose sampler and network are trained further where none is "
+        "given",
+        in_card=True,
+    )
+    aim: str = option(
+        "both",
+        "the task alone, the reconstruction that two_unets segments, the labels whose latent "
+        "li_net predicts, or, of segmentations, task and reconstruction",
+        choices=AIMS,
+        on_resume="refused",
+        in_card=True,
+    )
+    freeze: list[str] = option(
+        [],
+        "what stays as it is: sampler, reconstruction",
+        choices=PARTS,
+        may_be_empty=True,
         on_resume="refused",
         in_card=True,
     )
@@ -56,6 +83,12 @@ class TasksConfig(TrainingConfig):
         None, "of all scans, such as T1POST; as often as in real ones by default", in_card=True
     )
     resolution: int = option(128, "matrix size, that of the masks", check=RESOLUTION, in_card=True)
+    field_of_view: float = option(
+        1.0,
+        "part of the anatomy's width and height that is imaged, around what is segmented",
+        check=Number(0.1, 1),
+        in_card=True,
+    )
     acceleration: float | None = option(
         None, "of the sampler, where it serves one; 8 by default", check=Number(1), in_card=True
     )
@@ -80,13 +113,20 @@ class TasksConfig(TrainingConfig):
         1.0, "of their boundaries, relative to the usual one", check=Number(0, 100), in_card=True
     )
     latent_weight: float = option(
-        50.0,
-        "of the mean divergence of the latents, beside likelihoods summed over the pixels",
+        1.0,
+        "of the divergence of the latents; 1 is the bound of the likelihood",
         check=Number(0),
         in_card=True,
     )
+    latent_warmup_steps: int = option(
+        500,
+        "in which the divergence comes to its weight: latents that it costs too much to use "
+        "before they are of use would stay so",
+        check=Whole(0, 10**9),
+        in_card=True,
+    )
     reconstruction_weight: float | None = option(
-        None, "of the image's likelihood, for segmentation: 1 by default", check=Number(0)
+        None, "of the image's part in the loss, for segmentation: 1 by default", check=Number(0)
     )
     entropy_weight: float = option(
         0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,14 +14,22 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.metadata import ScanMetadata
-from ctxrecon.phantom import SEGMENTATIONS, Anatomy, AnatomyBank, PhantomSlices, Raters
+from ctxrecon.phantom import (
+    SEGMENTATIONS,
+    Anatomy,
+    AnatomyBank,
+    PhantomSlices,
+    Raters,
+    Structure,
+)
 from ctxrecon.tasks import KSpaceStatistics, finding_labels
 from ctxrecon.training.scans import Memory, fully_sampled, stack
 from ctxrecon.training.slices import SliceSource
 from ctxrecon.training.tasks.config import TasksConfig
 
-FEWEST_PIXELS = 30
-"""Pixels of the anatomy that a structure covers at least in slices that it is learned from."""
+_FEWEST_PIXELS = 8
+"""Pixels of the image that a structure covers at least, about, in slices that it is learned from:
+distances of smaller ones are noise."""
 _BIAS_STD, _FIELD_STD = 0.7, 1.0
 """Spread of usual raters' boundaries in pixels: between raters, and along a boundary."""
 _STATISTICS = 512
@@ -76,7 +85,7 @@ class TaskSamples:
 
     A batch holds ``kspace`` ``(batch, coils, n, n)``, fully sampled; ``coil_maps`` likewise, from
     the centre that every mask takes; ``target`` ``(batch, n, n)``; ``truth``, one of the opinions
-    on each slice, drawn anew whenever it comes; ``seed``, of each sample's randomness.
+    on each slice, drawn anew whenever it comes; ``seed``, of each sample's randomness; ``step``.
 
     Attributes:
         source: of the slices, with their anatomies.
@@ -101,12 +110,12 @@ class TaskSamples:
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         """The sample of ``(step, number)``."""
-        _, number = place
+        step, number = place
         rng = np.random.default_rng([self.seed, number, 11])
         scan = self._memory.draw(number, self.scans, self.seed, self._scan)
         opinions = scan["opinions"]
         truth = opinions[int(rng.integers(len(opinions)))]
-        return {**scan, "truth": truth, "seed": int(rng.integers(2**62))}
+        return {**scan, "truth": truth, "seed": int(rng.integers(2**62)), "step": step}
 
     def image(self, number: int) -> tuple[Tensor, dict[str, Any]]:
         """The image ``(n, n)`` complex64 of a slice, and what it was drawn with."""
@@ -125,7 +134,7 @@ class TaskSamples:
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One batch."""
-        return stack(samples, ("kspace", "coil_maps", "target", "truth", "seed"))
+        return stack(samples, ("kspace", "coil_maps", "target", "truth", "seed", "step"))
 
     def _scan(self, number: int) -> dict[str, Any]:
         image, drawn = self.image(number)
@@ -164,17 +173,30 @@ def phantom_source(config: TasksConfig) -> PhantomSlices:
     else:
         wanted = SEGMENTATIONS[config.target]
         bank = bank.of_anatomy(wanted.anatomy)
-        bank = bank.showing(wanted.structures, pixels=FEWEST_PIXELS)
-    if min(bank.labels.shape[1:]) < config.resolution:
+        bank = bank.showing(wanted.structures, pixels=fewest_pixels(bank.labels.shape[1], config))
+    shown = round(config.field_of_view * min(bank.labels.shape[1:]))
+    if shown < config.resolution:
         raise InputError(
-            f"the anatomies of {config.bank} have {bank.labels.shape[1]} pixels, fewer than "
+            f"the field of view of the anatomies of {config.bank} has {shown} pixels, fewer than "
             f"--resolution {config.resolution}: lower it, or build them larger"
         )
     return slices_of(bank, config)
 
 
+def fewest_pixels(size: int, config: TasksConfig) -> int:
+    """Pixels of anatomies of this size that a structure covers at least."""
+    return math.ceil(_FEWEST_PIXELS * (config.field_of_view * size / config.resolution) ** 2)
+
+
 def slices_of(bank: AnatomyBank, config: TasksConfig) -> PhantomSlices:
     """Slices of these anatomies as they are trained on."""
+    if config.field_of_view < 1:
+        structures = SEGMENTATIONS[config.target].structures
+        parts = [
+            _part(one, structures, config.field_of_view)
+            for one in map(bank.__getitem__, range(len(bank)))
+        ]
+        bank = AnatomyBank.build(parts, None if bank.subjects is None else bank.subjects.tolist())
     return PhantomSlices(
         bank,
         resolution=config.resolution,
@@ -182,3 +204,17 @@ def slices_of(bank: AnatomyBank, config: TasksConfig) -> PhantomSlices:
         noise=0.0,
         contrast=config.contrast,
     )
+
+
+def _part(anatomy: Anatomy, structures: Sequence[Structure], share: float) -> Anatomy:
+    """A square around these structures, not always with them in the middle."""
+    assert anatomy.structures is not None
+    places = np.argwhere(np.isin(anatomy.structures, structures))
+    rng = np.random.default_rng([len(places), *places.sum(axis=0)])
+    window = []
+    for middle, length in zip(places.mean(axis=0), anatomy.labels.shape, strict=True):
+        size = round(share * length)
+        first = round(middle - size * rng.uniform(0.25, 0.75))
+        first = min(max(first, 0), length - size)
+        window.append(slice(first, first + size))
+    return anatomy.cropped((window[0], window[1]))

@@ -7,21 +7,31 @@ r"""Train a k-space sampler together with the task that its samples are for.
     ... --sampler loupe --acceleration 8                        # one acceleration
     ... --sampler variable_density2d --acceleration 8           # the networks alone learn
     ... --network paper --resolution 128                        # the published sizes
+    ... --network two_unets --sampler loupe                     # SemuNet
     ... --task classification --bank runs/knees.npz --entropy_weight 0.1 --magnitude_images
 
 Segmentations differ from draw to draw as raters do; findings come from measurements that, by
---entropy_weight, tell as little of the image as is wanted. Subjects come from the phantom, whose
-raters are simulated. Everything about a sample follows from the seed and its number, so a run that
-is resumed goes on as if it had not stopped.
+--entropy_weight, tell as little of the image as is wanted. What is trained in stages goes on from
+the pipeline of the stage before: Tackle first for the reconstruction,
+
+    ... --network two_unets --sampler loupe --aim reconstruction --output_dir runs/images
+    ... --pretrained_model_name_or_path runs/images/pipeline --aim task --output_dir runs/tackle
+
+LOUPE-UNet-RS with --freeze sampler reconstruction in the second, and LI-Net (--network li_net)
+first with --aim labels. Subjects come from the phantom, whose raters are simulated. Everything
+about a sample follows from the seed and its number, so a run that is resumed goes on as if it had
+not stopped.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines import TaskPipeline
-from ctxrecon.tasks import FINDINGS
+from ctxrecon.tasks import FINDINGS, LINet, TwoUNets
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.parser import TrainingCommand
@@ -40,9 +50,11 @@ from ctxrecon.training.tasks.data import (
 )
 from ctxrecon.training.tasks.objective import (
     ClassificationTraining,
+    LINetTraining,
     SegmentationTraining,
     TaskTraining,
     TaskWeights,
+    TwoUNetsTraining,
 )
 from ctxrecon.training.tasks.validation import TaskScans
 from ctxrecon.training.trained import TrainedPipeline
@@ -68,6 +80,7 @@ def train_task(config: TasksConfig) -> None:
     pipe = starting_point(config)
     center = calibration(pipe.sampler)
     check_calibration(center, config.num_coils, "the sampler")
+    _check_aim(config, pipe)
     samples = TaskSamples(
         phantom_source(config),
         _truth(config),
@@ -103,9 +116,15 @@ def train_task(config: TasksConfig) -> None:
 def _check(config: TasksConfig) -> None:
     """Refuse options that do not belong together."""
     check_magnitude(config.magnitude_images, config.num_coils)
+    if config.task == "classification" and config.field_of_view < 1:
+        raise InputError(
+            "--field_of_view is that around what is segmented, and classification looks at whole "
+            "slices: leave it out"
+        )
     if not config.entropy_weight:
         return
-    if config.task == "segmentation" and config.reconstruction_weight != 0:
+    images = config.aim == "both" and config.reconstruction_weight != 0
+    if config.task == "segmentation" and images:
         raise InputError(
             "an entropy that is suppressed and an image that is reconstructed pull apart: give "
             "--reconstruction_weight 0, or leave --entropy_weight out"
@@ -115,6 +134,31 @@ def _check(config: TasksConfig) -> None:
             "without noise the entropy of real images has no bound: give --snr, or leave "
             "--entropy_weight out"
         )
+
+
+def _check_aim(config: TasksConfig, pipe: TaskPipeline) -> None:
+    """Refuse stages that the network is not trained in."""
+    network = pipe.network
+    aims: tuple[str, ...] = ("both",)
+    advice = "leave --aim out"
+    if isinstance(network, TwoUNets):
+        aims, advice = ("both", "task", "reconstruction"), "give one of them"
+    elif isinstance(network, LINet):
+        aims, advice = ("labels", "task"), "give --aim labels, and go on from there with --aim task"
+    if config.aim not in aims:
+        raise InputError(
+            f"a {type(network).__name__} is trained for {' or '.join(aims)}, not {config.aim}: "
+            f"{advice}"
+        )
+    if config.aim == "task" and config.network is not None:
+        raise InputError(
+            "--aim task goes on from an earlier stage: give its pipeline as "
+            "--pretrained_model_name_or_path, and no --network"
+        )
+    if config.aim != "both" and config.reconstruction_weight is not None:
+        raise InputError("--reconstruction_weight is of --aim both: leave it out")
+    if "reconstruction" in config.freeze and not isinstance(network, TwoUNets):
+        raise InputError(f"a {type(network).__name__} has no reconstruction to freeze")
 
 
 def _truth(config: TasksConfig) -> Truth:
@@ -128,6 +172,7 @@ def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> Tas
     reconstruction = config.reconstruction_weight
     weights = TaskWeights(
         config.latent_weight,
+        config.latent_warmup_steps,
         1.0 if reconstruction is None else reconstruction,
         config.entropy_weight,
     )
@@ -136,6 +181,13 @@ def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> Tas
         entropies = samples.statistics().entropies(1 / config.snr)
     if config.task == "classification":
         return ClassificationTraining(pipe, weights, entropies)
+    network: Any = pipe.network
+    for part in config.freeze:
+        (pipe.sampler if part == "sampler" else network.reconstruction).requires_grad_(False)
+    if isinstance(network, TwoUNets):
+        return TwoUNetsTraining(pipe, weights, entropies, config.aim)
+    if isinstance(network, LINet):
+        return LINetTraining(pipe, weights, entropies, config.aim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
         return SegmentationTraining(pipe, weights, entropies)

@@ -36,10 +36,10 @@ from ctxrecon.training.held_out import HELD_OUT_SEED
 from ctxrecon.training.samplers import middle_acceleration
 from ctxrecon.training.tasks.config import TasksConfig
 from ctxrecon.training.tasks.data import (
-    FEWEST_PIXELS,
     FindingTruth,
     RaterTruth,
     TaskSamples,
+    fewest_pixels,
     slices_of,
     usual_raters,
 )
@@ -75,12 +75,15 @@ class TaskScans:
         count: number of scans.
         config: of the run.
         calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
+        first: number of the first; scans of other numbers are of other people.
     """
 
-    def __init__(self, count: int, config: TasksConfig, calibration: Tensor) -> None:
+    def __init__(
+        self, count: int, config: TasksConfig, calibration: Tensor, *, first: int = 0
+    ) -> None:
         self.findings = config.task == "classification"
         self.scans: list[Scored] = []
-        for number in range(count):
+        for number in range(first, first + count):
             drawn = held_out_anatomy(config, number)
             slices = slices_of(AnatomyBank.build([drawn]), config)
             truth: Any = FindingTruth(tuple(FINDINGS))
@@ -132,7 +135,7 @@ def held_out_anatomy(config: TasksConfig, number: int) -> Anatomy:
             drawn = brain_anatomy(generator, size=size, person=person, finding=finding)
         assert drawn.structures is not None
         seen = [np.isin(drawn.structures, each).sum() for each in target.classes]
-        if config.task == "classification" or min(seen) >= FEWEST_PIXELS:
+        if config.task == "classification" or min(seen) >= fewest_pixels(size, config):
             return drawn
     raise InputError(f"no held-out anatomy shows {config.target}")
 

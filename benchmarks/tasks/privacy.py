@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from benchmarks.common.record import read_record
+from benchmarks.common.training import slug
 from benchmarks.tasks.attackers import (
     AttackRun,
     LinearAttacker,
@@ -35,7 +36,6 @@ from ctxrecon.errors import InputError
 from ctxrecon.files import written_beside
 from ctxrecon.masks.learned import LOUPE, FixedMasks, MaskNetwork, PatternGenerator
 from ctxrecon.metrics import bootstrap_interval, redundancy_ratio
-from ctxrecon.pipelines import TaskPipeline
 
 SNR = 50.0
 TOLERANCE = 0.005
@@ -76,60 +76,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--digit_weights",
         type=float,
         nargs="+",
-        default=[0.1, 0.3],
+        default=[0.003, 0.01, 0.03, 0.1],
         help="|β| to choose of",
     )
 
 
 @dataclass(frozen=True)
 class Rated:
-    """What one sampler lets be classified and seen of every test digit.
+    """What one sampler lets be classified and seen.
 
     Attributes:
-        title: of the row.
-        weight: ``|β|``.
-        acceleration: of the masks.
-        seed: of the training.
-        right: ``(count,)`` bool, which were classified rightly.
-        psnr: of each attacker by name, ``(count,)`` in dB.
-        known: what else is recorded.
+        row: for the record, without differences from others.
+        validation: what its weight is chosen by.
+        right: 1 for each test digit that was classified rightly, else 0.
+        seen: PSNR of each test digit by the attacker who sees most on average, in dB.
     """
 
-    title: str
-    weight: float
-    acceleration: float
-    seed: int
-    right: np.ndarray
-    psnr: dict[str, np.ndarray]
-    known: dict[str, Any]
+    row: dict[str, Any]
+    validation: dict[str, float]
+    right: list[int]
+    seen: list[float]
 
-    @property
-    def strongest(self) -> str:
-        """The attacker who sees most on average."""
-        return max(self.psnr, key=lambda name: self.psnr[name].mean())
-
-    def record(self, plain: Rated | None) -> dict[str, Any]:
-        """For the JSON file, with differences from the sampler that suppresses nothing.
-
-        Args:
-            plain: that sampler; ``None`` for the others.
-        """
-        found: dict[str, Any] = {
-            "title": self.title,
-            "entropy_weight": self.weight,
-            "acceleration": self.acceleration,
-            "seed": self.seed,
-            "accuracy": mean_of(self.right),
-            "psnr": {name: mean_of(values) for name, values in self.psnr.items()},
-            "strongest": mean_of(self.psnr[self.strongest]),
-            **self.known,
+    def less(self, plain: Rated) -> dict[str, Any]:
+        """The row with the differences from the sampler that suppresses nothing."""
+        differences = {
+            "accuracy": mean_of(np.subtract(self.right, plain.right)),
+            "strongest": mean_of(np.subtract(self.seen, plain.seen)),
         }
-        if plain is not None:
-            found["less_plain"] = {
-                "accuracy": mean_of(self.right.astype(float) - plain.right),
-                "strongest": mean_of(self.psnr[self.strongest] - plain.psnr[plain.strongest]),
-            }
-        return found
+        return {**self.row, "less_plain": differences}
 
 
 Estimate = dict[str, float]
@@ -185,20 +159,27 @@ def _tested(args: argparse.Namespace) -> tuple[int, int]:
 def measure(args: argparse.Namespace) -> dict[str, Any] | None:
     """Train and attack every sampler at every acceleration, from every seed.
 
-    What each acceleration and seed gives is kept in ``--runs``, so that a study that was stopped
-    goes on. ``None`` where training and testing are to be apart: no classifier is kept.
+    What each gives is kept in ``--runs``, so that a study that was stopped goes on. ``None`` where
+    training and testing are to be apart: no classifier is kept.
     """
     if args.test_only or args.train_only:
         return None
     sets = _Sets(args)
-    rows, grid = [], []
+    rows, grid, choices = [], [], []
     for acceleration in args.digit_accelerations:
         chosen: float | None = None
         for seed in args.seeds:
-            part = _kept(acceleration, seed, chosen, sets, args)
-            rows += part["rows"]
-            grid += part["grid"]
-            chosen = part["chosen"]
+            for title in FIXED:
+                rows.append(rated(title, 0.0, acceleration, seed, sets, args).row)
+            weights = args.digit_weights if chosen is None else [chosen]
+            plain = rated(INFOMRI, 0.0, acceleration, seed, sets, args)
+            others = [rated(INFOMRI, one, acceleration, seed, sets, args) for one in weights]
+            if chosen is None:
+                found = [one.validation for one in (plain, *others)]
+                grid += found
+                chosen = choose_weight(found, TOLERANCE)
+                choices.append({"acceleration": acceleration, "entropy_weight": chosen})
+            rows += [plain.row, *(one.less(plain) for one in others)]
     return {
         "snr": SNR,
         "seeds": args.seeds,
@@ -206,68 +187,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any] | None:
         "mean_image": mean_of(mean_psnr(sets.training.images, sets.test.images)),
         "tolerance": TOLERANCE,
         "grid": grid,
+        "chosen": choices,
         "rows": rows,
     }
-
-
-def _kept(
-    acceleration: float,
-    seed: int,
-    chosen: float | None,
-    sets: _Sets,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
-    """What was found at an acceleration from a seed, now or before.
-
-    Raises:
-        InputError: it was found with other options.
-    """
-    names = ("digits", "test_digits", "digit_epochs", "attack_digits", "digit_weights")
-    asked = {name: getattr(args, name) for name in names} | {"chosen": chosen}
-    path = args.runs / f"digits_x{acceleration:g}_seed{seed}.json"
-    if path.is_file():
-        found = read_record(path)
-        if found["asked"] != asked:
-            raise InputError(
-                f"{path} was found with {found['asked']}, not {asked}: remove it, or give other "
-                "--runs"
-            )
-        return found["part"]
-    part = _measured(acceleration, seed, chosen, sets, args)
-    args.runs.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps({"asked": asked, "part": part}), encoding="utf-8")
-    return part
-
-
-def _measured(
-    acceleration: float,
-    seed: int,
-    chosen: float | None,
-    sets: _Sets,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
-    """The rows of an acceleration and a seed, and the weight, chosen now where none is given."""
-    plain = _trained(pattern_generator, 0.0, acceleration, seed, sets, args)
-    weighted = {
-        weight: _trained(pattern_generator, weight, acceleration, seed, sets, args)
-        for weight in (args.digit_weights if chosen is None else [chosen])
-    }
-    grid: list[dict[str, float]] = []
-    if chosen is None:
-        grid = [
-            _validated(pipe, weight, acceleration, sets)
-            for weight, pipe in {0.0: plain, **weighted}.items()
-        ]
-        chosen = choose_weight(grid, TOLERANCE)
-    rows = []
-    for title, make in FIXED.items():
-        pipe = _trained(make, 0.0, acceleration, seed, sets, args)
-        rows.append(_rated(title, 0.0, pipe, acceleration, seed, sets, args).record(None))
-    base = _rated(INFOMRI, 0.0, plain, acceleration, seed, sets, args)
-    other = _rated(INFOMRI, chosen, weighted[chosen], acceleration, seed, sets, args)
-    rows += [base.record(None), other.record(base)]
-    return {"grid": grid, "chosen": chosen, "rows": rows}
 
 
 def choose_weight(found: Sequence[dict[str, float]], tolerance: float) -> float:
@@ -285,59 +207,89 @@ def choose_weight(found: Sequence[dict[str, float]], tolerance: float) -> float:
     return max(others, key=lambda one: one["task"])["entropy_weight"]
 
 
-def _trained(
-    make: Callable[[float], MaskNetwork],
-    weight: float,
-    acceleration: float,
-    seed: int,
-    sets: _Sets,
-    args: argparse.Namespace,
-) -> TaskPipeline:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sampler = make(acceleration)
-    run = DigitRun(epochs=args.digit_epochs)
-    return train_digits(sampler, sets.training, run, entropy_weight=weight, snr=SNR, seed=seed)
-
-
-def _validated(
-    pipe: TaskPipeline, weight: float, acceleration: float, sets: _Sets
-) -> dict[str, float]:
-    """What the weight is chosen by."""
-    masks = draw_masks(pipe.sampler, acceleration, len(sets.validation), _TEST_MASKS)
-    images = sets.linear(sets.validation.kspace, masks)
-    return {
-        "acceleration": acceleration,
-        "entropy_weight": weight,
-        "task": float(classified(pipe, sets.validation, masks).float().mean()),
-        "psnr": float(attack_psnr(images, sets.validation.images).mean()),
-        "redundancy": float(redundancy_ratio(masks).mean()),
-    }
-
-
-def _rated(
+def rated(
     title: str,
     weight: float,
-    pipe: TaskPipeline,
     acceleration: float,
     seed: int,
     sets: _Sets,
     args: argparse.Namespace,
 ) -> Rated:
+    """What a sampler lets be classified and seen: found now, or before.
+
+    Args:
+        title: one of :data:`FIXED`, or InfoMRI.
+        weight: ``|β|``.
+        acceleration: of the masks, in training and in use.
+        seed: of the training.
+        sets: of digits.
+        args: of the study.
+
+    Raises:
+        InputError: it was found with other options.
+    """
+    names = ("digits", "test_digits", "digit_epochs", "attack_digits")
+    asked = {name: getattr(args, name) for name in names}
+    name = f"{title} {weight:g} x{acceleration:g} seed{seed}"
+    path = args.runs / f"digits_{slug(name)}.json"
+    if path.is_file():
+        found = read_record(path)
+        if found["asked"] != asked:
+            raise InputError(
+                f"{path} was found with {found['asked']}, not {asked}: remove it, or give other "
+                "--runs"
+            )
+        return Rated(**found["rated"])
+    one = _rated(title, weight, acceleration, seed, sets, args)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as temporary:
+        text = json.dumps({"asked": asked, "rated": asdict(one)})
+        temporary.write_text(text, encoding="utf-8")
+    return one
+
+
+def _rated(
+    title: str,
+    weight: float,
+    acceleration: float,
+    seed: int,
+    sets: _Sets,
+    args: argparse.Namespace,
+) -> Rated:
+    """Train, choose by the validation digits, attack the test digits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sampler = FIXED.get(title, pattern_generator)(acceleration)
+    run = DigitRun(epochs=args.digit_epochs)
+    pipe = train_digits(sampler, sets.training, run, entropy_weight=weight, snr=SNR, seed=seed)
+    digits = sets.validation
+    masks = draw_masks(sampler, acceleration, len(digits), _TEST_MASKS)
+    validation = {
+        "acceleration": acceleration,
+        "entropy_weight": weight,
+        "task": float(classified(pipe, digits, masks).float().mean()),
+        "psnr": float(attack_psnr(sets.linear(digits.kspace, masks), digits.images).mean()),
+        "redundancy": float(redundancy_ratio(masks).mean()),
+    }
     test = sets.test
-    masks = draw_masks(pipe.sampler, acceleration, len(test), _TEST_MASKS)
+    masks = draw_masks(sampler, acceleration, len(test), _TEST_MASKS)
     known = sets.training.first(args.attack_digits)
-    network = train_attacker(pipe.sampler, acceleration, known, sets.validation, AttackRun(), seed)
+    network = train_attacker(sampler, acceleration, known, sets.validation, AttackRun(), seed)
     images: dict[str, Tensor] = {
         "network": attacked(network, test.zero_filled(masks)),
         "linear": sets.linear(test.kspace, masks),
     }
-    return Rated(
-        title,
-        weight,
-        acceleration,
-        seed,
-        classified(pipe, test, masks).numpy(),
-        {name: attack_psnr(found, test.images).numpy() for name, found in images.items()},
-        {"redundancy": float(redundancy_ratio(masks).mean())},
-    )
+    seen = {name: attack_psnr(found, test.images) for name, found in images.items()}
+    strongest = max(seen, key=lambda name: float(seen[name].mean()))
+    right = classified(pipe, test, masks).int()
+    row = {
+        "title": title,
+        "entropy_weight": weight,
+        "acceleration": acceleration,
+        "seed": seed,
+        "accuracy": mean_of(right),
+        "psnr": {name: mean_of(values) for name, values in seen.items()},
+        "strongest": mean_of(seen[strongest]),
+        "redundancy": float(redundancy_ratio(masks).mean()),
+    }
+    return Rated(row, validation, right.tolist(), seen[strongest].tolist())

@@ -34,9 +34,9 @@ def page(record: Record) -> str:
         "What the suppression changes, digit by digit:\n",
         _differences(found["rows"]),
         "",
-        f"β was chosen on the validation digits: of those that cost at most "
-        f"{100 * found['tolerance']:g} % of accuracy the one of the lowest PSNR of the linear "
-        "estimate, seed "
+        f"Chosen on the validation digits: {_chosen(found)}: of those that cost at most "
+        f"{100 * found['tolerance']:g} % of accuracy the one with the lowest PSNR of the linear "
+        "estimate, where there is one, else the one that costs least; seed "
         f"{found['seeds'][0]}.\n",
         table(
             ["×", "β", "accuracy", "linear (dB)", "redundancy"],
@@ -54,6 +54,12 @@ def page(record: Record) -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def _chosen(found: dict[str, Any]) -> str:
+    return ", ".join(
+        f"β = {-one['entropy_weight']:g} at ×{one['acceleration']:g}" for one in found["chosen"]
+    )
 
 
 def _name(row: dict[str, Any]) -> str:

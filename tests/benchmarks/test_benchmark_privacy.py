@@ -225,6 +225,7 @@ class TestTables:
             assert row["strongest"]["mean"] == best
         text = (tmp_path / "tasks_privacy_digits.md").read_text()
         assert "InfoMRI, β = -0.1" in text
+        assert "β = -0.1 at ×8" in text
         assert "|β|" not in text  # a bar would end the cell of a table
         # What was found is kept, and nothing of it is trained again.
         monkeypatch.setattr(privacy, "train_digits", lambda *_, **__: pytest.fail("trained"))

@@ -3,9 +3,17 @@ r"""Tasks read from undersampled k-space, in kind the tables of InfoMRI, on peop
     python training/build_bank.py --output runs/masses.npz --brains 400 --knees 0 --finding Mass
     python -m benchmarks.tasks --bank runs/masses.npz
 
+    python training/build_bank.py --output runs/knees.npz --brains 0 --knees 2000
+    python -m benchmarks.tasks --tables privacy_knees frontier --knees runs/knees.npz
+    python -m benchmarks.tasks --tables privacy_digits   # no bank is needed
+
 Networks are trained by ``training/train_task.py`` in folders of ``--runs``, where a run that was
 stopped goes on, once for each of ``--seeds``; tables share what they have in common. Test people
 are of seeds that no bank and no validation uses.
+
+``privacy_*`` and ``frontier`` ask what somebody else sees in measurements that were sampled for a
+classification: the sampler is frozen, and attackers are trained on its masks. Digits are rendered,
+and trained and tested in one go.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ def parse_args(
     argv: Sequence[str] | None = None, description: str | None = None
 ) -> argparse.Namespace:
     """The options of the study, those of every table together."""
+    from benchmarks.tasks import frontier, privacy
     from benchmarks.tasks.tables import TABLES
 
     parser = study_parser("tasks", description)
@@ -26,6 +27,8 @@ def parse_args(
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
     parser.add_argument("--seed", type=int, default=0, help="of the test scans")
     _add_segmentation(parser)
+    privacy.add_options(parser)
+    frontier.add_options(parser)
     return parse(parser, argv)
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.common.record import Page
-from benchmarks.tasks import pages, segmentation
+from benchmarks.tasks import frontier, pages, privacy, privacy_page, segmentation
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         "samples": Table(segmentation.samples, pages.samples),
         "accelerations": Table(segmentation.accelerations, pages.accelerations),
         "bimodal": Table(segmentation.bimodal, pages.bimodal),
+        "privacy_digits": Table(privacy.measure, privacy_page.page),
+        "privacy_knees": Table(frontier.privacy_knees, frontier.page),
+        "frontier": Table(frontier.frontier, frontier.page),
     }
 )
 """Name -> table."""

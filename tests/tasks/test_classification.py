@@ -38,6 +38,25 @@ def test_a_slice_gives_the_same_in_any_batch_and_intensity():
     torch.testing.assert_close(network(1e-3 * images), logits, rtol=1e-3, atol=1e-3)
 
 
+def test_small_images_are_learned():
+    """With too few values to normalize, as two channels of one pixel, nothing would be."""
+    torch.manual_seed(0)
+    network = FindingClassifier(["patch"], width=4)
+    images = complex_noise((64, 28, 28), seeded(0))
+    images[::2, 12:16, 10:14] += 4
+    truth = torch.arange(64) % 2 == 0
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            network(images)[:, 0], truth.float()
+        )
+        loss.backward()
+        optimizer.step()
+    found = network(images)[:, 0] > 0
+    assert float((found == truth).float().mean()) > 0.9
+
+
 def test_labels():
     assert finding_labels([]).tolist() == [False, False, False]
     assert finding_labels(["Meniscus Tear"]).tolist() == [True, False, True]

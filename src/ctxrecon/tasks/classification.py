@@ -40,6 +40,10 @@ def finding_labels(pathologies: Sequence[str], findings: Sequence[str] = tuple(F
     return torch.tensor([any(map(FINDINGS[name], pathologies)) for name in findings])
 
 
+_GROUP = 16
+"""Channels that are normalized together."""
+
+
 class FindingClassifier(ModelMixin, ConfigMixin):
     """ResNet-18 on the zero-filled image, whose logits are those of independent findings.
 
@@ -113,4 +117,5 @@ class _Block(nn.Module):
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, max(channels // 2, 1)), channels)
+    """Groups of 16 channels: of two, in images of few pixels, hardly more than signs would stay."""
+    return nn.GroupNorm(math.gcd(channels, max(channels // _GROUP, 1)), channels)

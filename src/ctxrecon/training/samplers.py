@@ -126,8 +126,10 @@ def draw_training_masks(
         ``(batch, 1, ny, nx)`` float32, 0 or 1; from a sampler with a mask for each contrast
         ``(batch, contrasts, 1, ny, nx)``.
     """
-    accelerations = None
+    accelerations: list[float] | float | None = None
     if sampler.ratios is not None:
         accelerations = [sampler.draw_acceleration(generator) for generator in generators]
+        if len(set(accelerations)) == 1:  # probabilities are computed once
+            accelerations = accelerations[0]
     drawn: Tensor = sampler.relaxed(accelerations, len(generators), list(generators))
     return drawn.to(device)

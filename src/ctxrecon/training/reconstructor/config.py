@@ -19,7 +19,7 @@ from ctxrecon.training.config import (
 )
 
 LABELS = ("paired", "partial", "disjoint", "none")
-LOSSES = ("l1", "ssim", "gaussian", "none")
+LOSSES = ("l1", "mse", "ssim", "gaussian", "none")
 ADVERSARIAL = ("wgan_gp", "lsgan", "entropic")
 """Gulrajani et al. 2017 (arXiv:1704.00028); Mao et al., ICCV 2017; Goodfellow et al. 2014."""
 
@@ -48,6 +48,12 @@ class ReconstructorConfig(TrainingConfig):
         1.0, "smallest part of a slice that is shown", check=Number(0, 1, above=True)
     )
     masks: list[str] = option(["uniform1d"], choices=MASKS, in_card=True)
+    sampler: Path | None = option(
+        None,
+        "folder of a trained task, whose sampler's masks are taken in place of --masks",
+        on_resume="refused",
+        in_card=True,
+    )
     accelerations: list[float] = option([4.0], check=Number(1), in_card=True)
     center_fraction: float | None = option(
         None, "0.32 / acceleration of the lines by default", check=SHARE, in_card=True
@@ -57,6 +63,12 @@ class ReconstructorConfig(TrainingConfig):
         [8], "numbers of coils to draw from", check=Whole(1, 256), in_card=True
     )
     snr: float = option(100.0, "of the bright signal; 0 for no noise", check=Number(0, 1e9))
+    magnitude_images: bool = option(
+        False,
+        "scan the magnitudes, with --num_coils 1: k-space is then conjugate symmetric",
+        on_resume="refused",
+        in_card=True,
+    )
     scans: int | None = option(
         None, "M, how many scans there are; endless by default", check=Whole(1), in_card=True
     )

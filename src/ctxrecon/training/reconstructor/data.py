@@ -16,11 +16,18 @@ from ctxrecon.datasets import ShardSlices, check_complex_slices
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex
 from ctxrecon.masks import make_mask
+from ctxrecon.masks.learned import MaskNetwork
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, PhantomSlices
 from ctxrecon.training.prompts import drop_metadata
 from ctxrecon.training.reconstructor.config import LABELS, ReconstructorConfig
-from ctxrecon.training.scans import Memory, check_calibration, fully_sampled, in_turn
+from ctxrecon.training.scans import (
+    Memory,
+    check_calibration,
+    check_magnitude,
+    fully_sampled,
+    in_turn,
+)
 from ctxrecon.training.slices import PreparedSlices, SliceSource, one_of, tokens_of
 
 Kind: TypeAlias = tuple[str, float]
@@ -42,6 +49,9 @@ class Sampling:
         fixed: whether every scan keeps one mask, or gets another each time.
         num_coils: of the simulated array, one of which each step draws.
         snr: of the bright signal to complex noise; 0 for none.
+        sampler: whose masks are drawn in place of those by name: one that looks at no image and
+            has no axis of contrasts.
+        magnitude: whether the magnitudes of the images are scanned, by one coil without a phase.
     """
 
     masks: Sequence[str] = ("uniform1d",)
@@ -50,6 +60,8 @@ class Sampling:
     fixed: bool = False
     num_coils: Sequence[int] = (8,)
     snr: float = 100.0
+    sampler: MaskNetwork | None = None
+    magnitude: bool = False
 
     def check(self, sizes: Sequence[int]) -> None:
         """Draw a mask of each kind and size.
@@ -63,21 +75,34 @@ class Sampling:
                 "expected at least one coil and an SNR of 0 or more, got "
                 f"{list(self.num_coils)} coils and an SNR of {self.snr:g}"
             )
-        for name, acceleration, size in product(self.masks, self.accelerations, sizes):
+        check_magnitude(self.magnitude, max(self.num_coils))
+        for name, acceleration, size in product(self.names, self.accelerations, sizes):
+            if self.sampler is not None and self.sampler.shape != (size, size):
+                raise InputError(
+                    f"the sampler's masks are of the matrix {self.sampler.shape}, slices of "
+                    f"{size}²: give --resolution {self.sampler.shape[0]}"
+                )
             check_calibration(
                 self.mask((name, acceleration), size, 0),
                 max(self.num_coils),
                 f"{name} masks ×{acceleration:g} of {size}²",
             )
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the kinds of masks: those by name, or the sampler's class."""
+        return self.masks if self.sampler is None else (type(self.sampler).__name__,)
+
     def draw(self, size: int, rng: np.random.Generator) -> tuple[Kind, Tensor]:
         """A kind of mask, and a mask ``(1, 1, size, size)`` of it."""
-        kind = (str(rng.choice(np.array(self.masks))), float(rng.choice(self.accelerations)))
+        kind = (str(rng.choice(np.array(self.names))), float(rng.choice(self.accelerations)))
         return kind, self.mask(kind, size, int(rng.integers(_POOL)))
 
     def mask(self, kind: Kind, size: int, number: int) -> Tensor:
         """The mask of this number."""
         name, acceleration = kind
+        if self.sampler is not None:
+            return _sampled(self.sampler, acceleration, number)
         fraction = self.center_fraction
         if fraction is None and name.endswith("1d"):
             fraction = 0.32 / acceleration
@@ -88,6 +113,11 @@ class Sampling:
 def _mask(name: str, size: int, acceleration: float, fraction: float | None, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return make_mask(name, (size, size), acceleration, fraction, generator=generator)
+
+
+@lru_cache(maxsize=8 * _POOL)
+def _sampled(sampler: MaskNetwork, acceleration: float, seed: int) -> Tensor:
+    return sampler(acceleration, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
@@ -234,8 +264,16 @@ class MeasurementSamples:
             self.seed * 2**40 + number + (2**39 if disjoint else 0)
         )
         image = channels_to_complex(drawn["image"])[None]
-        calibration = self.sampling.mask(kind, size, 0)
-        scan = fully_sampled(image, coils, self.sampling.snr, calibration, generator)
+        if self.sampling.magnitude:
+            image = image.abs().to(image.dtype)
+        scan = fully_sampled(
+            image,
+            coils,
+            self.sampling.snr,
+            self.sampling.mask(kind, size, 0),
+            generator,
+            coil_phase=not self.sampling.magnitude,
+        )
         return {
             "kspace": scan["kspace"][0],
             "coil_maps": scan["coil_maps"],

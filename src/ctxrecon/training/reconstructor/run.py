@@ -8,6 +8,9 @@ r"""Train a network that reconstructs directly: with labels, with unpaired ones,
 
     ... --network modl --labels none --loss none # self-supervised: no labels at all
 
+    ... --sampler runs/knees/pipeline --accelerations 8 --num_coils 1 --magnitude_images --snr 50
+                                                 # what can be seen of the scans of a task?
+
 Slices come from the phantom on the fly (``--bank``) or from a set made by ``ctxrecon prepare``
 (``--train_data_dir``); coils, noise and masks are simulated. Everything about a sample follows from
 the seed and its number, so a run that is resumed goes on as if it had not stopped.
@@ -15,6 +18,7 @@ the seed and its number, so a run that is resumed goes on as if it had not stopp
 
 from __future__ import annotations
 
+from ctxrecon.pipelines import load_task
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.parser import TrainingCommand
@@ -61,6 +65,8 @@ def train_reconstructor(config: ReconstructorConfig) -> None:
         config.fixed_masks,
         config.num_coils,
         config.snr,
+        None if config.sampler is None else load_task(config.sampler).sampler,
+        config.magnitude_images,
     )
     slices, label_source = sources(config)
     samples = MeasurementSamples(

@@ -11,8 +11,10 @@ from torch import Tensor
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
 from ctxrecon.operators import SoftSense
+from ctxrecon.phantom import measure
 from ctxrecon.pipelines import ReconstructionPipeline, prepare_measurement
-from ctxrecon.training.held_out import held_out_scans, targets_of
+from ctxrecon.scan import Scan
+from ctxrecon.training.held_out import HELD_OUT_SEED, held_out_scans, targets_of
 from ctxrecon.training.reconstructor.data import Sampling
 
 
@@ -35,6 +37,11 @@ class UndersampledScans:
             num_coils=sampling.num_coils,
             snr=sampling.snr or None,
         )
+        if sampling.magnitude:
+            self.scans = [
+                magnitude_scan(scan, sampling.snr or None, HELD_OUT_SEED + number)
+                for number, scan in enumerate(self.scans)
+            ]
 
     def validate(self, pipe: ReconstructionPipeline, picture: Path) -> dict[str, float]:
         """PSNR in dB and SSIM, and the PSNR of zero-filling; draws the first brain.
@@ -66,3 +73,23 @@ class UndersampledScans:
             "ssim": scores["reconstructed"]["ssim"].mean().item(),
             "psnr_zero_filled": scores["zero-filled"]["psnr"].mean().item(),
         }
+
+
+def magnitude_scan(scan: Scan, snr: float | None, seed: int) -> Scan:
+    """The magnitudes of a scan's images, scanned with its mask by one coil without a phase.
+
+    Args:
+        scan: with the images as its target.
+        snr: see :func:`~ctxrecon.phantom.measure`.
+        seed: of the noise.
+    """
+    assert scan.target is not None
+    images = scan.target.abs().to(scan.target.dtype)
+    return measure(
+        images,
+        torch.ones_like(images[:1, None]),
+        scan.mask,
+        snr=snr,
+        metadata=scan.metadata,
+        generator=torch.Generator().manual_seed(seed),
+    )

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from volumes import SKMTEA_COLUMNS, coil_maps, images, write_labels, write_skmtea
+from volumes import SKMTEA_COLUMNS, coil_maps, images, write_head, write_labels, write_skmtea
 
 from ctxrecon.io import write_scan
 from ctxrecon.masks import uniform1d
 from ctxrecon.masks.learned import PatternGenerator, PerContrastSampler
 from ctxrecon.phantom import phantom_scan
-from ctxrecon.pipelines import JointPipeline, TaskPipeline, load_reconstructor
-from ctxrecon.reconstructors import HRUNet
+from ctxrecon.pipelines import CrossModalPipeline, JointPipeline, TaskPipeline, load_reconstructor
+from ctxrecon.reconstructors import CrossModal, HRUNet
 from ctxrecon.scan import Scan
 from ctxrecon.tasks import LatentSegmenter
 
@@ -107,13 +107,15 @@ def make_inputs(folder: Path) -> None:
     (folder / "T1_NIFTI").mkdir()
     write_labels(folder / "T1_NIFTI" / "sub-01_T1w.nii.gz")
     (folder / "test_people.txt").write_text("sub-02\n")
+    for name in ("t1", "t2"):
+        write_head(folder / f"{name}.nii.gz")
     np.savez(folder / "complex.npz", a=torch.view_as_real(full.kspace[:, 0]).numpy())
     (folder / "complex.json").write_text('[{"array": "a", "index": 0, "subject": "one"}]')
     shutil.copytree(ROOT / "training", folder / "training")
 
 
 def make_models(folder: Path) -> None:
-    """Write a network, a joint model and one of a task where the documents have trained ones."""
+    """Write models of every kind where the documents have trained ones."""
     load_reconstructor().save_pretrained(folder / "runs" / "modl" / "pipeline")
     sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.1875)
     network = HRUNet(width=4, depth=2, blocks=2)
@@ -122,6 +124,8 @@ def make_models(folder: Path) -> None:
     segmenter = LatentSegmenter(width=4, depth=2, layers=1, latent_channels=2)
     pipe = TaskPipeline(lines, segmenter, classes=["mass"])
     pipe.save_pretrained(folder / "runs/mass/pipeline")
+    aligned = CrossModal(width=2, depth=1, cascades=1, synthesis_cascades=1, align_width=2)
+    CrossModalPipeline(aligned).save_pretrained(folder / "runs/cross/pipeline")
 
 
 def _volume(count: int, mask: torch.Tensor | None, generator: torch.Generator) -> Scan:

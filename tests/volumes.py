@@ -64,6 +64,16 @@ def write_skmtea(path: Path, truth: torch.Tensor, maps: torch.Tensor) -> None:
         file["target"] = truth[..., None, None].numpy()
 
 
+def write_head(path: Path) -> Path:
+    """Write three slices of an ellipsoid with a bright spot."""
+    nibabel = pytest.importorskip("nibabel")
+    x, y = np.ogrid[-1:1:64j, -1:1:64j]
+    head = (x**2 / 0.5 + y**2 / 0.7 < 1) + 1.0 * ((x - 0.2) ** 2 + y**2 < 0.05)
+    volume = np.repeat(head[..., None], 3, axis=2).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([3.0, 3.0, 5.0, 1.0])), path)
+    return path
+
+
 def write_labels(path: Path, thickness: int = 20) -> Path:
     nibabel = pytest.importorskip("nibabel")
     volume = np.zeros((64, 64, 24), np.int16)

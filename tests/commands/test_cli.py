@@ -18,6 +18,7 @@ from ctxrecon.cli import main
 from ctxrecon.commands.demo import demo_scan
 from ctxrecon.io import read_scan, write_scan
 from ctxrecon.masks import make_mask
+from ctxrecon.measurement import Measurement
 from ctxrecon.phantom import phantom_scan
 
 METHODS = ["zero-filled", "cg-sense", "l1-wavelet", "tv"]
@@ -275,12 +276,10 @@ def test_shipped_scan_is_small_and_is_what_simulate_makes(tmp_path):
 
 
 def test_defects_of_the_program_keep_their_traceback(monkeypatch, tmp_path, measured, capsys):
-    import ctxrecon.pipelines
-
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(ctxrecon.pipelines, "prepare_measurement", broken)
+    monkeypatch.setattr(Measurement, "from_scan", broken)
     command = ["reconstruct", measured, "--method", "tv", "--out", str(tmp_path / "x.npy")]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(SystemExit) as stopped:

@@ -134,7 +134,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "empty file": (_file("empty.npy"), "is empty"),
     "truncated": (_file("truncated.npy"), "truncated or damaged"),
     "not NumPy": (_file("text.npy"), "has other content"),
-    "MATLAB": (_file("scan.mat"), "as .npy"),
+    "MATLAB": (_file("scan.mat"), "truncated or damaged"),
     "no extension": (_file("a_file"), "is empty"),
     "real numbers": (_file("real.npy"), "expected complex k-space"),
     "five axes": (_file("five.npy"), "got shape (1, 1, 4, 24, 20)"),

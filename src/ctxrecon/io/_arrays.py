@@ -41,9 +41,8 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> Sequence[in
                     f"numbers, got {choice!r}"
                 )
             if not -num_slices <= index < num_slices:
-                raise InputError(
-                    f"{path} has {num_slices} slices, numbered from 0: there is no slice {index}"
-                )
+                count = f"{num_slices} slice{'s' * (num_slices != 1)}"
+                raise InputError(f"{path} has {count}, numbered from 0: there is no slice {index}")
         chosen = [int(index) % num_slices for index in asked]
     if not chosen:
         raise InputError(f"{path}: no slice is left of its {num_slices} by the choice {choice}")

@@ -51,7 +51,7 @@ class Volume:
             known and they are parallel and equally spaced.
 
     Raises:
-        InputError: a file or a choice of slices that cannot be read, or a slice of zeros.
+        InputError: a file or a choice of slices that cannot be read.
     """
 
     def __init__(

@@ -239,8 +239,6 @@ def build_scan(
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
     batch, _, ny, nx = samples.shape
-    if not bool((samples != 0).any()):
-        raise InputError(f"{path}: the k-space holds only zeros: nothing was measured")
     sampled: torch.Tensor | None
     if trajectory is not None:
         sampled = None
@@ -253,6 +251,8 @@ def build_scan(
         )
     else:
         sampled = _full_mask(path, mask, batch, ny, nx)
+        if not bool(sampled.any()) and not bool(samples.any()):
+            sampled = infer_mask(samples)
         if not bool(sampled.any()):
             raise InputError(f"{path}: the mask is empty: it must keep at least one sample")
         if bool((samples * ~sampled != 0).any()):

@@ -231,15 +231,15 @@ def test_dicom(tmp_path):
     )
 
 
+def group(**elements):
+    """A sequence of one item."""
+    item = pytest.importorskip("pydicom").Dataset()
+    for name, value in elements.items():
+        setattr(item, name, value)
+    return [item]
+
+
 def test_enhanced_dicom(tmp_path):
-    pydicom = pytest.importorskip("pydicom")
-
-    def group(**elements):
-        item = pydicom.Dataset()
-        for name, value in elements.items():
-            setattr(item, name, value)
-        return [item]
-
     timing = group(RepetitionTime=3150.0, FlipAngle=140.0)
     path = write_dicom(
         tmp_path / "a.dcm",
@@ -265,6 +265,15 @@ def test_enhanced_dicom(tmp_path):
     assert from_dicom(path, 1) == replace(first, te=66, ti=None)
     with pytest.raises(InputError, match="2 frames"):
         from_dicom(path, 2)
+
+
+def test_the_anatomy_of_an_enhanced_image_is_coded(tmp_path):
+    code = {"CodeValue": "72696002", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Knee"}
+    anatomy = group(FrameAnatomySequence=group(AnatomicRegionSequence=group(**code)))
+    path = write_dicom(tmp_path / "a.dcm", SharedFunctionalGroupsSequence=anatomy)
+    assert from_dicom(path).anatomy == "knee"
+    write_dicom(path, SharedFunctionalGroupsSequence=anatomy, BodyPartExamined="BRAIN")
+    assert from_dicom(path).anatomy == "brain"
 
 
 @pytest.mark.parametrize(

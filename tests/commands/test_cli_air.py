@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,8 @@ def test_slices_without_signal_are_zero_and_named(volume, tmp_path, method, capl
     assert (peaks[[1, 2]] == 0).all()
     assert (peaks[[0, 3]] > 0).all()
     assert caplog.text.count("no signal") == 2
+    row = json.loads((tmp_path / "out_metrics.json").read_text())["methods"][0]
+    assert 0 < row["residual"] < 0.3  # of an image of zeros it would be 1
     assert "exactly zero" not in caplog.text
 
 

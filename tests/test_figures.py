@@ -91,3 +91,10 @@ def test_malformed_requests_are_refused(tmp_path, images, name, arguments, sente
 def test_no_images(tmp_path):
     with pytest.raises(InputError, match="at least one image"):
         comparison_figure(tmp_path / "a.png", {})
+
+
+def test_a_long_name_of_a_file_stays_inside_the_figure(tmp_path):
+    name = "MEAS_MID00349_FID09273_SNR_R3.H5, ×2"
+    path = comparison_figure(tmp_path / "a.png", {"x": np.ones((48, 32))}, title=name)
+    edge = np.asarray(Image.open(path).convert("L"))[:, -2:]
+    assert (edge == edge[0, 0]).all()

@@ -153,7 +153,8 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     above = _TITLE + _DETAIL * max(0, *(len(lines) - 1 for _, lines, _ in panels))
     block_height = above + rows * (height + _GAP) + _GAP
     width = label + columns * (_PANEL + _GAP) + 2 * _GAP
-    heading = textwrap.wrap(title or "", int(11 * width))  # characters that fit
+    room = width - label - 2 * _GAP
+    heading = textwrap.wrap(title or "", int(9 * room))  # capitals that fit
     legend = textwrap.wrap(caption, int(15 * width))
     header = _LINE * len(heading) + _MARGIN if heading else _GAP
     footer = _LINE * len(legend) + _MARGIN

@@ -9,7 +9,7 @@ import pytest
 import torch
 from command_line import run
 from narrow import present
-from test_io_ismrmrd import CALIBRATION, header_xml, write_raw
+from test_io_ismrmrd import CALIBRATION, NOISE, header_xml, write_raw
 
 from ctxrecon import Measurement
 from ctxrecon.coils import simulate_coil_maps
@@ -156,6 +156,17 @@ def test_lines_that_are_too_few_are_left_out(brain, tmp_path, caplog):
     scan = read_scan(write_raw(tmp_path / "raw.h5", readouts, header()))
     assert scan.calibration is None
     assert "left out" in caplog.text
+
+
+def test_a_calibration_scan_of_other_coils_is_left_out(brain, tmp_path, caplog):
+    kspace = brain.kspace[0]
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(COILS, 200, 2)) @ np.array([1, 1j])
+    readouts = [{"data": noise, "flags": NOISE}]
+    readouts += lines(kspace[:-1], CENTER, flags=CALIBRATION) + lines(kspace, IMAGE)
+    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts, header()))
+    assert scan.calibration is None
+    assert f"{COILS - 1} coils and the image {COILS}" in caplog.text
 
 
 @pytest.mark.parametrize("undersampled", ["partition", "readout"])

@@ -30,6 +30,15 @@ def test_one_of_several_is_chosen(tmp_path, name):
             read_scan(path, **{name: wrong})
 
 
+def test_a_repetition_of_some_slices_is_noted(tmp_path):
+    readouts = [r for n in (0, 1) for r in lines(phantom(n), slice=n)]
+    path = write_raw(tmp_path / "raw.h5", readouts + lines(phantom(2), slice=1, repetition=1))
+    assert len(read_scan(path)) == 2
+    assert "slices in the file" not in notes(path)
+    assert len(read_scan(path, repetition=1)) == 1
+    assert "1 of the 2 slices in the file" in notes(path, repetition=1)
+
+
 def test_other_formats_have_no_choice(tmp_path):
     np.save(tmp_path / "a.npy", phantom())
     for options in ({"repetition": 1}, {"average": 0}, {"group": "dataset"}):

@@ -139,3 +139,19 @@ def test_a_marker_in_a_volume_is_found_where_it_was(tmp_path, vendor, kept):
         one = read_scan(path, slices=number)
         torch.testing.assert_close(one.kspace, scan.kspace[number : number + 1])
         torch.testing.assert_close(present(one.affine), present(scan[number].affine))
+
+
+@pytest.mark.parametrize("vendor", ["", "Siemens"])
+@pytest.mark.parametrize("step", [40.0, -40.0])
+def test_slabs_that_adjoin_have_a_common_place(tmp_path, vendor, step):
+    scanner = marked(replace(DEEP, sign=1 if vendor else -1), (12.0, -9.0, 10.0))
+    faint = replace(scanner, density=scanner.density * 0.1)
+    readouts = scanner.readouts(CENTER)
+    readouts += faint.readouts(CENTER + step * OBLIQUE[2], slice=1)
+    path = write_raw(tmp_path / "raw.h5", readouts, scanner.header(vendor=vendor))
+    scan = read_scan(path)
+    assert len(scan) == 16
+    assert brightest(scan).tolist() == pytest.approx(to_ras(scanner.points[0]), abs=1e-3)
+    part = read_scan(path, slices=[2, 3, 4])
+    torch.testing.assert_close(part.kspace, scan.kspace[2:5])
+    torch.testing.assert_close(present(part.affine), present(scan[2:5].affine))

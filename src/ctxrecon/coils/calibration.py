@@ -97,7 +97,8 @@ def find_calibration_region(
         raise InputError(
             f"expected a fully sampled calibration region of at least {MIN_CALIBRATION}×"
             f"{MIN_CALIBRATION} samples around the k-space centre ({ny // 2}, {nx // 2}), found "
-            f"{found[0]}×{found[1]}: give coil_maps, or sample more centre lines (center_fraction)"
+            f"{found[0]}×{found[1]}: give coil_maps or calibration, or sample more center lines "
+            "(center_fraction)"
         )
     before_y, after_y = int(up), int(down) + 1
     before_x, after_x = int(width_left[up, down]), int(width_right[up, down])

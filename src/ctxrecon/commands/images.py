@@ -103,8 +103,8 @@ def check_place(outputs: Outputs, volume: Volume) -> None:
     """
     if outputs.suffix.lower() == DICOM and volume.affine is None:
         raise InputError(
-            f"cannot write {outputs.image}: DICOM tells where in the patient an image lies, and "
-            f"{volume.file} does not, or not of parallel and equally spaced slices: write NIfTI"
+            f"cannot write {outputs.image}: DICOM states where in the patient an image lies, and "
+            f"{volume.file} states no place of parallel, equally spaced slices: write NIfTI"
         )
 
 

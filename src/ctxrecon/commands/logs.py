@@ -45,7 +45,7 @@ class _Lines(logging.StreamHandler):
         line = _named(record.getMessage(), number)
         if record.levelno < logging.WARNING:
             return line
-        if number is not None and not line.startswith("slice "):
+        if number is not None and not re.search(rf"\bslice {number}\b", line):
             line = f"slice {number}: {line}"
         if line not in self._seen:
             self._kinds[kind] += 1

@@ -26,7 +26,7 @@ class Table:
 
     Args:
         reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over the
-            slices where it is not zero.
+            slices where it is not zero, residuals over those where the image is not.
     """
 
     def __init__(self, reference: Tensor | None) -> None:
@@ -52,7 +52,8 @@ class Table:
                 metric.__name__: _mean(metric, result.images, self.reference)
                 for metric in (psnr, ssim, nmse)
             }
-        residual = float(result.residual.nanmean())
+        filled = (result.images != 0).flatten(1).any(dim=1)
+        residual = float(result.residual[filled].nanmean())
         row |= {"residual": None if math.isnan(residual) else residual, "seconds": result.seconds}
         self.rows.append(row)
         digits = {"psnr": ".2f", "ssim": ".4f", "nmse": ".5f", "residual": ".4f", "seconds": ".1f"}

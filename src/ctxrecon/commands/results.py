@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# As their papers spell them; keys are those of the command line and of the pipeline.
 @dataclass(frozen=True)
 class Result:
     """What one method gave.

@@ -193,10 +193,11 @@ def reconstruct_slices(
     def seen(result: Result, reference: Tensor | None) -> None:
         nonlocal shown
         if len(parts) == len(chunks) - 1:
-            show(
-                join_results([*(part.results[shown] for part in parts), result]),
-                _all_references([*(part.reference for part in parts), reference]),
-            )
+            with slice_named(None):  # it is of all slices
+                show(
+                    join_results([*(part.results[shown] for part in parts), result]),
+                    _all_references([*(part.reference for part in parts), reference]),
+                )
             shown += 1
 
     count = len(work.volume)

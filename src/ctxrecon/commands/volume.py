@@ -51,7 +51,7 @@ class Volume:
             known and they are parallel and equally spaced.
 
     Raises:
-        InputError: a file or a choice of slices that cannot be read, or a slice of zeros.
+        InputError: a file or a choice of slices that cannot be read.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Volume:
         self._kept: Scan | None = None
         self._kept = self._read_once()
         masks: list[Tensor] = []
+        filled: list[bool] = []
         metadata: list[ScanMetadata] = []
         affines: list[Tensor | None] = []
         for position, number in enumerate(self.numbers):
@@ -86,6 +87,7 @@ class Volume:
                 raise InputError(f"slice {number} of {error}") from error
             if scan.mask is not None:
                 masks.append(scan.mask)
+                filled.append(bool(scan.kspace.any()))
             metadata += scan.metadata
             affines.append(scan.affine)
         self.shape = (scan.kspace.shape[1], *scan.image_shape)
@@ -93,6 +95,9 @@ class Volume:
         if scan.trajectory is not None:
             self.acceleration = nyquist_undersampling(scan.trajectory[0], scan.image_shape)
         else:
+            if any(filled):  # slices of zeros do not show their mask
+                shown = masks[filled.index(True)]
+                masks = [m if there else shown for m, there in zip(masks, filled, strict=True)]
             alike = all(bool((mask == masks[0]).all()) for mask in masks)
             self.masks = masks[0] if alike else torch.cat(masks)
             self.acceleration = 1 / float(self.masks.float().mean())

@@ -41,9 +41,8 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> Sequence[in
                     f"numbers, got {choice!r}"
                 )
             if not -num_slices <= index < num_slices:
-                raise InputError(
-                    f"{path} has {num_slices} slices, numbered from 0: there is no slice {index}"
-                )
+                count = f"{num_slices} slice{'s' * (num_slices != 1)}"
+                raise InputError(f"{path} has {count}, numbered from 0: there is no slice {index}")
         chosen = [int(index) % num_slices for index in asked]
     if not chosen:
         raise InputError(f"{path}: no slice is left of its {num_slices} by the choice {choice}")
@@ -240,8 +239,6 @@ def build_scan(
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
     batch, _, ny, nx = samples.shape
-    if not bool((samples != 0).any()):
-        raise InputError(f"{path}: the k-space holds only zeros: nothing was measured")
     sampled: torch.Tensor | None
     if trajectory is not None:
         sampled = None
@@ -254,6 +251,8 @@ def build_scan(
         )
     else:
         sampled = _full_mask(path, mask, batch, ny, nx)
+        if not bool(sampled.any()) and not bool(samples.any()):
+            sampled = infer_mask(samples)
         if not bool(sampled.any()):
             raise InputError(f"{path}: the mask is empty: it must keep at least one sample")
         if bool((samples * ~sampled != 0).any()):

@@ -39,10 +39,12 @@ def calibration_block(
         ``(batch, coils, cy, cx)`` complex64, zero frequency at ``n // 2``.
 
     Raises:
-        InputError: the center is not fully sampled.
+        InputError: the center is not fully sampled, or all is zero.
     """
     sampled = (kspace != 0).any(axis=1)
     sampled = sampled[sampled.any(axis=(1, 2))]
+    if len(sampled) == 0:
+        raise InputError(f"{path}: its calibration scan holds only zeros")
     try:
         region = find_calibration_region(torch.from_numpy(sampled), max_size=(_ANY_SIZE, _ANY_SIZE))
     except InputError as error:

@@ -189,8 +189,11 @@ def read_with(
 ) -> tuple[Scan, Tensor | None]:
     """What a reader reads, once the options have a meaning for its format.
 
+    A slice of zeros, such as one of air, is read; a file of nothing else is not.
+
     Raises:
-        InputError: a choice that the format does not have, or a readout that it cannot crop.
+        InputError: a choice that the format does not have, a readout that it cannot crop, or a
+            file of zeros.
     """
     _check_choice(reader, path, options)
     if options.crop_readout and not reader.crops:
@@ -198,7 +201,10 @@ def read_with(
             f"{path}: a {reader.name} file does not state its readout oversampling: leave "
             "crop_readout out"
         )
-    return reader.read(path, slices, options, notes)
+    scan, whitening = reader.read(path, slices, options, notes)
+    if not bool(scan.kspace.any()) and len(scan) >= reader.shape(path, options)[0][0]:
+        raise InputError(f"{path}: the k-space holds only zeros: nothing was measured")
+    return scan, whitening
 
 
 def shape_with(reader: Reader, path: Path, options: Options) -> Layout:

@@ -95,6 +95,23 @@ def spatial_order(frames: Sequence[Frame]) -> list[int] | None:
     return [int(number) for number in np.argsort(along)]
 
 
+def slabs_run_backwards(header: EncodingHeader, frames: Sequence[Frame], axis: int) -> bool:
+    """Whether slabs follow each other against the order of the pixels inside them.
+
+    Args:
+        header: the encoding of the image.
+        frames: of the slabs.
+        axis: of the pixels (0 readout, 1 phase, 2 partition).
+    """
+    step = frames[-1].center - frames[0].center
+    return bool(_sign(header) * step @ frames[0].axes[axis] < -_MM)
+
+
+def _sign(header: EncodingHeader) -> float:
+    """Whether pixels count along the stated directions, 1, or against them, -1."""
+    return -1.0 if (header.vendor or "").lower().startswith("siemens") else 1.0
+
+
 def affine_of(
     path: Path,
     header: EncodingHeader,
@@ -125,7 +142,7 @@ def affine_of(
     if any(np.abs(frame.axes - directions).max() > _COSINE for frame in frames):
         logger.info("%s: its slices are not parallel, so they have no common place", path)
         return None
-    sign = -1.0 if (header.vendor or "").lower().startswith("siemens") else 1.0
+    sign = _sign(header)
     y, x, along = (directions[axis] * edge for axis, edge in zip(axes, edges, strict=True))
     y, x = sign * y, sign * x
     if offsets is None:

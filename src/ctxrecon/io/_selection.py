@@ -69,6 +69,11 @@ def select(path: Path, raw: Raw, choice: Choice, notes: Notes) -> tuple[np.ndarr
     chosen, lines = np.flatnonzero(imaging), np.flatnonzero(calibration)
     for name in COUNTERS:
         chosen, lines = _pick(path, raw, (chosen, lines), name, getattr(choice, name), notes)
+    present, there = (
+        len(np.unique(index_of(raw, rows, "slice"))) for rows in (chosen, np.flatnonzero(imaging))
+    )
+    if present < there:
+        notes.add(f"the chosen measurement has {present} of the {there} slices in the file")
     mode = raw.header.calibration_mode
     if len(lines):
         notes.add(f"{len(lines)} readouts of a separate calibration scan serve the coil maps")

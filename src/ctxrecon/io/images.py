@@ -122,8 +122,8 @@ def _write_dicom(
         )
     if affine is None:
         raise InputError(
-            f"cannot write {path}: DICOM tells where in the patient an image lies, and this scan "
-            "does not: write NIfTI, or give the affine"
+            f"cannot write {path}: DICOM states where in the patient an image lies, and that "
+            "of these images is unknown: write NIfTI, or give the affine"
         )
     header = DicomHeader() if header is None else header
     if part == "phase":

@@ -33,7 +33,13 @@ from ctxrecon.io._arrays import (
 from ctxrecon.io._calibration import SAME_FIELD_OF_VIEW, calibration_block
 from ctxrecon.io._cartesian import AXES, Axis, Places, place, read_grid, slice_axis
 from ctxrecon.io._choice import Choice
-from ctxrecon.io._geometry import Frame, affine_of, read_frames, spatial_order
+from ctxrecon.io._geometry import (
+    Frame,
+    affine_of,
+    read_frames,
+    slabs_run_backwards,
+    spatial_order,
+)
 from ctxrecon.io._header import EncodingHeader, parse_header
 from ctxrecon.io._noise import read_noise
 from ctxrecon.io._notes import Notes
@@ -63,7 +69,7 @@ class _Stack:
         contrast: the number of the contrast.
         places: of the readouts on the grid; ``None`` along a trajectory.
         axis: along which the slices lie, ``None`` in two dimensions.
-        pixels: along it.
+        pixels: along it, in the order of the slabs.
         matrix: samples along readout, phase and partition.
     """
 
@@ -201,7 +207,7 @@ def read_raw(
     else:
         describe_sampling(stack.places, stack.axis, notes)
         kspace, count = read_grid(path, raw, stack.places, stack.axis, stack.picks(chosen))
-    lines = _read_calibration(path, raw, calibration_rows, stack, chosen)
+    lines = _read_calibration(path, raw, calibration_rows, stack, chosen, kspace.shape[1])
     if matrix is not None:
         notes.add("the coils are prewhitened by the noise readouts")
         kspace = _whitened(matrix, kspace)
@@ -271,6 +277,8 @@ def _stack(path: Path, raw: Raw, rows: np.ndarray, crop: bool, notes: Notes) -> 
             size = matrix[number]
             kept = raw.header.image_size(number, size) if crop else size
             pixels = range(size // 2 - kept // 2, size // 2 - kept // 2 + kept)
+            if frames is not None and slabs_run_backwards(raw.header, frames, number):
+                pixels = pixels[::-1]
             notes.add(
                 f"three-dimensional: the slices are {kept} pixels along the {axis} encoding, which "
                 f"is fully sampled" + (f", of {size}" if kept < size else "")
@@ -323,17 +331,23 @@ def _metadata(
 
 
 def _read_calibration(
-    path: Path, raw: Raw, rows: np.ndarray, stack: _Stack, chosen: Sequence[int]
+    path: Path, raw: Raw, rows: np.ndarray, stack: _Stack, chosen: Sequence[int], coils: int
 ) -> np.ndarray | None:
-    """K-space ``(slices or 1, coils, ny, nx)`` of a separate calibration scan, if there is one."""
+    """K-space ``(slices or 1, coils, ny, nx)`` of a separate calibration scan, if there is one.
+
+    It is left out, with a warning, where it does not fit the image, which has ``coils`` coils.
+    """
     if len(rows) == 0:
         return None
     present = set(index_of(raw, rows, "slice").tolist())
     order = stack.order if present >= set(stack.order) else tuple(present)
     space = int(raw.heads["encoding_space_ref"][rows[0]])
     header = parse_header(path, raw.xml, space)
+    own = np.unique(raw.heads["active_channels"][rows]).tolist()
     problem = None
-    if len(order) not in {1, len(stack.order)}:
+    if own != [coils]:
+        problem = f"it has {' or '.join(map(str, own))} coils and the image {coils}"
+    elif len(order) not in {1, len(stack.order)}:
         problem = f"its slices are {sorted(present)} and the image's {sorted(stack.order)}"
     elif header.is_non_cartesian:
         problem = f"it lies along a {header.trajectory} trajectory"

@@ -44,6 +44,7 @@ _ENHANCED_ELEMENTS = {
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
     "InversionTime": ("MRModifierSequence", "InversionTimes"),
     "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+    "BodyPartExamined": ("FrameAnatomySequence", "AnatomicRegionSequence"),
 }
 
 
@@ -191,8 +192,8 @@ def _dicom_element(header: Any, name: str, frame: int) -> Any:
     item = functional_group(header, group, frame)
     value = None if item is None else item.get(element)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return next(iter(value), None)
-    return value
+        value = next(iter(value), None)
+    return getattr(value, "CodeMeaning", value)  # of coded values
 
 
 def _is_spin_echo(values: dict[str, str], sequence: str | None) -> bool:

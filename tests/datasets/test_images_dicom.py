@@ -16,6 +16,7 @@ from ctxrecon.datasets.dicom_series import read_series
 from ctxrecon.datasets.source import Slice
 from ctxrecon.errors import InputError
 from ctxrecon.io import DicomHeader, write_image
+from ctxrecon.io.images import Part
 from ctxrecon.metadata import ScanMetadata
 
 pydicom = pytest.importorskip("pydicom")
@@ -144,7 +145,8 @@ def test_frames_of_an_enhanced_image_are_as_those_of_single_files(tmp_path, sing
         for z in range(count)
     )
     header = DicomHeader("network", metadata=metadata)
-    for name, part in (("a.dcm", "magnitude"), ("p.dcm", "phase")):
+    parts: tuple[tuple[str, Part], ...] = (("a.dcm", "magnitude"), ("p.dcm", "phase"))
+    for name, part in parts:
         write_image(
             tmp_path / name,
             BODY[::-1, ::-1, ::-1].transpose(2, 1, 0),

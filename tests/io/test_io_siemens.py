@@ -158,7 +158,7 @@ def test_slices_of_3d_scans(tmp_path):
     rng = np.random.default_rng(1)
     volume = rng.standard_normal((2, 8, 6, 4)) + 1j * rng.standard_normal((2, 8, 6, 4))
     volume = volume.astype(np.complex64)
-    readouts = [
+    readouts: list[dict[str, Any]] = [
         {"data": volume[:, :, n, p], "line": n, "partition": p, "center": (4, 3, 2)}
         for n in range(6)
         for p in range(4)

@@ -200,6 +200,25 @@ def test_series_that_are_refused(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("element", "damaged"),
+    [
+        (b"\x20\x00\x37\x00DS", b"\x20\x00\x37\x00DW"),  # orientation
+        (b"\x28\x00\x00\x01US\x02\x00", b"\x28\x00\x00\x01US\x03\x00"),  # bits, of three bytes
+        (b"\x28\x00\x00\x01US", b"\x28\x00\x00\x01\x55\x00"),
+        (b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10XX"),  # slope
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_elements_of_no_known_type(tmp_path, element, damaged):
+    write_dicom(tmp_path / "a.dcm", BODY[..., 0], RescaleSlope="2")
+    content = (tmp_path / "a.dcm").read_bytes()
+    assert content.count(element) == 1
+    (tmp_path / "a.dcm").write_bytes(content.replace(element, damaged))
+    with pytest.raises(InputError, match=r"a\.dcm"):
+        slices_of(tmp_path)
+
+
 def test_files_that_are_no_dicom(tmp_path):
     (tmp_path / "a.dcm").write_text("no DICOM")
     with pytest.raises(InputError, match="expected a DICOM file"):

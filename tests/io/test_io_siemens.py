@@ -239,6 +239,35 @@ def test_readouts_that_lie(tmp_path):
         read_scan(claim(sync, last, "<I", 0))
 
 
+@pytest.mark.parametrize("vd", [True, False])
+@pytest.mark.parametrize(
+    ("block", "offset", "value"),
+    [
+        (3, 4, 7),  # of another measurement
+        (3, 8, 2),  # numbered as the one before
+        (8, 4, 7),  # an end of another measurement
+    ],
+)
+def test_blocks_that_do_not_follow(tmp_path, caplog, vd, block, offset, value):
+    path = write_twix(tmp_path / "meas.dat", lines(), vd=vd)
+    start = 10240 if vd else 0
+    (length,) = struct.unpack_from("<I", path.read_bytes(), start)
+    size = 192 + 2 * (32 + 8 * 16) if vd else 2 * (128 + 8 * 16)
+    read_scan(path)
+    assert "do not follow" not in caplog.text
+    read_scan(claim(path, start + length + block * size + offset, "<I", value))
+    assert "1 of 9 blocks do not follow" in caplog.text
+
+
+def test_readouts_without_an_end(tmp_path, caplog):
+    path = write_twix(tmp_path / "meas.dat", lines(), vd=False)
+    read_scan(path)
+    assert "without a mark" not in caplog.text
+    path.write_bytes(path.read_bytes()[:-128])
+    assert read_scan(path).kspace.shape == (1, 2, 8, 8)
+    assert "without a mark" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("readouts", "protocol", "sentence"),
     [

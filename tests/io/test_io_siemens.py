@@ -17,7 +17,7 @@ from test_io_ismrmrd import phantom
 from benchmarks.fuzz.twix_file import write_twix
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io import read_scan, scan_info, scan_shape
+from ctxrecon.io import read_scan, reads_whole, scan_info, scan_shape
 
 pytest.importorskip("twixtools")
 
@@ -166,6 +166,8 @@ def test_slices_of_3d_scans(tmp_path):
     path = write_twix(tmp_path / "meas.dat", readouts)
     scan = read_scan(path, crop_readout=False)
     assert scan_shape(path) == tuple(scan.kspace.shape) == (4, 2, 8, 6)
+    assert reads_whole(path)
+    assert not reads_whole(write_twix(tmp_path / "flat.dat", lines()))
     torch.testing.assert_close(scan.kspace.numpy(), inverse(volume, 3).transpose(3, 0, 1, 2))
     assert scan.voxel_size == pytest.approx((40, 160 / 6, 5 / 4))
     holes = [one for one in readouts if (one["line"] + one["partition"]) % 3]

@@ -48,6 +48,7 @@ from ctxrecon.commands.options import (
     Group,
     MaskFile,
     Repetition,
+    ScanFile,
     Seed,
     Set,
     Slices,
@@ -77,7 +78,7 @@ _STARTS = BASELINES | {NETWORK: NETWORK}
 
 def reconstruct(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
+    file: ScanFile,
     out: Annotated[
         Path,
         typer.Option(help="Image file (.npy .npz .cfl .nii.gz .dcm .png), or a folder."),

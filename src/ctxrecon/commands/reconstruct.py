@@ -25,6 +25,7 @@ from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import (
     ALIASES,
     BASELINES,
+    COMPARED,
     JOINT,
     METHODS,
     NETWORK,
@@ -242,7 +243,7 @@ def reconstruct(
         check_prior_run(pipes[PRIOR], run, len(volume))
         if start == NETWORK:
             run = replace(run, network=open_network(device))
-    others = tuple(name for name in (*BASELINES, *pipes) if name != method) if compare else ()
+    others = tuple(name for name in (*COMPARED, *pipes) if name != method) if compare else ()
 
     def settings() -> dict[str, Any]:
         return _settings(context, pipes, inputs)

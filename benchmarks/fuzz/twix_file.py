@@ -96,10 +96,10 @@ def _header(protocol: Mapping[str, str], parameters: Mapping[str, str]) -> bytes
 
 def _data(readouts: Sequence[Mapping[str, Any]], vd: bool) -> bytes:
     end = {"data": np.zeros((0, 0), np.complex64), "flags": ("ACQEND",)}
-    return b"".join(_readout(one, vd) for one in (*readouts, end))
+    return b"".join(_readout(one, vd, number) for number, one in enumerate((*readouts, end), 1))
 
 
-def _readout(one: Mapping[str, Any], vd: bool) -> bytes:
+def _readout(one: Mapping[str, Any], vd: bool, number: int) -> bytes:
     data = np.asarray(one["data"], "<c8")
     coils, samples = data.shape
     flags = sum(1 << BITS[name] for name in one.get("flags", ()))
@@ -109,7 +109,7 @@ def _readout(one: Mapping[str, Any], vd: bool) -> bytes:
         "<7f", *one.get("position", (0, 0, 0)), *one.get("quaternion", (1, 0, 0, 0))
     )
     size = (192 if vd else 0) + coils * ((32 if vd else 128) + 8 * samples)
-    head = struct.pack("<IiIII", max(size, 192 if vd else 128), 1, 1, 0, 0)
+    head = struct.pack("<IiIII", max(size, 192 if vd else 128), 1, number, 0, 0)
     head += struct.pack("<HHiiii", 0, 0, 0, 0, 0, 0) if vd else b""
     head += struct.pack("<QHH14H", flags, samples, coils, *counters)
     head += struct.pack("<2HHHfI2H", *one.get("cut", (0, 0)), column, 0, 0, 0, line, partition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import zlib
 from collections.abc import Iterator
@@ -81,6 +82,22 @@ def read_stored(path: Path) -> StoredVolume:
         num_bytes = math.prod(shape) * max(dtype.itemsize, 4)
         check_expansion(path, num_bytes, path.stat().st_size, "the volume")
         data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape[:3])
+        if path.suffix.lower() == ".gz":
+            _check_to_the_end(path)
         affine = np.asarray(image.affine, np.float64)
         codes = [int(image.header.get(name, 0)) for name in ("qform_code", "sform_code")]
     return StoredVolume(data, affine, any(codes))
+
+
+def _check_to_the_end(path: Path) -> None:
+    """Compare a compressed stream with its checksum, behind the last byte that nibabel reads.
+
+    Raises:
+        InputError: a stream that expands beyond all measure.
+        OSError: another checksum or length.
+    """
+    stored, count = path.stat().st_size, 0
+    with gzip.open(path) as file:
+        while part := file.read(2**20):
+            count += len(part)
+            check_expansion(path, count, stored, "the compressed stream")

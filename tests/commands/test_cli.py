@@ -21,7 +21,7 @@ from ctxrecon.masks import make_mask
 from ctxrecon.measurement import Measurement
 from ctxrecon.phantom import phantom_scan
 
-METHODS = ["zero-filled", "cg-sense", "l1-wavelet", "tv"]
+METHODS = ["zero-filled", "cg-sense", "phase-constrained", "l1-wavelet", "tv"]
 
 
 def succeed(*arguments: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def write(path: Path, **fields) -> Path:
     affine = PLACES["oblique, from the head"]
     image = torch.tensor(images(affine), dtype=torch.complex64) * torch.exp(torch.tensor(0.5j))
     metadata = tuple(ScanMetadata(contrast="T1", slice=number, tr=500) for number in range(5))
-    options = {"affine": torch.tensor(affine), "metadata": metadata} | fields
+    options: dict[str, Any] = {"affine": torch.tensor(affine), "metadata": metadata} | fields
     mask = torch.ones(1, 1, *SHAPE[1:], dtype=torch.bool)
     return write_scan(path, Scan(fft2c(image)[:, None], mask, **options))
 

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from command_line import run
 from narrow import images_of
@@ -198,6 +199,48 @@ def test_large_files_are_read_slice_by_slice(tmp_path, scan, monkeypatch):
     assert run(*command, tmp_path / "read.npy") == 0
     assert all(len(numbers) == 1 for numbers in asked)
     assert np.array_equal(np.load(tmp_path / "kept.npy"), np.load(tmp_path / "read.npy"))
+
+
+def write_as(folder: Path, kind: str) -> Path:
+    """Four slices in a file of this kind, or more slices of a 3-D scan."""
+    kspace = np.random.default_rng(0).standard_normal((SLICES, 2, 16, 12)).astype(np.complex64)
+    if kind == ".npz":
+        np.savez(folder / "k.npz", kspace=kspace)
+    elif kind == ".mat":
+        scipy.io.savemat(folder / "k.mat", {"kspace": kspace.transpose(2, 3, 1, 0)})
+    elif kind == ".h5":
+        with h5py.File(folder / "k.h5", "w") as file:
+            file["kspace"] = kspace
+    else:
+        volume, slices = (kspace, 1) if kind == "3-D .cfl" else (kspace[:1], SLICES)
+        dims = [16, 12, len(volume), 2] + [1] * 9 + [slices, 1, 1]
+        (folder / "k.hdr").write_text("# Dimensions\n" + " ".join(map(str, dims)) + "\n")
+        data = np.concatenate([volume] * slices)
+        (folder / "k.cfl").write_bytes(data.tobytes())
+    return folder / f"k{kind[-4:].strip()}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "at_once"),
+    [(".npz", True), (".mat", True), (".h5", False), (".cfl", False), ("3-D .cfl", True)],
+)
+@pytest.mark.parametrize("fits", [True, False])
+def test_files_whose_slices_take_all_of_them_are_read_once(
+    tmp_path, monkeypatch, kind, at_once, fits
+):
+    monkeypatch.setattr(volume, "_KEPT_BYTES", 0)
+    if not fits:
+        monkeypatch.setattr(volume, "_memory", lambda: 1000)
+    counts: list[int] = []
+
+    def read(*args: Any, **options: Any) -> Any:
+        counts.append(len(options["slices"]))
+        return read_scan(*args, **options)
+
+    monkeypatch.setattr("ctxrecon.io.read_scan", read)
+    found = volume.Volume(write_as(tmp_path, kind))
+    found.read([1])
+    assert counts == ([1, found.total] if at_once and fits else [1] * (found.total + 2))
 
 
 def test_a_solver_of_whole_volumes_says_when_memory_is_too_small(tmp_path, scan, prior, capsys):

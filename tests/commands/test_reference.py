@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import refused, run
+from narrow import present
 
 from ctxrecon.commands.inputs import read_other_contrast
 from ctxrecon.commands.volume import Volume
@@ -75,10 +76,10 @@ def test_a_volume_is_measured_upright_and_in_its_place(folder):
     assert 0.4 < scan.cartesian_mask.float().mean() < 0.6
     assert scan.metadata[0].contrast == "T2"
     assert scan.voxel_size == pytest.approx((2.5, 2.0, 4.0))
-    rows, columns, slices = (scan.affine[:3, axis].numpy() for axis in range(3))
+    rows, columns, slices = (present(scan.affine)[:3, axis].numpy() for axis in range(3))
     assert rows[1] < 0 < slices[2]  # the front is up, slices go to the head
     assert columns[0] < 0  # the right is on the left
-    found = brightest(scan.target.abs().numpy(), scan.affine.numpy())
+    found = brightest(present(scan.target).abs().numpy(), present(scan.affine).numpy())
     np.testing.assert_allclose(found[:2], MARKER[:2], atol=1.5)
     assert (folder / "scan_target.png").is_file()
 
@@ -88,28 +89,27 @@ def test_the_reference_lands_where_it_should(folder):
     found = read_other_contrast(folder / "T1.nii.gz", volume)
     assert found.shape == (13, 40, 44)
     scan = read_scan(folder / "scan.npz")
-    places = [
-        brightest(images.numpy(), scan.affine.numpy()) for images in (found, scan.target.abs())
-    ]
-    np.testing.assert_allclose(*places, atol=0.7)
+    affine = present(scan.affine).numpy()
+    place = brightest(present(scan.target).abs().numpy(), affine)
+    np.testing.assert_allclose(brightest(found.numpy(), affine), place, atol=0.7)
     some = read_other_contrast(folder / "T1.nii.gz", Volume(folder / "scan.npz", "4:9"))
     torch.testing.assert_close(some, found[4:9])
 
 
 def test_the_command_runs_on_two_volumes(folder, tmp_path):
-    command = ("reconstruct", folder / "scan.npz", "--reference", folder / "T1.nii.gz")
-    command += ("--model", folder / "cross")
+    pair = (folder / "scan.npz", "--reference", folder / "T1.nii.gz")
+    command = ("reconstruct", *pair, "--model", folder / "cross")
     assert run(*command, "--out", tmp_path / "t2.npy") == 0
     images = np.load(tmp_path / "t2.npy")
     assert images.shape == (13, 40, 44)
     # The network is new, and takes steps towards the data alone.
-    target = read_scan(folder / "scan.npz").target.numpy()
+    target = present(read_scan(folder / "scan.npz").target).numpy()
     assert np.abs(images - target).mean() < 0.3 * np.abs(target).mean()
     assert run(*command, "--out", tmp_path / "one.nii.gz", "--slices", "7:9") == 0
     written = nibabel.load(tmp_path / "one.nii.gz")
     volume = written.get_fdata().transpose(2, 1, 0)
     np.testing.assert_allclose(volume, np.abs(images[7:9]), rtol=1e-4, atol=1e-5)
-    rows, columns, slices, origin = read_scan(folder / "scan.npz").affine.numpy().T
+    rows, columns, slices, origin = present(read_scan(folder / "scan.npz").affine).numpy().T
     place = np.stack([columns, rows, slices, origin + 7 * slices], axis=1)
     np.testing.assert_allclose(written.affine, place, atol=1e-3)
 

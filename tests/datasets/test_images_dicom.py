@@ -16,6 +16,7 @@ from ctxrecon.datasets.dicom_series import read_series
 from ctxrecon.datasets.source import Slice
 from ctxrecon.errors import InputError
 from ctxrecon.io import DicomHeader, write_image
+from ctxrecon.io.images import Part
 from ctxrecon.metadata import ScanMetadata
 
 pydicom = pytest.importorskip("pydicom")
@@ -144,7 +145,8 @@ def test_frames_of_an_enhanced_image_are_as_those_of_single_files(tmp_path, sing
         for z in range(count)
     )
     header = DicomHeader("network", metadata=metadata)
-    for name, part in (("a.dcm", "magnitude"), ("p.dcm", "phase")):
+    parts: tuple[tuple[str, Part], ...] = (("a.dcm", "magnitude"), ("p.dcm", "phase"))
+    for name, part in parts:
         write_image(
             tmp_path / name,
             BODY[::-1, ::-1, ::-1].transpose(2, 1, 0),
@@ -196,6 +198,25 @@ def test_series_that_are_refused(tmp_path, name):
     with pytest.raises(InputError, match=words) as error:
         slices_of(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("element", "damaged"),
+    [
+        (b"\x20\x00\x37\x00DS", b"\x20\x00\x37\x00DW"),  # orientation
+        (b"\x28\x00\x00\x01US\x02\x00", b"\x28\x00\x00\x01US\x03\x00"),  # bits, of three bytes
+        (b"\x28\x00\x00\x01US", b"\x28\x00\x00\x01\x55\x00"),
+        (b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10XX"),  # slope
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_elements_of_no_known_type(tmp_path, element, damaged):
+    write_dicom(tmp_path / "a.dcm", BODY[..., 0], RescaleSlope="2")
+    content = (tmp_path / "a.dcm").read_bytes()
+    assert content.count(element) == 1
+    (tmp_path / "a.dcm").write_bytes(content.replace(element, damaged))
+    with pytest.raises(InputError, match=r"a\.dcm"):
+        slices_of(tmp_path)
 
 
 def test_files_that_are_no_dicom(tmp_path):

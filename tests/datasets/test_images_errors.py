@@ -67,6 +67,18 @@ def test_volumes_that_are_refused(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("place", [-8, -4])
+def test_compressed_volumes_of_another_checksum_or_length(tmp_path, place):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path)
+    raw = bytearray(path.read_bytes())
+    assert list(ImageSource(size=(32, 32)).slices(path))
+    raw[place] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="not a readable NIfTI"):
+        list(ImageSource(size=(32, 32)).slices(path))
+
+
 def member(folder: Path, content: bytes) -> None:
     with zipfile.ZipFile(folder / "slices.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images.npy", content)

@@ -21,9 +21,17 @@ nibabel = pytest.importorskip("nibabel")
 
 METADATA = tuple(
     ScanMetadata(
-        **{"anatomy": "knee", "slice": number, "contrast": "FLAIR", "sequence": "TurboSpinEcho"},
-        **{"tr": 3150, "te": 33.5, "ti": 100, "flip_angle": 140, "field_strength": 2.89},
-        **{"age": 48, "sex": "F"},
+        anatomy="knee",
+        slice=number,
+        contrast="FLAIR",
+        sequence="TurboSpinEcho",
+        tr=3150,
+        te=33.5,
+        ti=100,
+        flip_angle=140,
+        field_strength=2.89,
+        age=48,
+        sex="F",
     )
     for number in range(7, 7 + SHAPE[0])
 )

@@ -113,6 +113,14 @@ def test_npz_with_prompts_and_line_mask(tmp_path, caplog):
     assert scan.metadata == tuple(from_prompt(text) for text in prompts)
 
 
+def test_arrays_of_unknown_name_are_left_out_with_a_warning(tmp_path, caplog):
+    np.savez(tmp_path / "k.npz", kspace=noise(1, 6, 8).numpy(), prompt=["knee"], affine=np.eye(4))
+    assert read_scan(tmp_path / "k.npz").metadata == ()
+    (warning,) = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
+    assert "'prompt'" in warning
+    assert "affine" not in warning
+
+
 def write_fastmri(path: Path, kspace: np.ndarray, *, xml: str | None = None, **arrays) -> Path:
     with h5py.File(path, "w") as file:
         file["kspace"] = kspace

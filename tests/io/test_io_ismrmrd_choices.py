@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import h5py
 import numpy as np
 import pytest
@@ -21,13 +23,15 @@ def test_one_of_several_is_chosen(tmp_path, name):
     readouts = [line for n in (0, 3) for line in lines(phantom(n), **{name: n})]
     path = write_raw(tmp_path / "raw.h5", readouts)
     for number, value in enumerate((0, 3)):
-        scan = read_scan(path, crop_readout=False, **{name: number})
+        choice: dict[str, Any] = {name: number}
+        scan = read_scan(path, crop_readout=False, **choice)
         np.testing.assert_array_equal(scan.kspace[0].numpy(), phantom(value))
-        assert f"{name} {number} of 0 to 1" in notes(path, **{name: number})
+        assert f"{name} {number} of 0 to 1" in notes(path, **choice)
     assert scan_info(path)[name + "s"] == 2
     for wrong in (2, -1, True, 0.0):
+        choice = {name: wrong}
         with pytest.raises(InputError, match=name):
-            read_scan(path, **{name: wrong})
+            read_scan(path, **choice)
 
 
 def test_a_repetition_of_some_slices_is_noted(tmp_path):

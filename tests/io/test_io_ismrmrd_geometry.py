@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_a_marker_is_found_where_it_was(tmp_path, axes, crop, vendor, sign):
     assert brightest(scan).tolist() == pytest.approx(to_ras(scanner.points[0]), abs=1e-3)
 
 
-def slices(scanner: Scanner, places: dict[int, float], **fields) -> list[dict]:
+def slices(scanner: Scanner, places: Mapping[int, float], **fields) -> list[dict]:
     """Readouts of slices with these numbers at these mm along the slice direction."""
     readouts = []
     for number, offset in places.items():

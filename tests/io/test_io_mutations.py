@@ -31,7 +31,7 @@ def test_no_mutation_ends_the_process(subject):
 
 def test_the_same_seed_gives_the_same_mutations(tmp_path):
     subject = next(one for one in SUBJECTS if one.name == "npy")
-    written = []
+    written: list[bytes] = []
     for seed in (0, 0, 1):
         folder = tmp_path / str(len(written))
         folder.mkdir()
@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_mutations(tmp_path):
 
 def test_parts_are_told_apart():
     raw = bytes(range(256)) * 4
-    parts = Counter()
+    parts: Counter[str] = Counter()
     for index in range(300):
         data, part = mutate(raw, [(100, 1000)], np.random.default_rng(index))
         if part == STRUCTURE and len(data) == len(raw):

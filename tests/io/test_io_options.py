@@ -18,8 +18,9 @@ K = phantom()
         ({"slices": 3}, "no slice 3"),
         ({"slices": []}, "no slice is left"),
         ({"slices": slice(5, 9)}, "no slice is left"),
-        ({"contrast": 1}, "have no contrasts"),
-        ({"crop_readout": True}, "oversampling"),
+        ({"contrast": 1}, r"have no contrasts.*--contrast"),
+        ({"phase": 1}, r"leave phase \(--cardiac-phase\) out"),
+        ({"crop_readout": True}, r"oversampling.*--crop-readout"),
         ({"coil_maps": "maps.txt"}, "coil maps as"),
     ],
 )

@@ -17,7 +17,7 @@ from test_io_ismrmrd import phantom
 from benchmarks.fuzz.twix_file import write_twix
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
-from ctxrecon.io import read_scan, scan_info, scan_shape
+from ctxrecon.io import read_scan, reads_whole, scan_info, scan_shape
 
 pytest.importorskip("twixtools")
 
@@ -158,7 +158,7 @@ def test_slices_of_3d_scans(tmp_path):
     rng = np.random.default_rng(1)
     volume = rng.standard_normal((2, 8, 6, 4)) + 1j * rng.standard_normal((2, 8, 6, 4))
     volume = volume.astype(np.complex64)
-    readouts = [
+    readouts: list[dict[str, Any]] = [
         {"data": volume[:, :, n, p], "line": n, "partition": p, "center": (4, 3, 2)}
         for n in range(6)
         for p in range(4)
@@ -166,6 +166,8 @@ def test_slices_of_3d_scans(tmp_path):
     path = write_twix(tmp_path / "meas.dat", readouts)
     scan = read_scan(path, crop_readout=False)
     assert scan_shape(path) == tuple(scan.kspace.shape) == (4, 2, 8, 6)
+    assert reads_whole(path)
+    assert not reads_whole(write_twix(tmp_path / "flat.dat", lines()))
     torch.testing.assert_close(scan.kspace.numpy(), inverse(volume, 3).transpose(3, 0, 1, 2))
     assert scan.voxel_size == pytest.approx((40, 160 / 6, 5 / 4))
     holes = [one for one in readouts if (one["line"] + one["partition"]) % 3]
@@ -237,6 +239,35 @@ def test_readouts_that_lie(tmp_path):
     last = first + 8 * (192 + 2 * (32 + 8 * 16))
     with pytest.raises(InputError, match="readout at byte"):
         read_scan(claim(sync, last, "<I", 0))
+
+
+@pytest.mark.parametrize("vd", [True, False])
+@pytest.mark.parametrize(
+    ("block", "offset", "value"),
+    [
+        (3, 4, 7),  # of another measurement
+        (3, 8, 2),  # numbered as the one before
+        (8, 4, 7),  # an end of another measurement
+    ],
+)
+def test_blocks_that_do_not_follow(tmp_path, caplog, vd, block, offset, value):
+    path = write_twix(tmp_path / "meas.dat", lines(), vd=vd)
+    start = 10240 if vd else 0
+    (length,) = struct.unpack_from("<I", path.read_bytes(), start)
+    size = 192 + 2 * (32 + 8 * 16) if vd else 2 * (128 + 8 * 16)
+    read_scan(path)
+    assert "do not follow" not in caplog.text
+    read_scan(claim(path, start + length + block * size + offset, "<I", value))
+    assert "1 of 9 blocks do not follow" in caplog.text
+
+
+def test_readouts_without_an_end(tmp_path, caplog):
+    path = write_twix(tmp_path / "meas.dat", lines(), vd=False)
+    read_scan(path)
+    assert "without a mark" not in caplog.text
+    path.write_bytes(path.read_bytes()[:-128])
+    assert read_scan(path).kspace.shape == (1, 2, 8, 8)
+    assert "without a mark" in caplog.text
 
 
 @pytest.mark.parametrize(

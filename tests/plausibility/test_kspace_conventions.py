@@ -135,6 +135,17 @@ def test_a_shift_that_is_missing_along_one_axis_is_warned_of_in_most_scans(warne
     assert found[-1] >= 10
 
 
+def test_masks_without_a_fully_sampled_center_tell_no_halves(warned):
+    """As trained samplers make them."""
+    for seed in range(8):
+        kspace = full_scan(["brain", "knee"][seed % 2], coils=1, seed=seed).kspace
+        for acceleration in (2, 8):
+            drawn = torch.rand(kspace.shape[-2:], generator=seeded(10 * seed + acceleration))
+            for sampled in (drawn < 1 / acceleration, drawn[:, :1].expand(-1, 80) < 0.5):
+                mask = sampled[None, None]
+                assert "halves" not in warned(kspace * mask, mask)
+
+
 def test_two_legs_are_no_image_in_halves(warned):
     y, x = torch.meshgrid(torch.arange(96) - 48.0, torch.arange(80) - 40.0, indexing="ij")
     noise = torch.randn(96, 80, dtype=torch.complex64, generator=seeded(0))

@@ -67,8 +67,7 @@ def test_without_guidance_it_is_varnet_to_the_bit(measured):
 
 def test_the_recurrent_one_is_hru_net_with_the_guide_as_first_contrast(measured):
     operator, y, reference = measured
-    options = {"recurrent": True, "guidance": "aligned", "passes": 1, "alignment": False}
-    network = small(**options)
+    network = small(recurrent=True, guidance="aligned", passes=1, alignment=False)
     hru = HRUNet(width=4, depth=2, blocks=2).eval()
     hru.networks.load_state_dict(network.reconstructor.networks.state_dict())
     whole = CartesianSense(torch.ones(1, 1, 20, 18, dtype=torch.bool), operator.coil_maps)

@@ -214,7 +214,7 @@ def test_the_known_motion_trains_the_aligner(brains):
     alone = training_of(Objective(1.0, 0.0, 0.0, 0.0), guidance="aligned")
     torch.testing.assert_close(model(batch)[0], alone(batch)[0] + 2 * distance())
     before = distance()
-    optimizer = torch.optim.SGD(network.aligner.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(present(network.aligner).parameters(), lr=1e-3)
     before.sum().backward()
     optimizer.step()
     assert distance() < before

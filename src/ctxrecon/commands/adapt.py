@@ -10,7 +10,7 @@ import typer
 from ctxrecon.commands.inputs import check_prompt, prompts_of
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import SHIPPED_PRIOR, model_name, open_prior
-from ctxrecon.commands.options import CropReadout, Device, Seed, refuse_ignored
+from ctxrecon.commands.options import SCAN_SUFFIXES, CropReadout, Device, Seed, refuse_ignored
 from ctxrecon.commands.paths import input_files
 from ctxrecon.errors import InputError
 
@@ -23,9 +23,7 @@ _MOST_MINUTES = 7 * 24 * 60
 
 def adapt(
     context: typer.Context,
-    scans: Annotated[
-        list[Path], typer.Argument(help="Scans: .npy, .npz, .h5 or .cfl, of one kind.")
-    ],
+    scans: Annotated[list[Path], typer.Argument(help=f"Scans: {SCAN_SUFFIXES}, of one kind.")],
     out: Annotated[Path, typer.Option(help="Folder of the adapted prior.")],
     prompt: Annotated[
         str | None,

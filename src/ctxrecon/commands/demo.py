@@ -9,7 +9,7 @@ import typer
 
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import (
-    BASELINES,
+    COMPARED,
     PriorRun,
     open_network,
     open_prior,
@@ -67,7 +67,7 @@ def demo(
 
     table = Table(scan.target)
     results = []
-    for method in BASELINES:
+    for method in COMPARED:
         results.append(run_baseline(method, measurement))
         table.add(results[-1])
     results.append(run_network(open_network(None), None, measurement))

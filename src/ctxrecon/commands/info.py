@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -16,6 +15,7 @@ from ctxrecon.commands.options import (
     CropReadout,
     Group,
     Repetition,
+    ScanFile,
     Set,
     reading,
 )
@@ -23,7 +23,7 @@ from ctxrecon.commands.options import (
 
 def info(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5, .mat, .dat or .cfl.")],
+    file: ScanFile,
     crop_readout: CropReadout = None,
     repetition: Repetition = 0,
     contrast: Contrast = 0,

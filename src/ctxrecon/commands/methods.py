@@ -33,9 +33,12 @@ JOINT = "joint"
 BASELINES = {
     "zero-filled": "zero_filled",
     "cg-sense": "cg_sense",
+    "phase-constrained": "phase_constrained",
     "l1-wavelet": "l1_wavelet",
     "tv": "total_variation",
 }
+COMPARED = ("zero-filled", "cg-sense", "l1-wavelet", "tv")
+"""The baselines that others are compared with: not those of partial Fourier scans alone."""
 METHODS = (PRIOR, NETWORK, *BASELINES)
 ALIASES = {"prior": PRIOR}
 _OTHER_SPELLINGS = {"total-variation": "tv"}

@@ -12,6 +12,7 @@ from ctxrecon.commands.methods import JOINT, PRIOR, PriorRun
 from ctxrecon.commands.paths import DICOM, NIFTI
 from ctxrecon.errors import InputError
 
+SCAN_SUFFIXES = ".npy, .npz, .h5, .mat, .dat or .cfl"
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all randomness.")]
 """The type of ``--seed``: what every generator takes."""
 MaskFile = Annotated[
@@ -31,25 +32,31 @@ CropReadout = Annotated[
     bool | None,
     typer.Option(
         "--crop-readout/--keep-readout",
-        help="Whether to crop the readout oversampling away. (default: for ISMRMRD, not for "
-        "fastMRI)",
+        help="Whether to crop the readout oversampling away. (default: for ISMRMRD and Siemens, "
+        "not for fastMRI)",
     ),
 ]
-Repetition = Annotated[int, typer.Option(min=0, help="Of an ISMRMRD file, from 0.")]
-Contrast = Annotated[int, typer.Option(min=0, help="Contrast (echo) of an ISMRMRD file, from 0.")]
+ScanFile = Annotated[Path, typer.Argument(help=f"Scan: {SCAN_SUFFIXES}.")]
+Repetition = Annotated[int, typer.Option(min=0, help="Of ISMRMRD, Siemens or BART, from 0.")]
+Contrast = Annotated[
+    int, typer.Option(min=0, help="Contrast (echo) of ISMRMRD, Siemens or BART, from 0.")
+]
 CardiacPhase = Annotated[
-    int, typer.Option("--cardiac-phase", min=0, help="Of an ISMRMRD file, from 0.")
+    int,
+    typer.Option("--cardiac-phase", min=0, help="Of ISMRMRD, Siemens, BART or MATLAB, from 0."),
 ]
 Set = Annotated[
     int,
-    typer.Option("--set", min=0, help="Such as a velocity encoding, of an ISMRMRD file."),
+    typer.Option("--set", min=0, help="Such as a velocity encoding, of ISMRMRD or Siemens."),
 ]
 Average = Annotated[
     int | None,
-    typer.Option(min=0, help="Of an ISMRMRD file, from 0. (default: the mean of all)"),
+    typer.Option(
+        min=0, help="Of ISMRMRD, Siemens, BART or fastMRI, from 0. (default: the mean of all)"
+    ),
 ]
 Group = Annotated[
-    str | None, typer.Option(help="Measurement of an ISMRMRD file that holds several.")
+    str | None, typer.Option(help="Measurement of ISMRMRD or variable of MATLAB, of several.")
 ]
 Calibration = Annotated[
     Path | None,

@@ -25,6 +25,7 @@ from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import (
     ALIASES,
     BASELINES,
+    COMPARED,
     JOINT,
     METHODS,
     NETWORK,
@@ -48,6 +49,7 @@ from ctxrecon.commands.options import (
     Group,
     MaskFile,
     Repetition,
+    ScanFile,
     Seed,
     Set,
     Slices,
@@ -77,7 +79,7 @@ _STARTS = BASELINES | {NETWORK: NETWORK}
 
 def reconstruct(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
+    file: ScanFile,
     out: Annotated[
         Path,
         typer.Option(help="Image file (.npy .npz .cfl .nii.gz .dcm .png), or a folder."),
@@ -241,7 +243,7 @@ def reconstruct(
         check_prior_run(pipes[PRIOR], run, len(volume))
         if start == NETWORK:
             run = replace(run, network=open_network(device))
-    others = tuple(name for name in (*BASELINES, *pipes) if name != method) if compare else ()
+    others = tuple(name for name in (*COMPARED, *pipes) if name != method) if compare else ()
 
     def settings() -> dict[str, Any]:
         return _settings(context, pipes, inputs)

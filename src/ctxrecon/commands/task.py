@@ -18,6 +18,7 @@ from ctxrecon.commands.options import (
     Device,
     Dtype,
     MaskFile,
+    ScanFile,
     Seed,
     Slices,
     refuse_ignored,
@@ -46,7 +47,7 @@ _ARRAYS = ("samples", "probabilities", "masks")
 
 def task(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Scan: .npy, .npz, .h5 or .cfl.")],
+    file: ScanFile,
     model: Annotated[str, typer.Option(help="Folder or hub name of a task's model.")],
     out: Annotated[
         Path,

@@ -22,6 +22,8 @@ _KEPT_BYTES = 256 * 2**20
 # Peak memory of a whole volume over the size of its k-space in complex64: k-space, coil maps,
 # and what conjugate gradients on all coils take.
 _WHOLE_FACTOR = 6
+# The same of reading it: samples as they are stored, sorted, and transformed.
+_READ_FACTOR = 3
 
 
 class Volume:
@@ -71,8 +73,8 @@ class Volume:
 
         self.file, self._coil_maps, self._reading = file, coil_maps, reading
         self._unsaid = "mask inferred" if mask_given else None
-        stated = {name: value for name, value in reading.items() if name != "calibration"}
-        self.total = scan_shape(file, **stated)[0]
+        self._stated = {name: value for name, value in reading.items() if name != "calibration"}
+        self.total = scan_shape(file, **self._stated)[0]
         self.numbers = _choose(file, slices, self.total)
         self._kept: Scan | None = None
         self._kept = self._read_once()
@@ -134,7 +136,7 @@ class Volume:
         Raises:
             InputError: naming who needs all of it, and how much that would be.
         """
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        there = _memory()
         if self.whole_bytes > there:
             raise InputError(
                 f"{who} takes all {len(self)} slices at once, which needs about "
@@ -143,14 +145,22 @@ class Volume:
             )
 
     def _read_once(self) -> Scan | None:
-        """All slices, where they are small or the format gives no part of them."""
+        """All slices, where they are small, or fit and each takes reading all of the file."""
+        from ctxrecon.io import reads_whole
+
         first = self.read([0])
         if len(self) == 1:
             return first
         size = len(self) * first.kspace.numel() * first.kspace.element_size()
-        if self.file.suffix.lower() != ".npz" and size > _KEPT_BYTES:
-            return None
-        return self.read(range(len(self)))
+        fits = _READ_FACTOR * size <= _memory()
+        if size <= _KEPT_BYTES or (fits and reads_whole(self.file, **self._stated)):
+            return self.read(range(len(self)))
+        return None
+
+
+def _memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def part_of(masks: Tensor, positions: Sequence[int]) -> Tensor:

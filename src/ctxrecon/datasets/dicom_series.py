@@ -17,7 +17,7 @@ from ctxrecon.datasets.volumes import Volume, upright
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 from ctxrecon.metadata import ScanMetadata, from_dicom
-from ctxrecon.metadata.dicom import DicomFile, functional_group
+from ctxrecon.metadata.dicom import DicomFile, functional_group, pydicom_for
 
 logger = logging.getLogger(__name__)
 
@@ -152,20 +152,21 @@ def load_series(series: Series) -> tuple[Volume, tuple[ScanMetadata, ...]]:
 
 def _read_images(path: Path) -> list[_Image | None]:
     """What a header says of its images, ``None`` for those that are no magnitudes."""
-    header = _read(path, stop_before_pixels=True)
-    if str(header.get("Modality", "")) != "MR":
-        return [None]
-    groups = header.get("PerFrameFunctionalGroupsSequence")
-    count = int(header.get("NumberOfFrames") or 1)
-    if groups is None and count > 1:
-        raise InputError(
-            f"{path} holds several frames that do not tell where they lie: convert it to NIfTI, "
-            "and prepare that"
-        )
-    if groups is not None and len(groups) != count:
-        raise InputError(f"{path}: its header describes {len(groups)} of {count} frames")
-    frames = [None] if groups is None else range(count)
-    return [_read_image(path, header, frame) for frame in frames]
+    with pydicom_for(path) as pydicom:
+        header = _read(pydicom, path, stop_before_pixels=True)
+        if str(header.get("Modality", "")) != "MR":
+            return [None]
+        groups = header.get("PerFrameFunctionalGroupsSequence")
+        count = int(header.get("NumberOfFrames") or 1)
+        if groups is None and count > 1:
+            raise InputError(
+                f"{path} holds several frames that do not tell where they lie: convert it to "
+                "NIfTI, and prepare that"
+            )
+        if groups is not None and len(groups) != count:
+            raise InputError(f"{path}: its header describes {len(groups)} of {count} frames")
+        frames = [None] if groups is None else range(count)
+        return [_read_image(path, header, frame) for frame in frames]
 
 
 def _read_image(path: Path, header: Any, frame: int | None) -> _Image | None:
@@ -231,68 +232,47 @@ def _person(header: Any) -> str:
 
 def _stored(path: Path) -> tuple[Any, NDArray[Any]]:
     """The header of a file and its stored pixels ``(frames, rows, columns)``."""
-    header = _read(path)
-    try:
-        single = int(header.SamplesPerPixel) == 1
-        bits = int(header.BitsAllocated)
-        frames = int(header.get("NumberOfFrames") or 1)
-        shape = (frames, int(header.Rows), int(header.Columns))
-        interpretation = str(header.PhotometricInterpretation)
-        num_bytes = max(bits // 8, 1) * math.prod(shape)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: its header does not describe its pixels ({error!s:.100})"
-        ) from error
-    if not single or interpretation != "MONOCHROME2":
-        raise InputError(
-            f"{path}: expected gray values with the bright ones large (MONOCHROME2), got "
-            f"{interpretation:.40}"
-        )
-    check_expansion(path, num_bytes, path.stat().st_size, "the image")
-    try:
-        stored = np.asarray(header.pixel_array)
-    except Exception as error:  # whatever pydicom and its decoders raise for damaged pixels
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: its pixels cannot be read ({said:.200})") from error
-    stored = stored[None] if frames == 1 and stored.ndim == 2 else stored
-    if stored.shape != shape:
-        raise InputError(f"{path}: expected pixels of shape {shape}, got {stored.shape}")
-    return header, stored
+    with pydicom_for(path) as pydicom:
+        header = _read(pydicom, path)
+        try:
+            single = int(header.SamplesPerPixel) == 1
+            bits = int(header.BitsAllocated)
+            frames = int(header.get("NumberOfFrames") or 1)
+            shape = (frames, int(header.Rows), int(header.Columns))
+            interpretation = str(header.PhotometricInterpretation)
+            num_bytes = max(bits // 8, 1) * math.prod(shape)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: its header does not describe its pixels ({error!s:.100})"
+            ) from error
+        if not single or interpretation != "MONOCHROME2":
+            raise InputError(
+                f"{path}: expected gray values with the bright ones large (MONOCHROME2), got "
+                f"{interpretation:.40}"
+            )
+        check_expansion(path, num_bytes, path.stat().st_size, "the image")
+        with pydicom_for(path, "its pixels"):
+            stored = np.asarray(header.pixel_array)
+        stored = stored[None] if frames == 1 and stored.ndim == 2 else stored
+        if stored.shape != shape:
+            raise InputError(f"{path}: expected pixels of shape {shape}, got {stored.shape}")
+        return header, stored
 
 
 def _values(
     path: Path, header: Any, stored: NDArray[Any], frame: int | None
 ) -> NDArray[np.float32]:
     """An image ``(rows, columns)`` in the units of its header."""
-    scale = header
-    if frame is not None:
-        scale = functional_group(header, "PixelValueTransformationSequence", frame) or {}
-    try:
+    with pydicom_for(path):
+        scale = header
+        if frame is not None:
+            scale = functional_group(header, "PixelValueTransformationSequence", frame) or {}
         slope = float(scale.get("RescaleSlope", 1) or 1)
         intercept = float(scale.get("RescaleIntercept", 0) or 0)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: its header does not describe its pixels ({error!s:.100})"
-        ) from error
     return stored[frame or 0].astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def _read(path: Path, *, stop_before_pixels: bool = False) -> Any:
+def _read(pydicom: Any, path: Path, *, stop_before_pixels: bool = False) -> Any:
     """The data set in a file, which takes no more memory than the file has bytes."""
-    try:
-        from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
-    except ImportError as error:
-        raise InputError("DICOM needs pydicom, install it with pip install pydicom") from error
-    try:
-        with DicomFile(path) as file:
-            return dcmread(file, stop_before_pixels=stop_before_pixels)
-    except InputError:
-        raise
-    except InvalidDicomError as error:
-        raise InputError(
-            f"{path}: expected a DICOM file, got something else ({error!s:.200})"
-        ) from error
-    except Exception as error:  # whatever pydicom and zlib raise for bytes that make no sense
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: the DICOM file cannot be read ({said:.200})") from error
+    with DicomFile(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)

@@ -52,6 +52,7 @@ __all__ = [
     "DicomHeader",
     "overwrites",
     "read_scan",
+    "reads_whole",
     "scan_info",
     "scan_shape",
     "write_image",
@@ -183,6 +184,39 @@ def scan_shape(
     return shape_with(reader, path, Options(crop_readout, choice=choice))[0]
 
 
+def reads_whole(
+    path: str | os.PathLike[str],
+    *,
+    crop_readout: bool | None = None,
+    repetition: int = 0,
+    contrast: int = 0,
+    phase: int = 0,
+    set: int = 0,
+    average: int | None = None,
+    group: str | None = None,
+) -> bool:
+    """Whether reading a slice of a scan file takes reading, or decompressing, all of it.
+
+    Such files are read once, and not some slices after the other, where they fit into memory.
+
+    Args:
+        path: as for :func:`scan_shape`, and so are the others.
+        crop_readout: of three-dimensional scans, whose slices may lie along the readout.
+        repetition: which repetition.
+        contrast: which contrast.
+        phase: which cardiac phase.
+        set: which set.
+        average: which average.
+        group: which measurement.
+
+    Raises:
+        InputError: one sentence with the file's name for anything that cannot be read.
+    """
+    reader, path = find_reader(path)
+    choice = Choice(repetition, contrast, phase, set, average, group)
+    return reader.reads_whole(path, Options(crop_readout, choice=choice))
+
+
 def scan_info(
     path: str | os.PathLike[str],
     *,
@@ -216,8 +250,9 @@ def scan_info(
         ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
         ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm of images of this
         ``shape``, or ``None``; whether the ``affine`` is known; ``calibration_scan`` (ny, nx) of a
-        separate one, or ``None``; ``notes``, sentences on what is done with the file and why; and,
-        for ISMRMRD, ``repetitions``, ``contrasts``, ``phases``, ``sets``, ``averages`` and
+        separate one, or ``None``; ``notes``, sentences on what is done with the file and why; for
+        BART, ISMRMRD and Siemens files whether they hold a 3-D scan, ``is_3d``; and, for the last
+        two, ``repetitions``, ``contrasts``, ``phases``, ``sets``, ``averages`` and
         ``groups`` (the names of the measurements). Along a
         trajectory ``shape`` is that of the image, ``sampled_fraction`` and ``calibration_region``
         are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are

@@ -39,6 +39,16 @@ _HINTS = {
 }
 
 
+def _siemens_shape(path: Path, options: Options) -> Layout:
+    crop = options.crop_readout is not False
+    return siemens.siemens_shape(path, crop_readout=crop, choice=options.choice)
+
+
+def _ismrmrd_shape(path: Path, options: Options) -> Layout:
+    crop = options.crop_readout is not False
+    return ismrmrd.ismrmrd_shape(path, crop_readout=crop, choice=options.choice)
+
+
 def _read_siemens(
     path: Path, slices: SliceChoice, options: Options, notes: Notes
 ) -> tuple[Scan, Tensor | None]:
@@ -80,6 +90,7 @@ READERS = (
         ("NumPy .npz",),
         lambda path, _: numpy_format.npz_shape(path),
         lambda path, slices, *_: (numpy_format.read_npz(path, slices), None),
+        reads_whole=lambda path, _: True,
     ),
     Reader(
         "BART",
@@ -88,6 +99,7 @@ READERS = (
         lambda path, options: bart.bart_shape(path, options.choice),
         lambda path, slices, options, _: (bart.read_bart(path, slices, options.choice), None),
         choices=("repetition", "contrast", "phase", "average"),
+        reads_whole=lambda path, options: bart.bart_shape(path, options.choice)[2]["is_3d"],
     ),
     Reader(
         "MATLAB",
@@ -96,6 +108,7 @@ READERS = (
         lambda path, options: matlab.matlab_shape(path, options.choice),
         lambda path, slices, options, _: (matlab.read_matlab(path, slices, options.choice), None),
         choices=("phase", "group"),
+        reads_whole=lambda path, _: not matlab.is_hdf5(path),
     ),
     Reader(
         "Calgary-Campinas",
@@ -109,12 +122,11 @@ READERS = (
         "Siemens",
         (".dat",),
         (None,),
-        lambda path, options: siemens.siemens_shape(
-            path, crop_readout=options.crop_readout is not False, choice=options.choice
-        ),
+        _siemens_shape,
         _read_siemens,
         choices=("repetition", "contrast", "phase", "set", "average"),
         crops=True,
+        reads_whole=lambda path, options: _siemens_shape(path, options)[2]["is_3d"],
     ),
     Reader(
         "fastMRI",
@@ -135,15 +147,18 @@ READERS = (
         "ISMRMRD",
         (".h5", ".hdf5"),
         ("HDF5 .h5",),
-        lambda path, options: ismrmrd.ismrmrd_shape(
-            path, crop_readout=options.crop_readout is not False, choice=options.choice
-        ),
+        _ismrmrd_shape,
         _read_ismrmrd,
         choices=("repetition", "contrast", "phase", "set", "average", "group"),
         crops=True,
+        reads_whole=lambda path, options: _ismrmrd_shape(path, options)[2]["is_3d"],
         holds=lambda path, file: bool(ismrmrd.find_groups(file)),
     ),
 )
+
+
+# Options of the command line whose names are not those of Choice.
+_COMMAND_LINE = {"phase": "--cardiac-phase"}
 
 
 def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
@@ -199,7 +214,7 @@ def read_with(
     if options.crop_readout and not reader.crops:
         raise InputError(
             f"{path}: a {reader.name} file does not state its readout oversampling: leave "
-            "crop_readout out"
+            "crop_readout (--crop-readout) out"
         )
     scan, whitening = reader.read(path, slices, options, notes)
     if not bool(scan.kspace.any()) and len(scan) >= reader.shape(path, options)[0][0]:
@@ -222,7 +237,8 @@ def _check_choice(reader: Reader, path: Path, options: Options) -> None:
         if item.name in reader.choices or getattr(options.choice, item.name) == item.default:
             continue
         others = ", ".join(other.name for other in READERS if item.name in other.choices)
+        option = _COMMAND_LINE.get(item.name, f"--{item.name}")
         raise InputError(
             f"{path}: {reader.name} files have no {item.name}s to choose from, only those of "
-            f"{others} have: leave {item.name} out"
+            f"{others} have: leave {item.name} ({option}) out"
         )

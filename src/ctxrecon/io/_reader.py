@@ -41,6 +41,7 @@ class Reader:
             ``(coils, coils)`` that prewhitened their coils, if any.
         choices: names of the fields of :class:`Choice` that have a meaning for the format.
         crops: whether its files state their readout oversampling.
+        reads_whole: whether a slice of a file takes reading, or decompressing, all of it.
         holds: whether an open HDF5 file is of this format; for the formats that share HDF5.
     """
 
@@ -51,4 +52,5 @@ class Reader:
     read: Callable[[Path, SliceChoice, Options, Notes], tuple[Scan, Tensor | None]]
     choices: tuple[str, ...] = ()
     crops: bool = False
+    reads_whole: Callable[[Path, Options], bool] = lambda path, options: False
     holds: Callable[[Path, Any], bool] | None = None

@@ -36,7 +36,8 @@ def describe_sampling(places: Places, axis: Axis | None, notes: Notes) -> None:
         notes.add(
             f"{kind} along the {_NAMES[number]}, {share:.2f} of k-space ({before} samples before "
             f"the center, {after} from it on): what was not measured counts as undersampled, and "
-            "phase_constrained makes up for it where the phase is smooth"
+            "phase_constrained (--method phase-constrained) makes up for it where the phase is "
+            "smooth"
         )
 
 

@@ -219,7 +219,7 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
     read_flags = struct.Struct(f"<{place['EvalInfoMask'][1]}xQHH").unpack_from
     end, sync = (1 << mdh_def.mask_dict[name] for name in (_END, _SYNC))
     (length,) = _unpack(path, file, start, "<I")
-    position, heads, offsets = start + length, [], []
+    position, heads, offsets, last = start + length, [], [], b""
     while position + header <= stop:
         file.seek(position)
         head = file.read(header)
@@ -229,6 +229,7 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
                 logger.warning(
                     "%s: %d bytes behind its end are not read", path, stop - position - header
                 )
+            last = head
             break
         size = before + coils * (between + 8 * samples)
         if flags & sync:
@@ -241,7 +242,11 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
             heads.append(head)
             offsets.append(position + before)
         position += size
+    else:
+        logger.warning("%s: its readouts end without a mark: it was stopped, or cut short", path)
     table = np.frombuffer(b"".join(heads), kind)
+    blocks = np.frombuffer(b"".join([*heads, last]), kind)
+    _warn_of_breaks(path, blocks, len(heads), before, between if vd else None)
     slices = table["SliceData"]
     return Readouts(
         {name: table["Counter"][short].astype(np.int64) for name, short in _COUNTERS.items()},
@@ -255,6 +260,36 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
         slices["Quaternion"].astype(np.float64),
         between,
     )
+
+
+def _warn_of_breaks(
+    path: Path, blocks: np.ndarray, count: int, before: int, between: int | None
+) -> None:
+    """Warn of readouts that do not follow each other, as where bytes were inserted or removed.
+
+    Args:
+        path: of the file, for the message.
+        blocks: headers of the readouts, and of the end where there is one.
+        count: of the readouts.
+        before: bytes before the first coil of a readout.
+        between: bytes before the samples of each coil; ``None`` where the stated lengths are not
+            those of whole readouts.
+    """
+    broken = blocks["MeasUID"] != blocks["MeasUID"][:1]
+    table = blocks[:count]
+    broken[1:count] |= np.diff(table["ScanCounter"].astype(np.int64)) < 1
+    if between is not None:
+        coils, samples = (table[n].astype(np.int64) for n in ("UsedChannels", "SamplesInScan"))
+        stated = table["FlagsAndDMALength"] % 2**25
+        broken[:count] |= stated != before + coils * (between + 8 * samples)
+    if broken.any():
+        logger.warning(
+            "%s: %d of %d blocks do not follow from those before by their measurement, number or "
+            "length, as if bytes were missing or changed: copy it again",
+            path,
+            np.count_nonzero(broken),
+            len(blocks),
+        )
 
 
 def _columns(table: np.ndarray, *names: str) -> np.ndarray:

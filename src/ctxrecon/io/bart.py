@@ -144,7 +144,8 @@ def bart_shape(path: Path, choice: Choice = _FIRST) -> Layout:
     array = read_cfl(path)
     one = array[(slice(None),) * _AVERAGE + (slice(1),)]
     slices, coils, ny, nx = _to_batch(path, _chosen(path, one, replace(choice, average=0))).shape
-    stated = {
+    stated: dict[str, Any] = {"is_3d": _is_volume(array)}
+    stated |= {
         name + "s": array.shape[_CHOICES[name]]
         for name in ("contrast", "repetition")
         if array.shape[_CHOICES[name]] > 1

@@ -138,6 +138,7 @@ def raw_shape(
     rows, _ = select(path, raw, choice, notes)
     stack = _stack(path, raw, rows, crop_readout, notes)
     coils = coils_of(path, raw, rows)
+    stated["is_3d"] = stack.axis is not None
     if raw.header.is_non_cartesian:
         stated["trajectory"] = raw.header.trajectory
     return (stack.size, coils, *stack.shape), np.dtype(np.complex64), stated

@@ -100,7 +100,7 @@ def _layout(path: Path, name: str, shape: tuple[int, ...]) -> tuple[int, int, in
 @contextmanager
 def _kspace(path: Path, name: str | None) -> Iterator[tuple[str, ComplexArray]]:
     """Name and array of the k-space, its axes in the order of HDF5."""
-    if sniff(path) == "MATLAB .mat" and not _is_hdf5(path):
+    if sniff(path) == "MATLAB .mat" and not is_hdf5(path):
         yield _old(path, name)
         return
     with open_hdf5(path) as file:
@@ -111,7 +111,7 @@ def _kspace(path: Path, name: str | None) -> Iterator[tuple[str, ComplexArray]]:
         yield name, ComplexArray(path, hdf5_member(path, file, name), name)
 
 
-def _is_hdf5(path: Path) -> bool:
+def is_hdf5(path: Path) -> bool:
     """Whether HDF5 follows a block of MATLAB's own text."""
     with path.open("rb") as file:
         file.seek(512)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tokenize
 import zipfile
 import zlib
@@ -31,8 +32,11 @@ from ctxrecon.io._place import stated_affine
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.scan import Scan
 
+logger = logging.getLogger(__name__)
+
 # Arrays that a file may hold, with the number of axes from which the first one counts slices.
 _ARRAYS = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
+_OTHERS = ("metadata", "prompts", "noise_std", "voxel_size", "affine")
 
 # What NumPy raises for damaged headers, which are Python literals.
 _HEADER_ERRORS = (
@@ -231,6 +235,10 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     """
     with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
+        unknown = sorted(set(archive.names) - {*_ARRAYS, *_OTHERS})
+        if unknown:
+            named = ", ".join(repr(name[:40]) for name in unknown[:8])
+            logger.warning("%s: left out %d arrays of unknown name: %s", path, len(unknown), named)
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)
         arrays = {}

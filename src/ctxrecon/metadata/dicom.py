@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,37 @@ class DicomFile(BufferedReader):
         return deflated
 
 
+@contextmanager
+def pydicom_for(path: Path, what: str = "the DICOM file") -> Iterator[Any]:
+    """Give pydicom to read a file with, and make what it raises of damage an error of ours.
+
+    It decodes an element when it is asked for, so that what looks at a header belongs inside.
+
+    Args:
+        path: of the file.
+        what: is read, for the message.
+
+    Raises:
+        InputError: pydicom is not installed, or the file is damaged or no DICOM file.
+    """
+    try:
+        import pydicom
+        from pydicom.errors import InvalidDicomError
+    except ImportError as error:
+        raise InputError(f"{path} needs pydicom, install it with pip install pydicom") from error
+    try:
+        yield pydicom
+    except InputError:
+        raise
+    except (InvalidDicomError, EOFError) as error:
+        raise InputError(
+            f"{path}: expected a DICOM file, got something else ({error!s:.200})"
+        ) from error
+    except Exception as error:  # whatever pydicom and zlib raise for bytes that make no sense
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: {what} cannot be read ({said:.200})") from error
+
+
 def functional_group(header: Any, name: str, frame: int = 0) -> Any:
     """The item of a functional group of a frame of an Enhanced image, ``None`` where it has none.
 
@@ -118,34 +150,21 @@ def from_dicom(path: str | Path, frame: int | None = None) -> ScanMetadata:
         InputError: when the file is missing, is no DICOM file, is no MR image, or has no such
             frame.
     """
-    try:
-        from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
-    except ImportError as error:
-        raise ImportError("reading DICOM needs pydicom: pip install pydicom") from error
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no DICOM file at {path}")
-    try:
+    with pydicom_for(path) as pydicom:
         with DicomFile(path) as file:
-            header = dcmread(file, stop_before_pixels=True)
+            header = pydicom.dcmread(file, stop_before_pixels=True)
         frames = header.get("PerFrameFunctionalGroupsSequence")
         if frame is not None and not 0 <= frame < len(frames or []):
             raise InputError(f"{path} has {len(frames or [])} frames: there is no frame {frame}")
         read = {name: _dicom_element(header, name, frame or 0) for name in _DICOM_ELEMENTS}
         values = {name: "" if v is None else str(v).strip() for name, v in read.items()}
-        stack = None
+        number_in_stack = values["InstanceNumber"] if frames is None else ""
         if frame is not None:
             stack = functional_group(header, "FrameContentSequence", frame)
-    except InputError:
-        raise
-    except (InvalidDicomError, EOFError) as error:
-        raise InputError(
-            f"{path}: expected a DICOM file, got something else ({error!s:.200})"
-        ) from error
-    except Exception as error:  # whatever pydicom and zlib raise for bytes that make no sense
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: the DICOM header cannot be read ({said:.200})") from error
+            number_in_stack = "" if stack is None else str(stack.get("InStackPositionNumber") or "")
     if values["Modality"] != "MR":
         found = shown(values["Modality"]) if values["Modality"] else "none, it may be cut short"
         raise InputError(f"{path}: expected modality MR, got {found}")
@@ -153,9 +172,6 @@ def from_dicom(path: str | Path, frame: int | None = None) -> ScanMetadata:
         filter(None, (_named_contrast(values[n]) for n in ("SeriesDescription", "ProtocolName"))),
         None,
     )
-    number_in_stack = values["InstanceNumber"] if frames is None else ""
-    if stack is not None:
-        number_in_stack = str(stack.get("InStackPositionNumber") or "")
     known = number_in_stack.isdecimal() and int(number_in_stack) > 0
     slice = int(number_in_stack) - 1 if known else None
     sequence = _dicom_sequence(values["SequenceName"])

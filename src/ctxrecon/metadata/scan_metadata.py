@@ -192,9 +192,11 @@ def _slice(value: Any) -> int:
     except TypeError:
         raise InputError(f"expected the slice as a whole number, got {value!r}") from None
     if number < 0:
-        raise InputError(f"expected a slice number of 0 or more, got {number}")
-    if number > _MAX_SLICE:
-        raise InputError(f"expected a slice number of at most {_MAX_SLICE}, got {number:g}")
+        raise InputError(f"expected a slice number of 0 or more, got {Decimal(number):.6g}")
+    if number > _MAX_SLICE:  # of any length, beyond that of floats too
+        raise InputError(
+            f"expected a slice number of at most {_MAX_SLICE}, got {Decimal(number):.6g}"
+        )
     return number
 
 

@@ -48,6 +48,10 @@ _FLAT = (0.25, 4.0)
 _LAGS = 4
 """Fourier coefficients of the squared image."""
 
+_CENTER = 2
+"""Samples to either side of the brightest place that must all be there to tell halves: gaps spread
+the image over the field of view, and correlations of few pairs are chance."""
+
 _PLACES = ((False, False), (True, False), (False, True), (True, True))
 """Whether the place is at index 0 rather than ``n // 2``, along y and along x."""
 
@@ -97,7 +101,7 @@ class Features:
         covered: ``(batch,)`` bool, some sample is around ``(ny // 2, nx // 2)``.
         band: ``(axes, 2, batch)``, the same for the lines around ``n // 2`` and index 0.
         halves: ``(axes, batch)``, from -1 for an image that is bright in the middle to 1 for one
-            that is bright at both borders.
+            that is bright at both borders; 0 without a fully sampled center.
         place: ``(axes, batch)``, where the energy of the image has its centre, counted around the
             field of view: from 0 for the middle to 1 for the border.
         smooth: ``(axes, batch)``, correlation of samples a sixteenth of the axis apart.
@@ -245,12 +249,14 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
     counted = energy * weight
     count = weight.sum(dim=(1, 2))
     mean = counted.sum(dim=(1, 2)) / count
-    peak, covered = [], []
+    peak, covered, full = [], [], []
     for place in _PLACES:
         box = [_around(n, edge, max(n // 32, 1)) for n, edge in zip(sizes, place, strict=True)]
         samples = _take(weight, box).sum(dim=(1, 2))
         peak.append(_take(counted, box).sum(dim=(1, 2)) / samples.clamp_min(1) / mean)
         covered.append(samples > 0)
+        center = [_around(n, edge, _CENTER) for n, edge in zip(sizes, place, strict=True)]
+        full.append(_take(sampled, center).flatten(1).all(dim=1))
     band, complete, flat = [], [], []
     for axis, n in enumerate(sizes):
         line = counted.sum(dim=2 - axis)
@@ -271,7 +277,7 @@ def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
     brightest = places.argmax(dim=0)
     halves, place = torch.zeros(2, 2, len(kspace), device=kspace.device)
     for index, edges in enumerate(_PLACES):
-        items = (brightest == index).nonzero()[:, 0]
+        items = ((brightest == index) & full[index]).nonzero()[:, 0]
         if len(items):
             box = [_around(n, edge, 16) for n, edge in zip(sizes, edges, strict=True)]
             halves[:, items], place[:, items] = _split(kspace, sampled, items, box)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import real_scans, text_encoder
+from benchmarks import partial_fourier, real_scans, text_encoder
 from benchmarks.adapt import __main__ as adapt
 from benchmarks.coils import quality
 from benchmarks.common.arguments import RESULTS, study_parser
@@ -34,6 +34,7 @@ PAGES: dict[str, Page] = {
     "coil_map_quality": quality.page,
     "cross_modal_*": cross_modal.page,
     "noise_default": noise_default.page,
+    "partial_fourier": partial_fourier.page,
     "people": people.page,
     "phantom_table": phantom.page,
     "processes": processes.page,

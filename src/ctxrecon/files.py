@@ -53,11 +53,24 @@ def sniff(path: Path) -> str | None:
     return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
 
 
-def check_expansion(path: Path, num_bytes: int, stored: int, what: str) -> None:
-    """Refuse an array that claims far more memory than the file has bytes for it."""
-    if num_bytes > _FREE_BYTES and num_bytes > _MAX_EXPANSION * max(stored, 1):
+def check_expansion(
+    path: Path, num_bytes: int, stored: int, what: str, *, free: int = _FREE_BYTES
+) -> None:
+    """Refuse an array that claims far more memory than the file has bytes for it.
+
+    Args:
+        path: of the file.
+        num_bytes: that are claimed.
+        stored: in the file for them.
+        what: is claimed.
+        free: bytes that any file may claim: compressed zeros take next to nothing.
+
+    Raises:
+        InputError: the array is not to be made.
+    """
+    if num_bytes > free and num_bytes > _MAX_EXPANSION * max(stored, 1):
         raise InputError(
-            f"{path}: {what} claims {num_bytes / 2**30:.1f} GiB but the file stores only "
+            f"{path}: {what} claims {num_bytes / 2**20:,.0f} MiB but the file stores only "
             f"{stored} bytes of it: the file is damaged or not to be trusted"
         )
 

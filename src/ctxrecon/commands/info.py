@@ -40,7 +40,7 @@ def info(
     options = reading(context)
     found = scan_info(file, **options)
     for name, value in _lines(found):
-        say(f"{name:<20} {value}")
+        say(f"{name:<21} {value}")
     middle = read_scan(file, slices=found["slices"] // 2, **options)
     if middle.mask is not None:
         check_coil_axis(middle.kspace)
@@ -67,7 +67,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             ("voxel size", " × ".join(f"{edge:.3g}" for edge in found["voxel_size"]) + " mm")
         )
     if found["affine"]:
-        lines.append(("place in the scanner", "known"))
+        lines.append(("position", "known"))
     for name in ("repetitions", "contrasts", "phases", "sets", "averages"):
         if found.get(name, 1) > 1 or name in {"repetitions", "contrasts"} & set(found):
             lines.append((name, str(found[name])))

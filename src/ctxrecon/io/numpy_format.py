@@ -146,7 +146,9 @@ class Archive:
         try:
             with self._zip.open(info) as member:
                 return _header(self.path, member, info.file_size, name)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
+        except InputError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
 
     def get(self, name: str, chosen: Sequence[int] | None = None) -> np.ndarray | None:

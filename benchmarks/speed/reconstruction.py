@@ -8,8 +8,8 @@ One slice of 320² with 15 coils, coil maps given, so that what is timed is the 
   ContextMRI's size (``--large``, 400 M parameters, random weights), by mask and precision.
 - DDS beside the published loop written down plainly (``_plain_loop.py``): same network, steps,
   noise and result. Then with half-precision network.
-- The published loop with its 100 steps and guidance beside the default, which needs 20 evaluations
-  for a better image (``solver_curves.py``).
+- The published loop with its 100 steps and guidance beside the default, whose 30 steps, most of
+  them at half of the pixels, make a better image (``benchmarks.solvers.curves``).
 - DiffPIR and DPS beside deepinv's, where it is installed, at equal evaluations.
 
 All that is compared runs by turns in one process.
@@ -50,6 +50,7 @@ from ctxrecon.solvers import DDS, DPS, DiffPIR
 MASKS = {"uniform1d": 4.0, "poisson_disk2d": 8.0}
 _LARGE = Path(__file__).resolve().parents[2] / "training" / "networks" / "contextmri.json"
 _FIRST_TIMESTEP = 900
+_DEFAULT_STEPS = 30
 _PROMPT = "Knee, Slice 20, PDFS, TR: 3150, TE: 33"
 
 
@@ -277,12 +278,12 @@ def compare_defaults(
     """The published loop with its 100 steps, and what a user gets who says nothing."""
     latents = torch.zeros((1, 2, args.size, args.size), device=pipe.device)
     steps = quadratic_timesteps(args.published_steps, start=_FIRST_TIMESTEP)
-    ours = _as_entry(pipe, one, args.profile_steps, 1.0)
+    ours = _as_entry(pipe, one, _DEFAULT_STEPS, 1.0)
     name = f"plain loop, {args.published_steps} steps, γ = 2, float32"
     entries = {
         name: plain_loop(pipe, one, steps, latents),
-        f"ctxrecon, ADMM, {args.profile_steps} steps, γ = 1, float32": ours,
-        f"ctxrecon, ADMM, {args.profile_steps} steps, γ = 1, bfloat16": in_half_precision(
+        f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, float32": ours,
+        f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, bfloat16": in_half_precision(
             pipe, ours
         ),
     }

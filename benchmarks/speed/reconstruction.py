@@ -283,9 +283,7 @@ def compare_defaults(
     entries = {
         name: plain_loop(pipe, one, steps, latents),
         f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, float32": ours,
-        f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, bfloat16": in_half_precision(
-            pipe, ours
-        ),
+        f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, bfloat16": in_half_precision(pipe, ours),
     }
     return _compared(timed(entries, 1, warm_up=False), name)
 

@@ -69,8 +69,10 @@ def check_expansion(
         InputError: the array is not to be made.
     """
     if num_bytes > free and num_bytes > _MAX_EXPANSION * max(stored, 1):
+        large = num_bytes >= 2**30
+        size = f"{num_bytes / 2**30:.1f} GiB" if large else f"{num_bytes / 2**20:.0f} MiB"
         raise InputError(
-            f"{path}: {what} claims {num_bytes / 2**20:,.0f} MiB but the file stores only "
+            f"{path}: {what} claims {size} but the file stores only "
             f"{stored} bytes of it: the file is damaged or not to be trusted"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -371,3 +372,13 @@ def test_a_file_that_does_not_fit_on_the_disk(tmp_path, name, generator):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_in_a_file_takes_no_memory_of_the_square_of_its_lines(tmp_path):
+    np.save(tmp_path / "long.npy", np.ones((2, 40000, 8), np.complex64))
+    tracemalloc.start()
+    try:
+        assert scan_info(tmp_path / "long.npy")["calibration_region"] == (2048, 8)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()

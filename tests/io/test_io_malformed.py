@@ -275,7 +275,7 @@ CASES = {
     ),
     "raw epi": ("k.h5", raw(header_xml(trajectory="epi")), "Cartesian .* got 'epi'"),
     "raw outside": ("k.h5", raw(header_xml((16, 4, 1))), "matrix of 4"),
-    "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "65,534 MiB"),
+    "raw absurd": ("k.h5", raw(header_xml((65535, 65535, 1))), "64.0 GiB"),
     "raw partitions": ("k.h5", raw(kspace_encode_step_2=1), "partition 1.* outside"),
     "raw all noise": ("k.h5", raw(flags=1 << 18), "none of its 8"),
     "raw short": ("k.h5", short_readout, "readout 3 .*62.* 64"),

@@ -9,6 +9,9 @@ from ctxrecon.errors import InputError
 from ctxrecon.masks import nyquist_undersampling
 from ctxrecon.scan import Scan
 
+# The search for the region takes memory of the square of its length.
+_LONGEST_REGION = 2048
+
 
 def describe(scan: Scan) -> dict[str, Any]:
     """The entries of :func:`ctxrecon.io.scan_info` that one slice shows."""
@@ -42,7 +45,7 @@ def _sampling(scan: Scan) -> dict[str, Any]:
             "samples": samples,
         }
     mask = scan.cartesian_mask
-    longest = max(mask.shape)
+    longest = min(max(mask.shape), _LONGEST_REGION)
     fraction = mask.float().mean().item()
     try:
         region = find_calibration_region(mask, max_size=(longest, longest))

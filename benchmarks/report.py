@@ -18,6 +18,7 @@ from benchmarks.coils import quality
 from benchmarks.common.arguments import RESULTS, study_parser
 from benchmarks.common.record import Page, read_record
 from benchmarks.cross_modal import report as cross_modal
+from benchmarks.fuzz import __main__ as fuzz
 from benchmarks.masks import report as masks
 from benchmarks.metadata import report as metadata
 from benchmarks.people import report as people
@@ -33,6 +34,7 @@ PAGES: dict[str, Page] = {
     "calibration": calibration.page,
     "coil_map_quality": quality.page,
     "cross_modal_*": cross_modal.page,
+    "fuzz": fuzz.page,
     "noise_default": noise_default.page,
     "partial_fourier": partial_fourier.page,
     "people": people.page,

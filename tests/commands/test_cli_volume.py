@@ -81,7 +81,7 @@ def test_noise_is_that_of_one_call_of_the_pipeline(tmp_path, scan, prior):
         generator=torch.Generator().manual_seed(5),
     )
     scale = float(images_of(output).abs().max())
-    np.testing.assert_allclose(np.load(out), images_of(output), atol=1e-4 * scale)
+    np.testing.assert_allclose(np.load(out), images_of(output), atol=5e-4 * scale)
 
 
 def test_a_stopped_volume_goes_on_and_gives_the_same(tmp_path, scan, prior, monkeypatch, capsys):

@@ -40,7 +40,7 @@ def info(
     options = reading(context)
     found = scan_info(file, **options)
     for name, value in _lines(found):
-        say(f"{name:<21} {value}")
+        say(f"{name:<20} {value}")
     middle = read_scan(file, slices=found["slices"] // 2, **options)
     if middle.mask is not None:
         check_coil_axis(middle.kspace)

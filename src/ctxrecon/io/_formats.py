@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -39,20 +41,19 @@ _HINTS = {
 }
 
 
-def _siemens_shape(path: Path, options: Options) -> Layout:
-    crop = options.crop_readout is not False
-    return siemens.siemens_shape(path, crop_readout=crop, choice=options.choice)
+_Read: TypeAlias = Callable[[Path, SliceChoice, Options, Notes], tuple[Scan, Tensor | None]]
 
 
-def _ismrmrd_shape(path: Path, options: Options) -> Layout:
-    crop = options.crop_readout is not False
-    return ismrmrd.ismrmrd_shape(path, crop_readout=crop, choice=options.choice)
+def _shape_of_readouts(shape: Callable[..., Layout]) -> Callable[[Path, Options], Layout]:
+    """The layout of files of single readouts, whose oversampling is cropped by default."""
+    return lambda path, options: shape(
+        path, crop_readout=options.crop_readout is not False, choice=options.choice
+    )
 
 
-def _read_siemens(
-    path: Path, slices: SliceChoice, options: Options, notes: Notes
-) -> tuple[Scan, Tensor | None]:
-    return siemens.read_siemens(
+def _reader_of_readouts(read: Callable[..., tuple[Scan, Tensor | None]]) -> _Read:
+    """What reads such files."""
+    return lambda path, slices, options, notes: read(
         path,
         slices,
         crop_readout=options.crop_readout is not False,
@@ -62,18 +63,8 @@ def _read_siemens(
     )
 
 
-def _read_ismrmrd(
-    path: Path, slices: SliceChoice, options: Options, notes: Notes
-) -> tuple[Scan, Tensor | None]:
-    return ismrmrd.read_ismrmrd(
-        path,
-        slices,
-        crop_readout=options.crop_readout is not False,
-        prewhiten=options.prewhiten,
-        choice=options.choice,
-        notes=notes,
-    )
-
+_siemens_shape = _shape_of_readouts(siemens.siemens_shape)
+_ismrmrd_shape = _shape_of_readouts(ismrmrd.ismrmrd_shape)
 
 # Of the formats that share a suffix, the first that holds.
 READERS = (
@@ -123,7 +114,7 @@ READERS = (
         (".dat",),
         (None,),
         _siemens_shape,
-        _read_siemens,
+        _reader_of_readouts(siemens.read_siemens),
         choices=("repetition", "contrast", "phase", "set", "average"),
         crops=True,
         reads_whole=lambda path, options: _siemens_shape(path, options)[2]["is_3d"],
@@ -148,7 +139,7 @@ READERS = (
         (".h5", ".hdf5"),
         ("HDF5 .h5",),
         _ismrmrd_shape,
-        _read_ismrmrd,
+        _reader_of_readouts(ismrmrd.read_ismrmrd),
         choices=("repetition", "contrast", "phase", "set", "average", "group"),
         crops=True,
         reads_whole=lambda path, options: _ismrmrd_shape(path, options)[2]["is_3d"],

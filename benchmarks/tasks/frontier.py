@@ -275,8 +275,8 @@ def page(record: Record) -> str:
         "Less InfoMRI with β = 0, person by person:\n",
         _differences(found["rows"]),
         "",
-        f"On {validation} other people β = {-found['chosen']:g} was chosen: of the weights that cost "
-        f"at most {found['tolerance']:g} of AUROC the one with the lowest PSNR of the "
+        f"On {validation} other people β = {-found['chosen']:g} was chosen: of the weights that "
+        f"cost at most {found['tolerance']:g} of AUROC the one with the lowest PSNR of the "
         f"{found['chosen_by']}, or, where all cost more, the one that costs least.\n",
         table(
             ["β", "AUROC", "attack (dB)"],

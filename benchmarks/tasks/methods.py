@@ -148,19 +148,21 @@ def trained(
     if "--sampler" in options and single:
         options += ["--acceleration", f"{acceleration:g}"]
     rate = args.unets_learning_rate if stage.unets else args.learning_rate
-    options += ["--seed", str(seed), "--learning_rate", str(rate), *common_options(args)]
-    if train_run("train_task.py", options, folder, args.steps, test_only=args.test_only):
+    # One model for all ratios takes as many steps for each as a model of one ratio.
+    steps = args.steps * (len(args.accelerations) if acceleration is None else 1)
+    options += ["--seed", str(seed), "--learning_rate", str(rate), *common_options(args, steps)]
+    if train_run("train_task.py", options, folder, steps, test_only=args.test_only):
         return folder / "pipeline"
     return None
 
 
-def common_options(args: argparse.Namespace) -> list[str]:
-    """Options that all trainings of the study have."""
+def common_options(args: argparse.Namespace, steps: int) -> list[str]:
+    """Options that all trainings of the study have, of so many steps."""
     options = ["--bank", str(args.bank), "--resolution", str(args.resolution)]
     options += ["--field_of_view", f"{args.field_of_view:g}", "--snr", f"{args.snr:g}"]
     options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
     options += ["--rater_spread", f"{args.rater_spread:g}"]
-    options += ["--latent_warmup_steps", str(args.steps // 2)]
+    options += ["--latent_warmup_steps", str(steps // 2)]
     options += ["--lr_warmup_steps", "50"]
     options += ["--ema_decay", str(args.ema_decay), "--mixed_precision", args.mixed_precision]
     options += ["--validation_scans", "0", "--checkpointing_steps", str(args.checkpointing_steps)]

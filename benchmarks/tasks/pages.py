@@ -173,8 +173,8 @@ def _caption(args: argparse.Namespace) -> str:
     return (
         f"Phantom {args.target.replace('_', ' ')}, {args.test_scans} held-out people of "
         f"{args.resolution}², each with 16 raters; every stage of every model was trained "
-        f"{trained}, with {args.scans} scans for {args.steps} steps of {args.batch_size}, InfoMRI "
-        "once for all accelerations and the others for each. In brackets 95 % intervals over "
+        f"{trained}, with {args.scans} scans for {args.steps} steps of {args.batch_size} for "
+        "each acceleration, InfoMRI once for all of them together. In brackets 95 % intervals over "
         "people.\n"
     )
 

@@ -67,7 +67,7 @@ class Found:
 def draw_scans(args: argparse.Namespace) -> list[Scored]:
     """People of no bank and no validation, with raters beside those of training."""
     options = ["--target", args.target, "--output_dir", "none", "--max_train_steps", "1"]
-    options += common_options(args)
+    options += common_options(args, args.steps)
     config = training_options(options)
     size = config.resolution
     everything = torch.ones(1, 1, size, size, dtype=torch.bool)

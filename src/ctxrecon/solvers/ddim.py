@@ -43,9 +43,11 @@ def ddim_sample(
         >>> from ctxrecon.pipelines import build_pipeline
         >>> from ctxrecon.priors import TextDenoiser
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
-        >>> denoiser = TextDenoiser(pipe.unet, pipe.scheduler, None)
         >>> with torch.no_grad():
-        ...     ddim_sample(denoiser, (1, 8, 8), timesteps=[600, 300], eta=0.0).shape
+        ...     states = pipe.encode_prompt([""])
+        ...     denoiser = TextDenoiser(pipe.unet, pipe.scheduler, None, states, 0.0)
+        ...     image = ddim_sample(denoiser, (1, 8, 8), timesteps=[600, 300], eta=0.0)
+        >>> image.shape
         torch.Size([1, 8, 8])
 
     Args:

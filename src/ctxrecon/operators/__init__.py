@@ -1,4 +1,4 @@
-"""Linear measurement models: forward, adjoint, normal, and their algebra."""
+"""Linear measurement operators: forward, adjoint and normal maps, and their algebra."""
 
 from __future__ import annotations
 

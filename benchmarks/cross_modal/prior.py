@@ -1,4 +1,4 @@
-"""The diffusion prior on the test scans, alone and started from a synthetic T2."""
+"""Diffusion prior on the test scans, alone and started from a synthetic T2."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ TITLE, STARTED = "prior", "prior, from the synthetic T2"
 
 
 def alone(prior: ContextMRIPipeline, scans: TestScans, batch_size: int) -> Tensor:
-    """Images of the prior's default, which knows the prompt and no reference."""
+    """Reconstruct with the prior's default solver from data and prompt, without a reference."""
     return _run(prior, scans, batch_size)
 
 
 def started(
     prior: ContextMRIPipeline, scans: TestScans, synthetic: Tensor, strength: float, batch_size: int
 ) -> Tensor:
-    """Images of DDS from ``x_t = √ᾱ_t x_G + √(1−ᾱ_t) z``.
+    """Reconstruct by DDS started from ``x_t = √ᾱ_t x_G + √(1−ᾱ_t) z``.
 
     Args:
-        prior: with its prompts.
-        scans: what was measured.
-        synthetic: x_G, ``(scans, n, n)`` complex64.
-        strength: the share of the diffusion that is left at t.
-        batch_size: images denoised at once.
+        prior: Diffusion prior.
+        scans: Test scans.
+        synthetic: Synthetic images ``x_G``, ``(scans, n, n)``, complex64.
+        strength: Fraction of the diffusion that remains at ``t``.
+        batch_size: Images denoised at once.
     """
     return _run(prior, scans, batch_size, solver="dds", image=synthetic, strength=strength)
 

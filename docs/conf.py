@@ -1,0 +1,73 @@
+"""Settings of the documentation site; ``site_pages.py`` writes the pages that are generated."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+import site_pages
+
+import ctxrecon
+
+site_pages.write_pages()
+for name in ctxrecon.__all__:  # imported lazily, but autodoc documents what is already there
+    setattr(ctxrecon, name, getattr(ctxrecon, name))
+
+project = "ctxrecon"
+author = copyright = "the ctxrecon authors"
+version = release = ctxrecon.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+
+# Markdown and notebooks
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+# Generated pages of results may skip a level of headings.
+suppress_warnings = ["myst.header"]
+
+# API reference
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"show-inheritance": True}
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# HTML
+html_theme = "furo"
+html_title = "ctxrecon"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+
+def _rewrite_links(app: Any, docname: str, source: list[str]) -> None:
+    page = Path(app.env.doc2path(docname)).relative_to(app.srcdir).as_posix()
+    if not page.endswith(".rst"):
+        source[0] = site_pages.site_links(source[0], page)
+
+
+def setup(app: Any) -> None:
+    """Register the rewriting of links."""
+    app.connect("source-read", _rewrite_links)

@@ -63,7 +63,7 @@ slice-wise, mean ± standard deviation over the scans; the last column is the pa
 {args.scans} pairs for {args.steps} steps of {args.batch_size}; scores are averaged over trainings.
 The endpoint error of the displacement is averaged inside the head; the row “zero-filled” shows the
 error without alignment. “Share of folds” is the fraction of pixels where the displacement folds.
-{_of_bound(chosen)}{_of_prior(chosen, args)}"""
+{_of_bound(chosen)}{_of_registration(chosen, args)}{_of_prior(chosen, args)}"""
 
 
 def _of_bound(chosen: Table) -> str:
@@ -72,6 +72,17 @@ def _of_bound(chosen: Table) -> str:
     if not titles:
         return ""
     return f"{listed(titles)} uses a T1 scan without motion and is an upper bound.\n"
+
+
+def _of_registration(chosen: Table, args: argparse.Namespace) -> str:
+    """Return the description of entries with pretrained aligners, if any."""
+    if not any(entry.registered for entry in chosen.entries):
+        return ""
+    return (
+        "Entries with “known motion first” start from an aligner that was trained on the true "
+        f"displacement of {args.registration_scans} pairs for {args.registration_steps} steps of "
+        "16.\n"
+    )
 
 
 def _of_prior(chosen: Table, args: argparse.Namespace) -> str:

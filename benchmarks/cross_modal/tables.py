@@ -27,6 +27,7 @@ class Entry:
         options: Further options of the training script.
         network: Further options of the network.
         still: Train and test with references without motion.
+        registered: Start from an aligner that was trained alone on known motion.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Entry:
     options: tuple[str, ...] = ()
     network: str = ""
     still: bool = False
+    registered: bool = False
 
     @property
     def synthesizes(self) -> bool:
@@ -71,6 +73,8 @@ _SYNTHETIC_RAW = Entry(
 )  # fmt: skip
 _PRINTED = Entry("OT, as printed", "none")
 _GUIDED = Entry("OT, guided", "synthetic")
+_L1_REGISTERED = replace(_L1, title="aligned T1, ℓ1, known motion first", registered=True)
+_GUIDED_REGISTERED = replace(_GUIDED, title="OT, guided, known motion first", registered=True)
 _RECURRENT = Entry("HRU-Net, raw T1", "aligned", _PLAIN, f"{_UNALIGNED}:recurrent=true")
 _CEILING = Entry("T1 not moved", "aligned", _PLAIN, _UNALIGNED, still=True)
 
@@ -116,7 +120,18 @@ class Table:
 TABLES = {
     "help": Table(
         "With and without synthesis and alignment",
-        (_ALONE, _RAW, _RECURRENT, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
+        (
+            _ALONE,
+            _RAW,
+            _RECURRENT,
+            _L1,
+            _L1_REGISTERED,
+            _SYNTHETIC_RAW,
+            _PRINTED,
+            _GUIDED,
+            _GUIDED_REGISTERED,
+            _CEILING,
+        ),
         started=_L1.title,
         picture="cross_modal_help.png",
     ),
@@ -131,7 +146,7 @@ TABLES = {
     ),
     "misalignment": Table(
         "Misalignment",
-        (_ALONE, _RAW, _L1, _GUIDED),
+        (_ALONE, _RAW, _L1_REGISTERED, _GUIDED_REGISTERED),
         tuple(Task(elastic=level) for level in (0.0, 1.0, 2.0, 4.0)),
         _RAW.title,
     ),
@@ -141,23 +156,48 @@ COMPLEXITY = "complexity"
 """Table of parameters and operations, which needs no training."""
 
 
-def options_of(entry: Entry, task: Task, seed: int, args: argparse.Namespace) -> list[str]:
-    """Return the options of ``training/train_cross_modal.py`` except for folder and steps."""
-    moved = () if entry.still or not task.elastic else (args.rotation, args.translation)
-    rotation, translation = moved or (0.0, 0.0)
-    elastic = task.elastic if moved else 0.0
+def options_of(
+    entry: Entry, task: Task, seed: int, args: argparse.Namespace, aligner: Path | None = None
+) -> list[str]:
+    """Return the options of ``training/train_cross_modal.py`` except the folder and the steps.
+
+    Args:
+        entry: Row of the table.
+        task: Sampling and motion.
+        seed: Seed of the training.
+        args: Options of the study.
+        aligner: Pipeline whose aligner the training starts from.
+    """
     options = ["--network", args.network + entry.network, "--guidance", entry.guidance]
-    options += ["--bank", str(args.bank), "--resolution", str(args.resolution), "--magnitude"]
-    options += ["--masks", task.mask, "--accelerations", f"{task.acceleration:g}", "--snr", "0"]
-    options += ["--rotation", f"{rotation:g}", "--translation", f"{translation:g}"]
-    options += ["--elastic", f"{elastic:g}", "--scans", str(args.scans)]
-    options += ["--train_batch_size", str(args.batch_size), "--seed", str(seed)]
+    options += _of_scans(replace(task, elastic=0.0) if entry.still else task, seed, args)
+    options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
     options += ["--learning_rate", str(args.learning_rate)]
     options += ["--smoothness_weight", f"{args.smoothness_weight:g}"]
     options += ["--critic_width", str(args.critic_width), "--critic_depth", str(args.critic_depth)]
-    options += ["--mixed_precision", args.mixed_precision, "--validation_scans", "0"]
-    options += ["--checkpointing_steps", str(args.steps), "--report_to", "none"]
+    options += ["--checkpointing_steps", str(args.steps)]
+    options += [] if aligner is None else ["--aligner", str(aligner)]
     return [*options, *entry.options]
+
+
+def registration_options(seed: int, args: argparse.Namespace) -> list[str]:
+    """Return likewise the options that train an aligner alone on the motion of the first task."""
+    options = ["--order", "registration", "--network", args.network, *_NO_CRITICS]
+    options += _of_scans(Task(), seed, args)
+    options += ["--scans", str(args.registration_scans), "--train_batch_size", "16"]
+    options += ["--learning_rate", "2e-3", "--lr_scheduler", "linear", "--lr_warmup_steps", "50"]
+    options += ["--max_grad_norm", "1", "--ema_decay", "0.99"]
+    return [*options, "--checkpointing_steps", str(args.registration_steps)]
+
+
+def _of_scans(task: Task, seed: int, args: argparse.Namespace) -> list[str]:
+    """Return the options of a task's scans."""
+    rotation, translation = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
+    options = ["--bank", str(args.bank), "--resolution", str(args.resolution), "--magnitude"]
+    options += ["--masks", task.mask, "--accelerations", f"{task.acceleration:g}", "--snr", "0"]
+    options += ["--rotation", f"{rotation:g}", "--translation", f"{translation:g}"]
+    options += ["--elastic", f"{task.elastic:g}", "--seed", str(seed)]
+    options += ["--mixed_precision", args.mixed_precision, "--validation_scans", "0"]
+    return [*options, "--report_to", "none"]
 
 
 def parse_args(
@@ -180,6 +220,8 @@ def parse_args(
     add("--smoothness_weight", type=float, default=1000.0, help="Weight of smooth displacements.")
     add("--scans", type=int, default=600, help="Training scans.")
     add("--steps", type=int, default=1000, help="Training steps.")
+    add("--registration_scans", type=int, default=3000, help="Training scans of an aligner.")
+    add("--registration_steps", type=int, default=1500, help="Training steps of an aligner.")
     add("--batch_size", type=int, default=4, help="Batch size.")
     add("--learning_rate", type=float, default=1e-3, help="Learning rate.")
     add("--mixed_precision", default="no", help="Mixed precision of accelerate.")

@@ -43,9 +43,28 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(brains):
                 command = tables.options_of(entry, task, 0, args)
                 command += ["--output_dir", "x", "--max_train_steps", "1"]
                 configs[entry.title] = trainer.parse_args(command)
-    assert len(configs) == 8 + 5
+    assert len(configs) == 10 + 5
     for config in configs.values():
         starting_point(config)
+
+
+def test_aligners_are_trained_before_what_starts_from_them(brains, monkeypatch):
+    started: list[tuple[list[str], str, int]] = []
+
+    def note(script: str, options: list[str], folder: Path, steps: int, **_: object) -> bool:
+        started.append((options, folder.name, steps))
+        return folder.name.startswith("registration")
+
+    monkeypatch.setattr(study, "train_run", note)
+    args = tables.parse_args(["--bank", str(brains), "--seeds", "3", "--registration_steps", "7"])
+    entry = next(one for one in tables.TABLES["help"].entries if one.registered)
+    study.train_entry(entry, tables.Task(elastic=4.0), args)
+    (first, name, steps), (then, _, _) = started
+    assert (name, steps) == ("registration_s3", 7)
+    assert first[first.index("--order") + 1] == "registration"
+    assert first[first.index("--elastic") + 1] == "2"
+    assert then[then.index("--aligner") + 1] == str(args.runs / name / "pipeline")
+    trainer.parse_args([*first, "--output_dir", "x", "--max_train_steps", "1"])
 
 
 def test_what_nobody_moved_for_is_no_motion(brains):

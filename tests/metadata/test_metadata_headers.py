@@ -293,7 +293,7 @@ def test_other_modalities_are_refused(tmp_path):
 
 def test_files_that_are_no_dicom_are_refused(tmp_path):
     pytest.importorskip("pydicom")
-    with pytest.raises(InputError, match="no DICOM file at"):
+    with pytest.raises(InputError, match="DICOM file"):
         from_dicom(tmp_path / "none.dcm")
     (tmp_path / "a.dcm").write_text("hello")
     with pytest.raises(InputError, match="DICOM file"):
@@ -334,7 +334,7 @@ def test_deflated_dicom(tmp_path):
         from_dicom(write_deflated(tmp_path / "a.dcm", b"\xff" * 40))
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = stream.compress(bytes(2**24)) + stream.flush(zlib.Z_FULL_FLUSH)
-    with pytest.raises(InputError, match="not to be trusted"):
+    with pytest.raises(InputError, match="untrustworthy"):
         from_dicom(write_deflated(tmp_path / "a.dcm", bomb + 40 * bomb[: len(bomb)]))
 
 

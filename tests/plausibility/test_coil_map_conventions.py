@@ -24,7 +24,7 @@ from ctxrecon.masks import make_mask
         (lambda s: s.conj().resolve_conj(), r"coil_maps.conj\(\) fits"),
         (lambda s: torch.fft.fftshift(s, dim=AXES), r"np.fft.fftshift\(coil_maps, axes"),
         (lambda s: s[:, [2, 0, 3, 1]], "another scan"),
-        (lambda s: simulate_coil_maps(4, (96, 80), generator=seeded(8)), "of another scan"),
+        (lambda s: simulate_coil_maps(4, (96, 80), generator=seeded(8)), "another scan"),
     ],
 )
 def test_maps_that_do_not_fit_are_warned_of(warned, brain_scan, change, sentence):

@@ -198,7 +198,7 @@ def test_echoes_that_pulseq_does_not_count(tmp_path, caplog):
     for number in range(3):
         scan = read_scan(path, contrast=number, crop_readout=False)
         assert np.array_equal(scan.kspace[0], square[number])
-    assert "3 echoes by turns" in caplog.text
+    assert "3 interleaved echoes" in caplog.text
     assert scan.metadata[0].tr is None
     one_by_one = [
         {"data": square[n // 16][:, :, n % 16], "line": n, "center": (8, 0, 0)} for n in range(48)

@@ -76,19 +76,19 @@ def images_of(scan):
 WRONG_KSPACE = {
     "fft2 alone": (
         lambda x: torch.fft.fft2(x),
-        "centred along both axes.*half the field",
+        "centered along both axes.*half the field",
     ),
     "no last shift": (
         lambda x: torch.fft.fft2(torch.fft.ifftshift(x, dim=AXES)),
-        r"centred along both axes.*np.fft.fftshift\(kspace, axes=\(-2, -1\)\)",
+        r"centered along both axes.*np.fft.fftshift\(kspace, axes=\(-2, -1\)\)",
     ),
     "not along x": (
         lambda x: torch.fft.ifftshift(fft2c(x), dim=-1),
-        r"centred along x.*np.fft.fftshift\(kspace, axes=-1\)",
+        r"centered along x.*np.fft.fftshift\(kspace, axes=-1\)",
     ),
     "not along y": (
         lambda x: torch.fft.ifftshift(fft2c(x), dim=-2),
-        r"centred along y.*np.fft.fftshift\(kspace, axes=-2\)",
+        r"centered along y.*np.fft.fftshift\(kspace, axes=-2\)",
     ),
     "no first shift": (
         lambda x: torch.fft.fftshift(torch.fft.fft2(x), dim=AXES),

@@ -193,7 +193,7 @@ def test_the_study_goes_on_where_it_stopped_and_takes_more_priors(
     difference = found["two, prompt"]["psnr"]["mean"] - found["one, prompt"]["psnr"]["mean"]
     assert pair["mean"] == pytest.approx(difference)
     assert pair["n"] == 2
-    with pytest.raises(InputError, match="holds rows of a run with steps 1, this one has 3"):
+    with pytest.raises(InputError, match="a run with steps 1, but this run has 3"):
         study.main([*command(people, tmp_path, priors[0]), "--steps", "3"])
 
 

@@ -126,7 +126,7 @@ def test_references_that_are_refused(folder, tmp_path, prior, capsys):
     del content["affine"]
     np.savez(tmp_path / "nowhere.npz", **content)
     said = refused(capsys, "reconstruct", tmp_path / "nowhere.npz", *reference, *model)
-    assert "where its slices lie" in said
+    assert "position of its slices" in said
     unplaced = nibabel.load(folder / "T1.nii.gz")
     unplaced.set_sform(None)
     unplaced.set_qform(None)

@@ -41,7 +41,7 @@ def affine(path, matrix):
 VOLUMES = {
     "text": (lambda p: p.write_text("no volume"), "not a readable NIfTI"),
     "cut": (lambda p: (write_nifti(p), p.write_bytes(p.read_bytes()[:900])), "not a readable"),
-    "huge": (lambda p: header(p, 42, "<3h", 32767, 32767, 32767), "claims"),
+    "huge": (lambda p: header(p, 42, "<3h", 32767, 32767, 32767), "states"),
     "nan": (nan, "not all finite"),
     "phase": (lambda p: write_nifti(p, np.sin(7 * BODY)), "expected magnitudes"),
     "zeros": (lambda p: write_nifti(p, 0 * BODY), "is empty"),

@@ -329,7 +329,7 @@ def _other_text_encoder(root: Path) -> None:
     [
         (_remove_config, "no config.json"),
         (_break_config, "not valid JSON"),
-        (_list_config, "no JSON object"),
+        (_list_config, "JSON object"),
         (_four_channels, "2 channels .* 4 and 2"),
         (_wider_network, "do not fit"),
         (_deeper_network, r"lack \d+ tensors|do not fit"),

@@ -26,7 +26,7 @@ def test_zeros_that_count_as_measured_are_warned_of(warned, brain_scan):
 def test_the_mask_of_another_scan_is_warned_of(warned, brain_scan):
     other = make_mask("uniform1d", (96, 80), 3, 0.12, generator=seeded(9))
     sentence = warned(brain_scan.kspace * MASK, other)
-    assert "of another scan" in sentence
+    assert "another scan" in sentence
     assert "leave the mask out" in sentence
 
 

@@ -378,5 +378,5 @@ def test_individual_unets_have_their_number():
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"depth": 0}, {"blocks": 1.5}])
 def test_sizes_that_make_no_network(name, options):
-    with pytest.raises(InputError, match="a whole number from 1 on"):
+    with pytest.raises(InputError, match="a whole number of 1 or more"):
         build(name, **options)

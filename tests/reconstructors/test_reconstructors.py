@@ -220,7 +220,7 @@ def test_inner_products_stay_whole_under_autocast():
     [{"width": 0}, {"width": 2.5}, {"iterations": 0}, {"cg_iterations": True}],
 )
 def test_counts_that_make_no_network(options):
-    with pytest.raises(InputError, match="a whole number from 1 on"):
+    with pytest.raises(InputError, match="a whole number of 1 or more"):
         MoDL(**options)
 
 

@@ -340,4 +340,4 @@ class TestCommandLine:
         assert masks[:, 0, 0].sum(axis=-1).tolist() == [16] * 5
         np.save(tmp_path / "mask.npy", masks[0, 0])
         assert status(*call, "--mask", tmp_path / "mask.npy", "--overwrite") == 2
-        assert "undersampled already" in capsys.readouterr().err
+        assert "already undersampled" in capsys.readouterr().err

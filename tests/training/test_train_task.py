@@ -330,7 +330,7 @@ class TestCommandLine:
         np.save(tmp_path / "mask.npy", masks[0, 0])
         call += ["--mask", tmp_path / "mask.npy", "--out", tmp_path / "again"]
         assert status(*call, "--acceleration", "2") == 2
-        assert "undersampled already" in capsys.readouterr().err
+        assert "already undersampled" in capsys.readouterr().err
         assert status(*call) == 0
         again = np.load(tmp_path / "again" / "segmentation_masks.npy")
         np.testing.assert_array_equal(again[0], masks[0])

@@ -118,7 +118,7 @@ def _small(shape: tuple[int, int]) -> tuple[int, int]:
 def _center(
     trajectory: Tensor, shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], Tensor, Tensor]:
-    """Return the position of the center on the grid, its trajectory, and the mask of its samples."""
+    """Return the position of the center on the grid, its trajectory, and its samples' mask."""
     sizes = list(zip(shape, _small(shape), strict=True))
     rows, columns = (slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in sizes)
     ratio = torch.tensor([n / m for n, m in sizes], dtype=torch.float64)

@@ -135,7 +135,7 @@ class TestPipeline:
             kspace, maps = scan(contrasts=1)
             output = pipe(kspace, coil_maps=maps, generator=seeded(0))
             assert output.masks[0, 0, 0, 0].sum() == 8
-            with pytest.raises(InputError, match="chooses by one image"):
+            with pytest.raises(InputError, match="one image"):
                 pipe(scan()[0], coil_maps=maps)
 
     @pytest.mark.parametrize("kind", ["sequential", "greedy"])
@@ -203,7 +203,7 @@ class TestPipeline:
         half = pipe(kspace, coil_maps=maps, generator=seeded(0)).masks
         refused: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             ("only 33 % of a contrast", (kspace * half,), {}),
-            ("mask out", (kspace, half), {"acceleration": 4.0}),
+            ("either acceleration or a mask", (kspace, half), {"acceleration": 4.0}),
             ("expected k-space", (kspace[0, 0],), {}),
             ("does not fit k-space", (kspace, half[..., :5]), {}),
             ("samples nothing", (kspace, torch.zeros_like(half)), {}),
@@ -213,7 +213,7 @@ class TestPipeline:
         for sentence, arguments, options in refused:
             with pytest.raises(InputError, match=sentence):
                 pipe(*arguments, coil_maps=maps, **options)
-        with pytest.raises(InputError, match="of the matrix"):
+        with pytest.raises(InputError, match="sampler.s matrix"):
             pipe(kspace[..., :20])
 
     def test_what_was_never_measured_is_not_sampled(self):

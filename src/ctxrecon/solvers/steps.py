@@ -273,8 +273,8 @@ def image_shape(operator: LinearOperator, y: Tensor) -> tuple[int, int, int]:
     expected = operator.range_shape
     if y.ndim != len(expected) or tuple(y.shape[1:]) != tuple(expected[1:]):
         raise InputError(
-            f"expected a measurement that fits the operator's range {tuple(expected)}, got shape "
-            f"{tuple(y.shape)}"
+            f"the measurement of shape {tuple(y.shape)} does not fit the operator's range "
+            f"{tuple(expected)}"
         )
     if expected[0] not in (1, y.shape[0]):
         raise InputError(

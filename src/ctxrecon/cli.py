@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ctxrecon import __version__
 from ctxrecon.commands.adapt import adapt
+from ctxrecon.commands.bank import bank
 from ctxrecon.commands.benchmark import benchmark
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
@@ -23,7 +24,7 @@ from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
 from ctxrecon.commands.task import task
-from ctxrecon.commands.train import train
+from ctxrecon.commands.train import PASSED_ON, train
 from ctxrecon.errors import InputError, one_line
 
 _INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 for _command in (demo, reconstruct, task, adapt, simulate, info, benchmark):
     app.command()(_command)
+prepare.command(context_settings=PASSED_ON)(bank)
 app.add_typer(prepare, name="prepare")
 app.add_typer(train, name="train")
 

@@ -9,7 +9,11 @@ from importlib import import_module
 
 import typer
 
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of a command that hands its options, ``--help`` too, to a parser of training."""
+
 _SUBJECTS = {
+    "cross_modal": "Train a network that reconstructs with the help of another contrast.",
     "prior": "Train or fine-tune the text-conditioned diffusion prior.",
     "clip": "Train a CLIP model on images and prompts; its text encoder conditions the prior.",
     "reconstructor": "Train a direct reconstruction network.",
@@ -36,8 +40,7 @@ def _command(subject: str) -> Callable[[typer.Context], None]:
 
 
 for _subject, _help in _SUBJECTS.items():
-    _settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    train.command(_subject, help=_help, context_settings=_settings)(_command(_subject))
+    train.command(_subject, help=_help, context_settings=PASSED_ON)(_command(_subject))
 
 
 def _run(subject: str, words: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ctxrecon import __version__
 from ctxrecon.files import write_json
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline
 
@@ -26,6 +27,7 @@ def hardware() -> dict[str, Any]:
         "platform": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "ctxrecon": __version__,
     }
 
 

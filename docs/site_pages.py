@@ -31,9 +31,13 @@ PAGES = {
     "CHANGELOG.md": "docs/changelog.md",
     "CONTRIBUTING.md": "docs/contributing/index.md",
     "README.md": "docs/index.md",
+    "src/ctxrecon/checkpoints/prior/README.md": "docs/reference/shipped-prior.md",
+    "src/ctxrecon/checkpoints/reconstructor/README.md": "docs/reference/shipped-network.md",
 }
 """Files of the repository that are a page of the site, and their places there."""
+STYLE_PAGE = "\n:::{toctree}\n:hidden:\n\nstyle\n:::\n"
 FOLDERS = {"benchmarks/results": "docs/benchmarks/results", "examples": "docs/tutorials"}
+"""The same of folders."""
 
 TRAININGS = {
     "prior": "Prior: `ctxrecon train prior`",
@@ -59,8 +63,10 @@ def write_pages() -> None:
     """Write every generated page."""
     _write_tutorials(DOCS / "tutorials")
     _write_results(DOCS / "benchmarks" / "results")
-    for source in ("benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        _write(ROOT / PAGES[source], (ROOT / source).read_text(encoding="utf-8"))
+    for source, page in PAGES.items():
+        if source != "README.md":
+            text = (ROOT / source).read_text(encoding="utf-8")
+            _write(ROOT / page, text + (STYLE_PAGE if source == "CONTRIBUTING.md" else ""))
     _write(DOCS / "how-to" / "commands.md", "".join(_command_page()))
     _write(DOCS / "how-to" / "training-options.md", "".join(_training_page()))
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
-
-import site_pages
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 import ctxrecon
 
+sys.path.append(str(Path(__file__).resolve().parent))
+site_pages = import_module("site_pages")
 logger = logging.getLogger(__name__)
 
 site_pages.write_pages()
@@ -78,7 +78,7 @@ def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     Where there is no such name, pages that are written by hand are warned of.
     """
     target = node["reftarget"]
-    if node.get("refdomain") != "py" or "." in target and not target.startswith("ctxrecon."):
+    if node.get("refdomain") != "py" or ("." in target and not target.startswith("ctxrecon.")):
         return None
     objects = env.get_domain("py").objects
     parts = target.split(".")

@@ -56,7 +56,7 @@ offline. The outputs were produced while this site was built.
 
 """
 
-_LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_LINK = re.compile(r"(\]\()([^)\s]+)\)")
 
 
 def write_pages() -> None:
@@ -109,7 +109,9 @@ def site_links(text: str, page: str) -> str:
         if not link or re.match(r"\w+:", link):
             return found[0]
         target = os.path.normpath(source.parent / link)
-        return found[1] + os.path.relpath(_site_path(target), place.parent) + hash_sign + anchor + ")"
+        return (
+            found[1] + os.path.relpath(_site_path(target), place.parent) + hash_sign + anchor + ")"
+        )
 
     return _LINK.sub(rewritten, text)
 
@@ -145,9 +147,8 @@ def _write_tutorials(folder: Path) -> None:
     for path in notebooks:
         _copy(path, folder / path.name)
         title, sentence = _heading(path)
-        cards.append(
-            f":::{{grid-item-card}} {title}\n:link: {path.stem}\n:link-type: doc\n\n{sentence}\n:::\n"
-        )
+        options = f":link: {path.stem}\n:link-type: doc"
+        cards.append(f":::{{grid-item-card}} {title}\n{options}\n\n{sentence}\n:::\n")
     grid = "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "::::\n\n"
     entries = "\n".join(path.stem for path in notebooks)
     toctree = f":::{{toctree}}\n:hidden:\n\n{entries}\n:::\n"
@@ -161,7 +162,7 @@ def _heading(notebook: Path) -> tuple[str, str]:
     text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     title, _, rest = text.strip().partition("\n")
     paragraph = " ".join(rest.strip().partition("\n\n")[0].split())
-    sentence = re.match(r".*?[.?!](?=\s|$)", paragraph)
+    sentence = re.match(r".*?[.?!](?=\s+[A-Z`]|$)", paragraph)
     return title.lstrip("# "), sentence.group() if sentence else paragraph
 
 
@@ -178,9 +179,7 @@ def _write_results(folder: Path) -> None:
     for path, text in pages.items():
         title, line_end, rest = text.partition("\n")
         shared = titles[title] > 1
-        _write(
-            folder / path.name, f"{title} ({path.stem})" + line_end + rest if shared else text
-        )
+        _write(folder / path.name, f"{title} ({path.stem})" + line_end + rest if shared else text)
     for path in pictures:
         _copy(path, folder / path.name)
 
@@ -222,8 +221,9 @@ def _sections(command: Any, context: typer.Context) -> Iterator[str]:
 
 def _training_page() -> Iterator[str]:
     """Yield the options of every training, those that all share first."""
-    yield "# Training options\n\nThis page is generated from the configurations of the trainings. "
-    yield "`ctxrecon train SUBJECT --help` and `training/train_*.py --help` print the same; options "
+    yield "# Training options\n\nThis page is generated from the configurations of all trainings. "
+    yield "`ctxrecon train SUBJECT --help` and `training/train_*.py --help` print the same. "
+    yield "Options "
     yield "can also be read from a YAML or JSON file that is named first.\n\n"
     shared = {field.name for field in dataclasses.fields(TrainingConfig)}
     yield "## All trainings\n\n"

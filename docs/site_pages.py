@@ -56,6 +56,12 @@ offline. The outputs were produced while this site was built.
 
 """
 
+RESULTS_INTRODUCTION = """# All results
+
+Each page is generated from the JSON record of its name in `benchmarks/results`.
+
+"""
+
 _LINK = re.compile(r"(\]\()([^)\s]+)\)")
 
 
@@ -174,7 +180,7 @@ def _write_results(folder: Path) -> None:
     results = ROOT / "benchmarks" / "results"
     pages = {path: _titled(path) for path in sorted(results.glob("*.md"))}
     pictures = sorted(results.glob("*.png"))
-    _remove_others(folder, {path.name for path in [*pages, *pictures]})
+    _remove_others(folder, {"index.md", *(path.name for path in [*pages, *pictures])})
     titles = Counter(text.partition("\n")[0] for text in pages.values())
     for path, text in pages.items():
         title, line_end, rest = text.partition("\n")
@@ -182,6 +188,8 @@ def _write_results(folder: Path) -> None:
         _write(folder / path.name, f"{title} ({path.stem})" + line_end + rest if shared else text)
     for path in pictures:
         _copy(path, folder / path.name)
+    entries = "\n".join(path.stem for path in pages)
+    _write(folder / "index.md", f"{RESULTS_INTRODUCTION}:::{{toctree}}\n\n{entries}\n:::\n")
 
 
 def _titled(path: Path) -> str:

@@ -96,4 +96,4 @@ def test_pages_of_results_have_distinct_titles(
     monkeypatch.setattr(site, "ROOT", tmp_path)
     site._write_results(tmp_path / "site")
     titles = {path.read_text().splitlines()[0] for path in (tmp_path / "site").iterdir()}
-    assert titles == {"# The same (a)", "# The same (b)", "# No title"}
+    assert titles == {"# All results", "# The same (a)", "# The same (b)", "# No title"}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
-
-import site_pages
+from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
 
 import ctxrecon
+
+sys.path.append(str(Path(__file__).resolve().parent))
+site_pages = import_module("site_pages")
+logger = logging.getLogger(__name__)
 
 site_pages.write_pages()
 for name in ctxrecon.__all__:  # imported lazily, but autodoc documents what is already there
@@ -32,6 +36,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
+smartquotes_action = "q"  # dashes would change the names of options
 
 # Markdown and notebooks
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -68,6 +73,31 @@ def _rewrite_links(app: Any, docname: str, source: list[str]) -> None:
         source[0] = site_pages.site_links(source[0], page)
 
 
+def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Resolve a Python name by its last parts: ``InputError``, or a class by its private module.
+
+    Where there is no such name, pages that are written by hand are warned of.
+    """
+    target = node["reftarget"]
+    if node.get("refdomain") != "py" or ("." in target and not target.startswith("ctxrecon.")):
+        return None
+    objects = env.get_domain("py").objects
+    parts = target.split(".")
+    for count in (2, 1) if len(parts) > 1 else (1,):
+        tail = "." + ".".join(parts[-count:])
+        found = [name for name in objects if name.endswith(tail)]
+        if found and (count == 2 or node["reftype"] != "meth"):
+            name = min(found, key=lambda name: (name.count("."), name))
+            entry = objects[name]
+            return make_refnode(
+                app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, name
+            )
+    if not node["refdoc"].startswith("reference/"):
+        logger.warning("unknown name in the API: %s", target, location=node, type="ref")
+    return None
+
+
 def setup(app: Any) -> None:
-    """Register the rewriting of links."""
+    """Register the rewriting of links and the resolution of names."""
     app.connect("source-read", _rewrite_links)
+    app.connect("missing-reference", _resolve)

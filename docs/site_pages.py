@@ -31,9 +31,13 @@ PAGES = {
     "CHANGELOG.md": "docs/changelog.md",
     "CONTRIBUTING.md": "docs/contributing/index.md",
     "README.md": "docs/index.md",
+    "src/ctxrecon/checkpoints/prior/README.md": "docs/reference/shipped-prior.md",
+    "src/ctxrecon/checkpoints/reconstructor/README.md": "docs/reference/shipped-network.md",
 }
 """Files of the repository that are a page of the site, and their places there."""
+STYLE_PAGE = "\n:::{toctree}\n:hidden:\n\nstyle\n:::\n"
 FOLDERS = {"benchmarks/results": "docs/benchmarks/results", "examples": "docs/tutorials"}
+"""The same of folders."""
 
 TRAININGS = {
     "prior": "Prior: `ctxrecon train prior`",
@@ -52,15 +56,23 @@ offline. The outputs were produced while this site was built.
 
 """
 
-_LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+RESULTS_INTRODUCTION = """# All results
+
+Each page is generated from the JSON record of its name in `benchmarks/results`.
+
+"""
+
+_LINK = re.compile(r"(\]\()([^)\s]+)\)")
 
 
 def write_pages() -> None:
     """Write every generated page."""
     _write_tutorials(DOCS / "tutorials")
     _write_results(DOCS / "benchmarks" / "results")
-    for source in ("benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        _write(ROOT / PAGES[source], (ROOT / source).read_text(encoding="utf-8"))
+    for source, page in PAGES.items():
+        if source != "README.md":
+            text = (ROOT / source).read_text(encoding="utf-8")
+            _write(ROOT / page, text + (STYLE_PAGE if source == "CONTRIBUTING.md" else ""))
     _write(DOCS / "how-to" / "commands.md", "".join(_command_page()))
     _write(DOCS / "how-to" / "training-options.md", "".join(_training_page()))
 
@@ -103,7 +115,9 @@ def site_links(text: str, page: str) -> str:
         if not link or re.match(r"\w+:", link):
             return found[0]
         target = os.path.normpath(source.parent / link)
-        return found[1] + os.path.relpath(_site_path(target), place.parent) + hash_sign + anchor + ")"
+        return (
+            found[1] + os.path.relpath(_site_path(target), place.parent) + hash_sign + anchor + ")"
+        )
 
     return _LINK.sub(rewritten, text)
 
@@ -139,9 +153,8 @@ def _write_tutorials(folder: Path) -> None:
     for path in notebooks:
         _copy(path, folder / path.name)
         title, sentence = _heading(path)
-        cards.append(
-            f":::{{grid-item-card}} {title}\n:link: {path.stem}\n:link-type: doc\n\n{sentence}\n:::\n"
-        )
+        options = f":link: {path.stem}\n:link-type: doc"
+        cards.append(f":::{{grid-item-card}} {title}\n{options}\n\n{sentence}\n:::\n")
     grid = "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "::::\n\n"
     entries = "\n".join(path.stem for path in notebooks)
     toctree = f":::{{toctree}}\n:hidden:\n\n{entries}\n:::\n"
@@ -155,7 +168,7 @@ def _heading(notebook: Path) -> tuple[str, str]:
     text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     title, _, rest = text.strip().partition("\n")
     paragraph = " ".join(rest.strip().partition("\n\n")[0].split())
-    sentence = re.match(r".*?[.?!](?=\s|$)", paragraph)
+    sentence = re.match(r".*?[.?!](?=\s+[A-Z`]|$)", paragraph)
     return title.lstrip("# "), sentence.group() if sentence else paragraph
 
 
@@ -167,16 +180,16 @@ def _write_results(folder: Path) -> None:
     results = ROOT / "benchmarks" / "results"
     pages = {path: _titled(path) for path in sorted(results.glob("*.md"))}
     pictures = sorted(results.glob("*.png"))
-    _remove_others(folder, {path.name for path in [*pages, *pictures]})
+    _remove_others(folder, {"index.md", *(path.name for path in [*pages, *pictures])})
     titles = Counter(text.partition("\n")[0] for text in pages.values())
     for path, text in pages.items():
         title, line_end, rest = text.partition("\n")
         shared = titles[title] > 1
-        _write(
-            folder / path.name, f"{title} ({path.stem})" + line_end + rest if shared else text
-        )
+        _write(folder / path.name, f"{title} ({path.stem})" + line_end + rest if shared else text)
     for path in pictures:
         _copy(path, folder / path.name)
+    entries = "\n".join(path.stem for path in pages)
+    _write(folder / "index.md", f"{RESULTS_INTRODUCTION}:::{{toctree}}\n\n{entries}\n:::\n")
 
 
 def _titled(path: Path) -> str:
@@ -216,8 +229,9 @@ def _sections(command: Any, context: typer.Context) -> Iterator[str]:
 
 def _training_page() -> Iterator[str]:
     """Yield the options of every training, those that all share first."""
-    yield "# Training options\n\nThis page is generated from the configurations of the trainings. "
-    yield "`ctxrecon train SUBJECT --help` and `training/train_*.py --help` print the same; options "
+    yield "# Training options\n\nThis page is generated from the configurations of all trainings. "
+    yield "`ctxrecon train SUBJECT --help` and `training/train_*.py --help` print the same. "
+    yield "Options "
     yield "can also be read from a YAML or JSON file that is named first.\n\n"
     shared = {field.name for field in dataclasses.fields(TrainingConfig)}
     yield "## All trainings\n\n"

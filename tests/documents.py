@@ -22,14 +22,36 @@ from ctxrecon.scan import Scan
 from ctxrecon.tasks import LatentSegmenter
 
 ROOT = Path(__file__).resolve().parents[1]
+GENERATED = tuple(
+    line for line in (ROOT / ".gitignore").read_text().splitlines() if line.startswith("docs/")
+)
+"""Pages and folders of the site that its build writes, which Git ignores."""
+
+SITE_PAGES = (
+    "docs/index.md",
+    "docs/install.md",
+    "docs/how-to/prepare-data.md",  # the guides of training use what this one makes
+    *sorted(
+        str(path.relative_to(ROOT))
+        for folder in ("concepts", "how-to", "papers", "benchmarks", "contributing")
+        for path in (ROOT / "docs" / folder).glob("*.md")
+        if path.name != "prepare-data.md" and str(path.relative_to(ROOT)) not in GENERATED
+    ),
+    "docs/architecture.md",
+    "docs/formats.md",
+)
+"""The pages of the site that are written by hand."""
+
 DOCUMENTS = (
     "README.md",
+    *SITE_PAGES,
     "CONTRIBUTING.md",
     "benchmarks/README.md",
     "src/ctxrecon/checkpoints/prior/README.md",
     "src/ctxrecon/checkpoints/reconstructor/README.md",
 )
-_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_COMMANDS = ("", "bash")
+_BLOCK = re.compile(r"^ *```(\{?[\w-]*\}?)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SHAPE = (32, 32)
 _OUTPUTS = ("--out", "--output", "--output_dir")
 
@@ -59,16 +81,24 @@ class Command:
         )
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """The fenced blocks of a document: commands have no language."""
+def blocks(document: str, *languages: str) -> list[str]:
+    """The fenced blocks of a document in these languages."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    return [body for found, body in _BLOCK.findall(text) if found == language]
+    return [body for found, body in _BLOCK.findall(text) if found in languages]
+
+
+def relative_links(document: str) -> list[Path]:
+    """The files that the relative links and pictures of a document point to."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", _BLOCK.sub("", text))
+    folder = (ROOT / document).parent
+    return [(folder / one).resolve() for one in links if not re.match(r"\w+:", one)]
 
 
 def commands(document: str) -> list[Command]:
     """The commands of a document in their order."""
     found = []
-    for block in blocks(document, ""):
+    for block in blocks(document, *_COMMANDS):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             found += [
                 Command(document, part.strip()) for part in line.split(" && ") if part.strip()

@@ -14,8 +14,8 @@ the T1 scan shows the person after a motion. Deformations are in pixels of the i
   as an upper bound, the T1 of the person without motion. The synthetic image is also scored alone
   (Table IV). Entries with "known motion first" start from an aligner that was trained alone on the
   true displacement of other pairs, which the paper does not do. The diffusion prior runs with its
-  default solver, and by DDS started from a synthetic T2 at an intermediate noise level
-  (``--strength``).
+  default solver, by DDS started from a synthetic T2 at an intermediate noise level
+  (``--strength``), and with a proximal term to it (``--proximal_weight``).
 - ``ratios`` (Tables I and II): three sampling patterns at 25, 12.5 and 6.25 % of k-space.
 - ``misalignment``: no motion, and deformations of 1, 2 and 4 pixels.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
@@ -37,7 +37,7 @@ from benchmarks.common.record import write_study
 from benchmarks.common.training import slug, train_run
 from benchmarks.cross_modal.complexity import complexity
 from benchmarks.cross_modal.picture import draw_picture
-from benchmarks.cross_modal.prior import STARTED, TITLE, alone, started
+from benchmarks.cross_modal.prior import PROXIMAL, STARTED, TITLE, alone, near, started
 from benchmarks.cross_modal.report import page
 from benchmarks.cross_modal.scans import Scores, TestScans, image_scores
 from benchmarks.cross_modal.tables import (
@@ -134,12 +134,12 @@ def with_prior(
     args: argparse.Namespace,
 ) -> dict[str, tuple[list[Scores], Tensor]]:
     """Return scores and first image of the diffusion prior, by title."""
-    found = {TITLE: [alone(prior, scans, args.batch_size)], STARTED: []}
+    size = args.batch_size
+    found = {TITLE: [alone(prior, scans, size)], STARTED: [], PROXIMAL: []}
     for output in outputs:
         assert output.synthetic is not None
-        found[STARTED].append(
-            started(prior, scans, output.synthetic, args.strength, args.batch_size)
-        )
+        found[STARTED].append(started(prior, scans, output.synthetic, args.strength, size))
+        found[PROXIMAL].append(near(prior, scans, output.synthetic, args.proximal_weight, size))
     return {
         title: ([image_scores(one, scans.target) for one in images], images[0])
         for title, images in found.items()

@@ -9,7 +9,7 @@ from benchmarks.common.arguments import recorded_options
 from benchmarks.common.paired import with_interval
 from benchmarks.common.record import Record
 from benchmarks.common.words import change, listed
-from benchmarks.cross_modal.prior import STARTED, TITLE
+from benchmarks.cross_modal.prior import PROXIMAL, STARTED, TITLE
 from benchmarks.cross_modal.tables import METRICS, TABLES, Table, parse_args
 from ctxrecon.evaluation import table
 
@@ -92,8 +92,9 @@ def _of_prior(chosen: Table, args: argparse.Namespace) -> str:
     return f"""
 “{TITLE}” is the package's diffusion prior with its default solver and the prompt of the T2 scan;
 “{STARTED}” is DDS started from the synthetic T2 of “{chosen.started}” with
-{100 * args.strength:g} % of the diffusion remaining. The prior was trained on other images and on
-none of these pairs.
+{100 * args.strength:g} % of the diffusion remaining; “{PROXIMAL}” adds
+{args.proximal_weight:g} ‖x − x_G‖² with that image x_G to the data term. The prior was
+trained on other images and on none of these pairs.
 """
 
 

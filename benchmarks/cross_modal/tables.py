@@ -231,6 +231,7 @@ def parse_args(
     add("--test_only", action="store_true", help="Test completed trainings only.")
     add("--prior", help="Checkpoint (default: the shipped prior).")
     add("--strength", type=float, default=0.3, help="Fraction of the diffusion after the start.")
+    add("--proximal_weight", type=float, default=0.1, help="Weight of the term near the start.")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="Network precision.")
     add("--device", help="Device of the prior (default: CUDA if available).")
     add("--seed", type=int, default=0, help="Random seed of the test scans.")

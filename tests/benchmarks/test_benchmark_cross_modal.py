@@ -99,7 +99,7 @@ def test_networks_are_trained_once_and_rated(brains, prior, tmp_path, monkeypatc
     study.main(command)
     results = json.loads((tmp_path / "cross_modal_help.json").read_text())["results"]
     (scores,) = results["tasks"].values()
-    of_prior = ["prior", "prior, from the synthetic T2"]
+    of_prior = ["prior", "prior, from the synthetic T2", "prior, near the synthetic T2"]
     assert list(scores) == ["zero-filled", "R alone", "OT, guided", *of_prior, "T1 not moved"]
     assert scores[of_prior[0]]["psnr"] != scores[of_prior[1]]["psnr"]
     assert "endpoint_error" not in scores[of_prior[0]]

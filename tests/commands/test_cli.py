@@ -79,7 +79,7 @@ def test_simulate_writes_a_scan_that_info_describes(tmp_path, capsys):
 
     succeed("info", out)
     shown = capsys.readouterr().out
-    for words in ("48 × 64", "25.0 %, acceleration 4.00", "centre 48 ×", "knee, Slice", "PDFS"):
+    for words in ("48 × 64", "25.0 %, acceleration 4.00", "center 48 ×", "knee, Slice", "PDFS"):
         assert words in shown
 
 

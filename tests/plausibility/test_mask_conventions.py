@@ -49,7 +49,7 @@ def test_a_mask_that_is_turned_round_is_refused(change, remedy):
 def test_masks_that_are_not_centered_or_inverted_are_warned_of(warned, brain_scan):
     turned = torch.fft.fftshift(MASK, dim=AXES)
     assert "np.fft.fftshift(mask" in warned(brain_scan.kspace * turned, turned)
-    with pytest.raises(InputError, match=r"centre.*~mask"):
+    with pytest.raises(InputError, match=r"center.*~mask"):
         check_conventions(brain_scan.kspace, ~MASK)
 
 

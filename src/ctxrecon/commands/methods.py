@@ -60,8 +60,7 @@ class PriorRun:
         call: Further keyword arguments of the pipeline.
         prior: Name of the prior in tables and figures.
         batch_size: Images per batch; by default 1 on a CPU, else limited by memory.
-        first: Number of the first slice in the file. Each slice has its own noise, independent
-            of which slices are selected.
+        first: Number of the first slice in the file, from which the noise of each slice follows.
         network: Network whose image is the starting point if ``call`` names it.
     """
 
@@ -79,7 +78,7 @@ class PriorRun:
 
     @property
     def uses_prompt(self) -> bool:
-        """Whether the prompt has an effect: at γ = 0 it has none."""
+        """True if the prompt has an effect, which it does not at γ = 0."""
         return self.prompts is not None and self.guidance_scale > 0
 
 
@@ -96,11 +95,6 @@ def check_method(name: str) -> str:
 def spelled(name: str, known: Collection[str], what: str) -> str:
     """Return a name in the spelling of the command line: ``l1_wavelet`` becomes ``l1-wavelet``.
 
-    Args:
-        name: Name as the user typed it.
-        known: Valid names.
-        what: Kind of thing that is named, for the error message.
-
     Raises:
         InputError: If the name is unknown.
     """
@@ -112,15 +106,12 @@ def spelled(name: str, known: Collection[str], what: str) -> str:
 
 
 def model_name(path: str | Path, subfolder: str | None = None) -> str:
-    """Return a model's display name: ``varnet`` for ``runs/varnet`` and ``runs/varnet/pipeline``.
-
-    The name of a hub repository is returned with its owner.
-    """
+    """Return a model's name: ``varnet`` for ``runs/varnet`` and ``runs/varnet/pipeline``."""
     folder = Path(path)
     known = folder.is_dir()
     folder = folder.resolve() if known else folder
     named = folder.parent.name if folder.name == "pipeline" and folder.parent.name else folder.name
-    name = named if known else str(path)
+    name = named if known else str(path)  # hub repositories are shown with their owner
     return name if subfolder is None else f"{name}/{subfolder}"
 
 
@@ -132,11 +123,8 @@ def open_prior(
 ) -> ContextMRIPipeline:
     """Load a prior without its libraries' progress bars.
 
-    Args:
-        path: Checkpoint folder or hub name, or ``None`` for the shipped prior.
-        device: Device, or ``None`` for CUDA if available, else the CPU.
-        subfolder: Subfolder of the U-Net.
-        dtype: Data type of the networks; the measurement is always complex64.
+    The default device is CUDA if available. ``dtype`` is the data type of the networks; the
+    measurement is always complex64.
     """
     from ctxrecon.pipelines import load_prior
 
@@ -156,13 +144,6 @@ def open_model(
     ContextMRIPipeline | ReconstructionPipeline | CrossModalPipeline | JointPipeline | TaskPipeline
 ):
     """Load the pipeline of any kind of checkpoint, on the device as in :func:`open_prior`.
-
-    Args:
-        path: Checkpoint folder or hub name.
-        device: Device, or ``None`` for CUDA if available, else the CPU.
-        subfolder: Subfolder of the U-Net.
-        dtype: Data type of the networks.
-        reference: Whether a reference image of another contrast was given.
 
     Raises:
         InputError: If the checkpoint cannot be loaded, if its network needs a reference of another
@@ -353,10 +334,7 @@ def _solver_title(solver: DiffusionSolver, start: Any) -> str:
 
 
 def first_sample(result: Result, measurement: Measurement) -> Result:
-    """Return the first of several posterior samples as a separate result.
-
-    Its residual is NaN for two sets of coil maps, because their images have been combined.
-    """
+    """Return the first posterior sample as a result; its residual is NaN for combined sets."""
     import torch
 
     from ctxrecon.operators import SoftSense
@@ -387,14 +365,7 @@ def run_network(
 ) -> Result:
     """Reconstruct with a network, with its expected error if it predicts one.
 
-    Args:
-        pipe: Pipeline of the network.
-        prompts: One prompt per slice, or ``None``.
-        measurement: Undersampled measurement.
-        name: Display name of the model.
-        batch_size: Images per batch; by default 1 on a CPU, else limited by memory.
-        reference: Reference image of another contrast, shape ``(batch, ny, nx)``, for networks
-            that use one.
+    The ``reference`` of another contrast has the shape ``(batch, ny, nx)``.
     """
     call: dict[str, Any] = {} if reference is None else {"reference": reference}
     started = time.perf_counter()

@@ -172,6 +172,11 @@ class Method:
         run: Function that reconstructs a batch. Slices must not influence one another.
         prompt: ``"metadata"`` or ``"none"``; empty for methods without prompts.
         steps: Number of diffusion steps; ``None`` for methods without diffusion.
+
+    Example:
+        >>> from ctxrecon.evaluation import Method
+        >>> Method("dds", lambda batch: ..., prompt="metadata", steps=30).title
+        'dds, prompt, 30 steps'
     """
 
     name: str
@@ -202,6 +207,19 @@ class Grid:
         methods: Methods; the others are compared with the first.
         seed: Random seed of all masks and noise.
         batch_size: Number of slices reconstructed at once.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ctxrecon.evaluation import Grid, Slice, Undersampling, baseline_method
+        >>> grid = Grid(
+        ...     slices=tuple(Slice(Path("scan.h5"), i, (4, 64, 64)) for i in range(5)),
+        ...     acquisitions=(Undersampling("uniform1d", 4), Undersampling("uniform1d", 8)),
+        ...     methods=(baseline_method("tv", "total_variation"),),
+        ...     seed=0,
+        ...     batch_size=2,
+        ... )
+        >>> [len(batch) for batch in grid.batches()]
+        [1, 2, 2]
     """
 
     slices: tuple[Slice, ...]
@@ -243,6 +261,13 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
     Raises:
         InputError: If a folder has no scans, two files have the same name, a name is not valid
             text, a file cannot be read, or a scan is undersampled without a target image.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from ctxrecon.evaluation import find_scans
+        >>> (scan,) = find_scans([files("ctxrecon.checkpoints") / "demo_scan.npz"])
+        >>> scan.slices, scan.shape
+        (1, (8, 128, 128))
     """
     files: list[Path] = []
     for path in paths:

@@ -35,7 +35,16 @@ from ctxrecon.scan import FULLY_SAMPLED, Scan
 
 
 class SimulatedOperator(ABC):
-    """Base class of operators that simulate the measurement of slices with known images."""
+    """Base class of operators that simulate the measurement of slices with known images.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.evaluation import OPERATORS
+        >>> operator = OPERATORS.make("super_resolution", {"factor": 2})
+        >>> image = torch.ones(1, 8, 8, dtype=torch.complex64)
+        >>> operator.measure(image[:, None], image, generators=[]).y.shape
+        torch.Size([1, 4, 4])
+    """
 
     measures_kspace: ClassVar[bool] = False
     """Whether the operator needs fully sampled k-space of each coil, not only the image."""

@@ -32,6 +32,17 @@ def open_rows(path: Path, columns: Sequence[str], settings: Mapping[str, object]
     Raises:
         InputError: If the file belongs to a run with other or unknown settings, or has other
             columns.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from ctxrecon.evaluation import append_rows, open_rows
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, columns = Path(folder) / "rows.csv", ["slice", "psnr"]
+        ...     rows = open_rows(path, columns, {"seed": 0})
+        ...     append_rows(path, columns, [{"slice": "0", "psnr": "38.0"}])
+        ...     open_rows(path, columns, {"seed": 0})
+        [{'slice': '0', 'psnr': '38.0'}]
     """
     beside = path.with_suffix(".settings.json")
     if path.is_file() and not beside.is_file():

@@ -149,7 +149,7 @@ def metadata_from_header(
         path: File name for messages.
         numbers: Numbers of the slices.
         xml: ISMRMRD header, or ``None``.
-        acquisition: fastMRI's name of the contrast, or ``None``.
+        acquisition: Name of the contrast in fastMRI files, or ``None``.
     """
     try:
         item = from_fastmri_header(xml, acquisition)

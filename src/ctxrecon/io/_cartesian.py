@@ -62,7 +62,7 @@ class Places:
 
     @property
     def complete(self) -> bool:
-        """Whether every readout covers the whole grid."""
+        """True if every readout covers the whole grid."""
         return bool((self.lengths == self.matrix[0]).all())
 
 

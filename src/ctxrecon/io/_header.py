@@ -77,7 +77,7 @@ class EncodingHeader:
 
     @property
     def is_non_cartesian(self) -> bool:
-        """Whether readouts have explicit k-space trajectories."""
+        """True if readouts have explicit k-space trajectories."""
         return self.trajectory in NON_CARTESIAN
 
     def voxel_size(self, ny: int, nx: int) -> tuple[float, float, float] | None:

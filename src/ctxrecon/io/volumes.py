@@ -135,7 +135,7 @@ def _across(stored: StoredVolume, native: NDArray[np.float64]) -> int:
 
     Args:
         stored: Volume.
-        native: nibabel's orientation of its axes.
+        native: Orientation of its axes from nibabel.
     """
     edges, shape = np.linalg.norm(stored.affine[:3, :3], axis=0), stored.data.shape
     if edges.max() >= _ISOTROPIC * edges.min():

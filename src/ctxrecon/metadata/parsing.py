@@ -250,7 +250,7 @@ def parse_prompt(prompt: str) -> tuple[ScanMetadata, tuple[str, ...]]:
         >>> from ctxrecon.metadata import parse_prompt
         >>> metadata, unknown = parse_prompt("T2 brain on the new scanner, TR 3.15 s")
         >>> metadata.tr, unknown
-        (3150.0, ('new',))
+        (3150.0, ('on the new scanner',))
     """
     return _Parser(prompt).read()
 

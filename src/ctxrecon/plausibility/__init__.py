@@ -31,6 +31,17 @@ def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = N
 
     Raises:
         InputError: If the mask does not fit the k-space at all.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.plausibility import check_conventions
+        >>> mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+        >>> mask[..., ::2] = True
+        >>> kspace = mask * torch.ones(1, 4, 32, 32, dtype=torch.complex64)
+        >>> check_conventions(kspace, ~mask)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ...
+        ctxrecon.errors.InputError: k-space of slice 0 is zero everywhere inside the mask
     """
     energy = _kspace.Energy.of(kspace)
     sampled = mask[:, 0]
@@ -58,6 +69,15 @@ def check_coil_axis(kspace: Tensor) -> None:
     Raises:
         InputError: If the energy is distributed over the coils as over an axis of k-space, or if
             there are more coils than any array has.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.plausibility import check_coil_axis
+        >>> kspace = torch.ones(1, 320, 16, 16, dtype=torch.complex64)
+        >>> check_coil_axis(kspace)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ...
+        ctxrecon.errors.InputError: expected k-space (batch, coils, ny, nx), got 320 coils
     """
     _warn(_coil_axis.check_coil_axis(kspace), len(kspace))
 

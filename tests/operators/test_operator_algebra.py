@@ -220,7 +220,7 @@ def test_shapes_that_do_not_fit():
         (lambda: A + 1, "gram"),
         (lambda: 0.5 + S, "gram"),
         (lambda: torch.ones(3) + A, "gram"),
-        (lambda: torch.ones(2) * sense(3), r"\(3,\), to multiply"),
+        (lambda: torch.ones(2) * sense(3), r"\(3,\) with one per sample"),
         (lambda: torch.ones(3, 1) * A, "any batch"),
         (lambda: torch.ones(0) * A, "any batch"),
         (lambda: float("nan") * A, "finite number"),

@@ -163,7 +163,7 @@ def _distances(
 ) -> NDArray[np.float64]:
     """Return signed distances in image pixels, negative inside, ``(classes, *shape)``.
 
-    Infinite for classes that the anatomy lacks. Pixel k of an image lies at ``k · fine/n``.
+    They are infinite for classes that the anatomy lacks. Pixel k of an image is at ``k · fine/n``.
     """
     factors = [fine / n for fine, n in zip(structures.shape, shape, strict=True)]
     axes = [factor * np.arange(n) for factor, n in zip(factors, shape, strict=True)]

@@ -43,8 +43,8 @@ def measure(
         torch.Size([1, 1, 16, 16])
 
     Args:
-        images: Images of shape ``(batch, ny, nx)``, complex64, and a 99 % quantile of the magnitude
-            of 1.
+        images: Images of shape ``(batch, ny, nx)``, complex64, whose magnitudes have a 99 %
+            quantile of 1.
         coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64.
         mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool; ``None`` samples all.
         snr: Signal-to-noise ratio, the inverse of the standard deviation of each coil's complex

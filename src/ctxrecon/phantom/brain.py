@@ -81,7 +81,7 @@ def brain_anatomy(
             findings with the frequencies of patients.
 
     Returns:
-        An :class:`Anatomy` whose slice number, 0 (skull base) to 15 (vertex), gives the level.
+        An :class:`Anatomy` whose slice number, 0 (skull base) to 15 (vertex), indicates the level.
 
     Raises:
         InputError: If ``size`` or ``fov_mm`` is out of range, or the finding is unknown.

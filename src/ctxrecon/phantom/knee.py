@@ -53,7 +53,7 @@ def knee_anatomy(
             age and sex.
 
     Returns:
-        An :class:`Anatomy` whose slice number, 0 (anterior) to 35 (posterior), gives the level.
+        An :class:`Anatomy` whose slice number, 0 (anterior) to 35 (posterior), indicates the level.
 
     Raises:
         InputError: If ``size`` or ``fov_mm`` is out of range.

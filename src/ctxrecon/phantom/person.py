@@ -1,6 +1,6 @@
 """Age and sex of a phantom's person, and their effects on anatomy and tissues.
 
-Each effect has the slope of the literature cited in its docstring. Where the literature gives a
+Each effect has the slope of the literature cited in its docstring. Where the literature has a
 direction but no suitable number, the docstring states that the size is an assumption. Effects are
 relative to the average patient, so that a population of persons looks like one without them.
 """

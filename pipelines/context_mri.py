@@ -271,8 +271,8 @@ class ContextMRIPipeline(TextPrior):
         work, gain = measurement.normalized()
         scale = work.intensity_scale()
         noise = noise_of(noise_std, solver, work, scale, gain)
+
         # 4. Initial noise of each sample, padded to a size that the network accepts
-        # 4. Starting noise of each sample, at a size that the network takes
         crop = self.padding(work.image_shape)
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)

@@ -108,8 +108,8 @@ class TaskPipeline(DiffusionPipeline):
             count = network.config.num_classes - 1
         if image_decoder is not None and not isinstance(network, LatentSegmenter):
             raise InputError(
-                f"an image decoder needs the features of a latent segmenter, and "
-                f"{type(network).__name__} gives no images by one: remove the decoder"
+                f"an image decoder needs the features of a latent segmenter, got a "
+                f"{type(network).__name__}: remove the decoder"
             )
         if len(classes) != count:
             raise InputError(f"expected {count} names of classes, got {list(classes)}")

@@ -196,7 +196,7 @@ def test_the_solvers_default_is_the_least_and_serves_where_nothing_shows_noise(p
     default = PnPADMM(noise_std=PnPADMM.default_noise_std)
     few = {"kspace": clean["kspace"][..., 24:40, 20:36], "mask": mask[..., 24:40, 20:36]}
     few["coil_maps"] = maps[..., 24:40, 20:36]
-    for measured, said in ((clean, "default, no less"), (few, "too few samples")):
+    for measured, said in ((clean, "default, the minimum"), (few, "too few samples")):
         caplog.clear()
         by_itself = pipe(**measured, num_inference_steps=3).images
         assert said in caplog.text

@@ -188,7 +188,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "unknown noise": (_prior("--noise-std", "some"), "'some'"),
     "useless noise": (
         _prior("--noise-std", "0.1", "--solver", "dds"),
-        "nothing of noise",
+        "takes no noise level",
     ),
     "unknown start": (_prior("--start", "l1"), "unknown --start 'l1'"),
     "too strong": (_prior("--start", "tv", "--strength", "2"), "strength"),
@@ -224,7 +224,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no NIfTI": (_simulate("--labels", "labels.nii"), "NIfTI"),
     "two-dimensional labels": (_simulate("--labels", "flat.nii"), "expected a 3-D label volume"),
     "negative labels": (_simulate("--labels", "negative.nii"), "no labels"),
-    "labels without brain": (_simulate("--labels", "no_brain.nii"), "holds no brain"),
+    "labels without brain": (_simulate("--labels", "no_brain.nii"), "contains no brain"),
 }
 NEEDS_NIBABEL = {name for name, (arguments, _) in CASES.items() if "--labels" in arguments}
 

@@ -213,7 +213,7 @@ class TestPipeline:
         for sentence, arguments, options in refused:
             with pytest.raises(InputError, match=sentence):
                 pipe(*arguments, coil_maps=maps, **options)
-        with pytest.raises(InputError, match="sampler.s matrix"):
+        with pytest.raises(InputError, match="the sampler's matrix"):
             pipe(kspace[..., :20])
 
     def test_what_was_never_measured_is_not_sampled(self):

@@ -178,7 +178,7 @@ class TestParts:
                 TaskPipeline(sampler, network, classes=["mass"])
         with pytest.raises(InputError, match="1 names"):
             TaskPipeline(LOUPE(SHAPE, 3.0), network, classes=["mass", "edema"])
-        with pytest.raises(InputError, match="gives no images"):
+        with pytest.raises(InputError, match="latent segmenter"):
             TaskPipeline(
                 LOUPE(SHAPE, 3.0), FindingClassifier(["a"], width=4), ImageDecoder(**SIZES), ["a"]
             )

@@ -167,7 +167,7 @@ class DiffusionSolver(ABC):
 
 
 class CalledSolver(DiffusionSolver):
-    """Adapter that gives a plain callable the default traits of a solver.
+    """Adapter that adds the default traits of a solver to a plain callable.
 
     Args:
         solver: Callable with the signature of :class:`Solver`.

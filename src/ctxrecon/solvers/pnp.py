@@ -89,7 +89,7 @@ class _AnnealedPnP(DiffusionSolver):
         return [*levels, levels[-1]]
 
     def _rho(self, level: _Level) -> float | Tensor:
-        """``ρ_t = σ_y²/(2 σ_t²)``."""
+        """Return ``ρ_t = σ_y²/(2 σ_t²)``."""
         return part_variance(self.noise_std, self.default_noise_std) / level.sigma**2
 
     def _stages(

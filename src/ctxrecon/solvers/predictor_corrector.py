@@ -42,12 +42,12 @@ class ScoreMRI(DiffusionSolver):
         x &\leftarrow \frac{\sqrt{\bar\alpha_{t-1}}\, \beta}{1 - \bar\alpha_t}\, \hat{x}_0
             + \frac{\sqrt{1 - \beta}\, (1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}\, x
             + \sqrt{\frac{\beta\, (1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}}\; z
-            && \text{(predictor)} \\
+            \quad \text{(predictor)}, \\
         x &\leftarrow x + \epsilon s + \sqrt{2 \epsilon}\, z,
             \qquad \epsilon = 2 (r \|z\| / \|s\|)^2
-            && \text{(corrector)} \\
+            \quad \text{(corrector)}, \\
         x &\leftarrow x + \lambda A^H (\sqrt{\bar\alpha_{t-1}}\, y - A x)
-            && \text{(data consistency)}
+            \quad \text{(data consistency)}.
 
     The paper uses the variance-exploding form, ``x/√ᾱ_t`` here. Corrector and data step are equal
     in both forms; its reverse-diffusion predictor needs much finer steps than a few dozen

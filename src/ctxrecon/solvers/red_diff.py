@@ -33,7 +33,7 @@ class REDDiff(DiffusionSolver):
     r"""RED-diff, optimization instead of sampling (Mardani et al., arXiv:2305.04391, algorithm 1).
 
     The posterior is approximated by a narrow Gaussian around μ. Each timestep, from the noisiest to
-    the cleanest, takes one Adam step on
+    the cleanest, performs one Adam step on
 
         ``½‖y − A μ‖² + λ_t ⟨sg[ε_θ(x_t; t) − ε], μ⟩``,  ``x_t = √ᾱ_t μ + √(1−ᾱ_t) ε``,
 

@@ -352,7 +352,7 @@ def test_the_pipeline_refuses_what_it_does_not_know(scan):
 
 
 def test_real_brain_scan(shared_data):
-    """A real 4-coil brain at ×4: compressed sensing is worth 3 dB over zero-filling."""
+    """On a real 4-coil brain at ×4, compressed sensing gains 3 dB over zero-filling."""
     coil_images = torch.from_numpy(np.load(shared_data / "brain_t2_4ch" / "coil_images.npy"))
     reference = coil_images.abs().square().sum(dim=0).sqrt()[None]
     kspace = fft2c(coil_images.to(torch.complex64))

@@ -165,9 +165,9 @@ def bimodal(record: Record) -> str:
         "The generalized energy distance (GED, lower is better) to the raters is at least "
         "½ d(A, B) for a method that always returns the same segmentation and 0 for a perfect "
         "sampler; independent pixels lie in between. Because exactly half of the raters hold each "
-        "opinion, all values are lower by d(A, B) / 30. Models were trained for "
-        f"{args.steps} steps of {args.batch_size}. Brackets show 95 % intervals over people. The "
-        "first three rows know the raters; the others see only the measurement.\n",
+        f"opinion, all values are lower by d(A, B) / 30. Models were trained for {args.steps} "
+        f"steps of {args.batch_size}. Brackets show 95 % intervals over people. The first three "
+        "rows know the raters; the others see only the measurement.\n",
         table(
             ["method", "GED", "difference from the first row", "Dice", "diversity of samples"]
             + ["diversity of raters"],

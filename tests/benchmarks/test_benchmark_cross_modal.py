@@ -28,7 +28,7 @@ def brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(brains):
-    """Runs that tables share are trained alike, and titles make folders of their own."""
+    """Tables share runs with equal options, and titles map to distinct folders."""
     commands: dict[tuple[str, tables.Task], tables.Entry] = {}
     configs: dict[str, trainer.CrossModalConfig] = {}
     args = tables.parse_args(["--bank", str(brains)])
@@ -136,7 +136,7 @@ def test_scans_with_and_without_motion_are_of_the_same_people():
 
 
 def test_the_papers_complexity(tmp_path, monkeypatch):
-    """104.01 billion multiply-accumulates are published for the parts together."""
+    """The publication reports 104.01 billion multiply-accumulates in total."""
     monkeypatch.setattr("benchmarks.cross_modal.complexity._SIZE", 64)
     found = complexity()
     together = found["together"]

@@ -185,7 +185,7 @@ def test_the_study_goes_on_where_it_stopped_and_takes_more_priors(
     lines = [untimed.rsplit(",", 1)[0] for untimed in rows.read_text().splitlines()]
     before = [untimed.rsplit(",", 1)[0] for untimed in whole.splitlines()]
     assert set(before) <= set(lines)
-    # The ceiling of each slice that was gone on with is written again.
+    # Resumed slices write their ceiling again.
     assert len(lines) - len(set(lines)) == 2
     results = json.loads((tmp_path / "people.json").read_text())["results"]
     pair = results["x4"]["differences"]["all"]["two, prompt less one, prompt"]["psnr"]

@@ -289,7 +289,7 @@ def test_usage_errors_have_status_2_too():
 
 
 def test_logging_of_the_process_stays_as_it_was(tmp_path, caplog):
-    """Also what other handlers get: every record, unchanged, while a command runs and after."""
+    """Other log handlers receive every record unchanged, during a command and afterwards."""
     logger = logging.getLogger("ctxrecon")
     before = logger.level, logger.handlers[:], logger.filters[:], logger.propagate
     errors = io.StringIO()

@@ -1,4 +1,4 @@
-"""Options that nothing would look at are refused; the version; defects of the machine."""
+"""Options without effect are rejected; the version; defects of the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ctxrecon.phantom import phantom_scan
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory) -> Path:
-    """A fully sampled slice that says nothing about itself."""
+    """A fully sampled slice without metadata."""
     path = tmp_path_factory.mktemp("scan") / "scan.npz"
     generator = torch.Generator().manual_seed(0)
     made = phantom_scan("brain", shape=(32, 32), num_coils=2, generator=generator)

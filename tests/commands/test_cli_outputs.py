@@ -1,4 +1,4 @@
-"""Nothing is lost: what a command may replace, and when it finds out that it cannot write."""
+"""Output files: what a command may replace, and early detection of unwritable places."""
 
 from __future__ import annotations
 

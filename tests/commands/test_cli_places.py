@@ -1,4 +1,4 @@
-"""Images that leave the command line keep their place, their parts and their names."""
+"""Images written by the command line keep their position, complex parts and names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = ("--method", "zero-filled")
 
 
 def write(path: Path, **fields) -> Path:
-    """A scan of one coil, fully sampled, whose images tell where they lie."""
+    """A fully sampled single-coil scan whose pixel values encode their position."""
     affine = PLACES["oblique, from the head"]
     image = torch.tensor(images(affine), dtype=torch.complex64) * torch.exp(torch.tensor(0.5j))
     metadata = tuple(ScanMetadata(contrast="T1", slice=number, tr=500) for number in range(5))

@@ -1,4 +1,4 @@
-"""``ctxrecon prepare images``: what is damaged, claims too much or is no magnitude is refused."""
+"""``ctxrecon prepare images``: damaged, oversized and non-magnitude files are rejected."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def member(folder: Path, content: bytes) -> None:
 
 
 def claims(folder: Path) -> None:
-    """A terabyte by its header."""
+    """The header announces a terabyte."""
     text = repr({"descr": "|u1", "fortran_order": False, "shape": (2**24, 256, 256)})
     text = text + " " * (117 - len(text)) + "\n"
     member(folder, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode())

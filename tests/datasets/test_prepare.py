@@ -269,7 +269,7 @@ def test_killed_in_the_middle_and_resumed(tmp_path):
 
 
 class DyingSource(VolumeSource):
-    """Kills the process that reads a volume, as a system without memory does."""
+    """Kills the process that reads a volume, as a system that runs out of memory does."""
 
     kind = "dying"
     suffixes = (".h5",)

@@ -52,7 +52,7 @@ def test_damaged_volumes_are_left_out_and_named(tmp_path, capsys):
         assert failed[name] in shown.err
     assert set(contents(out)) == {"good.safetensors"}
 
-    # Mended, it is made by the same command.
+    # After a repair, the same command succeeds.
     write_fastmri(cut, truth)
     assert run("prepare", "fastmri", good, cut, "--out", out, "--size", *SIZE) == 0
     assert contents(out)["cut.safetensors"]

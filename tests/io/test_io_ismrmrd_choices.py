@@ -1,4 +1,4 @@
-"""ISMRMRD raw data: what is chosen of repeated measurements, and what is said of it."""
+"""ISMRMRD raw data: selection among repeated measurements, and its log messages."""
 
 from __future__ import annotations
 

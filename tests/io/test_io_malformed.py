@@ -1,4 +1,4 @@
-"""Every malformed file gets one sentence of its own that names the file."""
+"""Every malformed file raises a specific error that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged files of every format: read, or refused by one sentence; never an end of the process."""
+"""Damaged files of every format are read or rejected with an error; the process never ends."""
 
 from __future__ import annotations
 

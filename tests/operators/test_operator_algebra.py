@@ -1,4 +1,4 @@
-"""Sums, products, multiples, adjoints and Gram operators, beside the same of dense matrices."""
+"""Sums, products, multiples, adjoints and Gram operators compared with dense matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that reconstruct directly: what holds for all, and the mathematics of each."""
+"""Reconstruction networks: common properties, and the mathematics of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEXT = 5
 
 
 def build(name: str, **options: Any) -> Reconstructor:
-    """A small network that does something: layers that start at zero are moved."""
+    """A small network whose zero-initialized layers are perturbed."""
     small: dict[str, dict[str, int]] = {
         "unet": {"depth": 2},
         "varnet": {"depth": 2, "cascades": 2},

@@ -50,7 +50,7 @@ def arguments(bank: Path, folder: Path) -> list[str]:
 
 
 def without_network(words: list[str]) -> list[str]:
-    """The same, for what goes on from an earlier run."""
+    """Train in this process from an earlier run."""
     left = list(words)
     for name in ("--network", "--sampler"):
         del left[left.index(name) : left.index(name) + 2]
@@ -287,7 +287,7 @@ def test_a_bank_of_before(run, masses, tmp_path):
 
 
 class TestCommandLine:
-    """``ctxrecon task`` with what was trained."""
+    """``ctxrecon task`` with the trained model."""
 
     @staticmethod
     def scan(folder: Path) -> Path:

@@ -117,20 +117,21 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.done: dict[Command, subprocess.CompletedProcess[str]] = {}
+        self.done: dict[str, subprocess.CompletedProcess[str]] = {}  # several documents share some
 
     def run(self, command: Command) -> subprocess.CompletedProcess[str]:
         for other in RUN:
             made = other.output
             if made and command.needs(made) and not (self.folder / made).exists():
                 self.run(other)
-        if command not in self.done:
+        typed = bare(command)
+        if typed not in self.done:
             text = shortened(command)
             here = command.text.startswith("ctxrecon ") and not command.text.startswith(AS_TYPED)
-            self.done[command] = (
+            self.done[typed] = (
                 self._call(text) if here else start(["bash", "-c", text], folder=self.folder)
             )
-        return self.done[command]
+        return self.done[typed]
 
     def _call(self, text: str) -> subprocess.CompletedProcess[str]:
         """A command of ``ctxrecon`` in this process, for which the shell expands patterns only."""

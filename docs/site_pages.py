@@ -115,9 +115,11 @@ def site_links(text: str, page: str) -> str:
         if not link or re.match(r"\w+:", link):
             return found[0]
         target = os.path.normpath(source.parent / link)
-        return (
-            found[1] + os.path.relpath(_site_path(target), place.parent) + hash_sign + anchor + ")"
-        )
+        on_site = _site_path(target)
+        if on_site == target and not (ROOT / target).exists():  # code, such as NAMES["a"](x)
+            return found[0]
+        new = os.path.relpath(on_site, place.parent)
+        return f"{found[1]}{new}{hash_sign}{anchor})"
 
     return _LINK.sub(rewritten, text)
 

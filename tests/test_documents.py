@@ -45,6 +45,14 @@ SUBSTITUTIONS = {
     r"--max_train_steps \d+": ("--max_train_steps 2", HOURS),
     r"--train_batch_size 256": ("--train_batch_size 8", HOURS),
     r"--resolution 96 128 160": ("--resolution 32 64", HOURS),
+    r"--masks random1d --accelerations 16": (
+        "--masks random1d --accelerations 16 --resolution 64 --train_batch_size 2",
+        HOURS,
+    ),
+    r"--target mass_or_edema": (
+        "--target mass_or_edema --resolution 64 --train_batch_size 2",
+        HOURS,
+    ),
     r"--brains 500 --knees 2000": ("--brains 4 --knees 4", "a bank takes minutes"),
     r"--brains [45]00 --knees 0": ("--brains 6 --knees 0", "a bank takes minutes"),
     r"prepare labels LABELS/\*\.nii\.gz": (

@@ -1,4 +1,4 @@
-"""What the documents tell readers to type, and a folder in which it can be typed."""
+"""Commands and snippets of the documents, and a folder in which they run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """The words that a shell makes of it, patterns of files left as they are."""
+        """The words of the command as split by a shell, without expanding file patterns."""
         return shlex.split(self.text, comments=True)
 
     @property
@@ -107,7 +107,7 @@ def commands(document: str) -> list[Command]:
 
 
 def make_inputs(folder: Path) -> None:
-    """Write the files that the documents take for granted, each as small as it may be."""
+    """Write the input files that the documents assume, each as small as possible."""
     generator = torch.Generator().manual_seed(0)
     mask = uniform1d(_SHAPE, 2, center_fraction=0.25, generator=generator)
     write_scan(folder / "scan.h5", _volume(11, mask, generator))
@@ -145,7 +145,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def make_models(folder: Path) -> None:
-    """Write models of every kind where the documents have trained ones."""
+    """Write models of every kind in place of the trained ones of the documents."""
     load_reconstructor().save_pretrained(folder / "runs" / "modl" / "pipeline")
     sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.1875)
     network = HRUNet(width=4, depth=2, blocks=2)

@@ -1,8 +1,8 @@
-"""Every command and every snippet of the documents, as it stands.
+"""Every command and every snippet of the documents, run as written.
 
-Commands run in a folder that holds the files which the documents name, scripts in a shell and most
-of those of ctxrecon in this process. What is changed
-in their text is in ``SUBSTITUTIONS``, what is not run in ``NOT_RUN``, and nowhere else.
+Commands run in a folder with the files that the documents name; scripts run in a shell, most
+commands of ctxrecon in this process. ``SUBSTITUTIONS`` lists every change of their text and
+``NOT_RUN`` every command that is not run.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SUBSTITUTIONS = {
     r"--minutes 10": ("--steps 1", "it takes ten minutes"),
     r"--label_slices 2640": ("--label_slices 4", "a bank takes minutes"),
 }
-"""Pattern in a command: what is put in its place, and why."""
+"""Replacement and reason for each pattern in a command."""
 
 CHECKOUT = "it changes the environment or reads the whole checkout: .ci/run runs it"
 NOT_RUN = {
@@ -83,22 +83,22 @@ NOT_RUN = {
     "mypy tests training": CHECKOUT,
     "lint-imports": CHECKOUT,
 }
-"""Command without its comment: why it is not run."""
+"""Reason for each command (without its comment) that is not run."""
 
 ALL = [command for document in DOCUMENTS for command in commands(document)]
 TRAINING = ("accelerate launch", "python training/")
 SLOW = (*TRAINING, "ctxrecon demo")
 AS_TYPED = ("ctxrecon info", "ctxrecon demo")
-"""Run as a program; the others in this process, as the start takes longer than the work."""
+"""Commands run as programs; the others run in this process to save the start-up time."""
 
 
 def is_benchmark(command: Command) -> bool:
-    """Whether it takes hours and data that are not here; its options alone are tested."""
+    """True for benchmarks, which take hours and other data; only their options are tested."""
     return command.document == "benchmarks/README.md" or "-m benchmarks." in command.text
 
 
 def is_model_card(command: Command) -> bool:
-    """Whether it says how a model that ships was trained; its options alone are tested."""
+    """True for trainings of shipped models; only their options are tested."""
     return "checkpoints/" in command.document
 
 
@@ -121,7 +121,7 @@ def shortened(command: Command) -> str:
 
 
 class Terminal:
-    """A shell in a folder, which first types the commands whose output a later one needs."""
+    """A shell in a folder that first runs the commands whose output a later one needs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -160,7 +160,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Where scans are read: models that the documents train are there already."""
+    """Folder of commands that read scans, with the models that the documents train."""
     pytest.importorskip("nibabel")
     folder = tmp_path_factory.mktemp("reading")
     make_inputs(folder)
@@ -170,7 +170,7 @@ def reading(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Where models are trained, from what earlier commands make."""
+    """Folder of commands that train models from the output of earlier commands."""
     pytest.importorskip("nibabel")
     folder = tmp_path_factory.mktemp("training")
     make_inputs(folder)
@@ -238,7 +238,7 @@ WITH_SNIPPETS = [
 
 @pytest.mark.parametrize("document", WITH_SNIPPETS)
 def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
-    """The snippets of a document, one after the other, on what stands for the reader's own data."""
+    """Run the snippets of a document in order on stand-ins for the reader's data."""
     monkeypatch.chdir(reading.folder)
     scan, echoes = read_scan("scan.h5", slices=0), read_scan("echoes.h5")
     names: dict = {"generator": torch.Generator().manual_seed(0), "solver": "pnp_admm"}

@@ -74,7 +74,7 @@ NOT_RUN = {
     "source .venv/bin/activate": CHECKOUT,
     'pip install -e ".[test]"': CHECKOUT,
     'pip install ".[docs]"': CHECKOUT,
-    "sphinx-build -W --keep-going docs docs/_build": CHECKOUT,
+    "sphinx-build -W --keep-going docs docs/_build/html": CHECKOUT,
     "pytest -m slow": CHECKOUT,
     "ruff check .": CHECKOUT,
     "ruff format --check .": CHECKOUT,

@@ -34,7 +34,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 templates_path = ["_templates"]
 smartquotes_action = "q"  # dashes would change the names of options
 
@@ -97,7 +97,14 @@ def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     return None
 
 
+def _finish(app: Any, exception: Exception | None) -> None:
+    if exception is None:
+        executed = Path(app.outdir).parent / "jupyter_execute" / "tutorials"
+        site_pages.write_thumbnails(executed, Path(app.outdir))
+
+
 def setup(app: Any) -> None:
-    """Register the rewriting of links and the resolution of names."""
+    """Register the rewriting of links, the resolution of names, and the pictures of the gallery."""
+    app.connect("build-finished", _finish)
     app.connect("source-read", _rewrite_links)
     app.connect("missing-reference", _resolve)

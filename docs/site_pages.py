@@ -7,6 +7,7 @@ too; :func:`site_links` rewrites them for the site.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -62,6 +63,9 @@ Each page is generated from the JSON record of its name in `benchmarks/results`.
 
 """
 
+GONE = 'onerror="this.remove()"'
+"""A picture that there is not, as of a notebook without figures, leaves no trace."""
+
 _LINK = re.compile(r"(\]\()([^)\s]+)\)")
 
 
@@ -115,9 +119,11 @@ def site_links(text: str, page: str) -> str:
         if not link or re.match(r"\w+:", link):
             return found[0]
         target = os.path.normpath(source.parent / link)
-        return (
-            found[1] + os.path.relpath(_site_path(target), place.parent) + hash_sign + anchor + ")"
-        )
+        on_site = _site_path(target)
+        if on_site == target and not (ROOT / target).exists():  # code, such as NAMES["a"](x)
+            return found[0]
+        new = os.path.relpath(on_site, place.parent)
+        return f"{found[1]}{new}{hash_sign}{anchor})"
 
     return _LINK.sub(rewritten, text)
 
@@ -154,12 +160,38 @@ def _write_tutorials(folder: Path) -> None:
         _copy(path, folder / path.name)
         title, sentence = _heading(path)
         options = f":link: {path.stem}\n:link-type: doc"
-        cards.append(f":::{{grid-item-card}} {title}\n{options}\n\n{sentence}\n:::\n")
+        picture = f'<img class="thumbnail" src="../{_thumbnail(path)}" alt="" {GONE}>'
+        cards.append(f":::{{grid-item-card}} {title}\n{options}\n\n{sentence}\n\n{picture}\n:::\n")
     grid = "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "::::\n\n"
     entries = "\n".join(path.stem for path in notebooks)
     toctree = f":::{{toctree}}\n:hidden:\n\n{entries}\n:::\n"
     body = grid + toctree if notebooks else "No notebook was found.\n"
     _write(folder / "index.md", TUTORIALS_INTRODUCTION + body)
+
+
+def _thumbnail(notebook: Path) -> str:
+    return f"_images/tutorial-{notebook.stem}.png"
+
+
+def write_thumbnails(executed: Path, site: Path) -> None:
+    """Write the first picture of each executed notebook where the gallery shows it.
+
+    Args:
+        executed: Folder of executed notebooks.
+        site: Folder of the built site.
+    """
+    for path in sorted(executed.glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", ())]
+        pictures = [output["data"]["image/png"] for output in outputs if _is_picture(output)]
+        if pictures:
+            target = site / _thumbnail(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(base64.b64decode(pictures[0]))
+
+
+def _is_picture(output: dict[str, Any]) -> bool:
+    return "image/png" in output.get("data", {})
 
 
 def _heading(notebook: Path) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import importlib.util
 import json
@@ -82,7 +83,8 @@ def test_the_gallery_has_a_card_for_each_notebook(
     site._write_tutorials(folder)
     index = (folder / "index.md").read_text()
     assert "{grid-item-card} A title\n:link: 01_title" in index
-    assert "\n\nThe first sentence, e.g. this one.\n:::" in index
+    assert "\n\nThe first sentence, e.g. this one.\n\n" in index
+    assert "tutorial-01_title.png" in index
     assert sorted(path.name for path in folder.iterdir()) == ["01_title.ipynb", "index.md"]
 
 
@@ -98,3 +100,13 @@ def test_pages_of_results_have_distinct_titles(
     site._write_results(tmp_path / "site")
     titles = {path.read_text().splitlines()[0] for path in (tmp_path / "site").iterdir()}
     assert titles == {"# All results", "# The same (a)", "# The same (b)", "# No title"}
+
+
+def test_the_first_figure_of_a_notebook_is_its_thumbnail(site: ModuleType, tmp_path: Path) -> None:
+    figures = [{"data": {"image/png": base64.b64encode(name).decode()}} for name in (b"a", b"b")]
+    cells = [{"outputs": [{"name": "stdout", "text": "1"}]}, {"outputs": figures}, {}]
+    (tmp_path / "01_a.ipynb").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "02_b.ipynb").write_text(json.dumps({"cells": [{}]}))
+    site.write_thumbnails(tmp_path, tmp_path / "site")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "site/_images").iterdir()}
+    assert written == {"tutorial-01_a.png": b"a"}

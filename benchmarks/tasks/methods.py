@@ -150,7 +150,7 @@ def trained(
     if "--sampler" in options and single:
         options += ["--acceleration", f"{acceleration:g}"]
     rate = args.unets_learning_rate if stage.unets else args.learning_rate
-    # One model for all ratios takes as many steps for each as a model of one ratio.
+    # A model for all ratios trains as many steps per ratio as a model for one.
     steps = args.steps * (len(args.accelerations) if acceleration is None else 1)
     options += ["--seed", str(seed), "--learning_rate", str(rate), *common_options(args, steps)]
     if train_run("train_task.py", options, folder, steps, test_only=args.test_only):

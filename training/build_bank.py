@@ -1,4 +1,4 @@
-"""Make a bank of anatomies for training: procedural ones, and slices of label volumes.
+"""Build a bank of anatomies for training from procedural anatomies and label volumes.
 
     python training/build_bank.py --output runs/bank.npz --brains 800 --knees 2500 \
         --label_volumes DIR/training_seg_0*.nii.gz --label_slices 3000
@@ -18,21 +18,38 @@ from ctxrecon.training.folders import check_output
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = TrainingParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--brains", type=Whole(0, 10**6), default=800, help="procedural brains")
-    parser.add_argument("--knees", type=Whole(0, 10**6), default=2500, help="procedural knees")
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--label_slices", type=Whole(0, 10**6), default=3000)
-    parser.add_argument("--size", type=Whole(32, MAX_RESOLUTION), default=256)
-    parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="Output file (.npz)")
     parser.add_argument(
-        "--no_demographics", action="store_true", help="procedural people of no age and sex"
+        "--brains", type=Whole(0, 10**6), default=800, help="Number of procedural brains"
     )
-    parser.add_argument("--finding", help="that every procedural brain has, such as Mass")
     parser.add_argument(
-        "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="processes"
+        "--knees", type=Whole(0, 10**6), default=2500, help="Number of procedural knees"
+    )
+    parser.add_argument(
+        "--label_volumes",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="FreeSurfer label volumes (NIfTI)",
+    )
+    parser.add_argument(
+        "--label_slices",
+        type=Whole(0, 10**6),
+        default=3000,
+        help="Number of slices of the label volumes",
+    )
+    parser.add_argument(
+        "--size", type=Whole(32, MAX_RESOLUTION), default=256, help="Matrix size of the anatomies"
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="Random seed")
+    parser.add_argument(
+        "--no_demographics", action="store_true", help="Draw procedural people without age and sex"
+    )
+    parser.add_argument("--finding", help="Finding of every procedural brain, such as Mass")
+    parser.add_argument(
+        "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="Number of processes"
     )
     return parser.parse_args(argv)
 
@@ -41,9 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     """Draw every anatomy and write the bank."""
     args = parse_args(argv)
     if not args.brains + args.knees + (args.label_slices if args.label_volumes else 0):
-        raise UsageError("nothing to draw: give --brains, --knees or --label_volumes")
+        raise UsageError("nothing to draw: specify --brains, --knees or --label_volumes")
     check_output(args.output)
-    for path in args.label_volumes:  # before hours of drawing
+    for path in args.label_volumes:  # validate before hours of drawing
         load_label_volume(path)
     bank = build_bank(
         knees=args.knees,

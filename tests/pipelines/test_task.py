@@ -147,7 +147,7 @@ class TestSegmentation:
             ("num_samples", (kspace,), {"num_samples": 0}),
             ("acceleration", (kspace,), {"acceleration": 0.5}),
             ("own masks", (kspace, mask), {"acceleration": 2.0}),
-            ("of the matrix", (kspace[..., :20],), {}),
+            ("the matrix size", (kspace[..., :20],), {}),
             ("not zero", (kspace * (torch.arange(32) % 2),), {}),
             ("batch_size", (kspace,), {"batch_size": 0}),
             ("generator", (kspace,), {"generator": [seeded(0)]}),

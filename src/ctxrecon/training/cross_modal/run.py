@@ -1,4 +1,4 @@
-r"""Train a network that a fully sampled scan of another contrast helps to reconstruct.
+r"""Train a network that reconstructs with a fully sampled reference of another contrast.
 
     accelerate launch training/train_cross_modal.py --network small --bank runs/brains.npz \
         --output_dir runs/cross --max_train_steps 2000 --masks random1d --accelerations 16
@@ -7,10 +7,9 @@ r"""Train a network that a fully sampled scan of another contrast helps to recon
     ... --network small:alignment=false:passes=1 --guidance aligned   # raw reference as channels
     ... --order joint --alignment_weight 0 --synthesis_weight 0 --paired_weight 3000 # no critics
 
-References are T1 and images T2 of the phantom's brains (``--bank``), who move between the two scans
-as ``--rotation``, ``--translation`` and ``--elastic`` say; coils, noise and masks are simulated.
-Everything about a sample follows from the seed and its number, so a run that is resumed goes on as
-if it had not stopped.
+References are T1 and images T2 of the phantom's brains (``--bank``), with motion between the two
+scans by ``--rotation``, ``--translation`` and ``--elastic``; coils, noise and masks are simulated.
+Samples are determined by the seed and their number, so that an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ _ABOUT = About(
 
 
 def train_cross_modal(config: CrossModalConfig) -> None:
-    """Train a cross-modal network as configured; a stopped run goes on where it is asked to.
+    """Train a cross-modal network with the given configuration, or resume a run.
 
     Raises:
-        InputError: options that do not belong together, data or parts that do not fit, or a folder
-            that cannot take the run.
+        InputError: If options contradict each other, data or parts do not match, or the output
+            folder cannot be used.
     """
     check_run(config)
     pipe = starting_point(config)
@@ -122,10 +121,10 @@ def train_cross_modal(config: CrossModalConfig) -> None:
 
 
 def starting_point(config: CrossModalConfig) -> CrossModalPipeline:
-    """A new network to train.
+    """Return a new network to train.
 
     Raises:
-        InputError: options that make none, or a text encoder that cannot be loaded.
+        InputError: If the options are invalid, or the text encoder cannot be loaded.
     """
     encoder, tokenizer = None, None
     settled: dict[str, object] = {"guidance": config.guidance}

@@ -1,4 +1,4 @@
-"""What a user calls: k-space, mask and prompt in, reconstruction out."""
+"""Pipelines: reconstruct images from k-space, a sampling mask and a prompt."""
 
 from __future__ import annotations
 

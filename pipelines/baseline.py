@@ -1,4 +1,4 @@
-"""The classical reconstructions behind the same call as the diffusion pipeline."""
+"""Classical reconstruction methods with the interface of the diffusion pipeline."""
 
 from __future__ import annotations
 
@@ -28,13 +28,20 @@ class BaselinePipeline:
     """Zero-filled, CG-SENSE, L1-wavelet or total-variation reconstruction.
 
     Example:
-        >>> output = BaselinePipeline("l1_wavelet")(kspace, mask)
+        >>> import torch
+        >>> from ctxrecon.fourier import fft2c
+        >>> image = torch.zeros(1, 1, 32, 32, dtype=torch.complex64)
+        >>> image[..., 8:24, 8:24] = 1
+        >>> mask = torch.ones(32, 32, dtype=torch.bool)
+        >>> output = BaselinePipeline("cg_sense")(fft2c(image), mask)
+        >>> output.images.shape
+        torch.Size([1, 32, 32])
 
     Args:
-        method: a key of :data:`ctxrecon.baselines.BASELINES`.
+        method: Name of the method, a key of :data:`ctxrecon.baselines.BASELINES`.
 
     Raises:
-        InputError: for an unknown method.
+        InputError: If no method has this name.
     """
 
     def __init__(self, method: str) -> None:
@@ -81,25 +88,26 @@ class BaselinePipeline:
         regularization: float | None = None,
         num_iterations: int | None = None,
     ) -> ReconstructionOutput[Images]:
-        """Reconstruct.
+        """Reconstruct one slice or a batch of slices.
 
         Args:
-            kspace: ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or ``(ny, nx)`` complex, NumPy
-                or torch; see ``Measurement.from_arrays``.
-            mask: where k-space was sampled; inferred from its zeros, and logged, if ``None``.
-            prompt: taken so that every pipeline is called alike; these methods know no prompt.
-            coil_maps: estimated from the calibration region if ``None``.
-            output_type: ``"pt"``, ``"np"`` or ``"pil"``.
-            operator: ``A``, where it is another one than ``M F S``; ``kspace`` is then its data.
-            regularization: weight ``λ``; the method's own default if ``None``.
-            num_iterations: the method's own default if ``None``.
+            kspace: Undersampled k-space of shape ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
+                ``(ny, nx)``, complex, NumPy or torch; see ``Measurement.from_arrays``.
+            mask: Sampling mask. By default it is inferred from the zeros of the k-space, and this
+                is logged.
+            prompt: Accepted for compatibility with the other pipelines; not used.
+            coil_maps: Coil sensitivity maps; by default estimated from the calibration region.
+            output_type: Type of the images: ``"pt"``, ``"np"`` or ``"pil"``.
+            operator: Forward operator ``A`` if it is not ``M F S``; ``kspace`` is then its data.
+            regularization: Regularization weight ``λ``; ``None`` uses the method's default.
+            num_iterations: Number of iterations; ``None`` uses the method's default.
 
         Returns:
             Output with ``images``, ``residual`` and ``coil_maps``.
 
         Raises:
-            InputError: for a malformed measurement, an option that the method does not have, or
-                NaN or infinite values in the result.
+            InputError: If the measurement is malformed, the method does not have the option, or the
+                result contains NaN or infinite values.
         """
         check_output_type(output_type)
         given = {"regularization": regularization, "num_iterations": num_iterations}
@@ -107,7 +115,9 @@ class BaselinePipeline:
         reconstruct = BASELINES[self.method]
         unknown = options.keys() - inspect.signature(reconstruct).parameters.keys()
         if unknown:
-            raise InputError(f"{self.method} has no {' or '.join(sorted(unknown))}: leave it out")
+            raise InputError(
+                f"{self.method} does not accept {' or '.join(sorted(unknown))}: remove it"
+            )
         check_prompts(prompt, count_slices(kspace, operator))
         if prompt is not None:
             logger.info("%s does not use the prompt", self.method)

@@ -42,22 +42,21 @@ from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.solvers import Solver, make_solver
 
 _FIELDS = ("images", "std", "samples", "residual", "coil_maps", "prompts")
-"""Of the output as a tuple."""
+"""Fields of the output, in the order of the tuple."""
 
 
 class ContextMRIPipeline(TextPrior):
-    """Reconstructs undersampled Cartesian k-space with a text-conditioned diffusion prior.
+    """Reconstruct undersampled Cartesian k-space with a text-conditioned diffusion prior.
 
-    The components are those of :class:`~ctxrecon.inference.text_prior.TextPrior`, all of
-    them stock classes, so a checkpoint is an ordinary diffusers folder.
+    Its components form an ordinary diffusers folder. :func:`build_pipeline` shows an example.
     """
 
     default_solver: Solver | None = None
-    """What runs where a call names no solver; see :meth:`__call__` if ``None``."""
+    """Solver of calls that name none; for the default ``None``, see :meth:`__call__`."""
 
     @classmethod
     def from_pretrained(cls, path: Any = None, **options: Any) -> ContextMRIPipeline:
-        """:func:`load_prior`."""
+        """Load a pipeline; see :func:`load_prior`."""
         return load_prior(path, **options)
 
     @overload
@@ -170,78 +169,74 @@ class ContextMRIPipeline(TextPrior):
         """Reconstruct one slice or a batch of slices of any matrix size.
 
         The k-space of each slice is divided by the 99 % quantile of the magnitude of a CG-SENSE
-        image of 8 iterations, which brings it to the prior's training scale; results are scaled
-        back. Pixels that no coil sees are zero, as in the MVUE image, and so are slices without
-        signal, which are left out of all work. A slice whose residual is above 1, that of an empty
-        image, is warned of.
+        image of 8 iterations, which matches the prior's training scale; results are scaled back.
+        Pixels outside all coil maps are zero, as in the MVUE image. Slices without signal are
+        skipped and return zeros. A warning is logged for slices with a residual above 1, the
+        residual of an empty image.
 
         Args:
-            kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
-                ``(ny, nx)``; NumPy or torch. Or a measurement of
-                :class:`~ctxrecon.Measurement`, which holds mask and coil maps.
-            mask: where k-space was sampled; see ``Measurement.from_arrays``.
-            prompt: metadata such as ``"Knee, PDFS, TR: 3150, TE: 33"``: one for all slices, or a
-                list with one for each. ``None`` reconstructs without text (guidance 0).
-            coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
-                ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
-            operator: ``A``, where it is another one than ``M F S``, such as
+            kspace: Centered complex k-space of shape ``(batch, coils, ny, nx)``,
+                ``(coils, ny, nx)`` or ``(ny, nx)``, NumPy or torch; or a
+                :class:`~ctxrecon.Measurement`, which includes the mask and the coil maps.
+            mask: Sampling mask; see ``Measurement.from_arrays``.
+            prompt: Metadata such as ``"Knee, PDFS, TR: 3150, TE: 33"``: one prompt for all slices
+                or a list with one per slice. ``None`` reconstructs without text (guidance 0).
+            coil_maps: Coil maps of shape ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``,
+                complex, ``Σ_c |S_c|² = 1``; by default estimated from the calibration region.
+            operator: Forward operator ``A`` if it is not ``M F S``, such as
                 :class:`~ctxrecon.operators.NonCartesianSense`; ``kspace`` is then its data.
-            guidance_scale: γ; 0 ignores the prompt, 1 is plain conditioning and the best of the
-                shipped prior, 2 to 3 served best in the paper. Any but 0 and 1 doubles the work.
-                50 at most, ten times the strongest that Ho and Salimans tried.
-            num_inference_steps: diffusion steps; the paper takes 100, evenly spaced.
-            timesteps: how ``num_inference_steps`` are spaced: "quadratic"
-                (:func:`ctxrecon.priors.quadratic_timesteps`), or "scheduler" as the scheduler
-                says; or the training timesteps themselves, descending.
-            solver: a solver, or the name of one for its default settings, such as "dds", which
-                are the paper's; see :func:`ctxrecon.solvers.make_solver`. By default
-                :class:`~ctxrecon.solvers.PnPADMM` for one image, and for several samples
-                :class:`~ctxrecon.solvers.DDS` started from its image.
-            noise_std: standard deviation of a complex k-space sample in the units of ``kspace``,
-                real and imaginary parts together: one, one for each slice, or "auto" to estimate
-                it from the scan and to trust the prior less than that says where samples that are
-                held back are predicted better so, which takes less than half as long again (see
-                :mod:`ctxrecon.inference.weighting`); then DDS's data weight is chosen likewise,
-                unless the solver was given one. It replaces the solver's own, which must have one,
-                and a result whose data residual it does not explain is warned of. ``None`` takes
-                the level that a solver was made with, or else, for a solver that takes noise (DDNM
-                only if it is given), what is estimated from the scan, at least the solver's
-                default.
-            image: an estimate to start from in place of noise: complex, ``(batch or 1, ny, nx)``
-                or ``(ny, nx)``, in scan units; the name of a baseline such as "l1_wavelet";
-                "network", the one that comes with the package; a solver that draws nothing,
-                "pnp_admm" say, which then runs first; or a pipeline, or any function, that makes
-                it of a :class:`~ctxrecon.Measurement`.
-            strength: how much noise ``image`` gets, as in diffusers: the share of the timesteps
-                that are left, the least noisy ones; above 0 and up to 1.
-            generator: source of randomness: one, or one for each slice. Every posterior sample
-                gets a generator seeded from its slice's, so results do not depend on how slices
-                and samples are batched.
-            num_samples: posterior samples of each slice.
-            batch_size: images denoised at once; guidance doubles it. By default what takes about
-                2.5 GB in float32 (ten images of 320 × 320 with the shipped prior), or one.
-            latents: starting noise ``(batch · num_samples, 2, NY, NX)``, slice by slice, at the
-                matrix size padded to the network's multiple; NumPy or torch.
-            prompt_embeds: ``(batch or 1, tokens, width)`` text states in place of ``prompt``; NumPy
-                or torch.
-            output_type: "pt", "np" (complex) or "pil" (magnitude).
-            return_dict: ``False`` gives the tuple (images, std, samples, residual, coil_maps,
+            guidance_scale: Guidance scale γ, at most 50. 0 ignores the prompt; 1 is plain
+                conditioning and best for the shipped prior; the paper prefers 2 to 3. Values other
+                than 0 and 1 double the computation.
+            num_inference_steps: Number of diffusion steps; the paper uses 100, evenly spaced.
+            timesteps: Spacing of the steps: "quadratic"
+                (:func:`ctxrecon.priors.quadratic_timesteps`) or "scheduler" (the scheduler's own);
+                or a descending list of training timesteps.
+            solver: Solver, or a solver's name such as "dds" for its default (the paper's) settings;
+                see :func:`ctxrecon.solvers.make_solver`. Defaults to
+                :class:`~ctxrecon.solvers.PnPADMM` for one sample, and for several samples to
+                :class:`~ctxrecon.solvers.DDS` started from the PnP-ADMM image.
+            noise_std: Standard deviation of a complex k-space sample in the units of ``kspace``,
+                real and imaginary parts together: one value, one per slice, or "auto". "auto"
+                estimates it from the scan and lowers the weight of the prior if that predicts
+                held-out samples better, which adds less than half of the run time (see
+                :mod:`ctxrecon.inference.weighting`); it also selects DDS's data weight if the
+                solver has none set. A given value replaces the solver's own, and a warning is
+                logged if it does not explain the data residual. ``None`` uses the solver's setting
+                or, for solvers that model noise (except DDNM), the larger of the level estimated
+                from the scan and the solver's default.
+            image: Image to start from instead of noise: a complex array in scan units of shape
+                ``(batch or 1, ny, nx)`` or ``(ny, nx)``; the name of a baseline such as
+                "l1_wavelet"; "network" for the shipped network; the name of a deterministic solver
+                such as "pnp_admm", which then runs first; or a pipeline or function that computes
+                it from a :class:`~ctxrecon.Measurement`.
+            strength: Amount of noise added to ``image``, as in diffusers: the fraction of the
+                timesteps that run, counted from the least noisy; above 0 and at most 1.
+            generator: Random generator, or one per slice. Each posterior sample gets a generator
+                seeded from its slice's, so results do not depend on the batching.
+            num_samples: Posterior samples per slice.
+            batch_size: Images denoised at once; guidance doubles it. By default as many as fit in
+                about 2.5 GB in float32 (ten 320 × 320 images with the shipped prior).
+            latents: Initial noise of shape ``(batch · num_samples, 2, NY, NX)``, ordered by slice,
+                with the matrix padded to the network's multiple; NumPy or torch.
+            prompt_embeds: Text encoder states of shape ``(batch or 1, tokens, width)`` that replace
+                ``prompt``; NumPy or torch.
+            output_type: Type of the images: "pt", "np" (complex) or "pil" (magnitude).
+            return_dict: If ``False``, return the tuple (images, std, samples, residual, coil_maps,
                 prompts).
-            callback_on_step_end: ``(pipe, step, timestep, tensors) -> tensors or None``, called
-                after each step of each batch of images; ``latents`` in what it returns replace
-                the current ones.
-            callback_on_step_end_tensor_inputs: which tensors it sees: "latents" (``x_t``), and
-                "images" (the current estimate, ``(images, ny, nx)`` complex, in scan units).
+            callback_on_step_end: Function ``(pipe, step, timestep, tensors) -> tensors or None``,
+                called after each step of each batch; returned ``latents`` replace its own.
+            callback_on_step_end_tensor_inputs: Tensors passed to it: "latents" (``x_t``) and
+                "images" (current estimate, complex ``(images, ny, nx)``, in scan units).
 
         Returns:
-            ``images`` the mean of the complex samples; ``std`` their standard deviation
-            ``√(Σ_k |x_k − x̄|² / (K − 1))`` over the K samples, real and imaginary parts together;
-            ``samples`` themselves (both ``None`` for one sample); ``residual`` ``‖A x − y‖/‖y‖``
-            of ``images`` for each slice.
+            ``images``, the mean of the complex samples; ``std``, their standard deviation
+            ``√(Σ_k |x_k − x̄|² / (K − 1))`` over the K samples, real and imaginary parts together,
+            and ``samples`` (both ``None`` for one sample); ``residual``, ``‖A x − y‖/‖y‖`` of
+            ``images`` for each slice.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own; NaN or infinite
-                values in the result.
+            InputError: If an argument is malformed or the result contains NaN or infinite values.
         """
         # 1. Check the arguments
         solver = self.default_solver if solver is None else solver
@@ -267,7 +262,7 @@ class ContextMRIPipeline(TextPrior):
         # 2. Timesteps, and the prompt as text states
         prompts = [prompt] * slices if isinstance(prompt, str) else prompt
         steps = self.choose_timesteps(num_inference_steps, timesteps)
-        # The prompts come before the measurement, whose coil maps may take long to estimate.
+        # The prompts come first: estimating the coil maps of the measurement may take long.
         conditions = self.encode_conditions(prompts, prompt_embeds, guidance_scale, slices)
 
         # 3. The measurement with its coil maps, and its intensity scale
@@ -277,7 +272,7 @@ class ContextMRIPipeline(TextPrior):
         scale = work.intensity_scale()
         noise = noise_of(noise_std, solver, work, scale, gain)
 
-        # 4. Starting noise of each sample, at a size that the network takes
+        # 4. Initial noise of each sample, padded to a size that the network accepts
         crop = self.padding(work.image_shape)
         count = slices * num_samples
         generators = spawn_generators(generator, slices, num_samples)
@@ -286,17 +281,16 @@ class ContextMRIPipeline(TextPrior):
         )
         diffusion = Diffusion(self, work, scale, conditions, crop, batch_size)
 
-        # 5. How far to trust the prior, where that was left open
+        # 5. The weight of the prior, if neither the solver nor the call sets it
         factors = None
         factors = choose_factors(diffusion, solver, steps, noise, noise_std)
         factors = None if factors is None else factors.repeat_interleave(num_samples)
 
-        # 6. The image to start from, where it is not noise
+        # 6. The image to start from instead of noise
         start = None
         if isinstance(image, str) and image in ESTIMATORS:
             first = make_solver(image)
             level = noise_of(noise_std, first, work, scale, gain)
-            # It draws nothing, and looks at no latents.
             weights = choose_factors(diffusion, first, steps, level, noise_std)
             start = diffusion.run(
                 "estimate", first, steps, latents[::num_samples], level, factors=weights
@@ -320,7 +314,7 @@ class ContextMRIPipeline(TextPrior):
             tensor_inputs=callback_on_step_end_tensor_inputs,
         )
 
-        # 8. Mean, spread and residual of the samples
+        # 8. Mean, standard deviation and residual of the samples
         self.maybe_free_model_hooks()
         output = conclude(samples, measurement, output_type, prompts=prompts)
         if noise_std is not None and noise is not None:
@@ -330,11 +324,11 @@ class ContextMRIPipeline(TextPrior):
     def generate(
         self, prompt: str | list[str] | None = None, **options: Any
     ) -> TextToImageOutput[Any]:
-        """Draw images from the prior alone; see :class:`~ctxrecon.pipelines.TextToImagePipeline`.
+        """Sample images from the prior; see :class:`~ctxrecon.pipelines.TextToImagePipeline`.
 
         Args:
-            prompt: one or several; ``None`` draws without text.
-            **options: of the call of that pipeline.
+            prompt: Prompt or list of prompts; ``None`` samples without text.
+            **options: Keyword arguments of that pipeline's call.
         """
         pipe = TextToImagePipeline(**self.components)
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
@@ -351,23 +345,22 @@ def load_prior(
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
 ) -> ContextMRIPipeline:
-    """Load a prior.
+    """Load a pipeline with a trained diffusion prior.
 
     Args:
-        path: a folder or a hub repository (``"owner/name"``); the prior that comes with the
-            package by default. Two layouts are read: a diffusers pipeline folder (``unet/``,
-            ``scheduler/``, ``text_encoder/``, ``tokenizer/``), and that of the published
-            ``DHCAI/ContextMRI``, whose U-Nets lie in ``fastmri/`` and ``skm-tea/``.
-        subfolder: of the U-Net, where there are several.
-        scheduler: folder with a ``scheduler_config.json``, where ``path`` has no ``scheduler/``.
-        text_encoder: folder or hub repository, where ``path`` has no ``text_encoder/``.
-        tokenizer: likewise.
-        dtype: of U-Net and text encoder, whatever they are stored in: float32, bfloat16 or
-            float16, or its name.
-        device: where to put them; the CPU by default.
+        path: Folder or hub repository (``"owner/name"``); by default the prior shipped with the
+            package. It is either a diffusers pipeline folder (``unet/``, ``scheduler/``,
+            ``text_encoder/``, ``tokenizer/``) or has the layout of the published
+            ``DHCAI/ContextMRI``, with U-Nets in ``fastmri/`` and ``skm-tea/``.
+        subfolder: Subfolder of the U-Net, required if there are several.
+        scheduler: Folder with ``scheduler_config.json``, if ``path`` has no ``scheduler/``.
+        text_encoder: Folder or hub repository, if ``path`` has no ``text_encoder/``.
+        tokenizer: Folder or hub repository, if ``path`` has no ``tokenizer/``.
+        dtype: Precision of U-Net and text encoder: float32, bfloat16 or float16, or its name.
+        device: Device of the pipeline (default: CPU).
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     place = as_device(device)
     components = prior_components(
@@ -387,12 +380,19 @@ def build_pipeline(
     sample_size: int = 128,
     seed: int = 0,
 ) -> ContextMRIPipeline:
-    """A pipeline of small, randomly initialised networks, to be trained.
+    """Build a pipeline of small, randomly initialized networks for training or testing.
+
+    Example:
+        >>> import torch
+        >>> pipe = build_pipeline(block_out_channels=(32, 64), sample_size=16)
+        >>> output = pipe(torch.ones(16, 16, dtype=torch.complex64), num_inference_steps=2)
+        >>> output.images.shape
+        torch.Size([1, 16, 16])
 
     Args:
-        block_out_channels: see :func:`ctxrecon.priors.build_unet`.
-        sample_size: training matrix size.
-        seed: of the initial weights.
+        block_out_channels: Channels of each U-Net level; see :func:`ctxrecon.priors.build_unet`.
+        sample_size: Matrix size for training.
+        seed: Random seed of the initial weights.
     """
     components = new_components(
         block_out_channels=block_out_channels, sample_size=sample_size, seed=seed

@@ -1,4 +1,4 @@
-"""Reconstruction with the help of a fully sampled scan of another contrast."""
+"""Reconstruction guided by a fully sampled scan of another contrast."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ from ctxrecon.reconstructors import CrossModal
 
 @dataclass
 class CrossModalReconstruction(ReconstructionOutput[ImagesT_co]):
-    """A reconstruction with what was made of the reference; read the fields by name.
+    """Reconstruction together with the aligned and the synthetic reference.
+
+    Access the fields by name.
 
     Attributes:
-        aligned: ``(batch, ny, nx)`` complex64, the reference on the grid of ``images``.
-        synthetic: ``(batch, ny, nx)`` complex64, what the aligned reference would look like in the
-            contrast of ``images``.
-        displacement: ``(batch, 2, ny, nx)`` float32 in pixels, along ``ny`` and ``nx``: ``aligned``
-            at ``p`` is the reference at ``p + displacement(p)``.
+        aligned: Reference warped onto the grid of ``images``, complex64 ``(batch, ny, nx)``.
+        synthetic: Aligned reference translated to the contrast of ``images``, complex64
+            ``(batch, ny, nx)``.
+        displacement: Displacement field in pixels along ``ny`` and ``nx``, float32
+            ``(batch, 2, ny, nx)``: ``aligned`` at ``p`` is the reference at
+            ``p + displacement(p)``.
     """
 
     aligned: Tensor | None = None
@@ -46,26 +49,31 @@ class CrossModalReconstruction(ReconstructionOutput[ImagesT_co]):
 
 
 class CrossModalPipeline(TextNetworkPipeline):
-    """A :class:`~ctxrecon.reconstructors.CrossModal` network behind the call of all pipelines.
+    """Reconstruction with a :class:`~ctxrecon.reconstructors.CrossModal` network and a reference.
 
     Example:
-        >>> output = load_cross_modal("runs/cross/pipeline")(kspace, mask, reference=t1)
-        >>> output.images, output.aligned, output.synthetic, output.displacement
+        >>> import torch
+        >>> from ctxrecon.reconstructors import CrossModal
+        >>> network = CrossModal(width=4, depth=1, cascades=1, synthesis_cascades=1, align_width=4)
+        >>> kspace, reference = torch.ones(16, 16, dtype=torch.complex64), torch.ones(16, 16)
+        >>> output = CrossModalPipeline(network)(kspace, reference=reference)
+        >>> output.images.shape, output.displacement.shape
+        (torch.Size([1, 16, 16]), torch.Size([1, 2, 16, 16]))
 
     Args:
-        reconstructor: the network.
-        text_encoder: of networks that read the prompt; ``None`` for others.
-        tokenizer: of the text encoder.
+        reconstructor: Reconstruction network.
+        text_encoder: Text encoder; ``None`` for networks that ignore the prompt.
+        tokenizer: Tokenizer of the text encoder; ``None`` for networks that ignore the prompt.
 
     Raises:
-        InputError: a network that reads prompts without a text encoder of its width.
+        InputError: If the network reads prompts and there is no text encoder of its width.
     """
 
     reconstructor: CrossModal
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> CrossModalPipeline:
-        """:func:`load_cross_modal`."""
+        """Load a pipeline; see :func:`load_cross_modal`."""
         return load_cross_modal(path, **options)
 
     @overload
@@ -126,29 +134,30 @@ class CrossModalPipeline(TextNetworkPipeline):
         """Reconstruct one slice or a batch of slices of any matrix size.
 
         Args:
-            kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
-                ``(ny, nx)``; NumPy or torch. Or a measurement of
-                :class:`~ctxrecon.Measurement`, which holds mask and coil maps.
-            mask: where k-space was sampled; see ``Measurement.from_arrays``.
-            prompt: metadata of the measurement such as ``"Brain, T2, TR: 5000"``, one for all
-                slices or a list; a network that reads no prompt leaves it aside, and that is
-                logged.
-            reference: the fully sampled image of the other contrast, complex or magnitude, in any
-                units, ``(batch or 1, ny, nx)`` or ``(ny, nx)``: the same field of view and matrix
-                as the images, nearly the same anatomy.
-            coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
-                ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
-            batch_size: slices at once; by default what takes little memory, four of 320 × 320.
-            output_type: of ``images``: "pt", "np" (complex) or "pil" (magnitude).
-            return_dict: ``False`` gives the tuple (images, aligned, synthetic, displacement,
+            kspace: Centered complex k-space of shape ``(batch, coils, ny, nx)``,
+                ``(coils, ny, nx)`` or ``(ny, nx)``, NumPy or torch; or a
+                :class:`~ctxrecon.Measurement`, which includes the mask and the coil maps.
+            mask: Sampling mask; see ``Measurement.from_arrays``.
+            prompt: Metadata of the measurement such as ``"Brain, T2, TR: 5000"``: one prompt for
+                all slices or a list with one per slice. Networks without text input ignore it,
+                which is logged.
+            reference: Fully sampled image of the other contrast, complex or magnitude, in arbitrary
+                units, of shape ``(batch or 1, ny, nx)`` or ``(ny, nx)``. It must have the field of
+                view and matrix of the images and show nearly the same anatomy.
+            coil_maps: Coil maps of shape ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``,
+                complex, ``Σ_c |S_c|² = 1``; by default estimated from the calibration region.
+            batch_size: Slices reconstructed at once; the default needs little memory (four slices
+                of 320 × 320).
+            output_type: Type of ``images``: "pt", "np" (complex) or "pil" (magnitude).
+            return_dict: If ``False``, return the tuple (images, aligned, synthetic, displacement,
                 residual, coil_maps, prompts).
 
         Returns:
-            ``images``; ``aligned``, ``synthetic`` and ``displacement``, what was made of the
-            reference; ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
+            ``images``; the derived references ``aligned``, ``synthetic`` and ``displacement``; the
+            ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own.
+            InputError: If an argument is malformed or the result contains NaN or infinite values.
         """
         check_output_type(output_type)
         slices = count_slices(kspace)
@@ -193,7 +202,7 @@ class CrossModalPipeline(TextNetworkPipeline):
         embeds: Tensor | None,
         batch_size: int | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images, and by name what was made of the reference, batch by batch."""
+        """Return the images and, by name, the images derived from the reference."""
         filled = measurement.filled
         at_once = batch_size or images_at_once(FEATURES, measurement.image_shape)
         batches = image_batches(filled, measurement.number_of_sets, at_once)
@@ -222,16 +231,16 @@ class CrossModalPipeline(TextNetworkPipeline):
 
 
 def check_reference(reference: ArrayLike, measurement: Measurement) -> Tensor:
-    """The reference as complex64 ``(batch, ny, nx)``.
+    """Validate the reference and return it as complex64 ``(batch, ny, nx)``.
 
     Raises:
-        InputError: a measurement with two sets of coil maps; a reference of another shape, that is
-            not finite or without signal.
+        InputError: If the measurement has two sets of coil maps, or the reference has the wrong
+            shape, is not finite or has no signal.
     """
     if isinstance(measurement.operator, SoftSense):
         raise InputError(
-            "the data ask for two sets of coil maps, this network takes one: give coil_maps, such "
-            "as estimate_coil_maps(kspace, mask, num_maps=1) of ctxrecon.coils"
+            "expected one set of coil maps, got two, which this network does not support: pass "
+            "coil_maps, such as estimate_coil_maps(kspace, mask, num_maps=1) of ctxrecon.coils"
         )
     image = as_tensor(reference, "the reference")
     image = image[None] if image.ndim == 2 else image
@@ -243,9 +252,9 @@ def check_reference(reference: ArrayLike, measurement: Measurement) -> Tensor:
         )
     image = image.to(torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(image)).all()):
-        raise InputError("the reference holds NaN or infinite values: find out where they are from")
+        raise InputError("the reference contains NaN or infinite values: check how it was computed")
     if not bool(image.any()):
-        raise InputError("the reference is empty: give an image with signal")
+        raise InputError("the reference is empty: pass an image with signal")
     return image.expand(wanted)
 
 
@@ -255,17 +264,17 @@ def load_cross_modal(
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
 ) -> CrossModalPipeline:
-    """Load a network that reconstructs with the help of a reference.
+    """Load a network that reconstructs with a reference image.
 
     Args:
-        path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
-            prompts, ``text_encoder/`` and ``tokenizer/``.
-        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
-            measurement is complex64 in any case.
-        device: where to put them; the CPU by default.
+        path: Folder or hub repository with ``reconstructor/`` and, for networks that read prompts,
+            ``text_encoder/`` and ``tokenizer/``.
+        dtype: Precision of the networks: float32, bfloat16 or float16, or its name; the
+            measurement stays complex64.
+        device: Device of the pipeline (default: CPU).
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     place = as_device(device)
     return CrossModalPipeline(**cross_modal_components(path, dtype=dtype)).to(place)

@@ -1,4 +1,4 @@
-"""Several contrasts of one slice, sampled by a learned pattern and reconstructed together."""
+"""Joint reconstruction of several contrasts of one slice, sampled with learned masks."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ from ctxrecon.tasks import T2StarMLP
 
 @dataclass
 class JointOutput(BaseOutput):
-    """Reconstructions of several contrasts; read the fields by name.
+    """Reconstructions of several contrasts; access the fields by name.
 
     Attributes:
-        images: ``(batch, contrasts, ny, nx)`` complex64.
-        masks: ``(batch, contrasts, 1, ny, nx)`` bool, what was sampled.
-        residual: ``(batch, contrasts)`` float32 relative data residual ``‖A x − y‖ / ‖y‖``.
-        t2star: ``(batch, ny, nx)`` float32 T2* in ms; ``None`` for contrasts that are no echoes.
-        expected_error: ``(batch, contrasts, ny, nx)`` float32, the error that the network
-            expects of each pixel; ``None`` where it predicts none.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
-        prompts: of each slice and contrast, or ``None`` where none are read.
-        stages: what had been sampled at the end of each stage before the last, the centre first,
-            and what it gave; ``None`` unless asked for.
+        images: Images, complex64 ``(batch, contrasts, ny, nx)``.
+        masks: Sampling masks, bool ``(batch, contrasts, 1, ny, nx)``.
+        residual: Relative data residual ``‖A x − y‖ / ‖y‖``, float32 ``(batch, contrasts)``.
+        t2star: T2* map in ms, float32 ``(batch, ny, nx)``; ``None`` if the contrasts are not
+            echoes.
+        expected_error: Error of each pixel as predicted by the network, float32
+            ``(batch, contrasts, ny, nx)``; ``None`` if the network does not predict it.
+        coil_maps: Coil maps, complex64 ``(batch or 1, coils, ny, nx)``; ``None`` for a single coil.
+        prompts: Prompts of each slice and contrast; ``None`` if the network ignores them.
+        stages: Outputs after each acquisition stage before the last, starting with the center of
+            k-space; ``None`` unless requested.
     """
 
     images: Tensor
@@ -68,23 +69,30 @@ class JointOutput(BaseOutput):
 
 
 class JointPipeline(DiffusionPipeline):
-    """A sampler and a reconstructor that were trained together, and a map of the tissue.
+    """Joint acquisition and reconstruction: a sampler and a network that were trained together.
 
     Example:
-        >>> output = load_joint("runs/joint/pipeline")(kspace, acceleration=4)
-        >>> output.images, output.masks, output.t2star
+        >>> import torch
+        >>> from ctxrecon.masks.learned import LOUPE
+        >>> from ctxrecon.reconstructors import UNetReconstructor
+        >>> pipe = JointPipeline(UNetReconstructor(width=4, depth=1), LOUPE((16, 16), 4.0))
+        >>> output = pipe(torch.ones(1, 1, 1, 16, 16, dtype=torch.complex64))
+        >>> output.images.shape, output.masks.shape
+        (torch.Size([1, 1, 16, 16]), torch.Size([1, 1, 1, 16, 16]))
 
     Args:
-        reconstructor: of several contrasts, or of one, which then takes each by itself.
-        sampler: chooses the masks, in any of :data:`~ctxrecon.masks.learned.SAMPLERS`.
-        relaxometer: T2* from the echoes; ``None`` for contrasts that are no echoes.
-        text_encoder: of reconstructors that read prompts.
-        tokenizer: of the text encoder.
-        contrasts: how many it was trained with; calls may have others where sampler and network
-            take them.
+        reconstructor: Network for several contrasts jointly, or a single-contrast network, which
+            then reconstructs each contrast separately.
+        sampler: Sampler that chooses the masks, one of :data:`~ctxrecon.masks.learned.SAMPLERS`.
+        relaxometer: Network that maps T2* from the echoes; ``None`` if the contrasts are not
+            echoes.
+        text_encoder: Text encoder; ``None`` for networks that ignore the prompt.
+        tokenizer: Tokenizer of the text encoder; ``None`` for networks that ignore the prompt.
+        contrasts: Number of contrasts in training. Calls may pass another number if sampler and
+            network support it.
 
     Raises:
-        InputError: a network that reads prompts without a text encoder of its width.
+        InputError: If the network reads prompts and there is no text encoder of its width.
     """
 
     model_cpu_offload_seq = "text_encoder->sampler->reconstructor->relaxometer"
@@ -118,7 +126,7 @@ class JointPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> JointPipeline:
-        """:func:`load_joint`."""
+        """Load a pipeline; see :func:`load_joint`."""
         return load_joint(path, **options)
 
     @torch.no_grad()
@@ -133,26 +141,31 @@ class JointPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         stages: bool = False,
     ) -> JointOutput:
-        """Reconstruct every contrast.
+        """Reconstruct all contrasts of one slice or a batch of slices.
 
         Args:
-            kspace: complex and centred, ``(batch, contrasts, coils, ny, nx)``, or
-                ``(contrasts, coils, ny, nx)`` for one slice; NumPy or torch. Fully sampled, for the
-                sampler to choose from; or as a scanner measured it, with ``mask``.
-            mask: ``(batch or 1, contrasts or 1, 1, ny, nx)`` or ``(contrasts, 1, ny, nx)``, bool or
-                numbers 0 and 1: where k-space was sampled. ``None`` takes the sampler's masks.
-            prompt: metadata such as ``"Knee, PDFS, TR: 3150"``: one, one for each contrast, or such
-                a list for each slice; a network that reads none leaves it aside.
-            acceleration: of the sampler's masks, by default its own; not with ``mask``.
-            coil_maps: ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, of all contrasts;
-                estimated if not given, from the contrast with the most signal where all its
-                neighbours are sampled.
-            generator: source of the masks: one, or a list with one for each slice.
-            stages: whether to give what each stage of a sampler that chooses in stages had, too:
-                the lower ratios that SeqMRI passes through.
+            kspace: Centered complex k-space of shape ``(batch, contrasts, coils, ny, nx)``, or
+                ``(contrasts, coils, ny, nx)`` for one slice, NumPy or torch. Fully sampled if the
+                sampler is to choose the samples; undersampled together with ``mask``.
+            mask: Sampling mask, bool or 0 and 1, of shape
+                ``(batch or 1, contrasts or 1, 1, ny, nx)`` or ``(contrasts, 1, ny, nx)``. ``None``
+                uses the sampler's masks.
+            prompt: Metadata such as ``"Knee, PDFS, TR: 3150"``: one prompt, a list with one per
+                contrast, or such a list for each slice. Networks without text input ignore it.
+            acceleration: Acceleration factor of the sampler's masks; ``None`` uses the sampler's
+                default. Cannot be combined with ``mask``.
+            coil_maps: Coil maps shared by all contrasts, of shape ``(coils, ny, nx)`` or
+                ``(batch or 1, coils, ny, nx)``. By default estimated from the contrast with the
+                most signal in the fully sampled calibration region.
+            generator: Random generator of the masks, or a list with one per slice.
+            stages: If ``True``, also return the output after each stage of a sampler that chooses
+                in stages; in SeqMRI these are the lower sampling ratios.
+
+        Returns:
+            The images with their masks, residuals and, where available, T2* and expected errors.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own.
+            InputError: If an argument is malformed or the result contains NaN or infinite values.
         """
         if acceleration is not None:
             check_number("acceleration", acceleration, least=1)
@@ -160,17 +173,19 @@ class JointPipeline(DiffusionPipeline):
         check_generator(generator, leading[0])
         prompts = contrast_prompts(prompt, leading)
         if mask is not None and acceleration is not None:
-            raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
+            raise InputError(
+                "acceleration applies to the sampler's masks: pass either acceleration or a mask"
+            )
         if stages and (mask is not None or not isinstance(self.sampler, AdaptiveSampler)):
             raise InputError(
-                "stages are of masks that a sampler chooses in stages, such as sequential or "
+                "stages requires a sampler that chooses its mask in stages, such as sequential or "
                 "greedy: leave stages out"
             )
         device = self._execution_device
         if mask is None and tuple(y.shape[-2:]) != self.sampler.shape:
             raise InputError(
-                f"the sampler is of the matrix {self.sampler.shape}, k-space of "
-                f"{tuple(y.shape[-2:])}: give a mask, or train one of that size"
+                f"expected k-space of the sampler's matrix {self.sampler.shape}, got "
+                f"{tuple(y.shape[-2:])}: pass a mask, or train a sampler of that size"
             )
         y = y.to(device)
         given = None if mask is None else check_masks(mask, y).to(device)
@@ -181,7 +196,7 @@ class JointPipeline(DiffusionPipeline):
             shape = (leading[0], *y.shape[2:])
             maps = check_coil_maps(coil_maps, shape, empty.all(dim=1)).to(device)
         measured = y
-        # A contrast without signal is there as zeros, so that the network has what it expects.
+        # Empty contrasts are zeroed, not removed, so that the network sees all of its inputs.
         y = y.masked_fill(empty[:, :, None, None, None], 0)
         if maps is None and y.shape[2] > 1:
             maps = shared_coil_maps(y, self._center(acceleration) if given is None else given)
@@ -191,7 +206,7 @@ class JointPipeline(DiffusionPipeline):
         embeds = self._embeds(prompts)
 
         def measure(masks: Tensor) -> MultiContrastOutput:
-            """What the network makes of the samples that these masks take."""
+            """Reconstruct from the samples of these masks."""
             masks = masks.expand(*leading, -1, -1, -1)
             operators = [CartesianSense(masks[:, c], work) for c in range(leading[1])]
             return reconstruct_contrasts(self.reconstructor, operators, y * masks, embeds)
@@ -207,7 +222,7 @@ class JointPipeline(DiffusionPipeline):
             inside = inside & (maps != 0).any(dim=1)[:, None]
 
         def conclude(masks: Tensor) -> JointOutput:
-            """What the network makes of these samples, all of it."""
+            """Return the complete output for these masks."""
             masks = masks.expand(*leading, -1, -1, -1)
             output = measure(masks)
             images = torch.where(inside, output.images, 0)
@@ -249,14 +264,14 @@ class JointPipeline(DiffusionPipeline):
         acceleration: float | None,
         generator: Any,
     ) -> list[Tensor]:
-        """Masks ``(batch, contrasts or 1, 1, ny, nx)`` of the sampler, of each stage if it has any.
+        """Return masks ``(batch, contrasts or 1, 1, ny, nx)`` of the sampler, one for each stage.
 
-        Each has what those before it have; the last one is the mask.
+        Each mask includes the samples of the previous stages; the last one is the final mask.
         """
         if isinstance(self.sampler, AdaptiveSampler):
             if leading[1] != 1:
                 raise InputError(
-                    f"this {type(self.sampler).__name__} chooses by one image: expected one "
+                    f"{type(self.sampler).__name__} chooses samples from one image: expected one "
                     f"contrast, got {leading[1]}"
                 )
             options = {} if isinstance(self.sampler, GreedyPolicy) else {"generator": generator}
@@ -271,17 +286,18 @@ class JointPipeline(DiffusionPipeline):
             return [masks[:, None]]
         if masks.shape[1] != leading[1]:
             raise InputError(
-                f"the sampler has masks for {masks.shape[1]} contrasts, k-space has {leading[1]}"
+                f"expected k-space of {masks.shape[1]} contrasts, as the sampler has masks for, "
+                f"got {leading[1]}"
             )
         return [masks]
 
     def _center(self, acceleration: float | None) -> Tensor:
-        """What every mask of the sampler takes, ``(1, 1, 1, ny, nx)`` bool."""
+        """Return the center that all masks of the sampler share, bool ``(1, 1, 1, ny, nx)``."""
         center = self.sampler.budget(acceleration).center.to(self._execution_device)
         return self.sampler.as_mask(center)[None, None, None]
 
     def _embeds(self, prompts: list[list[str]]) -> Tensor | None:
-        """Embeddings ``(batch, contrasts, width)``, if the network reads prompts."""
+        """Return embeddings ``(batch, contrasts, width)`` if the network reads prompts."""
         if self.reconstructor.text_width is None:
             return None
         assert self.text_encoder is not None
@@ -300,15 +316,15 @@ def load_joint(
     """Load a sampler and a reconstructor that were trained together.
 
     Args:
-        path: a folder or a hub repository with ``sampler/`` and ``reconstructor/``; for T2* maps
-            ``relaxometer/``, and for networks that read prompts ``text_encoder/`` and
-            ``tokenizer/``.
-        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
-            measurement is complex64 in any case.
-        device: where to put them; the CPU by default.
+        path: Folder or hub repository with ``sampler/`` and ``reconstructor/``; optionally
+            ``relaxometer/`` for T2* maps, and ``text_encoder/`` and ``tokenizer/`` for networks
+            that read prompts.
+        dtype: Precision of the networks: float32, bfloat16 or float16, or its name; the
+            measurement stays complex64.
+        device: Device of the pipeline (default: CPU).
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     place = as_device(device)
     return JointPipeline(**joint_components(path, dtype=dtype)).to(place)

@@ -1,4 +1,4 @@
-"""Reconstruction by a network that inverts the measurement directly."""
+"""Reconstruction with a network that maps k-space to the image directly."""
 
 from __future__ import annotations
 
@@ -26,25 +26,30 @@ from ctxrecon.reconstructors import Reconstructor
 
 
 class ReconstructionPipeline(TextNetworkPipeline):
-    """Any :class:`~ctxrecon.reconstructors.Reconstructor` behind the call of the diffusion prior.
+    """Reconstruction with any :class:`~ctxrecon.reconstructors.Reconstructor` network.
 
     Example:
-        >>> output = load_reconstructor("runs/varnet/pipeline")(kspace, mask)
+        >>> import torch
+        >>> from ctxrecon.reconstructors import VarNet
+        >>> pipe = ReconstructionPipeline(VarNet(width=4, depth=1, cascades=1))
+        >>> output = pipe(torch.ones(16, 16, dtype=torch.complex64))
+        >>> output.images.shape
+        torch.Size([1, 16, 16])
 
     Args:
-        reconstructor: the network.
-        text_encoder: of networks that read the prompt; ``None`` for others.
-        tokenizer: of the text encoder.
+        reconstructor: Reconstruction network.
+        text_encoder: Text encoder; ``None`` for networks that ignore the prompt.
+        tokenizer: Tokenizer of the text encoder; ``None`` for networks that ignore the prompt.
 
     Raises:
-        InputError: a network that reads prompts without a text encoder of its width.
+        InputError: If the network reads prompts and there is no text encoder of its width.
     """
 
     reconstructor: Reconstructor
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> ReconstructionPipeline:
-        """:func:`load_reconstructor`."""
+        """Load a pipeline; see :func:`load_reconstructor`."""
         return load_reconstructor(path, **options)
 
     @overload
@@ -105,26 +110,27 @@ class ReconstructionPipeline(TextNetworkPipeline):
         """Reconstruct one slice or a batch of slices of any matrix size.
 
         Args:
-            kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
-                ``(ny, nx)``; NumPy or torch. Or a measurement of
-                :class:`~ctxrecon.Measurement`, which holds mask and coil maps.
-            mask: where k-space was sampled; see ``Measurement.from_arrays``.
-            prompt: metadata such as ``"Knee, PDFS, TR: 3150"``, one for all slices or a list; a
-                network that reads no prompt leaves it aside, and that is logged.
-            coil_maps: complex, ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``, with
-                ``Σ_c |S_c|² = 1``; estimated from the calibration region if not given.
-            operator: ``A``, where it is another one than ``M F S``; ``kspace`` is then its data.
-            batch_size: slices at once; by default what takes little memory, four of 320 × 320.
-            output_type: "pt", "np" (complex) or "pil" (magnitude).
-            return_dict: ``False`` gives the tuple (images, expected_error, residual, coil_maps,
-                prompts).
+            kspace: Centered complex k-space of shape ``(batch, coils, ny, nx)``,
+                ``(coils, ny, nx)`` or ``(ny, nx)``, NumPy or torch; or a
+                :class:`~ctxrecon.Measurement`, which includes the mask and the coil maps.
+            mask: Sampling mask; see ``Measurement.from_arrays``.
+            prompt: Metadata such as ``"Knee, PDFS, TR: 3150"``: one prompt for all slices or a list
+                with one per slice. Networks without text input ignore it, which is logged.
+            coil_maps: Coil maps of shape ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``,
+                complex, ``Σ_c |S_c|² = 1``; by default estimated from the calibration region.
+            operator: Forward operator ``A`` if it is not ``M F S``; ``kspace`` is then its data.
+            batch_size: Slices reconstructed at once; the default needs little memory (four slices
+                of 320 × 320).
+            output_type: Type of the images: "pt", "np" (complex) or "pil" (magnitude).
+            return_dict: If ``False``, return the tuple (images, expected_error, residual,
+                coil_maps, prompts).
 
         Returns:
-            ``images``; ``expected_error``, the error that the network expects of each pixel, where
-            it predicts one; ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
+            ``images``; ``expected_error``, the error of each pixel if the network predicts it; the
+            ``residual`` ``‖A x − y‖/‖y‖`` of ``images``; ``coil_maps``.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own.
+            InputError: If an argument is malformed or the result contains NaN or infinite values.
         """
         check_output_type(output_type)
         slices = count_slices(kspace, operator)
@@ -150,7 +156,7 @@ class ReconstructionPipeline(TextNetworkPipeline):
     def _reconstruct(
         self, measurement: Measurement, embeds: Tensor | None, batch_size: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Images and expected errors, batch by batch."""
+        """Return images and expected errors, computed batch by batch."""
         filled = measurement.filled
         at_once = batch_size or images_at_once(FEATURES, measurement.image_shape)
         batches = image_batches(filled, measurement.number_of_sets, at_once)
@@ -182,15 +188,14 @@ def load_reconstructor(
     """Load a network that reconstructs directly.
 
     Args:
-        path: a folder or a hub repository with ``reconstructor/`` and, for networks that read
-            prompts, ``text_encoder/`` and ``tokenizer/``; the network that comes with the package
-            by default.
-        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
-            measurement is complex64 in any case.
-        device: where to put them; the CPU by default.
+        path: Folder or hub repository with ``reconstructor/`` and, for networks that read prompts,
+            ``text_encoder/`` and ``tokenizer/``; by default the network shipped with the package.
+        dtype: Precision of the networks: float32, bfloat16 or float16, or its name; the
+            measurement stays complex64.
+        device: Device of the pipeline (default: CPU).
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     place = as_device(device)
     return ReconstructionPipeline(**reconstructor_components(path, dtype=dtype)).to(place)

@@ -1,4 +1,4 @@
-"""Segmentations or findings straight from k-space, sampled for them and as unsure as it leaves."""
+"""Segmentations or findings directly from undersampled k-space, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from ctxrecon.tasks import FindingClassifier, ImageDecoder, LatentSegmenter, Seg
 
 @dataclass
 class TaskOutput(BaseOutput):
-    """What was read from a measurement; read the fields by name.
+    """Result of a task on undersampled k-space; access the fields by name.
 
     Attributes:
-        probabilities: of segmentations ``(batch, num_classes, ny, nx)`` float32, of each pixel and
-            class, the background first: the mean over the samples; of findings
+        probabilities: For segmentation, mean class probabilities of each pixel over the samples,
+            float32 ``(batch, num_classes, ny, nx)``, background first. For findings, probabilities
             ``(batch, findings)``.
-        masks: ``(batch or 1, 1, ny, nx)`` bool, what was sampled.
-        samples: segmentations ``(batch, num_samples, ny, nx)`` uint8, classes of each pixel;
+        masks: Sampling masks, bool ``(batch or 1, 1, ny, nx)``.
+        samples: Segmentation samples, uint8 class indices ``(batch, num_samples, ny, nx)``;
             ``None`` for findings.
-        disagreement: ``(batch, ny, nx)`` float32, the share of pairs of samples whose class
-            differs; ``None`` for findings and single samples.
-        images: ``(batch, ny, nx)`` complex64; ``None`` from a model that gives none.
-        std: ``(batch, ny, nx)`` float32, the error that is expected of each pixel of ``images``.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ``None`` for a single coil.
+        disagreement: Fraction of the pairs of samples with different classes in each pixel, float32
+            ``(batch, ny, nx)``; ``None`` for findings and for single samples.
+        images: Images, complex64 ``(batch, ny, nx)``; ``None`` if the model does not compute them.
+        std: Expected error of each pixel of ``images``, float32 ``(batch, ny, nx)``.
+        coil_maps: Coil maps, complex64 ``(batch or 1, coils, ny, nx)``; ``None`` for a single coil.
     """
 
     probabilities: Tensor
@@ -52,28 +52,33 @@ class TaskOutput(BaseOutput):
 
 
 class TaskPipeline(DiffusionPipeline):
-    """A sampler of k-space and a network that reads a task from its samples, trained together.
+    """A k-space sampler and a network that solves a task from its samples, trained together.
 
-    InfoMRI's algorithms 3 and 5: what leaves is a segmentation, drawn several times, with its image
-    if the model has that decoder; or the probabilities of findings and nothing else.
+    Implements algorithms 3 and 5 of InfoMRI. The result is a set of segmentation samples, with an
+    image if the model has an image decoder, or the probabilities of findings.
 
     Example:
-        >>> output = load_task("runs/mass/pipeline")(kspace, acceleration=8, num_samples=8)
-        >>> output.samples, output.probabilities, output.disagreement
+        >>> import torch
+        >>> from ctxrecon.masks.learned import LOUPE
+        >>> from ctxrecon.tasks import FindingClassifier
+        >>> network = FindingClassifier(["meniscus tear"], width=4)
+        >>> pipe = TaskPipeline(LOUPE((32, 32), 4.0), network, classes=["meniscus tear"])
+        >>> pipe(torch.ones(32, 32, dtype=torch.complex64)).probabilities.shape
+        torch.Size([1, 1])
 
     Args:
-        sampler: chooses the masks: one of :data:`~ctxrecon.masks.learned.SAMPLERS` that looks at no
-            image.
-        network: a :class:`~ctxrecon.tasks.Segmenter`, such as
-            :class:`~ctxrecon.tasks.LatentSegmenter`, or a
+        sampler: Sampler that chooses the masks, one of :data:`~ctxrecon.masks.learned.SAMPLERS`
+            that does not depend on an image.
+        network: Segmentation network, a :class:`~ctxrecon.tasks.Segmenter` such as
+            :class:`~ctxrecon.tasks.LatentSegmenter`; or a
             :class:`~ctxrecon.tasks.FindingClassifier`.
-        image_decoder: of a latent segmenter's features; ``None`` for a model that gives no images,
-            or has them on the way.
-        classes: names of what is segmented or found; the background is not among them.
+        image_decoder: Decoder of a latent segmenter's features into images; ``None`` for models
+            without images or with images as an intermediate result.
+        classes: Names of the segmented classes or findings, without the background.
 
     Raises:
-        InputError: a sampler that looks at images or is of several contrasts, a decoder of images
-            for another network than a latent segmenter, or another number of names.
+        InputError: If the sampler depends on images or has several contrasts, an image decoder is
+            passed with a network that is not a latent segmenter, or the number of names is wrong.
     """
 
     model_cpu_offload_seq = "sampler->network->image_decoder"
@@ -92,10 +97,10 @@ class TaskPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         adaptive = isinstance(sampler, SequentialSampler | GreedyPolicy)
-        if adaptive or hasattr(sampler, "contrasts"):  # whose masks have an axis of contrasts
+        if adaptive or hasattr(sampler, "contrasts"):  # their masks have an axis of contrasts
             raise InputError(
-                f"a {type(sampler).__name__} chooses by images or for several contrasts: a task "
-                "takes another sampler"
+                f"expected a sampler of one contrast that does not depend on images, got "
+                f"{type(sampler).__name__}: pass another sampler"
             )
         if isinstance(network, FindingClassifier):
             count = len(network.config.findings)
@@ -103,8 +108,8 @@ class TaskPipeline(DiffusionPipeline):
             count = network.config.num_classes - 1
         if image_decoder is not None and not isinstance(network, LatentSegmenter):
             raise InputError(
-                f"an image decoder reads the features of a latent segmenter, and a "
-                f"{type(network).__name__} gives no images by one: leave it out"
+                f"an image decoder needs the features of a latent segmenter, got a "
+                f"{type(network).__name__}: remove the decoder"
             )
         if len(classes) != count:
             raise InputError(f"expected {count} names of classes, got {list(classes)}")
@@ -113,7 +118,7 @@ class TaskPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, path: Any, **options: Any) -> TaskPipeline:
-        """:func:`load_task`."""
+        """Load a pipeline; see :func:`load_task`."""
         return load_task(path, **options)
 
     @torch.no_grad()
@@ -128,24 +133,30 @@ class TaskPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         batch_size: int | None = None,
     ) -> TaskOutput:
-        """Read the task from every slice.
+        """Segment every slice, or estimate the probabilities of its findings.
 
         Args:
-            kspace: complex and centred, ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or
-                ``(ny, nx)``; NumPy or torch. Fully sampled, for the sampler to choose from; or as
-                a scanner measured it, with ``mask`` or as a :class:`~ctxrecon.Measurement`.
-            mask: where k-space was sampled, see ``Measurement.from_arrays``. ``None`` takes the
-                sampler's masks.
-            acceleration: of the sampler's masks, by default its own; not with ``mask``.
-            num_samples: segmentations of each slice; the published curves are flat from 8 on.
-            coil_maps: ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``; estimated if not
-                given.
-            generator: source of masks and samples: one, or a list with one for each slice. Batches
-                do not change results, and the first samples of many are those of few.
-            batch_size: samples that are decoded at once; by default what takes little memory.
+            kspace: Centered complex k-space of shape ``(batch, coils, ny, nx)``,
+                ``(coils, ny, nx)`` or ``(ny, nx)``, NumPy or torch. Fully sampled if the sampler is
+                to choose the samples; undersampled together with ``mask`` or as a
+                :class:`~ctxrecon.Measurement`.
+            mask: Sampling mask; see ``Measurement.from_arrays``. ``None`` uses the sampler's masks.
+            acceleration: Acceleration factor of the sampler's masks; ``None`` uses the sampler's
+                default. Cannot be combined with ``mask``.
+            num_samples: Segmentation samples per slice; the published curves are flat from 8 on.
+            coil_maps: Coil maps of shape ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``; by
+                default estimated.
+            generator: Random generator of masks and samples, or a list with one per slice. Results
+                do not depend on the batching, and a larger ``num_samples`` extends the same
+                sequence of samples.
+            batch_size: Samples decoded at once; the default needs little memory.
+
+        Returns:
+            Probabilities, samples and, where available, images, with the masks. Slices without
+            signal have NaN probabilities.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own.
+            InputError: If an argument is malformed or the result contains NaN or infinite values.
         """
         check_whole("num_samples", num_samples)
         if batch_size is not None:
@@ -154,7 +165,9 @@ class TaskPipeline(DiffusionPipeline):
             check_number("acceleration", acceleration, least=1)
         chosen = mask is not None or isinstance(kspace, Measurement)
         if chosen and acceleration is not None:
-            raise InputError("an acceleration is of the sampler's own masks: leave it or mask out")
+            raise InputError(
+                "acceleration applies to the sampler's masks: pass either acceleration or a mask"
+            )
         if chosen:
             measurement = prepare_measurement(kspace, mask, coil_maps)
             check_generator(generator, len(measurement))
@@ -168,7 +181,7 @@ class TaskPipeline(DiffusionPipeline):
             measurement = Measurement.from_arrays(y * masks, masks, coil_maps)
         measurement = measurement.to(self._execution_device)
         if measurement.mask is None:
-            raise InputError("tasks are read from k-space on a grid, got data of another operator")
+            raise InputError("expected Cartesian k-space, got data of another operator")
         work, _ = measurement.normalized()
         zero_filled = work.combine(work.operator.adjoint(work.y))
         empty = empty.to(zero_filled.device)
@@ -186,11 +199,11 @@ class TaskPipeline(DiffusionPipeline):
     def _draw(
         self, y: Tensor, acceleration: float | None, sources: list[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """The sampler's masks within what was measured, and which slices hold no signal."""
+        """Return the sampler's masks within the measured samples, and which slices are empty."""
         if tuple(y.shape[-2:]) != self.sampler.shape:
             raise InputError(
-                f"the sampler is of the matrix {self.sampler.shape}, k-space of "
-                f"{tuple(y.shape[-2:])}: give a mask, or train one of that size"
+                f"expected k-space of the matrix {self.sampler.shape}, for which the sampler was "
+                f"trained, got {tuple(y.shape[-2:])}: pass a mask, or train a sampler of that size"
             )
         drawn = self.sampler(acceleration, len(y), sources).to(y.device)
         everything = torch.ones_like(drawn[:1, None])
@@ -208,7 +221,7 @@ class TaskPipeline(DiffusionPipeline):
         num_samples: int,
         batch_size: int | None,
     ) -> dict[str, Tensor]:
-        """Samples and what follows from them, slice by slice."""
+        """Return samples, probabilities and images, computed slice by slice."""
         network: Any = self.network
         shape = (zero_filled.shape[-2], zero_filled.shape[-1])
         at_once = batch_size or images_at_once(network.config.width, shape)
@@ -237,11 +250,11 @@ class TaskPipeline(DiffusionPipeline):
 
 
 def disagreement(samples: Tensor, num_classes: int) -> Tensor:
-    """Share of the pairs of samples whose class differs, of each pixel, ``(ny, nx)`` float32.
+    """Compute the fraction of pairs of samples that differ in each pixel, float32 ``(ny, nx)``.
 
     Args:
-        samples: ``(samples, ny, nx)`` whole numbers, two or more.
-        num_classes: the background included.
+        samples: Class indices of shape ``(samples, ny, nx)``, two samples or more.
+        num_classes: Number of classes including the background.
     """
     count = len(samples)
     votes = torch.stack([(samples == each).sum(dim=0) for each in range(num_classes)]).float()
@@ -254,17 +267,17 @@ def load_task(
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
 ) -> TaskPipeline:
-    """Load a sampler and the network that reads a task from its samples.
+    """Load a k-space sampler and the network that solves a task from its samples.
 
     Args:
-        path: a folder or a hub repository with ``sampler/`` and ``network/``; for images
+        path: Folder or hub repository with ``sampler/``, ``network/`` and optionally
             ``image_decoder/``.
-        dtype: of the networks: float32, bfloat16 or float16, or its name; what concerns the
-            measurement is complex64 in any case.
-        device: where to put them; the CPU by default.
+        dtype: Precision of the networks: float32, bfloat16 or float16, or its name; the
+            measurement stays complex64.
+        device: Device of the pipeline (default: CPU).
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     place = as_device(device)
     return TaskPipeline(**task_components(path, dtype=dtype)).to(place)

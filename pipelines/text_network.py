@@ -1,4 +1,4 @@
-"""What the pipelines of networks that reconstruct have in common: parts and prompts."""
+"""Base class of the pipelines of reconstruction networks: components and prompts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ctxrecon.inference.prompts import check_prompts, check_text_width, prompt_t
 logger = logging.getLogger(__name__)
 
 FEATURES = 64
-"""At full size, of the widest network here; most have fewer."""
+"""Number of feature maps at full resolution of the widest network, for the memory estimate."""
 
 
 class TextNetworkPipeline(DiffusionPipeline):
-    """A network, and the text encoder and tokenizer of those that read the prompt.
+    """A reconstruction network, with a text encoder and tokenizer if it reads prompts.
 
     Args:
-        reconstructor: the network; its ``text_width`` is ``None`` if it reads no prompt.
-        text_encoder: of networks that read the prompt; ``None`` for others.
-        tokenizer: of the text encoder.
+        reconstructor: Reconstruction network; its ``text_width`` is ``None`` if it ignores prompts.
+        text_encoder: Text encoder; ``None`` for networks that ignore the prompt.
+        tokenizer: Tokenizer of the text encoder; ``None`` for networks that ignore the prompt.
 
     Raises:
-        InputError: a network that reads prompts without a text encoder of its width.
+        InputError: If the network reads prompts and there is no text encoder of its width.
     """
 
     model_cpu_offload_seq = "text_encoder->reconstructor"
@@ -49,10 +49,13 @@ class TextNetworkPipeline(DiffusionPipeline):
         )
 
     def encode_prompt(self, prompts: list[str]) -> Tensor | None:
-        """Embeddings ``(prompts, width)``, or ``None`` for a network that reads none.
+        """Encode prompts as embeddings ``(prompts, width)``.
+
+        Returns:
+            The embeddings, or ``None`` if the network ignores prompts.
 
         Raises:
-            InputError: a prompt that the tokenizer would cut short.
+            InputError: If a prompt is longer than the tokenizer's limit.
         """
         if self.reconstructor.text_width is None:
             return None
@@ -63,14 +66,14 @@ class TextNetworkPipeline(DiffusionPipeline):
     def _read_prompts(
         self, prompt: str | list[str] | None, slices: int
     ) -> tuple[list[str] | None, Tensor | None]:
-        """The prompts that the network reads, one for each slice, and their embeddings.
+        """Return the prompts that the network reads, one per slice, and their embeddings.
 
         Raises:
-            InputError: another number of prompts than slices, or one that would be cut short.
+            InputError: If the numbers of prompts and slices differ, or a prompt is too long.
         """
         prompts = check_prompts(prompt, slices)
         embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
         if embeds is None and prompts is not None:
-            logger.info("this network reads no prompt: it is left aside")
+            logger.info("this network reads no prompt: the given one is ignored")
             prompts = None
         return prompts, embeds

@@ -1,4 +1,4 @@
-"""Images from the prior alone, by a prompt."""
+"""Text-to-image sampling from the prior, without a measurement."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from ctxrecon.solvers import ddim_sample
 
 
 class TextToImagePipeline(TextPrior):
-    """Draws images from a text-conditioned diffusion prior, without any measurement.
+    """Sample images from a text-conditioned diffusion prior, without a measurement.
 
     Example:
-        >>> draw = TextToImagePipeline(**load_prior().components)
-        >>> output = draw("Knee, PDFS, TR: 3150", generator=torch.Generator().manual_seed(0))
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> components = build_pipeline(block_out_channels=(32, 64), sample_size=16).components
+        >>> output = TextToImagePipeline(**components)("Knee, PDFS", num_inference_steps=2)
+        >>> output.images.shape
+        torch.Size([1, 16, 16])
     """
 
     @overload
@@ -68,29 +72,29 @@ class TextToImagePipeline(TextPrior):
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pt",
     ) -> TextToImageOutput[Images]:
-        """Draw images from the prior alone, by DDIM.
+        """Sample images with DDIM.
 
         Args:
-            prompt: one or several; ``None`` draws without text.
-            num_images_per_prompt: images of each prompt.
-            height: ``ny``, any; the network's ``sample_size`` by default.
-            width: ``nx``, likewise.
-            guidance_scale: γ.
-            num_inference_steps: diffusion steps.
-            eta: η of DDIM, 0 (deterministic) to 1.
-            generator: one, or one for each prompt.
-            output_type: "pt", "np" (complex) or "pil" (magnitude).
+            prompt: Prompt or list of prompts; ``None`` samples without text.
+            num_images_per_prompt: Number of images per prompt.
+            height: Number of rows ``ny``; defaults to the network's ``sample_size``.
+            width: Number of columns ``nx``; defaults to the network's ``sample_size``.
+            guidance_scale: Guidance scale γ.
+            num_inference_steps: Number of diffusion steps.
+            eta: DDIM's η, from 0 (deterministic) to 1 (ancestral).
+            generator: Random generator, or one per prompt.
+            output_type: Type of the images: "pt", "np" (complex) or "pil" (magnitude).
 
         Returns:
-            ``images`` ``(prompts · num_images_per_prompt, ny, nx)``, prompt by prompt, at the
-            training scale (99 % quantile of the magnitude about 1), with their ``prompts``.
+            ``images`` of shape ``(prompts · num_images_per_prompt, ny, nx)``, ordered by prompt, at
+            the training scale (99 % quantile of the magnitude about 1), and their ``prompts``.
 
         Raises:
-            InputError: for each malformed argument, in a sentence of its own.
+            InputError: If an argument is malformed.
         """
         texts = [prompt] if isinstance(prompt, str) else prompt
         if isinstance(texts, list | tuple) and not texts:
-            raise InputError("expected at least one prompt, got an empty list: give None for none")
+            raise InputError("expected at least one prompt, got an empty list: pass None for none")
         number = len(texts) if isinstance(texts, list | tuple) else 1
         self.check_inputs(
             number,

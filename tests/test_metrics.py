@@ -125,7 +125,7 @@ def test_a_batch_equals_its_slices(pair):
         (torch.ones(1, 9, 9), torch.ones(1, 9, 8), {}, r"one shape, got \(1, 9, 9\) and"),
         (torch.ones(9, 9), torch.ones(9, 9), {}, r"images .*shape"),
         (torch.ones(0, 9, 9), torch.ones(0, 9, 9), {}, r"\(batch, ny, nx\), got shape \(0, 9, 9\)"),
-        (torch.full((1, 9, 9), math.nan), torch.ones(1, 9, 9), {}, "the prediction holds NaN"),
+        (torch.full((1, 9, 9), math.nan), torch.ones(1, 9, 9), {}, "the prediction contains NaN"),
         (
             torch.ones(1, 9, 9),
             torch.full((1, 9, 9), math.inf),

@@ -1,7 +1,7 @@
-"""The intensity scale: the 99 % quantile of an image's magnitude, which is 1 in training.
+"""Intensity scale: the 99 % quantile of an image's magnitude, which is 1 in training.
 
-Images of scanners have arbitrary units. Phantom and data sets divide by this scale, and pipelines,
-networks and baselines divide k-space by that of a quick reconstruction.
+Scanner images have arbitrary units. Phantoms and data sets are divided by this scale; pipelines,
+networks and baselines divide k-space by the scale of a quick reconstruction.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ Interpolation: TypeAlias = Literal["order", "lower", "linear"]
 
 
 def magnitude_quantile(images: Tensor, interpolation: Interpolation = "order") -> Tensor:
-    """99 % quantile of the magnitude of each image, ``(batch,)`` float32.
+    """Compute the 99 % quantile of the magnitude of each image, ``(batch,)`` float32.
+
+    Example:
+        >>> magnitude_quantile(torch.arange(1, 101.0)[None])
+        tensor([99.])
 
     Args:
-        images: ``(batch, …)`` complex or real.
-        interpolation: "order" takes the smallest magnitude that 99 % of the pixels do not exceed;
-            "lower" the one below the interpolated quantile, by which training images are scaled;
-            "linear" interpolates between two pixels, the scale that the networks which invert
-            directly were trained with. They differ by one pixel's rank at most.
+        images: Images of shape ``(batch, …)``, complex or real.
+        interpolation: "order" is the smallest magnitude that 99 % of the pixels do not exceed;
+            "lower" is the order statistic below the interpolated quantile, used for training
+            images; "linear" interpolates between two pixels, as in the training of the networks
+            that reconstruct directly. They differ by at most one rank.
     """
     magnitudes = images.detach().abs().flatten(1)
     if interpolation == "linear":
@@ -38,14 +42,21 @@ def magnitude_quantile(images: Tensor, interpolation: Interpolation = "order") -
 
 
 def intensity_scale(images: Tensor, interpolation: Interpolation = "order") -> Tensor:
-    """Scale of each image, ``(batch,)`` float32: :func:`magnitude_quantile` where it is not zero.
+    """Compute the intensity scale of each image, the :func:`magnitude_quantile` if non-zero.
 
-    Where fewer than 1 % of the pixels are not zero, as with point sources, it is the largest
-    magnitude, and 1 for an empty image.
+    If fewer than 1 % of the pixels are non-zero, as with point sources, the scale is the largest
+    magnitude; for an empty image it is 1.
+
+    Example:
+        >>> intensity_scale(torch.zeros(1, 8, 8))
+        tensor([1.])
 
     Args:
-        images: ``(batch, …)`` complex or real.
-        interpolation: see :func:`magnitude_quantile`.
+        images: Images of shape ``(batch, …)``, complex or real.
+        interpolation: Definition of the quantile; see :func:`magnitude_quantile`.
+
+    Returns:
+        Scales of shape ``(batch,)``, float32.
     """
     scale = magnitude_quantile(images, interpolation)
     scale = torch.where(scale > 0, scale, images.detach().abs().flatten(1).amax(dim=1))

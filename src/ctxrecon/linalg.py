@@ -1,4 +1,4 @@
-"""Batched iterative linear algebra on Hermitian operators. Axis 0 is always the batch."""
+"""Batched iterative linear algebra for Hermitian operators; axis 0 is the batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 
 _ROUNDING = 8.0
-"""Units of a data type's precision that the residual of a recursion is uncertain by.
+"""Uncertainty of the recursive residual in units of the data type's precision.
 
-One to four are seen, relative to the right-hand side, after FFTs of 16² to 1024² pixels.
+After FFTs of 16² to 1024² pixels it is one to four, relative to the right-hand side.
 """
 
 
@@ -28,32 +28,37 @@ def conjugate_gradient(
 ) -> Tensor:
     """Solve ``H x = rhs`` for a Hermitian positive (semi-)definite ``H``, one system per sample.
 
-    Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49, 409 (1952). Inner products are Hermitian
-    and taken per sample, so each sample has its own step sizes and a batch gives what its samples
-    give one by one. Differentiable if ``normal`` is.
+    Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49, 409 (1952). Inner products are Hermitian and
+    computed per sample, so that each sample has its own step sizes and the results do not depend
+    on the batch. Differentiable if ``normal`` is.
 
-    A sample stays as it is from where its residual has reached ``tolerance · ‖rhs‖`` or what
-    rounding leaves of one, or where the curvature ``⟨d, H d⟩/‖d‖²`` along the next direction is
-    nothing but rounding beside the largest so far. So a singular ``H`` is solved in its range, for
-    a ``rhs`` that lies there: what is left after convergence is noise in the null space, along
-    which a step would have no bound.
+    A sample stops changing when its residual reaches ``tolerance · ‖rhs‖`` or the rounding error,
+    or when the curvature ``⟨d, H d⟩/‖d‖²`` along the next direction is only rounding error compared
+    with the largest so far. A singular ``H`` is thus solved in its range, for a ``rhs`` in the
+    range: after convergence only noise in the null space remains, along which steps would be
+    unbounded.
+
+    Example:
+        >>> diagonal = torch.tensor([[1.0, 2.0, 4.0]])
+        >>> conjugate_gradient(lambda x: diagonal * x, torch.ones(1, 3), num_iterations=3)
+        tensor([[1.0000, 0.5000, 0.2500]])
 
     Args:
-        normal: ``x ↦ H x``, linear, acting on each sample alone, shape-preserving: a function or an
-            operator, such as ``A.gram + rho``.
-        rhs: right-hand side ``(batch, …)``, real or complex.
-        x0: starting point, same shape; zero if not given.
-        num_iterations: iterations at most.
-        tolerance: stop when ``‖rhs − H x‖ ≤ tolerance · ‖rhs‖`` holds for every sample. Looking
-            costs one host synchronisation per iteration; without it there is none.
-        quadratic: ``x ↦ ⟨x, H x⟩``, real, ``(batch,)``, where that is cheaper than ``H x``; it is
-            all that the length of the last step depends on.
+        normal: Map ``x ↦ H x``, a function or operator such as ``A.gram + rho``: linear, separate
+            for each sample, and preserving the shape.
+        rhs: Right-hand side of shape ``(batch, …)``, real or complex.
+        x0: Starting point of the same shape; defaults to zero.
+        num_iterations: Maximum number of iterations.
+        tolerance: Stop when ``‖rhs − H x‖ ≤ tolerance · ‖rhs‖`` for every sample. The check costs
+            one host synchronization per iteration; ``None`` disables it.
+        quadratic: Map ``x ↦ ⟨x, H x⟩``, real ``(batch,)``, if it is cheaper than ``H x``; it
+            determines the length of the last step.
 
     Returns:
-        ``x``, of the shape and data type of ``rhs``.
+        Solution ``x`` with the shape and data type of ``rhs``.
 
     Raises:
-        InputError: a shape, iteration count or tolerance that makes no sense.
+        InputError: If a shape, the iteration count or the tolerance is not valid.
     """
     if num_iterations < 0:
         raise InputError(f"expected num_iterations of 0 or more, got {num_iterations}")
@@ -69,7 +74,7 @@ def conjugate_gradient(
             f"expected x0 like the right-hand side, {rhs.dtype} {tuple(rhs.shape)}, "
             f"got {x0.dtype} {tuple(x0.shape)}"
         )
-    # The recursion is free of scale, float32 is not: squares of values below 1e-19 are zero.
+    # Scaled to the unit range, since squares of values below 1e-19 underflow in float32.
     scale = _as_rows(rhs).abs().amax(dim=1, keepdim=True)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
 
@@ -107,7 +112,7 @@ def conjugate_gradient(
             curvature = _dot(direction, image)
         relative = _ratio(curvature, _dot(direction, direction), active)
         steepest = torch.maximum(steepest, relative)
-        # The starting point may lie far out in the null space, and H x0 has its rounding.
+        # The starting point may have a large null-space part, with rounding errors in H x0.
         unsure = (rounding * steepest) ** 2 * start
         active = active & (relative > rounding * steepest) & (energy > unsure)
         step = _ratio(energy, curvature, active)
@@ -122,22 +127,27 @@ def conjugate_gradient(
 def damped_solve(
     normal: Callable[[Tensor], Tensor], rhs: Tensor, damping: Tensor, num_iterations: int
 ) -> Tensor:
-    """``x = (H + λ)⁻¹ rhs`` by conjugate gradients, differentiable in ``rhs``, ``λ`` and ``H``.
+    """Solve ``(H + λ) x = rhs`` by conjugate gradient, differentiable in ``rhs``, ``λ`` and ``H``.
 
     Gradients are those of the solution, not of the iterations (implicit differentiation): with
-    ``g`` the gradient by ``x`` and ``v = (H + λ)⁻¹ g``, they are those of
-    ``Re⟨v, rhs − λ x − H x⟩`` at a fixed ``x``: ``v`` by ``rhs``, ``−Re⟨v, x⟩`` by ``λ``, and what
-    ``normal`` makes of it by its own parameters, such as the weights of a learned mask. Nothing of
-    the iterations is kept, so memory does not grow with them.
+    ``g`` the gradient with respect to ``x`` and ``v = (H + λ)⁻¹ g``, they are those of
+    ``Re⟨v, rhs − λ x − H x⟩`` at fixed ``x``: ``v`` for ``rhs``, ``−Re⟨v, x⟩`` for ``λ``, and the
+    corresponding gradient of the parameters of ``normal``, such as the weights of a learned mask.
+    Iterations are not stored, so memory does not grow with their number.
+
+    Example:
+        >>> damping = torch.tensor(1.0)
+        >>> damped_solve(lambda x: 3 * x, torch.ones(1, 2), damping, num_iterations=2)
+        tensor([[0.2500, 0.2500]])
 
     Args:
-        normal: ``x ↦ H x``, Hermitian, positive semi-definite, acting on each sample alone.
-        rhs: ``(batch, …)``.
-        damping: ``λ``, positive, one real number.
-        num_iterations: of each of the two systems, at most.
+        normal: Map ``x ↦ H x``, Hermitian, positive semi-definite, separate for each sample.
+        rhs: Right-hand side of shape ``(batch, …)``.
+        damping: Damping ``λ``, one positive real number.
+        num_iterations: Maximum number of iterations for each of the two systems.
 
     Returns:
-        ``x``, of the shape and data type of ``rhs``.
+        Solution ``x`` with the shape and data type of ``rhs``.
     """
 
     def damped(x: Tensor) -> Tensor:
@@ -151,7 +161,7 @@ def damped_solve(
 
 
 class _Implicit(torch.autograd.Function):
-    """``x``, whose gradient by the residual of its equation is ``v``; see :func:`damped_solve`."""
+    """Return ``x``, with ``v`` as the gradient of its residual; see :func:`damped_solve`."""
 
     @staticmethod
     def forward(
@@ -170,7 +180,7 @@ class _Implicit(torch.autograd.Function):
 
 
 def _solve(damped: Callable[[Tensor], Tensor], rhs: Tensor, num_iterations: int) -> Tensor:
-    # Autocast would take the inner products in half precision.
+    # Autocast would compute the inner products in half precision.
     with torch.autocast(rhs.device.type, enabled=False):
         return conjugate_gradient(damped, rhs, num_iterations=num_iterations)
 
@@ -184,21 +194,25 @@ def power_iteration(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Largest eigenvalue of a Hermitian positive semi-definite operator, one per sample.
+    """Estimate the largest eigenvalue of a Hermitian positive semi-definite operator per sample.
+
+    Example:
+        >>> power_iteration(lambda x: 2 * x, (1, 4)).round()
+        tensor([2.])
 
     Args:
-        normal: ``x ↦ H x``, acting on each sample alone, shape-preserving.
-        shape: ``(batch, …)`` of ``x``.
-        num_iterations: iterations; the estimate grows towards the eigenvalue from below.
-        dtype: data type of ``x``.
-        device: where ``x`` lives.
-        generator: source of the random start; seed 0 by default.
+        normal: Map ``x ↦ H x``, separate for each sample and preserving the shape.
+        shape: Shape ``(batch, …)`` of ``x``.
+        num_iterations: Number of iterations; the estimate approaches the eigenvalue from below.
+        dtype: Data type of ``x``.
+        device: Device of ``x``.
+        generator: Random generator of the starting point (default: seed 0).
 
     Returns:
-        ``(batch,)`` real.
+        Eigenvalues of shape ``(batch,)``, real.
 
     Raises:
-        InputError: fewer than one iteration.
+        InputError: If there is no iteration.
     """
     if num_iterations < 1:
         raise InputError(f"expected at least one power iteration, got {num_iterations}")
@@ -216,25 +230,25 @@ def power_iteration(
 
 
 def squared_norm(x: Tensor) -> Tensor:
-    """``‖x‖²`` of each sample, real, ``(batch,)``; much faster than ``torch.linalg``'s norms."""
+    """Return ``‖x‖²`` of each sample, real ``(batch,)``; much faster than ``torch.linalg``."""
     rows = _as_rows(x)
     return _dot(rows, rows)[:, 0]
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:
-    """``Re⟨a, b⟩`` of each sample, real, ``(batch,)``."""
+    """Return ``Re⟨a, b⟩`` of each sample, real ``(batch,)``."""
     return _dot(_as_rows(a), _as_rows(b))[:, 0]
 
 
 def per_sample(value: float | complex | Tensor, like: Tensor) -> float | complex | Tensor:
-    """Return a factor for each sample in a shape that ``like`` ``(batch, …)`` is multiplied by.
+    """Reshape a factor per sample so that it multiplies ``like`` of shape ``(batch, …)``.
 
     Args:
-        value: a number or a tensor ``()``, returned as it is, or a tensor ``(batch or 1,)``.
-        like: what is to be multiplied.
+        value: Number or tensor ``()``, returned unchanged, or a tensor ``(batch or 1,)``.
+        like: Tensor to be multiplied.
 
     Returns:
-        The factor, of a tensor ``(batch or 1, 1, …)``.
+        The factor; a tensor has the shape ``(batch or 1, 1, …)``.
     """
     if isinstance(value, Tensor) and value.ndim > 0:
         return value.reshape(-1, *[1] * (like.ndim - 1))
@@ -242,7 +256,7 @@ def per_sample(value: float | complex | Tensor, like: Tensor) -> float | complex
 
 
 def _as_rows(x: Tensor) -> Tensor:
-    """One real row per sample. For a Hermitian form only ``Re⟨a, b⟩`` matters: a real product."""
+    """Return one real row per sample; Hermitian forms only need the real product ``Re⟨a, b⟩``."""
     real = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
     return real.reshape(len(x), -1)
 
@@ -254,12 +268,12 @@ def _from_rows(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of rows, ``(batch, 1)``."""
+    """Return inner products of rows, ``(batch, 1)``."""
     return torch.bmm(a[:, None, :], b[:, :, None])[:, 0]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
-    """``numerator / denominator`` where that means something, else 0: the sample stands still."""
+    """Return ``numerator / denominator`` if defined, else 0, which leaves the sample as it is."""
     usable = active & (denominator > 0)
     one = torch.ones_like(denominator)
     zero = torch.zeros_like(denominator)

@@ -249,7 +249,7 @@ def test_soft_sense_refuses_what_does_not_fit(soft, generator):
         SoftSense(soft.mask, soft.coil_maps.to(torch.complex128))
     with pytest.raises(InputError, match="expected a bool mask"):
         SoftSense(soft.mask.float(), soft.coil_maps)
-    with pytest.raises(InputError, match="below the other"):
+    with pytest.raises(InputError, match="stacked along"):
         soft(torch.zeros(2, 13, 10, dtype=torch.complex64))
     with pytest.raises(AttributeError, match="immutable"):
         soft.mask = soft.mask

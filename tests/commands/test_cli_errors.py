@@ -138,7 +138,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no extension": (_file("a_file"), "is empty"),
     "real numbers": (_file("real.npy"), "expected complex k-space"),
     "five axes": (_file("five.npy"), "got shape (1, 1, 4, 24, 20)"),
-    "only zeros": (_file("zeros.npy"), "holds only zeros"),
+    "only zeros": (_file("zeros.npy"), "only zeros"),
     "pickled objects": (_file("objects.npy"), "never loaded"),
     "not a number": (_file("nan.npy"), "are not finite"),
     "no kspace": (_file("unnamed.npz"), "named 'kspace'"),
@@ -151,7 +151,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "slices of words": (_plain("--slices", "all"), "expected --slices as a:b"),
     "three bounds": (_plain("--slices", "1:2:3"), "got '1:2:3'"),
     "no such slice": (_plain("--slices", "5"), "there is no slice 5"),
-    "no slice left": (_plain("--slices", "3:3"), "no slice is left"),
+    "no slice left": (_plain("--slices", "3:3"), "selects none"),
     "unknown format": (_plain(out="x.jpg"), "got .jpg"),
     "no output folder": (_plain(out="none/x.npy"), "folder none"),
     "a file as folder": (_plain(out="a_file"), "it is a file"),
@@ -188,7 +188,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "unknown noise": (_prior("--noise-std", "some"), "'some'"),
     "useless noise": (
         _prior("--noise-std", "0.1", "--solver", "dds"),
-        "nothing of noise",
+        "takes no noise level",
     ),
     "unknown start": (_prior("--start", "l1"), "unknown --start 'l1'"),
     "too strong": (_prior("--start", "tv", "--strength", "2"), "strength"),
@@ -224,7 +224,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no NIfTI": (_simulate("--labels", "labels.nii"), "NIfTI"),
     "two-dimensional labels": (_simulate("--labels", "flat.nii"), "expected a 3-D label volume"),
     "negative labels": (_simulate("--labels", "negative.nii"), "no labels"),
-    "labels without brain": (_simulate("--labels", "no_brain.nii"), "holds no brain"),
+    "labels without brain": (_simulate("--labels", "no_brain.nii"), "contains no brain"),
 }
 NEEDS_NIBABEL = {name for name, (arguments, _) in CASES.items() if "--labels" in arguments}
 
@@ -289,7 +289,7 @@ def test_usage_errors_have_status_2_too():
 
 
 def test_logging_of_the_process_stays_as_it_was(tmp_path, caplog):
-    """Also what other handlers get: every record, unchanged, while a command runs and after."""
+    """Other log handlers receive every record unchanged, during a command and afterwards."""
     logger = logging.getLogger("ctxrecon")
     before = logger.level, logger.handlers[:], logger.filters[:], logger.propagate
     errors = io.StringIO()

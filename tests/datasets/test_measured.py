@@ -101,7 +101,7 @@ BAD_NOTES: dict[str, tuple[dict[str, object], str]] = {
     "other array": ({"array": "b"}, "that does not exist"),
     "bool": ({"index": True}, "whole number"),
     "outside": ({"index": 2}, "which has 2"),
-    "negative": ({"index": -1}, "which holds 2"),
+    "negative": ({"index": -1}, "which has 2"),
     "flip": ({"flip": "left"}, "'flip' as one of"),
     "nobody": ({"subject": ""}, "the person"),
 }

@@ -207,7 +207,7 @@ ONES = torch.ones(1, 1, NY, NX, dtype=torch.complex64)
         ((TRAJECTORY, ONES * torch.nan), "NaN or infinite"),
         ((TRAJECTORY, ONES, [1.0] * 10), "real .*list"),
         ((TRAJECTORY, ONES, torch.ones(9)), r"of shape \(10,\)"),
-        ((TRAJECTORY, ONES, -torch.ones(10)), "not negative"),
+        ((TRAJECTORY, ONES, -torch.ones(10)), "none negative"),
         ((TRAJECTORY, ONES, torch.zeros(10)), "not all zero"),
     ],
 )

@@ -233,7 +233,7 @@ def test_composition_refuses_what_does_not_fit(generator):
     operator = CartesianSense(draw_mask(3, (7, 6), generator))
     with pytest.raises(InputError, match=r"cannot compose .*\(1, 7, 7\)"):
         operator @ Crop((1, 9, 9), (7, 7))
-    with pytest.raises(InputError, match=r"expects \(3, 7, 6\), the second gives \(2, 7, 6\)"):
+    with pytest.raises(InputError, match=r"expects \(3, 7, 6\), the second returns \(2, 7, 6\)"):
         operator @ Crop((2, 9, 9), (7, 6))
     with pytest.raises(TypeError):
         operator @ 3  # type: ignore[operator]

@@ -306,9 +306,9 @@ def test_bad_label_volumes_are_refused(tmp_path) -> None:
         load_label_volume(tmp_path / "2d.nii")
     big = np.full((4, 4, 4), 5000, np.int16)
     nibabel.save(nibabel.Nifti1Image(big, np.eye(4)), tmp_path / "big.nii")
-    with pytest.raises(InputError, match="no labels"):
+    with pytest.raises(InputError, match="invalid labels"):
         load_label_volume(tmp_path / "big.nii")
-    with pytest.raises(InputError, match="holds no brain"):
+    with pytest.raises(InputError, match="contains no brain"):
         anatomy_from_labels(np.zeros((8, 8, 8), np.int16), 0.5, np.random.default_rng(0))
 
 

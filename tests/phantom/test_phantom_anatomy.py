@@ -156,5 +156,5 @@ def test_a_bank_is_split_by_people(tmp_path):
             )
     with pytest.raises(InputError, match=r"5 people .* 0\.01"):
         bank.split(0.01)
-    with pytest.raises(InputError, match="who is who"):
+    with pytest.raises(InputError, match="does not store its subjects"):
         replace(bank, subjects=None).split(0.5)

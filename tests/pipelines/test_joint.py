@@ -1,4 +1,4 @@
-"""Samplers with reconstructors: one call, what training differentiates, checkpoints."""
+"""Samplers with reconstructors: pipeline call, gradients in training, checkpoints."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = [*RECONSTRUCTORS, *MULTI_CONTRAST]
 
 
 def network(name: str, contrasts: int = 2, **options: Any) -> Any:
-    """A small network that does something."""
+    """A small network without layers initialized to zero."""
     sizes: dict[str, Any] = {"width": 4, **options}
     if name in ("unet", "varnet", *MULTI_CONTRAST):
         sizes["depth"] = 2
@@ -110,7 +110,7 @@ class TestPipeline:
         torch.testing.assert_close(given.images, one.images)
 
     def test_maps_come_from_the_contrast_with_the_most_signal(self):
-        """A contrast without any signal has no say in them."""
+        """A contrast without signal does not affect the coil maps."""
         pipe = joint()
         kspace, _ = scan()
         kspace[:, 0] *= 1e-3
@@ -135,12 +135,12 @@ class TestPipeline:
             kspace, maps = scan(contrasts=1)
             output = pipe(kspace, coil_maps=maps, generator=seeded(0))
             assert output.masks[0, 0, 0, 0].sum() == 8
-            with pytest.raises(InputError, match="adapts to a single image"):
+            with pytest.raises(InputError, match="one image"):
                 pipe(scan()[0], coil_maps=maps)
 
     @pytest.mark.parametrize("kind", ["sequential", "greedy"])
     def test_stages_are_lower_ratios(self, kind):
-        """Each is what a mask given by hand gives, and has what the one before had."""
+        """Each stage equals its mask passed explicitly and contains the stage before."""
         sampler = {
             "sequential": SequentialSampler(SHAPE, 2.0, 2, center_fraction=0.25, width=4),
             "greedy": GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4),
@@ -203,7 +203,7 @@ class TestPipeline:
         half = pipe(kspace, coil_maps=maps, generator=seeded(0)).masks
         refused: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             ("only 33 % of a contrast", (kspace * half,), {}),
-            ("mask out", (kspace, half), {"acceleration": 4.0}),
+            ("either acceleration or a mask", (kspace, half), {"acceleration": 4.0}),
             ("expected k-space", (kspace[0, 0],), {}),
             ("does not fit k-space", (kspace, half[..., :5]), {}),
             ("samples nothing", (kspace, torch.zeros_like(half)), {}),
@@ -213,7 +213,7 @@ class TestPipeline:
         for sentence, arguments, options in refused:
             with pytest.raises(InputError, match=sentence):
                 pipe(*arguments, coil_maps=maps, **options)
-        with pytest.raises(InputError, match="the matrix size"):
+        with pytest.raises(InputError, match="the sampler's matrix"):
             pipe(kspace[..., :20])
 
     def test_what_was_never_measured_is_not_sampled(self):

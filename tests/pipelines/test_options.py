@@ -1,4 +1,4 @@
-"""Options of the wrong type or range: a sentence, before any work, wherever they are given."""
+"""Options of the wrong type or range raise an error before any work, at every entry point."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_every_option_of_every_solver(name):
         ({"batch_size": 1.0}, "batch_size"),
         ({"output_type": []}, "output_type"),
         ({"callback_on_step_end": 5}, "callback_on_step_end"),
-        ({"callback_on_step_end_tensor_inputs": "latents"}, "tensor_inputs out of"),
-        ({"callback_on_step_end_tensor_inputs": 5}, "tensor_inputs out of"),
-        ({"callback_on_step_end_tensor_inputs": [[]]}, "tensor_inputs out of"),
+        ({"callback_on_step_end_tensor_inputs": "latents"}, "tensor_inputs from"),
+        ({"callback_on_step_end_tensor_inputs": 5}, "tensor_inputs from"),
+        ({"callback_on_step_end_tensor_inputs": [[]]}, "tensor_inputs from"),
     ],
 )
 def test_options_of_the_prior(pipe, kspace, options, sentence):

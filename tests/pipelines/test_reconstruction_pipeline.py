@@ -1,4 +1,4 @@
-"""Networks behind the common call, and their checkpoints."""
+"""Pipeline of reconstruction networks, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_bad_arguments(unrolled, reading):
     ):
         with pytest.raises(InputError, match=sentence):
             unrolled(**({"kspace": y, "mask": operator.mask} | wrong))
-    with pytest.raises(InputError, match="text encoder gives None"):
+    with pytest.raises(InputError, match="text encoder returns None"):
         ReconstructionPipeline(reading.reconstructor)
 
 

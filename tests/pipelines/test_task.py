@@ -1,4 +1,4 @@
-"""Tasks from k-space: one call, draws that batches do not change, checkpoints."""
+"""Tasks from k-space: pipeline call, samples independent of the batch, checkpoints."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ class TestSegmentation:
         refused: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             ("num_samples", (kspace,), {"num_samples": 0}),
             ("acceleration", (kspace,), {"acceleration": 0.5}),
-            ("own masks", (kspace, mask), {"acceleration": 2.0}),
-            ("the matrix size", (kspace[..., :20],), {}),
+            ("either acceleration or a mask", (kspace, mask), {"acceleration": 2.0}),
+            ("of the matrix", (kspace[..., :20],), {}),
             ("not zero", (kspace * (torch.arange(32) % 2),), {}),
             ("batch_size", (kspace,), {"batch_size": 0}),
             ("generator", (kspace,), {"generator": [seeded(0)]}),
@@ -178,7 +178,7 @@ class TestParts:
                 TaskPipeline(sampler, network, classes=["mass"])
         with pytest.raises(InputError, match="1 names"):
             TaskPipeline(LOUPE(SHAPE, 3.0), network, classes=["mass", "edema"])
-        with pytest.raises(InputError, match="gives no images"):
+        with pytest.raises(InputError, match="latent segmenter"):
             TaskPipeline(
                 LOUPE(SHAPE, 3.0), FindingClassifier(["a"], width=4), ImageDecoder(**SIZES), ["a"]
             )

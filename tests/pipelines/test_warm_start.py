@@ -111,7 +111,7 @@ def test_little_strength_stays_near_the_image(pipe, scan, images):
         ({"image": "zero_filled", "solver": "red_diff"}, "REDDiff"),
         ({"image": torch.zeros(2, 29, 37)}, r"image .*\(2, 29, 37\)"),
         ({"image": torch.zeros(3, 29, 37, dtype=torch.complex64)}, "got torch.complex64"),
-        ({"image": np.full((29, 37), np.nan + 0j)}, "holds NaN or infinite"),
+        ({"image": np.full((29, 37), np.nan + 0j)}, "contains NaN or infinite"),
     ],
 )
 def test_a_start_that_makes_no_sense(pipe, scan, change, sentence):

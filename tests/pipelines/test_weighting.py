@@ -1,4 +1,4 @@
-"""Trust in the prior, chosen by samples that are held back."""
+"""Weight of the prior, chosen by held-out samples."""
 
 from __future__ import annotations
 
@@ -176,8 +176,8 @@ def test_what_is_given_is_not_overruled(pipe, scan, caplog):
         {"solver": DDS(data_weight=5.0)},
     ):
         pipe(**scan, **call, **QUICK)
-    assert "trust in the prior" not in caplog.text
-    with pytest.raises(InputError, match="DDS knows nothing of noise"):
+    assert "weight of the prior" not in caplog.text
+    with pytest.raises(InputError, match="DDS takes no noise level"):
         pipe(**scan, solver=DDS(data_weight=5.0), noise_std="auto", **QUICK)
 
 
@@ -231,5 +231,5 @@ def test_slices_of_one_and_of_two_sets_of_maps(pipe, caplog):
         one = {"coil_maps": maps[index : index + 1], "noise_std": "auto", **QUICK}
         alone = pipe(y[index : index + 1], mask, **one).images
         torch.testing.assert_close(alone[0], together[index], rtol=1e-3, atol=1e-2)
-    messages = [one for one in caplog.messages if "trust in the prior by" in one]
+    messages = [one for one in caplog.messages if "weight of the prior by" in one]
     assert [message.count("error") for message in messages] == [2, 1, 1]

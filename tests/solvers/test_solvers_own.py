@@ -1,4 +1,4 @@
-"""Steps, noise and traits: what a solver is made of, and solvers that users write themselves."""
+"""Building blocks of solvers (steps, noise, traits), and solvers written by users."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_solvers_without_noise_refuse_a_level():
     assert with_noise(DDS(), torch.ones(1)) == DDS()
     with pytest.raises(InputError, match="eta above 0"):
         DDNM(eta=0.0).with_noise(0.1)
-    with pytest.raises(InputError, match="knows nothing"):
+    with pytest.raises(InputError, match="takes no noise level"):
         check_noise(0.1, 1, DDS())
     check_noise(0.1, 1, DDS(), "pnp_admm")
     check_noise(0.1, 1, DDNM())
@@ -272,7 +272,7 @@ def test_whatever_has_the_call_is_a_solver_with_the_defaults(pipe, generator):
         assert solver.default_noise_std is None
         check_warm_start("cg_sense", 0.5, solver)
         assert with_noise(solver, torch.ones(1)) is solver
-        with pytest.raises(InputError, match=f"{name} knows nothing of noise"):
+        with pytest.raises(InputError, match=f"{name} takes no noise level"):
             check_noise(0.1, 1, solver)
         output = pipe(kspace, mask, solver=given, num_inference_steps=2, generator=seeded(0))
         assert output.images.shape == (1, 16, 16)

@@ -1,4 +1,4 @@
-"""Receiver coils: their maps, estimated and simulated, and what is done along the coil axis."""
+"""Receiver coils: estimation and simulation of coil maps, combination, compression, noise."""
 
 from ctxrecon.coils._espirit import EspiritMaps, espirit
 from ctxrecon.coils._walsh import walsh

@@ -1,4 +1,4 @@
-"""Checks at the door that the functions of this package share."""
+"""Validation of arguments shared by this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctxrecon.errors import InputError
 
 
 def check_kspace(kspace: Tensor) -> None:
-    """Refuse anything but finite complex k-space ``(batch, coils, ny, nx)``."""
+    """Validate that k-space ``(batch, coils, ny, nx)`` is complex and finite."""
     if not isinstance(kspace, Tensor):
         raise InputError(
             f"expected k-space as a torch tensor, got {type(kspace).__name__}: "

@@ -1,9 +1,9 @@
 """ESPIRiT: coil maps as eigenvectors of the local k-space subspace (Uecker et al., 2014).
 
-Two properties keep it small. The matrix ``G(q)`` whose leading eigenvector is the coil map at
-pixel ``q`` is a trigonometric polynomial of the kernel's degree, so it is summed straight from
-the kernel projector without an FFT of every kernel. And its eigenvectors vary as slowly as coils
-do, so they are found on a coarse grid and interpolated.
+Two properties keep the computation small. The matrix ``G(q)`` whose leading eigenvector is the coil
+map at pixel ``q`` is a trigonometric polynomial of the kernel's degree, so it is summed directly
+from the kernel projector without an FFT of every kernel. Its eigenvectors vary as slowly as the
+coil sensitivities, so they are computed on a coarse grid and interpolated.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ctxrecon.coils._eigenmaps import (
 from ctxrecon.errors import InputError
 
 POINTS_PER_SAMPLE = 8
-"""Grid points an axis for each sample of the kernel; smaller images use every pixel.
+"""Grid points per axis for each sample of the kernel; smaller images use every pixel.
 
-``G`` is a polynomial of the kernel's degree, so its eigenvectors on a grid of this density are
-interpolated to about 1e-4 of every pixel's own.
+``G`` is a polynomial of the kernel's degree, so interpolating its eigenvectors from a grid of this
+density is accurate to about 1e-4 at every pixel.
 """
 
-_MAX_GRID_ENTRIES = 1 << 24  # complex entries of G held at once: 128 MiB
+_MAX_GRID_ENTRIES = 1 << 24  # complex entries of G in memory at once: 128 MiB
 _SMALLEST_THRESHOLD = 0.02
-# Shares of the calibration image's energy. What needs a second set has less of it to begin with.
+# Fractions of the calibration image's energy; the part that needs a second set has less of it.
 _CROPPED_ENERGY = (0.005, 0.002)
 
 
@@ -42,10 +42,10 @@ class EspiritMaps(NamedTuple):
     """Result of :func:`espirit`.
 
     Attributes:
-        coil_maps: ``(batch, coils, ny, nx)`` complex64, ``Σ_c |S_c|² = 1`` where not cropped;
-            ``(batch, 2, coils, ny, nx)`` for two sets, which are orthogonal at each pixel.
-        eigenvalues: ``(batch, ny, nx)`` float32, 1 where the data agree with one set of maps;
-            ``(batch, 2, ny, nx)`` for two sets, the second 1 where two are needed.
+        coil_maps: Coil maps, complex64 ``(batch, coils, ny, nx)``, with ``Σ_c |S_c|² = 1`` except
+            where cropped; ``(batch, 2, coils, ny, nx)`` for two sets, orthogonal at each pixel.
+        eigenvalues: Eigenvalues, float32 ``(batch, ny, nx)``, 1 where one set of maps explains the
+            data; ``(batch, 2, ny, nx)`` for two sets, the second 1 where two are needed.
     """
 
     coil_maps: Tensor
@@ -61,46 +61,57 @@ def espirit(
     crop: float | Literal["auto"] = "auto",
     num_maps: Literal[1, 2] = 1,
 ) -> EspiritMaps:
-    """Coil maps from a fully sampled block of k-space.
+    r"""Estimate coil maps with ESPIRiT from a fully sampled block of k-space.
 
-    Signal patches ``y_c(k + d)`` of the kernel's size span a subspace with projector ``P``; the
-    map ``S(q)`` is the eigenvector of eigenvalue 1 of
-    ``G(q)_cc' = 1/|d| Σ_dd' P_(cd)(c'd') exp(2πi (d − d')·(q − n//2)/n)``
+    Signal patches :math:`y_c(k + d)` of the kernel's size span a subspace with projector P. The map
+    :math:`S(q)` is the eigenvector with eigenvalue 1 of
+
+    .. math::
+
+        G(q)_{cc'} = \frac{1}{|d|} \sum_{d d'} P_{(cd)(c'd')}\,
+            e^{2 \pi i (d - d') \cdot (q - \lfloor n/2 \rfloor) / n}
+
     (Uecker et al., Magn Reson Med 71:990, 2014, equations 14 to 23).
 
     The phase of the maps is relative: each pixel is rotated so that the projection on the first
-    principal component of the calibration data's coils is real and positive. The phase of an
-    image combined with them is therefore that of this virtual coil.
+    principal component of the coils in the calibration data is real and positive. Images combined
+    with the maps therefore have the phase of this virtual coil.
 
-    Where the field of view is smaller than the object, a pixel sees two places with different
-    sensitivities and ``G`` has two eigenvalues of 1: no single map explains the data, and an image
-    reconstructed with one has ghosts at the centre. ``num_maps=2`` gives both; the second is zero
-    where one suffices. See :class:`ctxrecon.operators.SoftSense`.
+    If the field of view is smaller than the object, a pixel holds signal of two places with
+    different sensitivities, and ``G`` has two eigenvalues of 1. A single set of maps cannot explain
+    the data, and images reconstructed with one have ghosts at the center. ``num_maps=2`` returns
+    both sets; the second is zero where one suffices. See :class:`ctxrecon.operators.SoftSense`.
+
+    Example:
+        >>> espirit(torch.ones(1, 4, 16, 16, dtype=torch.complex64), (32, 32)).coil_maps.shape
+        torch.Size([1, 4, 32, 32])
 
     Args:
-        calibration: ``(batch, coils, cy, cx)`` complex, any scale.
-        shape: ``(ny, nx)`` of the maps.
-        kernel_size: kernel along both axes, at most the calibration block's.
-        threshold: singular values below ``threshold`` times the largest are noise. ``"auto"``
-            is the optimal hard threshold for white noise of unknown level, ``ω(β) σ_median``
-            with ``ω(β) ≈ 0.56β³ − 0.95β² + 1.82β + 1.43`` and ``β`` the ratio of the sides of
-            the matrix of patches (Gavish and Donoho, IEEE Trans Inf Theory 60:5040, 2014), and
-            at least 0.02: weaker directions of a clean scan explain little more of it, and widen
-            the support that the maps claim.
-        crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere. ``"auto"``
-            takes 0.95, or less for an item in which that would cut away more than 0.5 % of the
-            energy of its low-resolution calibration image: with few lines the eigenvalue falls
-            short of 1 inside the object too, and signal that is cropped is lost for good. Each
-            of two sets has its own; the second may lose 0.2 %.
-        num_maps: sets of maps; 1 suits every scan whose field of view holds the object.
+        calibration: Calibration data of shape ``(batch, coils, cy, cx)``, complex, any scale.
+        shape: Shape ``(ny, nx)`` of the maps.
+        kernel_size: Kernel size along both axes, at most that of the calibration block.
+        threshold: Singular values below ``threshold`` times the largest are treated as noise.
+            ``"auto"`` is the optimal hard threshold for white noise of unknown level,
+            ``ω(β) σ_median`` with ``ω(β) ≈ 0.56β³ − 0.95β² + 1.82β + 1.43`` and ``β`` the aspect
+            ratio of the matrix of patches (Gavish and Donoho, IEEE Trans Inf Theory 60:5040, 2014),
+            but at least 0.02: in clean scans weaker directions explain little signal, and enlarge
+            the support of the maps.
+        crop: Eigenvalue below which maps are zero; 0 disables cropping. ``"auto"`` is 0.95, or less
+            for an item where that would remove more than 0.5 % of the energy of its low-resolution
+            calibration image: with few lines the eigenvalue also falls below 1 inside the object,
+            and cropped signal is lost. Two sets have separate crops; the second may lose 0.2 %.
+        num_maps: Number of sets of maps; 1 suits every scan whose field of view covers the object.
+
+    Returns:
+        The coil maps and their eigenvalues.
 
     Raises:
-        InputError: malformed calibration data, or a kernel larger than it.
+        InputError: If the calibration data are malformed, or the kernel is larger.
     """
     check_kspace(calibration)
     if num_maps not in (1, 2):
         raise InputError(
-            f"expected num_maps of 1 or 2, got {num_maps!r}: 2 where the field of view is smaller "
+            f"expected num_maps of 1 or 2, got {num_maps!r}: use 2 if the field of view is smaller "
             "than the object"
         )
     coils, *size = calibration.shape[1:]
@@ -131,7 +142,7 @@ def _espirit_chunk(
     crop: float | Literal["auto"],
     num_maps: int,
 ) -> tuple[Tensor, Tensor]:
-    # The Gram matrix squares the data: scaled first, it neither under- nor overflows.
+    # The Gram matrix squares the data: scaling first avoids underflow and overflow.
     calibration = calibration / calibration.abs().amax(dim=(1, 2, 3), keepdim=True)
     projector = SignalSubspace(calibration, kernel_size).projector(threshold)
     gram = pixel_gram(projector, calibration.shape[1], kernel_size, grid)
@@ -151,14 +162,14 @@ def single_maps(
     crop: float | Literal["auto"],
     shape: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Cropped maps ``(batch, coils, ny, nx)`` and eigenvalues ``(batch, ny, nx)``.
+    """Return cropped maps ``(batch, coils, ny, nx)`` and eigenvalues ``(batch, ny, nx)``.
 
     Args:
-        calibration: ``(batch, coils, cy, cx)``.
-        vectors: leading eigenvectors on the grid, ``(batch, gy, gx, coils)``.
-        values: their eigenvalues, ``(batch, gy, gx)``.
-        crop: as in :func:`espirit`.
-        shape: ``(ny, nx)``.
+        calibration: Calibration data, ``(batch, coils, cy, cx)``.
+        vectors: Leading eigenvectors on the grid, ``(batch, gy, gx, coils)``.
+        values: Eigenvalues on the grid, ``(batch, gy, gx)``.
+        crop: Eigenvalue below which maps are zero, or "auto"; see :func:`espirit`.
+        shape: Shape ``(ny, nx)`` of the maps.
     """
     images = images_on_grid(calibration, (values.shape[1], values.shape[2]))
     energy = (images.real**2 + images.imag**2).sum(dim=1)
@@ -175,14 +186,14 @@ def paired_maps(
     crop: float | Literal["auto"],
     shape: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Cropped maps ``(batch, 2, coils, ny, nx)`` and eigenvalues ``(batch, 2, ny, nx)``.
+    """Return cropped maps ``(batch, 2, coils, ny, nx)`` and eigenvalues ``(batch, 2, ny, nx)``.
 
     Args:
-        calibration: ``(batch, coils, cy, cx)``.
-        vectors: ``(batch, gy, gx, coils, 2)``, the leading one first.
-        values: ``(batch, gy, gx, 2)``.
-        crop: as in :func:`espirit`.
-        shape: ``(ny, nx)``.
+        calibration: Calibration data, ``(batch, coils, cy, cx)``.
+        vectors: Eigenvectors on the grid, ``(batch, gy, gx, coils, 2)``, the leading one first.
+        values: Eigenvalues on the grid, ``(batch, gy, gx, 2)``.
+        crop: Eigenvalue below which maps are zero, or "auto"; see :func:`espirit`.
+        shape: Shape ``(ny, nx)`` of the maps.
     """
     images = images_on_grid(calibration, (values.shape[1], values.shape[2]))
     energy = (images.real**2 + images.imag**2).sum(dim=(1, 2, 3))
@@ -200,7 +211,7 @@ def paired_maps(
 
 
 def _crops(crop: float | Literal["auto"], energy: Tensor, values: Tensor, loss: Tensor) -> Tensor:
-    """Eigenvalue ``(batch,)`` below which maps are zero."""
+    """Return the eigenvalue ``(batch,)`` below which maps are zero."""
     return automatic_crop(energy, values, loss) if crop == "auto" else torch.full_like(loss, crop)
 
 
@@ -208,8 +219,9 @@ class SignalSubspace:
     """Singular vectors of the matrix of patches, from which projectors of any threshold follow.
 
     Args:
-        calibration: ``(batch, coils, cy, cx)`` complex64, largest magnitude near 1.
-        kernel_size: of the patches.
+        calibration: Calibration data, complex64 ``(batch, coils, cy, cx)``, with a largest
+            magnitude near 1.
+        kernel_size: Size of the patches.
     """
 
     def __init__(self, calibration: Tensor, kernel_size: tuple[int, int]) -> None:
@@ -225,13 +237,13 @@ class SignalSubspace:
             self._values, self._vectors = torch.linalg.eigh(patches @ patches.mH)
 
     def projector(self, threshold: float | Literal["auto"]) -> Tensor:
-        """``(batch, n, n)`` projector on the span of the patches; ``n = coils · ky · kx``."""
+        """Return the projector ``(batch, n, n)`` on the patches' span; ``n = coils · ky · kx``."""
         keep = self._kept(threshold)
         vectors = (self._vectors * keep[:, None])[..., -int(keep.sum(dim=1).max()) :]
         return vectors @ vectors.mH
 
     def rank(self, threshold: float | Literal["auto"]) -> tuple[int, ...]:
-        """Singular vectors that are signal, of each item."""
+        """Return the number of singular vectors of each item that contain signal."""
         return tuple(self._kept(threshold).sum(dim=1).tolist())
 
     def _kept(self, threshold: float | Literal["auto"]) -> Tensor:
@@ -244,12 +256,12 @@ class SignalSubspace:
 
 
 def _noise_threshold(values: Tensor, n: int, positions: int) -> Tensor:
-    """Relative singular value ``(batch, 1)`` up to which there is noise (Gavish and Donoho).
+    """Return the relative singular value ``(batch, 1)`` of the noise (Gavish and Donoho).
 
     Args:
-        values: eigenvalues of the smaller Gram matrix of the patches, ascending, ``(batch, m)``.
-        n: samples of a patch.
-        positions: number of patches.
+        values: Eigenvalues of the smaller Gram matrix of the patches, ascending, ``(batch, m)``.
+        n: Number of samples of a patch.
+        positions: Number of patches.
     """
     beta = min(n, positions) / max(n, positions)
     omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
@@ -260,7 +272,7 @@ def _noise_threshold(values: Tensor, n: int, positions: int) -> Tensor:
 def pixel_gram(
     projector: Tensor, coils: int, kernel_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
-    """``G`` on a periodic grid over the field of view, ``(batch, gy, gx, coils, coils)``."""
+    """Return ``G`` on a periodic grid over the field of view, ``(batch, gy, gx, coils, coils)``."""
     ky, kx = kernel_size
     batch = projector.shape[0]
     blocks = projector.reshape(batch, coils, ky * kx, coils, ky * kx)
@@ -269,7 +281,7 @@ def pixel_gram(
     offset_x = torch.arange(kx, device=projector.device)
     y = offset_y.repeat_interleave(kx)
     x = offset_x.repeat(ky)
-    # Blocks with the same lag d − d' meet the same exponential: summed once, before the grid.
+    # Blocks with equal lag d − d' share an exponential: they are summed before the grid.
     lag = (y[:, None] - y + ky - 1) * (2 * kx - 1) + (x[:, None] - x + kx - 1)
     lags = blocks.new_zeros((2 * ky - 1) * (2 * kx - 1), *blocks.shape[1:])
     lags = lags.index_add(0, lag.flatten(), blocks) / (ky * kx)

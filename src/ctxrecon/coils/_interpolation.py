@@ -9,18 +9,19 @@ _TAPS = 6
 
 
 def lagrange_matrix(position: Tensor, points: int, *, periodic: bool) -> Tensor:
-    """Interpolation from ``points`` samples at 0, 1, 2, … to any positions.
+    """Return the matrix that interpolates ``points`` samples at 0, 1, 2, … at given positions.
 
-    Lagrange polynomials through the six nearest samples: error of sixth order in the spacing and
-    no ringing beyond them. At the ends, samples continue periodically or the six stay inside.
+    It uses Lagrange polynomials through the six nearest samples, with an error of sixth order in
+    the spacing and without ringing beyond them. At the ends, samples continue periodically, or the
+    six samples are taken from inside.
 
     Args:
-        position: ``(size,)`` float64 coordinates.
-        points: number of samples, at least 6.
-        periodic: whether sample ``points`` is sample 0 again.
+        position: Coordinates of shape ``(size,)``, float64.
+        points: Number of samples, at least 6.
+        periodic: Whether sample ``points`` equals sample 0.
 
     Returns:
-        ``(size, points)`` float32 on the device of ``position``.
+        Matrix of shape ``(size, points)``, float32, on the device of ``position``.
     """
     first = torch.floor(position) - (_TAPS // 2 - 1)
     if not periodic:

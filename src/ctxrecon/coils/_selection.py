@@ -1,11 +1,10 @@
-"""Choice of ESPIRiT's settings by how well their maps predict samples that are held back.
+"""Choice of the ESPIRiT settings by cross-validation on held-out samples.
 
-A few candidates differ in the calibration region, in the threshold that separates signal from
-noise, in the eigenvalue at which maps are cropped, and in the number of sets of maps. For each, an
-image is reconstructed by CG-SENSE from part of the samples in the middle of k-space, and the other
-part is predicted from it. Maps that claim too little or too much of the field of view, that mix two
-places where it wraps, or that follow noise predict badly; so do two sets where one suffices, since
-they leave more unknowns.
+The candidates differ in the calibration region, the threshold between signal and noise, the
+eigenvalue at which maps are cropped, and the number of sets of maps. For each, CG-SENSE
+reconstructs an image from part of the samples in the center of k-space and predicts the others.
+Maps predict badly if their support is too small or too large, if they mix two places where the
+object wraps, or if they follow noise; so do two sets where one suffices, because they add unknowns.
 """
 
 from __future__ import annotations
@@ -27,31 +26,31 @@ from ctxrecon.coils._espirit import (
 from ctxrecon.fourier import ifft2c
 from ctxrecon.linalg import conjugate_gradient, squared_norm
 
-# Samples (ny, nx) in the middle of k-space that are predicted.
+# Size (ny, nx) of the center of k-space in which samples are predicted
 _LINES = (32, 96)
 _POINTS = (64, 64)
-_ROW_STEP = 2  # with a mask of lines each row of pixels is a problem of its own: half will do
-_GRID = 24  # points a side at which candidates are compared
+_ROW_STEP = 2  # with a mask of lines, rows of pixels are separate problems, so half suffices
+_GRID = 24  # points per side at which candidates are compared
 _VIRTUAL_COILS = 8
 _DRAWS = 2
-_KEPT = 2  # lines or points to each side of the centre, which are never held back
+_KEPT = 2  # lines or points to each side of the center that are never held out
 _ITERATIONS = 24
 _DAMPING = 1e-3
-# Which samples are held back is chance: other settings than the first have to predict better by
-# more than this.
+# The held-out samples are random: other settings than the first must predict them better by
+# more than this margin.
 _GAIN_OF_ANOTHER = 0.97
-_LEAST_SHARE_OF_TWO = 0.005  # of the pixels
-_LEAST_KEPT = 0.5  # of the energy: what a crop leaves out is air
+_LEAST_SHARE_OF_TWO = 0.005  # fraction of the pixels
+_LEAST_KEPT = 0.5  # fraction of the energy, since only air should be cropped
 
 
 class Candidate(NamedTuple):
     """Settings of :func:`ctxrecon.coils.espirit`.
 
     Attributes:
-        region: calibration samples, slices of ``ny`` and ``nx``.
-        threshold: as in :func:`~ctxrecon.coils.espirit`.
-        crop: as in :func:`~ctxrecon.coils.espirit`.
-        num_maps: sets of maps, 1 or 2.
+        region: Calibration samples as slices of ``ny`` and ``nx``.
+        threshold: Relative singular value below which there is noise, or "auto".
+        crop: Eigenvalue below which maps are zero, or "auto".
+        num_maps: Number of sets of maps, 1 or 2.
     """
 
     region: tuple[slice, slice]
@@ -61,7 +60,7 @@ class Candidate(NamedTuple):
 
 
 def kernel_for(region: tuple[slice, slice], kernel_size: int) -> tuple[int, int]:
-    """The kernel for a region: ``kernel_size``, or half of a side that is shorter than twice it."""
+    """Return the kernel of a region: ``kernel_size``, but at most half of each side."""
     ky, kx = (min(kernel_size, (part.stop - part.start) // 2) for part in region)
     return ky, kx
 
@@ -69,16 +68,16 @@ def kernel_for(region: tuple[slice, slice], kernel_size: int) -> tuple[int, int]
 def choose_settings(
     kspace: Tensor, mask: Tensor, candidates: Sequence[Candidate], *, kernel_size: int
 ) -> Candidate:
-    """The candidate whose maps predict held-back samples best.
+    """Return the candidate whose maps best predict held-out samples.
 
     Args:
-        kspace: of one slice, ``(1, coils, ny, nx)`` complex64, zero where not sampled.
-        mask: ``(1, 1, ny, nx)`` bool.
-        candidates: those to compare, the default first.
-        kernel_size: largest kernel along an axis; it follows the region.
+        kspace: K-space of one slice, complex64 ``(1, coils, ny, nx)``, zero where not sampled.
+        mask: Sampling mask of shape ``(1, 1, ny, nx)``, bool.
+        candidates: Candidates to compare, the default first.
+        kernel_size: Largest kernel size along an axis; it adapts to the region.
 
     Returns:
-        The best; where too little is sampled to hold anything back, the default.
+        The best candidate, or the default if there are too few samples to hold any out.
     """
     first = candidates[0]
     if len(candidates) == 1:
@@ -90,7 +89,7 @@ def choose_settings(
     )
     sampled = mask[:, :, middle[0], middle[1]]
     held_back = _held_back(sampled, mask.numel() / int(mask.sum()))
-    # Squares of very large or small units would leave the range of floats.
+    # Scaled, because squares of very large or small units exceed the range of floats
     kspace = kspace / kspace.abs().amax()
     compression = _compression(kspace[:, :, first.region[0], first.region[1]])
     kspace = torch.einsum("vc,bcyx->bvyx", compression, kspace)
@@ -101,7 +100,7 @@ def choose_settings(
     maps = _maps_of(kspace, candidates, kernel_size, samples.shape[2:])
     errors = _prediction_errors(samples, sampled, held_back, maps)
     errors[0] *= _GAIN_OF_ANOTHER
-    # Where noise is strong, maps of nothing predict best of all.
+    # In strong noise, empty maps would predict best.
     kept = _kept_energy(samples, first.region, middle, maps)
     errors[kept < _LEAST_KEPT] = float("inf")
     best = errors.argmin() if bool(errors.isfinite().any()) else kept.argmax()
@@ -111,7 +110,7 @@ def choose_settings(
 def _kept_energy(
     samples: Tensor, region: tuple[slice, slice], middle: tuple[slice, ...], maps: Tensor
 ) -> Tensor:
-    """Share of the calibration image's energy where the maps are not zero, ``(candidates,)``."""
+    """Return the fraction of the calibration image's energy inside the maps, ``(candidates,)``."""
     rows, columns = (
         slice(part.start - window.start, part.stop - window.start)
         for part, window in zip(region, middle, strict=True)
@@ -126,7 +125,7 @@ def _kept_energy(
 def _maps_of(
     kspace: Tensor, candidates: Sequence[Candidate], kernel_size: int, shape: Sequence[int]
 ) -> Tensor:
-    """Maps of every candidate, ``(candidates, sets, coils, ny, nx)``, zeros in place of a set."""
+    """Return the candidates' maps ``(candidates, sets, coils, ny, nx)``, zero for missing sets."""
     ny, nx = shape
     most = max(candidate.num_maps for candidate in candidates)
     fields: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
@@ -140,7 +139,7 @@ def _maps_of(
             calibration = calibration / calibration.abs().amax()
             subspaces[edges] = calibration, SignalSubspace(calibration, kernel)
         calibration, subspace = subspaces[edges]
-        # Thresholds that keep as many singular vectors give the same maps.
+        # Thresholds that keep equal numbers of singular vectors yield the same maps.
         key = (edges, subspace.rank(threshold))
         if key not in fields:
             gram = pixel_gram(
@@ -168,9 +167,9 @@ def _middle(size: int, width: int) -> slice:
 
 
 def _held_back(sampled: Tensor, acceleration: float) -> Tensor:
-    """Samples to predict, ``(draws, 1, ny, nx)``: lines, or points of a 2-D mask.
+    """Return the samples to predict, ``(draws, 1, ny, nx)``: lines, or points of a 2-D mask.
 
-    What is left is undersampled as the scan is, or by half more where it is so already.
+    The remaining samples are undersampled like the scan, or by a further third if it already is.
     """
     ny, nx = sampled.shape[2:]
     present = float(sampled.float().mean())
@@ -190,17 +189,17 @@ def _held_back(sampled: Tensor, acceleration: float) -> Tensor:
 
 
 def _compression(calibration: Tensor) -> Tensor:
-    """``(virtual coils, coils)``: principal components of the calibration data, strongest first."""
+    """Return the calibration's principal components ``(virtual coils, coils)``, by strength."""
     samples = calibration.flatten(2)[0]
     vectors = torch.linalg.eigh(samples @ samples.mH)[1]
     return vectors[:, -_VIRTUAL_COILS:].flip(1).mH
 
 
 def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps: Tensor) -> Tensor:
-    """``‖H (A x̂ − y)‖² / ‖H y‖²`` of each item of ``maps``, ``x̂`` from the samples that are left.
+    """Return ``‖H (A x̂ − y)‖² / ‖H y‖²`` for each item of ``maps``, averaged over the draws.
 
-    The average over the draws of ``held_back``. All is shifted to plain transforms once, and along
-    a readout that is fully sampled none is needed.
+    ``x̂`` is reconstructed from the remaining samples. The data are shifted once for plain FFTs, and
+    no transform is needed along a fully sampled readout.
     """
     draws = len(held_back)
     samples, sampled, held_back, maps = (
@@ -238,13 +237,13 @@ def _prediction_errors(samples: Tensor, sampled: Tensor, held_back: Tensor, maps
 def chosen_maps(
     kspace: Tensor, candidate: Candidate, *, kernel_size: int, negligible: bool
 ) -> Tensor:
-    """Maps of one slice, ``(1, [2,] coils, ny, nx)``, by the settings of a candidate.
+    """Estimate the maps of one slice, ``(1, [2,] coils, ny, nx)``, with a candidate's settings.
 
     Args:
-        kspace: ``(1, coils, ny, nx)`` complex64.
-        candidate: the settings.
-        kernel_size: largest kernel along an axis.
-        negligible: whether a second set that hardly any pixel has may be left out.
+        kspace: K-space of shape ``(1, coils, ny, nx)``, complex64.
+        candidate: Settings.
+        kernel_size: Largest kernel size along an axis.
+        negligible: Whether to drop a second set that is zero in nearly all pixels.
     """
     region, threshold, crop, num_maps = candidate
 

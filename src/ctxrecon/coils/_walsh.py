@@ -1,4 +1,4 @@
-"""Adaptive combination: coil maps as eigenvectors of the local coil covariance."""
+"""Adaptive combination (Walsh): coil maps as eigenvectors of the local coil covariance."""
 
 from __future__ import annotations
 
@@ -27,38 +27,47 @@ def walsh(
     *,
     crop: float | Literal["auto"] = "auto",
 ) -> Tensor:
-    """Coil maps by adaptive combination (Walsh et al., Magn Reson Med 43:682, 2000).
+    r"""Estimate coil maps by adaptive combination (Walsh et al., Magn Reson Med 43:682, 2000).
 
-    The map ``S(q)`` is the eigenvector of the largest eigenvalue of the local covariance
-    ``R(q)_cc' = Σ_{p near q} x_c(p) x̄_c'(p)`` (white noise), where ``x_c`` are
-    the low-resolution images of the calibration data, "near" is a block of a thirteenth of the
-    field of view, and the phase is that of :func:`ctxrecon.coils.espirit`.
+    The map :math:`S(q)` is the leading eigenvector of the local covariance (for white noise)
 
-    Much cheaper than ESPIRiT and less exact: what changes within the resolution of the
-    calibration data is averaged. For MRI with 20 centre lines or more, a fast preview.
+    .. math::
+
+        R(q)_{cc'} = \sum_{p \,\mathrm{near}\, q} x_c(p)\, \bar{x}_{c'}(p),
+
+    where :math:`x_c` are the low-resolution images of the calibration data and "near" is a block of
+    a thirteenth of the field of view. The phase is that of :func:`ctxrecon.coils.espirit`.
+
+    The method is much cheaper than ESPIRiT and less exact, because it averages over the resolution
+    of the calibration data. It suits fast previews with 20 center lines or more.
+
+    Example:
+        >>> walsh(torch.ones(1, 4, 16, 16, dtype=torch.complex64), (32, 32)).shape
+        torch.Size([1, 4, 32, 32])
 
     Args:
-        calibration: ``(batch, coils, cy, cx)`` complex, any scale.
-        shape: ``(ny, nx)`` of the maps.
-        crop: maps are zero where the share of the local signal that they explain, ``λ / tr R``
-            between ``1 / coils`` and 1, is below; 0 keeps them everywhere. ``"auto"`` takes 0.95,
-            or less where that would cut away more than 0.5 % of the energy of the images.
+        calibration: Calibration data of shape ``(batch, coils, cy, cx)``, complex, any scale.
+        shape: Shape ``(ny, nx)`` of the maps.
+        crop: Threshold of the fraction of local signal explained by the maps, ``λ / tr R``, which
+            lies between ``1 / coils`` and 1. Maps are zero below it; 0 disables cropping.
+            ``"auto"`` is 0.95, or less where that would remove more than 0.5 % of the energy.
 
     Returns:
-        ``(batch, coils, ny, nx)`` complex64, ``Σ_c |S_c|² = 1`` where not cropped.
+        Coil maps of shape ``(batch, coils, ny, nx)``, complex64, with ``Σ_c |S_c|² = 1`` except
+        where cropped.
 
     Raises:
-        InputError: malformed calibration data.
+        InputError: If the calibration data are malformed.
     """
     check_kspace(calibration)
     calibration = calibration.to(torch.complex64)
-    # The covariance squares the data: scaled first, it neither under- nor overflows.
+    # The covariance squares the data: scaling first avoids underflow and overflow.
     calibration = calibration / calibration.abs().amax(dim=(1, 2, 3), keepdim=True)
     grid = (min(shape[0], _GRID_SIZE), min(shape[1], _GRID_SIZE))
     images = images_on_grid(calibration, grid).permute(0, 2, 3, 1)
     energy = (images.real**2 + images.imag**2).sum(dim=-1)
-    # R = X Xᴴ with the samples of the block as the columns of X. XᴴX has the same eigenvalues and
-    # stays small however many coils there are.
+    # R = X Xᴴ, where the columns of X are the samples of the block. XᴴX has the same non-zero
+    # eigenvalues, and its size does not grow with the number of coils.
     samples = _blocks(images)
     gram = samples.mH @ samples
     power = gram.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1).clamp_min(1e-30)
@@ -75,6 +84,6 @@ def walsh(
 
 
 def _blocks(images: Tensor) -> Tensor:
-    """The block around each point of the periodic grid, ``(batch, gy, gx, coils, samples)``."""
+    """Return the block around each point of the grid, ``(batch, gy, gx, coils, samples)``."""
     steps = range(-(_BLOCK // 2), _BLOCK // 2 + 1)
     return torch.stack([images.roll((y, x), dims=(1, 2)) for y in steps for x in steps], dim=-1)

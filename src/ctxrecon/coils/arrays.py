@@ -1,4 +1,4 @@
-"""Simulated receiver arrays."""
+"""Simulation of receiver arrays."""
 
 from __future__ import annotations
 
@@ -20,29 +20,42 @@ def simulate_coil_maps(
     batch_size: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Smooth coil maps of a random array around the field of view.
+    r"""Simulate smooth coil maps of a random receiver array around the field of view.
 
-    Each coil is a loop of two straight wires along the slice normal, at ``a`` and ``b`` on an
-    ellipse around the object. By Biot and Savart's law a wire at ``a`` of half length ``h`` gives
-    in its mid-plane, with ``z = x + iy``, ``B_x − iB_y ∝ 1/(z − a) · h/√(|z − a|² + h²)``;
-    the receive sensitivity is the difference of the two wires. Radius, place, width, length and
-    electrical phase vary from coil to coil and item to item.
+    Each coil is a loop of two straight wires along the slice normal, on an ellipse around the
+    object. By the Biot-Savart law a wire at ``a`` of half length ``h`` produces in its mid-plane,
+    with ``z = x + iy``,
+
+    .. math::
+
+        B_x - i B_y \propto \frac{1}{z - a} \cdot \frac{h}{\sqrt{|z - a|^2 + h^2}};
+
+    the receive sensitivity is the difference of the two wires. Radius, position, width, length and
+    electrical phase vary between coils and batch items.
+
+    Example:
+        >>> maps = simulate_coil_maps(4, (32, 32), generator=torch.Generator().manual_seed(0))
+        >>> maps.shape
+        torch.Size([1, 4, 32, 32])
 
     Args:
-        num_coils: coils of the array; 1 gives maps of unit magnitude.
-        shape: ``(ny, nx)``.
-        batch_size: arrays to draw.
-        generator: source of the random numbers. Item ``i`` of a batch is what the ``i``-th of
-            single calls with the same generator gives.
+        num_coils: Number of coils; 1 returns maps of unit magnitude.
+        shape: Shape ``(ny, nx)`` of the maps.
+        batch_size: Number of arrays.
+        generator: Random generator. Item ``i`` of a batch equals the result of the ``i``-th single
+            call with the same generator.
 
     Returns:
-        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` at every pixel.
+        Coil maps of shape ``(batch, coils, ny, nx)``, complex64, with ``Σ_c |S_c|² = 1``.
+
+    Raises:
+        InputError: If a number or size is not positive.
     """
     if num_coils < 1 or batch_size < 1 or len(shape) != 2 or min(shape) < 1:
         raise InputError(
             "expected at least one coil, one item and one pixel an axis, got "
             f"{num_coils} coils, batch_size {batch_size}, shape {tuple(shape)}: "
-            "give positive numbers"
+            "use positive numbers"
         )
     draws = torch.stack(
         [
@@ -51,7 +64,7 @@ def simulate_coil_maps(
         ]
     )
     array, coil = draws[:, :3, None], draws[:, 3:].reshape(batch_size, 6, num_coils)
-    # Lengths in half fields of view.
+    # Lengths in units of half the field of view
     semi_axes = 1.1 + 0.3 * array[:, :2]
     spacing = 2 * math.pi / num_coils
     index = torch.arange(num_coils, device=draws.device)
@@ -63,7 +76,7 @@ def simulate_coil_maps(
     phase = 2 * math.pi * coil[:, 4]
     depth = (0.15 + 0.15 * coil[:, 5])[..., None, None]
 
-    # Fields are smooth: summed on a coarse grid over the same field of view, then interpolated.
+    # Fields are smooth: compute them on a coarse grid over the field of view, then interpolate.
     gy, gx = (min(n, _GRID_SIZE) for n in shape)
     y = torch.linspace(-1, 1, gy, device=draws.device)[:, None]
     x = torch.linspace(-1, 1, gx, device=draws.device)
@@ -72,7 +85,7 @@ def simulate_coil_maps(
         wire_angle = angle + side * half_width
         dx = x - (semi_axes[:, 0] * stretch * wire_angle.cos())[..., None, None]
         dy = y - (semi_axes[:, 1] * stretch * wire_angle.sin())[..., None, None]
-        # `depth` rounds off the pole where a wire crosses a corner of the field of view.
+        # `depth` regularizes the pole where a wire crosses a corner of the field of view.
         distance = dx**2 + dy**2 + depth**2
         strength = side * half_length / (distance * (distance + half_length**2).sqrt())
         field = field + torch.complex(dx * strength, -dy * strength)
@@ -83,7 +96,7 @@ def simulate_coil_maps(
 
 
 def _refine(parts: Tensor, shape: tuple[int, int]) -> Tensor:
-    """``(..., gy, gx)`` real to ``(..., ny, nx)``; the outermost samples stay outermost."""
+    """Interpolate ``(..., gy, gx)`` to ``(..., ny, nx)``, with the outermost samples fixed."""
     along_y, along_x = (
         torch.eye(size, device=parts.device)
         if size == points

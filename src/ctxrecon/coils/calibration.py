@@ -1,4 +1,4 @@
-"""Coil maps from the calibration lines of the scan itself."""
+"""Coil maps from the calibration region of the scan itself."""
 
 from __future__ import annotations
 
@@ -21,49 +21,55 @@ Settings: TypeAlias = (
 )
 
 MIN_CALIBRATION = 4
-"""Fewest samples an axis of a calibration region."""
+"""Smallest size of a calibration region along each axis."""
 
 MAX_CALIBRATION = (48, 24)
-"""Most samples of the longer and the shorter side of a region that is found automatically.
+"""Largest longer and shorter side of a calibration region that is found automatically.
 
-Coils vary slowly, so samples further out carry mostly noise for them and still cost time. With
-few lines the long readout window is what makes up for them.
+Coil sensitivities vary slowly, so samples further out add noise and computation. With few lines, a
+long readout window compensates for their number.
 """
 
 _SQUARE = (24, 24)
 
 SETTINGS: tuple[Settings, ...] = (
-    # Limits of the region, threshold, crop, sets of maps.
+    # Largest region, threshold, crop, sets of maps
     (_SQUARE, 0.02, 0.9, 2),
     (_SQUARE, "auto", 0.95, 1),
     (_SQUARE, "auto", "auto", 1),
     (MAX_CALIBRATION, 0.02, 0.9, 2),
 )
-"""What is compared for each slice, the default first.
+"""Settings compared for each slice, the default first.
 
-One set with a strict crop serves scans with much air, one that keeps 99.5 % of the energy those
-with dark regions; the longer region, objects that wrap.
+One set with a strict crop suits scans with much air, one that keeps 99.5 % of the energy those with
+dark regions, and the longer region objects that wrap.
 """
 
 
 def find_calibration_region(
     mask: Tensor, *, max_size: tuple[int, int] = MAX_CALIBRATION
 ) -> tuple[slice, slice]:
-    """The fully sampled rectangle around the k-space centre ``(ny // 2, nx // 2)``.
+    """Find the fully sampled rectangle around the k-space center ``(ny // 2, nx // 2)``.
 
-    A rectangle, not a square: a 1-D mask with 6 centre lines gives 48 × 6 samples.
-    Among all rectangles that hold the centre it takes the one with the most positions of a 4×4
-    kernel.
+    The region need not be square: a 1-D mask with 6 center lines has one of 48 × 6 samples. Among
+    all rectangles that contain the center, it is the one with the most positions of a 4×4 kernel.
+
+    Example:
+        >>> mask = torch.zeros(32, 32, dtype=torch.bool)
+        >>> mask[:, 12:20] = True
+        >>> find_calibration_region(mask)
+        (slice(0, 32, None), slice(12, 20, None))
 
     Args:
-        mask: ``(..., ny, nx)`` bool; samples must be there in every item of the leading axes.
-        max_size: limits of the region's longer and shorter side.
+        mask: Sampling mask of shape ``(..., ny, nx)``, bool; the region is sampled in every item of
+            the leading axes.
+        max_size: Largest longer and shorter side of the region.
 
     Returns:
-        ``(slice_y, slice_x)`` to index k-space with.
+        ``(slice_y, slice_x)`` to index k-space.
 
     Raises:
-        InputError: fewer than 4×4 samples around the centre.
+        InputError: If fewer than 4×4 samples around the center are fully sampled.
     """
     if mask.ndim < 2 or mask.dtype != torch.bool:
         raise InputError(
@@ -76,10 +82,10 @@ def find_calibration_region(
     first_y, first_x = (max(0, n // 2 - longest // 2) for n in (ny, nx))
     window = sampled[first_y : first_y + longest, first_x : first_x + longest]
     center_y, center_x = ny // 2 - first_y, nx // 2 - first_x
-    # For each row: samples without a gap left of the centre, and from it rightwards.
+    # For each row, contiguous samples to the left of the center, and from the center to the right
     left = np.cumprod(window[:, :center_x][:, ::-1], axis=1).sum(axis=1)
     right = np.cumprod(window[:, center_x:], axis=1).sum(axis=1)
-    # Extents common to all rows from the centre up to row -i, and down to row +j.
+    # Extents common to all rows from the center up to row -i, and down to row +j
     up_left, up_right = (
         np.minimum.accumulate(side[: center_y + 1][::-1]) for side in (left, right)
     )
@@ -96,8 +102,8 @@ def find_calibration_region(
         found = (int(height[up, down]), int(width[up, down])) if width[up, down] else (0, 0)
         raise InputError(
             f"expected a fully sampled calibration region of at least {MIN_CALIBRATION}×"
-            f"{MIN_CALIBRATION} samples around the k-space centre ({ny // 2}, {nx // 2}), found "
-            f"{found[0]}×{found[1]}: give coil_maps or calibration, or sample more center lines "
+            f"{MIN_CALIBRATION} samples around the k-space center ({ny // 2}, {nx // 2}), found "
+            f"{found[0]}×{found[1]}: pass coil_maps or calibration, or sample more center lines "
             "(center_fraction)"
         )
     before_y, after_y = int(up), int(down) + 1
@@ -123,45 +129,53 @@ def estimate_coil_maps(
     crop: float | Literal["auto"] = "auto",
     num_maps: Literal[1, 2, "auto"] = "auto",
 ) -> Tensor:
-    """Estimate coil maps from the fully sampled centre of undersampled k-space.
+    """Estimate coil maps from the fully sampled center of undersampled k-space.
 
-    Each slice is treated by itself, from the calibration region of its own mask
-    (:func:`find_calibration_region`); the kernel shrinks along an axis with few lines (6 lines
-    take 3, 10 take 5). See :func:`ctxrecon.coils.espirit` for the method and for the phase of the
-    maps. What is "auto" is chosen for each slice, among :data:`SETTINGS`, by how well the maps
-    predict samples that are held back: the calibration region, the threshold, the crop, and one or
-    two sets of maps.
+    Each slice is processed separately, with the calibration region of its own mask
+    (:func:`find_calibration_region`). The kernel shrinks along an axis with few lines (3 for 6
+    lines, 5 for 10). See :func:`ctxrecon.coils.espirit` for the method and the phase of the maps.
+    Options set to "auto" are chosen for each slice among :data:`SETTINGS` by how well the maps
+    predict held-out samples: the calibration region, the threshold, the crop and the number of
+    sets of maps.
+
+    Example:
+        >>> kspace = torch.zeros(1, 4, 32, 32, dtype=torch.complex64)
+        >>> kspace[..., 12:20, 12:20] = 1
+        >>> estimate_coil_maps(kspace, num_maps=1).shape
+        torch.Size([1, 4, 32, 32])
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex, any scale, zero where not sampled.
-        mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` takes the nonzero samples.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex, any scale, zero where not
+            sampled.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool; ``None`` uses the non-zero
+            samples.
         method: ``"espirit"``; ``"walsh"``, cheaper and less exact
-            (:func:`ctxrecon.coils.walsh`), which has no kernel and no threshold; or ``"sigpy"``
-            for ``sigpy.mri.app.EspiritCalib``, whose calibration region is square: with few
-            centre lines its maps are poor or empty.
-        kernel_size: largest kernel along an axis.
-        threshold: singular values below ``threshold`` times the largest are noise. ``"auto"``
-            compares 0.02 with the optimal threshold for white noise (0.02 for
+            (:func:`ctxrecon.coils.walsh`), without kernel and threshold; or ``"sigpy"`` for
+            ``sigpy.mri.app.EspiritCalib``, whose calibration region is square: with few center
+            lines its maps are poor or empty.
+        kernel_size: Largest kernel size along an axis.
+        threshold: Singular values below ``threshold`` times the largest are treated as noise.
+            ``"auto"`` compares 0.02 with the optimal threshold for white noise (0.02 for
             ``method="sigpy"``).
-        crop: maps are zero where the eigenvalue is below; 0 keeps them everywhere, BART's default
-            is 0.8, sigpy's 0.95. ``"auto"`` compares 0.9, 0.95, and the
-            strictest up to 0.95 that keeps 99.5 % of the calibration image's energy, which
-            ``method="walsh"`` takes in any case (0.95 for ``method="sigpy"``): knowing where there
-            is nothing helps a reconstruction, losing signal ruins it.
-        num_maps: sets of maps: 1, or 2 for a field of view that is smaller than the object
-            (``method="espirit"`` only). ``"auto"`` takes two for the slices that they serve
-            better, and where at least 0.5 % of the pixels have a second.
+        crop: Eigenvalue below which maps are zero; 0 disables cropping. BART's default is 0.8,
+            sigpy's 0.95. ``"auto"`` compares 0.9, 0.95, and the strictest value up to 0.95 that
+            keeps 99.5 % of the calibration image's energy; ``method="walsh"`` always uses the last
+            (and ``method="sigpy"`` 0.95). Excluding empty regions helps a reconstruction, but
+            cropping signal ruins it.
+        num_maps: Number of sets of maps: 1, or 2 for a field of view that is smaller than the
+            object (``method="espirit"`` only). ``"auto"`` uses two sets for slices where they
+            predict better and at least 0.5 % of the pixels have a second map.
 
     Returns:
-        ``(batch, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` where not cropped. Two sets
-        are ``(batch, 2, coils, ny, nx)``, orthonormal at each pixel, for
-        :class:`ctxrecon.operators.SoftSense`; with ``num_maps="auto"`` they are returned if any
-        slice needs them, and the second is zero for the slices that do not. A single coil has maps
-        of ones.
+        Coil maps of shape ``(batch, coils, ny, nx)``, complex64, with ``Σ_c |S_c|² = 1`` except
+        where cropped. Two sets have shape ``(batch, 2, coils, ny, nx)``, orthonormal at each pixel,
+        for :class:`ctxrecon.operators.SoftSense`; with ``num_maps="auto"`` they are returned if any
+        slice needs them, and the second is zero for the other slices. The map of a single coil is
+        one everywhere.
 
     Raises:
-        InputError: malformed k-space or mask, options that do not exist or do not go together,
-            or no calibration region.
+        InputError: If k-space, mask or options are malformed, options exclude each other, or there
+            is no calibration region.
     """
     check_kspace(kspace)
     if method not in ("espirit", "walsh", "sigpy"):
@@ -173,7 +187,7 @@ def estimate_coil_maps(
     if num_maps == 2 and method != "espirit":
         raise InputError(
             f'expected method "espirit" for num_maps=2, got {method!r}: '
-            "the others give one set of maps"
+            "the others return one set of maps"
         )
     _check_options(kernel_size, threshold, crop)
     batch, coils, ny, nx = kspace.shape
@@ -186,11 +200,11 @@ def estimate_coil_maps(
         return torch.ones(kspace.shape, dtype=torch.complex64, device=kspace.device)
     if mask is None:
         mask = (kspace != 0).any(dim=1, keepdim=True)
-        logger.info("no mask given: the nonzero samples of k-space taken as sampled")
+        logger.info("no mask given: treating the nonzero samples of k-space as sampled")
     elif mask.shape[0] not in (1, batch) or tuple(mask.shape[1:]) != (1, ny, nx):
         raise InputError(
             f"expected a mask (batch or 1, 1, ny, nx) for k-space {tuple(kspace.shape)}, got "
-            f"{tuple(mask.shape)}: give one mask for each slice or one for all"
+            f"{tuple(mask.shape)}: pass one mask for each slice or one for all"
         )
     kspace = kspace.to(torch.complex64)
     limits = _SQUARE if method == "sigpy" else MAX_CALIBRATION  # sigpy's region is square
@@ -237,7 +251,7 @@ def _candidates(
     crop: float | Literal["auto"],
     num_maps: Literal[1, 2, "auto"],
 ) -> list[Candidate]:
-    """The settings to compare for a mask, with what is given in place of their own, each once."""
+    """Return the settings to compare for a mask, with the given values in place of "auto"."""
     candidates: list[Candidate] = []
     for limits, default_threshold, default_crop, sets in SETTINGS:
         candidate = Candidate(
@@ -252,7 +266,7 @@ def _candidates(
 
 
 def _joined(maps: list[Tensor]) -> Tensor:
-    """Maps of slices one after the other; where any has two sets, the others get a zero second."""
+    """Concatenate the maps of slices; if any has two sets, the others get a zero second set."""
     if any(item.ndim == 5 for item in maps):
         maps = [
             item if item.ndim == 5 else torch.stack([item, torch.zeros_like(item)], dim=1)

@@ -16,17 +16,32 @@ _SAMPLES_PER_COIL = 10
 
 
 def mvue(kspace: Tensor, coil_maps: Tensor) -> Tensor:
-    """Minimum-variance unbiased estimate ``Σ_c S̄_c F⁻¹y_c / Σ_c |S_c|²`` (white noise).
+    r"""Combine coil images into the minimum-variance unbiased estimate (for white noise).
 
-    Zero where all maps are zero. Of two orthonormal sets of maps each gives an image, and
-    :func:`~ctxrecon.operators.combine_sets` one of both.
+    .. math::
+
+        x = \frac{\sum_c \bar{S}_c\, F^{-1} y_c}{\sum_c |S_c|^2}
+
+    The image is zero where all maps are zero. With two orthonormal sets of maps, the images of the
+    sets are combined by :func:`~ctxrecon.operators.combine_sets`.
+
+    Example:
+        >>> from ctxrecon.coils import simulate_coil_maps
+        >>> from ctxrecon.fourier import fft2c
+        >>> maps = simulate_coil_maps(4, (16, 16), generator=torch.Generator().manual_seed(0))
+        >>> image = torch.ones(1, 16, 16, dtype=torch.complex64)
+        >>> torch.allclose(mvue(fft2c(maps * image[:, None]), maps), image, atol=1e-5)
+        True
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex.
+        coil_maps: Coil maps of shape ``(batch or 1, [sets,] coils, ny, nx)``, complex.
 
     Returns:
-        ``(batch, ny, nx)`` complex64 for complex64 input.
+        Image of shape ``(batch, ny, nx)``, complex64 for complex64 input.
+
+    Raises:
+        InputError: If k-space or maps are malformed or do not match.
     """
     check_kspace(kspace)
     if (
@@ -36,8 +51,8 @@ def mvue(kspace: Tensor, coil_maps: Tensor) -> Tensor:
     ):
         raise InputError(
             f"expected coil maps (batch or 1, [sets,] coils, ny, nx) for k-space "
-            f"{tuple(kspace.shape)}, got {tuple(coil_maps.shape)}: give maps of the same coils and "
-            "matrix size"
+            f"{tuple(kspace.shape)}, got {tuple(coil_maps.shape)}: pass maps with the same coils "
+            "and matrix size"
         )
     maps = coil_maps[:, None] if coil_maps.ndim == 4 else coil_maps
     combined = (maps.conj() * ifft2c(kspace)[:, None]).sum(dim=2)
@@ -47,11 +62,15 @@ def mvue(kspace: Tensor, coil_maps: Tensor) -> Tensor:
 
 
 def root_sum_of_squares(images: Tensor, *, dim: int = 1) -> Tensor:
-    """``√Σ_c |x_c|²`` over the coil axis, real.
+    """Compute the root sum of squares ``√Σ_c |x_c|²`` over the coil axis, real.
+
+    Example:
+        >>> root_sum_of_squares(torch.ones(1, 4, 2, 2))[0, 0]
+        tensor([2., 2.])
 
     Args:
-        images: ``(batch, coils, ny, nx)`` complex or real.
-        dim: the coil axis.
+        images: Coil images of shape ``(batch, coils, ny, nx)``, complex or real.
+        dim: Coil axis.
     """
     return torch.linalg.vector_norm(images, dim=dim)
 
@@ -60,10 +79,10 @@ class CompressedCoils(NamedTuple):
     """Result of :func:`compress_coils`.
 
     Attributes:
-        kspace: ``(batch, virtual coils, ny, nx)``, strongest virtual coil first.
-        matrix: ``(virtual coils, coils)`` with orthonormal rows; applied to the coil axis of
-            maps or noise it gives those of the virtual coils.
-        energy: fraction of the energy of the k-space that was kept.
+        kspace: K-space of shape ``(batch, virtual coils, ny, nx)``, strongest virtual coil first.
+        matrix: Compression matrix ``(virtual coils, coils)`` with orthonormal rows; applied to the
+            coil axis of maps or noise it returns those of the virtual coils.
+        energy: Fraction of the k-space energy that is kept.
     """
 
     kspace: Tensor
@@ -72,14 +91,23 @@ class CompressedCoils(NamedTuple):
 
 
 def compress_coils(kspace: Tensor, num_coils: int) -> CompressedCoils:
-    """Software coil compression by the singular value decomposition (Huang et al., 2008).
+    """Compress coils by a singular value decomposition (Huang et al., 2008).
 
-    One matrix for the whole batch, so that the slices of a scan share their virtual coils. White
+    One matrix serves the whole batch, so that the slices of a scan share their virtual coils. White
     noise stays white with the same variance.
 
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> kspace = torch.randn(2, 8, 16, 16, dtype=torch.complex64, generator=generator)
+        >>> compress_coils(kspace, 4).kspace.shape
+        torch.Size([2, 4, 16, 16])
+
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex.
-        num_coils: virtual coils to keep, 1 to ``coils``.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex.
+        num_coils: Number of virtual coils to keep, 1 to ``coils``.
+
+    Raises:
+        InputError: If k-space is malformed or zero, or ``num_coils`` is out of range.
     """
     check_kspace(kspace)
     coils = kspace.shape[1]
@@ -99,38 +127,47 @@ def compress_coils(kspace: Tensor, num_coils: int) -> CompressedCoils:
 
 
 def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
-    """Decorrelate the coils' noise and give it unit variance in each complex sample.
+    """Decorrelate the noise of the coils and scale it to unit variance in each complex sample.
 
-    ``L⁻¹ y``, see :func:`whitening_matrix`. Coil maps must be estimated from, or multiplied
-    likewise to, the whitened coils.
+    The result is ``L⁻¹ y``; see :func:`whitening_matrix`. Estimate coil maps from the whitened
+    coils, or multiply them by the same matrix.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex.
-        noise: ``(coils, samples)`` complex noise-only samples in the units of ``kspace``, at
-            least 10 a coil.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex.
+        noise: Noise-only samples of shape ``(coils, samples)``, complex, in the units of
+            ``kspace``, at least 10 per coil.
+
+    Raises:
+        InputError: If the noise has other coils or is not valid for :func:`whitening_matrix`.
     """
     check_kspace(kspace)
     coils = kspace.shape[1]
     if noise.ndim != 2 or noise.shape[0] != coils:
         raise InputError(
             f"expected complex noise ({coils} coils, samples), got {noise.dtype} of shape "
-            f"{tuple(noise.shape)}: give the noise scan of the same coils"
+            f"{tuple(noise.shape)}: pass the noise scan of the same coils"
         )
     matrix = whitening_matrix(noise)
     return torch.einsum("dc,bcyx->bdyx", matrix.to(kspace.device, kspace.dtype), kspace)
 
 
 def whitening_matrix(noise: Tensor) -> Tensor:
-    """``L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` (Pruessmann et al., Magn Reson Med 46:638).
+    r"""Compute the whitening matrix of a noise scan (Pruessmann et al., Magn Reson Med 46:638).
+
+    .. math::
+
+        L^{-1} \quad\text{with}\quad \Psi = L L^H
+
+    where :math:`\Psi` is the noise covariance.
 
     Args:
-        noise: ``(coils, samples)`` complex noise-only samples, at least 10 a coil.
+        noise: Noise-only samples of shape ``(coils, samples)``, complex, at least 10 per coil.
 
     Returns:
-        ``(coils, coils)`` complex128, in the inverse units of ``noise``.
+        Matrix of shape ``(coils, coils)``, complex128, in the inverse units of ``noise``.
 
     Raises:
-        InputError: noise that is too short, not finite, or not linearly independent.
+        InputError: If the noise scan is too short, not finite or not linearly independent.
     """
     if noise.ndim != 2 or not noise.is_complex():
         raise InputError(
@@ -141,13 +178,13 @@ def whitening_matrix(noise: Tensor) -> Tensor:
     if noise.shape[1] < _SAMPLES_PER_COIL * coils:
         raise InputError(
             f"expected at least {_SAMPLES_PER_COIL * coils} noise samples for {coils} coils, got "
-            f"{noise.shape[1]}: give a longer noise scan"
+            f"{noise.shape[1]}: pass a longer noise scan"
         )
     if not bool(torch.isfinite(torch.view_as_real(noise)).all()):
         raise InputError(
             "expected finite noise samples, got NaN or infinite ones: remove those readouts"
         )
-    # Noise is tiny in scanner units: the covariance is formed in double precision.
+    # Noise is tiny in scanner units, so the covariance is computed in double precision.
     samples = noise.to(torch.complex128)
     covariance = samples @ samples.mH / samples.shape[1]
     power = covariance.diagonal().real

@@ -1,4 +1,4 @@
-"""Coil maps of the slices of a scan, from their own k-space or from a separate calibration scan."""
+"""Coil maps of the slices of a scan, from their own k-space or a separate calibration scan."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ logger = logging.getLogger(__name__)
 def estimate_slice_maps(
     y: Tensor, mask: Tensor, filled: Tensor, calibration: Tensor | None = None
 ) -> Tensor:
-    """Maps of the slices that hold signal; the same for every coil in the others.
+    """Estimate coil maps of the slices with signal; the other slices get equal maps for all coils.
 
     Args:
-        y: ``(batch, coils, ny, nx)`` complex64, zero where not sampled.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        filled: ``(batch,)`` bool, the slices that hold signal.
-        calibration: ``(batch or 1, coils, cy, cx)`` complex64, the center of a separate scan;
-            ``None`` takes the calibration region of ``y``.
+        y: K-space of shape ``(batch, coils, ny, nx)``, complex64, zero where not sampled.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool.
+        filled: Mask of the slices with signal, bool ``(batch,)``.
+        calibration: Center of a separate calibration scan, ``(batch or 1, coils, cy, cx)``,
+            complex64; ``None`` uses the calibration region of ``y``.
 
     Returns:
-        ``(batch or 1, [2,] coils, ny, nx)``, one map for all slices where the calibration scan has
-        one.
+        Coil maps of shape ``(batch, [2,] coils, ny, nx)``, with batch 1 if the calibration scan has
+        one slice.
 
     Raises:
-        InputError: no calibration region, or a calibration scan of other coils or slices.
+        InputError: If there is no calibration region, or the calibration scan has other coils or
+            slices.
     """
     batch, coils, ny, nx = y.shape
     same = torch.full_like(y, coils**-0.5)
@@ -44,8 +45,8 @@ def estimate_slice_maps(
         if len(calibration) not in {1, batch} or calibration.shape[1] != coils:
             raise InputError(
                 f"expected a calibration scan (batch or 1, coils, cy, cx) for k-space "
-                f"{tuple(y.shape)}, got {tuple(calibration.shape)}: give one of the same coils, "
-                "and of the same slices or of one"
+                f"{tuple(y.shape)}, got {tuple(calibration.shape)}: pass one with the same coils "
+                "and with the same slices or one slice"
             )
         if len(calibration) == 1:
             return maps_of_calibration(calibration, (ny, nx))
@@ -60,19 +61,20 @@ def estimate_slice_maps(
 def maps_of_calibration(
     calibration: Tensor, shape: tuple[int, int], num_maps: Literal[1, "auto"] = "auto"
 ) -> Tensor:
-    """Maps ``(batch, [2,] coils, ny, nx)`` from a separate calibration scan.
+    """Estimate coil maps ``(batch, [2,] coils, ny, nx)`` from a separate calibration scan.
 
     Args:
-        calibration: ``(batch, coils, cy, cx)`` complex, fully sampled, zero frequency at
-            ``n // 2``, of the field of view of the images.
-        shape: ``(ny, nx)`` of the images; what lies outside of their k-space is left out.
-        num_maps: as in :func:`~ctxrecon.coils.estimate_coil_maps`.
+        calibration: Calibration scan of shape ``(batch, coils, cy, cx)``, complex, fully sampled,
+            zero frequency at ``n // 2``, with the field of view of the images.
+        shape: Shape ``(ny, nx)`` of the images; samples outside their k-space are dropped.
+        num_maps: Number of sets of maps, 1 or "auto"; see
+            :func:`~ctxrecon.coils.estimate_coil_maps`.
     """
     logger.info(
         "no coil maps given: estimating them from a separate calibration scan of %d×%d samples",
         *calibration.shape[2:],
     )
-    # It is the center of a scan that is not sampled elsewhere.
+    # Treated as the center of a scan without other samples
     own, there = [], []
     for size, full in zip(calibration.shape[2:], shape, strict=True):
         before = min(size // 2, full // 2)

@@ -1,4 +1,4 @@
-"""Coil maps of scans along trajectories, from the samples around the centre of k-space."""
+"""Coil maps of non-Cartesian scans, from the samples around the center of k-space."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ctxrecon.operators.density import coverage, density_compensation
 logger = logging.getLogger(__name__)
 
 _SIDE = 64
-"""Of the centre that is gridded; maps are estimated from less, and chosen by all of it."""
+"""Side of the gridded center; maps are estimated from less, and chosen by all of it."""
 _ITERATIONS = 10
 _COVERED = 0.5
-"""Of a cell, to count as sampled: gaps up to 1.2 cells."""
+"""Coverage at which a cell counts as sampled, which allows gaps up to 1.2 cells."""
 
 
 def sense_along(
@@ -30,24 +30,25 @@ def sense_along(
     shape: tuple[int, int],
     coil_maps: Tensor | None = None,
 ) -> NonCartesianSense:
-    """``A = W^½ F_k S`` of a trajectory, with weights for its density, and coil maps of the data.
+    """Return ``A = W^½ F_k S`` of a trajectory, with density weights and coil maps from the data.
 
     Args:
-        kspace: ``(batch, coils, shots·samples)`` complex64.
-        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel.
-        shape: ``(ny, nx)`` of the images.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; estimated if ``None``, one set of
-            each slice.
+        kspace: Samples of shape ``(batch, coils, shots·samples)``, complex64.
+        trajectory: Real tensor of shape ``(shots·samples, 2)``, ``(k_y, k_x)`` in radians per
+            pixel.
+        shape: Shape ``(ny, nx)`` of the images.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64; ``None`` estimates
+            one set per slice.
 
     Raises:
-        InputError: maps are to be estimated, and the centre of k-space is not sampled densely.
+        InputError: If maps are to be estimated and the center of k-space is not sampled densely.
     """
     weights = density_compensation(trajectory, shape)
     if coil_maps is None:
         coil_maps = torch.ones(1, 1, *shape, dtype=torch.complex64, device=kspace.device)
         if kspace.shape[1] > 1:
             gridded, mask = grid_center(kspace, trajectory, weights, shape)
-            logger.info("no coil maps given: estimating them from the gridded centre of k-space")
+            logger.info("no coil maps given: estimating them from the gridded center of k-space")
             coil_maps = estimate_coil_maps(gridded, mask, num_maps=1)
     return NonCartesianSense(trajectory, coil_maps, weights.to(kspace.device))
 
@@ -55,19 +56,21 @@ def sense_along(
 def grid_center(
     kspace: Tensor, trajectory: Tensor, weights: Tensor, shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The centre of k-space on the Cartesian grid, by least squares of each coil's small image.
+    """Grid the center of k-space by a least-squares fit of each coil's small image.
 
     Args:
-        kspace: ``(batch, coils, shots·samples)`` complex64.
-        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel.
-        weights: of :func:`~ctxrecon.operators.density_compensation`.
-        shape: ``(ny, nx)`` of the images.
+        kspace: Samples of shape ``(batch, coils, shots·samples)``, complex64.
+        trajectory: Real tensor of shape ``(shots·samples, 2)``, ``(k_y, k_x)`` in radians per
+            pixel.
+        weights: Weights from :func:`~ctxrecon.operators.density_compensation`.
+        shape: Shape ``(ny, nx)`` of the images.
 
     Returns:
-        K-space ``(batch, coils, ny, nx)``, and the mask of :func:`covered_center`; zero outside.
+        K-space of shape ``(batch, coils, ny, nx)``, zero outside the mask, and the mask from
+        :func:`covered_center`.
 
     Raises:
-        InputError: the centre is not covered.
+        InputError: If the center is not covered.
     """
     mask = covered_center(trajectory, weights, shape).to(kspace.device)
     center, near, inside = _center(trajectory, shape)
@@ -81,15 +84,16 @@ def grid_center(
 
 
 def covered_center(trajectory: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The cells in the centre of k-space that a trajectory covers, ``(1, 1, ny, nx)`` bool.
+    """Return the cells in the center of k-space that a trajectory covers, bool ``(1, 1, ny, nx)``.
 
     Args:
-        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel.
-        weights: of :func:`~ctxrecon.operators.density_compensation`.
-        shape: ``(ny, nx)`` of the images.
+        trajectory: Real tensor of shape ``(shots·samples, 2)``, ``(k_y, k_x)`` in radians per
+            pixel.
+        weights: Weights from :func:`~ctxrecon.operators.density_compensation`.
+        shape: Shape ``(ny, nx)`` of the images.
 
     Raises:
-        InputError: they are fewer than coil maps can be estimated from.
+        InputError: If there are too few to estimate coil maps.
     """
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
     center, near, inside = _center(trajectory, shape)
@@ -100,21 +104,21 @@ def covered_center(trajectory: Tensor, weights: Tensor, shape: tuple[int, int]) 
         find_calibration_region(mask)
     except InputError as error:
         raise InputError(
-            "the trajectory samples the centre of k-space too thinly to estimate coil maps from: "
-            "give coil_maps"
+            "the trajectory samples the center of k-space too sparsely to estimate coil maps: "
+            "pass coil_maps"
         ) from error
     return mask
 
 
 def _small(shape: tuple[int, int]) -> tuple[int, int]:
-    """Size of the centre."""
+    """Return the size of the gridded center."""
     return min(shape[0], _SIDE), min(shape[1], _SIDE)
 
 
 def _center(
     trajectory: Tensor, shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], Tensor, Tensor]:
-    """Where the centre lies on the grid, the trajectory in it, and which samples these are."""
+    """Return the position of the center on the grid, its trajectory, and its samples' mask."""
     sizes = list(zip(shape, _small(shape), strict=True))
     rows, columns = (slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in sizes)
     ratio = torch.tensor([n / m for n, m in sizes], dtype=torch.float64)

@@ -1,1 +1,1 @@
-"""Steps that the pipelines share, from checked arguments to an output."""
+"""Steps shared by the pipelines, from argument validation to the output."""

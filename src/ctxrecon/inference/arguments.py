@@ -1,4 +1,4 @@
-"""Checks of the arguments of a pipeline call, all made before any work is done."""
+"""Validation of the arguments of a pipeline call, before any computation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ctxrecon.inference.prompts import check_prompts
 from ctxrecon.output import check_output_type
 
 LARGEST_GUIDANCE = 50.0
-"""Ten times the strongest of Ho and Salimans (arXiv:2207.12598: w = 4, which is γ = 5).
+"""Largest guidance scale, ten times that of Ho and Salimans (arXiv:2207.12598: w = 4, or γ = 5).
 
-The difference of two predictions of unit noise is multiplied by it, errors of the network included.
+It multiplies the difference of two predictions, and with it the errors of the network.
 """
 
 
@@ -38,33 +38,33 @@ def check_arguments(
     callback_on_step_end: Any = None,
     callback_on_step_end_tensor_inputs: Sequence[str] = (),
 ) -> None:
-    """Refuse malformed arguments of a call to :class:`ctxrecon.pipelines.ContextMRIPipeline`.
+    """Validate the arguments of a call to :class:`ctxrecon.pipelines.ContextMRIPipeline`.
 
     Args:
-        num_slices: how many slices, or prompts to generate from, there are.
-        num_train_timesteps: of the scheduler.
-        text_width: of the text states that the U-Net takes.
-        callback_tensor_inputs: the tensors that a callback may ask for.
-        prompt: as in the call, and so are all that follow.
-        prompt_embeds: as in the call.
-        guidance_scale: as in the call.
-        num_inference_steps: as in the call.
-        generator: as in the call.
-        num_samples: as in the call.
-        batch_size: as in the call.
-        output_type: as in the call.
-        callback_on_step_end: as in the call.
-        callback_on_step_end_tensor_inputs: as in the call.
+        num_slices: Number of slices, or of prompts for sampling.
+        num_train_timesteps: Number of training timesteps of the scheduler.
+        text_width: Width of the text encoder states that the U-Net accepts.
+        callback_tensor_inputs: Names of the tensors that a callback may request.
+        prompt: Prompt for all slices, a list with one per slice, or ``None``.
+        prompt_embeds: Text encoder states of shape ``(batch or 1, tokens, text_width)``.
+        guidance_scale: Guidance scale γ.
+        num_inference_steps: Number of diffusion steps.
+        generator: Random generator, or one per slice.
+        num_samples: Posterior samples per slice.
+        batch_size: Images denoised at once.
+        output_type: Type of the images: "pt", "np" or "pil".
+        callback_on_step_end: Function called after each step.
+        callback_on_step_end_tensor_inputs: Names of the tensors passed to that function.
 
     Raises:
-        InputError: for each, in a sentence of its own.
+        InputError: If an argument is malformed.
     """
     check_output_type(output_type)
     check_number("guidance_scale", guidance_scale, least=0)
     if guidance_scale > LARGEST_GUIDANCE:
         raise InputError(
             f"expected a guidance_scale of {LARGEST_GUIDANCE:g} or less, got {guidance_scale:g}: "
-            "1 to 3 serve a reconstruction"
+            "values from 1 to 3 suit reconstruction"
         )
     check_whole("num_inference_steps", num_inference_steps, most=num_train_timesteps)
     check_whole("num_samples", num_samples)
@@ -78,12 +78,12 @@ def check_arguments(
     names = callback_on_step_end_tensor_inputs
     if not isinstance(names, list | tuple) or not all(n in callback_tensor_inputs for n in names):
         raise InputError(
-            f"expected callback_on_step_end_tensor_inputs out of {callback_tensor_inputs}, got "
+            f"expected callback_on_step_end_tensor_inputs from {callback_tensor_inputs}, got "
             f"{names!r}"
         )
     check_generator(generator, num_slices)
     if prompt is not None and prompt_embeds is not None:
-        raise InputError("expected prompt or prompt_embeds, got both: leave one of them out")
+        raise InputError("expected prompt or prompt_embeds, got both: pass only one of them")
     check_prompts(prompt, num_slices)
     if prompt_embeds is not None:
         check_tensor("prompt_embeds", as_tensor(prompt_embeds, "prompt_embeds"))
@@ -96,10 +96,10 @@ def check_arguments(
 
 
 def check_generator(generator: Any, num_slices: int) -> None:
-    """Refuse anything but a generator, or a list of one for each slice.
+    """Validate that a generator is a ``torch.Generator``, a list with one per slice, or ``None``.
 
     Raises:
-        InputError: in a sentence of its own for each.
+        InputError: If the type or the length of the list is wrong.
     """
     for each in generator if isinstance(generator, list) else [generator]:
         if not (each is None or isinstance(each, torch.Generator)):
@@ -115,10 +115,10 @@ def check_generator(generator: Any, num_slices: int) -> None:
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Refuse anything but a real tensor of finite values.
+    """Validate that a value is a real tensor of finite values.
 
     Raises:
-        InputError: with the name and what came.
+        InputError: If it is not, with ``name`` in the message.
     """
     if not isinstance(value, Tensor) or not value.is_floating_point():
         came = value.dtype if isinstance(value, Tensor) else type(value).__name__

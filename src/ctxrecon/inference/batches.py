@@ -1,4 +1,4 @@
-"""Batches of slices and samples: their size, seeds, and the output they are put back into."""
+"""Batches of slices and samples: their sizes and seeds, and the assembled output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FEATURES_AT_ONCE = 24 * 2**20
 
 
 def named_bar(pipeline: Any, name: str, total: int) -> Any:
-    """The pipeline's progress bar with the name of what runs, unless the user gave it another."""
+    """Return the pipeline's progress bar with a name, unless the user set one."""
     chosen = dict(getattr(pipeline, "_progress_bar_config", {}))
     pipeline.set_progress_bar_config(**{"desc": name, **chosen})
     try:
@@ -30,28 +30,28 @@ def named_bar(pipeline: Any, name: str, total: int) -> Any:
 
 
 def images_at_once(features: int, image: Sequence[int], copies: int = 1) -> int:
-    """How many images a network takes at once without much memory; at least one.
+    """Return how many images a network processes at once with little memory; at least one.
 
-    Features of full size are what fills memory, about 26 of each in a U-Net's evaluation: 2.5 GB
-    in float32 by the limit here. Larger batches are hardly faster, on CPUs nor on GPUs.
+    Memory is dominated by full-resolution features, about 26 of each in a U-Net evaluation: 2.5 GB
+    in float32 at this limit. Larger batches are hardly faster on CPUs or GPUs.
 
     Args:
-        features: of the network, at full size.
-        image: ``(ny, nx)``.
-        copies: evaluations of each image at once, two with guidance.
+        features: Number of feature maps of the network at full resolution.
+        image: Image shape ``(ny, nx)``.
+        copies: Evaluations per image, two with guidance.
     """
     return max(_FEATURES_AT_ONCE // (features * copies * math.prod(image)), 1)
 
 
 def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
-    """Indices of images in batches of at most ``size``, each of slices with as many sets of maps.
+    """Split image indices into batches of at most ``size`` slices with equal numbers of map sets.
 
-    So a slice is reconstructed in the same way whatever other slices there are.
+    The reconstruction of a slice therefore does not depend on the other slices.
 
     Args:
-        owners: slice of each image.
-        sets: of each slice, as from ``Measurement.number_of_sets``.
-        size: images of one set in a batch; those of several sets take as much more memory.
+        owners: Slice index of each image.
+        sets: Number of coil-map sets per slice, as from ``Measurement.number_of_sets``.
+        size: Images per batch for one set; images with several sets count as many times.
     """
     batches: list[Tensor] = []
     for number in sets[owners].unique().tolist():
@@ -61,12 +61,12 @@ def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
 
 
 def put_back(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
-    """``like`` with the items of ``values`` at ``index``, and zero elsewhere.
+    """Return a tensor like ``like`` with the items of ``values`` at ``index`` and zeros elsewhere.
 
     Args:
-        values: batches ``(…, rows, nx)``; those of fewer sets of maps have fewer rows.
-        index: where each of their items belongs.
-        like: ``(count, rows, nx)``, whose shape, type and device the result has.
+        values: Batches of shape ``(…, rows, nx)``; items with fewer map sets have fewer rows.
+        index: Index of each item in the result.
+        like: Tensor ``(count, rows, nx)`` with the shape, type and device of the result.
     """
     result = torch.zeros_like(like)
     first = 0
@@ -79,9 +79,9 @@ def put_back(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
 def spawn_generators(
     generator: torch.Generator | list[torch.Generator] | None, slices: int, each: int
 ) -> list[torch.Generator]:
-    """One generator for each sample of each slice, seeded in order from those given.
+    """Spawn one generator per sample of each slice, seeded in order from the given ones.
 
-    Each sample then has its own stream of noise, however samples are batched.
+    Each sample has its own noise, independent of how samples are batched.
     """
 
     def spawn(parent: torch.Generator | None) -> torch.Generator:
@@ -101,19 +101,19 @@ def conclude(
     expected_error: Tensor | None = None,
     prompts: Sequence[str] | None = None,
 ) -> ReconstructionOutput[Images]:
-    """Mean, spread and residual of the samples of every slice, after a look at whether they serve.
+    """Validate the samples of every slice, and return their mean, deviation and residual.
 
-    Pixels that no coil sees, and slices without signal, are zero.
+    Pixels outside all coil maps and slices without signal are set to zero.
 
     Args:
-        samples: ``(batch · each, [sets ·] ny, nx)`` complex, those of one slice after the other.
-        measurement: what they are samples for.
-        output_type: "pt", "np" or "pil".
-        expected_error: of a network, ``(batch, [sets ·] ny, nx)``.
-        prompts: one for each slice.
+        samples: Complex samples of shape ``(batch · each, [sets ·] ny, nx)``, ordered by slice.
+        measurement: Measurement that the samples reconstruct.
+        output_type: Type of the images: "pt", "np" or "pil".
+        expected_error: Error predicted by a network, ``(batch, [sets ·] ny, nx)``.
+        prompts: Prompts, one per slice.
 
     Raises:
-        InputError: NaN or infinite values in a result.
+        InputError: If a result contains NaN or infinite values.
     """
     batch, maps = len(measurement), measurement.coil_maps
     inside = ~measurement.empty[:, None, None]
@@ -126,7 +126,7 @@ def conclude(
     images = measurement.combine(mean)
     std = None
     if number > 1:
-        # Float32 has no squares of values below 1e-19.
+        # Scaled, because squares of values below 1e-19 underflow in float32.
         peak = images.abs().flatten(1).amax(dim=1)[:, None, None]
         peak = torch.where(peak > 0, peak, 1.0)
         deviation = (samples - mean[:, None]) / peak[:, None]
@@ -151,10 +151,10 @@ def conclude(
 
 
 def check_finite(*results: Tensor | None) -> None:
-    """Refuse results ``(batch, …, ny, nx)`` of which a slice is not finite.
+    """Validate that results ``(batch, …, ny, nx)`` are finite in every slice.
 
     Raises:
-        InputError: naming the slices.
+        InputError: If they are not, with the slices in the message.
     """
     for result in results:
         if result is None:
@@ -162,33 +162,33 @@ def check_finite(*results: Tensor | None) -> None:
         broken = ~torch.isfinite(result.abs()).flatten(-2).all(dim=-1)
         if bool(broken.any()):
             raise InputError(
-                f"expected a finite image, got NaN or infinite values in {_listed(broken)}: look "
-                "at the network's weights and precision, the guidance, the solver's options and "
+                f"expected a finite image, got NaN or infinite values in {_listed(broken)}: check "
+                "the network's weights and precision, the guidance, the solver's options and "
                 "the coil maps"
             )
 
 
 def report(residual: Tensor, empty: Tensor) -> None:
-    """Log the slices without signal, and those whose image is worse than none.
+    """Log slices without signal, and slices with a larger residual than an empty image.
 
     Args:
         residual: ``‖A x − y‖/‖y‖``, ``(batch,)`` or ``(batch, contrasts)``.
-        empty: of the same shape, bool.
+        empty: Mask of the slices without signal, bool, of the same shape.
     """
     if bool(empty.any()):
-        logger.warning("no signal above the noise in %s: the image is zero there", _listed(empty))
+        logger.warning("no signal above the noise in %s: the image is set to zero", _listed(empty))
     worse = (residual > 1) & ~empty
     if bool(worse.any()):
         logger.warning(
-            "the data residual ‖A x − y‖/‖y‖ is above 1, that of an empty image, in %s (%s): look "
-            "at the noise, the coil maps, the mask, the scale of the data and the guidance",
+            "the data residual ‖A x − y‖/‖y‖ is above 1, that of an empty image, in %s (%s): check "
+            "the noise, the coil maps, the mask, the scale of the data and the guidance",
             _listed(worse),
             ", ".join(f"{value:.3g}" for value in residual[worse].tolist()),
         )
 
 
 def _listed(chosen: Tensor) -> str:
-    """``slice 3``, ``slices 1, 3`` or ``slices 1 (contrast 0), 3 (contrast 2)``, from 0 on."""
+    """Format indices: ``slice 3``, ``slices 1, 3`` or ``slices 1 (contrast 0), 3 (contrast 2)``."""
     places = [
         str(slice_) + "".join(f" (contrast {contrast})" for contrast in contrasts)
         for slice_, *contrasts in chosen.nonzero().tolist()

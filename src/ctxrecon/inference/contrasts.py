@@ -1,4 +1,4 @@
-"""Several contrasts of one slice: their k-space, masks, prompts and coil maps, checked."""
+"""Validation of several contrasts of one slice: k-space, masks, prompts and coil maps."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def check_contrasts(kspace: ArrayLike) -> tuple[Tensor, tuple[int, int]]:
     """Validate k-space of several contrasts.
 
     Args:
-        kspace: complex, ``(batch, contrasts, coils, ny, nx)`` or ``(contrasts, coils, ny, nx)``.
+        kspace: Complex k-space of shape ``(batch, contrasts, coils, ny, nx)`` or
+            ``(contrasts, coils, ny, nx)``.
 
     Returns:
-        ``(batch, contrasts, coils, ny, nx)`` complex64, and its first two sizes.
+        K-space ``(batch, contrasts, coils, ny, nx)``, complex64, and its first two sizes.
 
     Raises:
-        InputError: another shape, or k-space that :func:`~ctxrecon.arrays.check_kspace` refuses.
+        InputError: If the shape is wrong or :func:`~ctxrecon.arrays.check_kspace` fails.
     """
     y = as_tensor(kspace, "k-space")
     if y.ndim not in (4, 5):
@@ -41,15 +42,15 @@ def check_masks(mask: ArrayLike, y: Tensor) -> Tensor:
     """Validate the masks of several contrasts.
 
     Args:
-        mask: bool or numbers 0 and 1, ``(batch or 1, contrasts or 1, 1, ny, nx)`` or
-            ``(contrasts or 1, 1, ny, nx)``.
-        y: k-space ``(batch, contrasts, coils, ny, nx)``.
+        mask: Sampling mask, bool or 0 and 1, of shape ``(batch or 1, contrasts or 1, 1, ny, nx)``
+            or ``(contrasts or 1, 1, ny, nx)``.
+        y: K-space of shape ``(batch, contrasts, coils, ny, nx)``.
 
     Returns:
-        ``(batch or 1, contrasts or 1, 1, ny, nx)`` bool.
+        Mask of shape ``(batch or 1, contrasts or 1, 1, ny, nx)``, bool.
 
     Raises:
-        InputError: a mask of another shape, or with other values.
+        InputError: If the shape or the values are wrong.
     """
     masks = as_tensor(mask, "the mask")
     masks = masks[(None,) * (5 - masks.ndim)] if masks.ndim in (4, 5) else masks
@@ -67,7 +68,7 @@ def check_masks(mask: ArrayLike, y: Tensor) -> Tensor:
 
 
 def find_empty_contrasts(y: Tensor, masks: Tensor) -> Tensor:
-    """Find the contrasts without signal, ``(batch, contrasts)`` bool."""
+    """Find the contrasts without signal, bool ``(batch, contrasts)``."""
     batch, contrasts = y.shape[:2]
     masks = masks.expand(batch, contrasts, -1, -1, -1)
     found = find_empty(y.flatten(0, 1), masks.flatten(0, 1)).to(y.device)
@@ -75,22 +76,22 @@ def find_empty_contrasts(y: Tensor, masks: Tensor) -> Tensor:
 
 
 def keep_measured(y: Tensor, masks: Tensor, empty: Tensor) -> Tensor:
-    """Leave out of masks what was never measured, such as the rest of a partial Fourier scan.
+    """Remove samples that were never measured from masks, such as those of partial Fourier scans.
 
     Args:
-        y: k-space ``(batch, contrasts, coils, ny, nx)``, fully sampled or nearly so.
-        masks: ``(batch, contrasts or 1, 1, ny, nx)`` bool.
-        empty: contrasts without signal, ``(batch, contrasts)`` bool, whose masks stay as they are.
+        y: K-space of shape ``(batch, contrasts, coils, ny, nx)``, at least nearly fully sampled.
+        masks: Sampling masks of shape ``(batch, contrasts or 1, 1, ny, nx)``, bool.
+        empty: Contrasts without signal, bool ``(batch, contrasts)``; their masks do not change.
 
     Raises:
-        InputError: a contrast of which most is missing.
+        InputError: If most of a contrast's k-space is missing.
     """
     there = (y != 0).any(dim=2, keepdim=True) | empty[:, :, None, None, None]
     share = float(there.float().mean(dim=(2, 3, 4)).min())
     if share < FULLY_SAMPLED:
         raise InputError(
-            f"only {100 * share:.0f} % of a contrast's k-space is not zero: the sampler chooses "
-            "from fully sampled k-space, for any other give its mask"
+            f"only {100 * share:.0f} % of a contrast's k-space is not zero: the sampler needs "
+            "fully sampled k-space; pass the mask of undersampled k-space"
         )
     return masks & there
 
@@ -98,10 +99,10 @@ def keep_measured(y: Tensor, masks: Tensor, empty: Tensor) -> Tensor:
 def contrast_prompts(
     prompt: str | list[str] | list[list[str]] | None, leading: tuple[int, int]
 ) -> list[list[str]]:
-    """Give each slice and contrast its prompt, an empty one where none is given.
+    """Return the prompt of each slice and contrast, empty if none is given.
 
     Raises:
-        InputError: another number of prompts, or prompts that are no text.
+        InputError: If the number of prompts is wrong or a prompt is not a string.
     """
     batch, contrasts = leading
     if prompt is None or isinstance(prompt, str):
@@ -124,14 +125,16 @@ def contrast_prompts(
 
 
 def shared_coil_maps(y: Tensor, masks: Tensor) -> Tensor:
-    """Estimate coil maps from the contrast with the most signal where all of them are sampled.
+    """Estimate shared coil maps from the contrast with the most signal.
+
+    The signal is compared at positions that all contrasts sample.
 
     Args:
-        y: k-space ``(batch, contrasts, coils, ny, nx)``.
-        masks: ``(batch or 1, contrasts or 1, 1, ny, nx)`` bool.
+        y: K-space of shape ``(batch, contrasts, coils, ny, nx)``.
+        masks: Sampling masks of shape ``(batch or 1, contrasts or 1, 1, ny, nx)``, bool.
 
     Returns:
-        ``(batch, coils, ny, nx)`` complex64, the same for all contrasts.
+        Coil maps of shape ``(batch, coils, ny, nx)``, complex64, for all contrasts.
     """
     masks = masks.expand(*y.shape[:2], -1, -1, -1)
     common = masks.all(dim=1)

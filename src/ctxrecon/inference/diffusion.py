@@ -1,4 +1,4 @@
-"""Solvers run on the slices of a measurement, batch by batch."""
+"""Running solvers on the slices of a measurement, batch by batch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ctxrecon.solvers import DiffusionSolver
 
 @dataclass(frozen=True)
 class Diffusion:
-    """What is the same for every solver that one call of a pipeline runs.
+    """Settings shared by all solvers that one pipeline call runs.
 
     Attributes:
-        prior: the pipeline, whose components and progress bar are used.
-        work: y, with normalized maps.
-        scale: intensity scale of each slice, ``(batch,)``.
-        conditions: text states of each slice, those of the empty prompt, and γ.
-        crop: from the size of the network to that of the scan.
-        batch_size: images at once; ``None`` for what takes little memory.
+        prior: Pipeline with the components and the progress bar.
+        work: Measurement with normalized coil maps.
+        scale: Intensity scale of each slice, ``(batch,)``.
+        conditions: Text states of each slice, states of the empty prompt, and γ.
+        crop: Crop from the network's image size to that of the scan.
+        batch_size: Images denoised at once; ``None`` for a number that needs little memory.
     """
 
     prior: TextPrior
@@ -54,20 +54,22 @@ class Diffusion:
         callback: StepEndCallback | None = None,
         tensor_inputs: Sequence[str] = (),
     ) -> Tensor:
-        """Images ``(batch · each, [sets ·] ny, nx)`` of a solver, in scan units, batch by batch.
+        """Run a solver batch by batch, and return images ``(batch · each, [sets ·] ny, nx)``.
+
+        The images are in scan units.
 
         Args:
-            name: of the progress bar.
-            solver: what to run.
-            steps: training timesteps.
-            latents: noise to start from, ``(batch · each, 2, NY, NX)``.
-            noise: standard deviation of each slice's samples in the units of ``work``.
-            factors: of that noise, or of the solver's own, for each image, ``(batch · each,)``; see
+            name: Description of the progress bar.
+            solver: Solver to run.
+            steps: Training timesteps.
+            latents: Initial noise of shape ``(batch · each, 2, NY, NX)``.
+            noise: Standard deviation of each slice's samples in the units of ``work``.
+            factors: Factors of that noise, or of the solver's own, ``(batch · each,)``; see
                 :meth:`~ctxrecon.solvers.DiffusionSolver.reweighted`.
-            generators: one for each image; ``None`` where nothing is drawn.
-            start: images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
-            callback: the user's, after each step.
-            tensor_inputs: what it sees.
+            generators: One random generator per image; ``None`` for deterministic solvers.
+            start: Images to start from, ``(batch, [sets ·] ny, nx)``, in scan units.
+            callback: User's callback, called after each step.
+            tensor_inputs: Names of the tensors passed to the callback.
         """
         embeds, uncond_embeds, gamma = self.conditions
         work, scale, crop, unet = self.work, self.scale, self.crop, self.prior.unet
@@ -75,7 +77,7 @@ class Diffusion:
         device, each = latents.device, count // slices
         owners = torch.arange(count, device=device) // each
         if solver.couples_batch:
-            # Neighbours need every slice: one without signal is there as zeros.
+            # A volume needs all of its slices: those without signal are included as zeros.
             batches = [torch.arange(count, device=device)]
             empty = work.empty.reshape(-1, *(1,) * (work.y.ndim - 1))
             work = replace(work, y=torch.where(empty, 0, work.y))
@@ -133,7 +135,7 @@ class Diffusion:
 
 
 def _noise_of_sets(latents: Tensor, sets: int, generators: list[torch.Generator] | None) -> Tensor:
-    """Noise ``(batch, 2, sets · NY, NX)`` whose first part is ``latents``."""
+    """Return noise ``(batch, 2, sets · NY, NX)`` whose first part is ``latents``."""
     if sets == 1 or generators is None:
         return latents.repeat(1, 1, sets, 1)
     batch, channels, ny, nx = latents.shape
@@ -147,5 +149,5 @@ def _noise_of_sets(latents: Tensor, sets: int, generators: list[torch.Generator]
 
 
 def _shown(every: EachSet, measurement: Measurement, x: Tensor) -> Tensor:
-    """The image that a user's callback sees of the padded one, ``(batch, ny, nx)``."""
+    """Return the image ``(batch, ny, nx)`` shown to a user's callback for a padded image."""
     return measurement.combine(every(x))

@@ -1,4 +1,4 @@
-"""Which of several prompts the data speak for: scores whose differences are log evidence ratios."""
+"""Evidence of the data for each of several prompts, by a diffusion classifier."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers import PnPADMM
 
 NOISE_RANGE = (0.1, 5.0)
-"""Noise at which denoising is compared, in units of the image's 99 % quantile.
+"""Range of noise levels at which denoising is compared, in units of the image's 99 % quantile.
 
-Less noise hides little of an image, whatever its prompt, and shows the errors of the estimate
-itself; under more noise the mean of all images is the best guess. Chosen on 16 phantom slices of
-uniform 1-D masks at ×8 whose seeds serve for choices.
+Less noise hides little of an image whatever the prompt, and exposes errors of the estimate; under
+more noise the mean of all images is the best guess. Chosen on 16 phantom slices with uniform 1-D
+masks at ×8, with seeds reserved for such choices.
 """
 
 
@@ -48,48 +48,57 @@ def prompt_evidence(
     generator: torch.Generator | list[torch.Generator] | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Score prompts by how well an image is denoised under each: a diffusion classifier.
+    r"""Score prompts by how well an image is denoised under each (diffusion classifier).
 
-    The image ``x`` is made of the measurement without any prompt, by the default solver. Its score
-    under the prompt ``c`` is
+    The default solver reconstructs the image ``x`` without a prompt. The score of prompt ``c`` is
 
-        ``s(c) = −½ Σ_i w_i ‖ε_i − ε̂(√ᾱ_i x + √(1−ᾱ_i) ε_i; c)‖²``,
+    .. math::
 
-    with ``w_i`` the weights of the trapezoidal rule for an integral over ``λ = log ᾱ/(1−ᾱ)``. For
-    all noise levels and draws of ε that is ``log p(x|c)`` up to a constant which is the same for
-    every prompt: a lower bound of it (Kingma et al., arXiv:2107.00630, eq. 11 to 17), and itself
-    for an exact denoiser (Kong et al., arXiv:2302.03792). So the difference of two scores is the
-    logarithm of an evidence ratio, with the prompts equally likely beforehand. That is the
-    diffusion classifier of Li et al. (arXiv:2303.16203), which weighs all timesteps alike. The same
-    ε for every prompt makes differences far more exact than the scores.
+        s(c) = -\tfrac{1}{2} \sum_i w_i\, \bigl\| \varepsilon_i - \hat\varepsilon
+            (\sqrt{\bar\alpha_i}\, x + \sqrt{1 - \bar\alpha_i}\, \varepsilon_i;\, c) \bigr\|^2,
 
-    A network is no exact denoiser, ``x`` is an estimate, and its pixels share their errors, so take
-    ratios as a scale of support, which has to be calibrated before it is read as odds. Compare with
-    the empty prompt ``""``: one that has a lower score tells the prior less than nothing.
+    where ``w_i`` are the weights of the trapezoidal rule over ``λ = log ᾱ/(1−ᾱ)``. In the limit of
+    all noise levels and draws of ε it is a lower bound of ``log p(x|c)`` up to a constant shared by
+    all prompts (Kingma et al., arXiv:2107.00630, eq. 11 to 17), and equal to it for an exact
+    denoiser (Kong et al., arXiv:2302.03792). The difference of two scores is thus the logarithm of
+    an evidence ratio for equally likely prompts. This is the diffusion classifier of Li et al.
+    (arXiv:2303.16203), which weights all timesteps equally. All prompts share the same ε, which
+    makes differences far more accurate than the scores themselves.
+
+    Networks are not exact denoisers, ``x`` is an estimate, and its errors are correlated between
+    pixels. Use the ratios as a relative scale and calibrate them before reading them as odds.
+    Compare with the empty prompt ``""``: a prompt with a lower score is worse than no prompt.
 
     Example:
-        >>> measurement = Measurement.from_arrays(kspace, mask)
-        >>> scores = prompt_evidence(pipe, measurement, ["brain, T1", "brain, T2", ""])
-        >>> best = scores.argmax(dim=1)
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> measurement = Measurement.from_arrays(torch.ones(8, 8, dtype=torch.complex64))
+        >>> prompts = ["Brain, T1", "Brain, T2"]
+        >>> prompt_evidence(
+        ...     pipe, measurement, prompts, num_inference_steps=2, num_levels=2
+        ... ).shape
+        torch.Size([1, 2])
 
     Args:
-        prior: a :class:`~ctxrecon.pipelines.ContextMRIPipeline`, or what else holds a prior.
-        measurement: of one or more slices.
-        prompts: two or more, the same for all slices or a list for each slice, of one length.
-        images: complex ``(batch, ny, nx)`` or ``(ny, nx)`` in scan units, in place of the image
-            that is made without a prompt.
-        num_inference_steps: diffusion steps of that image.
-        num_levels: noise levels, evenly spaced in λ.
-        num_draws: draws of ε at each level; more of either make the scores more exact.
-        noise_range: least and greatest noise ``√((1−ᾱ)/ᾱ)``, in units of the image's 99 % quantile.
-        generator: draws ε: one, or one for each slice.
-        batch_size: images denoised at once; by default what takes about 2.5 GB in float32.
+        prior: Pipeline with a prior, such as :class:`~ctxrecon.pipelines.ContextMRIPipeline`.
+        measurement: Measurement of one or more slices.
+        prompts: Two or more prompts for all slices, or a list of equal length for each slice.
+        images: Complex images ``(batch, ny, nx)`` or ``(ny, nx)`` in scan units; by default they
+            are reconstructed without a prompt.
+        num_inference_steps: Diffusion steps of that reconstruction.
+        num_levels: Number of noise levels, evenly spaced in λ.
+        num_draws: Draws of ε per level; more levels or draws make the scores more accurate.
+        noise_range: Smallest and largest noise level ``√((1−ᾱ)/ᾱ)``, in units of the image's 99 %
+            quantile.
+        generator: Random generator of ε, or one per slice.
+        batch_size: Images denoised at once; by default as many as fit in about 2.5 GB in float32.
 
     Returns:
-        ``(slices, prompts)`` float64 on the CPU, in nats; 0 for slices without signal.
+        Scores in nats of shape ``(slices, prompts)``, float64 on the CPU; 0 for slices without
+        signal.
 
     Raises:
-        InputError: for each malformed argument, in a sentence of its own.
+        InputError: If an argument is malformed.
     """
     slices = len(measurement)
     texts = _check_prompts(prompts, slices)
@@ -142,17 +151,17 @@ def prompt_evidence(
 def denoising_score(
     denoiser: Denoiser, images: Tensor, timesteps: Sequence[int], noise: Tensor
 ) -> Tensor:
-    """``−½ Σ_i w_i ‖ε_i − ε̂(x_i)‖²`` of images; see :func:`prompt_evidence`.
+    """Compute ``−½ Σ_i w_i ‖ε_i − ε̂(x_i)‖²`` of images; see :func:`prompt_evidence`.
 
     Args:
-        denoiser: the prior of each image.
-        images: ``(batch, ny, nx)`` complex64, in the units of the prior.
-        timesteps: two or more training timesteps, descending.
-        noise: ε, ``(timesteps · draws, 2, ny, nx)``, the draws of one timestep after the other;
-            every image gets the same.
+        denoiser: Prior of each image.
+        images: Images of shape ``(batch, ny, nx)``, complex64, in the units of the prior.
+        timesteps: Two or more training timesteps, descending.
+        noise: Noise ε of shape ``(timesteps · draws, 2, ny, nx)``, ordered by timestep and shared
+            by all images.
 
     Returns:
-        ``(batch,)`` float64 on the CPU, averaged over the draws.
+        Scores averaged over the draws, ``(batch,)``, float64 on the CPU.
     """
     clean = complex_to_channels(images)
     alphas = denoiser.alphas_cumprod[list(timesteps)].double()
@@ -173,16 +182,16 @@ def denoising_score(
 def noise_levels(
     alphas_cumprod: Tensor, count: int, noise_range: tuple[float, float] = NOISE_RANGE
 ) -> list[int]:
-    """Training timesteps, descending, whose ``log ᾱ/(1−ᾱ)`` are evenly spaced.
+    """Return descending training timesteps with evenly spaced ``log ᾱ/(1−ᾱ)``.
 
     Args:
-        alphas_cumprod: ``ᾱ_t``, ``(T,)``.
-        count: of timesteps, two or more.
-        noise_range: least and greatest ``√((1−ᾱ)/ᾱ)``.
+        alphas_cumprod: ``ᾱ_t`` of shape ``(T,)``.
+        count: Number of timesteps, two or more.
+        noise_range: Smallest and largest ``√((1−ᾱ)/ᾱ)``.
 
     Raises:
-        InputError: fewer than two levels, more than there are timesteps in the range, or a range
-            that is none.
+        InputError: If ``count`` is below two or exceeds the timesteps in the range, or the range is
+            not valid.
     """
     check_whole("num_levels", count, least=2)
     least, most = noise_range
@@ -195,14 +204,14 @@ def noise_levels(
     if len(set(chosen)) < count:
         raise InputError(
             f"expected num_levels of at most {len(set(chosen))} from noise {least:g} to {most:g}, "
-            f"got {count}: the scheduler has no more timesteps there, so give fewer or a wider "
+            f"got {count}: the scheduler has no more timesteps there; use fewer levels or a wider "
             "noise_range"
         )
     return chosen
 
 
 def _trapezoid(places: Tensor) -> Tensor:
-    """Weights of the trapezoidal rule at ascending places."""
+    """Return the weights of the trapezoidal rule at ascending positions."""
     gaps = places.diff()
     weights = torch.zeros_like(places)
     weights[:-1] += gaps / 2
@@ -218,12 +227,12 @@ def _estimate(
     num_inference_steps: int,
     batch_size: int | None,
 ) -> Tensor:
-    """The default image without a prompt, ``(batch, ny, nx)`` in the units of ``work``."""
+    """Reconstruct without a prompt, ``(batch, ny, nx)``, in the units of ``work``."""
     solver = PnPADMM()
     steps = prior.choose_timesteps(num_inference_steps, "quadratic")
     crop = prior.padding(work.image_shape)
     conditions = prior.encode_conditions(None, None, 0.0, len(work))
-    # It draws nothing, and looks at no latents.
+    # The solver is deterministic and ignores the latents.
     latents = work.y.new_zeros((len(work), 2, *crop.domain_shape[1:]), dtype=torch.float32)
     noise = noise_of(None, solver, work, scale, gain)
     diffusion = Diffusion(prior, work, scale, conditions, crop, batch_size)
@@ -235,16 +244,15 @@ def _estimate(
 def _check_prompts(
     prompts: Sequence[str] | Sequence[Sequence[str]], slices: int
 ) -> list[list[str]]:
-    """The prompts of every slice.
+    """Return the prompts of every slice.
 
     Raises:
-        InputError: fewer than two, another number of lists than slices, or lists of several
-            lengths.
+        InputError: If there are fewer than two prompts, or the numbers of lists or prompts differ.
     """
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise InputError(
-            f"expected prompts as a list of two or more, got {type(prompts).__name__}: one alone "
-            "has nothing to be compared with"
+            f"expected prompts as a list of two or more, got {type(prompts).__name__}: scores are "
+            "only meaningful in comparison"
         )
     given: list[Any] = list(prompts)
     if any(isinstance(each, str) for each in given):
@@ -263,14 +271,14 @@ def _check_prompts(
     if len(counts) != 1 or min(counts) < 2:
         raise InputError(
             "expected two prompts or more, as many for each slice, got "
-            f"{', '.join(map(str, sorted(counts))) or 'none'}: one alone has nothing to be "
-            "compared with"
+            f"{', '.join(map(str, sorted(counts))) or 'none'}: scores are only meaningful in "
+            "comparison"
         )
     return texts
 
 
 def _check_image(images: ArrayLike, slices: int, shape: Sequence[int]) -> Tensor:
-    """The images ``(batch, ny, nx)``, refused where they do not fit the measurement."""
+    """Validate images ``(batch, ny, nx)`` against the measurement, and return them as complex64."""
     image = as_tensor(images, "images")
     image = image[None] if image.ndim == 2 else image
     if not image.is_complex() or tuple(image.shape) != (slices, *shape):

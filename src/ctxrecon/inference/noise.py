@@ -1,4 +1,4 @@
-"""What is known of the measurement's noise: given to the solver, compared with the residual."""
+"""Noise level of the measurement: its choice for the solver, and a check of the residual."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ logger = logging.getLogger(__name__)
 
 NoiseLevel: TypeAlias = "float | Sequence[float] | Tensor | str"
 
-# The 99 % quantile of the magnitude of white noise alone is √(ln 100) ≈ 2.1 of its deviation.
+# The 99 % quantile of the magnitude of pure white noise is √(ln 100) ≈ 2.1 standard deviations.
 _LARGEST_SHARE = 0.5
-# Maps that are a little off, or too few iterations, do not make so much.
+# Tolerates small coil-map errors and early stopping.
 _LARGEST_RATIO = 2.0
 
 
 def check_noise(
     noise_std: NoiseLevel | None, slices: int, solver: DiffusionSolver, image: object = None
 ) -> None:
-    """Refuse a noise level that is none, or that nothing that runs has a use for.
+    """Validate ``noise_std``, and that a selected solver uses it.
 
     Args:
-        noise_std: as in the pipeline's call.
-        slices: how many there are.
-        solver: that runs.
-        image: that it starts from, which may be that of a solver which knows noise.
+        noise_std: Noise level of the pipeline call: a number, one per slice, "auto" or ``None``.
+        slices: Number of slices.
+        solver: Solver of the call.
+        image: Starting image, which may name a solver that uses the noise level.
 
     Raises:
-        InputError: for each, in a sentence of its own.
+        InputError: If the value is malformed or no solver uses it.
     """
     if noise_std is None:
         return
@@ -48,8 +48,8 @@ def check_noise(
         return
     if not takes_noise and (first is None or first.default_noise_std is None):
         raise InputError(
-            f"{solver.name} knows nothing of noise: leave noise_std out, or take a "
-            "solver such as PnPADMM or DiffPIR"
+            f"{solver.name} takes no noise level: leave noise_std out, or choose a solver such as "
+            "PnPADMM or DiffPIR"
         )
     if isinstance(noise_std, str):
         if noise_std != "auto":
@@ -59,7 +59,7 @@ def check_noise(
     if len(values) not in (1, slices) or not bool((values.isfinite() & (values > 0)).all()):
         raise InputError(
             f"expected noise_std as one positive number or one for each of the {slices} slices, "
-            f"got {noise_std}: leave it out to have it estimated"
+            f"got {noise_std}: leave it out to estimate it"
         )
 
 
@@ -70,27 +70,27 @@ def noise_of(
     scale: Tensor,
     gain: Tensor,
 ) -> Tensor | None:
-    """Noise of a k-space sample of each slice, ``(batch,)``; logs where it is from.
+    """Determine the noise level of a k-space sample of each slice, ``(batch,)``, and log it.
 
-    A level that was given is taken as it is. Otherwise, for solvers that take noise and were given
-    none, it is ``√(σ² − 4d²)`` of the noise σ that the scanner measured, or else that the scan
-    shows, and the solver's default d, at least d: up to twice the default the default itself serves
-    better than the true level, since the solver stops early and the prior has errors of its own
-    (``benchmarks.solvers.noise_default``); far above it is σ. It is at most half of the image's
-    scale, which is what an image of nothing but noise has. With fewer than four coils, where part
-    of what is estimated is signal and aliasing is the larger error, σ is half of the estimate. A
-    slice that shows nothing of its noise gets the default. DDNM, whose default is no noise, stays
-    that: with noise it is another method.
+    A given level is used as it is. Otherwise, for solvers that use a noise level and have none set,
+    it is ``√(σ² − 4d²)``, but at least d. σ is the noise measured by the scanner, or else estimated
+    from the scan, and d is the solver's default. Up to twice the default, the default works better
+    than the true level, because the solver stops early and the prior has errors
+    (``benchmarks.solvers.noise_default``); far above it the result tends to σ. The level is at most
+    half of the image's scale, which is that of pure noise. With fewer than four coils, where part
+    of the estimate is signal and aliasing is the larger error, σ is half of the estimate. A slice
+    without a noise estimate gets the default. DDNM, whose default is no noise, keeps it, because
+    with noise it is a different method.
 
     Args:
-        noise_std: as in the pipeline's call, in the units of the scan.
-        solver: that runs.
-        measurement: y, divided by ``gain``.
+        noise_std: Noise level of the pipeline call, in scan units.
+        solver: Solver of the call.
+        measurement: Measurement y, divided by ``gain``.
         scale: 99 % quantile of each image, ``(batch,)``.
-        gain: what k-space was divided by, ``(batch or 1,)``.
+        gain: Divisor of the k-space, ``(batch or 1,)``.
 
     Returns:
-        In the units of ``measurement``; ``None`` where the solver's own settings stay.
+        Noise level in the units of ``measurement``; ``None`` to keep the solver's settings.
     """
     y, empty = measurement.y, measurement.empty.tolist()
     if noise_std is not None and not isinstance(noise_std, str):
@@ -118,7 +118,7 @@ def noise_of(
 def _default_level(
     solver: DiffusionSolver, measurement: Measurement, index: int, scale: Tensor
 ) -> tuple[Tensor, str]:
-    """Level of one slice where none is given, and what it comes from; see :func:`noise_of`."""
+    """Return the level of one slice if none is given, and its source; see :func:`noise_of`."""
     name, default = solver.name, solver.default_noise_std
     assert default is not None
     lower = default * scale
@@ -130,27 +130,27 @@ def _default_level(
         try:
             sigma = share * _estimated(measurement, index)
         except InputError:
-            return lower, f"{name}'s default, since too few samples show it"
+            return lower, f"{name}'s default, since there are too few samples to estimate it"
         source = "estimated from the scan"
     level = scale * ((sigma / scale).square() - (2 * default) ** 2).clamp(min=0).sqrt()
     if not bool(level > lower):
-        return lower, f"{name}'s default, no less"
+        return lower, f"{name}'s default, the minimum"
     return level.minimum(_LARGEST_SHARE * scale).maximum(lower), source
 
 
 def _estimated(measurement: Measurement, index: int) -> Tensor:
-    """Noise of a sample of one slice, as its outer samples show it.
+    """Estimate the noise of one slice from its outer samples.
 
     Raises:
-        InputError: data that are not k-space, or too few samples.
+        InputError: If the data are not k-space or there are too few samples.
     """
     one = measurement[index]
     if isinstance(one.operator, NonCartesianSense):
         return estimate_noise_along(one.operator, one.y)[0]
     if one.mask is None:
         raise InputError(
-            "expected noise_std as a number, since the noise of data that are not k-space is not "
-            "estimated: give it, or leave it out"
+            "expected noise_std as a number, since noise can only be estimated from k-space: pass "
+            "it, or leave it out"
         )
     return estimate_noise_std(one.y, one.mask)[0]
 
@@ -158,9 +158,9 @@ def _estimated(measurement: Measurement, index: int) -> Tensor:
 def _logged(
     noise_std: Tensor, scale: Tensor, gain: Tensor, sources: Sequence[str | None]
 ) -> Tensor:
-    """The levels themselves, after a line that says what they are and where from.
+    """Log the noise levels and their sources, and return the levels.
 
-    Slices without a source are left out of the line.
+    Slices without a source are omitted from the log.
     """
     shares = 100 * noise_std / scale
     lines = [
@@ -176,9 +176,9 @@ def _logged(
 
 
 def with_noise(solver: DiffusionSolver, noise_std: Tensor | None) -> DiffusionSolver:
-    """Return the solver with the noise of the images of a batch, in the units that it works in.
+    """Return a copy of the solver with the noise of a batch, in normalized units.
 
-    One that takes no noise stays as it is, as does any for a noise of ``None``.
+    Solvers without a noise level, and any solver if the noise is ``None``, are returned unchanged.
     """
     if noise_std is None or solver.default_noise_std is None:
         return solver
@@ -186,24 +186,30 @@ def with_noise(solver: DiffusionSolver, noise_std: Tensor | None) -> DiffusionSo
 
 
 def noise_ratio(measurement: Measurement, residual: Tensor, noise_std: Tensor) -> Tensor:
-    """``‖A x − y‖ / (σ √m)`` of each slice, m the number of samples: at most 1 if all is well.
+    """Compute ``‖A x − y‖ / (σ √m)`` of each slice, where m is the number of samples.
 
-    An image of n pixels fits the noise of as many samples, so ``√(1 − n/m)`` is what to expect.
+    It is at most 1 for a correct model. An image of n pixels fits the noise of as many samples, so
+    the expected value is ``√(1 − n/m)``.
 
     Args:
-        measurement: y.
+        measurement: Measurement y.
         residual: ``‖A x − y‖ / ‖y‖``, ``(batch,)``.
-        noise_std: σ of a complex sample, ``(batch,)``.
+        noise_std: Standard deviation σ of a complex sample, ``(batch,)``.
     """
     error = residual * measurement.y.flatten(1).norm(dim=1)
     return error / (noise_std * _samples(measurement).sqrt())
 
 
 def warn_of_residual(measurement: Measurement, residual: Tensor, noise_std: Tensor) -> None:
-    """Log a warning for slices whose data residual the stated noise does not explain.
+    """Log a warning for slices whose data residual does not match the stated noise.
 
-    Twice as much as the noise has is too much, and half of what an image that fits as much of the
-    noise as it can leaves is too little. For the arguments see :func:`noise_ratio`.
+    Warns if the residual exceeds twice the expected noise norm, or falls below half the smallest
+    residual an n-pixel image can leave.
+
+    Args:
+        measurement: Measurement y.
+        residual: ``‖A x − y‖ / ‖y‖``, ``(batch,)``.
+        noise_std: Standard deviation σ of a complex sample, ``(batch,)``.
     """
     ratios = noise_ratio(measurement, residual, noise_std)
     pixels = math.prod(measurement.image_shape)
@@ -212,7 +218,7 @@ def warn_of_residual(measurement: Measurement, residual: Tensor, noise_std: Tens
         if lower <= ratio <= _LARGEST_RATIO or bool(measurement.empty[index]):
             continue
         reason = (
-            "does not explain the data: look at the coil maps, the mask and motion"
+            "does not explain the data: check the coil maps, the mask and motion"
             if ratio > _LARGEST_RATIO
             else "follows the noise: the noise that was stated is too high"
         )
@@ -223,7 +229,7 @@ def warn_of_residual(measurement: Measurement, residual: Tensor, noise_std: Tens
 
 
 def _samples(measurement: Measurement) -> Tensor:
-    """Complex samples of each slice, ``(batch,)``."""
+    """Return the number of complex samples of each slice, ``(batch,)``."""
     y, mask = measurement.y, measurement.mask
     if mask is None:
         return torch.full((len(y),), math.prod(y.shape[1:]), device=y.device).float()

@@ -1,4 +1,4 @@
-"""Prompts as tokens of a text encoder, and what every pipeline asks of them."""
+"""Prompts: validation and tokens for the text encoder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ctxrecon.priors.tokenizer import check_prompt_length
 
 
 def prompt_tokens(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> Tensor:
-    """Tokens ``(prompts, length)`` of prompts in the model's own wording.
+    """Tokenize prompts, in the wording used in training, as ``(prompts, length)``.
 
     Raises:
-        InputError: a prompt that the tokenizer would cut short.
+        InputError: If a prompt exceeds the tokenizer's limit.
     """
     texts = [canonical_prompt(text) if text.strip() else "" for text in prompts]
     check_prompt_length(tokenizer, texts)
@@ -29,11 +29,11 @@ def prompt_tokens(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> 
 
 
 def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] | None:
-    """One prompt for each slice, or ``None``.
+    """Return one prompt per slice, or ``None``.
 
     Raises:
-        InputError: another number of prompts than slices, something else than text, or a prompt
-            that :func:`ctxrecon.metadata.parse_prompt` refuses.
+        InputError: If the numbers of prompts and slices differ, a prompt is not a string, or
+            :func:`ctxrecon.metadata.parse_prompt` fails.
     """
     if prompt is None:
         return None
@@ -57,16 +57,16 @@ def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] 
 
 
 def check_text_width(width: int | None, text_encoder: Any, tokenizer: Any) -> None:
-    """Refuse a text encoder that does not fit the network that reads its embeddings.
+    """Validate that the text encoder matches the network that reads its embeddings.
 
     Raises:
-        InputError: a network that reads prompts without a text encoder of its width.
+        InputError: If the network reads prompts and there is no text encoder of its width.
     """
     if width is None:
         return
     given = None if text_encoder is None else text_encoder.config.hidden_size
     if given != width or tokenizer is None:
         raise InputError(
-            f"the network reads prompt embeddings of width {width}, the text encoder gives "
-            f"{given}: give the text encoder and tokenizer that it was trained with"
+            f"the network reads prompt embeddings of width {width}, the text encoder returns "
+            f"{given}: pass the text encoder and tokenizer that it was trained with"
         )

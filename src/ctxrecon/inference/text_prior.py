@@ -1,4 +1,4 @@
-"""What pipelines with a text-conditioned diffusion prior of complex images have in common."""
+"""Base class of the pipelines with a text-conditioned diffusion prior of complex images."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ StepEndCallback = Callable[["TextPrior", int, int, dict[str, Tensor]], "dict | N
 
 
 class TextPrior(DiffusionPipeline):
-    """Components of a text-conditioned diffusion prior, and the steps that need them.
+    """Components of a text-conditioned diffusion prior, and the steps that use them.
 
     All components are stock classes, so a checkpoint is an ordinary diffusers folder.
 
     Args:
-        unet: two channels in and out (real, imaginary), conditioned on CLIP text states.
-        scheduler: its ``alphas_cumprod``, ``prediction_type`` and timestep spacing are used.
-        text_encoder: turns prompts into states.
-        tokenizer: of the text encoder.
+        unet: U-Net with two input and output channels (real, imaginary), conditioned on CLIP text
+            encoder states.
+        scheduler: Scheduler, of which ``alphas_cumprod``, ``prediction_type`` and the timestep
+            spacing are used.
+        text_encoder: Text encoder of the prompts.
+        tokenizer: Tokenizer of the text encoder.
     """
 
     model_cpu_offload_seq = "text_encoder->unet"
@@ -60,14 +62,14 @@ class TextPrior(DiffusionPipeline):
         )
 
     def check_inputs(self, num_slices: int, **arguments: Any) -> None:
-        """Refuse malformed arguments of a call before any work is done.
+        """Validate the arguments of a call before any computation.
 
         Args:
-            num_slices: how many slices, or prompts to generate from, there are.
-            **arguments: see :func:`ctxrecon.inference.arguments.check_arguments`.
+            num_slices: Number of slices, or of prompts for sampling.
+            **arguments: Arguments of :func:`ctxrecon.inference.arguments.check_arguments`.
 
         Raises:
-            InputError: for each, in a sentence of its own.
+            InputError: If an argument is malformed.
         """
         config = self.unet.config
         check_arguments(
@@ -79,26 +81,26 @@ class TextPrior(DiffusionPipeline):
         )
 
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
-        """Text states ``(prompts, tokens, width)`` of prompts in the model's own wording.
+        """Encode prompts as text states ``(prompts, tokens, width)``, in the wording of training.
 
         Raises:
-            InputError: a prompt that the tokenizer would cut short.
+            InputError: If a prompt exceeds the tokenizer's limit.
         """
         tokens = prompt_tokens(self.tokenizer, self.text_encoder, prompts)
         return self.text_encoder(tokens.to(self._execution_device))[0]
 
     def set_timesteps(self, num_inference_steps: int) -> list[int]:
-        """Training timesteps, descending, spaced as the scheduler says."""
+        """Return descending training timesteps with the scheduler's own spacing."""
         self.scheduler.set_timesteps(num_inference_steps)
         return [int(t) for t in self.scheduler.timesteps]
 
     def choose_timesteps(
         self, num_inference_steps: int, timesteps: Sequence[int] | str
     ) -> list[int]:
-        """Training timesteps, descending: spaced in a way that has a name, or those given.
+        """Return descending training timesteps with a named spacing, or validate given ones.
 
         Raises:
-            InputError: an unknown name, or timesteps that cannot be walked.
+            InputError: If the name is unknown, or the timesteps are not descending or out of range.
         """
         total = self.scheduler.config.num_train_timesteps
         if not isinstance(timesteps, str):
@@ -127,19 +129,19 @@ class TextPrior(DiffusionPipeline):
         latents: ArrayLike | None = None,
         device: torch.device,
     ) -> Tensor:
-        """Starting noise of unit variance in each channel.
+        """Return initial noise of unit variance in each channel.
 
         Args:
-            shape: ``(images, NY, NX)``, padded to the network's multiple.
-            generators: one for each image.
-            latents: used instead when given; NumPy or torch.
-            device: where the result lives.
+            shape: Shape ``(images, NY, NX)``, padded to the network's multiple.
+            generators: One random generator per image.
+            latents: Noise to use instead, NumPy or torch.
+            device: Device of the result.
 
         Returns:
-            ``(images, 2, NY, NX)`` float32.
+            Noise of shape ``(images, 2, NY, NX)``, float32.
 
         Raises:
-            InputError: latents of another shape or kind, or not finite.
+            InputError: If latents have the wrong shape or type or are not finite.
         """
         full = (shape[0], 2, *shape[1:])
         if latents is None:
@@ -157,9 +159,9 @@ class TextPrior(DiffusionPipeline):
         guidance_scale: float,
         number: int,
     ) -> tuple[Tensor | None, Tensor | None, float]:
-        """Text states of each slice, states of the empty prompt, and γ."""
+        """Return the text states of each slice, states of the empty prompt, and γ."""
         if prompts is None and prompt_embeds is None and guidance_scale != 0:
-            logger.info("no prompt given: guidance_scale is 0 in place of %g", guidance_scale)
+            logger.info("no prompt given: guidance_scale is 0 instead of %g", guidance_scale)
             guidance_scale = 0.0
         embeds = None
         if guidance_scale != 0:
@@ -173,7 +175,7 @@ class TextPrior(DiffusionPipeline):
         return embeds, uncond_embeds, guidance_scale
 
     def padding(self, size: Sequence[int]) -> Crop:
-        """From the size that the network takes to the size of the scan."""
+        """Return the crop from the network's image size to that of the scan."""
         multiple = size_multiple(self.unet)
         full_ny, full_nx = (math.ceil(n / multiple) * multiple for n in size)
         return Crop((1, full_ny, full_nx), (size[0], size[1]))
@@ -186,7 +188,7 @@ class TextPrior(DiffusionPipeline):
         crop: Callable[[Tensor], Tensor],
         scale: Tensor | float = 1.0,
     ) -> Callable[[int, int, Tensor, Tensor], Tensor | None]:
-        """What the solver calls: moves the progress bar, then asks the user's callback."""
+        """Return a solver callback that updates the progress bar and calls the user's callback."""
 
         def on_step_end(step: int, t: int, latents: Tensor, x0: Tensor) -> Tensor | None:
             bar.update()

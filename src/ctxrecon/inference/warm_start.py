@@ -1,4 +1,4 @@
-"""Where a diffusion starts from when it does not start from noise: an estimate of the image."""
+"""Warm starts: initialize the diffusion from an image estimate."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ctxrecon.operators import combine_sets
 from ctxrecon.solvers import DDS, SOLVERS, DiffusionSolver, PnPADMM, Solver, make_solver
 
 StartingImage: TypeAlias = "ArrayLike | str | Callable[[Measurement], Any]"
-"""An array, a name, or a pipeline or function that makes an image of a measurement."""
+"""Array, name of a method, or pipeline or function that computes an image of a measurement."""
 
 SAMPLER = DDS()
-"""Draws samples where no solver is named."""
+"""Default solver for several samples."""
 
 NETWORK = "network"
-"""The network that comes with the package, as the maker of the image."""
+"""Name of the shipped reconstruction network as the source of the starting image."""
 
 ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if kind.deterministic)
-"""Solvers whose image, the same each time, others may start from."""
+"""Names of the deterministic solvers, whose image can be a starting image."""
 
 
 def choose_solver(
     solver: Solver | str | None, image: StartingImage | None, num_samples: int
 ) -> tuple[DiffusionSolver, StartingImage | None]:
-    """The solver that was asked for, or the default, and the image to start from.
+    """Return the requested solver, or the default, and the starting image.
 
-    The default for one image is :class:`~ctxrecon.solvers.PnPADMM`, an estimate that draws
-    nothing; for several samples it is :class:`~ctxrecon.solvers.DDS`, started from that estimate.
+    The default for one sample is :class:`~ctxrecon.solvers.PnPADMM`, which is deterministic; for
+    several samples it is :class:`~ctxrecon.solvers.DDS`, started from the PnP-ADMM image.
     """
     if solver is not None:
         return make_solver(solver), image
@@ -50,36 +50,36 @@ def choose_solver(
 
 
 def check_samples(solver: DiffusionSolver, num_samples: int, batch_size: int | None) -> None:
-    """Refuse several samples, or batches, of a solver that has none.
+    """Validate that the solver supports several samples and batches, if requested.
 
     Raises:
-        InputError: for each, in a sentence of its own.
+        InputError: If it does not.
     """
     if solver.couples_batch and (num_samples > 1 or batch_size is not None):
         raise InputError(
-            f"{solver.name} takes the slices of a volume in one batch: draw one "
-            "sample at a time, and leave batch_size out"
+            f"{solver.name} takes the slices of a volume in one batch: draw one sample at a time, "
+            "and leave batch_size out"
         )
     if solver.deterministic and num_samples > 1:
         raise InputError(
-            f"{solver.name} draws nothing, so {num_samples} samples would be one: "
-            f"take a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
+            f"{solver.name} is deterministic, so {num_samples} samples would be identical: choose "
+            f"a solver such as DDS, started from its image by image={ESTIMATORS[0]!r}"
         )
 
 
 def check_warm_start(image: StartingImage | None, strength: float, solver: DiffusionSolver) -> None:
-    """Refuse a start that is not known, or that the solver would not look at.
+    """Validate the starting image and its strength, and that the solver uses them.
 
     Raises:
-        InputError: for each, in a sentence of its own.
+        InputError: If the image is unknown, the strength is out of range or the solver ignores it.
     """
     check_number("strength", strength, above=0, most=1)
     if image is None:
         return
     if solver.starts_from_data:
         raise InputError(
-            f"{solver.name} starts from the measurement whatever the image: leave image "
-            "out, or take a solver such as DDS"
+            f"{solver.name} starts from the measurement and ignores image: leave image out, or "
+            "choose a solver such as DDS"
         )
     makers = (*BASELINES, NETWORK, *ESTIMATORS)
     if isinstance(image, Tensor | np.ndarray) or callable(image):
@@ -96,22 +96,22 @@ def check_warm_start(image: StartingImage | None, strength: float, solver: Diffu
 
 
 def remaining_timesteps(timesteps: Sequence[int], strength: float) -> list[int]:
-    """The last ``strength`` of the timesteps, one at least: the least noisy ones."""
+    """Return the last fraction ``strength`` of the timesteps, the least noisy; at least one."""
     return list(timesteps)[-max(round(strength * len(timesteps)), 1) :]
 
 
 def starting_image(image: StartingImage, measurement: Measurement) -> Tensor:
-    """The image to start from, ``(batch, [sets ·] ny, nx)`` complex64, in the units of the scan.
+    """Return the starting image, complex64 ``(batch, [sets ·] ny, nx)``, in scan units.
 
-    One image is divided among several sets of coil maps as the zero-filled one is.
+    A single image is distributed among several sets of coil maps like the zero-filled image.
 
     Args:
-        image: complex ``(batch or 1, ny, nx)`` or ``(ny, nx)``, the name of a baseline to
-            compute it by, :data:`NETWORK`, or what makes it of a measurement.
-        measurement: whose image it is.
+        image: Complex image ``(batch or 1, ny, nx)`` or ``(ny, nx)``, the name of a baseline,
+            :data:`NETWORK`, or a function that computes it from a measurement.
+        measurement: Measurement to reconstruct.
 
     Raises:
-        InputError: an image of another shape or kind, or one that is not finite.
+        InputError: If the image has the wrong shape or type or is not finite.
     """
     batch, (ny, nx) = len(measurement), measurement.image_shape
     given: Any = image
@@ -133,12 +133,12 @@ def starting_image(image: StartingImage, measurement: Measurement) -> Tensor:
         )
     start = start.to(measurement.y.device, torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(start)).all()):
-        raise InputError("the image to start from holds NaN or infinite values")
+        raise InputError("the image to start from contains NaN or infinite values")
     return _among_sets(start.expand(batch, -1, -1), measurement)
 
 
 def _among_sets(image: Tensor, measurement: Measurement) -> Tensor:
-    """The image ``(batch, ny, nx)`` divided among the sets of maps, one below the other."""
+    """Distribute the image ``(batch, ny, nx)`` among the sets of maps, stacked along the rows."""
     ny = image.shape[1]
     zero_filled = measurement.operator.adjoint(measurement.y)
     if zero_filled.shape[1] == ny:
@@ -150,7 +150,7 @@ def _among_sets(image: Tensor, measurement: Measurement) -> Tensor:
 
 
 def _made(image: str, measurement: Measurement) -> Tensor:
-    """The image that a baseline, or the shipped network, makes of a measurement."""
+    """Reconstruct a starting image with a baseline or the shipped network."""
     if image != NETWORK:
         return BASELINES[image](measurement.operator, measurement.y)
     network = reconstructor_components()["reconstructor"].to(measurement.y.device)
@@ -164,12 +164,12 @@ def _made(image: str, measurement: Measurement) -> Tensor:
 
 
 def noised_image(x_0: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:
-    """``x_t = √ᾱ_t x_0 + √(1−ᾱ_t) z``, ``(batch · each, 2, ny, nx)``.
+    """Return ``x_t = √ᾱ_t x_0 + √(1−ᾱ_t) z``, ``(batch · each, 2, ny, nx)``.
 
     Args:
-        x_0: ``(batch, ny, nx)`` complex64.
+        x_0: Image of shape ``(batch, ny, nx)``, complex64.
         alpha_bar: ``ᾱ_t``.
-        noise: z, ``(batch · each, 2, ny, nx)``, that of one image after the other.
+        noise: Noise z of shape ``(batch · each, 2, ny, nx)``, ordered by image.
     """
     signal = math.sqrt(alpha_bar) * complex_to_channels(x_0)
     each = len(noise) // len(x_0)

@@ -1,4 +1,4 @@
-"""How far the prior is trusted, chosen by how well samples are predicted that are held back."""
+"""Choice of the prior's weight by cross-validation on held-out k-space samples."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from ctxrecon.solvers import DiffusionSolver
 logger = logging.getLogger(__name__)
 
 FACTORS = (1.0, 0.5, 0.3)
-"""Candidates, as factors of the noise level; the first is that of a prior that is right."""
+"""Candidate factors of the noise level; the first assumes a correct prior."""
 
-_EVERY = 5  # one of so many outer lines or points is held back
+_EVERY = 5  # one of this many outer lines or points is held out
 _LEAST_LINES, _LEAST_POINTS = 2, 64
-# Which samples are held back is chance: another factor than the first has to predict them better
-# by more than this.
+# The held-out samples are random: other factors than the first must predict them better by
+# more than this margin.
 _GAIN_OF_ANOTHER = 0.93
-_STEP = 2  # one of so many timesteps is taken
-_PART = 4  # one of so many rows is in the band
+_STEP = 2  # one of this many timesteps is used
+_PART = 4  # one of this many rows is in the band
 _LEAST_ROWS, _MULTIPLE = 48, 16
-_CROP = 2  # pixels of a side that become one
-_LEAST_SIDE = 64  # of an image of fewer pixels
+_CROP = 2  # pixels per side that are merged into one
+_LEAST_SIDE = 64  # smallest side of an image with merged pixels
 
 
 def may_choose(solver: DiffusionSolver, noise_std: object) -> bool:
-    """Whether the data are asked how far this solver trusts the prior.
+    """Return whether this solver's weight of the prior is chosen from the data.
 
     Args:
-        solver: that runs; a data weight that it was given is never overruled.
-        noise_std: as in the pipeline's call; only "auto" asks, in place of a level of the solver.
+        solver: Solver of the call; a data weight set by the user is never overruled.
+        noise_std: Noise level of the pipeline call; only "auto" enables the choice.
     """
     takes_weight = solver.default_noise_std is not None or solver.weight_is_open
     return isinstance(noise_std, str) and takes_weight and not solver.couples_batch
@@ -54,32 +54,31 @@ def choose_factors(
     noise: Tensor | None,
     noise_std: object = "auto",
 ) -> Tensor | None:
-    """Factor of each slice's noise level by which held-back samples are predicted best.
+    """Choose the factor of each slice's noise level that best predicts held-out samples.
 
-    Noise alone says how far to trust a prior that is right; one that is wrong is to be trusted
+    The noise level alone determines the weight of a correct prior; an incorrect prior should weigh
     less. Some samples (:func:`held_back`) are predicted from the others with each of
-    :data:`FACTORS`, all of them in one batch, with half of the timesteps, ending with the last, and
-    for a part of the image (:func:`part_of`), so that it takes less than half of the time of a
-    reconstruction. A factor other than 1 has to predict clearly better. The choice of a slice
-    depends neither on the other slices of the batch nor on the generators of the call, and is
-    logged.
+    :data:`FACTORS`, all in one batch, with half of the timesteps, including the last, and for a
+    part of the image (:func:`part_of`). This takes less than half the time of a reconstruction. A
+    factor other than 1 must predict clearly better. The choice of a slice depends neither on the
+    other slices of the batch nor on the generators of the call, and is logged.
 
     Args:
-        diffusion: the measurement of all slices, their conditions and their scale.
-        solver: whose trust in the prior is chosen.
-        steps: training timesteps of the reconstruction.
-        noise: standard deviation of each slice's samples, ``(batch,)``; ``None`` for solvers that
-            weigh the data without.
-        noise_std: as in the pipeline's call; see :func:`may_choose`.
+        diffusion: Measurement of all slices, with their conditions and scale.
+        solver: Solver whose weight is chosen.
+        steps: Training timesteps of the reconstruction.
+        noise: Standard deviation of each slice's samples, ``(batch,)``; ``None`` for solvers that
+            weight the data without it.
+        noise_std: Noise level of the pipeline call; see :func:`may_choose`.
 
     Returns:
-        ``(batch,)``, 1 for slices of which too little can be held back; ``None`` if that is so for
-        all of them, or where the data are not asked.
+        Factors of shape ``(batch,)``, 1 for slices with too few samples to hold out; ``None`` if
+        that applies to all slices or the choice is disabled.
     """
     if not may_choose(solver, noise_std):
         return None
     work = diffusion.work
-    assert work.mask is not None  # by which the noise was estimated
+    assert work.mask is not None  # the noise estimate needed it
     masks = work.mask.expand(len(work), -1, -1, -1)
     groups: dict[int | None, list[int]] = {}
     for index in work.filled.tolist():
@@ -96,11 +95,11 @@ def choose_factors(
             errors[group[able]] = _errors_of(part, solver, steps, level, held[able])
     rated = (~errors.isnan()).all(dim=1)
     if not bool(rated.any()):
-        logger.info("trust in the prior is not chosen: too few samples can be held back")
+        logger.info("weight of the prior not chosen: too few samples can be held out")
         return None
     best = torch.where(rated, best_candidate(errors.nan_to_num()), 0)
     logger.info(
-        "trust in the prior by held-back samples: %s",
+        "weight of the prior by held-out samples: %s",
         "; ".join(
             f"noise × {FACTORS[index]:g} (error {100 * found[index] ** 0.5:.1f} %, with noise × 1 "
             f"{100 * found[0] ** 0.5:.1f} %)"
@@ -111,7 +110,7 @@ def choose_factors(
 
 
 def _part(diffusion: Diffusion, slices: Tensor, measurement: Measurement, gain: float) -> Diffusion:
-    """What runs for part of the image of some slices, ``gain`` times as bright."""
+    """Return the settings for a part of the image of some slices, ``gain`` times as bright."""
     embeds, uncond_embeds, gamma = diffusion.conditions
     return replace(
         diffusion,
@@ -129,17 +128,17 @@ def _errors_of(
     noise: Tensor | None,
     held: Tensor,
 ) -> Tensor:
-    """:func:`prediction_errors` with each factor; see :func:`choose_factors`."""
+    """Return :func:`prediction_errors` for each factor; see :func:`choose_factors`."""
     device = part.work.y.device
     factors = torch.tensor(FACTORS, device=device).repeat(len(part.work))
-    # The same random numbers for every slice and candidate, whatever the call's generators.
+    # The same random numbers for every slice and candidate, independent of the call's generators
     generators = [torch.Generator().manual_seed(0) for _ in factors]
     shape = (len(factors), 2, *part.crop.domain_shape[1:])
     latents = randn_tensor(shape, generator=generators, device=device, dtype=torch.float32)
 
     def reconstruct(kept: Measurement) -> Tensor:
         return replace(part, work=kept).run(
-            "trust in the prior",
+            "weight of the prior",
             solver,
             list(steps)[::-_STEP][::-1],
             latents,
@@ -152,19 +151,19 @@ def _errors_of(
 
 
 def held_back(mask: Tensor) -> Tensor:
-    """Samples to predict, ``(batch or 1, 1, ny, nx)`` bool: those of a slice depend on its mask.
+    """Return the samples to hold out, bool ``(batch or 1, 1, ny, nx)``, for each mask separately.
 
-    Every fifth line outside the calibration region, or a random fifth of the points of a mask that
-    is no set of lines; none where that leaves fewer than two lines or 64 points.
+    Every fifth line outside the calibration region is held out, or a random fifth of the points of
+    masks that do not consist of lines; none if that would be fewer than two lines or 64 points.
 
     Args:
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool.
     """
     return torch.stack([_held_back(sampled)[None] for sampled in mask[:, 0]])
 
 
 def _held_back(sampled: Tensor) -> Tensor:
-    """The same for one mask ``(ny, nx)``."""
+    """Return the held-out samples of one mask ``(ny, nx)``."""
     held = torch.zeros_like(sampled)
     try:
         region = find_calibration_region(sampled)
@@ -181,7 +180,7 @@ def _held_back(sampled: Tensor) -> Tensor:
     outer = sampled.clone()
     outer[region] = False
     places = outer.flatten().nonzero()[:, 0]
-    # An order, not a draw of each point, which could be the draw that made the mask.
+    # A permutation, since independent draws could repeat those that made the mask
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
     places = places[order[: len(places) // _EVERY].to(places.device)]
     if len(places) >= _LEAST_POINTS:
@@ -190,7 +189,7 @@ def _held_back(sampled: Tensor) -> Tensor:
 
 
 def _line_axis(sampled: Tensor) -> int | None:
-    """Axis along which the lines of a mask ``(ny, nx)`` are chosen; ``None`` if it has none."""
+    """Return the axis along which a mask ``(ny, nx)`` selects lines; ``None`` if there is none."""
     rows, columns = sampled.any(dim=1), sampled.any(dim=0)
     if not bool((rows[:, None] & columns == sampled).all()):
         return None
@@ -198,7 +197,7 @@ def _line_axis(sampled: Tensor) -> int | None:
 
 
 def _full_axis(sampled: Tensor) -> int | None:
-    """Axis along which every line of a mask ``(ny, nx)`` is complete, the readout."""
+    """Return the readout axis, along which every line of a mask ``(ny, nx)`` is complete."""
     axis = _line_axis(sampled)
     return 1 - axis if axis is not None and bool(sampled.any(dim=axis).all()) else None
 
@@ -206,13 +205,13 @@ def _full_axis(sampled: Tensor) -> int | None:
 def prediction_errors(
     measurement: Measurement, held: Tensor, reconstruct: Callable[[Measurement], Tensor]
 ) -> Tensor:
-    """``‖H (A x̂ − y)‖² / ‖H y‖²`` of every candidate ``x̂``, ``(batch, candidates)``.
+    """Compute ``‖H (A x̂ − y)‖² / ‖H y‖²`` of every candidate ``x̂``, ``(batch, candidates)``.
 
     Args:
-        measurement: y.
-        held: H, ``(batch or 1, 1, ny, nx)`` bool, in which every slice has samples.
-        reconstruct: makes the candidates of the measurement without these samples,
-            ``(batch · candidates, [sets ·] ny, nx)``, those of one slice after the other.
+        measurement: Measurement y.
+        held: Held-out samples H, bool ``(batch or 1, 1, ny, nx)``, some in every slice.
+        reconstruct: Function that reconstructs the candidates from the remaining samples,
+            ``(batch · candidates, [sets ·] ny, nx)``, ordered by slice.
     """
     images = reconstruct(_masked(measurement, _mask_of(measurement) & ~held))
     unseen = _masked(measurement, held)
@@ -226,25 +225,25 @@ def prediction_errors(
 
 
 def best_candidate(errors: Tensor) -> Tensor:
-    """Index of the smallest of ``(batch, candidates)``; another than the first if clearly so."""
+    """Return the index of the smallest error; other than the first only if clearly smaller."""
     rated = errors.clone()
     rated[:, 0] *= _GAIN_OF_ANOTHER
     return rated.argmin(dim=1)
 
 
 def _mask_of(measurement: Measurement) -> Tensor:
-    """The mask of k-space on a grid, ``(batch or 1, 1, ny, nx)``."""
+    """Return the mask of Cartesian k-space, ``(batch or 1, 1, ny, nx)``."""
     assert measurement.mask is not None
     return measurement.mask
 
 
 def _masked(measurement: Measurement, mask: Tensor) -> Measurement:
-    """The measurement with part of its samples."""
+    """Return the measurement restricted to the samples of a mask."""
     return _with(measurement, measurement.y * mask, mask, measurement.coil_maps)
 
 
 def _with(measurement: Measurement, y: Tensor, mask: Tensor, maps: Tensor | None) -> Measurement:
-    """Other samples of the same slices."""
+    """Return a measurement of the same slices with other samples."""
     maps = None if maps is None else maps.contiguous()
     mask = mask.contiguous()
     operator = sense_operator(mask, maps)
@@ -252,18 +251,19 @@ def _with(measurement: Measurement, y: Tensor, mask: Tensor, maps: Tensor | None
 
 
 def part_of(measurement: Measurement, axis: int | None) -> tuple[Measurement, float]:
-    """A measurement of a part of the image that takes a quarter of the time, where there is one.
+    """Return a measurement of a part of the image that takes a quarter of the time, if possible.
 
-    Where lines are complete the transform along them separates the rows of the image, of which a
-    band around the middle is taken: a quarter of them, 48 at least. Otherwise it is the middle of
-    k-space, that is larger pixels, where that leaves 64 of them a side.
+    If lines are complete, the Fourier transform along them separates the rows of the image, and the
+    part is a central band of a quarter of the rows, at least 48. Otherwise it is the center of
+    k-space, which means larger pixels, if at least 64 remain along each side.
 
     Args:
-        measurement: of slices with masks of one kind.
-        axis: 0 or 1, of ``(ny, nx)``, along which the lines are complete; ``None`` if they are not.
+        measurement: Measurement of slices with masks of one kind.
+        axis: Axis of ``(ny, nx)`` along which the lines are complete, 0 or 1; ``None`` if they are
+            not.
 
     Returns:
-        The measurement, and how much brighter its image is.
+        The measurement, and the factor by which its image is brighter.
     """
     if axis is not None:
         return _band(measurement, axis), 1.0
@@ -273,7 +273,7 @@ def part_of(measurement: Measurement, axis: int | None) -> tuple[Measurement, fl
 
 
 def _band(measurement: Measurement, axis: int) -> Measurement:
-    """The rows in the middle, or the columns for axis 1, with coil maps of their own."""
+    """Return the central rows, or columns for axis 1, with their coil maps."""
     mask, maps, dim = _mask_of(measurement), measurement.coil_maps, axis - 2
     size = mask.shape[dim]
     count = max(math.ceil(size / _PART / _MULTIPLE) * _MULTIPLE, _LEAST_ROWS)
@@ -290,16 +290,16 @@ def _band(measurement: Measurement, axis: int) -> Measurement:
 
 
 def _larger_pixels(measurement: Measurement) -> Measurement:
-    """The middle of k-space, with coil maps of every second pixel: the same field of view.
+    """Return the center of k-space and coil maps of every second pixel (same field of view).
 
-    Transforms are orthonormal, so images become twice as bright, while the noise of a sample stays.
+    FFTs are orthonormal, so images become twice as bright, while the noise of a sample stays equal.
     """
     mask, maps = _mask_of(measurement), measurement.coil_maps
     middle, pixels = [], []
     for n in mask.shape[2:]:
         few = n // _CROP
         middle.append(slice(n // 2 - few // 2, n // 2 - few // 2 + few))
-        first = n // 2 - few // 2 * _CROP  # the pixel in the middle stays there
+        first = n // 2 - few // 2 * _CROP  # keeps the central pixel in place
         pixels.append(slice(first, first + _CROP * few, _CROP))
     maps = None if maps is None else maps[..., pixels[0], pixels[1]]
     y, mask = (each[..., middle[0], middle[1]] for each in (measurement.y, mask))

@@ -1,1 +1,1 @@
-"""Checkpoint folders and what is built from them."""
+"""Loading of checkpoint folders and their components."""

@@ -1,4 +1,4 @@
-"""The components of pipelines, read from checkpoints that are not trusted."""
+"""Loading of pipeline components from untrusted checkpoints."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _CROSS_MODAL = {"cross_modal": CrossModal}
 
 
 def shipped_prior() -> Path:
-    """Folder of the small prior that comes with the package."""
+    """Return the folder of the small prior shipped with the package."""
     return _shipped() / "prior"
 
 
 def shipped_reconstructor() -> Path:
-    """Folder of the small unrolled network that comes with the package."""
+    """Return the folder of the small unrolled network shipped with the package."""
     return _shipped() / "reconstructor"
 
 
@@ -61,18 +61,18 @@ def prior_components(
     tokenizer: str | Path | None = None,
     dtype: torch.dtype | str = torch.float32,
 ) -> dict[str, Any]:
-    """U-Net, scheduler, text encoder and tokenizer of a diffusion prior, by name.
+    """Load U-Net, scheduler, text encoder and tokenizer of a diffusion prior, by name.
 
     Args:
-        path: a folder or a hub repository; the shipped prior by default.
-        subfolder: of the U-Net, where there are several.
-        scheduler: folder with a ``scheduler_config.json``, where ``path`` has no ``scheduler/``.
-        text_encoder: folder or hub repository, where ``path`` has no ``text_encoder/``.
-        tokenizer: folder or hub repository, where ``path`` has no ``tokenizer/``.
-        dtype: of U-Net and text encoder.
+        path: Folder or hub repository; defaults to the shipped prior.
+        subfolder: Subfolder of the U-Net, required if there are several.
+        scheduler: Folder with ``scheduler_config.json``, if ``path`` has no ``scheduler/``.
+        text_encoder: Folder or hub repository, if ``path`` has no ``text_encoder/``.
+        tokenizer: Folder or hub repository, if ``path`` has no ``tokenizer/``.
+        dtype: Precision of U-Net and text encoder.
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     dtype = as_dtype(dtype)
     root = shipped_prior() if path is None else open_folder(path, _others(subfolder))
@@ -94,13 +94,13 @@ def prior_components(
     if encoder.config.hidden_size != needed:
         raise InputError(
             f"the U-Net in {unet_folder} takes text states of width {needed}, but the text "
-            f"encoder in {text_folder} gives {encoder.config.hidden_size}: give the text encoder "
+            f"encoder in {text_folder} returns {encoder.config.hidden_size}: pass the text encoder "
             "that it was trained with"
         )
     check_unet(unet, needed, unet_folder)
-    # Whatever scheduler was trained with, sampling needs its betas and prediction type only.
+    # DDIM sampling only needs the betas and the prediction type of the training scheduler.
     return {
-        # Convolutions are faster so, by an eighth on CPUs and more in half precision.
+        # Convolutions in this format are an eighth faster on CPUs, and more in half precision.
         "unet": unet.eval().to(memory_format=torch.channels_last),
         "scheduler": load_scheduler(scheduler_folder),
         "text_encoder": encoder,
@@ -111,14 +111,14 @@ def prior_components(
 def reconstructor_components(
     path: str | Path | None = None, *, dtype: torch.dtype | str = torch.float32
 ) -> dict[str, Any]:
-    """A network that reconstructs directly, with the text encoder and tokenizer that it needs.
+    """Load a reconstruction network, with its text encoder and tokenizer if it reads prompts.
 
     Args:
-        path: a folder or a hub repository; the shipped network by default.
-        dtype: of the networks.
+        path: Folder or hub repository; defaults to the shipped network.
+        dtype: Precision of the networks.
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     root = shipped_reconstructor() if path is None else open_folder(path)
     return _networks(root, RECONSTRUCTORS, as_dtype(dtype))
@@ -127,14 +127,14 @@ def reconstructor_components(
 def joint_components(
     path: str | Path, *, dtype: torch.dtype | str = torch.float32
 ) -> dict[str, Any]:
-    """A sampler of masks and the reconstructor that was trained with it, and what they need.
+    """Load a mask sampler and the reconstructor trained with it, with their components.
 
     Args:
-        path: a folder or a hub repository.
-        dtype: of the reconstructor and the text encoder.
+        path: Folder or hub repository.
+        dtype: Precision of the reconstructor and the text encoder.
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     dtype = as_dtype(dtype)
     root = open_folder(path)
@@ -146,8 +146,8 @@ def joint_components(
     index = read_config(root, "model_index.json")
     if "contrasts" not in index:
         logger.warning(
-            "%s does not state contrasts: taken as 1, the default; results are wrong if it was "
-            "trained with another",
+            "%s does not state contrasts: using the default of 1; results are wrong if the model "
+            "was trained with another number",
             root / "model_index.json",
         )
     contrasts = index.get("contrasts", 1)
@@ -159,14 +159,14 @@ def joint_components(
 def task_components(
     path: str | Path, *, dtype: torch.dtype | str = torch.float32
 ) -> dict[str, Any]:
-    """A sampler of masks, the network that reads a task from its samples, and what they need.
+    """Load a mask sampler and the task network trained with it, with their components.
 
     Args:
-        path: a folder or a hub repository.
-        dtype: of the networks but the sampler.
+        path: Folder or hub repository.
+        dtype: Precision of the networks except the sampler.
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     dtype = as_dtype(dtype)
     root = open_folder(path)
@@ -184,14 +184,14 @@ def task_components(
 def cross_modal_components(
     path: str | Path, *, dtype: torch.dtype | str = torch.float32
 ) -> dict[str, Any]:
-    """A network that a reference helps, with the text encoder and tokenizer that it needs.
+    """Load a network guided by a reference, with its text encoder and tokenizer if needed.
 
     Args:
-        path: a folder or a hub repository.
-        dtype: of the networks.
+        path: Folder or hub repository.
+        dtype: Precision of the networks.
 
     Raises:
-        InputError: a missing, damaged or unsuitable part, each in a sentence of its own.
+        InputError: If a component is missing, damaged or incompatible.
     """
     root = open_folder(path)
     return _networks(root, _CROSS_MODAL, as_dtype(dtype), "train_cross_modal.py")
@@ -203,7 +203,7 @@ def _networks(
     dtype: torch.dtype,
     script: str = "train_reconstructor.py",
 ) -> dict[str, Any]:
-    """The network in ``reconstructor/``, with the text encoder and tokenizer that it needs."""
+    """Load the network in ``reconstructor/``, with its text encoder and tokenizer if needed."""
     network = _one_of(root, "reconstructor", kinds, dtype, script)
     if network.text_width is None:
         return {"reconstructor": network, "text_encoder": None, "tokenizer": None}
@@ -218,33 +218,33 @@ def _networks(
 def _one_of(
     root: Path, part: str, kinds: Mapping[str, type], dtype: torch.dtype, script: str
 ) -> Any:
-    """A model whose class its folder names, out of those that are known."""
+    """Load a model of one of the known classes, as named in its configuration."""
     folder = root / part
     if not folder.is_dir():
         raise InputError(
-            f"there is no {part}/ in {root}: expected a checkpoint that training/{script} wrote"
+            f"there is no {part}/ in {root}: expected a checkpoint written by training/{script}"
         )
     name = read_config(folder, "config.json").get("_class_name")
     known = {kind.__name__: kind for kind in kinds.values()}
     if not isinstance(name, str) or name not in known:
         raise InputError(
-            f"{folder} holds a {part} of the unknown kind {name!r:.80}: expected one of "
+            f"{folder} contains a {part} of the unknown kind {name!r:.80}: expected one of "
             + ", ".join(known)
         )
     return load_model(known[name], folder, dtype).eval()
 
 
 def kind_of(path: str | Path, subfolder: str | None = None) -> tuple[str, Path]:
-    """What a checkpoint holds, and its folder.
+    """Return the kind of a checkpoint, and its folder.
 
-    It holds a "prior", a "network", a "joint" model, a "cross_modal" one, or one of a "task".
+    The kind is "prior", "network", "joint", "cross_modal" or "task".
 
     Args:
-        path: a folder or a hub repository.
-        subfolder: of the U-Net that is wanted, where there are several.
+        path: Folder or hub repository.
+        subfolder: Subfolder of the requested U-Net, if there are several.
 
     Raises:
-        InputError: no such folder.
+        InputError: If there is no such folder.
     """
     root = open_folder(path, _others(subfolder))
     if (root / "network").is_dir():
@@ -266,14 +266,14 @@ def load_text_encoder(
     """Load a text encoder with its tokenizer.
 
     Args:
-        path: a folder or a hub repository: of a CLIP (``"openai/clip-vit-large-patch14"``), one
-            that ``training/train_clip.py`` wrote, or any with ``text_encoder/`` and
+        path: Folder or hub repository: a CLIP model (``"openai/clip-vit-large-patch14"``), one
+            written by ``training/train_clip.py``, or any with ``text_encoder/`` and
             ``tokenizer/``.
-        tokenizer: where ``path`` has none.
-        dtype: of the text encoder.
+        tokenizer: Folder or hub repository of the tokenizer, if ``path`` has none.
+        dtype: Precision of the text encoder.
 
     Raises:
-        InputError: a missing or damaged part, or two that do not belong together.
+        InputError: If a part is missing or damaged, or the two do not match.
     """
     dtype = as_dtype(dtype)
     text_folder = part_folder(Path(), "text_encoder", path)
@@ -291,12 +291,12 @@ def new_components(
     sample_size: int = 128,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Components of a small prior with random weights, to be trained.
+    """Build the components of a small prior with random weights, for training.
 
     Args:
-        block_out_channels: see :func:`ctxrecon.priors.build_unet`.
-        sample_size: training matrix size.
-        seed: of the initial weights.
+        block_out_channels: Channels of each U-Net level; see :func:`ctxrecon.priors.build_unet`.
+        sample_size: Matrix size for training.
+        seed: Random seed of the initial weights.
     """
     tokenizer = build_tokenizer()
     encoder = build_text_encoder(
@@ -315,7 +315,7 @@ def new_components(
 
 
 def _others(subfolder: str | None) -> list[str]:
-    """Published U-Nets that need not be downloaded."""
+    """Return the published U-Nets that need not be downloaded."""
     return [name for name in _PUBLISHED_UNETS if subfolder and name != subfolder]
 
 
@@ -337,8 +337,8 @@ def _unet_folder(root: Path, subfolder: str | None) -> Path:
         )
     if len(published) > 1:
         raise InputError(
-            f"{root} holds several U-Nets: choose one with subfolder='{published[0]}' or "
+            f"{root} contains several U-Nets: choose one with subfolder='{published[0]}' or "
             f"subfolder='{published[1]}'"
         )
-    logger.info("taking the U-Net in %s/", published[0])
+    logger.info("using the U-Net in %s/", published[0])
     return root / published[0]

@@ -1,4 +1,4 @@
-"""Reading the parts of a checkpoint: folders, configurations, weights; safetensors only."""
+"""Reading checkpoint folders: configurations and weights, from safetensors only."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.([\w-]+)\.safetensors")
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
-# Finite, but no trained weight: what flipped bits of an exponent leave.
+# No trained weight is larger; flipped exponent bits produce finite values above it.
 _LARGEST_WEIGHT = 1e6
-# Stands for the largest token of a text in the configurations of older CLIPs.
+# Older CLIP configurations have this value; it stands for the largest token id of a text.
 _LARGEST_TOKEN = 2
 _SCHEDULE = ("prediction_type", "beta_schedule", "num_train_timesteps")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -36,7 +36,7 @@ _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
 
 def open_folder(path: str | Path, skipped: Sequence[str] = ()) -> Path:
-    """A local folder; downloaded first, without the ``skipped`` ones in it, if it names a hub's."""
+    """Return a local folder, after downloading a hub repository without the ``skipped`` folders."""
     if not isinstance(path, str | Path):
         raise InputError(
             f"expected a checkpoint folder or a hub repository as text, got {type(path).__name__}"
@@ -51,7 +51,7 @@ def open_folder(path: str | Path, skipped: Sequence[str] = ()) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    logger.info("no local folder %s: looking for it on the hub", path)
+    logger.info("no local folder %s: trying the hub", path)
     try:
         return Path(
             snapshot_download(
@@ -62,27 +62,27 @@ def open_folder(path: str | Path, skipped: Sequence[str] = ()) -> Path:
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError(
-            f"{path} is no local folder, and the hub did not give it "
-            f"({type(error).__name__}): check the name and the connection, or give a local folder"
+            f"{path} is not a local folder, and the hub did not provide it "
+            f"({type(error).__name__}): check the name and the connection, or pass a local folder"
         ) from error
 
 
 def part_folder(root: Path, name: str, given: str | Path | None) -> Path:
-    """Folder of one part of the checkpoint: the one given, or ``root / name``."""
+    """Return the folder of one part of a checkpoint: the given one, or ``root / name``."""
     if given is not None:
         folder = open_folder(given)
         return folder / name if (folder / name).is_dir() else folder
     if not (root / name).is_dir():
         example = "" if name == "scheduler" else " (such as openai/clip-vit-large-patch14)"
         raise InputError(
-            f"there is no {name}/ in {root}: give the one the prior was trained with by "
+            f"there is no {name}/ in {root}: pass the one the prior was trained with by "
             f"{name}={example}".rstrip("=")
         )
     return root / name
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON object in ``folder / name``."""
+    """Read the JSON object in ``folder / name``."""
     path = folder / name
     if not path.is_file():
         raise InputError(f"there is no {name} in {folder}: the checkpoint is incomplete")
@@ -92,25 +92,27 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A model from safetensors only, with every weight it needs."""
+    """Load a model with all of its weights, from safetensors only."""
     variant, stored = _check_weights(folder)
     config = read_config(folder, "config.json")
-    if kind.__module__.startswith("ctxrecon."):  # those of libraries gain options all the time
+    if kind.__module__.startswith("ctxrecon."):  # library classes gain options with every release
         warn_of_defaults(folder / "config.json", config, kind)
     try:
-        if "shape" not in config:  # of samplers, whose size is that of the images
+        if "shape" not in config:  # samplers have one, and their size is that of the images
             check_parameters(str(folder / "config.json"), lambda: _with_new_weights(kind, folder))
+        # What diffusers calls torch_dtype is dtype in transformers.
+        precision = "dtype" if issubclass(kind, CLIPTextModel) else "torch_dtype"
         with _without_bars():
             model, info = kind.from_pretrained(
                 str(folder),
-                dtype=dtype,
                 variant=variant,
                 use_safetensors=True,
                 output_loading_info=True,
+                **{precision: dtype},
             )
     except InputError:
         raise
-    except Exception as error:  # the libraries raise any for a configuration that fits nothing
+    except Exception as error:  # libraries raise various types for mismatched configurations
         raise InputError(
             f"the weights in {folder} do not fit its config.json ({_said(error)}): the two "
             "belong to different networks"
@@ -118,10 +120,10 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:
         raise InputError(
-            f"the weights in {folder} lack {len(missing)} tensors that config.json asks for, "
+            f"the weights in {folder} lack {len(missing)} tensors that config.json requires, "
             f"such as {missing[0]}: the two belong to different networks"
         )
-    prefix = f"{getattr(kind, 'base_model_prefix', '')}."  # some Transformers leave out
+    prefix = f"{getattr(kind, 'base_model_prefix', '')}."  # omitted by some Transformers versions
     stored |= {name.removeprefix(prefix): dtype for name, dtype in stored.items()}
     for name, value in model.state_dict().items():
         if value.is_floating_point():
@@ -130,7 +132,7 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _check_values(folder: Path, name: str, value: torch.Tensor, stored: str) -> None:
-    """Refuse weights that no training gave."""
+    """Validate that weights have a floating-point type and plausible values."""
     if stored not in _FLOATS:
         raise InputError(
             f"the weights in {folder} are damaged: {name} is stored as {stored}, expected one of "
@@ -139,39 +141,39 @@ def _check_values(folder: Path, name: str, value: torch.Tensor, stored: str) -> 
     largest = value.abs().max().item() if value.numel() else 0.0
     if not math.isfinite(largest):
         raise InputError(
-            f"the weights in {folder} hold NaN or infinite values, in {name}: take an earlier "
-            "checkpoint, or a dtype with the range that they need"
+            f"the weights in {folder} hold NaN or infinite values, in {name}: use an earlier "
+            "checkpoint, or a dtype with sufficient range"
         )
     if largest > _LARGEST_WEIGHT:
         raise InputError(
             f"the weights in {folder} hold {largest:.0e} in {name}, expected values up to "
-            f"{_LARGEST_WEIGHT:.0e}: they are damaged, download them again or take an earlier "
+            f"{_LARGEST_WEIGHT:.0e}: they are damaged, download them again or use an earlier "
             "checkpoint"
         )
 
 
 def _said(error: BaseException) -> str:
-    """What a library says, in one line and cut short."""
+    """Return a library's error message in one line of at most 200 characters."""
     return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
 
 
 def warn_of_defaults(
     path: Path, config: Mapping[str, Any], kind: Any, names: Collection[str] | None = None
 ) -> None:
-    """Name the options that a configuration leaves open, though the result depends on them.
+    """Log a warning for each option that a configuration omits, although the result depends on it.
 
     Args:
-        path: of the configuration, for the log.
-        config: what it states.
-        kind: the class whose defaults are taken.
-        names: the options to look at; all by default.
+        path: Path of the configuration, for the log.
+        config: Configuration.
+        kind: Class whose defaults are used.
+        names: Options to check; defaults to all.
     """
     for name, option in inspect.signature(kind.__init__).parameters.items():
         looked_at = option.default is not option.empty if names is None else name in names
         if looked_at and name not in config:
             logger.warning(
-                "%s does not state %s: taken as %r, the default; results are wrong if it was "
-                "trained with another",
+                "%s does not state %s: using the default of %r; results are wrong if the model was "
+                "trained with another value",
                 path,
                 name,
                 option.default,
@@ -179,15 +181,15 @@ def warn_of_defaults(
 
 
 def check_unet(unet: UNet2DConditionModel, width: int, where: Path) -> None:
-    """Refuse a U-Net whose configuration makes a network that cannot run; nothing is computed.
+    """Validate that a U-Net can run with its configuration, without computing anything.
 
     Args:
-        unet: of a prior.
-        width: of the text states.
-        where: it comes from, for the message.
+        unet: U-Net of a prior.
+        width: Width of the text states.
+        where: Folder of the U-Net, for the message.
 
     Raises:
-        InputError: it cannot run, or its output is no image of two channels.
+        InputError: If it cannot run, or its output is not an image of two channels.
     """
     named = {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
     shapes = {name: value.to("meta") for name, value in named.items()}
@@ -197,14 +199,14 @@ def check_unet(unet: UNet2DConditionModel, width: int, where: Path) -> None:
             image, states = torch.zeros(shape), torch.zeros(1, PROMPT_LENGTH, width)
             given = (image.to(unet.dtype), torch.tensor(0), states.to(unet.dtype))
             output = torch.func.functional_call(unet, shapes, given, {"return_dict": False})[0]
-    except Exception as error:  # as above
+    except Exception as error:  # libraries raise various types
         raise InputError(
-            f"the U-Net in {where} cannot run as its config.json says ({_said(error)}): "
+            f"the U-Net in {where} cannot run with its config.json ({_said(error)}): "
             "download it again"
         ) from error
     if tuple(output.shape) != shape:
         raise InputError(
-            f"the U-Net in {where} makes {tuple(output.shape)} of an image {shape}: download its "
+            f"the U-Net in {where} maps an image {shape} to {tuple(output.shape)}: download its "
             "config.json again"
         )
 
@@ -217,7 +219,7 @@ def _with_new_weights(kind: Any, folder: Path) -> torch.nn.Module:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Load without the libraries' progress bars, and leave their settings as they were."""
+    """Load without the libraries' progress bars, and restore their settings afterwards."""
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -232,15 +234,15 @@ def _without_bars() -> Iterator[None]:
     finally:
         for library in shown:
             library.enable_progress_bar()
-        if hub_is_quiet:  # Transformers switches the bars of the hub as well.
+        if hub_is_quiet:  # Transformers also switches the progress bars of the hub
             disable_progress_bars()
 
 
 def _check_weights(folder: Path) -> tuple[str | None, dict[str, str]]:
-    """Look into the safetensors files before they are loaded.
+    """Inspect the safetensors files before they are loaded.
 
     Returns:
-        The variant that they are of, and the type in which each tensor is stored.
+        The variant of the files, and the stored type of each tensor.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -261,14 +263,14 @@ def _check_weights(folder: Path) -> tuple[str | None, dict[str, str]]:
                 stored |= {name: tensors.get_slice(name).get_dtype() for name in names}
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{file} is truncated or no safetensors file ({_said(error)}): download it again"
+                f"{file} is truncated or not a safetensors file ({_said(error)}): download it again"
             ) from error
     variants = [match[1] for file in files if (match := _VARIANT.fullmatch(file.name))]
     return (variants[0] if len(variants) == len(files) else None), stored
 
 
 def load_scheduler(folder: Path) -> DDIMScheduler:
-    """The noise levels and the prediction type that a prior was trained with."""
+    """Load a scheduler with the noise levels and the prediction type of the prior's training."""
     name = "scheduler_config.json"
     config = read_config(folder, name)
     warn_of_defaults(folder / name, config, DDIMScheduler, _SCHEDULE)
@@ -278,15 +280,15 @@ def load_scheduler(folder: Path) -> DDIMScheduler:
         valid = len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
         if not valid or len(betas) != scheduler.config.num_train_timesteps:
             raise ValueError("expected a beta between 0 and 1 for each timestep")
-    except Exception as error:  # as of networks
+    except Exception as error:  # libraries raise various types
         raise InputError(
-            f"{folder / name} makes no scheduler ({_said(error)}): download it again"
+            f"{folder / name} does not define a valid scheduler ({_said(error)}): download it again"
         ) from error
     return scheduler
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer of a folder."""
+    """Load the tokenizer of a folder."""
     names = ("tokenizer.json", "vocab.json")
     if not any((folder / name).is_file() for name in names):
         raise InputError(
@@ -294,35 +296,35 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         )
     try:
         return CLIPTokenizer.from_pretrained(str(folder))
-    except Exception as error:  # of the tokenizers library, some are of no type of their own
+    except Exception as error:  # the tokenizers library raises plain exceptions
         raise InputError(
             f"the tokenizer in {folder} cannot be read ({_said(error)}): download it again"
         ) from error
 
 
 def check_text_encoder(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, where: Path) -> None:
-    """Refuse a text encoder that cannot take the tokens of a tokenizer.
+    """Validate that a text encoder can read the tokens of a tokenizer.
 
     Args:
-        encoder: whose states condition a network.
-        tokenizer: of its prompts.
-        where: the text encoder comes from, for the message.
+        encoder: Text encoder whose states condition a network.
+        tokenizer: Tokenizer of the prompts.
+        where: Folder of the text encoder, for the message.
 
     Raises:
-        InputError: more tokens than the encoder has embeddings, another end of the text than it
-            looks for, or a configuration that it cannot run with.
+        InputError: If there are more tokens than embeddings, the end-of-text tokens differ, or the
+            encoder cannot run with its configuration.
     """
-    remedy = "give the tokenizer that the text encoder was trained with"
+    remedy = "pass the tokenizer that the text encoder was trained with"
     if len(tokenizer) > encoder.config.vocab_size:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens, the text encoder in {where} takes "
+            f"the tokenizer has {len(tokenizer)} tokens, the text encoder in {where} accepts "
             f"{encoder.config.vocab_size}: {remedy}"
         )
     try:
         tokens = tokenizer("", return_tensors="pt").input_ids
         with torch.no_grad():
             encoder(tokens)
-    except Exception as error:  # as above
+    except Exception as error:  # libraries raise various types
         raise InputError(
             f"the text encoder in {where} does not run with its tokenizer ({_said(error)}): "
             f"{remedy}"
@@ -330,6 +332,6 @@ def check_text_encoder(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, where: 
     end, wanted = int(tokens[0, -1]), encoder.config.eos_token_id
     if wanted not in (end, _LARGEST_TOKEN):
         raise InputError(
-            f"the tokenizer ends a text with the token {end}, the text encoder in {where} looks "
-            f"for {wanted}: {remedy}"
+            f"the tokenizer ends a text with the token {end}, the text encoder in {where} expects "
+            f"{wanted}: {remedy}"
         )

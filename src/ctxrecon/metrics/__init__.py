@@ -1,4 +1,4 @@
-"""Image quality with one scale, the reference's; and how good segmentations and scores are."""
+"""Metrics of image quality, parameter maps, segmentations, classification scores and masks."""
 
 from __future__ import annotations
 

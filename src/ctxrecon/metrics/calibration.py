@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are those with which things happen."""
+"""Calibration of predicted probabilities."""
 
 from __future__ import annotations
 
@@ -9,49 +9,62 @@ from ctxrecon.errors import InputError, check_counts
 
 
 def expected_calibration_error(probabilities: Tensor, truth: Tensor, bins: int = 10) -> float:
-    """``Σ_b (n_b / n) |mean p − mean z|`` over bins of the predicted probability.
+    r"""Compute the expected calibration error over bins of the predicted probability.
 
-    Naeini et al., AAAI 2015. The bins are of equal width, ``[0, 1/bins), [1/bins, 2/bins), …``,
-    the last one with its end. All values count alike: pixels, classes and images together. What is
-    binned is the probability of the class, not that of the likelier one of two, so that 0.1 for
-    something that happens in 10 % of the cases is calibrated.
+    .. math::
+
+        \mathrm{ECE} = \sum_b \frac{n_b}{n}
+            \bigl| \operatorname{mean}_b p - \operatorname{mean}_b z \bigr|
+
+    Naeini et al., AAAI 2015. The bins ``[0, 1/bins), [1/bins, 2/bins), …`` have equal width, and
+    the last one includes its end. Pixels, classes and images have equal weight. The probability of
+    the class is binned, not that of the more likely of two classes, so that a probability of 0.1
+    for an event with a frequency of 10 % is calibrated.
+
+    Example:
+        >>> expected_calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([True, False]))
+        0.0
 
     Args:
-        probabilities: p, from 0 to 1, of any shape.
-        truth: z, bool or 0 and 1, of a shape that is broadcast with that of p: with the masks of
-            several raters each of them counts.
-        bins: how many.
+        probabilities: Probabilities p from 0 to 1, of any shape.
+        truth: Outcomes z, bool or 0 and 1, of a shape that broadcasts with that of p; with the
+            masks of several raters, each rater counts.
+        bins: Number of bins.
 
     Raises:
-        InputError: values outside [0, 1], shapes that do not fit, or no bins.
+        InputError: If values lie outside [0, 1], shapes do not match, or there are no bins.
     """
     check_counts(bins=bins)
     p, z = _checked(probabilities, truth)
     chosen = (p * bins).long().clamp_max(bins - 1).flatten()
-    # |Σ p − Σ z| of a bin over n is its share times the difference of its means.
+    # |Σ p − Σ z| of a bin over n equals its weight times the difference of its means.
     sums = p.new_zeros(bins).index_add_(0, chosen, (p - z).flatten())
     return float(sums.abs().sum() / p.numel())
 
 
 def brier_score(probabilities: Tensor, truth: Tensor) -> float:
-    """Mean of ``(p − z)²`` (Brier, Mon Weather Rev 78:1, 1950).
+    """Compute the Brier score, the mean of ``(p − z)²`` (Brier, Mon Weather Rev 78:1, 1950).
 
-    For one class of two; of several classes given one after the other it is the mean over them, not
-    the sum.
+    It is that of one class against the rest; for several classes it is the mean over them, not the
+    sum.
+
+    Example:
+        >>> brier_score(torch.tensor([0.5, 1.0]), torch.tensor([True, True]))
+        0.125
 
     Args:
-        probabilities: p, from 0 to 1, of any shape.
-        truth: z, bool or 0 and 1, of a shape that is broadcast with that of p.
+        probabilities: Probabilities p from 0 to 1, of any shape.
+        truth: Outcomes z, bool or 0 and 1, of a shape that broadcasts with that of p.
 
     Raises:
-        InputError: values outside [0, 1], or shapes that do not fit.
+        InputError: If values lie outside [0, 1] or shapes do not match.
     """
     p, z = _checked(probabilities, truth)
     return float((p - z).square().mean())
 
 
 def _checked(probabilities: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as float64 of one shape."""
+    """Validate both arguments and return them as float64 of one shape."""
     try:
         p, z = torch.broadcast_tensors(probabilities.double(), truth.double())
     except RuntimeError as error:

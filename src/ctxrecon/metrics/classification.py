@@ -1,4 +1,4 @@
-"""How well scores separate what is there from what is not, and how sure that number is."""
+"""Separation of positive and negative cases by scores, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ from ctxrecon.errors import InputError, check_counts
 
 
 def auroc(scores: ArrayLike, truth: ArrayLike) -> float:
-    """Area under the receiver operating characteristic: ``P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)``.
+    r"""Compute the area under the receiver operating characteristic.
 
-    By ranks (Mann–Whitney), so that ties count half.
+    .. math::
+
+        \mathrm{AUROC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)
+
+    It is computed from ranks (Mann–Whitney), so that ties count half.
+
+    Example:
+        >>> auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+        0.75
 
     Args:
-        scores: ``(n,)``, higher where the finding is likelier.
-        truth: ``(n,)`` bool or 0 and 1.
+        scores: Scores of shape ``(n,)``, higher for more likely findings.
+        truth: True labels of shape ``(n,)``, bool or 0 and 1.
 
     Returns:
-        From 0 to 1; NaN where all are positive or all negative.
+        Area from 0 to 1; NaN if all cases are positive or all are negative.
 
     Raises:
-        InputError: scores that are not finite, a truth that is neither 0 nor 1, or other shapes.
+        InputError: If scores are not finite, labels are not 0 or 1, or shapes do not match.
     """
     s, z = _checked(scores, truth)
     if s.ndim != 1:
@@ -39,17 +47,17 @@ def auroc(scores: ArrayLike, truth: ArrayLike) -> float:
 
 
 def macro_auroc(scores: ArrayLike, truth: ArrayLike) -> float:
-    """Mean of :func:`auroc` over the findings.
+    """Compute the mean of :func:`auroc` over the findings.
 
     Args:
-        scores: ``(n, findings)``.
-        truth: likewise.
+        scores: Scores of shape ``(n, findings)``, higher for more likely findings.
+        truth: True labels of shape ``(n, findings)``, bool or 0 and 1.
 
     Returns:
-        The mean over those findings that some have and some have not; NaN where there is none.
+        Mean over the findings with both positive and negative cases; NaN if there is none.
 
     Raises:
-        InputError: as :func:`auroc`.
+        InputError: If scores are not finite, labels are not 0 or 1, or shapes do not match.
     """
     s, z = _checked(scores, truth)
     if s.ndim != 2:
@@ -67,27 +75,29 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic when other people had been scanned.
+    """Compute a bootstrap percentile interval of a statistic over persons.
 
-    People are drawn with replacement, each with all of their slices, since slices of one person
-    are alike (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8).
+    Persons are drawn with replacement, each with all of their slices, since slices of one person
+    are similar (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8).
 
     Example:
+        >>> scores, truth = np.array([0.1, 0.2, 0.7, 0.9]), np.array([0, 0, 1, 1])
+        >>> people = ["A", "B", "C", "D"]
         >>> bootstrap_interval(lambda rows: auroc(scores[rows], truth[rows]), people)
+        (1.0, 1.0)
 
     Args:
-        statistic: of the rows with these indices; NaN where it is not defined, which leaves that
-            resample out.
-        people: ``(n,)``, the person of each row: numbers or names.
-        level: of the interval.
-        resamples: how many.
-        seed: of the resamples.
+        statistic: Function of row indices; resamples for which it returns NaN are ignored.
+        people: Person of each row, numbers or names of shape ``(n,)``.
+        level: Confidence level.
+        resamples: Number of resamples.
+        seed: Random seed.
 
     Returns:
-        Both ends; NaN where the statistic is defined for no resample.
+        Lower and upper end; NaN if the statistic is defined for no resample.
 
     Raises:
-        InputError: no rows, a level outside (0, 1), or no resamples.
+        InputError: If there are no rows or resamples, or the level lies outside (0, 1).
     """
     check_number("level", level, above=0, below=1)
     check_counts(resamples=resamples)

@@ -1,12 +1,12 @@
-"""How far apart two curves of quality against rate lie: Bjøntegaard's BD-PSNR and BD-rate.
+"""Distance of two rate-distortion curves: Bjøntegaard's BD-PSNR and BD-rate.
 
-Bjøntegaard, VCEG-M33 (2001): the mean distance of two curves between the ends that they share,
-along quality or along the logarithm of the rate. Points are joined by piecewise cubic Hermite
-polynomials (PCHIP, Fritsch and Carlson 1980), as in today's reference software, and not by the one
-cubic polynomial of 2001: it does not overshoot between the points, and takes any number of them.
+Bjøntegaard, VCEG-M33 (2001): the mean distance of two curves over their common range, along the
+quality or the logarithm of the rate. Points are connected by piecewise cubic Hermite polynomials
+(PCHIP, Fritsch and Carlson 1980), as in current reference software, instead of the single cubic
+polynomial of 2001: they do not overshoot between points, and any number of points is allowed.
 
-The convention is that of InfoMRI's table of BD-PSNR and BD-rate: a curve against an anchor. Worse
-than the anchor is a negative BD-PSNR, in dB, and a positive BD-rate, in percent.
+As in InfoMRI's table of BD-PSNR and BD-rate, a curve is compared with an anchor. A curve worse than
+the anchor has a negative BD-PSNR, in dB, and a positive BD-rate, in percent.
 """
 
 from __future__ import annotations
@@ -21,21 +21,28 @@ from ctxrecon.errors import InputError
 def bd_psnr(
     rates: ArrayLike, psnrs: ArrayLike, anchor_rates: ArrayLike, anchor_psnrs: ArrayLike
 ) -> float:
-    """Mean gain in quality over an anchor at equal rate, in dB.
+    r"""Compute the mean quality gain over an anchor at equal rate, in dB.
 
-    ``1/(b − a) ∫_a^b [P(r) − P_0(r)] dr`` with ``r = log₁₀ rate`` and [a, b] the rates that both
-    curves cover.
+    .. math::
+
+        \frac{1}{b - a} \int_a^b [P(r) - P_0(r)]\, dr, \qquad r = \log_{10} \mathrm{rate},
+
+    where [a, b] are the rates covered by both curves.
+
+    Example:
+        >>> round(bd_psnr([0.1, 0.2, 0.4], [31, 33, 35], [0.1, 0.2, 0.4], [30, 32, 34]), 6)
+        1.0
 
     Args:
-        rates: sampling ratios (or bits, or lines) of the points, each once, in any order;
-            ``(points,)``, two or more. Accelerations are their inverses: give ``1 / acceleration``.
-        psnrs: quality at each rate, in dB or any other unit, which then is the result's.
-        anchor_rates: of the curve that is compared with; its own points.
-        anchor_psnrs: likewise.
+        rates: Sampling ratios (or bits, or lines) of the points, distinct, in any order, of shape
+            ``(points,)``, two or more. For acceleration factors pass ``1 / acceleration``.
+        psnrs: Quality at each rate, in dB or another unit, which is then that of the result.
+        anchor_rates: Rates of the anchor, at its own points.
+        anchor_psnrs: Quality of the anchor at each of its rates.
 
     Raises:
-        InputError: curves of one point, of numbers that are not finite, of rates that are not
-            positive or come twice, or without a common range of rates.
+        InputError: If a curve has fewer than two points, values are not finite, rates are not
+            positive and distinct, or the curves have no common range of rates.
     """
     curve = PchipInterpolator(*_points("the curve", rates, psnrs))
     anchor = PchipInterpolator(*_points("the anchor", anchor_rates, anchor_psnrs))
@@ -45,20 +52,30 @@ def bd_psnr(
 def bd_rate(
     rates: ArrayLike, psnrs: ArrayLike, anchor_rates: ArrayLike, anchor_psnrs: ArrayLike
 ) -> float:
-    """Mean change of the rate against an anchor at equal quality, in percent.
+    r"""Compute the mean change of the rate against an anchor at equal quality, in percent.
 
-    ``100 (10^D − 1)``, ``D = 1/(b − a) ∫_a^b [r(P) − r_0(P)] dP`` with ``r = log₁₀ rate`` and
-    [a, b] the quality that both curves reach.
+    .. math::
+
+        100\, (10^D - 1), \qquad D = \frac{1}{b - a} \int_a^b [r(P) - r_0(P)]\, dP,
+        \qquad r = \log_{10} \mathrm{rate},
+
+    where [a, b] is the quality reached by both curves.
+
+    Example:
+        >>> round(bd_rate([0.05, 0.1, 0.2], [30, 32, 34], [0.1, 0.2, 0.4], [30, 32, 34]), 6)
+        -50.0
 
     Args:
-        rates: as for :func:`bd_psnr`, like the others.
-        psnrs: quality at each rate, rising with it.
-        anchor_rates: of the curve that is compared with; its own points.
-        anchor_psnrs: likewise.
+        rates: Sampling ratios (or bits, or lines) of the points, distinct, in any order, of shape
+            ``(points,)``, two or more. For acceleration factors pass ``1 / acceleration``.
+        psnrs: Quality at each rate, increasing with the rate.
+        anchor_rates: Rates of the anchor, at its own points.
+        anchor_psnrs: Quality of the anchor at each of its rates, increasing with the rate.
 
     Raises:
-        InputError: as :func:`bd_psnr`, for a quality that does not rise with the rate, and for
-            curves without a common range of quality.
+        InputError: If a curve has fewer than two points, values are not finite, rates are not
+            positive and distinct, the quality does not increase with the rate, or the curves have
+            no common range of quality.
     """
     curve = _by_quality("the curve", *_points("the curve", rates, psnrs))
     anchor = _by_quality("the anchor", *_points("the anchor", anchor_rates, anchor_psnrs))
@@ -68,7 +85,7 @@ def bd_rate(
 def _points(
     name: str, rates: ArrayLike, psnrs: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of the rates in rising order, and the quality at each."""
+    """Return the logarithms of the rates in ascending order, and the quality at each."""
     x, y = np.asarray(rates, dtype=np.float64), np.asarray(psnrs, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
         raise InputError(
@@ -80,15 +97,15 @@ def _points(
     order = np.argsort(x)
     x, y = np.log10(x[order]), y[order]
     if (np.diff(x) == 0).any():
-        raise InputError(f"a rate of {name} comes twice: give the mean of its PSNRs once")
+        raise InputError(f"a rate of {name} comes twice: pass the mean of its PSNRs once")
     return x, y
 
 
 def _by_quality(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> PchipInterpolator:
     if (np.diff(y) <= 0).any():
         raise InputError(
-            f"the PSNR of {name} does not rise with the rate, so no rate belongs to a PSNR: "
-            "leave points out, or compare by bd_psnr alone"
+            f"the PSNR of {name} does not rise with the rate, so that a PSNR has no unique rate: "
+            "leave points out, or compare by bd_psnr only"
         )
     return PchipInterpolator(y, x)
 
@@ -97,5 +114,7 @@ def _mean_distance(curve: PchipInterpolator, anchor: PchipInterpolator, axis: st
     low = max(curve.x[0], anchor.x[0])
     high = min(curve.x[-1], anchor.x[-1])
     if not low < high:
-        raise InputError(f"the two curves have no range of {axis} in common: measure them closer")
+        raise InputError(
+            f"the two curves have no range of {axis} in common: measure them at closer points"
+        )
     return float(curve.integrate(low, high) - anchor.integrate(low, high)) / float(high - low)

@@ -1,8 +1,8 @@
 """Image quality of magnitude images: PSNR, SSIM, NMSE, SNR, HFEN, sharpness.
 
-Nothing is rescaled: a prediction in other units than its reference is a wrong prediction. The
-data range is the reference's maximum, of each slice or of the volume, and the aggregation has to
-be named beside the numbers: it alone moves a PSNR by several decibels.
+Images are not rescaled: a prediction in other units than its reference counts as wrong. The data
+range is the reference's maximum, per slice or over the volume. Report the aggregation together with
+the numbers, since it changes a PSNR by several decibels.
 """
 
 from __future__ import annotations
@@ -27,20 +27,30 @@ _LOG_SIZE, _LOG_SIGMA = 15, 1.5
 def psnr(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> Tensor:
-    """Peak signal-to-noise ratio in dB, ``10 log10(max(|r|)² / mean((|p| - |r|)²))``.
+    r"""Compute the peak signal-to-noise ratio in dB.
+
+    .. math::
+
+        \mathrm{PSNR} = 10 \log_{10} \frac{\max(|r|)^2}{\operatorname{mean}((|p| - |r|)^2)}
+
+    Example:
+        >>> psnr(torch.full((1, 8, 8), 0.9), torch.ones(1, 8, 8)).round()
+        tensor([20.])
 
     Args:
-        prediction: ``(batch, ny, nx)`` complex or real, NumPy or torch; its magnitude counts.
-        reference: ground truth of the same shape, in the same units.
-        aggregation: ``"slice"`` takes maximum and mean over each slice, ``"volume"`` over the
-            whole batch, taken as one volume.
+        prediction: Image of shape ``(batch, ny, nx)``, complex or real, NumPy or torch; its
+            magnitude is used.
+        reference: Ground truth of the same shape, in the same units.
+        aggregation: ``"slice"`` computes maximum and mean per slice, ``"volume"`` over the whole
+            batch as one volume.
 
     Returns:
-        ``(batch,)`` float32, or a scalar for ``"volume"``; infinite where the two agree.
+        Values of shape ``(batch,)``, float32, or a scalar for ``"volume"``; infinite for equal
+        images.
 
     Raises:
-        InputError: for shapes that differ or are not ``(batch, ny, nx)``, NaN or infinite values,
-            a reference that is zero, or an unknown aggregation.
+        InputError: If shapes differ or are not ``(batch, ny, nx)``, values are not finite, the
+            reference is zero, or the aggregation is unknown.
     """
     p, r = _magnitudes(prediction, reference, aggregation)
     peak = r.amax(dim=(-2, -1))
@@ -53,9 +63,13 @@ def psnr(
 def nmse(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> Tensor:
-    """Normalised mean squared error ``‖|p| - |r|‖² / ‖|r|‖²``.
+    """Compute the normalized mean squared error ``‖|p| - |r|‖² / ‖|r|‖²``.
 
-    Arguments, result and errors are those of :func:`psnr`; 0 where the two agree.
+    Example:
+        >>> nmse(torch.zeros(1, 8, 8), torch.ones(1, 8, 8))
+        tensor([1.])
+
+    Arguments and errors are those of :func:`psnr`; the result is 0 for equal images.
     """
     p, r = _magnitudes(prediction, reference, aggregation)
     error = (p - r).square().sum(dim=(-2, -1))
@@ -68,7 +82,11 @@ def nmse(
 def snr(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> Tensor:
-    """Signal-to-noise ratio in dB, ``10 log10(‖|r|‖² / ‖|p| - |r|‖²)``.
+    """Compute the signal-to-noise ratio in dB, ``10 log10(‖|r|‖² / ‖|p| - |r|‖²)``.
+
+    Example:
+        >>> snr(torch.full((1, 8, 8), 0.9), torch.ones(1, 8, 8)).round()
+        tensor([20.])
 
     Arguments, result and errors are those of :func:`psnr`.
     """
@@ -78,15 +96,25 @@ def snr(
 def ssim(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> Tensor:
-    """Structural similarity (Wang et al. 2004) with a uniform 7×7 window.
+    r"""Compute the structural similarity (Wang et al. 2004) with a uniform 7×7 window.
 
-    The convention of fastMRI and of scikit-image's defaults: K1 = 0.01, K2 = 0.03, sample
-    covariances, the border of 3 pixels left out of the mean, data range = the reference's
-    maximum. Arguments, result and errors are those of :func:`psnr`; ``"volume"`` is the mean over
-    slices with the range of the volume.
+    .. math::
+
+        \mathrm{SSIM} = \frac{(2 \mu_p \mu_r + c_1)(2 \sigma_{pr} + c_2)}
+            {(\mu_p^2 + \mu_r^2 + c_1)(\sigma_p^2 + \sigma_r^2 + c_2)}
+
+    It follows the convention of fastMRI and of scikit-image's defaults: K1 = 0.01, K2 = 0.03,
+    sample covariances, a border of 3 pixels excluded from the mean, and the reference's maximum as
+    data range. Arguments, result and errors are those of :func:`psnr`; ``"volume"`` is the mean
+    over slices with the range of the volume.
+
+    Example:
+        >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> ssim(image, image)
+        tensor([1.])
 
     Raises:
-        InputError: also for images smaller than the window.
+        InputError: If the images are smaller than the window, or not valid for :func:`psnr`.
     """
     p, r = _magnitudes(prediction, reference, aggregation)
     if min(p.shape[-2:]) < _WINDOW:
@@ -101,12 +129,12 @@ def ssim(
 
 
 def structural_similarity(p: Tensor, r: Tensor, data_range: Tensor) -> Tensor:
-    """The map of SSIM, differentiable; 6 pixels shorter along each axis.
+    """Compute the SSIM map, which is differentiable and 6 pixels shorter along each axis.
 
     Args:
-        p: magnitudes ``(batch, ny, nx)``.
-        r: the reference's.
-        data_range: ``(batch, 1, 1)``.
+        p: Magnitudes of the prediction, ``(batch, ny, nx)``.
+        r: Magnitudes of the reference, ``(batch, ny, nx)``.
+        data_range: Data range of each slice, ``(batch, 1, 1)``.
     """
     moments = torch.stack([p, r, p * p, r * r, p * r], dim=1)
     mean_p, mean_r, mean_pp, mean_rr, mean_pr = avg_pool2d(moments, _WINDOW, stride=1).unbind(1)
@@ -123,18 +151,27 @@ def structural_similarity(p: Tensor, r: Tensor, data_range: Tensor) -> Tensor:
 def hfen(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> Tensor:
-    """High-frequency error norm, ``‖L|p| - L|r|‖ / ‖L|r|‖``, L a Laplacian of Gaussian.
+    r"""Compute the high-frequency error norm with a Laplacian of Gaussian L.
 
-    Ravishankar and Bresler, IEEE Trans Med Imaging 30:1028 (2011): 15×15, standard deviation 1.5
-    pixels; how well edges and fine detail are where they belong. Arguments, result and errors are
-    those of :func:`psnr`; 0 where the two agree.
+    .. math::
+
+        \mathrm{HFEN} = \bigl\| L |p| - L |r| \bigr\| \,/\, \bigl\| L |r| \bigr\|
+
+    Ravishankar and Bresler, IEEE Trans Med Imaging 30:1028 (2011): the filter has 15×15 pixels and
+    a standard deviation of 1.5 pixels. It measures the accuracy of edges and fine detail. Arguments
+    and errors are those of :func:`psnr`; the result is 0 for equal images.
+
+    Example:
+        >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> hfen(image, image)
+        tensor([0.])
     """
     p, r = _magnitudes(prediction, reference, aggregation)
     radius = torch.arange(_LOG_SIZE, dtype=torch.float64, device=p.device) - _LOG_SIZE // 2
     square = (radius[:, None].square() + radius.square()) / (2 * _LOG_SIGMA**2)
     kernel = (square - 1) * torch.exp(-square)
     kernel -= kernel.mean()
-    # By Fourier transforms: a direct convolution would take 225 times the memory.
+    # FFTs, since a direct convolution would need 225 times the memory.
     full = [n + _LOG_SIZE - 1 for n in p.shape[-2:]]
     spectrum, middle = torch.fft.rfft2(kernel, s=full), slice(_LOG_SIZE // 2, -(_LOG_SIZE // 2))
 
@@ -151,11 +188,16 @@ def hfen(
 def sharpness(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> Tensor:
-    """``‖∇|p|‖₁ / ‖∇|r|‖₁``: below 1 a prediction is smoother than its reference.
+    """Compute the ratio of total variations, ``‖∇|p|‖₁ / ‖∇|r|‖₁``.
 
-    Above 1 it has edges, noise or texture that the reference has not: beside :func:`hfen`, which
-    tells whether they are in place, not instead of it. Arguments, result and errors are those of
-    :func:`psnr`; 1 where the two agree.
+    Below 1 the prediction is smoother than its reference; above 1 it has edges, noise or texture
+    that the reference lacks. Use it together with :func:`hfen`, which measures whether edges are in
+    place. Arguments and errors are those of :func:`psnr`; the result is 1 for equal images.
+
+    Example:
+        >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> sharpness(image / 2, image)
+        tensor([0.5000])
     """
     p, r = _magnitudes(prediction, reference, aggregation)
     found, wanted = _total_variation(p), _total_variation(r)
@@ -165,7 +207,7 @@ def sharpness(
 
 
 def _total_variation(image: Tensor) -> Tensor:
-    """Of each slice, ``(batch,)``."""
+    """Return the total variation of each slice, ``(batch,)``."""
     vertical, horizontal = (image.diff(dim=axis).abs().sum(dim=(-2, -1)) for axis in (-2, -1))
     return vertical + horizontal
 
@@ -173,7 +215,12 @@ def _total_variation(image: Tensor) -> Tensor:
 def image_metrics(
     prediction: ArrayLike, reference: ArrayLike, *, aggregation: Aggregation = "slice"
 ) -> dict[str, Tensor]:
-    """All of the above at once, by name.
+    """Compute all image metrics of this module, by name.
+
+    Example:
+        >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> list(image_metrics(image, image))
+        ['psnr', 'ssim', 'nmse', 'snr', 'hfen', 'sharpness']
 
     Arguments and errors are those of :func:`psnr` and :func:`ssim`.
     """
@@ -185,10 +232,10 @@ def image_metrics(
 
 
 def check_images(prediction: ArrayLike, reference: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Magnitudes ``(batch, ny, nx)`` float64 of two images that can be compared.
+    """Validate two images and return their magnitudes ``(batch, ny, nx)``, float64.
 
     Raises:
-        InputError: as :func:`psnr`.
+        InputError: If shapes differ or are not ``(batch, ny, nx)``, or values are not finite.
     """
     p, r = torch.as_tensor(prediction), torch.as_tensor(reference)
     if p.shape != r.shape:
@@ -201,7 +248,7 @@ def check_images(prediction: ArrayLike, reference: ArrayLike) -> tuple[Tensor, T
     p, r = p.abs().double(), r.abs().double()
     for name, image in (("prediction", p), ("reference", r)):
         if not bool(torch.isfinite(image).all()):
-            raise InputError(f"the {name} holds NaN or infinite values")
+            raise InputError(f"the {name} contains NaN or infinite values")
     return p, r.to(p.device)
 
 

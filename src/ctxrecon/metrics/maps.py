@@ -1,8 +1,8 @@
-"""Quality of parameter maps, such as of T2*, with and without their background.
+"""Quality of parameter maps, such as T2* maps, with and without their background.
 
-With the background a map is judged as an image is. Without it, as here, only the object counts:
-where there is no signal, a map is noise in the reference already. Errors are averaged over the
-object's pixels alone; an average over the whole slice with zeros outside would add
+With the background a map is evaluated like an image. Without it only the object counts, since maps
+are noise where there is no signal, in the reference as well. Errors are averaged over the object's
+pixels only; an average over the whole slice with zeros outside would add
 ``10 log₁₀(pixels/object)`` dB.
 """
 
@@ -15,25 +15,30 @@ from ctxrecon.errors import InputError
 from ctxrecon.metrics.image import ArrayLike, check_images, psnr, ssim, structural_similarity
 
 _BORDER = 3
-"""That SSIM's window of 7×7 leaves out on each side."""
+"""Border in pixels that SSIM's 7×7 window excludes on each side."""
 
 
 def foreground_psnr(prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike) -> Tensor:
-    """PSNR of each slice over the foreground, in dB.
+    """Compute the PSNR of each slice over the foreground, in dB.
 
     The peak is the reference's maximum in the foreground.
 
+    Example:
+        >>> reference = torch.ones(1, 8, 8)
+        >>> foreground_psnr(0.9 * reference, reference, reference > 0).round()
+        tensor([20.])
+
     Args:
-        prediction: map ``(batch, ny, nx)``, NumPy or torch.
-        reference: true map of the same shape, in the same units.
-        foreground: ``(batch, ny, nx)`` bool.
+        prediction: Map of shape ``(batch, ny, nx)``, NumPy or torch.
+        reference: Ground-truth map of the same shape, in the same units.
+        foreground: Mask of the object of shape ``(batch, ny, nx)``, bool.
 
     Returns:
-        ``(batch,)`` float32; infinite where the two agree.
+        Values of shape ``(batch,)``, float32; infinite for equal maps.
 
     Raises:
-        InputError: maps that cannot be compared, see :func:`~ctxrecon.metrics.psnr`; a foreground
-            of another shape or type, or without a pixel.
+        InputError: If the maps are not valid for :func:`~ctxrecon.metrics.psnr`, or the foreground
+            has another shape or type or is empty.
     """
     p, r, inside = _checked(prediction, reference, foreground)
     slices = [
@@ -44,12 +49,11 @@ def foreground_psnr(prediction: ArrayLike, reference: ArrayLike, foreground: Arr
 
 
 def foreground_ssim(prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike) -> Tensor:
-    """SSIM of each slice, its map averaged over the foreground.
+    """Compute the SSIM of each slice, averaged over the foreground.
 
-    Both maps are zero outside the foreground for the windows that reach beyond it; the data range
-    is the reference's maximum inside. Arguments, result and errors are those of
-    :func:`foreground_psnr` and :func:`~ctxrecon.metrics.ssim`; the border of 3 pixels does not
-    count.
+    Both maps are set to zero outside the foreground, for the windows that extend beyond it; the
+    data range is the reference's maximum inside. Arguments, result and errors are those of
+    :func:`foreground_psnr` and :func:`~ctxrecon.metrics.ssim`; a border of 3 pixels is excluded.
     """
     p, r, inside = _checked(prediction, reference, foreground)
     if min(p.shape[-2:]) <= 2 * _BORDER:
@@ -72,13 +76,13 @@ def foreground_ssim(prediction: ArrayLike, reference: ArrayLike, foreground: Arr
 def map_metrics(
     prediction: ArrayLike, reference: ArrayLike, foreground: ArrayLike
 ) -> dict[str, Tensor]:
-    """PSNR and SSIM of each slice, as in the columns BG and NBG of JoJoNet's table II.
-
-    Returns:
-        ``psnr_bg`` and ``ssim_bg``, of the whole maps; ``psnr_nbg`` and ``ssim_nbg``, of the
-        foreground; each ``(batch,)`` float32.
+    """Compute PSNR and SSIM of each slice, as in the columns BG and NBG of JoJoNet's table II.
 
     Arguments and errors are those of :func:`foreground_psnr` and :func:`foreground_ssim`.
+
+    Returns:
+        ``psnr_bg`` and ``ssim_bg`` of the whole maps, ``psnr_nbg`` and ``ssim_nbg`` of the
+        foreground, each ``(batch,)`` float32.
     """
     return {
         "psnr_bg": psnr(prediction, reference),

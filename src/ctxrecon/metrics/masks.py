@@ -1,4 +1,4 @@
-"""How good a mask is, without a reconstruction."""
+"""Quality of sampling masks without a reconstruction."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from ctxrecon.errors import InputError
 
 
 def redundancy_ratio(mask: Tensor) -> Tensor:
-    """``|S₂| / (|S₁| + |S₂|)``, the share of samples whose point reflection is sampled too.
+    r"""Compute the fraction of samples whose point reflection is sampled as well.
 
-    InfoMRI, equation (43): S₂ holds the sampled positions whose reflection through the zero
-    frequency is sampled, S₁ the others. Where images are real but for a smooth phase, a reflected
-    sample is nearly the complex conjugate and tells little that is new. A position that is its own
-    reflection counts as S₂, so that a symmetric mask has the ratio 1.
+    .. math::
+
+        |S_2| \,/\, (|S_1| + |S_2|)
+
+    InfoMRI, equation (43): S₂ contains the sampled positions whose reflection through the zero
+    frequency is sampled, S₁ the others. For images that are real up to a smooth phase, a reflected
+    sample is nearly the complex conjugate and adds little information. Positions that are their own
+    reflection count as S₂, so that a symmetric mask has the ratio 1.
+
+    Example:
+        >>> redundancy_ratio(torch.ones(1, 1, 8, 8, dtype=torch.bool))
+        tensor([1.])
 
     Args:
-        mask: ``(batch, 1, ny, nx)``, or with several contrasts ``(batch, contrasts, 1, ny, nx)``,
-            bool; zero frequency at ``n // 2``.
+        mask: Sampling mask of shape ``(batch, 1, ny, nx)``, or ``(batch, contrasts, 1, ny, nx)``
+            for several contrasts, bool, zero frequency at ``n // 2``.
 
     Returns:
-        ``(batch,)`` or ``(batch, contrasts)`` float32.
+        Ratios of shape ``(batch,)`` or ``(batch, contrasts)``, float32.
 
     Raises:
-        InputError: a mask of another shape, not bool, or one that samples nothing.
+        InputError: If the mask is not bool, has the wrong shape or samples nothing.
     """
     if mask.dtype != torch.bool or mask.ndim not in {4, 5} or mask.shape[-3] != 1:
         raise InputError(

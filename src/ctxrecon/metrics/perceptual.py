@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance."""
+"""LPIPS, a learned perceptual distance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ctxrecon.metrics.image import ArrayLike, check_images
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# Below this the last feature maps have no pixel left.
+# In smaller images the last feature maps would have no pixels.
 _MIN_SIZE = {"squeeze": 17, "alex": 31, "vgg": 16}
 _SHIPPED = "squeezenet1_1_features.safetensors"
 
@@ -28,18 +28,22 @@ _SHIPPED = "squeezenet1_1_features.safetensors"
 class Lpips:
     """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1; lower is better.
 
-    The network is built once, at the first call. The calibrated linear layers come with the
-    ``lpips`` package, the ImageNet backbone "squeeze" with this one. Nothing is downloaded: another
-    backbone is read from ``weights`` or, without it, from torch's hub cache. Distances of different
-    backbones cannot be compared: name the backbone with the figure.
+    The network is built at the first call. The calibrated linear layers come with the ``lpips``
+    package and the ImageNet backbone "squeeze" with this one. Nothing is downloaded: other
+    backbones are read from ``weights`` or else from torch's hub cache. Distances of different
+    backbones are not comparable, so report the backbone with the value.
+
+    Example:
+        >>> Lpips(backbone="squeeze").backbone
+        'squeeze'
 
     Args:
-        weights: state dict of torchvision's ``squeezenet1_1``, ``alexnet`` or ``vgg16``, a ``.pth``
-            file as torchvision publishes it or a ``.safetensors`` file with the same names.
-        backbone: ``"squeeze"``; ``"alex"``, what most papers report; or ``"vgg"``.
+        weights: State dict of torchvision's ``squeezenet1_1``, ``alexnet`` or ``vgg16``: a ``.pth``
+            file as published by torchvision, or a ``.safetensors`` file with the same names.
+        backbone: ``"squeeze"``; ``"alex"``, which most papers report; or ``"vgg"``.
 
     Raises:
-        InputError: for an unknown backbone, or a ``weights`` file that does not exist.
+        InputError: If the backbone is unknown, or the ``weights`` file does not exist.
     """
 
     def __init__(
@@ -59,22 +63,21 @@ class Lpips:
 
     @torch.no_grad()
     def __call__(self, prediction: ArrayLike, reference: ArrayLike) -> Tensor:
-        """Distance of each slice.
+        """Compute the distance of each slice.
 
-        Magnitudes are mapped from [0, maximum of the reference slice] to [-1, 1], the prediction
-        with the reference's scale, and repeated over three channels.
+        Magnitudes are mapped from [0, maximum of the reference slice] to [-1, 1], with the scale of
+        the reference for both images, and repeated over three channels.
 
         Args:
-            prediction: ``(batch, ny, nx)`` complex or real, NumPy or torch.
-            reference: ground truth of the same shape, in the same units.
+            prediction: Image of shape ``(batch, ny, nx)``, complex or real, NumPy or torch.
+            reference: Ground truth of the same shape, in the same units.
 
         Returns:
-            ``(batch,)`` float32.
+            Distances of shape ``(batch,)``, float32.
 
         Raises:
-            InputError: for images that cannot be compared, are zero or too small for the
-                backbone; for weights that are missing or of another network; if the package
-                ``lpips`` is not installed.
+            InputError: If the images cannot be compared, are zero or too small for the backbone,
+                the weights are missing or belong to another network, or ``lpips`` is not installed.
         """
         p, r = check_images(prediction, reference)
         smallest = _MIN_SIZE[self.backbone]
@@ -108,12 +111,12 @@ def _build(backbone: str, weights: Path | None) -> Module:
     state = _read(weights)
     if not isinstance(state, dict):
         raise InputError(f"{weights} is not a state dict of tensors but a {type(state).__name__}")
-    # pnet_rand: the backbone starts at random, so that lpips does not download it.
+    # pnet_rand initializes the backbone randomly, so that lpips does not download it.
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchvision")  # lpips calls its old interface
+        warnings.filterwarnings("ignore", module="torchvision")  # lpips uses its old interface
         network: Module = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
     trunk = network.get_submodule("net")
-    # lpips names torchvision's features.3 slice2.3, by the slice that holds it.
+    # torchvision's features.3 is slice2.3 in lpips, named after the slice that contains it.
     renamed = {key: f"features.{key.split('.', 1)[1]}" for key in trunk.state_dict()}
     missing = [
         name
@@ -130,7 +133,7 @@ def _build(backbone: str, weights: Path | None) -> Module:
 
 
 def _read(weights: Path) -> Any:
-    """What a file of weights holds; no code in it is run."""
+    """Read a file of weights without running code from it."""
     try:
         if weights.suffix == ".safetensors":
             return load_file(weights)
@@ -161,6 +164,6 @@ def _cached_weights(backbone: str) -> Path:
     if not path.is_file():
         raise InputError(
             f"LPIPS needs the weights of its backbone, which are not at {path}: download "
-            f"{choice.url} and give the file as Lpips(weights=...)"
+            f"{choice.url} and pass the file as Lpips(weights=...)"
         )
     return path

@@ -1,6 +1,6 @@
-"""How well segmentations agree: overlap of two, and the distance of two distributions of them.
+"""Agreement of segmentations: overlap of two masks, and distance of distributions of masks.
 
-Masks are bool ``(…, ny, nx)``, one for each class. Two empty masks agree: overlap 1, distance 0.
+Masks are bool ``(…, ny, nx)``, one per class. Two empty masks agree: overlap 1, distance 0.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from ctxrecon.errors import InputError
 
 
 def class_masks(labels: Tensor, num_classes: int) -> Tensor:
-    """A bool mask for each class but the background, ``(…, num_classes − 1, ny, nx)``.
+    """Return a bool mask for each class except the background.
+
+    Example:
+        >>> class_masks(torch.tensor([[0, 1], [2, 2]]), num_classes=3).shape
+        torch.Size([2, 2, 2])
 
     Args:
-        labels: whole numbers ``(…, ny, nx)``, 0 for the background.
-        num_classes: the background included.
+        labels: Class indices of shape ``(…, ny, nx)``, 0 for the background.
+        num_classes: Number of classes including the background.
+
+    Returns:
+        Masks of shape ``(…, num_classes − 1, ny, nx)``, bool.
 
     Raises:
-        InputError: labels that are not whole numbers from 0 to ``num_classes − 1``.
+        InputError: If labels are not whole numbers from 0 to ``num_classes − 1``.
     """
     if labels.is_floating_point() or labels.is_complex() or labels.ndim < 2 or num_classes < 2:
         raise InputError(
@@ -35,46 +42,65 @@ def class_masks(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def dice(first: Tensor, second: Tensor) -> Tensor:
-    """Dice coefficient ``2 |A ∩ B| / (|A| + |B|)``, ``(…)`` float64.
+    """Compute the Dice coefficient ``2 |A ∩ B| / (|A| + |B|)``, ``(…)`` float64.
+
+    Example:
+        >>> dice(torch.tensor([[True, True]]), torch.tensor([[True, False]])).item()
+        0.6666666666666666
 
     Args:
-        first: bool ``(…, ny, nx)``.
-        second: likewise, of a shape that is broadcast with that of ``first``.
+        first: Masks of shape ``(…, ny, nx)``, bool.
+        second: Masks of a shape that broadcasts with that of ``first``, bool.
 
     Raises:
-        InputError: masks that are not bool, or of shapes that do not fit.
+        InputError: If masks are not bool or shapes do not match.
     """
     both, total = _overlap(first, second)
     return _ratio(2 * both, total)
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union ``|A ∩ B| / |A ∪ B|``, ``(…)`` float64.
+    """Compute the intersection over union ``|A ∩ B| / |A ∪ B|``, ``(…)`` float64.
 
     Arguments and errors are those of :func:`dice`.
+
+    Example:
+        >>> iou(torch.tensor([[True, True]]), torch.tensor([[True, False]])).item()
+        0.5
     """
     both, total = _overlap(first, second)
     return _ratio(both, total - both)
 
 
 def generalized_energy_distance(samples: Tensor, references: Tensor) -> Tensor:
-    """``2 E d(ẑ, z) − E d(ẑ, ẑ′) − E d(z, z′)``, the distance of two distributions of masks.
+    r"""Compute the generalized energy distance of two distributions of masks.
 
-    Kohl et al., NeurIPS 2018, equation (4); ``d = 1 − IoU``, averaged over the classes. The last
-    two means are over pairs of different draws (U-statistics), so that the estimate has no bias:
-    it is 0 on average where the distributions are equal, and then negative half of the time. A
-    V-statistic, which counts each draw as a pair with itself, would favor small spread. Of a
-    single draw there are no pairs: it stands for a method, or a truth, that never varies.
+    .. math::
+
+        D^2 = 2\, E\, d(\hat{z}, z) - E\, d(\hat{z}, \hat{z}') - E\, d(z, z'),
+        \qquad d = 1 - \mathrm{IoU}
+
+    Kohl et al., NeurIPS 2018 (arXiv:1806.05034), equation (4); d is averaged over the classes. The
+    last two means are over pairs of different samples (U-statistics), so that the estimate is
+    unbiased: for equal distributions it is 0 on average, and hence negative half of the time. A
+    V-statistic, which includes pairs of a sample with itself, would favor small spread. A single
+    sample has no pairs and stands for a method, or a rater, without variation.
+
+    Example:
+        >>> masks = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+        >>> generalized_energy_distance(masks, masks).item()
+        0.0
 
     Args:
-        samples: ẑ, bool ``(…, draws, classes, ny, nx)``.
-        references: z, such as the masks of several raters, ``(…, raters, classes, ny, nx)``.
+        samples: Samples ẑ of shape ``(…, draws, classes, ny, nx)``, bool.
+        references: Masks z, such as those of several raters, ``(…, raters, classes, ny, nx)``,
+            bool.
 
     Returns:
-        ``(…)`` float64, from −1 to 2.
+        Distances of shape ``(…)``, float64, from −1 to 2.
 
     Raises:
-        InputError: masks that are not bool, or of shapes that do not fit.
+        InputError: If masks are not bool or shapes do not match.
     """
     _check_bool(samples, references)
     fits = samples.ndim >= 4 and samples.ndim == references.ndim
@@ -89,26 +115,29 @@ def generalized_energy_distance(samples: Tensor, references: Tensor) -> Tensor:
 
 
 def majority(masks: Tensor) -> Tensor:
-    """The pixels that more than half of the draws hold, ``(…, classes, ny, nx)`` bool.
+    """Return the pixels that more than half of the samples contain.
 
     Args:
-        masks: bool ``(…, draws, classes, ny, nx)``.
+        masks: Masks of shape ``(…, draws, classes, ny, nx)``, bool.
+
+    Returns:
+        Masks of shape ``(…, classes, ny, nx)``, bool.
     """
     _check_bool(masks)
     return 2 * masks.sum(dim=-4) > masks.shape[-4]
 
 
 def segmentation_metrics(samples: Tensor, references: Tensor) -> dict[str, Tensor]:
-    """Agreement of the draws of a method with several raters, each ``(…)`` float64.
+    """Compute the agreement of a method's samples with several raters, each ``(…)`` float64.
 
     Arguments and errors are those of :func:`generalized_energy_distance`.
 
     Returns:
-        "ged", :func:`generalized_energy_distance`; "dice", the mean over single draws and single
-        raters; "dice_majority", that of the two majorities; both are means over the classes;
-        "diversity", ``E d(ẑ, ẑ′)``, how far apart the draws are, and "reference_diversity" of the
-        raters. Where these have two opinions that are equally frequent, that is the least distance
-        "ged" that one prediction can have.
+        "ged", the :func:`generalized_energy_distance`; "dice", the mean over single samples and
+        single raters; "dice_majority", the Dice coefficient of the two majority votes; both are
+        means over the classes; "diversity", ``E d(ẑ, ẑ′)``, the mean distance between samples; and
+        "reference_diversity", that between raters. For two equally frequent opinions the latter is
+        the smallest "ged" of a single prediction.
     """
     ged = generalized_energy_distance(samples, references)
     both, total = _pairwise(samples, references)
@@ -130,7 +159,7 @@ def _check_bool(*masks: Tensor) -> None:
 
 
 def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """``|A ∩ B|`` and ``|A| + |B|``, float64."""
+    """Return ``|A ∩ B|`` and ``|A| + |B|``, float64."""
     _check_bool(first, second)
     try:
         first, second = torch.broadcast_tensors(first, second)
@@ -143,8 +172,8 @@ def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pairwise(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """``|A ∩ B|`` and ``|A| + |B|`` of all pairs, ``(…, classes, first, second)`` float64."""
-    # Float32 counts exactly up to 2^24 pixels.
+    """Return ``|A ∩ B|`` and ``|A| + |B|`` of pairs, float64 ``(…, classes, first, second)``."""
+    # Float32 is exact for counts up to 2^24 pixels.
     a, b = (each.movedim(-4, -3).flatten(-2).float() for each in (first, second))
     both = (a @ b.mT).double()
     return both, (a.sum(dim=-1)[..., :, None] + b.sum(dim=-1)[..., None, :]).double()
@@ -155,13 +184,13 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def _distances(first: Tensor, second: Tensor) -> Tensor:
-    """d of all pairs, ``(…, first, second)``."""
+    """Return d of all pairs, ``(…, first, second)``."""
     both, total = _pairwise(first, second)
     return (1 - _ratio(both, total - both)).mean(dim=-3)
 
 
 def _mean_of_pairs(masks: Tensor) -> Tensor:
-    """Mean of d over pairs of different draws; 0 of a single one."""
+    """Return the mean of d over pairs of different samples; 0 for a single sample."""
     count = masks.shape[-4]
-    # A draw is at distance 0 from itself.
+    # The distance of a sample from itself is 0.
     return _distances(masks, masks).sum(dim=(-2, -1)) / max(count * (count - 1), 1)

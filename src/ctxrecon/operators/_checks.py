@@ -1,4 +1,4 @@
-"""Checks of arguments that operators share."""
+"""Validation of arguments shared by the operators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_mask(mask: Tensor) -> None:
     empty = [item for item, any_sample in enumerate(mask.flatten(1).any(dim=1)) if not any_sample]
     if empty or mask.numel() == 0:
         raise InputError(
-            f"the mask samples nothing in batch items {empty}: at least one sample is needed"
+            f"the mask samples nothing in batch items {empty}: include at least one sample"
         )
 
 
@@ -68,10 +68,10 @@ def check_complex64(value: Tensor, shape: tuple[int, ...], what: str) -> None:
 
 
 def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes, batch first, are the same; a batch of 1 is any batch."""
+    """Return whether two shapes, batch first, are equal, where a batch of 1 matches any batch."""
     return one[1:] == other[1:] and (one[0] == other[0] or 1 in {one[0], other[0]})
 
 
 def common_shape(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of both, of which one may have a batch of 1."""
+    """Return the common shape of two matching shapes, either of which may have a batch of 1."""
     return (max(one[0], other[0]), *one[1:])

@@ -1,4 +1,4 @@
-"""What an operator is multiplied by: a number, or one for each sample."""
+"""Factors by which operators are multiplied: a number, or one number per sample."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ctxrecon.linalg import per_sample
 from ctxrecon.operators.base import LinearMap
 
 Factor: TypeAlias = "complex | Tensor"
-"""A number, or a tensor ``()`` or ``(batch,)`` of them."""
+"""A number, or a tensor ``()`` or ``(batch,)``."""
 
 
 def is_factor(value: object) -> bool:
-    """Whether an operator can be multiplied by it: a number or a tensor."""
+    """Return whether an operator can be multiplied by a value: a number or a tensor."""
     return isinstance(value, Tensor | Number) and not isinstance(value, bool)
 
 
 def check_factor(factor: Tensor, operator: LinearMap) -> None:
-    """Refuse a tensor that is neither one factor nor one for each sample of an operator."""
+    """Validate that a tensor holds one factor, or one per sample of an operator."""
     batch, count = operator.domain_shape[0], factor.numel()
     if factor.ndim > 1 or count < 1 or (count != batch and 1 not in {count, batch}):
         expected = "any batch" if batch == 1 else str(batch)
         raise InputError(
-            f"expected one factor, or one for each sample as a tensor ({expected},), to multiply "
+            f"expected one factor, or a tensor ({expected},) with one per sample, to multiply "
             f"{operator!r} by, got shape {tuple(factor.shape)}"
         )
     if factor.ndim == 1 and operator.device not in {None, factor.device}:
@@ -37,15 +37,15 @@ def check_factor(factor: Tensor, operator: LinearMap) -> None:
 
 
 def scaled(factor: Factor, value: Tensor) -> Tensor:
-    """``c x`` of each sample."""
+    """Return ``c x`` for each sample."""
     return per_sample(factor, value) * value
 
 
 def conjugate(factor: Factor) -> Factor:
-    """``c̄``."""
+    """Return the complex conjugate ``c̄``."""
     return factor.conj() if isinstance(factor, Tensor) else factor.conjugate()
 
 
 def power(factor: Factor) -> float | Tensor:
-    """``|c|²``."""
+    """Return ``|c|²``."""
     return factor.abs().square() if isinstance(factor, Tensor) else abs(factor) ** 2

@@ -1,4 +1,4 @@
-"""The test of an adjoint by inner products of random tensors."""
+"""Adjoint (dot-product) test of operators with random tensors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from ctxrecon.operators.algebra import LinearOperator
 
 
 def adjoint_error(operator: LinearOperator, *, generator: torch.Generator | None = None) -> float:
-    r"""Relative violation of ``⟨A x, y⟩ = ⟨x, Aᴴ y⟩`` for a random ``x`` and ``y = A x + n``.
+    r"""Compute the relative violation of ``⟨A x, y⟩ = ⟨x, Aᴴ y⟩`` for random x and y.
 
-    A ``y`` correlated with ``A x`` keeps the inner products away from zero, so that the error is
-    relative to something: ``|⟨Ax, y⟩ − ⟨x, Aᴴy⟩| / max(|⟨Ax, y⟩|, |⟨x, Aᴴy⟩|)``.
+    .. math::
+
+        \frac{|\langle A x, y \rangle - \langle x, A^H y \rangle|}
+             {\max(|\langle A x, y \rangle|, |\langle x, A^H y \rangle|)}
+
+    The random ``y = A x + n`` is correlated with ``A x``, which keeps the inner products away from
+    zero.
+
+    Example:
+        >>> from ctxrecon.operators import Crop
+        >>> adjoint_error(Crop((1, 8, 8), (4, 4))) < 1e-5
+        True
 
     Args:
-        operator: the operator to be tested.
-        generator: source of the random tensors; seed 0 by default.
+        operator: Operator to test.
+        generator: Random generator (default: seed 0).
 
     Returns:
-        The error; about 1e-6 for a right adjoint in complex64. Infinite if a shape is wrong.
+        The error, about 1e-6 for a correct adjoint in complex64; infinite if a shape is wrong.
     """
     generator = generator or torch.Generator().manual_seed(0)
 
@@ -50,11 +60,16 @@ def valid_adjoint(
     generator: torch.Generator | None = None,
     tolerance: float = 1e-4,
 ) -> bool:
-    """Whether ``operator.adjoint`` is the adjoint of ``operator.forward``.
+    """Return whether ``operator.adjoint`` is the adjoint of ``operator.forward``.
+
+    Example:
+        >>> from ctxrecon.operators import Crop
+        >>> valid_adjoint(Crop((1, 8, 8), (4, 4)))
+        True
 
     Args:
-        operator: the operator to be tested, at its own shapes.
-        generator: source of the random tensors; seed 0 by default.
-        tolerance: largest relative error accepted, see :func:`adjoint_error`.
+        operator: Operator to test, at its own shapes.
+        generator: Random generator (default: seed 0).
+        tolerance: Largest accepted relative error; see :func:`adjoint_error`.
     """
     return adjoint_error(operator, generator=generator) <= tolerance

@@ -1,4 +1,4 @@
-"""The algebra of linear operators: ``A.H``, ``A.gram``, ``A @ B``, ``A + B`` and ``c * A``."""
+"""Algebra of linear operators: ``A.H``, ``A.gram``, ``A @ B``, ``A + B`` and ``c * A``."""
 
 from __future__ import annotations
 
@@ -23,24 +23,30 @@ from ctxrecon.operators.base import LinearMap, check_shape, freeze
 
 
 class LinearOperator(LinearMap):
-    """An immutable linear map ``A`` between batched tensors.
+    """Immutable linear operator ``A`` between batched tensors.
 
-    The first axis is the batch, and each of its samples is mapped by itself. An operator of batch 1
-    applies to any batch. A different mask, or different coil maps, is another operator.
+    The first axis is the batch, whose samples are mapped independently. An operator of batch 1
+    applies to any batch. A change of the mask or the coil maps needs a new operator.
 
-    Operators add and multiply as matrices do, and a number stands for that multiple of the
+    Operators are added and multiplied like matrices, and a number stands for a multiple of the
     identity:
 
     - ``A.H`` is ``Aᴴ``, and ``A.gram`` is ``AᴴA``, as fast as :meth:`normal`;
     - ``A @ B`` is the composition, ``(A @ B)(x) = A(B(x))``;
-    - ``A + B`` is the sum, and ``A + c`` is ``A + c I``, if the range of A is its domain;
-    - ``c * A`` is a multiple; c is a number, or a tensor ``(batch,)`` with one for each sample.
+    - ``A + B`` is the sum, and ``A + c`` is ``A + c I`` if range and domain of A are equal;
+    - ``c * A`` is a multiple, where c is a number or a tensor ``(batch,)`` with one per sample.
 
-    So ``conjugate_gradient(A.gram + rho, A.H(y), num_iterations=10)`` solves
+    For example, ``conjugate_gradient(A.gram + rho, A.H(y), num_iterations=10)`` solves
     ``(AᴴA + ρ I) x = Aᴴ y``.
+
+    Example:
+        >>> from ctxrecon.operators import Crop
+        >>> operator = 2 * Crop((1, 8, 8), (4, 4))
+        >>> operator.gram(torch.ones(1, 8, 8)).max()
+        tensor(4.)
     """
 
-    # NumPy's numbers leave ``number * A`` to the operator.
+    # Makes NumPy defer ``number * A`` to the operator.
     __array_ufunc__: ClassVar[None] = None
 
     @property
@@ -54,13 +60,13 @@ class LinearOperator(LinearMap):
         return GramOperator(self)
 
     def __matmul__(self, other: LinearOperator) -> ComposedOperator:
-        """``(A @ B) x = A (B x)``."""
+        """Return ``A @ B``, which maps x to ``A (B x)``."""
         if not isinstance(other, LinearOperator):
             return NotImplemented
         return ComposedOperator(self, other)
 
     def __add__(self, other: LinearOperator | Factor) -> LinearOperator:
-        """``(A + B) x = A x + B x``; a number or tensor c stands for ``c I``."""
+        """Return ``A + B``; a number or tensor c stands for ``c I``."""
         if isinstance(other, LinearOperator):
             return SumOperator(self, other)
         if not is_factor(other):
@@ -68,25 +74,25 @@ class LinearOperator(LinearMap):
         return SumOperator(self, _multiple_of_identity(other, self))
 
     def __radd__(self, other: Factor) -> LinearOperator:
-        """``(c I + A) x = c x + A x``."""
+        """Return ``c I + A``."""
         if not is_factor(other):
             return NotImplemented
         return SumOperator(_multiple_of_identity(other, self), self)
 
     def __mul__(self, factor: Factor) -> LinearOperator:
-        """``(c A) x = c (A x)``; c is a number, or one for each sample."""
+        """Return ``c A``, where c is a number or has one value per sample."""
         return ScaledOperator(self, factor) if is_factor(factor) else NotImplemented
 
     def __rmul__(self, factor: Factor) -> LinearOperator:
-        """``c A``, the same as ``A c``."""
+        """Return ``c A``."""
         return self.__mul__(factor)
 
 
 class Identity(LinearOperator):
-    """``I``: gives what it gets.
+    """Identity operator ``I``.
 
     Args:
-        shape: ``(batch, …)`` of the domain, which is the range.
+        shape: Shape ``(batch, …)`` of domain and range.
     """
 
     shape: tuple[int, ...]
@@ -102,22 +108,22 @@ class Identity(LinearOperator):
     range_shape = domain_shape
 
     def __getitem__(self, slices: Tensor) -> Identity:
-        """The identity of some slices of the batch."""
+        """Return the identity of selected slices of the batch."""
         batch, *rest = self.shape
         return self if batch == 1 else Identity((len(slices), *rest))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``."""
+        """Return ``x``."""
         check_shape(x, self.shape, "a tensor")
         return x
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``y``."""
+        """Return ``y``."""
         return self.forward(y)
 
 
 class _Derived(LinearOperator):
-    """An operator that another one already holds all the tensors of."""
+    """Operator derived from another one, without tensors of its own."""
 
     _batched = ("operator",)
 
@@ -128,12 +134,12 @@ class _Derived(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operator's tensors live."""
+        """Device of the operator's tensors."""
         return self.operator.device
 
 
 class AdjointOperator(_Derived):
-    """``Aᴴ``, which is what ``A.H`` gives."""
+    """Adjoint ``Aᴴ``, returned by ``A.H``."""
 
     @property
     def domain_shape(self) -> tuple[int, ...]:
@@ -147,20 +153,20 @@ class AdjointOperator(_Derived):
 
     @property
     def H(self) -> LinearOperator:
-        """``A`` itself."""
+        """The operator ``A``."""
         return self.operator
 
     def forward(self, x: Tensor) -> Tensor:
-        """``Aᴴ x``."""
+        """Apply ``Aᴴ``."""
         return self.operator.adjoint(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A y``."""
+        """Apply ``A``."""
         return self.operator.forward(y)
 
 
 class GramOperator(_Derived):
-    """``AᴴA``, which is what ``A.gram`` gives: by the fast ``normal`` of ``A``."""
+    """Normal operator ``AᴴA``, returned by ``A.gram``, with the fast ``normal`` of ``A``."""
 
     @property
     def domain_shape(self) -> tuple[int, ...]:
@@ -171,31 +177,31 @@ class GramOperator(_Derived):
 
     @property
     def H(self) -> LinearOperator:
-        """``AᴴA`` itself."""
+        """The operator ``AᴴA`` itself."""
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """``AᴴA x``."""
+        """Apply ``AᴴA``."""
         return self.operator.normal(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``AᴴA y``."""
+        """Apply ``AᴴA``."""
         return self.operator.normal(y)
 
     def quadratic(self, x: Tensor) -> Tensor:
-        """``⟨x, AᴴA x⟩ = ‖A x‖²`` of each sample, real, ``(batch,)``."""
+        """Return ``⟨x, AᴴA x⟩ = ‖A x‖²`` of each sample, real, ``(batch,)``."""
         return self.operator.squared_norm(x)
 
 
 class ScaledOperator(LinearOperator):
-    """``c A``, which is what ``c * A`` gives.
+    """Multiple ``c A``, returned by ``c * A``.
 
     Args:
-        operator: ``A``.
-        factor: c, a finite number, or a tensor ``()`` or ``(batch,)``, which gradients reach.
+        operator: Operator ``A``.
+        factor: Factor c, a finite number or a tensor ``()`` or ``(batch,)``; differentiable.
 
     Raises:
-        InputError: a number that is not finite; a tensor of another shape, batch or device.
+        InputError: If a number is not finite, or a tensor has the wrong shape, batch or device.
     """
 
     _batched = ("operator", "factor")
@@ -225,7 +231,7 @@ class ScaledOperator(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operator's tensors live, or else the factor."""
+        """Device of the operator's tensors, or else of the factor."""
         own = self.factor.device if isinstance(self.factor, Tensor) else None
         return self.operator.device or own
 
@@ -235,27 +241,27 @@ class ScaledOperator(LinearOperator):
         return conjugate(self.factor) * self.operator.H
 
     def forward(self, x: Tensor) -> Tensor:
-        """``c A x``."""
+        """Apply ``c A``."""
         check_shape(x, self.domain_shape, "a tensor")
         return scaled(self.factor, self.operator.forward(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``c̄ Aᴴ y``."""
+        """Apply ``c̄ Aᴴ``."""
         check_shape(y, self.range_shape, "a tensor")
         return scaled(conjugate(self.factor), self.operator.adjoint(y))
 
     def normal(self, x: Tensor) -> Tensor:
-        """``|c|² AᴴA x``, by the fast ``normal`` of ``A``."""
+        """Apply ``|c|² AᴴA``, with the fast ``normal`` of ``A``."""
         check_shape(x, self.domain_shape, "a tensor")
         return scaled(power(self.factor), self.operator.normal(x))
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``|c|² ‖A x‖²`` of each sample, real, ``(batch,)``."""
+        """Return ``|c|² ‖A x‖²`` of each sample, real, ``(batch,)``."""
         check_shape(x, self.domain_shape, "a tensor")
         return power(self.factor) * self.operator.squared_norm(x)
 
     def quadratic(self, x: Tensor) -> Tensor:
-        """``Re(c ⟨x, A x⟩)`` of each sample, ``(batch,)``."""
+        """Return ``Re(c ⟨x, A x⟩)`` of each sample, ``(batch,)``."""
         complex_tensor = isinstance(self.factor, Tensor) and self.factor.is_complex()
         if complex_tensor or isinstance(self.factor, complex):
             return super().quadratic(x)
@@ -268,10 +274,10 @@ class ScaledOperator(LinearOperator):
 
 
 class SumOperator(LinearOperator):
-    """``A + B``, which is what the sum of two operators gives.
+    """Sum ``A + B`` of two operators.
 
     Raises:
-        InputError: domains, or ranges, that differ; a batch of 1 fits any.
+        InputError: If domains or ranges differ; a batch of 1 matches any batch.
     """
 
     _batched = ("first", "second")
@@ -300,7 +306,7 @@ class SumOperator(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operators' tensors live."""
+        """Device of the operators' tensors."""
         return self.first.device or self.second.device
 
     @property
@@ -309,23 +315,23 @@ class SumOperator(LinearOperator):
         return self.first.H + self.second.H
 
     def forward(self, x: Tensor) -> Tensor:
-        """``A x + B x``."""
+        """Return ``A x + B x``."""
         return self.first.forward(x) + self.second.forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Aᴴ y + Bᴴ y``."""
+        """Return ``Aᴴ y + Bᴴ y``."""
         return self.first.adjoint(y) + self.second.adjoint(y)
 
     def quadratic(self, x: Tensor) -> Tensor:
-        """``Re⟨x, A x⟩ + Re⟨x, B x⟩`` of each sample, ``(batch,)``."""
+        """Return ``Re⟨x, A x⟩ + Re⟨x, B x⟩`` of each sample, ``(batch,)``."""
         return self.first.quadratic(x) + self.second.quadratic(x)
 
 
 class ComposedOperator(LinearOperator):
-    """``outer @ inner``: first ``inner``, then ``outer``.
+    """Composition ``outer @ inner``, which applies ``inner`` first.
 
     Raises:
-        InputError: the range of ``inner`` is not the domain of ``outer``.
+        InputError: If the range of ``inner`` is not the domain of ``outer``.
     """
 
     _batched = ("outer", "inner")
@@ -337,7 +343,7 @@ class ComposedOperator(LinearOperator):
         if not same_shape(inner.range_shape, outer.domain_shape):
             raise InputError(
                 f"cannot compose {outer!r} with {inner!r}: the first expects {outer.domain_shape}, "
-                f"the second gives {inner.range_shape}; build both for the same image shape"
+                f"the second returns {inner.range_shape}; build both for the same image shape"
             )
         freeze(self, outer=outer, inner=inner)
 
@@ -357,7 +363,7 @@ class ComposedOperator(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operators' tensors live."""
+        """Device of the operators' tensors."""
         return self.outer.device or self.inner.device
 
     @property
@@ -366,24 +372,24 @@ class ComposedOperator(LinearOperator):
         return self.inner.H @ self.outer.H
 
     def forward(self, x: Tensor) -> Tensor:
-        """``A B x``."""
+        """Apply ``A B``."""
         return self.outer.forward(self.inner.forward(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Bᴴ Aᴴ y``."""
+        """Apply ``Bᴴ Aᴴ``."""
         return self.inner.adjoint(self.outer.adjoint(y))
 
     def normal(self, x: Tensor) -> Tensor:
-        """``Bᴴ (AᴴA) B x``, with the outer operator's own fast ``AᴴA``."""
+        """Apply ``Bᴴ (AᴴA) B``, with the fast ``normal`` of the outer operator."""
         return self.inner.adjoint(self.outer.normal(self.inner.forward(x)))
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``‖A B x‖²`` of each sample, real, ``(batch,)``."""
+        """Return ``‖A B x‖²`` of each sample, real, ``(batch,)``."""
         return self.outer.squared_norm(self.inner.forward(x))
 
 
 def _multiple_of_identity(factor: Factor, like: LinearOperator) -> LinearOperator:
-    """``c I`` on the domain of an operator, which has to be its range."""
+    """Return ``c I`` on the domain of an operator, whose range must be the same."""
     if like.domain_shape != like.range_shape:
         raise InputError(
             "expected an operator whose range is its domain to add a multiple of the identity to, "

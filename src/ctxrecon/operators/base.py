@@ -1,4 +1,4 @@
-"""A linear map by itself: what each measurement model has to say, before any algebra."""
+"""Abstract linear map: the interface of measurement operators without their algebra."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Operator = TypeVar("Operator", bound="LinearMap")
 
 
 class LinearMap(ABC):
-    """What a :class:`~ctxrecon.operators.LinearOperator` computes; its algebra is added there.
+    """Interface of :class:`~ctxrecon.operators.LinearOperator`, which adds the algebra.
 
     Attributes:
-        mask: what was sampled, ``None`` where there is no grid.
-        coil_maps: ``None`` where there are none.
+        mask: Sampling mask; ``None`` for operators without a grid.
+        coil_maps: Coil maps; ``None`` for operators without them.
     """
 
     mask: Tensor | None = None
     coil_maps: Tensor | None = None
 
     _batched: ClassVar[tuple[str, ...]] = ()
-    """Attributes with a batch axis: tensors of batch 1 or more, and operators."""
+    """Names of attributes with a batch axis: tensors of batch 1 or more, and operators."""
 
     @property
     @abstractmethod
@@ -45,55 +45,55 @@ class LinearMap(ABC):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operator's own tensors live; ``None`` if it holds none."""
+        """Device of the operator's tensors; ``None`` if it has none."""
         return None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """``A x``: from :attr:`domain_shape` to :attr:`range_shape`."""
+        """Apply ``A``, from :attr:`domain_shape` to :attr:`range_shape`."""
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Aᴴ y``: from :attr:`range_shape` to :attr:`domain_shape`."""
+        """Apply ``Aᴴ``, from :attr:`range_shape` to :attr:`domain_shape`."""
 
     def normal(self, x: Tensor) -> Tensor:
-        """``AᴴA x``, which operators may compute faster than in two steps."""
+        """Apply ``AᴴA``; operators may override it with a faster implementation."""
         return self.adjoint(self.forward(x))
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``‖A x‖²`` of each sample, real, ``(batch,)``."""
+        """Return ``‖A x‖²`` of each sample, real, ``(batch,)``."""
         return self.forward(x).abs().square().flatten(1).sum(dim=1)
 
     def quadratic(self, x: Tensor) -> Tensor:
-        """``Re⟨x, A x⟩`` of each sample, ``(batch,)``, for an operator whose range is its domain.
+        """Return ``Re⟨x, A x⟩`` of each sample, ``(batch,)``, for an operator on one space.
 
         Raises:
-            InputError: the range is not the domain.
+            InputError: If range and domain differ.
         """
         if self.range_shape != self.domain_shape:
             raise InputError(
                 f"expected an operator whose range is its domain for ⟨x, A x⟩, got {self!r}: "
-                "take its gram"
+                "use its gram"
             )
         return inner_product(x, self.forward(x))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``A x``."""
+        """Apply ``A``."""
         return self.forward(x)
 
     def to(self: Operator, device: torch.device | str) -> Operator:
-        """The same operator on another device; itself if it is there."""
+        """Return the operator on another device, or itself if it is there already."""
         if self.device is None or self.device == torch.device(device):
             return self
         return self._changed(vars(self), lambda value: value.to(device))
 
     def __getitem__(self, slices: Tensor) -> LinearOperator:
-        """The operator of some slices of the batch, each as often as its index is in ``slices``.
+        """Return the operator of selected slices of the batch, repeated as in ``slices``.
 
-        An operator of batch 1 serves every slice, and is returned as it is.
+        An operator of batch 1 applies to every slice and is returned unchanged.
 
         Args:
-            slices: indices, ``(number,)``.
+            slices: Indices of shape ``(number,)``.
         """
         if self.domain_shape[0] == 1:
             return cast("LinearOperator", self)
@@ -105,7 +105,7 @@ class LinearMap(ABC):
         return cast("LinearOperator", self._changed(self._batched, pick))
 
     def _changed(self: Operator, names: Collection[str], change: Callable[[Any], Any]) -> Operator:
-        """A copy with some tensors and operators changed, without what was computed from them."""
+        """Return a copy with some tensors and operators changed, without cached properties."""
         other = object.__new__(type(self))
         for name, value in vars(self).items():
             if isinstance(getattr(type(self), name, None), cached_property):
@@ -120,25 +120,25 @@ class LinearMap(ABC):
         return other
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: a changed operator would no longer fit what was computed with it."""
-        raise AttributeError(f"{type(self).__name__} is immutable: make another operator instead")
+        """Raise an error: changes would invalidate cached results."""
+        raise AttributeError(f"{type(self).__name__} is immutable: build another operator instead")
 
     def __repr__(self) -> str:
-        """The map's name and shapes."""
+        """Return the class name and the shapes."""
         return f"{type(self).__name__}({self.domain_shape} -> {self.range_shape})"
 
 
 def freeze(operator: LinearMap, /, **attributes: object) -> None:
-    """Set an operator's attributes, once, from its constructor."""
+    """Set the attributes of an immutable operator from its constructor."""
     for name, value in attributes.items():
         object.__setattr__(operator, name, value)
 
 
 def check_shape(value: Tensor, shape: tuple[int, ...], what: str) -> None:
-    """Refuse a tensor that is not of ``shape``; a batch of 1 in ``shape`` stands for any batch.
+    """Validate a tensor's shape; a batch of 1 in ``shape`` matches any batch.
 
     Raises:
-        InputError: naming ``what``, the shape expected and the shape that came.
+        InputError: If the shapes differ, with ``what`` as the name of the tensor.
     """
     fits = value.ndim == len(shape) and tuple(value.shape[1:]) == shape[1:]
     if not fits or shape[0] not in {1, value.shape[0]}:
@@ -146,5 +146,5 @@ def check_shape(value: Tensor, shape: tuple[int, ...], what: str) -> None:
         expected = ", ".join([batch, *map(str, shape[1:])])
         raise InputError(
             f"expected {what} of shape ({expected}), got {tuple(value.shape)}; "
-            f"reshape it or build the operator for it"
+            f"reshape it or build the operator for this shape"
         )

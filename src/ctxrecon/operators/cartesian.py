@@ -11,17 +11,32 @@ from ctxrecon.operators._sense import Sense
 
 
 class CartesianSense(Sense):
-    """``A = M F S``: coil maps, centred orthonormal 2-D FFT, sampling mask.
+    r"""Cartesian multi-coil (SENSE) operator ``A = M F S``.
+
+    .. math::
+
+        (A x)_c = M\, F\, (S_c \odot x), \qquad
+        A^H y = \sum_c \bar{S}_c \odot F^{-1} M y_c
+
+    with the sampling mask M, the centered orthonormal 2-D FFT F and the coil maps :math:`S_c`; it
+    is the forward operator of ContextMRI (arXiv:2501.04284).
+
+    Example:
+        >>> mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        >>> mask[..., ::2] = True
+        >>> operator = CartesianSense(mask, torch.full((1, 4, 8, 8), 0.5, dtype=torch.complex64))
+        >>> operator(torch.ones(1, 8, 8, dtype=torch.complex64)).shape
+        torch.Size([1, 4, 8, 8])
 
     Args:
-        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled, zero frequency at
-            ``n // 2``.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64, or ``None`` for a single coil
-            of sensitivity 1, whose k-space is ``(batch, 1, ny, nx)``.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool, ``True`` where sampled, zero
+            frequency at ``n // 2``.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64, or ``None`` for a
+            single coil of sensitivity 1, whose k-space is ``(batch, 1, ny, nx)``.
 
     Raises:
-        InputError: a mask that is not bool, not of that shape or empty; coil maps that are not
-            complex64, not of that shape or not finite; the two on different devices.
+        InputError: If the mask is not bool, has the wrong shape or is empty, the coil maps are not
+            complex64, have the wrong shape or are not finite, or the devices differ.
     """
 
     def __init__(self, mask: Tensor, coil_maps: Tensor | None = None) -> None:
@@ -30,16 +45,16 @@ class CartesianSense(Sense):
         super().__init__(mask.clone(), coil_maps, constant_readout=constant_readout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``M F S x``: image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
+        """Apply ``M F S``, from image ``(batch, ny, nx)`` to k-space ``(batch, coils, ny, nx)``."""
         return torch.where(self.mask, self._coil_spectra(x), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Sᴴ F⁻¹ M y``: k-space ``(batch, coils, ny, nx)`` to image ``(batch, ny, nx)``."""
+        """Apply ``Sᴴ F⁻¹ M``, from k-space ``(batch, coils, ny, nx)`` to an image."""
         check_complex64(y, self.range_shape, "k-space")
         return self._combined(ifft2c(torch.where(self.mask, y, 0)))
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``‖M F S x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`."""
+        """Return ``‖M F S x‖²`` of each sample, ``(batch,)``, half the FFTs of :meth:`normal`."""
         check_complex64(x, self.domain_shape, "an image")
         if self._in_one_stack(x):
             weighted = torch.view_as_real(self._weighted_spectrum(x))

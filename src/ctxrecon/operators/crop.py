@@ -1,4 +1,4 @@
-"""Centre crop, with zero padding as its adjoint."""
+"""Center crop, with zero padding as its adjoint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from ctxrecon.operators.base import check_shape, freeze
 
 
 class Crop(LinearOperator):
-    """Centre crop of the last two axes: index ``n // 2`` stays index ``n // 2``.
+    r"""Center crop of the last two axes; its adjoint is zero padding.
 
-    The adjoint pads with zeros.
+    .. math::
+
+        (C x)_{i,j} = x_{i + \lfloor N_y/2 \rfloor - \lfloor n_y/2 \rfloor,\;
+                        j + \lfloor N_x/2 \rfloor - \lfloor n_x/2 \rfloor}
+
+    Index ``n // 2``, the center, is mapped to index ``n // 2``.
+
+    Example:
+        >>> import torch
+        >>> Crop((1, 8, 8), (4, 6))(torch.ones(1, 8, 8)).shape
+        torch.Size([1, 4, 6])
 
     Args:
-        full_shape: ``(batch, NY, NX)`` of the uncropped image.
-        shape: ``(ny, nx)`` of the cropped image.
+        full_shape: Shape ``(batch, NY, NX)`` of the full image.
+        shape: Shape ``(ny, nx)`` of the cropped image.
 
     Raises:
-        InputError: ``shape`` does not fit inside ``full_shape``.
+        InputError: If ``shape`` does not fit inside ``full_shape``.
     """
 
     full_shape: tuple[int, int, int]
@@ -50,7 +60,7 @@ class Crop(LinearOperator):
         return (self.full_shape[0], *self.shape)
 
     def __getitem__(self, slices: Tensor) -> Crop:
-        """The operator of some slices of the batch; see :class:`LinearOperator`."""
+        """Return the operator of selected slices; see :class:`LinearOperator`."""
         batch, ny, nx = self.full_shape
         return self if batch == 1 else Crop((len(slices), ny, nx), self.shape)
 
@@ -60,13 +70,13 @@ class Crop(LinearOperator):
         return full_y // 2 - ny // 2, full_x // 2 - nx // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """The centre ``(batch, ny, nx)`` of ``x``."""
+        """Return the center ``(batch, ny, nx)`` of ``x``."""
         check_shape(x, self.domain_shape, "an image")
         (top, left), (ny, nx) = self._start, self.shape
         return x[:, top : top + ny, left : left + nx]
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``y`` in the centre of a zero image ``(batch, NY, NX)``."""
+        """Return ``y`` in the center of a zero image ``(batch, NY, NX)``."""
         check_shape(y, self.range_shape, "a cropped image")
         (top, left), (ny, nx) = self._start, self.shape
         _, full_y, full_x = self.full_shape

@@ -1,4 +1,4 @@
-"""How densely a trajectory samples k-space: weights that make up for it, and what it covers."""
+"""Sampling density of trajectories: compensation weights and coverage of k-space."""
 
 from __future__ import annotations
 
@@ -12,23 +12,34 @@ _ITERATIONS = 15
 
 
 def density_compensation(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The area of k-space that each sample of a trajectory stands for, at most that of one cell.
+    r"""Compute the k-space area of each sample of a trajectory, at most that of one grid cell.
 
-    ``w ← w / C w`` (Pipe and Menon, Magn. Reson. Med. 41, 179, 1999), 15 times, where C convolves
-    with ``sinc²`` along both axes, 1 at the sample itself and zero at the other points of the
-    Cartesian grid. So weights are 1 on that grid, and 1 for a sample that is alone: where k-space
-    is undersampled they do not make up for what is missing, and data weights mean what they mean
-    for an undersampled Cartesian scan.
+    The iteration of Pipe and Menon (Magn. Reson. Med. 41, 179, 1999),
+
+    .. math::
+
+        w \leftarrow w / (C w),
+
+    runs 15 times. C is the convolution with ``sinc²`` along both axes, which is 1 at the sample
+    itself and 0 at the other points of the Cartesian grid. Weights are therefore 1 on that grid and
+    for isolated samples: they do not compensate for undersampling, and data weights have the same
+    meaning as for an undersampled Cartesian scan.
+
+    Example:
+        >>> axis = torch.linspace(-torch.pi, torch.pi, 9)[:-1]
+        >>> density_compensation(torch.cartesian_prod(axis, axis), (8, 8)).shape
+        torch.Size([64])
 
     Args:
-        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel.
-        shape: ``(ny, nx)`` of the images.
+        trajectory: Real tensor of shape ``(shots·samples, 2)``, ``(k_y, k_x)`` in radians per
+            pixel.
+        shape: Shape ``(ny, nx)`` of the images.
 
     Returns:
-        ``(shots·samples,)`` float32, positive, for :class:`NonCartesianSense`.
+        Positive weights of shape ``(shots·samples,)``, float32, for :class:`NonCartesianSense`.
 
     Raises:
-        InputError: a trajectory that :class:`NonCartesianSense` refuses.
+        InputError: If the trajectory is not valid for :class:`NonCartesianSense`.
     """
     spread = _spreading(trajectory, shape)
     weights = torch.ones(1, 1, len(trajectory), dtype=torch.complex64)
@@ -38,15 +49,16 @@ def density_compensation(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def coverage(trajectory: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:
-    """How much of each cell of the Cartesian grid samples cover, ``(ny, nx)`` real.
+    """Compute how densely each cell of the Cartesian grid is sampled, real ``(ny, nx)``.
 
-    ``C w`` at the points of the grid: about 1 where the sampling is dense enough, 0.4 in the
-    middle of gaps of 1.3 cells, 0 far from all samples.
+    The result is ``C w`` at the points of the grid: about 1 where the sampling is dense enough, 0.4
+    in the middle of gaps of 1.3 cells, and 0 far from all samples.
 
     Args:
-        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel.
-        weights: of :func:`density_compensation`.
-        shape: ``(ny, nx)`` of the images.
+        trajectory: Real tensor of shape ``(shots·samples, 2)``, ``(k_y, k_x)`` in radians per
+            pixel.
+        weights: Weights from :func:`density_compensation`.
+        shape: Shape ``(ny, nx)`` of the images.
     """
     spread = _spreading(trajectory, shape)
     images = spread.coil_maps[:, 0] * spread.H(weights[None, None].to(torch.complex64))
@@ -55,7 +67,7 @@ def coverage(trajectory: Tensor, weights: Tensor, shape: tuple[int, int]) -> Ten
 
 
 def _spreading(trajectory: Tensor, shape: tuple[int, int]) -> NonCartesianSense:
-    """``A`` with ``A Aᴴ = C``: the transform of ``sinc²`` is a triangle over twice the image."""
+    """Return ``A`` with ``A Aᴴ = C``; ``sinc²`` transforms to a triangle over twice the image."""
     ny, nx = (1 - (torch.arange(2 * n) - n).abs() / n for n in shape)
     root = 2 * (ny[:, None] * nx).sqrt()
     return NonCartesianSense(trajectory, root[None, None].to(torch.complex64))

@@ -1,4 +1,4 @@
-"""Known pixels of an image."""
+"""Inpainting operator: the known pixels of an image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ from ctxrecon.operators.base import freeze
 
 
 class Inpainting(LinearOperator):
-    """``A = M``: the pixels of an image that are known, zero elsewhere.
+    r"""Inpainting operator, which keeps the known pixels of an image.
 
-    For signal voids and metal artefacts, whose pixels the prior fills in. ``A`` is a projection:
-    ``AᴴA = A``.
+    .. math::
+
+        A x = M \odot x, \qquad A^H A = A
+
+    It models signal voids and metal artifacts, whose pixels the prior fills in.
+
+    Example:
+        >>> mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+        >>> mask[..., 1:3, 1:3] = False
+        >>> Inpainting(mask)(torch.ones(1, 4, 4, dtype=torch.complex64)).abs().sum()
+        tensor(12.)
 
     Args:
-        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where the pixel is known.
+        mask: Mask of shape ``(batch or 1, 1, ny, nx)``, bool, ``True`` for known pixels.
 
     Raises:
-        InputError: a mask that is not bool, not of that shape or empty.
+        InputError: If the mask is not bool, has the wrong shape or is empty.
     """
 
     _batched = ("mask",)
@@ -43,18 +52,18 @@ class Inpainting(LinearOperator):
 
     @property
     def device(self) -> torch.device:
-        """Where the mask lives."""
+        """Device of the mask."""
         return self.mask.device
 
     def forward(self, x: Tensor) -> Tensor:
-        """``M x``, ``(batch, ny, nx)``."""
+        """Apply ``M``, ``(batch, ny, nx)``."""
         check_complex64(x, self.domain_shape, "an image")
         return x.masked_fill(~self.mask[:, 0], 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Mᴴ y = M y``, ``(batch, ny, nx)``."""
+        """Apply ``Mᴴ = M``, ``(batch, ny, nx)``."""
         return self.forward(y)
 
     def normal(self, x: Tensor) -> Tensor:
-        """``MᴴM x = M x``, ``(batch, ny, nx)``."""
+        """Apply ``MᴴM = M``, ``(batch, ny, nx)``."""
         return self.forward(x)

@@ -1,4 +1,4 @@
-"""Images on a finer grid of pixels."""
+"""Sinc interpolation of images to a finer pixel grid."""
 
 from __future__ import annotations
 
@@ -14,18 +14,29 @@ from ctxrecon.operators.crop import Crop
 
 
 class SincInterpolation(LinearOperator):
-    """``U = √(NY NX / (ny nx)) Fᴴ Cᴴ F_s``: an image on more pixels of the same field of view.
+    r"""Sinc interpolation of an image to more pixels of the same field of view.
 
-    ``F_s`` is the centred orthonormal FFT of the small image, ``Cᴴ`` fills k-space with zeros and
-    ``Fᴴ`` is the inverse FFT of the full image. The factor keeps the values of pixels: a constant
-    image stays what it is. ``UᴴU = (NY NX / (ny nx)) I``.
+    .. math::
+
+        U = \sqrt{\frac{N_y N_x}{n_y n_x}}\; F^H C^H F_s, \qquad
+        U^H U = \frac{N_y N_x}{n_y n_x}\, I
+
+    ``F_s`` is the centered orthonormal FFT of the small image, ``Cᴴ`` fills k-space with zeros and
+    ``Fᴴ`` is the inverse FFT of the full image. The factor preserves pixel values: constant images
+    keep their value.
+
+    Example:
+        >>> import torch
+        >>> operator = SincInterpolation((1, 16, 16), (8, 8))
+        >>> operator(torch.ones(1, 8, 8, dtype=torch.complex64)).shape
+        torch.Size([1, 16, 16])
 
     Args:
-        shape: ``(batch, NY, NX)`` of the full image.
-        small: ``(ny, nx)`` of the image that is interpolated.
+        shape: Shape ``(batch, NY, NX)`` of the full image.
+        small: Shape ``(ny, nx)`` of the image to interpolate.
 
     Raises:
-        InputError: ``small`` does not fit inside ``shape``.
+        InputError: If ``small`` does not fit inside ``shape``.
     """
 
     _batched = ("_crop",)
@@ -37,7 +48,7 @@ class SincInterpolation(LinearOperator):
 
     @property
     def ratio(self) -> float:
-        """Pixels of the full image for each of the small one, ``NY NX / (ny nx)``."""
+        """Number of pixels of the full image per pixel of the small one, ``NY NX / (ny nx)``."""
         return math.prod(self.range_shape[1:]) / math.prod(self.domain_shape[1:])
 
     @property
@@ -51,11 +62,11 @@ class SincInterpolation(LinearOperator):
         return self._crop.domain_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """The small image on the pixels of the full one."""
+        """Interpolate the small image to the full grid."""
         check_complex64(x, self.domain_shape, "a small image")
         return ifft2c(self._crop.adjoint(fft2c(x))) * math.sqrt(self.ratio)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """The low frequencies of the full image, times ``NY NX / (ny nx)``."""
+        """Return the low frequencies of the full image, times ``NY NX / (ny nx)``."""
         check_complex64(y, self.range_shape, "an image")
         return ifft2c(self._crop.forward(fft2c(y))) * math.sqrt(self.ratio)

@@ -1,4 +1,4 @@
-"""Several echoes or contrasts of one slice, each with its own measurement."""
+"""Operators of several echoes or contrasts of one slice, each with its own measurement."""
 
 from __future__ import annotations
 
@@ -13,18 +13,29 @@ from ctxrecon.operators.base import check_shape, freeze
 
 
 class MultiEcho(LinearOperator):
-    """``A = diag(A_1, …, A_E)``: one operator for each echo or contrast.
+    r"""Block-diagonal operator with one block per echo or contrast.
 
-    Images ``(batch, echoes, ny, nx)`` become measurements ``(batch, echoes, …)``, for instance
-    k-space ``(batch, echoes, coils, ny, nx)``. A method that works on all echoes at once takes
-    this operator; a solver on images ``(batch, ny, nx)`` takes :meth:`folded`.
+    .. math::
+
+        A = \operatorname{diag}(A_1, \dots, A_E)
+
+    It maps images ``(batch, echoes, ny, nx)`` to measurements ``(batch, echoes, …)``, such as
+    k-space ``(batch, echoes, coils, ny, nx)``. Methods for all echoes at once accept this operator;
+    solvers on images ``(batch, ny, nx)`` accept :meth:`folded`.
+
+    Example:
+        >>> from ctxrecon.operators import CartesianSense
+        >>> echo = CartesianSense(torch.ones(1, 1, 8, 8, dtype=torch.bool))
+        >>> operator = MultiEcho([echo, echo, echo])
+        >>> operator.domain_shape, operator.folded().domain_shape
+        ((1, 3, 8, 8), (3, 8, 8))
 
     Args:
-        operators: one for each echo, on images ``(batch, ny, nx)``, of the same shapes; masks and
+        operators: Operators on images ``(batch, ny, nx)``, one per echo, of equal shapes; masks and
             coil maps may differ.
 
     Raises:
-        InputError: no operators, or operators whose shapes differ.
+        InputError: If there are no operators, or their shapes differ.
     """
 
     _batched = ("operators",)
@@ -61,45 +72,45 @@ class MultiEcho(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operators' tensors live."""
+        """Device of the operators' tensors."""
         return next((echo.device for echo in self.operators if echo.device is not None), None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``A_e x_e`` for each echo, ``(batch, echoes, …)``."""
+        """Return ``A_e x_e`` of each echo, ``(batch, echoes, …)``."""
         check_shape(x, self.domain_shape, "images of all echoes")
         return self._stack([echo.forward(x[:, e]) for e, echo in enumerate(self.operators)])
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A_eᴴ y_e`` for each echo, ``(batch, echoes, ny, nx)``."""
+        """Return ``A_eᴴ y_e`` of each echo, ``(batch, echoes, ny, nx)``."""
         check_shape(y, self.range_shape, "measurements of all echoes")
         return self._stack([echo.adjoint(y[:, e]) for e, echo in enumerate(self.operators)])
 
     def normal(self, x: Tensor) -> Tensor:
-        """``A_eᴴA_e x_e`` for each echo, by the operators' own fast ways."""
+        """Return ``A_eᴴA_e x_e`` of each echo, with the operators' fast ``normal``."""
         check_shape(x, self.domain_shape, "images of all echoes")
         return self._stack([echo.normal(x[:, e]) for e, echo in enumerate(self.operators)])
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``Σ_e ‖A_e x_e‖²`` of each sample, real, ``(batch,)``."""
+        """Return ``Σ_e ‖A_e x_e‖²`` of each sample, real, ``(batch,)``."""
         return self.squared_norms(x).sum(dim=1)
 
     def squared_norms(self, x: Tensor) -> Tensor:
-        """``‖A_e x_e‖²`` of each sample and echo, real, ``(batch, echoes)``."""
+        """Return ``‖A_e x_e‖²`` of each sample and echo, real, ``(batch, echoes)``."""
         check_shape(x, self.domain_shape, "images of all echoes")
         return self._stack([echo.squared_norm(x[:, e]) for e, echo in enumerate(self.operators)])
 
     def folded(self, batch_size: int | None = None) -> LinearOperator:
-        """The same map on images ``(batch · echoes, ny, nx)``, which every solver takes.
+        """Return the same map on images ``(batch · echoes, ny, nx)``, which every solver accepts.
 
-        Echoes are samples of their own: fold the measurement alike with ``y.flatten(0, 1)``, give
-        a prompt (and a generator) for each of them, sample by sample and echo by echo, and unfold
-        the images with ``x.unflatten(0, (batch, echoes))``. The prior then sees each echo alone.
+        Echoes become separate samples: fold the measurement with ``y.flatten(0, 1)``, pass one
+        prompt (and generator) per sample and echo in this order, and unfold the images with
+        ``x.unflatten(0, (batch, echoes))``. The prior then treats the echoes independently.
 
         Args:
-            batch_size: number of samples; the operator's own batch if not given.
+            batch_size: Number of samples; defaults to the operator's batch.
 
         Raises:
-            InputError: a batch size below 1, or another one than the operator's, unless that is 1.
+            InputError: If the batch size is below 1, or differs from an operator's batch above 1.
         """
         own, _ = self._leading
         batch = own if batch_size is None else batch_size
@@ -114,7 +125,7 @@ class MultiEcho(LinearOperator):
 
 
 class _FoldedEchoes(LinearOperator):
-    """A :class:`MultiEcho` whose echoes are part of the batch."""
+    """A :class:`MultiEcho` with the echoes folded into the batch."""
 
     multi_echo: MultiEcho
     batch_size: int
@@ -138,27 +149,27 @@ class _FoldedEchoes(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operators' tensors live."""
+        """Device of the operators' tensors."""
         return self.multi_echo.device
 
     def forward(self, x: Tensor) -> Tensor:
-        """``A_e x_e`` for each sample and echo."""
+        """Return ``A_e x_e`` of each sample and echo."""
         return self.multi_echo.forward(self._unfold(x, self.domain_shape)).flatten(0, 1)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A_eᴴ y_e`` for each sample and echo."""
+        """Return ``A_eᴴ y_e`` of each sample and echo."""
         return self.multi_echo.adjoint(self._unfold(y, self.range_shape)).flatten(0, 1)
 
     def normal(self, x: Tensor) -> Tensor:
-        """``A_eᴴA_e x_e`` for each sample and echo."""
+        """Return ``A_eᴴA_e x_e`` of each sample and echo."""
         return self.multi_echo.normal(self._unfold(x, self.domain_shape)).flatten(0, 1)
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``‖A_e x_e‖²`` of each sample and echo, real, ``(batch · echoes,)``."""
+        """Return ``‖A_e x_e‖²`` of each sample and echo, real, ``(batch · echoes,)``."""
         return self.multi_echo.squared_norms(self._unfold(x, self.domain_shape)).flatten()
 
     def __getitem__(self, slices: Tensor) -> LinearOperator:
-        """The operator of some of the folded echoes; itself for all of them in their order."""
+        """Return the operator of selected folded echoes, or itself for all of them in order."""
         if slices.tolist() == list(range(self._folded_batch)):
             return self
         echoes = self.multi_echo.operators
@@ -175,7 +186,7 @@ class _FoldedEchoes(LinearOperator):
 
 
 class _OneByOne(LinearOperator):
-    """An operator of batch 1 for each slice."""
+    """Operator composed of one operator of batch 1 per slice."""
 
     _batched = ("operators",)
 
@@ -196,21 +207,21 @@ class _OneByOne(LinearOperator):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the operators' tensors live."""
+        """Device of the operators' tensors."""
         return self.operators[0].device
 
     def __getitem__(self, slices: Tensor) -> LinearOperator:
-        """The operator of some slices."""
+        """Return the operator of selected slices."""
         return _OneByOne([self.operators[i] for i in slices.tolist()])
 
     def forward(self, x: Tensor) -> Tensor:
-        """``A_i x_i`` of each slice."""
+        """Return ``A_i x_i`` of each slice."""
         return torch.cat([a.forward(v) for a, v in zip(self.operators, x.split(1), strict=True)])
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A_iᴴ y_i`` of each slice."""
+        """Return ``A_iᴴ y_i`` of each slice."""
         return torch.cat([a.adjoint(v) for a, v in zip(self.operators, y.split(1), strict=True)])
 
     def normal(self, x: Tensor) -> Tensor:
-        """``A_iᴴA_i x_i`` of each slice, by the operators' own fast ways."""
+        """Return ``A_iᴴA_i x_i`` of each slice, with the operators' fast ``normal``."""
         return torch.cat([a.normal(v) for a, v in zip(self.operators, x.split(1), strict=True)])

@@ -1,4 +1,4 @@
-"""Multi-coil MRI along any trajectory through k-space, such as radial and spiral ones."""
+"""Multi-coil MRI operator for arbitrary k-space trajectories, such as radial and spiral."""
 
 from __future__ import annotations
 
@@ -20,44 +20,56 @@ from ctxrecon.operators.base import freeze
 logger = logging.getLogger(__name__)
 
 _PRECISION = 1e-6
-"""Of the NUFFT, relative; a few units of complex64's own."""
+"""Relative precision of the NUFFT, a few roundings of complex64."""
 _KERNEL_PRECISION = 1e-9
-"""Of the Toeplitz kernel: computed once and applied at each iteration, it may cost more."""
+"""Precision of the Toeplitz kernel, higher because it is computed once and applied often."""
 
 
 class NonCartesianSense(LinearOperator):
-    r"""``A = W^½ F_k S``: coil maps, Fourier transform at the samples of a trajectory, weights.
+    r"""Non-Cartesian multi-coil operator ``A = W^½ F_k S``.
 
-    ``(A x)_{c,j} = √(w_j / (ny·nx)) Σ_r S_c(r) x(r) exp(−i k_j·r)`` with pixels ``r`` counted from
-    ``n // 2``. With this orthonormal scaling the trajectory of a full Cartesian grid,
-    ``k = 2π (j − n//2) / n``, gives the k-space of :class:`CartesianSense`.
+    .. math::
+
+        (A x)_{c,j} = \sqrt{\frac{w_j}{n_y n_x}}
+            \sum_r S_c(r)\, x(r)\, e^{-i k_j \cdot r}
+
+    with coil maps S, the Fourier transform at the samples of a trajectory, weights W and pixels
+    ``r`` counted from ``n // 2``. With this orthonormal scaling the trajectory of a full Cartesian
+    grid, ``k = 2π (j − n//2) / n``, yields the k-space of :class:`CartesianSense`.
 
     :meth:`forward` and :meth:`adjoint` are non-uniform FFTs (Barnett, Magland and af Klinteberg,
-    SIAM J. Sci. Comput. 41, C479, 2019; arXiv:1808.06736) in double precision, to a relative error
-    of 1e-6: by the package finufft on the CPU, and on CUDA by cufinufft where it is installed, else
-    through the CPU, which is logged. (The calls of cufinufft are tested with a stand-in; they have
-    not been run on a GPU.) :meth:`normal`,
-    which solvers iterate, needs no NUFFT: ``F_kᴴ W F_k`` is Toeplitz, hence a convolution by FFTs
-    of twice the size, on the device of the coil maps (Fessler et al., IEEE Trans. Signal Process.
-    53, 3393, 2005). It agrees with ``adjoint(forward(x))`` to 2e-6, relative. Gradients reach
-    ``x``, ``y`` and the coil maps, not the trajectory.
+    SIAM J. Sci. Comput. 41, C479, 2019; arXiv:1808.06736) in double precision, with a relative
+    error of 1e-6. They use the package finufft on the CPU, and on CUDA cufinufft if installed, or
+    else the CPU, which is logged. (Calls of cufinufft are tested with a stand-in, not on a GPU.)
+    :meth:`normal`, which solvers iterate, needs no NUFFT: ``F_kᴴ W F_k`` is Toeplitz, hence a
+    convolution by FFTs of twice the size on the device of the coil maps (Fessler et al., IEEE
+    Trans. Signal Process. 53, 3393, 2005). It agrees with ``adjoint(forward(x))`` to a relative
+    2e-6. Gradients reach ``x``, ``y`` and the coil maps, but not the trajectory.
+
+    Example:
+        >>> axis = torch.linspace(-torch.pi, torch.pi, 9)[:-1]
+        >>> maps = torch.ones(1, 1, 8, 8, dtype=torch.complex64)
+        >>> operator = NonCartesianSense(torch.cartesian_prod(axis, axis), maps)
+        >>> operator(torch.ones(1, 8, 8, dtype=torch.complex64)).shape
+        torch.Size([1, 1, 64])
 
     Args:
-        trajectory: ``(shots·samples, 2)`` real, ``(k_y, k_x)`` in radians per pixel, each in
-            [−π, π], as NUFFT libraries have it; cycles per field of view times ``2π / n``. The
-            same for the whole batch.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64; ones for a single coil.
-        density_compensation: ``w``, ``(shots·samples,)`` real and not negative: the area of
-            k-space that each sample stands for, 1 on a Cartesian grid; ``None`` for no weights.
-            Least squares then count areas, not samples: fewer iterations, but more noise than
-            white samples need to have. Measured k-space has to go through :meth:`compensate` once.
-            With weights that sum up to ``ny·nx`` a data weight means what it means for a full
-            Cartesian scan. Those of :func:`~ctxrecon.operators.density_compensation` make it
-            mean what it means for an undersampled one.
+        trajectory: Real tensor of shape ``(shots·samples, 2)``, ``(k_y, k_x)`` in radians per
+            pixel, each in [−π, π], as in NUFFT libraries: cycles per field of view times
+            ``2π / n``. It applies to the whole batch.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64; ones for a single
+            coil.
+        density_compensation: Weights ``w`` of shape ``(shots·samples,)``, real and not negative:
+            the k-space area of each sample, 1 on a Cartesian grid; ``None`` for no weights. With
+            weights, least squares counts areas instead of samples and needs fewer iterations, but
+            is noisier than optimal for white noise. Pass measured k-space through
+            :meth:`compensate` once. If the weights sum to ``ny·nx``, a data weight has the same
+            meaning as for a full Cartesian scan; with the weights of
+            :func:`~ctxrecon.operators.density_compensation`, as for an undersampled one.
 
     Raises:
-        InputError: finufft is not installed; a trajectory, coil maps or weights that are not of
-            those types, shapes and ranges.
+        InputError: If finufft is not installed, or the trajectory, coil maps or weights have the
+            wrong type, shape or range.
     """
 
     _batched = ("coil_maps",)
@@ -106,37 +118,37 @@ class NonCartesianSense(LinearOperator):
 
     @property
     def device(self) -> torch.device:
-        """Where the coil maps live."""
+        """Device of the coil maps."""
         return self.coil_maps.device
 
     def compensate(self, kspace: Tensor) -> Tensor:
-        """``W^½ kspace``: measured samples ``(batch, coils, shots·samples)`` as ``A`` gives them.
+        """Return ``W^½ kspace``, measured ``(batch, coils, shots·samples)`` scaled like ``A x``.
 
-        Without ``density_compensation`` nothing changes.
+        Without ``density_compensation`` the samples are unchanged.
         """
         check_complex64(kspace, self.range_shape, "k-space")
         return self._root_weights * kspace
 
     def forward(self, x: Tensor) -> Tensor:
-        """``W^½ F_k S x``: image ``(batch, ny, nx)`` to ``(batch, coils, shots·samples)``."""
+        """Apply ``W^½ F_k S``, from ``(batch, ny, nx)`` to ``(batch, coils, shots·samples)``."""
         check_complex64(x, self.domain_shape, "an image")
         coil_images = self.coil_maps * x[:, None]
         samples = _ImagesToSamples.apply(coil_images.flatten(0, 1), self.trajectory)
         return self._root_weights * samples.unflatten(0, coil_images.shape[:2])
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Sᴴ F_kᴴ W^½ y``: ``(batch, coils, shots·samples)`` to image ``(batch, ny, nx)``."""
+        """Apply ``Sᴴ F_kᴴ W^½``, from ``(batch, coils, shots·samples)`` to ``(batch, ny, nx)``."""
         check_complex64(y, self.range_shape, "k-space")
         samples = (self._root_weights * y).flatten(0, 1)
         coil_images = _SamplesToImages.apply(samples, self.trajectory, self._image_shape)
         return (self.coil_maps.conj() * coil_images.unflatten(0, y.shape[:2])).sum(dim=1)
 
     def normal(self, x: Tensor) -> Tensor:
-        """``Sᴴ F_kᴴ W F_k S x``, ``(batch, ny, nx)``, by Toeplitz embedding."""
+        """Apply ``Sᴴ F_kᴴ W F_k S``, ``(batch, ny, nx)``, by Toeplitz embedding."""
         check_complex64(x, self.domain_shape, "an image")
         ny, nx = self._image_shape
         result = torch.zeros_like(x)
-        # One coil at a time: the padded spectra of all would be four times the coil images.
+        # One coil at a time: padded spectra of all coils would take four times their images.
         for coil_map in self.coil_maps.unbind(dim=1):
             spectrum = torch.fft.fft2(coil_map * x, s=(2 * ny, 2 * nx)) * self._transfer
             convolved = torch.fft.ifft2(spectrum)[..., :ny, :nx]
@@ -144,7 +156,7 @@ class NonCartesianSense(LinearOperator):
         return result
 
     def squared_norm(self, x: Tensor) -> Tensor:
-        """``‖A x‖²`` of each sample, ``(batch,)``: half the FFTs of :meth:`normal`, no NUFFT."""
+        """Return ``‖A x‖²`` of each sample, ``(batch,)``, with half the FFTs of :meth:`normal`."""
         check_complex64(x, self.domain_shape, "an image")
         ny, nx = self._image_shape
         total = torch.zeros(len(x), device=x.device)
@@ -155,23 +167,23 @@ class NonCartesianSense(LinearOperator):
 
     @cached_property
     def _transfer(self) -> Tensor:
-        """Spectrum of the circular convolution that ``F_kᴴ W F_k`` is part of, ``(2ny, 2nx)``.
+        """Spectrum of the circular convolution that embeds ``F_kᴴ W F_k``, ``(2ny, 2nx)``.
 
-        Its kernel ``q(d) = Σ_j w_j exp(i k_j·d) / (ny·nx)`` is Hermitian, ``q(−d) = q(d)*``, but
-        for distances of ``−n``, which no two pixels have. So the spectrum may be taken as real.
+        The kernel ``q(d) = Σ_j w_j exp(i k_j·d) / (ny·nx)`` is Hermitian, ``q(−d) = q(d)*``, except
+        at distances of ``−n``, which no two pixels have. The spectrum may therefore be real.
         """
         ny, nx = self._image_shape
         weights = self._root_weights.double().square().to(torch.complex128)
         kernel = _samples_to_images(
             weights[None], self.trajectory, (2 * ny, 2 * nx), _KERNEL_PRECISION
         )[0]
-        # The NUFFT's scale is that of its 2ny x 2nx grid: 1 / √(4 ny nx) instead of 1 / (ny nx).
+        # The NUFFT scales for its 2ny x 2nx grid: 1 / √(4 ny nx) instead of 1 / (ny nx).
         spectrum = torch.fft.fft2(torch.fft.ifftshift(kernel)).real * (2 / math.sqrt(ny * nx))
         return spectrum.to(self.coil_maps.device, torch.float32)
 
 
 class _ImagesToSamples(torch.autograd.Function):
-    """``(n, ny, nx)`` to ``(n, samples)`` by a NUFFT of type 2; its gradient is the adjoint."""
+    """Type-2 NUFFT from ``(n, ny, nx)`` to ``(n, samples)``; its gradient is the adjoint."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, trajectory: Tensor) -> Tensor:
@@ -184,7 +196,7 @@ class _ImagesToSamples(torch.autograd.Function):
 
 
 class _SamplesToImages(torch.autograd.Function):
-    """``(n, samples)`` to ``(n, ny, nx)`` by a NUFFT of type 1; the adjoint of the above."""
+    """Type-1 NUFFT from ``(n, samples)`` to ``(n, ny, nx)``, the adjoint of the type-2 NUFFT."""
 
     @staticmethod
     def forward(ctx: Any, samples: Tensor, trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -197,7 +209,7 @@ class _SamplesToImages(torch.autograd.Function):
 
 
 def _images_to_samples(images: Tensor, trajectory: Tensor, precision: float) -> Tensor:
-    """``Σ_r x(r) exp(−i k·r) / √(ny·nx)``, complex128."""
+    """Return ``Σ_r x(r) exp(−i k·r) / √(ny·nx)``, complex128."""
     nufft = _nufft(images.device)
     places, values, options = _arguments(nufft, images, trajectory)
     samples = nufft.nufft2d2(*places, values, eps=precision, isign=-1, **options)
@@ -208,7 +220,7 @@ def _images_to_samples(images: Tensor, trajectory: Tensor, precision: float) -> 
 def _samples_to_images(
     samples: Tensor, trajectory: Tensor, shape: tuple[int, int], precision: float
 ) -> Tensor:
-    """``Σ_j y_j exp(i k_j·r) / √(ny·nx)``, complex128."""
+    """Return ``Σ_j y_j exp(i k_j·r) / √(ny·nx)``, complex128."""
     nufft = _nufft(samples.device)
     places, values, options = _arguments(nufft, samples, trajectory)
     images = nufft.nufft2d1(*places, values, n_modes=shape, eps=precision, isign=1, **options)
@@ -216,11 +228,11 @@ def _samples_to_images(
 
 
 def _nufft(device: torch.device) -> ModuleType:
-    """The package that transforms tensors of a device: cufinufft has finufft's calls."""
+    """Return the NUFFT package for a device; cufinufft has the interface of finufft."""
     if device.type == "cuda":
         try:
             return importlib.import_module("cufinufft")
-        except (ImportError, OSError):  # not installed, or no CUDA libraries for it
+        except (ImportError, OSError):  # not installed, or its CUDA libraries are missing
             _say_through_cpu()
     try:
         return importlib.import_module("finufft")
@@ -233,11 +245,11 @@ def _nufft(device: torch.device) -> ModuleType:
 def _arguments(
     nufft: ModuleType, values: Tensor, trajectory: Tensor
 ) -> tuple[tuple[Any, Any], Any, dict[str, Any]]:
-    """Coordinates, values and options as a package takes them: tensors on CUDA, else arrays."""
+    """Return coordinates, values and options for a NUFFT: tensors on CUDA, arrays on the CPU."""
     values = values.detach().to(torch.complex128).resolve_conj().contiguous()
     if nufft.__name__ == "cufinufft":
         ky, kx = (each.contiguous() for each in trajectory.to(values.device).T)
-        # The same device and stream as torch's, so that neither has to wait.
+        # Use torch's device and stream, so that neither library waits for the other.
         stream = torch.cuda.current_stream(values.device)
         options = {"gpu_device_id": stream.device_index, "gpu_stream": stream.cuda_stream}
         return (ky, kx), values, options
@@ -248,7 +260,7 @@ def _arguments(
 @cache
 def _say_through_cpu() -> None:
     logger.info(
-        "non-uniform FFTs of CUDA tensors go through the CPU: pip install cufinufft to avoid it"
+        "non-uniform FFTs of CUDA tensors run on the CPU: pip install cufinufft to avoid this"
     )
 
 
@@ -261,7 +273,7 @@ def _check_trajectory(trajectory: Tensor) -> None:
             "expected a trajectory of shape (shots·samples, 2) with columns (ky, kx), got "
             f"{tuple(trajectory.shape)}; reshape it"
         )
-    largest = float(trajectory.abs().max())  # NaN if there is one
+    largest = float(trajectory.abs().max())  # NaN if any value is
     if not largest <= math.pi * (1 + 1e-6):
         raise InputError(
             "expected a trajectory in radians per pixel, from -π to π, got values of up to "
@@ -276,7 +288,7 @@ def _check_coil_maps(coil_maps: Tensor) -> None:
     if coil_maps.ndim != 4 or coil_maps.numel() == 0:
         raise InputError(
             "expected coil maps of shape (batch or 1, coils, ny, nx), got "
-            f"{tuple(coil_maps.shape)}; give ones (1, 1, ny, nx) for a single coil"
+            f"{tuple(coil_maps.shape)}; pass ones (1, 1, ny, nx) for a single coil"
         )
     if not bool(torch.isfinite(torch.view_as_real(coil_maps)).all()):
         raise InputError("the coil maps contain NaN or infinite values: estimate them again")
@@ -294,6 +306,6 @@ def _check_weights(weights: Tensor, num_samples: int) -> None:
     usable = bool(torch.isfinite(weights).all()) and bool((weights >= 0).all())
     if not usable or not bool(weights.any()):
         raise InputError(
-            "expected density_compensation of finite weights that are not negative and not all "
-            "zero: compute them again"
+            "expected density_compensation with finite weights, none negative and not all zero: "
+            "compute them again"
         )

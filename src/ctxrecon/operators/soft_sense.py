@@ -1,4 +1,4 @@
-"""Several sets of coil maps at once: ``A = M F Σ_k S_k``."""
+"""Operators with several sets of coil maps: ``A = M F Σ_k S_k``."""
 
 from __future__ import annotations
 
@@ -18,25 +18,35 @@ from ctxrecon.operators.weighted import WeightedSense
 
 
 class SoftSense(LinearOperator):
-    """``A x = M F Σ_k S_k x_k``: sets of coil maps with an image each, one measurement.
+    r"""Cartesian operator with several sets of coil maps, each with its own image (soft SENSE).
 
-    Soft-SENSE (Uecker et al., Magn Reson Med 71:990, 2014). Where the field of view is smaller
-    than the object, a pixel holds signal of two places with different sensitivities, and no single
-    map explains it.
+    .. math::
 
-    The images of the sets lie one below the other in one image ``(batch, sets · ny, nx)``: set
+        A x = M F \sum_k S_k x_k
+
+    Soft SENSE is part of ESPIRiT (Uecker et al., Magn Reson Med 71:990, 2014). If the field of view
+    is smaller than the object, a pixel holds signal of two places with different sensitivities,
+    which a single set of maps cannot describe.
+
+    The images of the sets are stacked along the rows of one image ``(batch, sets · ny, nx)``: set
     ``k`` has the rows ``k · ny`` to ``(k + 1) · ny``. The domain is thus that of an ordinary image,
-    and solvers that are written for one work unchanged, with all sets as one unknown.
-    :meth:`images` takes them apart, and :meth:`combine` makes one image of them.
+    and solvers for one set work unchanged, with all sets as one unknown. :meth:`images` separates
+    the sets, and :meth:`combine` combines them into one image.
+
+    Example:
+        >>> mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+        >>> operator = SoftSense(mask, torch.ones(1, 2, 4, 8, 8, dtype=torch.complex64))
+        >>> operator.domain_shape, operator.range_shape
+        ((1, 16, 8), (1, 4, 8, 8))
 
     Args:
-        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled, zero frequency at
-            ``n // 2``.
-        coil_maps: ``(batch or 1, sets, coils, ny, nx)`` complex64.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool, ``True`` where sampled, zero
+            frequency at ``n // 2``.
+        coil_maps: Coil maps of shape ``(batch or 1, sets, coils, ny, nx)``, complex64.
 
     Raises:
-        InputError: a mask that is not bool, not of that shape or empty; coil maps that are not
-            complex64, not of that shape or not finite; the two on different devices.
+        InputError: If the mask is not bool, has the wrong shape or is empty, the coil maps are not
+            complex64, have the wrong shape or are not finite, or the devices differ.
     """
 
     _batched = ("mask", "coil_maps", "_shifted_mask")
@@ -63,7 +73,7 @@ class SoftSense(LinearOperator):
 
     @property
     def batch_size(self) -> int:
-        """Batch of the mask or the coil maps, whichever is larger."""
+        """Batch size of the mask or the coil maps, whichever is larger."""
         return max(len(self.mask), len(self.coil_maps))
 
     @property
@@ -79,37 +89,37 @@ class SoftSense(LinearOperator):
 
     @property
     def device(self) -> torch.device:
-        """Where mask and coil maps live."""
+        """Device of the mask and the coil maps."""
         return self.mask.device
 
     def images(self, x: Tensor) -> Tensor:
-        """The image of each set, ``(batch, sets, ny, nx)``, from ``x`` of the domain."""
-        check_complex64(x, self.domain_shape, "an image with the sets one below the other")
+        """Return the image of each set, ``(batch, sets, ny, nx)``, from ``x`` in the domain."""
+        check_complex64(x, self.domain_shape, "an image with the sets stacked along its rows")
         return x.unflatten(1, (self.coil_maps.shape[1], -1))
 
     def combine(self, x: Tensor) -> Tensor:
-        """One image ``(batch, ny, nx)`` of ``x``; see :func:`combine_sets`."""
+        """Combine the sets of ``x`` into an image ``(batch, ny, nx)``; see :func:`combine_sets`."""
         return combine_sets(self.images(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``M F Σ_k S_k x_k``: ``(batch, sets · ny, nx)`` to ``(batch, coils, ny, nx)``."""
+        """Apply ``M F Σ_k S_k``, from ``(batch, sets · ny, nx)`` to ``(batch, coils, ny, nx)``."""
         return torch.where(self.mask, fft2c(self._coil_images(x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``x_k = S_kᴴ F⁻¹ M y``: ``(batch, coils, ny, nx)`` to ``(batch, sets · ny, nx)``."""
+        """Apply ``S_kᴴ F⁻¹ M``, from ``(batch, coils, ny, nx)`` to ``(batch, sets · ny, nx)``."""
         check_complex64(y, self.range_shape, "k-space")
         return self._combined(ifft2c(torch.where(self.mask, y, 0)))
 
     def normal(self, x: Tensor) -> Tensor:
-        """``AᴴA x``, with the mask shifted once and no shift of the images.
+        """Apply ``AᴴA``, with the mask shifted once and without shifts of the images.
 
-        ``F⁻¹ M F`` is a circular convolution, with which the shifts of the image commute.
+        ``F⁻¹ M F`` is a circular convolution, which commutes with shifts of the image.
         """
         spectrum = torch.where(self._shifted_mask, torch.fft.fft2(self._coil_images(x)), 0)
         return self._combined(torch.fft.ifft2(spectrum))
 
     def coil_gram(self, x: Tensor) -> Tensor:
-        """``SᴴS x``, of the shape of ``x``: what full sampling would make of it."""
+        """Return ``SᴴS x``, of the shape of ``x``: ``AᴴA x`` for full sampling."""
         return self._combined(self._coil_images(x))
 
     def _coil_images(self, x: Tensor) -> Tensor:
@@ -120,20 +130,25 @@ class SoftSense(LinearOperator):
 
 
 def image_shape(operator: LinearOperator) -> tuple[int, int]:
-    """``(ny, nx)`` of one image of an operator's domain, whatever the number of sets of maps."""
+    """Return ``(ny, nx)`` of one image of an operator's domain, for any number of sets of maps."""
     _, rows, nx = operator.domain_shape
     sets = operator.coil_maps.shape[1] if isinstance(operator, SoftSense) else 1
     return rows // sets, nx
 
 
 class EachSet(LinearOperator):
-    """An operator on images that is applied to the image of each set.
+    """Operator that applies an image operator to the image of each set of coil maps.
 
-    The images lie one below the other, as in the domain of :class:`SoftSense`.
+    The images are stacked along the rows, as in the domain of :class:`SoftSense`.
+
+    Example:
+        >>> from ctxrecon.operators import Crop
+        >>> EachSet(Crop((1, 8, 8), (4, 4)), 2).range_shape
+        (1, 8, 4)
 
     Args:
-        each: operator from ``(batch, NY, NX)`` to ``(batch, ny, nx)``.
-        sets: how many images there are.
+        each: Operator from ``(batch, NY, NX)`` to ``(batch, ny, nx)``.
+        sets: Number of sets.
     """
 
     _batched = ("each",)
@@ -157,11 +172,11 @@ class EachSet(LinearOperator):
         return (batch, self.sets * ny, nx)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The operator of each image."""
+        """Apply the operator to each image."""
         return _each(self.each.forward, x, self.sets)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Its adjoint of each image."""
+        """Apply the adjoint to each image."""
         return _each(self.each.adjoint, y, self.sets)
 
 
@@ -171,23 +186,27 @@ def _each(apply: Callable[[Tensor], Tensor], stacked: Tensor, sets: int) -> Tens
 
 
 MaskedSense: TypeAlias = "CartesianSense | WeightedSense"
-"""``A = M F S`` of one set of coil maps, with a mask or with weights in place of one."""
+"""``A = M F S`` with one set of coil maps, with a mask or differentiable weights."""
 
 SenseOperator: TypeAlias = "MaskedSense | SoftSense"
-"""``A = M F S`` of one or of several sets of coil maps, what networks take."""
+"""``A = M F S`` with one or several sets of coil maps, the operators that networks accept."""
 
 
 def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | SoftSense:
-    """Return the measurement operator ``A = M F S`` of one or of several sets of coil maps.
+    """Return the measurement operator ``A = M F S`` for one or several sets of coil maps.
+
+    Example:
+        >>> sense_operator(torch.ones(1, 1, 8, 8, dtype=torch.bool), None)
+        CartesianSense((1, 8, 8) -> (1, 1, 8, 8))
 
     Args:
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64 for :class:`CartesianSense`,
-            ``(batch or 1, sets, coils, ny, nx)`` for :class:`SoftSense`, or ``None`` for a single
-            coil of sensitivity 1.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool.
+        coil_maps: Coil maps, complex64, of shape ``(batch or 1, coils, ny, nx)`` for
+            :class:`CartesianSense` or ``(batch or 1, sets, coils, ny, nx)`` for :class:`SoftSense`;
+            ``None`` for a single coil of sensitivity 1.
 
     Raises:
-        InputError: maps or a mask that the operator refuses.
+        InputError: If mask or coil maps are invalid.
     """
     if coil_maps is not None and coil_maps.ndim == 5:
         return SoftSense(mask, coil_maps)
@@ -197,15 +216,16 @@ def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | S
 def combine_sets(images: Tensor) -> Tensor:
     """Combine the images of several sets of orthonormal coil maps into one.
 
-    The magnitude ``√Σ_k |x_k|²`` is what all coils together see; the phase is that of
-    ``Σ_k |x_k| x_k``, mostly that of the stronger image. Where one image alone is not zero, it is
+    The magnitude ``√Σ_k |x_k|²`` is that seen by all coils together; the phase is that of
+    ``Σ_k |x_k| x_k``, mostly that of the stronger image. Where only one image is non-zero, it is
     the result.
 
     Args:
-        images: ``(batch, sets, ny, nx)``, complex, or standard deviations.
+        images: Images, or their standard deviations, of shape ``(batch, sets, ny, nx)``, complex or
+            real.
 
     Returns:
-        ``(batch, ny, nx)`` of the same type.
+        Combined image of shape ``(batch, ny, nx)`` and the same type.
     """
     magnitudes = images.abs()
     phases = (magnitudes * images).sum(dim=1).sgn()

@@ -1,4 +1,4 @@
-"""Low-resolution acquisition of an image."""
+"""Low-resolution acquisition of an image, for super-resolution."""
 
 from __future__ import annotations
 
@@ -15,21 +15,31 @@ from ctxrecon.operators.crop import Crop
 
 
 class SuperResolution(LinearOperator):
-    """``A = F_sᴴ C F``: the image of an acquisition that stops ``factor`` times nearer the centre.
+    r"""Low-resolution acquisition that covers a ``factor`` times smaller part of k-space.
 
-    ``F`` is the centred orthonormal FFT of the full image, ``C`` the crop of k-space to its centre
-    and ``F_s`` the FFT of the small image. This is what an MRI scanner does at a lower resolution;
-    block averages, the usual model for photographs, would weigh and alias high frequencies that
-    were never measured. ``A Aᴴ = I``, so white noise in k-space is white noise of the same
-    standard deviation in the small image, while a constant image of ``c`` becomes one of
-    ``factor · c``: scale an image from elsewhere accordingly.
+    .. math::
+
+        A = F_s^H\, C\, F, \qquad A A^H = I
+
+    ``F`` is the centered orthonormal FFT of the full image, ``C`` the crop of k-space to its center
+    and ``F_s`` the FFT of the small image, as in an MRI acquisition at lower resolution. Block
+    averages, the usual model for photographs, would weight and alias high frequencies that were
+    never measured. White noise in k-space becomes white noise of equal standard deviation in the
+    small image, while a constant image of ``c`` becomes ``factor · c``: scale images from other
+    sources accordingly.
+
+    Example:
+        >>> import torch
+        >>> operator = SuperResolution((1, 16, 16), 2)
+        >>> operator(torch.ones(1, 16, 16, dtype=torch.complex64)).shape
+        torch.Size([1, 8, 8])
 
     Args:
-        shape: ``(batch, ny, nx)`` of the full image.
-        factor: ratio of the voxel sizes along both axes, a divisor of ``ny`` and of ``nx``.
+        shape: Shape ``(batch, ny, nx)`` of the full image.
+        factor: Ratio of the voxel sizes along both axes, a divisor of ``ny`` and ``nx``.
 
     Raises:
-        InputError: a factor that is no positive integer or does not divide the shape.
+        InputError: If the factor is not a positive integer or does not divide the shape.
     """
 
     _batched = ("_crop",)
@@ -60,16 +70,16 @@ class SuperResolution(LinearOperator):
         return self._crop.range_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """The small image ``F_sᴴ C F x``."""
+        """Return the small image ``F_sᴴ C F x``."""
         check_complex64(x, self.domain_shape, "an image")
         return ifft2c(self._crop.forward(fft2c(x)))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``Fᴴ Cᴴ F_s y``: the small image interpolated by zero filling."""
+        """Return ``Fᴴ Cᴴ F_s y``, the small image interpolated by zero filling."""
         check_complex64(y, self.range_shape, "a low-resolution image")
         return ifft2c(self._crop.adjoint(fft2c(y)))
 
     def normal(self, x: Tensor) -> Tensor:
-        """``Fᴴ CᴴC F x``, ``(batch, ny, nx)``: the transforms of the small image cancel."""
+        """Return ``Fᴴ CᴴC F x``, ``(batch, ny, nx)``; the FFTs of the small image cancel."""
         check_complex64(x, self.domain_shape, "an image")
         return ifft2c(self._crop.normal(fft2c(x)))

@@ -1,4 +1,4 @@
-"""A digital phantom: anatomy, tissues, sequences and coils that make scans with true metadata."""
+"""Digital phantom: anatomy, tissues, sequences and coils for scans with known metadata."""
 
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank

@@ -1,4 +1,4 @@
-"""What an anatomy is: a label map at a stated resolution, with what a radiologist would note."""
+"""Anatomies: label maps at a stated resolution, with the findings a radiologist would note."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Anatomy:
 
     Attributes:
         name: ``"brain"`` or ``"knee"``.
-        labels: ``(ny, nx)`` uint8, values of :class:`ctxrecon.phantom.tissues.Tissue`.
-        voxel_mm: edge length of a pixel of ``labels``, in mm.
-        slice: slice number within the volume, as in a fastMRI file (0 is the first); ``None``
-            in planes that fastMRI does not have.
-        pathologies: findings of this slice in the words of fastMRI+.
-        structures: ``(ny, nx)`` uint8, values of :class:`ctxrecon.phantom.Structure`, for
-            segmentation tasks; ``None`` from a bank of before they were noted.
-        person: age and sex, where they are known: slices of label volumes have none, as their
-            shape belongs to somebody whose age nobody noted.
+        labels: Tissue labels, uint8 ``(ny, nx)``, values of
+            :class:`ctxrecon.phantom.tissues.Tissue`.
+        voxel_mm: Edge length of a pixel of ``labels``, in mm.
+        slice: Slice number within the volume, as in fastMRI files (0 is the first); ``None`` in
+            planes that fastMRI does not have.
+        pathologies: Findings of this slice in the terms of fastMRI+.
+        structures: Structure labels for segmentation tasks, uint8 ``(ny, nx)``, values of
+            :class:`ctxrecon.phantom.Structure`; ``None`` in old banks without them.
+        person: Age and sex; ``None`` for slices of label volumes, whose subjects are unknown.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Anatomy:
     person: Person | None = None
 
     def mirrored(self) -> Anatomy:
-        """The same from left to right."""
+        """Return the anatomy mirrored from left to right."""
         return self._each(lambda values: values[:, ::-1])
 
     def cropped(self, window: Window) -> Anatomy:
-        """The part of it in these rows and columns."""
+        """Return the part of the anatomy in these rows and columns."""
         return self._each(lambda values: values[window])
 
     def _each(self, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Anatomy:

@@ -1,4 +1,4 @@
-"""A bank of cached anatomies, so that training draws phantom slices on the fly."""
+"""Bank of cached anatomies from which training draws phantom slices on the fly."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ctxrecon.phantom.person import Person
 from ctxrecon.phantom.structures import Structure
 
 OLD_BANK = (
-    "these anatomies carry no segmentation, their bank is from before it was noted: make the bank "
+    "this bank of anatomies was made before segmentations were stored and has none: make the bank "
     "again with training/build_bank.py"
 )
 
-# What NumPy, zipfile and json raise for a damaged archive.
+# Errors that NumPy, zipfile and json raise for damaged archives
 _DAMAGE = (
     LookupError,
     ValueError,
@@ -42,15 +42,22 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class AnatomyBank:
-    """Many anatomies of one size, kept as bytes.
+    """Many anatomies of one size, stored compactly.
 
     Attributes:
-        labels: ``(count, ny, nx)`` uint8 tissue labels.
-        names, voxel_mm, pathologies: one entry for each anatomy, see :class:`Anatomy`.
-        slices: likewise, −1 for one without a number.
-        subjects: number of the person that each anatomy is of; ``None`` in old banks.
-        persons: age and sex of that person, ``None`` where they are not known.
-        structures: ``(count, ny, nx)`` uint8, see :class:`Anatomy`; ``None`` in old banks.
+        labels: Tissue labels, uint8 ``(count, ny, nx)``.
+        names, voxel_mm, pathologies: One entry per anatomy; see :class:`Anatomy`.
+        slices: Slice number of each anatomy, −1 for none.
+        subjects: Number of the person of each anatomy; ``None`` in old banks.
+        persons: Age and sex of the person of each anatomy; ``None`` if unknown.
+        structures: Structure labels, uint8 ``(count, ny, nx)``; ``None`` in old banks.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import brain_anatomy
+        >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
+        >>> len(bank), bank[0].name
+        (1, 'brain')
     """
 
     labels: NDArray[np.uint8]
@@ -66,11 +73,14 @@ class AnatomyBank:
     def build(
         cls, anatomies: Sequence[Anatomy], subjects: Sequence[int] | None = None
     ) -> AnatomyBank:
-        """Keep anatomies, which must be of one size.
+        """Build a bank from anatomies of one size.
 
         Args:
-            anatomies: one or more.
-            subjects: the person that each is of; by default everyone is another.
+            anatomies: One anatomy or more.
+            subjects: Number of the person of each anatomy; by default all are different persons.
+
+        Raises:
+            InputError: If there are no anatomies, or their sizes differ.
         """
         if not anatomies:
             raise InputError("an anatomy bank needs at least one anatomy, got none")
@@ -91,15 +101,14 @@ class AnatomyBank:
         )
 
     def split(self, share: float, *, seed: int = 0) -> tuple[AnatomyBank, AnatomyBank]:
-        """Two banks without a common person, the first with this share of the people.
+        """Split the bank into two without common persons, the first with this share of persons.
 
         Raises:
-            InputError: a share that leaves one of them empty, or a bank from before people were
-                noted.
+            InputError: If the share leaves one part empty, or the bank has no subject numbers.
         """
         if self.subjects is None:
             raise InputError(
-                "this bank does not say who is who: make it again with training/build_bank.py"
+                "this bank does not store its subjects: make it again with training/build_bank.py"
             )
         people = np.random.default_rng(seed).permutation(np.unique(self.subjects))
         count = round(share * len(people))
@@ -111,10 +120,10 @@ class AnatomyBank:
         return self._part(np.flatnonzero(first)), self._part(np.flatnonzero(~first))
 
     def of_anatomy(self, name: str) -> AnatomyBank:
-        """The part of the bank with this anatomy, such as ``"knee"``.
+        """Return the part of the bank with this anatomy, such as ``"knee"``.
 
         Raises:
-            InputError: a bank without any.
+            InputError: If there is none.
         """
         numbers = [number for number, each in enumerate(self.names) if each == name]
         if not numbers:
@@ -123,14 +132,14 @@ class AnatomyBank:
         return self._part(np.array(numbers))
 
     def showing(self, structures: Collection[Structure], *, pixels: int = 1) -> AnatomyBank:
-        """The part of the bank that shows one of these structures.
+        """Return the part of the bank that shows one of these structures.
 
         Args:
-            structures: such as ``[Structure.MASS]``.
-            pixels: of the anatomy that it covers at least.
+            structures: Structures, such as ``[Structure.MASS]``.
+            pixels: Minimum number of pixels that they cover.
 
         Raises:
-            InputError: a bank without any, or from before structures were noted.
+            InputError: If no anatomy shows them, or the bank has no structures.
         """
         if self.structures is None:
             raise InputError(OLD_BANK)
@@ -169,7 +178,7 @@ class AnatomyBank:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write as ``.npz`` (written beside, then renamed)."""
+        """Write the bank as ``.npz``, to a temporary file that is then renamed."""
         path = Path(path)
         beside = path.with_name(f".{path.name}.partial")
         persons = [None if one is None else [one.age, one.sex] for one in self.persons]
@@ -194,7 +203,11 @@ class AnatomyBank:
 
     @classmethod
     def load(cls, path: str | Path) -> AnatomyBank:
-        """Read what :meth:`save` wrote."""
+        """Read a bank written by :meth:`save`.
+
+        Raises:
+            InputError: If there is no such file, or it is not a bank or damaged.
+        """
         path = Path(path)
         if not path.is_file():
             raise InputError(f"no anatomy bank at {path}; make one with training/build_bank.py")

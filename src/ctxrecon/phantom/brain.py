@@ -1,9 +1,9 @@
-"""A procedural axial slice of a head, from the skull base to the vertex.
+"""Procedural axial slices of a head, from the skull base to the vertex.
 
-Sizes are those of an adult head in mm; ``x`` runs to the image's right and ``y`` downwards
-(posterior) from the middle of the head. The cortex is the set of points within 3 mm of a pial
+Sizes are those of an adult head in mm; ``x`` points to the image's right and ``y`` downwards
+(posterior) from the center of the head. The cortex is the set of points within 3 mm of a pial
 surface: the surface of the brain, the fissures, and sulci along the zero lines of a random field
-laid out in angle and depth, so that they run inwards.
+that is defined in angle and depth, so that they run inwards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _AGED = (
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is drawn once for a person: level in the head (0 base, 1 vertex) and proportions."""
+    """Level in the head (0 base, 1 vertex) and proportions, drawn once per person."""
 
     level: float
     atrophy: float
@@ -65,21 +65,26 @@ def brain_anatomy(
 ) -> Anatomy:
     """Draw one random axial slice of a head.
 
+    Example:
+        >>> anatomy = brain_anatomy(torch.Generator().manual_seed(0), size=64)
+        >>> anatomy.name, anatomy.labels.shape
+        ('brain', (64, 64))
+
     Args:
-        generator: the only source of randomness; the same state gives the same slice.
-        size: pixels along each edge, at least 32.
-        fov_mm: edge length of the square field of view, mm.
-        person: whose age decides, together with chance, the width of ventricles and sulci, the
-            thickness of the cortex and the findings, and whose sex the size of the head; ``None``
-            draws from people of every age and sex.
-        finding: to be drawn where the slice has place for it, such as "Mass"; ``None`` draws as
-            often as patients have it.
+        generator: Only source of randomness; equal states yield equal slices.
+        size: Number of pixels along each edge, at least 32.
+        fov_mm: Edge length of the square field of view in mm.
+        person: Person whose age affects the width of ventricles and sulci, the cortical thickness
+            and the findings, and whose sex affects the size of the head; ``None`` draws from people
+            of every age and sex.
+        finding: Finding to draw if the slice has a place for it, such as "Mass"; ``None`` draws
+            findings with the frequencies of patients.
 
     Returns:
-        An :class:`Anatomy` whose slice number, 0 (skull base) to 15 (vertex), tells the level.
+        An :class:`Anatomy` whose slice number, 0 (skull base) to 15 (vertex), indicates the level.
 
     Raises:
-        InputError: ``size`` or ``fov_mm`` is out of range, or a finding that brains do not have.
+        InputError: If ``size`` or ``fov_mm`` is out of range, or the finding is unknown.
     """
     check_size(size, fov_mm)
     if finding is not None and finding not in BRAIN_FINDINGS:
@@ -120,11 +125,11 @@ def plan_finding(rng: np.random.Generator, level: float, person: Person | None) 
     """Draw which finding the slice shows, if any.
 
     White-matter lesions, chronic ischemic change and lacunes become more frequent with age, by
-    ``e^0.7`` for each standard deviation of 15 years: of people from 60 to 90 years 95 % have
-    lesions somewhere (de Leeuw et al., J Neurol Neurosurg Psychiatry 70:9, 2001), their volume
-    grows exponentially with age (de Kort et al., Neurobiol Aging, 2024,
-    doi:10.1016/j.neurobiolaging.2024.11.006). The rate is an assumption, as these count whole
-    brains. The few per cent that women have more are left out.
+    ``e^0.7`` per standard deviation of 15 years: 95 % of people from 60 to 90 years have lesions
+    somewhere (de Leeuw et al., J Neurol Neurosurg Psychiatry 70:9, 2001), and their volume grows
+    exponentially with age (de Kort et al., Neurobiol Aging, 2024,
+    doi:10.1016/j.neurobiolaging.2024.11.006). The rate is an assumption, as these studies count
+    whole brains. The slightly higher frequency in women is not modeled.
     """
     weights = np.array(list(BRAIN_FINDINGS.values()))
     usual = weights.sum()
@@ -143,23 +148,23 @@ def _draw_subject(
 ) -> _Subject:
     """Draw the proportions of a brain.
 
-    With age (at 52 years, the mean of patients, they are those without a person):
+    Age has these effects, relative to 52 years, the mean of patients and the default:
 
-    * the ventricles grow by 20 % of their volume in ten years (Kaye et al., J Am Geriatr Soc
-      40:225, 1992: in both sexes, and faster beyond 50), that is by a factor of 2.3 from 30 to 75
-      years; area and volume go with their width here, and only :data:`BRAIN_FINDINGS` has enlarged
-      ones, of twice the usual width;
-    * atrophy, which widens the sulci and the gap below the skull, has a rank correlation of 0.5
-      with age: the sulci of 64 to 70 year old people are 17 % wider than those of 44 to 50 year old
-      ones (Front Aging Neurosci 10:339, 2018);
-    * the cortex loses 0.35 % of its thickness in a year (Storsve et al., J Neurosci 34:8488, 2014).
+    * Ventricles grow by 20 % of their volume per ten years (Kaye et al., J Am Geriatr Soc 40:225,
+      1992: in both sexes, and faster beyond 50), or by a factor of 2.3 from 30 to 75 years. Area
+      and volume scale with their width here, and only the finding of :data:`BRAIN_FINDINGS` has
+      enlarged ones, of twice the usual width.
+    * Atrophy, which widens the sulci and the gap below the skull, has a rank correlation of 0.5
+      with age: sulci at 64 to 70 years are 17 % wider than at 44 to 50 years (Front Aging Neurosci
+      10:339, 2018).
+    * The cortex loses 0.35 % of its thickness per year (Storsve et al., J Neurosci 34:8488, 2014).
     """
     if person is None:
         atrophy, growth, cortex = float(rng.beta(*_ATROPHY)), 1.0, 1.0
     else:
         years = person.age - _MEAN_AGE
         atrophy = aged_beta(rng, _ATROPHY, person, "brain", 0.5)
-        # the rest of 20 % in ten years comes with atrophy
+        # Atrophy accounts for the rest of 20 % in ten years.
         growth = 1.16 ** (years / 10)
         cortex = 1 - 0.0035 * years
     ventricles = min(float(rng.uniform(0.65, 1.1) + 0.45 * atrophy) * growth, _ENLARGED)
@@ -169,7 +174,7 @@ def _draw_subject(
 
 
 def _posterior_fossa(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
-    """Cerebellum: folia along its surface, branching white matter, vermis."""
+    """Paint the cerebellum: folia along its surface, branching white matter, vermis."""
     t = subject.level
     rx = ramp(t, (0, 0.15, 0.3, 0.44), (41, 52, 42, 15))
     ry = ramp(t, (0, 0.15, 0.3, 0.44), (29, 36, 29, 16))
@@ -200,7 +205,7 @@ def _posterior_fossa(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
 
 
 def _brainstem(canvas: Canvas, subject: _Subject) -> None:
-    """Medulla, pons or midbrain with cisterns and fourth ventricle."""
+    """Paint medulla, pons or midbrain with cisterns and fourth ventricle."""
     t = subject.level
     rx = ramp(t, (0, 0.1, 0.2, 0.3, 0.44), (8, 12, 16, 15, 15))
     ry = ramp(t, (0, 0.1, 0.2, 0.3, 0.44), (7, 9, 13, 11, 9))
@@ -234,13 +239,13 @@ def _brainstem(canvas: Canvas, subject: _Subject) -> None:
 
 
 def _cerebrum(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
-    """Folded cortex, white matter, deep nuclei and ventricles."""
+    """Paint folded cortex, white matter, deep nuclei and ventricles."""
     t, rng = subject.level, canvas.rng
     x, y = canvas.x, canvas.y
     side_x = np.abs(x)
     region = cavity < 0
     if t < 0.44:
-        # the tentorium: the cerebellum and brainstem keep what lies below it
+        # Below the tentorium, the region belongs to cerebellum and brainstem.
         rx = ramp(t, (0, 0.15, 0.3, 0.44), (43, 54, 44, 17))
         cy = ramp(t, (0, 0.15, 0.3, 0.44), (51, 47, 42, 30))
         ry = ramp(t, (0, 0.15, 0.3, 0.44), (30, 36, 30, 18))
@@ -265,7 +270,7 @@ def _cerebrum(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
 
 
 def _fissures(canvas: Canvas, t: float) -> Field:
-    """Distance to the interhemispheric and Sylvian fissures, mm."""
+    """Return the distance to the interhemispheric and Sylvian fissures in mm."""
     front = ramp(t, (0.2, 0.42, 0.55, 0.66, 0.74), (-28, -40, -42, -38, 0))
     back = ramp(t, (0.2, 0.42, 0.55, 0.66, 0.74), (60, 44, 34, 36, 0))
     wander = canvas.noise(40) * np.float32(0.8)
@@ -286,7 +291,7 @@ def _fissures(canvas: Canvas, t: float) -> Field:
 
 
 def _sulci(canvas: Canvas, subject: _Subject, depth: Field, pial: Field) -> Field:
-    """Distance to the nearest sulcus, mm, less its half width."""
+    """Return the distance to the nearest sulcus minus its half width, in mm."""
     rng = canvas.rng
     angle = np.arctan2(np.abs(canvas.x), canvas.y) / np.float32(np.pi)
     around: Field = (angle + canvas.noise(40) * np.float32(0.014)).astype(np.float32)
@@ -295,7 +300,7 @@ def _sulci(canvas: Canvas, subject: _Subject, depth: Field, pial: Field) -> Fiel
     own = [shared * 0.8 + 0.6 * random_table(rng, (50, 5), (640, 64)) for _ in range(2)]
     left = look_up(own[0], around, inwards)
     radial = np.where(canvas.x > 0, look_up(own[1], around, inwards), left)
-    # spokes crowd towards the middle: there an isotropic field takes over
+    # An isotropic field replaces the spokes near the center, where they would crowd.
     outer = np.clip(1.15 - depth / 26, 0, 1) * np.float32(ramp(subject.level, (0.7, 1), (1, 0.5)))
     outer = outer * np.clip(np.abs(canvas.x) / 30 + np.abs(canvas.y) / 50, 0, 1)
     field = radial * outer + canvas.noise(18) * (np.float32(1.15) - np.float32(0.5) * outer)
@@ -308,7 +313,7 @@ def _sulci(canvas: Canvas, subject: _Subject, depth: Field, pial: Field) -> Fiel
 
 
 def _deep_structures(canvas: Canvas, subject: _Subject, region: Mask) -> None:
-    """Corpus callosum, basal ganglia, thalami and lateral and third ventricles."""
+    """Paint corpus callosum, basal ganglia, thalami, and lateral and third ventricles."""
     t, v, rng = subject.level, subject.ventricles, canvas.rng
     if t > 0.76:
         return
@@ -365,7 +370,7 @@ def _deep_structures(canvas: Canvas, subject: _Subject, region: Mask) -> None:
 
 
 def _vessels(canvas: Canvas, subject: _Subject, cavity: Field) -> None:
-    """Venous sinuses and small vessels within the cerebrospinal fluid."""
+    """Paint venous sinuses and small vessels within the cerebrospinal fluid."""
     t = subject.level
     edge = (cavity < 0.3) & (cavity > -5)
     if t > 0.3:

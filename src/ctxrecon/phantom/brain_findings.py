@@ -1,4 +1,4 @@
-"""Findings of a brain slice, drawn into its label map, in the words of fastMRI+."""
+"""Findings drawn into the label map of a brain slice, in the terms of fastMRI+."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctxrecon.phantom.tissues import Tissue
 
 MIN_FINDING_MM2 = 6.0
 
-# how often each is drawn, relative to the others
+# Relative frequency of each finding
 BRAIN_FINDINGS = {
     "Nonspecific white matter lesion": 0.38,
     "Global label: Small vessel chronic white matter ischemic change": 0.06,
@@ -37,7 +37,7 @@ _PARENCHYMA = (Tissue.WHITE_MATTER, Tissue.GRAY_MATTER, Tissue.DEEP_GRAY_MATTER)
 def draw_finding(
     canvas: Canvas, level: float, finding: str | None, cavity: Field
 ) -> tuple[str, ...]:
-    """Draw the planned finding; return the names of all that can be seen."""
+    """Draw the planned finding; return the names of all visible findings."""
     rng = canvas.rng
     white = canvas.labels == Tissue.WHITE_MATTER
     within = (cavity < -4) & canvas.among(*_PARENCHYMA)
@@ -91,7 +91,7 @@ def draw_finding(
 def _draw_large_lesion(
     canvas: Canvas, finding: str, cavity: Field, within: Mask, put: Callable[..., None]
 ) -> None:
-    """A mass with edema, a surgical cavity below a bone flap, or a wedge of lost tissue."""
+    """Draw a mass with edema, a surgical cavity below a bone flap, or a wedge of lost tissue."""
     rng = canvas.rng
     place = within if finding == "Mass" else within & (cavity > -26)
     at = canvas.pick(place & (canvas.y < 45))

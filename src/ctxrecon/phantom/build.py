@@ -1,4 +1,4 @@
-"""A bank of anatomies, drawn by several processes."""
+"""Building of an anatomy bank with several processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLANE_SHARES = (0.7, 0.15, 0.15)
 
 @dataclass(frozen=True)
 class _Job:
-    """One anatomy: procedural, or a slice of a label volume; the same wherever it is drawn."""
+    """One anatomy, procedural or a slice of a label volume, which depends only on these values."""
 
     anatomy: str
     person: int
@@ -46,7 +46,7 @@ class _Job:
             planned: dict[str, Any] = {} if self.finding is None else {"finding": self.finding}
             return _PROCEDURAL[self.anatomy](generator, size=size, person=person, **planned)
         plane = str(rng.choice(PLANES, p=_PLANE_SHARES))
-        # Half show the whole head, half a part of it at 1 mm after downsampling by two.
+        # Half of them show the whole head, half a part of it at 1 mm after downsampling by two.
         voxel = rng.uniform(0.82, 1.0) if rng.random() < 0.5 else rng.uniform(0.42, 0.55)
         return anatomy_from_labels(
             _volume(self.volume),
@@ -76,24 +76,26 @@ def build_bank(
     workers: int = 1,
     progress: bool = True,
 ) -> AnatomyBank:
-    """Draw a bank: the same one for a seed, however many processes draw it.
+    """Draw an anatomy bank, which depends on the seed but not on the number of processes.
 
     Args:
-        knees: procedural knees, each of another person.
-        brains: procedural brains, likewise.
-        label_volumes: NIfTI files of FreeSurfer labels, one a person.
-        label_slices: slices of all of them together, in all three planes.
-        size: edge of the label maps in pixels.
-        seed: of the bank.
-        demographics: whether procedural anatomies are of a person with age and sex, see
-            :func:`~ctxrecon.phantom.draw_person`; slices of label volumes have none.
-        finding: that every procedural brain is drawn with where it has place for it, see
+        knees: Number of procedural knees, each of a different person.
+        brains: Number of procedural brains, each of a different person.
+        label_volumes: NIfTI files of FreeSurfer labels, one per person.
+        label_slices: Total number of slices of the label volumes, in all three planes.
+        size: Edge length of the label maps in pixels.
+        seed: Random seed of the bank.
+        demographics: Whether procedural anatomies have a person with age and sex; see
+            :func:`~ctxrecon.phantom.draw_person`. Slices of label volumes have none.
+        finding: Finding to draw in every procedural brain with place for it; see
             :func:`~ctxrecon.phantom.brain_anatomy`.
-        workers: processes; a script that asks for several needs ``if __name__ == "__main__":``.
-        progress: whether to show a bar.
+        workers: Number of processes; scripts with more than one need
+            ``if __name__ == "__main__":``.
+        progress: Whether to show a progress bar.
 
     Raises:
-        InputError: nothing to draw, a label volume that cannot be read, or an unknown finding.
+        InputError: If there is nothing to draw, a label volume cannot be read, or the finding is
+            unknown.
     """
     procedural = partial(_Job, demographics=demographics)
     jobs = [procedural("knee", person, (seed, person)) for person in range(knees)]
@@ -106,7 +108,7 @@ def build_bank(
             first = knees + brains
             jobs += [_Job("brain", person, (seed, first + int(place)), path) for place in share]
     if not jobs:
-        raise InputError("nothing to draw: ask for brains, knees or slices of label volumes")
+        raise InputError("nothing to draw: request brains, knees or slices of label volumes")
     draw = partial(_Job.draw, size=size)
     with tqdm(total=len(jobs), unit="anatomy", disable=not progress) as bar:
         drawn = []
@@ -119,7 +121,7 @@ def build_bank(
 def _in_processes(
     draw: Callable[[_Job], Anatomy], jobs: Sequence[_Job], workers: int
 ) -> Iterator[Anatomy]:
-    """The anatomies in the order of the jobs."""
+    """Yield the anatomies in the order of the jobs."""
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:

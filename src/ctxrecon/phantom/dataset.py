@@ -1,4 +1,4 @@
-"""Phantom slices as a training set: complex image and prompt, made when asked for."""
+"""Phantom slices as a training set of complex images and prompts, generated on demand."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.phantom.subject import Subject
 
 _FINENESS = 1.5
-"""Fine pixels along one of an image, with which edges are smooth."""
+"""Fine pixels per image pixel, along each axis, at which edges are smooth."""
 _CONTRAST_SPREAD = 0.7
-"""Standard deviation of the logarithm of random factors of the tissues' signals."""
+"""Standard deviation of the logarithm of the random factors of the tissue signals."""
 
 
 class Drawn(NamedTuple):
-    """A slice to train on before it has pixels.
+    """A training slice before it is rendered.
 
     Attributes:
-        recipe: of the noiseless image.
-        metadata: of the slice.
-        noise: standard deviation of the noise to be left in each channel.
-        prompt_form: form of its prompts.
+        recipe: Recipe of the noiseless image.
+        metadata: Metadata of the slice.
+        noise: Standard deviation of the noise in each channel.
+        prompt_form: Format of its prompts.
     """
 
     recipe: Recipe
@@ -46,7 +46,11 @@ class Drawn(NamedTuple):
 
 
 def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Divide by the 99 % quantile of the magnitude, the prior's intensity scale."""
+    """Divide an image by the 99 % quantile of its magnitude, the prior's intensity scale.
+
+    Raises:
+        InputError: If the image has no signal.
+    """
     scale = float(magnitude_quantile(torch.from_numpy(image)[None], "lower"))
     if scale <= 0:
         raise InputError("the image is empty, so it has no scale; expected some signal")
@@ -54,7 +58,7 @@ def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
-    """The metadata of one slice: the protocol with what the anatomy shows, and of whom."""
+    """Return the metadata of one slice: the protocol with the anatomy's findings and person."""
     described = replace(
         protocol, anatomy=anatomy.name, slice=anatomy.slice, pathologies=anatomy.pathologies
     )
@@ -63,25 +67,35 @@ def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
 
 
 class PhantomSlices(NumberedPhantoms):
-    """Endless phantom slices; item ``i`` is the same whenever and wherever it is asked for.
+    """Endless data set of phantom slices, in which item ``i`` is reproducible.
 
-    Each item is a dictionary: ``image`` ``(2, n, n)`` float32, real and imaginary part with the
-    99 % quantile of the magnitude at 1; ``metadata`` a :class:`ScanMetadata`; ``anatomy`` the part
-    of an :class:`Anatomy` that is shown.
+    Each item is a dictionary: ``image``, float32 ``(2, n, n)``, real and imaginary part, with a
+    99 % quantile of the magnitude of 1; ``metadata``, a :class:`ScanMetadata`; ``anatomy``, the
+    visible part of an :class:`Anatomy`.
+
+    Example:
+        >>> from ctxrecon.phantom import AnatomyBank, brain_anatomy
+        >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
+        >>> PhantomSlices(bank, resolution=32)[0]["image"].shape
+        torch.Size([2, 32, 32])
 
     Args:
-        bank: anatomies to draw from.
-        resolution: matrix size ``n``.
-        length: number of items.
-        seed: of the whole set.
-        noise: largest standard deviation of complex noise left in the images, on that scale.
-        field_of_view: smallest part of the anatomy's width and height that a slice shows; each
-            shows a square of a random part from there to all of it.
-        varied_times: share of the slices whose TR, TE and TI are scaled at random
+        bank: Anatomies to draw from.
+        resolution: Matrix size ``n``.
+        length: Number of items.
+        seed: Random seed of the data set.
+        noise: Largest standard deviation of the complex noise, relative to the intensity scale.
+        field_of_view: Smallest fraction of the anatomy's width and height that a slice shows; each
+            slice shows a square of a random fraction between this and 1.
+        varied_times: Fraction of the slices whose TR, TE and TI are scaled randomly
             (:func:`ctxrecon.phantom.protocols.vary_times`).
-        random_contrast: share of the slices whose tissues have brightnesses that no protocol gives,
-            and whose metadata tells the anatomy alone.
-        contrast: of all slices, such as "T1POST"; by default as often as it occurs in real scans.
+        random_contrast: Fraction of the slices with random tissue brightness, which no protocol
+            produces, and with metadata that contain only the anatomy.
+        contrast: Contrast of all slices, such as "T1POST"; by default the frequencies of real
+            scans.
+
+    Raises:
+        InputError: If the field of view is not in (0, 1], or the seed is not a whole number.
     """
 
     def __init__(
@@ -107,7 +121,7 @@ class PhantomSlices(NumberedPhantoms):
         self.contrast = contrast
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
-        """Item ``index`` at another matrix size ``n``."""
+        """Return item ``index`` at another matrix size ``n``."""
         part = self.field_of_view
         recipe, metadata, noise, anatomy, rng = self._recipe(
             index, lambda rng: rng.uniform(part, 1) if part < 1 else 1.0, resolution
@@ -119,13 +133,13 @@ class PhantomSlices(NumberedPhantoms):
         return {"image": torch.from_numpy(channels), "metadata": metadata, "anatomy": anatomy}
 
     def recipe(self, index: int, resolution: int, part: float | None) -> Drawn:
-        """Everything about a slice but its pixels, which are rendered on any device in batches.
+        """Return everything about a slice except its pixels, for rendering in batches.
 
         Args:
-            index: number of the item.
-            resolution: matrix size ``n`` that it will be rendered with.
-            part: of the anatomy's width and height that it shows; ``None`` for a random square
-                around some tissue, as small as the anatomy's pixels allow.
+            index: Number of the item.
+            resolution: Matrix size ``n`` for rendering.
+            part: Fraction of the anatomy's width and height that is shown; ``None`` for a random
+                square around some tissue, as small as the anatomy's pixels allow.
         """
         recipe, metadata, noise, _, _ = self._recipe(index, lambda _: part, resolution)
         return Drawn(recipe, metadata, noise)
@@ -133,7 +147,7 @@ class PhantomSlices(NumberedPhantoms):
     def _recipe(
         self, index: int, part_of: Callable[[np.random.Generator], float | None], resolution: int
     ) -> tuple[TissueRecipe, ScanMetadata, float, Anatomy, np.random.Generator]:
-        """Recipe, metadata, noise in each channel, the part of the anatomy, and the generator."""
+        """Return recipe, metadata, noise per channel, the visible anatomy, and the generator."""
         anatomy, generator, rng = self._subject(index)
         protocol = draw_protocol(generator, anatomy.name, self.contrast)
         if self.varied_times and rng.random() < self.varied_times:
@@ -155,7 +169,7 @@ class PhantomSlices(NumberedPhantoms):
             factors = np.exp(_CONTRAST_SPREAD * rng.standard_normal(len(recipe.signal)))
             recipe = recipe.brightened(factors.astype(np.float32))
             metadata = ScanMetadata(anatomy=anatomy.name)
-        if part is None:  # a crop keeps the scale of its whole slice
+        if part is None:  # a crop keeps the scale of the whole slice
             recipe = recipe.scaled_as(whole[::2, ::2])
         return recipe, metadata, noise, anatomy, rng
 
@@ -163,7 +177,7 @@ class PhantomSlices(NumberedPhantoms):
 def crop_around(
     seen: NDArray[np.bool_], size: int, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """A square of ``size`` pixels inside ``seen`` ``(ny, nx)`` around a random pixel of it."""
+    """Return a square of ``size`` pixels around a random pixel of ``seen`` ``(ny, nx)``."""
     places = np.flatnonzero(seen)
     middle = np.array(seen.shape) // 2
     if len(places):
@@ -173,7 +187,7 @@ def crop_around(
 
 
 def _zoom(anatomy: Anatomy, part: float, smallest: int, rng: np.random.Generator) -> Anatomy:
-    """A square around the middle, give or take a tenth, with this part of the width and height."""
+    """Return a roughly central square, shifted by up to a tenth, with this fraction of the size."""
     labels = anatomy.labels
     size = max(smallest, 2 * round(part * min(labels.shape) / 2))
     corner = []

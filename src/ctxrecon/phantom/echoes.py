@@ -1,4 +1,4 @@
-"""Several contrasts or echoes of one subject: images, true T2* map, and whole scans."""
+"""Several contrasts or echoes of one subject: images, true T2* maps and scans."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from ctxrecon.phantom.simulate import measure
 from ctxrecon.phantom.subject import Subject, numpy_rng
 
 ECHO_TIMES = (9.2, 18.4, 27.6, 36.8, 46.0)
-"""In ms. JoJoNet has five echoes at ``TE_c = c Δt`` and does not name Δt; this one, four periods of
-fat at 3 T, has water and fat in phase at every echo, so that marrow decays as one exponential."""
+"""Echo times in ms. JoJoNet has five echoes at ``TE_c = c Δt`` with unspecified Δt. This Δt is four
+periods of fat at 3 T, so that water and fat are in phase and marrow decays as one exponential."""
 
 _OFF_RESONANCE = 20.0
-"""Largest off-resonance that shimming leaves, in Hz."""
+"""Largest off-resonance after shimming, in Hz."""
 
 Protocols = Callable[[torch.Generator], Sequence[ScanMetadata]]
-"""Draws the protocols of one subject's contrasts."""
+"""Function that draws the protocols of one subject's contrasts."""
 
 
 def multi_echo(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
-    """Five spoiled gradient echoes of one series at 3 T, at :data:`ECHO_TIMES`, TR 55 ms.
+    """Draw five spoiled gradient echoes of one series at 3 T, at :data:`ECHO_TIMES`, TR 55 ms.
 
-    The flip angle, one for the series, is drawn from 12 to 24 degrees.
+    The flip angle of the series is drawn from 12 to 24 degrees.
     """
     angle = int(torch.randint(12, 25, (), generator=generator))
     first = ScanMetadata(
@@ -48,9 +48,9 @@ def multi_echo(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
 
 
 def pd_pair(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
-    """A PD and a PDFS scan of a knee, each drawn as often as it occurs among the real ones.
+    """Draw a PD and a PDFS protocol of a knee with the frequencies of real scans.
 
-    Both are at the field strength of the first: one subject lies in one scanner.
+    Both have the field strength of the first, as one subject is in one scanner.
     """
     pd, pdfs = (draw_protocol(generator, "knee", contrast) for contrast in ("PD", "PDFS"))
     return pd, replace(pdfs, field_strength=pd.field_strength)
@@ -62,23 +62,23 @@ def contrast_images(
     shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> NDArray[np.complex64]:
-    """Noiseless images of one subject, one for each protocol, ``(contrasts, ny, nx)``.
+    """Compute noiseless images of one subject, one per protocol, ``(contrasts, ny, nx)``.
 
-    Protocols that differ in TE alone are echoes of one series: they share the smooth phase, the
-    k-space filter and the intensity scale, the 99 % quantile of the magnitude of all of them, so
-    that magnitudes decay by T2* from echo to echo. Every other protocol is a scan of its own with
-    its own phase and scale. Gradient echoes get the phase ``2π Δf TE`` as well, of one smooth
-    off-resonance Δf of the subject of at most 20 Hz; what it dephases within a pixel is part of
-    the tissues' T2*.
+    Protocols that differ only in TE are echoes of one series: they share the smooth phase, the
+    k-space filter and the intensity scale, the 99 % quantile of the magnitude over the series, so
+    that magnitudes decay with T2* from echo to echo. All other protocols are separate scans with
+    their own phase and scale. Gradient echoes also get the phase ``2π Δf TE`` of a smooth
+    off-resonance Δf of the subject, at most 20 Hz; dephasing within a pixel is part of the tissues'
+    T2*.
 
     Args:
-        subject: who is imaged.
-        protocols: sequence and times in ms of each image.
-        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
-        rng: draws phase, filters and off-resonance.
+        subject: Subject to image.
+        protocols: Sequence and times in ms of each image.
+        shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
+        rng: Random generator of phase, filters and off-resonance.
 
     Raises:
-        InputError: no protocols, or ones that the phantom cannot image.
+        InputError: If there are no protocols, or the phantom cannot image them.
     """
     if not protocols:
         raise InputError("expected at least one protocol, got an empty list")
@@ -89,7 +89,7 @@ def contrast_images(
         places = [place for place, other in enumerate(series) if other == one]
         seed = int(rng.integers(2**62))
         for place in places:
-            # The same draws for every echo: one phase, one filter.
+            # Echoes of a series repeat the same draws and share phase and filter.
             own = np.random.default_rng(seed)
             images[place] = subject.image(protocols[place], shape, own)
         images[places] = normalize(images[places])
@@ -102,17 +102,17 @@ def contrast_images(
 def true_t2_star(
     subject: Subject, protocol: ScanMetadata, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """The tissues' T2* at each pixel of a scan, ``(ny, nx)`` in ms.
+    """Compute the true T2* at each pixel of a scan, ``(ny, nx)`` in ms.
 
-    The inverse of the mean of the rates ``1/T2*`` of what lies in the pixel, weighted by the
-    signal that it has in ``protocol``: the rate at which the magnitude of a series that starts
-    with that echo falls at first. 0 where more than half of the pixel is air. Not clipped: fluids
-    reach 600 ms.
+    It is the inverse of the mean rate ``1/T2*`` of the tissues in the pixel, weighted by their
+    signal in ``protocol``: the initial decay rate of the magnitude in a series that starts with
+    that echo. It is 0 where more than half of the pixel is air, and not clipped: fluids reach
+    600 ms.
 
     Args:
-        subject: who is imaged.
-        protocol: the first echo's sequence and times in ms.
-        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
+        subject: Subject to image.
+        protocol: Sequence and times in ms of the first echo.
+        shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
     """
     labels = subject.anatomy.labels
     strength = np.abs(signal(subject.parameters, protocol))
@@ -128,18 +128,25 @@ def true_t2_star(
 
 
 class PhantomContrasts(NumberedPhantoms):
-    """Endless subjects, each in several contrasts; item ``i`` is the same whenever it is drawn.
+    """Endless data set of subjects in several contrasts, in which item ``i`` is reproducible.
 
-    Each item is a dictionary: ``images`` ``(contrasts, n, n)`` complex64, without noise, on the
-    scale of :func:`contrast_images`; ``t2_star`` ``(n, n)`` float32, see :func:`true_t2_star`;
-    ``metadata`` a tuple of :class:`ScanMetadata`, one for each contrast.
+    Each item is a dictionary: ``images``, complex64 ``(contrasts, n, n)``, noiseless, on the scale
+    of :func:`contrast_images`; ``t2_star``, float32 ``(n, n)``, see :func:`true_t2_star`;
+    ``metadata``, a tuple of :class:`ScanMetadata`, one per contrast.
+
+    Example:
+        >>> from ctxrecon.phantom import AnatomyBank, brain_anatomy
+        >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
+        >>> PhantomContrasts(bank, multi_echo, resolution=32)[0]["images"].shape
+        torch.Size([5, 32, 32])
 
     Args:
-        bank: anatomies to draw from, for :func:`pd_pair` knees.
-        protocols: draws a subject's protocols, such as :func:`multi_echo` or :func:`pd_pair`.
-        resolution: matrix size ``n``.
-        length: number of items.
-        seed: of the whole set.
+        bank: Anatomies to draw from; knees for :func:`pd_pair`.
+        protocols: Function that draws a subject's protocols, such as :func:`multi_echo` or
+            :func:`pd_pair`.
+        resolution: Matrix size ``n``.
+        length: Number of items.
+        seed: Random seed of the data set.
     """
 
     def __init__(
@@ -155,7 +162,7 @@ class PhantomContrasts(NumberedPhantoms):
         self.protocols = protocols
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
-        """Item ``index`` at another matrix size ``n``."""
+        """Return item ``index`` at another matrix size ``n``."""
         anatomy, generator, rng = self._subject(index)
         protocols = self.protocols(generator)
         if rng.random() < 0.5:
@@ -170,15 +177,15 @@ class PhantomContrasts(NumberedPhantoms):
 
 @dataclass(frozen=True)
 class ContrastScan:
-    """A fully sampled scan of one subject in several contrasts, with its truth.
+    """Fully sampled scan of one subject in several contrasts, with its ground truth.
 
     Attributes:
-        kspace: ``(1, contrasts, coils, ny, nx)`` complex64, with noise.
-        coil_maps: ``(1, coils, ny, nx)`` complex64.
-        images: ``(1, contrasts, ny, nx)`` complex64, without noise.
-        t2_star: ``(1, ny, nx)`` float32 in ms, see :func:`true_t2_star`.
-        metadata: one for each contrast.
-        noise_std: standard deviation of the complex noise of each coil's samples.
+        kspace: Noisy k-space, complex64 ``(1, contrasts, coils, ny, nx)``.
+        coil_maps: Coil maps, complex64 ``(1, coils, ny, nx)``.
+        images: Noiseless images, complex64 ``(1, contrasts, ny, nx)``.
+        t2_star: T2* map in ms, float32 ``(1, ny, nx)``; see :func:`true_t2_star`.
+        metadata: Metadata, one per contrast.
+        noise_std: Standard deviation of the complex noise of each coil's samples.
     """
 
     kspace: Tensor
@@ -200,18 +207,26 @@ def contrast_scan(
 ) -> ContrastScan:
     """Scan a random person with this anatomy in several contrasts, with one coil array.
 
+    Example:
+        >>> from ctxrecon.phantom import brain_anatomy
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> anatomy = brain_anatomy(generator, size=64)
+        >>> protocols = multi_echo(generator)
+        >>> contrast_scan(anatomy, protocols, shape=(32, 32), generator=generator).kspace.shape
+        torch.Size([1, 5, 8, 32, 32])
+
     Args:
-        anatomy: for testing one that no training has seen, see
+        anatomy: Anatomy to scan; for tests, one not used in training, see
             :meth:`~ctxrecon.phantom.AnatomyBank.split`.
-        protocols: of the contrasts, such as :func:`multi_echo` draws.
-        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
-        num_coils: receiver coils of the simulated array.
-        snr: see :func:`~ctxrecon.phantom.measure`; ``None`` adds no noise.
-        generator: draws everything that is random.
+        protocols: Protocols of the contrasts, such as those of :func:`multi_echo`.
+        shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
+        num_coils: Number of receiver coils of the simulated array.
+        snr: Signal-to-noise ratio; see :func:`~ctxrecon.phantom.measure`. ``None`` adds no noise.
+        generator: Random generator.
 
     Raises:
-        InputError: no protocols, or ones that the phantom cannot image; a shape, number of coils
-            or SNR that makes no sense.
+        InputError: If there are no protocols, the phantom cannot image them, or the shape, number
+            of coils or SNR is not valid.
     """
     generator = torch.default_generator if generator is None else generator
     images, t2_star = _image_all(anatomy, protocols, shape, numpy_rng(generator))
@@ -233,7 +248,7 @@ def _image_all(
     shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Images ``(contrasts, ny, nx)`` and T2* map ``(ny, nx)`` of a random person."""
+    """Return images ``(contrasts, ny, nx)`` and the T2* map ``(ny, nx)`` of a random person."""
     if not protocols:
         raise InputError("expected at least one protocol, got an empty list")
     subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
@@ -242,15 +257,15 @@ def _image_all(
 
 
 def _box(fine: int, n: int) -> NDArray[np.float64]:
-    """Mean over each of ``n`` pixels of ``fine`` small ones, ``(n, fine)``; wraps around.
+    """Return the matrix ``(n, fine)`` that averages fine pixels over ``n`` pixels, periodically.
 
-    Pixel k of an image that is a crop of k-space is centred on small pixel ``k · fine/n``, so its
-    borders lie half of ``fine/n`` on either side.
+    Pixel k of an image that is a crop of k-space is centered on fine pixel ``k · fine/n``, so its
+    borders lie at half of ``fine/n`` on either side.
     """
     width = fine / n
-    # From the left border of pixel k to the middle of each small pixel, in [0, fine).
+    # Distance from the left border of pixel k to the center of each fine pixel, in [0, fine)
     left = (np.arange(fine) - (np.arange(n)[:, None] - 0.5) * width) % fine
     overlap = np.clip(np.minimum(left + 0.5, width) - np.maximum(left - 0.5, 0.0), 0.0, None)
-    # A small pixel that straddles the left border from beyond the seam.
+    # The fine pixel that straddles the left border across the periodic boundary
     overlap += np.clip(left + 0.5 - fine, 0.0, None)
     return overlap / width

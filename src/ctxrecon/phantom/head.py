@@ -1,4 +1,4 @@
-"""What surrounds the brain in an axial slice: scalp, skull, skull base, orbits and sinuses."""
+"""Surroundings of the brain in an axial slice: scalp, skull, skull base, orbits and sinuses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ctxrecon.phantom.tissues import Tissue
 
 
 def head_width(rng: np.random.Generator, person: Person | None) -> float:
-    """Draw the size of a head relative to the average one.
+    """Draw the size of a head relative to the average.
 
     Men's intracranial volume is 10 % larger than women's (1538 and 1393 ml: PMC10511609, table 1,
-    n = 133; likewise Ritchie et al., Cereb Cortex 28:2959, 2018), so each of three dimensions
-    differs by 3.2 %; the spread over both sexes stays 3 %.
+    n = 133; also Ritchie et al., Cereb Cortex 28:2959, 2018), so each of the three dimensions
+    differs by 3.2 %; the spread over both sexes remains 3 %.
     """
     if person is None:
         return float(rng.normal(1.0, 0.03))
@@ -22,7 +22,7 @@ def head_width(rng: np.random.Generator, person: Person | None) -> float:
 
 
 def _outline(canvas: Canvas, half_width: float, half_length: float, taper: float) -> Field:
-    """Radial distance to an egg that is broader behind than in front."""
+    """Return the radial distance to an egg shape that is broader posteriorly."""
     x, y = canvas.x, canvas.y
     across = x / (np.float32(half_width) * (1 + np.float32(taper) * y / np.float32(half_length)))
     along = y / np.float32(half_length)
@@ -70,7 +70,7 @@ def draw_head(canvas: Canvas, level: float) -> Field:
 
 
 def _base_cavity(canvas: Canvas, t: float, head: Field) -> Field:
-    """Posterior, middle and anterior fossae, which join into one cavity higher up."""
+    """Return the posterior, middle and anterior fossae, which join into one cavity higher up."""
     fossa = canvas.ellipse(
         0,
         ramp(t, (0, 0.2, 0.36), (46, 40, 34)),
@@ -94,7 +94,7 @@ def _base_cavity(canvas: Canvas, t: float, head: Field) -> Field:
 
 
 def _face(canvas: Canvas, level: float, head: Field, cavity: Field, muscle: Mask) -> None:
-    """Orbits, sinuses, petrous bone and muscles around the skull base."""
+    """Paint orbits, sinuses, petrous bone and muscles around the skull base."""
     rng, t = canvas.rng, level
     x, y = canvas.x, canvas.y
     side_x = np.abs(x)
@@ -138,7 +138,7 @@ def _face(canvas: Canvas, level: float, head: Field, cavity: Field, muscle: Mask
 
 
 def _orbit(canvas: Canvas, side: int, opening: float, head: Field) -> None:
-    """Fat cone with globe, lens, optic nerve and two rectus muscles."""
+    """Paint a fat cone with globe, lens, optic nerve and two rectus muscles."""
     cone = canvas.stroke([(side * 32, -64), (side * 14, -26)], 18 * opening, 3)
     canvas.paint(Tissue.CORTICAL_BONE, (cone < 2) & (head < -3))
     canvas.paint(Tissue.FAT, (cone < 0) & (head < -2))

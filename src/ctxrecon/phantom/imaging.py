@@ -1,8 +1,9 @@
-"""How pixels become images: shading, the centre of k-space, phase; in batches, on any device.
+"""Image formation: shading, the center of k-space and phase, in batches on any device.
 
-What is random about an image is drawn beside its pixels, as a recipe of a few numbers, by NumPy on
-the CPU. The pixels are made from a batch of recipes in torch, on the device where they are needed.
-Recipes are named tuples, which :func:`torch.utils.data.default_collate` makes a batch of.
+The random parameters of an image are drawn separately from its pixels, as a recipe of a few
+numbers, by NumPy on the CPU. The pixels are computed from a batch of recipes in torch, on the
+device where they are needed. Recipes are named tuples that
+:func:`torch.utils.data.default_collate` combines into a batch.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from torch import Tensor
 from ctxrecon.intensity import magnitude_quantile
 
 _MOST_WAVES = 5
-"""Rows and columns of the weights of a recipe's smooth fields."""
+"""Size of the weight matrices of a recipe's smooth fields."""
 _TILE = 1024
 
 
 class Acquisition(NamedTuple):
-    """How one image is taken, or a batch of images; made by :func:`draw_acquisition`.
+    """Acquisition parameters of an image or a batch of images; see :func:`draw_acquisition`.
 
     Attributes:
-        shading: ``(waves, waves)`` weights of the smooth shading that coil combination leaves.
-        shading_strength: its largest relative size.
-        reach: ``(2,)`` parts of the height over which the signal fades at the top and at the
-            bottom, 0 where it does not.
-        window: strength of the k-space filter, 0 to 1.
-        phase: ``(waves, waves)`` weights of the smooth phase.
-        phase_strength: its largest size in radians.
-        angle: of the whole image, in radians.
+        shading: Weights ``(waves, waves)`` of the smooth shading that coil combination leaves.
+        shading_strength: Largest relative shading.
+        reach: Fractions ``(2,)`` of the height over which the signal fades at the top and at the
+            bottom; 0 for no fading.
+        window: Strength of the k-space filter, 0 to 1.
+        phase: Weights ``(waves, waves)`` of the smooth phase.
+        phase_strength: Largest smooth phase in radians.
+        angle: Constant phase in radians.
     """
 
     shading: Any
@@ -46,17 +47,17 @@ class Acquisition(NamedTuple):
     angle: Any
 
     def shaded(self, fine: Tensor) -> Tensor:
-        """``(batch, ny, nx)`` complex pixels under the shading of a coil array."""
+        """Apply the shading of a coil array to complex pixels ``(batch, ny, nx)``."""
         ny, nx = fine.shape[-2:]
         strength = self.shading_strength.view(-1, 1, 1)
         shading = 1 + strength * smooth_fields(self.shading, (ny, nx))
         return fine * shading * _fading(self.reach, ny)[:, :, None]
 
     def image(self, fine: Tensor, shape: tuple[int, int]) -> Tensor:
-        """The complex images ``(batch, *shape)`` of shaded pixels ``(batch, ny, nx)``.
+        """Compute complex images ``(batch, *shape)`` of shaded pixels ``(batch, ny, nx)``.
 
-        Each is the inverse Fourier transform of the centre of the fine grid's k-space, as a scanner
-        measures it: partial volume and truncation at edges are physical.
+        Each image is the inverse Fourier transform of the center of the fine grid's k-space, as
+        measured by a scanner, so that partial volume and truncation at edges are physical.
         """
         (fine_y, fine_x), (ny, nx) = fine.shape[-2:], shape
         kspace = torch.fft.fftshift(torch.fft.fft2(fine, norm="forward"), dim=(-2, -1))
@@ -71,22 +72,22 @@ class Acquisition(NamedTuple):
 
 
 class Recipe(Protocol):
-    """What an image is made from; a named tuple, so that recipes can be collated and moved."""
+    """Parameters of an image, as a named tuple that can be collated and moved between devices."""
 
     def render(self, shape: tuple[int, int]) -> Tensor:
-        """The noiseless images of a batch, ``(batch, *shape)`` complex64, of the prior's scale."""
+        """Render the noiseless images of a batch, complex64 ``(batch, *shape)``, at unit scale."""
 
 
 class TissueRecipe(NamedTuple):
-    """A phantom image to be made, or a batch of them.
+    """Parameters of a phantom image or a batch of them.
 
     Attributes:
-        labels: ``(ny, nx)`` uint8 tissues.
-        signal: ``(tissues,)`` complex64, of each tissue.
-        texture: ``(tissues,)`` complex64, standard deviation of the signal inside each tissue.
-        offset: ``(2,)`` place of the texture in its tile.
-        acquisition: how the image is taken.
-        scale: 99 % quantile of the magnitude, or 0 to take that of the image itself.
+        labels: Tissue labels, uint8 ``(ny, nx)``.
+        signal: Signal of each tissue, complex64 ``(tissues,)``.
+        texture: Standard deviation of the signal within each tissue, complex64 ``(tissues,)``.
+        offset: Position ``(2,)`` of the texture in its tile.
+        acquisition: Acquisition parameters.
+        scale: 99 % quantile of the magnitude; 0 uses that of the image itself.
     """
 
     labels: Any
@@ -97,11 +98,11 @@ class TissueRecipe(NamedTuple):
     scale: Any
 
     def render(self, shape: tuple[int, int]) -> Tensor:
-        """The noiseless images of a batch by their scale, ``(batch, *shape)`` complex64."""
+        """Render the noiseless images of a batch at unit scale, complex64 ``(batch, *shape)``."""
         return scaled(self.unscaled(shape), self.scale)
 
     def unscaled(self, shape: tuple[int, int]) -> Tensor:
-        """The noiseless images of a batch in the units of the signal equations."""
+        """Render the noiseless images of a batch in the units of the signal equations."""
         count, ny, nx = self.labels.shape
         device = self.labels.device
         tile = _texture_tile_on(device)
@@ -114,11 +115,11 @@ class TissueRecipe(NamedTuple):
         return self.acquisition.image(shaded, shape)
 
     def brightened(self, factors: NDArray[np.float32]) -> TissueRecipe:
-        """The recipe of one image with the signal of each tissue times its factor."""
+        """Return the recipe of one image with the tissue signals multiplied by factors."""
         return self._replace(signal=self.signal * factors, texture=self.texture * factors)
 
     def scaled_as(self, labels: NDArray[np.uint8]) -> TissueRecipe:
-        """The recipe of one image with the scale that a slice of these labels has."""
+        """Return the recipe of one image with the scale of a slice of these labels."""
         magnitude = torch.from_numpy(np.abs(self.signal)[labels])[None]
         return self._replace(scale=np.float32(magnitude_quantile(magnitude, "lower")[0]))
 
@@ -131,14 +132,14 @@ def draw_acquisition(
     phase_order: int = 3,
     phase: float = 1.0,
 ) -> Acquisition:
-    """Draw how one image is taken: filter, phase and angle; the shading belongs to the subject.
+    """Draw the filter, phase and angle of one image; the shading belongs to the subject.
 
     Args:
-        rng: draws the strength of the k-space filter and the phase.
-        shading: weights from :func:`smooth_weights` and the strength.
-        reach: see :class:`Acquisition`.
-        phase_order: half periods of the smooth phase.
-        phase: scales the smooth phase, in units of π.
+        rng: Random generator of the k-space filter's strength and the phase.
+        shading: Weights from :func:`smooth_weights`, and the strength.
+        reach: Fading at the top and the bottom; see :class:`Acquisition`.
+        phase_order: Largest number of half periods of the smooth phase.
+        phase: Largest smooth phase, in units of π.
     """
     window = rng.random()
     strength = rng.random()
@@ -155,7 +156,7 @@ def draw_acquisition(
 
 
 def smooth_weights(order: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random weights of cosines of up to ``order`` half periods, ``(order + 1, order + 1)``."""
+    """Draw weights of cosines of up to ``order`` half periods, ``(order + 1, order + 1)``."""
     i, j = np.mgrid[: order + 1, : order + 1]
     weights = rng.standard_normal((order + 1, order + 1)) / (1.0 + i**2 + j**2)
     weights[0, 0] = 0.0
@@ -163,14 +164,14 @@ def smooth_weights(order: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def padded(weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Weights of a smooth field in the size that every recipe has."""
+    """Pad the weights of a smooth field to the size that every recipe has."""
     full = np.zeros((_MOST_WAVES, _MOST_WAVES), np.float32)
     full[: weights.shape[0], : weights.shape[1]] = weights
     return full
 
 
 def smooth_fields(weights: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Smooth real fields in about [−1, 1], ``(batch, *shape)``, of weights ``(batch, k, k)``."""
+    """Return smooth real fields in about [−1, 1], ``(batch, *shape)``, of weights (batch, k, k)."""
     waves = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
     y, x = (
         torch.cos(math.pi * torch.outer(waves, (torch.arange(n).to(waves) + 0.5) / n))
@@ -183,23 +184,23 @@ def smooth_fields(weights: Tensor, shape: tuple[int, int]) -> Tensor:
 def smooth_field(
     shape: tuple[int, int], order: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A random smooth real field in about [−1, 1]: cosines of up to ``order`` half periods."""
+    """Draw a smooth real field in about [−1, 1] from cosines of up to ``order`` half periods."""
     weights = torch.from_numpy(smooth_weights(order, rng))[None]
     return smooth_fields(weights, shape)[0].numpy().astype(np.float32)
 
 
 def scaled(images: Tensor, scale: Tensor) -> Tensor:
-    """Divide each of ``(batch, ny, nx)`` by its scale, or where that is 0 by its 99 % quantile."""
+    """Divide each image ``(batch, ny, nx)`` by its scale, or by its 99 % quantile if that is 0."""
     own = magnitude_quantile(images, "lower")
     return images / torch.where(scale > 0, scale, own).clamp_min(1e-6).view(-1, 1, 1)
 
 
 def texture_tile() -> NDArray[np.float32]:
-    """Band-limited noise at two scales, unit variance, periodic; a window of it is a texture."""
+    """Return periodic band-limited noise at two scales with unit variance, for textures."""
     rng = np.random.default_rng(20240601)
     frequency = np.fft.fftfreq(_TILE)
     radius = np.hypot(frequency[:, None], frequency[None, :])
-    # Gaussian blurs of 1.2 and 6 pixels, applied in the Fourier domain so that the tile wraps.
+    # Gaussian blurs of 1.2 and 6 pixels, in the Fourier domain to keep the tile periodic
     parts = []
     for sigma in (1.2, 6.0):
         spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE)))
@@ -214,21 +215,21 @@ def _texture_tile_on(device: torch.device) -> Tensor:
 
 
 def draw_offset(rng: np.random.Generator) -> tuple[int, int]:
-    """A place in the texture tile."""
+    """Draw a position in the texture tile."""
     return int(rng.integers(_TILE)), int(rng.integers(_TILE))
 
 
 def draw_reach(rng: np.random.Generator) -> NDArray[np.float64]:
-    """How a knee coil's reach ends along the leg, ``(2,)``: the leg goes on, the signal fades.
+    """Draw the fractions ``(2,)`` of the height on which a knee coil's signal fades along the leg.
 
-    Without it the leg would be cut at the edges, and no coil map that is periodic, as those of a
-    measured k-space are, could follow.
+    Without fading the leg would be cut at the edges, which periodic coil maps, such as those of a
+    measured k-space, could not describe.
     """
     return rng.uniform(0.12, 0.24, 2)
 
 
 def _fading(reach: Tensor, ny: int) -> Tensor:
-    """What :func:`draw_reach` leaves of the signal of each row, ``(batch, ny)``."""
+    """Return the remaining signal of each row for :func:`draw_reach`, ``(batch, ny)``."""
     position = (torch.arange(ny, device=reach.device, dtype=reach.dtype) + 0.5) / ny
     left = torch.ones(reach.shape[0], ny, device=reach.device, dtype=reach.dtype)
     for number, distance in enumerate((position, 1 - position)):
@@ -239,6 +240,6 @@ def _fading(reach: Tensor, ny: int) -> Tensor:
 
 
 def _raised_cosine(strength: Tensor, n: int) -> Tensor:
-    """Hann-type k-space filters ``(batch, n)``; strength 0 is none, 1 halves the outermost line."""
+    """Return Hann-type k-space filters ``(batch, n)``; strength 1 halves the outermost line."""
     position = (torch.arange(n, device=strength.device, dtype=strength.dtype) - n // 2) / n
     return 1 - 0.5 * strength[:, None] * (1 - torch.cos(2 * math.pi * position)) / 2

@@ -1,8 +1,8 @@
-"""A procedural coronal slice of a knee, from the patella to the popliteal fossa.
+"""Procedural coronal slices of a knee, from the patella to the popliteal fossa.
 
-Sizes are those of an adult right knee in mm; ``x`` runs to the image's right (lateral, before a
-random flip) and ``y`` downwards from the joint line. The slice number, anterior to posterior,
-tells which bones, menisci, ligaments and muscles are met.
+Sizes are those of an adult right knee in mm; ``x`` points to the image's right (lateral, before a
+random flip) and ``y`` downwards from the joint line. The slice number, from anterior to posterior,
+determines which bones, menisci, ligaments and muscles are visible.
 """
 
 from __future__ import annotations
@@ -39,19 +39,24 @@ def knee_anatomy(
 ) -> Anatomy:
     """Draw one random coronal slice of a knee.
 
+    Example:
+        >>> anatomy = knee_anatomy(torch.Generator().manual_seed(0), size=64)
+        >>> anatomy.name, anatomy.labels.shape
+        ('knee', (64, 64))
+
     Args:
-        generator: the only source of randomness; the same state gives the same slice.
-        size: pixels along each edge, at least 32.
-        fov_mm: edge length of the square field of view, mm.
-        person: whose sex decides, together with chance, the size of the bones and the layer of
-            fat, and whose age the thickness of the cartilage and the findings; ``None`` draws from
-            people of every age and sex.
+        generator: Only source of randomness; equal states yield equal slices.
+        size: Number of pixels along each edge, at least 32.
+        fov_mm: Edge length of the square field of view in mm.
+        person: Person whose sex affects the size of the bones and the fat layer, and whose age
+            affects the cartilage thickness and the findings; ``None`` draws from people of every
+            age and sex.
 
     Returns:
-        An :class:`Anatomy` whose slice number, 0 (anterior) to 35 (posterior), tells the level.
+        An :class:`Anatomy` whose slice number, 0 (anterior) to 35 (posterior), indicates the level.
 
     Raises:
-        InputError: ``size`` or ``fov_mm`` is out of range.
+        InputError: If ``size`` or ``fov_mm`` is out of range.
     """
     check_size(size, fov_mm)
     rng = numpy_generator(generator)
@@ -78,14 +83,14 @@ def knee_anatomy(
 
 
 def plan_findings(rng: np.random.Generator, person: Person | None) -> list[str]:
-    """Draw which findings the slice shows, if it has place for them.
+    """Draw which findings the slice shows if it has a place for them.
 
-    Tears of the meniscus and defects of the cartilage become more frequent with age, by ``e^0.6``
-    for each standard deviation of 15 years: in knees without symptoms 4 % and 11 % have them before
-    40 years, 19 % and 43 % later, bone-marrow lesions do not depend on age (Culvenor et al., Br J
-    Sports Med 53:1268, 2019); meniscal damage rises from 19 % of women of 50 to 59 years to 56 % of
-    men of 70 to 90 (Englund et al., N Engl J Med 359:1108, 2008). Patients have had a reason for
-    their scan at every age, so the rate is about half as steep, an assumption.
+    Meniscus tears and cartilage defects become more frequent with age, by ``e^0.6`` per standard
+    deviation of 15 years. In knees without symptoms 4 % and 11 % have them before 40 years, 19 %
+    and 43 % later, and bone-marrow lesions do not depend on age (Culvenor et al., Br J Sports Med
+    53:1268, 2019); meniscal damage rises from 19 % of women of 50 to 59 years to 56 % of men of 70
+    to 90 (Englund et al., N Engl J Med 359:1108, 2008). Patients have a reason for their scan at
+    every age, so the rate here is about half as steep, which is an assumption.
     """
     weights = np.array(list(KNEE_FINDINGS.values()))
     usual = weights.sum()
@@ -101,12 +106,12 @@ def plan_findings(rng: np.random.Generator, person: Person | None) -> list[str]:
 
 
 def _bone_size(rng: np.random.Generator, person: Person | None) -> float:
-    """Draw the size of a knee relative to the average one.
+    """Draw the size of a knee relative to the average.
 
     The femur is 82.7 ± 4.0 mm wide at the epicondyles in men and 72.5 ± 3.5 mm in women (Kapur et
-    al., Folia Medica Fac Med Univ Sarajevo, n = 100). Cartilage is scaled with the bones: that of
-    women is thinner and covers less (Otterness & Eckstein, Osteoarthritis Cartilage 15:666, 2007).
-    The spread over both sexes is 8 %, that without persons 5 %.
+    al., Folia Medica Fac Med Univ Sarajevo, n = 100). Cartilage scales with the bones: in women it
+    is thinner and covers less (Otterness & Eckstein, Osteoarthritis Cartilage 15:666, 2007). The
+    spread over both sexes is 8 %; without persons it is 5 %.
     """
     if person is None:
         return float(rng.normal(1.0, 0.05))
@@ -114,19 +119,19 @@ def _bone_size(rng: np.random.Generator, person: Person | None) -> float:
 
 
 def _cartilage(person: Person | None) -> float:
-    """Thickness of cartilage relative to the average, without the size of the knee.
+    """Return the cartilage thickness relative to the average, apart from the size of the knee.
 
-    Beyond 40 years 0.4 % is lost in a year: 0.013 to 0.035 mm in a year at ages from 26 to 61,
-    osteoarthritis included (Ding et al., Ann Rheum Dis 64:549, 2005), of about 3 mm.
+    Beyond 40 years it loses 0.4 % per year: 0.013 to 0.035 mm of about 3 mm per year at ages from
+    26 to 61, osteoarthritis included (Ding et al., Ann Rheum Dis 64:549, 2005).
     """
     return 1.0 if person is None else 1.02 - 0.004 * max(person.age - 40, 0.0)
 
 
 def _fat_layer(person: Person | None) -> float:
-    """Thickness of subcutaneous fat relative to the average of both sexes.
+    """Return the thickness of subcutaneous fat relative to the average of both sexes.
 
-    Men have half of women's (Diepold et al., Ann Anat 200:30, 2015: −50 % of the cross-section of
-    the thigh, n = 25).
+    Men have half as much as women (Diepold et al., Ann Anat 200:30, 2015: −50 % of the
+    cross-section of the thigh, n = 25).
     """
     if person is None:
         return 1.0
@@ -134,7 +139,7 @@ def _fat_layer(person: Person | None) -> float:
 
 
 class Knee:
-    """The distances that drawing and findings share, and the drawing itself."""
+    """Drawing of a knee, with the distance fields that findings use as well."""
 
     def __init__(self, canvas: Canvas, level: float, person: Person | None = None) -> None:
         self.canvas = canvas
@@ -152,7 +157,7 @@ class Knee:
         self.acl: Mask = self.meniscus
 
     def _femur(self) -> Field:
-        """Shaft that flares into two condyles with the intercondylar notch between them."""
+        """Return the shaft that flares into two condyles with the intercondylar notch between."""
         canvas, p = self.canvas, self.level
         rx = ramp(p, (0.16, 0.3, 0.5, 0.75, 0.88), (11, 19, 21.5, 20, 11))
         ry = ramp(p, (0.16, 0.3, 0.5, 0.75, 0.88), (12, 19, 21, 21, 14))
@@ -178,7 +183,7 @@ class Knee:
         return femur
 
     def _tibia(self) -> Field:
-        """Plateau with two spines, tapering to the shaft."""
+        """Return the plateau with two spines, which tapers to the shaft."""
         canvas, p = self.canvas, self.level
         if not 0.16 < p < 0.84:
             return np.full_like(canvas.x, 99)
@@ -196,7 +201,7 @@ class Knee:
         return tibia
 
     def draw(self) -> None:
-        """Paint every tissue of a healthy knee, outermost first."""
+        """Paint all tissues of a healthy knee, outermost first."""
         self._soft_tissue()
         p = self.level
         if p < 0.3:
@@ -214,7 +219,7 @@ class Knee:
         self._marble()
 
     def _marble(self) -> None:
-        """Fat planes between and strands within the muscle bellies."""
+        """Paint fat planes between the muscle bellies and strands within them."""
         canvas = self.canvas
         belly = (canvas.labels == Tissue.MUSCLE) & (self.leg < -3)
         along = canvas.x + canvas.noise(45) * np.float32(7)
@@ -225,7 +230,7 @@ class Knee:
         canvas.paint(Tissue.LIGAMENT, belly & tendon)
 
     def _soft_tissue(self) -> None:
-        """Skin, subcutaneous fat with septa, muscle bellies with fat planes."""
+        """Paint skin, subcutaneous fat with septa, and muscle bellies with fat planes."""
         canvas, p = self.canvas, self.level
         x, y = canvas.x, canvas.y
         waist = self.half_width * (
@@ -239,7 +244,7 @@ class Knee:
         canvas.paint(Tissue.FAT, leg < -1.6)
         septa = np.abs(canvas.noise(13)) < 0.045
         canvas.paint(Tissue.MUSCLE, (leg < -2.5) & septa & (np.abs(canvas.noise(30)) < 1))
-        # the bellies end in tendons near the joint: there fat and capsule lie on the bones
+        # Near the joint the bellies end in tendons, and fat and capsule lie on the bones.
         middle = ramp(p, (0, 0.5, 0.75, 1), (2, 0, 2, 10))
         spread = ramp(p, (0, 0.5, 0.75, 1), (34, 31, 26, 14))
         waisted = np.exp(-(((y - middle) / spread) ** 2)) * ramp(p, (0, 0.7, 1), (36, 30, 8))
@@ -256,7 +261,7 @@ class Knee:
         canvas.paint(Tissue.MARROW, distance < -rim)
 
     def _extensor_mechanism(self) -> None:
-        """Patella, quadriceps and patellar tendons, retinacula and infrapatellar fat."""
+        """Paint patella, quadriceps and patellar tendons, retinacula and infrapatellar fat."""
         canvas, p = self.canvas, self.level
         if p < 0.2:
             tendon = canvas.stroke([(1, -90), (0, -40), (0, 2), (2, 44)], 11, 14, 9, 9)
@@ -275,7 +280,7 @@ class Knee:
             canvas.paint(Tissue.SYNOVIAL_FLUID, (fluid < 0) & (self.inner < 0))
 
     def _joint(self) -> None:
-        """Bones with growth-plate scars, cartilage, menisci and a film of fluid."""
+        """Paint bones with growth-plate scars, cartilage, menisci and a film of fluid."""
         canvas, p = self.canvas, self.level
         x, y = canvas.x, canvas.y
         side_x = np.abs(x)
@@ -318,7 +323,7 @@ class Knee:
         self._bone(fibula, 1.5)
 
     def _collaterals(self) -> None:
-        """Medial and lateral collateral ligaments and the iliotibial band."""
+        """Paint the medial and lateral collateral ligaments and the iliotibial band."""
         canvas, p = self.canvas, self.level
         if 0.34 < p < 0.66:
             band = canvas.stroke([(-42.5, -26), (-42, -4), (-39, 12), (-30, 46)], 1.5)
@@ -331,7 +336,7 @@ class Knee:
             canvas.paint(Tissue.LIGAMENT, (tract < 0) & (self.tibia > -0.5))
 
     def _cruciates(self) -> None:
-        """Ligaments of the notch: ACL in front and lateral, PCL behind and medial."""
+        """Paint the cruciate ligaments: ACL anterior and lateral, PCL posterior and medial."""
         canvas, p = self.canvas, self.level
         grain = np.abs(canvas.noise(4)) > 0.15
         if 0.42 < p < 0.68:
@@ -348,7 +353,7 @@ class Knee:
             canvas.paint(Tissue.LIGAMENT, (pcl < 0) & (self.femur > 0))
 
     def _popliteal(self) -> None:
-        """Artery and vein, gastrocnemius heads, hamstrings behind the joint."""
+        """Paint artery, vein, gastrocnemius heads and hamstrings behind the joint."""
         canvas, p = self.canvas, self.level
         if p > 0.8:
             for side in (-1, 1):

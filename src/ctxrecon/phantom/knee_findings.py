@@ -1,4 +1,4 @@
-"""Findings of a knee slice, drawn into its label map, in the words of fastMRI+."""
+"""Findings drawn into the label map of a knee slice, in the terms of fastMRI+."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctxrecon.phantom.tissues import Tissue
 
 MIN_FINDING_MM2 = 2.0
 
-# how often each is drawn, relative to the others
+# Relative frequency of each finding
 KNEE_FINDINGS = {
     "Meniscus Tear": 0.26,
     "Cartilage - Partial Thickness loss/defect": 0.15,
@@ -31,7 +31,7 @@ KNEE_FINDINGS = {
 
 
 class KneeLike(Protocol):
-    """What findings need to know of a drawn knee: its canvas, level and signed distances."""
+    """Interface of a drawn knee for findings: its canvas, level and signed distances."""
 
     canvas: Canvas
     level: float
@@ -44,7 +44,7 @@ class KneeLike(Protocol):
 
 
 def draw_findings(knee: KneeLike, findings: list[str]) -> tuple[str, ...]:
-    """Draw each finding that this slice has room for; return the names drawn."""
+    """Draw each finding that fits into this slice; return the names of those drawn."""
     canvas = knee.canvas
     area = canvas.voxel_mm**2
     drawn = []
@@ -56,7 +56,7 @@ def draw_findings(knee: KneeLike, findings: list[str]) -> tuple[str, ...]:
 
 
 def _draw_finding(knee: KneeLike, name: str) -> Mask | None:
-    """Draw one finding; return where, or None if the slice has no place for it."""
+    """Draw one finding; return its mask, or ``None`` if the slice has no place for it."""
     canvas, rng = knee.canvas, knee.canvas.rng
     labels = canvas.labels
     marrow = labels == Tissue.MARROW

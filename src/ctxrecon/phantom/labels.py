@@ -1,4 +1,4 @@
-"""Anatomies from label volumes of real heads (FreeSurfer labels, as SynthSeg publishes them)."""
+"""Anatomies from label volumes of real heads (FreeSurfer labels, as published with SynthSeg)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _GROUPS: dict[Tissue, tuple[int, ...]] = {
     Tissue.MUSCLE: (502, 507, 509, 514),
 }
 _AXIS = {"axial": 0, "sagittal": 2, "coronal": 1}
-"""Axis of the slices in a volume from :func:`load_label_volume`; each slice is upright, a sagittal
-one faces left."""
+"""Axis of the slices in a volume from :func:`load_label_volume`. Slices are upright; sagittal ones
+face left."""
 PLANES = tuple(_AXIS)
 _SOFT_TISSUE = 507
 _SCALP = 511
 _NUM_LABELS = 1024
-# A finding smaller than this many fine pixels would not be seen, and is not named.
+# Findings of fewer fine pixels would be invisible and are not named.
 _MIN_LESION_PIXELS = 12
 
 
@@ -55,10 +55,13 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
 
     Args:
         path: NIfTI file of whole numbers from 0 to 1023.
+
+    Raises:
+        InputError: If there is no such file, or it is not a volume of valid labels.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no label volume at {path}; give a NIfTI file of FreeSurfer labels")
+        raise InputError(f"no label volume at {path}; pass a NIfTI file of FreeSurfer labels")
     with nibabel_for(path) as nibabel:
         image: Any = nibabel.load(path)
         num_bytes = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
@@ -67,25 +70,25 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
         orientations = nibabel.orientations
         orientation = orientations.io_orientation(image.affine)
     if volume.dtype.kind not in "biuf":
-        raise InputError(f"{path.name} holds {volume.dtype}, expected labels as whole numbers")
+        raise InputError(f"{path.name} contains {volume.dtype}, expected labels as whole numbers")
     if volume.ndim != 3:
         raise InputError(f"expected a 3-D label volume, {path.name} has shape {volume.shape}")
     valid = np.isfinite(volume) & (volume >= 0) & (volume < _NUM_LABELS)
     if volume.size == 0 or not valid.all():
-        raise InputError(f"{path.name} holds values that are no labels (whole numbers 0 to 1023)")
+        raise InputError(f"{path.name} contains invalid labels (expected whole numbers 0 to 1023)")
     target = orientations.axcodes2ornt(("I", "P", "L"))
     if not np.isfinite(orientation).all():  # an axis of the volume without a direction in space
-        raise InputError(f"{path.name} has an orientation that cannot be: its affine is damaged")
+        raise InputError(f"{path.name} has an impossible orientation: its affine is damaged")
     transform = orientations.ornt_transform(orientation, target)
     return orientations.apply_orientation(volume, transform).astype(np.int16)
 
 
 def brain_range(volume: NDArray[np.int16]) -> tuple[int, int]:
-    """First and last slice that hold brain; of axial ones from the vertex downwards."""
+    """Return the first and last slice with brain; axial slices count from the vertex downwards."""
     brain = np.isin(volume, (2, 3, 41, 42, 7, 8, 46, 47)).sum(axis=(1, 2)) > 200
     indices = np.flatnonzero(brain)
     if not len(indices):
-        raise InputError("the label volume holds no brain (FreeSurfer labels 2, 3, 41, 42)")
+        raise InputError("the label volume contains no brain (FreeSurfer labels 2, 3, 41, 42)")
     return int(indices[0]), int(indices[-1])
 
 
@@ -99,23 +102,23 @@ def anatomy_from_labels(
     num_slices: int = 16,
     plane: str = "axial",
 ) -> Anatomy:
-    """One warped slice of a label volume.
+    """Draw one warped slice of a label volume.
 
-    The slice is rotated, scaled and smoothly warped; tissue boundaries are found at the fine
-    resolution by interpolating each label's indicator, so that they are smooth at any
-    ``voxel_mm``. Soft tissue outside the skull is split by a random smooth field into fat and
-    muscle, the scalp by depth into skin and fat.
+    The slice is rotated, scaled and smoothly warped. Tissue boundaries are determined at the fine
+    resolution by interpolating the indicator of each label, so that they are smooth at any
+    ``voxel_mm``. Soft tissue outside the skull is split into fat and muscle by a random smooth
+    field, and the scalp into skin and fat by depth.
 
     Args:
-        volume: from :func:`load_label_volume`.
-        position: 0 the lowest slice with brain, 1 the vertex; in the other planes from the
-            person's left to right, or from back to front.
-        rng: draws rotation, scale, warp and the fat.
-        size: edge of the square label map, in fine pixels.
-        voxel_mm: edge of a fine pixel in mm; ``size · voxel_mm`` is the field of view. A field of
-            view smaller than the head shows a random part of it.
-        num_slices: slices of the scan that the slice number refers to.
-        plane: one of :data:`PLANES`; only axial slices have a number.
+        volume: Label volume from :func:`load_label_volume`.
+        position: Relative position of the slice: from the lowest slice with brain (0) to the vertex
+            (1), and in the other planes from the person's left to right or from back to front.
+        rng: Random generator of rotation, scale, warp and fat.
+        size: Edge length of the square label map in fine pixels.
+        voxel_mm: Edge length of a fine pixel in mm; ``size · voxel_mm`` is the field of view. A
+            field of view smaller than the head shows a random part of it.
+        num_slices: Number of slices of the scan to which the slice number refers.
+        plane: One of :data:`PLANES`; only axial slices have a number.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -141,7 +144,7 @@ def anatomy_from_labels(
 
     values = np.unique(labels)
     indicators = torch.from_numpy((labels[None] == values[:, None, None]).astype(np.float32))
-    # Sampling the stack of indicators in one call; the largest wins at each fine pixel.
+    # All indicators are sampled in one call; the largest wins at each fine pixel.
     sampled = functional.grid_sample(
         indicators[None], torch.from_numpy(grid)[None], mode="bilinear", align_corners=False
     )[0]
@@ -151,7 +154,7 @@ def anatomy_from_labels(
     tissues = _lookup()[np.clip(structures, 0, _NUM_LABELS - 1)]
     fat = smooth_field((size, size), 12, rng) + 0.6 * smooth_field((size, size), 30, rng)
     tissues[(structures == _SOFT_TISSUE) & (fat > rng.uniform(-0.5, 0.1))] = int(Tissue.FAT)
-    # The label "skin" is several mm thick: all but its outermost part is subcutaneous fat.
+    # The label "skin" is several mm thick; all but its outermost part is subcutaneous fat.
     depth = distance_transform_edt(structures > 0) * voxel_mm
     subcutaneous = (structures == _SCALP) & (depth > rng.uniform(1.2, 2.2))
     tissues[subcutaneous] = int(Tissue.FAT)

@@ -1,4 +1,4 @@
-"""Endless data sets of the phantom, whose items follow from their number alone."""
+"""Endless phantom data sets whose items depend only on their index."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ctxrecon.phantom.bank import AnatomyBank
 
 
 class NumberedPhantoms(Dataset[dict[str, Any]]):
-    """Items drawn from a bank; item ``i`` is the same whenever and wherever it is asked for.
+    """Items drawn from a bank; item ``i`` is reproducible.
 
     Args:
-        bank: anatomies to draw from.
-        resolution: matrix size ``n``.
-        length: number of items.
-        seed: of the whole set.
+        bank: Anatomies to draw from.
+        resolution: Matrix size ``n``.
+        length: Number of items.
+        seed: Random seed of the data set.
 
     Raises:
-        InputError: a seed that is not a whole number from 0 on.
+        InputError: If the seed is negative or not a whole number.
     """
 
     def __init__(self, bank: AnatomyBank, resolution: int, length: int, seed: int) -> None:
@@ -42,10 +42,10 @@ class NumberedPhantoms(Dataset[dict[str, Any]]):
 
     @abstractmethod
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
-        """Item ``index`` at another matrix size ``n``."""
+        """Return item ``index`` at another matrix size ``n``."""
 
     def _subject(self, index: int) -> tuple[Anatomy, torch.Generator, np.random.Generator]:
-        """The anatomy of an item, what draws its protocols, and what draws the rest."""
+        """Return the anatomy of an item, and generators of its protocols and of the rest."""
         if not 0 <= index < self.length:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])

@@ -1,4 +1,4 @@
-"""A T1 and a T2 scan of one subject who moved between them, by a displacement that is known."""
+"""T1 and T2 scans of a subject who moves between them by a known displacement."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from ctxrecon.phantom.simulate import measure
 from ctxrecon.phantom.subject import Subject, numpy_rng
 
 _ORDER = 4
-"""Half periods of the elastic motion."""
+"""Largest number of half periods of the elastic motion."""
 _ITERATIONS = 20
-"""Of a displacement's inverse; each takes more than half of the error."""
+"""Iterations for the inverse of a displacement; each removes more than half of the error."""
 
 Field = NDArray[np.float64]
-"""``(2, ny, nx)``, along ``ny`` and ``nx``."""
+"""Displacement field ``(2, ny, nx)``, along ``ny`` and ``nx``."""
 
 
 def t1_t2_pair(generator: torch.Generator) -> tuple[ScanMetadata, ScanMetadata]:
-    """A T1 and a T2 scan of a brain, each drawn as often as it occurs among the real ones.
+    """Draw a T1 and a T2 protocol of a brain with the frequencies of real scans.
 
-    Both are at the field strength of the first: one subject lies in one scanner.
+    Both have the field strength of the first, as one subject is in one scanner.
     """
     t1, t2 = (draw_protocol(generator, "brain", contrast) for contrast in ("T1", "T2"))
     return t1, replace(t2, field_strength=t1.field_strength)
@@ -47,15 +47,15 @@ def t1_t2_pair(generator: torch.Generator) -> tuple[ScanMetadata, ScanMetadata]:
 
 @dataclass(frozen=True)
 class Misalignment:
-    """How a subject moves between two scans: turned, shifted and bent.
+    """Motion of a subject between two scans: rotation, translation and elastic deformation.
 
     Attributes:
-        rotation: standard deviation of the angle in degrees.
-        translation: largest shift along each axis, in pixels of the image.
-        elastic: largest displacement along each axis of a smooth random field, likewise.
+        rotation: Standard deviation of the angle in degrees.
+        translation: Largest shift along each axis, in image pixels.
+        elastic: Largest displacement along each axis of a smooth random field, in image pixels.
 
     Raises:
-        InputError: a number that is negative or not finite.
+        InputError: If a value is negative or not finite.
     """
 
     rotation: float = 2.0
@@ -63,17 +63,17 @@ class Misalignment:
     elastic: float = 2.0
 
     def __post_init__(self) -> None:
-        """Check all three."""
+        """Validate the values."""
         for name in ("rotation", "translation", "elastic"):
             check_number(name, getattr(self, name), least=0)
 
     def draw(self, shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Field:
-        """A displacement ``v`` on the fine grid, in its pixels: ``moved(q) = still(q + v(q))``.
+        """Draw a displacement ``v`` in fine pixels, with ``moved(q) = still(q + v(q))``.
 
         Args:
-            shape: of the fine grid.
-            scale: fine pixels along one of the image.
-            rng: draws angle, shift and bending.
+            shape: Shape of the fine grid.
+            scale: Fine pixels per image pixel.
+            rng: Random generator of angle, shift and deformation.
         """
         angle = np.deg2rad(self.rotation * rng.standard_normal())
         shift = scale * self.translation * rng.uniform(-1, 1, 2)
@@ -86,18 +86,18 @@ class Misalignment:
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Noiseless images of one subject in two positions, and what lies between them.
+    """Noiseless images of one subject in two positions, and the displacement between them.
 
     The reference at ``p + displacement(p)`` shows what the image shows at ``p``; the image at
     ``p + inverse(p)`` shows what the reference shows at ``p``.
 
     Attributes:
-        image: ``(ny, nx)`` complex64, 99 % quantile of the magnitude at 1.
-        reference: likewise, of the moved subject.
-        displacement: ``(2, ny, nx)`` float32 in pixels, along ``ny`` and ``nx``.
-        inverse: likewise.
-        labels: ``(ny, nx)`` uint8 tissue in the middle of each pixel of the image.
-        reference_labels: likewise of the reference.
+        image: Image, complex64 ``(ny, nx)``, with a 99 % quantile of the magnitude of 1.
+        reference: Image of the moved subject, complex64 ``(ny, nx)``, on the same scale.
+        displacement: Displacement in pixels along ``ny`` and ``nx``, float32 ``(2, ny, nx)``.
+        inverse: Inverse displacement in pixels, float32 ``(2, ny, nx)``.
+        labels: Tissue at the center of each pixel of the image, uint8 ``(ny, nx)``.
+        reference_labels: Tissue at the center of each pixel of the reference, uint8 ``(ny, nx)``.
     """
 
     image: NDArray[np.complex64]
@@ -117,25 +117,25 @@ def image_pair(
     *,
     magnitude: bool = False,
 ) -> ImagePair:
-    """Image a subject by the second protocol, and by the first one after it has moved.
+    """Image a subject with the second protocol, and with the first one after it has moved.
 
-    The motion is that of labels and texture on the anatomy's fine grid, before imaging: partial
-    volume and truncation are those of the moved subject. Shading stays with the scanner.
+    Labels and texture move on the anatomy's fine grid before imaging, so that partial volume and
+    truncation are those of the moved subject. Shading stays with the scanner.
 
     Args:
-        subject: who is imaged.
-        protocols: of the reference and of the image, such as :func:`t1_t2_pair` draws.
-        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
-        misalignment: how far the subject moves.
-        rng: draws the motion, phases and filters.
-        magnitude: whether both images are magnitudes, without phase.
+        subject: Subject to image.
+        protocols: Protocols of the reference and the image, such as those of :func:`t1_t2_pair`.
+        shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
+        misalignment: Motion of the subject.
+        rng: Random generator of motion, phases and filters.
+        magnitude: Whether both images are magnitudes, without phase.
 
     Raises:
-        InputError: another number of protocols, or a matrix larger than the anatomy.
+        InputError: If there are not two protocols, or the matrix is larger than the anatomy.
     """
     if len(protocols) != 2:
         raise InputError(
-            f"expected the protocols of a reference and of an image, got {len(protocols)}"
+            f"expected two protocols, of the reference and of the image, got {len(protocols)}"
         )
     still = subject.anatomy.labels
     image = subject.image(protocols[1], shape, rng)
@@ -162,19 +162,19 @@ def image_pair(
 
 
 class PhantomPairs(NumberedPhantoms):
-    """Endless subjects in two scans with motion between; item ``i`` is always the same.
+    """Endless data set of subjects in two scans with motion between, reproducible by index.
 
-    Each item is a dictionary: ``images`` ``(2, n, n)`` complex64, the image and the reference;
-    ``displacement`` ``(2, n, n)`` float32; ``inside`` ``(n, n)`` bool, the pixels with tissue;
+    Each item is a dictionary: ``images``, complex64 ``(2, n, n)``, the image and the reference;
+    ``displacement``, float32 ``(2, n, n)``; ``inside``, bool ``(n, n)``, the pixels with tissue;
     ``metadata`` of the image and of the reference.
 
     Args:
-        bank: brains to draw from.
-        misalignment: how far subjects move.
-        magnitude: whether images are magnitudes.
-        resolution: matrix size ``n``.
-        length: number of items.
-        seed: of the whole set.
+        bank: Brains to draw from.
+        misalignment: Motion of the subjects; ``None`` uses the default.
+        magnitude: Whether images are magnitudes.
+        resolution: Matrix size ``n``.
+        length: Number of items.
+        seed: Random seed of the data set.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class PhantomPairs(NumberedPhantoms):
         self.magnitude = magnitude
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
-        """Item ``index`` at another matrix size ``n``."""
+        """Return item ``index`` at another matrix size ``n``."""
         anatomy, generator, rng = self._subject(index)
         if rng.random() < 0.5:
             anatomy = anatomy.mirrored()
@@ -209,16 +209,16 @@ class PhantomPairs(NumberedPhantoms):
 
 @dataclass(frozen=True)
 class PairScan:
-    """A fully sampled scan of a subject and a reference of the moved one, with the truth.
+    """Fully sampled scan of a subject and a reference of the moved one, with ground truth.
 
     Attributes:
-        kspace: ``(1, coils, ny, nx)`` complex64, of the image, with noise.
-        coil_maps: ``(1, coils, ny, nx)`` complex64; ``None`` for a single coil.
-        reference: ``(1, ny, nx)`` complex64, reconstructed from k-space with as much noise.
-        target: ``(1, ny, nx)`` complex64, the image without noise.
-        pair: the noiseless images and the displacement.
-        metadata: of the image and of the reference.
-        noise_std: standard deviation of the complex noise of each coil's samples.
+        kspace: Noisy k-space of the image, complex64 ``(1, coils, ny, nx)``.
+        coil_maps: Coil maps, complex64 ``(1, coils, ny, nx)``; ``None`` for a single coil.
+        reference: Reference, complex64 ``(1, ny, nx)``, from k-space with the same noise level.
+        target: Noiseless image, complex64 ``(1, ny, nx)``.
+        pair: Noiseless images and displacement.
+        metadata: Metadata of the image and of the reference.
+        noise_std: Standard deviation of the complex noise of each coil's samples.
     """
 
     kspace: Tensor
@@ -241,21 +241,22 @@ def pair_scan(
     magnitude: bool = False,
     generator: torch.Generator | None = None,
 ) -> PairScan:
-    """Scan a random person with this anatomy twice, with motion between, by one coil array.
+    """Scan a random person with this anatomy twice, with motion between, with one coil array.
 
     Args:
-        anatomy: a brain, for testing one that no training has seen.
-        protocols: of the reference and of the image; drawn by :func:`t1_t2_pair` if ``None``.
-        misalignment: how far the person moves; the default one if ``None``.
-        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
-        num_coils: receiver coils of the simulated array; 1 for k-space that is the Fourier
+        anatomy: Brain to scan; for tests, one not used in training.
+        protocols: Protocols of the reference and the image; ``None`` uses :func:`t1_t2_pair`.
+        misalignment: Motion of the person; ``None`` uses the default.
+        shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
+        num_coils: Number of receiver coils of the simulated array; for 1, k-space is the Fourier
             transform of the image.
-        snr: see :func:`~ctxrecon.phantom.measure`; ``None`` adds no noise.
-        magnitude: whether the images are magnitudes, as those of DICOM files.
-        generator: draws everything that is random.
+        snr: Signal-to-noise ratio; see :func:`~ctxrecon.phantom.measure`. ``None`` adds no noise.
+        magnitude: Whether the images are magnitudes, as in DICOM files.
+        generator: Random generator.
 
     Raises:
-        InputError: as :func:`image_pair`; a number of coils or SNR that makes no sense.
+        InputError: If there are not two protocols, or the matrix, number of coils or SNR is not
+            valid.
     """
     generator = torch.default_generator if generator is None else generator
     chosen = t1_t2_pair(generator) if protocols is None else protocols
@@ -278,12 +279,12 @@ def pair_scan(
 
 
 def inverse_displacement(displacement: Field) -> Field:
-    """``u`` with ``u(p) = −v(p + u(p))``, which undoes the displacement v.
+    """Return ``u`` with ``u(p) = −v(p + u(p))``, which reverses the displacement v.
 
-    By iteration from 0, which converges where v changes by less than 1 from pixel to pixel.
+    The iteration from 0 converges if v changes by less than 1 from pixel to pixel.
 
     Args:
-        displacement: v, ``(2, ny, nx)`` in pixels.
+        displacement: Displacement v in pixels, ``(2, ny, nx)``.
     """
     found = -displacement
     for _ in range(_ITERATIONS):
@@ -299,18 +300,18 @@ def _draw_pair(
     rng: np.random.Generator,
     magnitude: bool,
 ) -> ImagePair:
-    """A random person with this anatomy in both scans."""
+    """Return both images of a random person with this anatomy."""
     subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
     return image_pair(subject, protocols, shape, misalignment, rng, magnitude=magnitude)
 
 
 def _grid(shape: tuple[int, ...]) -> Field:
-    """The index of each pixel."""
+    """Return the indices of each pixel."""
     return np.mgrid[: shape[0], : shape[1]].astype(np.float64)
 
 
 def _bilinear(fields: NDArray[np.floating], displacement: Field) -> Field:
-    """Fields ``(n, ny, nx)`` along a displacement; at the edge they stay as they are."""
+    """Sample fields ``(n, ny, nx)`` along a displacement, constant beyond the edges."""
     from scipy.ndimage import map_coordinates
 
     places = _grid(displacement.shape[1:]) + displacement
@@ -318,7 +319,7 @@ def _bilinear(fields: NDArray[np.floating], displacement: Field) -> Field:
 
 
 def _nearest(labels: NDArray[np.uint8], displacement: Field) -> NDArray[np.uint8]:
-    """Labels along a displacement; air outside."""
+    """Sample labels along a displacement, with air outside."""
     places = np.rint(_grid(labels.shape) + displacement).astype(int)
     inside = np.ones(labels.shape, bool)
     for place, length in zip(places, labels.shape, strict=True):
@@ -333,7 +334,7 @@ def _tile() -> NDArray[np.float32]:
 
 
 def _texture(displacement: Field, offset: tuple[int, int]) -> NDArray[np.float32]:
-    """The subject's texture along a displacement."""
+    """Sample the subject's texture along a displacement."""
     from scipy.ndimage import map_coordinates
 
     places = _grid(displacement.shape[1:]) + displacement + np.array(offset)[:, None, None]
@@ -341,9 +342,9 @@ def _texture(displacement: Field, offset: tuple[int, int]) -> NDArray[np.float32
 
 
 def _at_pixels(field: Field, shape: tuple[int, int]) -> Field:
-    """A displacement of the fine grid at the pixels of an image, in pixels of it.
+    """Return a displacement of the fine grid at the pixels of an image, in image pixels.
 
-    Pixel k of an image that is a crop of k-space is centred on the fine pixel ``k · fine/n``.
+    Pixel k of an image that is a crop of k-space is centered on the fine pixel ``k · fine/n``.
     """
     from scipy.ndimage import map_coordinates
 
@@ -355,7 +356,7 @@ def _at_pixels(field: Field, shape: tuple[int, int]) -> Field:
 
 
 def _middles(labels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The label in the middle of each pixel of an image."""
+    """Return the label at the center of each pixel of an image."""
     rows, columns = (
         np.minimum(np.rint(np.arange(n) * fine / n).astype(int), fine - 1)
         for n, fine in zip(shape, labels.shape, strict=True)

@@ -1,8 +1,8 @@
-"""Who a phantom is of: age and sex, and what they do to an anatomy and its tissues.
+"""Age and sex of a phantom's person, and their effects on anatomy and tissues.
 
-Each effect has the slope of the literature that its docstring names; where the literature has a
-direction but no number that fits, the docstring says that the size is an assumption. Effects are
-stated around the average patient, so that a population of persons looks like one without them.
+Each effect has the slope of the literature cited in its docstring. Where the literature has a
+direction but no suitable number, the docstring states that the size is an assumption. Effects are
+relative to the average patient, so that a population of persons looks like one without them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ class Person:
     """An adult.
 
     Attributes:
-        age: in years, 18 to 110.
+        age: Age in years, 18 to 110.
         sex: ``"F"`` or ``"M"``.
 
+    Example:
+        >>> Person(age=42, sex="F").is_woman
+        True
+
     Raises:
-        InputError: another age or sex.
+        InputError: If age or sex is not one of these.
     """
 
     age: float
     sex: str
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Validate age and sex."""
         if not _YOUNGEST <= self.age <= 110:
             raise InputError(f"expected an adult's age of 18 to 110 years, got {self.age:g}")
         if self.sex not in ("F", "M"):
@@ -49,16 +53,16 @@ class Person:
 
 
 def draw_person(rng: np.random.Generator, anatomy: str) -> Person:
-    """Draw a patient of an MRI department, in whole years.
+    """Draw a patient of an MRI department, with an age in whole years.
 
     fastMRI does not publish ages and sexes. The 1370 patients of MRNet, knees from another
-    department, are 38 years old on average and 41.5 % of them women (Bien et al., PLoS Med
-    15:e1002699, 2018); children, which the phantom has not, are among them, so its knees are given
-    42 ± 15 years. Brains are given 52 ± 15 years and equal shares of women and men, an assumption.
-    Ages are beta-distributed from 18 to 90 years.
+    department, are 38 years old on average, and 41.5 % of them are women (Bien et al., PLoS Med
+    15:e1002699, 2018). They include children, which the phantom does not model, so its knees are
+    42 ± 15 years old. For brains, 52 ± 15 years and equal numbers of women and men are assumed.
+    Ages have a beta distribution from 18 to 90 years.
 
     Args:
-        rng: draws both.
+        rng: Random generator.
         anatomy: ``"brain"`` or ``"knee"``.
     """
     part = rng.beta(*_AGES[anatomy])
@@ -67,7 +71,7 @@ def draw_person(rng: np.random.Generator, anatomy: str) -> Person:
 
 
 def relative_age(person: Person, anatomy: str) -> float:
-    """Age in standard deviations from the mean of :func:`draw_person`, at most 2.5 either way."""
+    """Return the age in standard deviations from the mean of :func:`draw_person`, up to ±2.5."""
     a, b = _AGES[anatomy]
     mean = _YOUNGEST + (_OLDEST - _YOUNGEST) * a / (a + b)
     deviation = (_OLDEST - _YOUNGEST) / (a + b) * math.sqrt(a * b / (a + b + 1))
@@ -75,14 +79,14 @@ def relative_age(person: Person, anatomy: str) -> float:
 
 
 def frequency(person: Person, anatomy: str, strength: float) -> float:
-    """How often a finding is seen at this age, by its average over all ages.
+    """Return the frequency of a finding at this age, relative to its average over all ages.
 
-    ``exp(s z − s²/2)`` with the relative age ``z`` grows exponentially with age and is 1 on average
-    over ages that are normally distributed.
+    ``exp(s z − s²/2)`` with the relative age ``z`` grows exponentially with age and averages to 1
+    over normally distributed ages.
 
     Args:
-        person: whose age.
-        anatomy: of the patients.
+        person: Person with an age.
+        anatomy: Anatomy of the patients, ``"brain"`` or ``"knee"``.
         strength: ``s``, the logarithm of the factor by which one standard deviation of age raises
             the frequency.
     """
@@ -96,16 +100,16 @@ def aged_beta(
     anatomy: str,
     correlation: float,
 ) -> float:
-    """A beta-distributed value whose rank is correlated with age (a Gaussian copula).
+    """Draw a beta-distributed value whose rank is correlated with age (a Gaussian copula).
 
-    Over the population of :func:`draw_person` it has the beta distribution itself.
+    Over the population of :func:`draw_person` the values have exactly this beta distribution.
 
     Args:
-        rng: draws what age does not decide.
-        shape: of the beta distribution.
-        person: whose age.
-        anatomy: of the patients.
-        correlation: of the normal scores of value and age.
+        rng: Random generator of the part that is independent of age.
+        shape: Parameters of the beta distribution.
+        person: Person with an age.
+        anatomy: Anatomy of the patients, ``"brain"`` or ``"knee"``.
+        correlation: Correlation of the normal scores of value and age.
     """
     from scipy.special import betaincinv, ndtr
 

@@ -1,8 +1,8 @@
-"""Raters who segment anatomies and differ as experts do, as many of them as are asked for.
+"""Simulated raters who segment anatomies and differ as experts do, in any number.
 
-Rater j finds a structure where ``d(p) + b_j + g(p) < 0``: d is the signed distance to its true
-boundary, b_j the rater's own bias, and g a smooth field that is new in every slice. Since raters
-and slices can be drawn without end, distances of distributions of segmentations can be estimated
+Rater j marks a structure where ``d(p) + b_j + g(p) < 0``: d is the signed distance to its true
+boundary, b_j the rater's bias, and g a smooth field that is new in every slice. As the numbers of
+raters and slices are unlimited, distances between distributions of segmentations can be estimated
 without bias.
 """
 
@@ -23,20 +23,20 @@ from ctxrecon.phantom.bank import OLD_BANK
 from ctxrecon.phantom.structures import Structure
 
 NUM_RATERS = 6
-"""As many as in QUBIQ's prostates."""
+"""Default number of raters, that of QUBIQ's prostates."""
 _SMOOTHNESS = 1 / 16
-"""Standard deviation of the filter that makes g smooth, as a part of the matrix size."""
+"""Standard deviation of the filter that smooths g, as a fraction of the matrix size."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What is to be segmented.
+    """Segmentation task.
 
     Attributes:
-        anatomy: that has it.
-        classes: structures of each class; the background comes before them, as class 0.
-        wide: the same as every second rater, those with odd numbers, sees it; ``None`` where all
-            agree but for their boundaries.
+        anatomy: Anatomy with the structures.
+        classes: Structures of each class; the background is class 0, before them.
+        wide: Structures of each class for every second rater (odd numbers); ``None`` if raters
+            differ only in boundaries.
     """
 
     anatomy: str
@@ -45,19 +45,19 @@ class Segmentation:
 
     @property
     def num_classes(self) -> int:
-        """The background included."""
+        """Number of classes including the background."""
         return 1 + len(self.classes)
 
     @property
     def structures(self) -> tuple[Structure, ...]:
-        """Of all classes."""
+        """Structures of all classes."""
         return tuple(dict.fromkeys(one for each in self.classes for one in each))
 
 
 SEGMENTATIONS: Mapping[str, Segmentation] = MappingProxyType(
     {
         "mass": Segmentation("brain", ((Structure.MASS,),)),
-        # Half of the raters take the edema as part of the mass.
+        # Half of the raters include the edema in the mass.
         "mass_or_edema": Segmentation(
             "brain", ((Structure.MASS,),), ((Structure.MASS, Structure.EDEMA),)
         ),
@@ -68,18 +68,26 @@ SEGMENTATIONS: Mapping[str, Segmentation] = MappingProxyType(
         ),
     }
 )
-"""Name -> what is segmented; in the roles of BRISC, QUBIQ and SKM-TEA in InfoMRI."""
+"""Segmentation tasks by name, analogues of BRISC, QUBIQ and SKM-TEA in InfoMRI."""
 
 
 @dataclass(frozen=True)
 class Raters:
-    """An endless row of raters of one segmentation; rater j is the same person in every slice.
+    """Unlimited raters of one segmentation; rater j is the same person in every slice.
 
     Attributes:
-        segmentation: what they look for.
-        bias_std: standard deviation of b_j over the raters, in pixels of the image.
-        field_std: of g, in pixels of the image.
-        seed: of the raters.
+        segmentation: Segmentation task.
+        bias_std: Standard deviation of b_j over the raters, in image pixels.
+        field_std: Standard deviation of g, in image pixels.
+        seed: Random seed of the raters.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import knee_anatomy
+        >>> anatomy = knee_anatomy(torch.Generator().manual_seed(0), size=64)
+        >>> raters = Raters(SEGMENTATIONS["cartilage_and_meniscus"])
+        >>> raters.segment(anatomy, (32, 32), slice_seed=0).shape
+        (6, 32, 32)
     """
 
     segmentation: Segmentation
@@ -88,13 +96,13 @@ class Raters:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Validate the values."""
         check_number("bias_std", self.bias_std, least=0)
         check_number("field_std", self.field_std, least=0)
         check_whole("seed", self.seed, least=0)
 
     def bias(self, rater: int) -> float:
-        """b_j in pixels."""
+        """Return the bias b_j of a rater in pixels."""
         return float(self.bias_std * np.random.default_rng([self.seed, rater]).standard_normal())
 
     def segment(
@@ -105,19 +113,19 @@ class Raters:
         slice_seed: int,
         raters: Sequence[int] = range(NUM_RATERS),
     ) -> NDArray[np.uint8]:
-        """What raters mark in the image of an anatomy.
+        """Segment the image of an anatomy by several raters.
 
         Args:
-            anatomy: that is imaged.
-            shape: matrix size ``(ny, nx)`` of the image, at most that of the anatomy.
-            slice_seed: of what is new in this slice: the same gives the same.
-            raters: their numbers, from 0 on.
+            anatomy: Anatomy that is imaged.
+            shape: Matrix size ``(ny, nx)`` of the image, at most that of the anatomy.
+            slice_seed: Random seed of the slice's fields g.
+            raters: Numbers of the raters, from 0.
 
         Returns:
-            ``(raters, ny, nx)`` classes, 0 for the background.
+            Class labels of shape ``(raters, ny, nx)``, 0 for the background.
 
         Raises:
-            InputError: another anatomy than the segmentation's, or one without structures.
+            InputError: If the anatomy is not that of the segmentation, or has no structures.
         """
         if anatomy.structures is None:
             raise InputError(OLD_BANK)
@@ -138,12 +146,12 @@ class Raters:
         return np.stack(marked).astype(np.uint8)
 
     def _field(self, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-        """g, smooth."""
+        """Draw the smooth field g."""
         white = rng.standard_normal(shape)
         if not self.field_std:
             return np.zeros(shape)
         width = _SMOOTHNESS * min(shape)
-        # White noise after a Gaussian filter has a variance of 1 / (4π width²).
+        # After a Gaussian filter, white noise has variance 1 / (4π width²).
         smooth = ndimage.gaussian_filter(white, width, mode="wrap", truncate=4)
         return self.field_std * np.sqrt(4 * np.pi) * width * smooth
 
@@ -153,9 +161,9 @@ def _distances(
     classes: Sequence[Sequence[Structure]],
     shape: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Signed distance to each class in pixels of the image, negative inside, ``(classes, *shape)``.
+    """Return signed distances in image pixels, negative inside, ``(classes, *shape)``.
 
-    Where an anatomy lacks a class it is infinite. Pixel k of an image lies at ``k · fine/n``.
+    They are infinite for classes that the anatomy lacks. Pixel k of an image is at ``k · fine/n``.
     """
     factors = [fine / n for fine, n in zip(structures.shape, shape, strict=True)]
     axes = [factor * np.arange(n) for factor, n in zip(factors, shape, strict=True)]
@@ -169,7 +177,7 @@ def _distances(
             continue
         outwards = ndimage.distance_transform_edt(~inside, sampling=pixel)
         inwards = ndimage.distance_transform_edt(inside, sampling=pixel)
-        # The boundary lies half a pixel from the middle of the pixels on both of its sides.
+        # The boundary is half a pixel from the center of the pixels on both sides.
         half = np.mean(pixel) / 2
         signed = np.where(inside, half - inwards, outwards - half)
         found.append(ndimage.map_coordinates(signed, places, order=1, mode="nearest"))

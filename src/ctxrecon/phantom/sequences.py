@@ -1,4 +1,4 @@
-"""Signal equations: what TR, TE, TI, flip angle and contrast make of each tissue."""
+"""Signal equations: tissue signal as a function of TR, TE, TI, flip angle and contrast."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from ctxrecon.phantom.tissues import TissueParameters
 
 FAT_SHIFT_PPM = -3.4
 _GYROMAGNETIC_HZ_PER_T = 42.577e6
-# Relaxivity times dose of a gadolinium agent in blood a few minutes after injection, 1/ms.
+# Relaxivity times dose of a gadolinium agent in blood a few minutes after injection, in 1/ms
 _AGENT_RATE = 4.5e-3
-# Signal of fat that chemical-shift-selective saturation leaves behind.
+# Fraction of the fat signal that remains after chemical-shift-selective saturation
 _FAT_RESIDUE = 0.06
 
 
 def spin_echo(
     t1: NDArray, t2: NDArray, tr: float, te: float, refocusing_angle: float = 180.0
 ) -> NDArray:
-    """(Turbo) spin echo with a 90° excitation.
+    r"""Compute the signal of a (turbo) spin echo with a 90° excitation.
 
-    ``S = sin(α/2) [1 − 2 exp(−(TR − TE/2)/T1) + exp(−TR/T1)] exp(−TE R)``. With refocusing pulses
-    α below 180° part of the magnetisation waits along z, so the decay is the mixture
-    ``R = sin²(α/2)/T2 + cos²(α/2)/T1`` (Hennig & Scheffler, MRM 44:983, 2000); α = 180° is the
-    textbook spin echo.
+    .. math::
+
+        S = \sin\tfrac{\alpha}{2}\, [1 - 2 e^{-(TR - TE/2)/T_1} + e^{-TR/T_1}]\, e^{-TE\, R},
+        \qquad R = \frac{\sin^2(\alpha/2)}{T_2} + \frac{\cos^2(\alpha/2)}{T_1}
+
+    With refocusing angles α below 180° part of the magnetization is stored along z, so it decays
+    with the mixed rate R (Hennig & Scheffler, MRM 44:983, 2000); α = 180° is the textbook spin
+    echo.
 
     Args:
-        t1, t2: relaxation times in ms.
-        tr, te: repetition and (effective) echo time in ms.
-        refocusing_angle: α in degrees, what scanners report as the flip angle of a TSE.
+        t1, t2: Relaxation times in ms.
+        tr, te: Repetition time and (effective) echo time in ms.
+        refocusing_angle: α in degrees, which scanners report as the flip angle of a TSE.
     """
     half = math.radians(refocusing_angle) / 2
     rate = math.sin(half) ** 2 / t2 + math.cos(half) ** 2 / t1
@@ -44,10 +48,13 @@ def spin_echo(
 def inversion_recovery(
     t1: NDArray, t2: NDArray, tr: float, te: float, ti: float, refocusing_angle: float = 180.0
 ) -> NDArray:
-    """Inversion-recovery (turbo) spin echo: signed, negative while still inverted.
+    r"""Compute the signal of an inversion-recovery (turbo) spin echo.
 
-    ``S = sin(α/2) [1 − 2 exp(−TI/T1) + exp(−(TR − TE)/T1)] exp(−TE R)`` with R of
-    :func:`spin_echo`.
+    .. math::
+
+        S = \sin\tfrac{\alpha}{2}\, [1 - 2 e^{-TI/T_1} + e^{-(TR - TE)/T_1}]\, e^{-TE\, R}
+
+    with R of :func:`spin_echo`. The signal is negative while the magnetization is inverted.
     """
     half = math.radians(refocusing_angle) / 2
     rate = math.sin(half) ** 2 / t2 + math.cos(half) ** 2 / t1
@@ -58,9 +65,12 @@ def inversion_recovery(
 def spoiled_gradient_echo(
     t1: NDArray, t2_star: NDArray, tr: float, te: float, flip_angle: float
 ) -> NDArray:
-    """Spoiled gradient echo (FLASH), Ernst & Anderson (1966).
+    r"""Compute the signal of a spoiled gradient echo (FLASH; Ernst & Anderson, 1966).
 
-    ``S = sin α (1 − E1)/(1 − E1 cos α) exp(−TE/T2*)``, ``E1 = exp(−TR/T1)``.
+    .. math::
+
+        S = \sin\alpha\, \frac{1 - E_1}{1 - E_1 \cos\alpha}\, e^{-TE/T_2^*}, \qquad
+        E_1 = e^{-TR/T_1}
     """
     alpha = math.radians(flip_angle)
     e1 = np.exp(-tr / t1)
@@ -70,12 +80,16 @@ def spoiled_gradient_echo(
 def dess(
     t1: NDArray, t2: NDArray, tr: float, te: float, flip_angle: float
 ) -> tuple[NDArray, NDArray]:
-    """Double echo in the steady state: the FISP echo S⁺ and the PSIF echo S⁻.
+    r"""Compute the FISP echo S⁺ and the PSIF echo S⁻ of a double echo in the steady state.
 
-    With ``p = 1 − E1 cos α − E2² (E1 − cos α)``, ``q = E2 (1 − E1)(1 + cos α)`` and
-    ``r = (1 − E2²)/√(p² − q²)``: ``S⁺ = tan(α/2) [1 − (E1 − cos α) r] exp(−TE/T2)`` and
-    ``S⁻ = tan(α/2) [1 − (1 − E1 cos α) r] exp(+TE/T2)``, the second echo forming TE before the
-    next pulse (Hänicke & Vogel, MRM 49:771, 2003).
+    .. math::
+
+        S^+ &= \tan\tfrac{\alpha}{2}\, [1 - (E_1 - \cos\alpha)\, r]\, e^{-TE/T_2}, \\
+        S^- &= \tan\tfrac{\alpha}{2}\, [1 - (1 - E_1 \cos\alpha)\, r]\, e^{+TE/T_2}
+
+    with ``p = 1 − E1 cos α − E2² (E1 − cos α)``, ``q = E2 (1 − E1)(1 + cos α)`` and
+    ``r = (1 − E2²)/√(p² − q²)``. The second echo forms TE before the next pulse (Hänicke & Vogel,
+    MRM 49:771, 2003).
     """
     alpha = math.radians(flip_angle)
     cos = math.cos(alpha)
@@ -90,26 +104,33 @@ def dess(
 
 
 def signal(parameters: TissueParameters, metadata: ScanMetadata) -> NDArray[np.complex128]:
-    """Complex signal of each tissue in one scan, ``(NUM_TISSUES,)``.
+    """Compute the complex signal of each tissue in one scan, ``(NUM_TISSUES,)``.
 
-    The sequence decides the equation: ``TurboSpinEcho`` and ``SpinEcho`` (with an inversion when
-    the contrast is FLAIR, or T1 with a TI above 300 ms), ``Flash``, ``Qdess`` (root of the sum of
-    squares of both echoes). PDFS suppresses fat; T1POST shortens T1 where contrast agent goes.
-    Water and fat are summed; fat is off resonance by −3.4 ppm wherever no spin echo refocuses it.
+    The sequence determines the equation: ``TurboSpinEcho`` and ``SpinEcho`` (with an inversion for
+    FLAIR contrast, or for T1 with a TI above 300 ms), ``Flash``, ``Qdess`` (root of the sum of
+    squares of both echoes). PDFS suppresses fat; T1POST shortens T1 where contrast agent
+    accumulates. Water and fat are summed; fat is off resonance by −3.4 ppm unless a spin echo
+    refocuses it.
+
+    Example:
+        >>> from ctxrecon.phantom import tissue_parameters
+        >>> metadata = ScanMetadata(contrast="T2", tr=4000.0, te=90.0)
+        >>> signal(tissue_parameters(3.0), metadata).shape
+        (22,)
 
     Args:
-        parameters: tissues at their field strength.
-        metadata: ``tr`` and ``te`` in ms are needed, ``ti`` in ms and ``flip_angle`` in degrees
-            where the sequence has them.
+        parameters: Tissue parameters at their field strength.
+        metadata: Scan metadata with ``tr`` and ``te`` in ms, and with ``ti`` in ms and
+            ``flip_angle`` in degrees if the sequence has them.
 
     Raises:
-        InputError: when a value that the sequence needs is missing, or TE is not below TR.
+        InputError: If a required value is missing, TE is not below TR, or the sequence is unknown.
     """
     sequence = (metadata.sequence or "TurboSpinEcho").lower()
     contrast = (metadata.contrast or "").upper()
     tr, te = metadata.tr, metadata.te
     if tr is None or te is None:
-        raise InputError("the phantom needs TR and TE in ms to compute a signal; give both")
+        raise InputError("the phantom needs TR and TE in ms to compute a signal; pass both")
     if te >= tr:
         raise InputError(f"expected TE below TR, got TE {te} ms and TR {tr} ms")
     if contrast == "T1POST":
@@ -123,7 +144,7 @@ def signal(parameters: TissueParameters, metadata: ScanMetadata) -> NDArray[np.c
         inverted = contrast == "FLAIR" or (contrast.startswith("T1") and (ti or 0) > 300)
         if inverted:
             if ti is None:
-                raise InputError("an inversion-recovery contrast needs TI in ms; give TI")
+                raise InputError("an inversion-recovery contrast needs TI in ms; pass TI")
             weight = inversion_recovery(t1, t2, tr, te, ti, refocusing or 180.0)
         else:
             weight = spin_echo(t1, t2, tr, te, refocusing or 180.0)
@@ -142,6 +163,6 @@ def signal(parameters: TissueParameters, metadata: ScanMetadata) -> NDArray[np.c
             "SpinEcho, Flash or Qdess"
         )
     fat = parameters.fat_fraction * (_FAT_RESIDUE if contrast == "PDFS" else 1.0)
-    if sequence == "qdess":  # SKM-TEA's qDESS excites water only
+    if sequence == "qdess":  # the qDESS of SKM-TEA excites water only
         fat = fat * _FAT_RESIDUE
     return parameters.proton_density * weight * (1 - parameters.fat_fraction + fat * fat_phase)

@@ -1,4 +1,4 @@
-"""Signed distances, smooth random fields and a label canvas: what procedural anatomies share."""
+"""Signed distances, smooth random fields and a label canvas for procedural anatomies."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ Mask = NDArray[np.bool_]
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:
-    """A NumPy generator seeded by one draw from a torch generator."""
+    """Return a NumPy generator seeded by one draw from a torch generator."""
     seed = torch.randint(0, 2**62, (1,), generator=generator, dtype=torch.int64)
     return np.random.default_rng(int(seed.item()))
 
 
 def check_size(size: int, fov_mm: float) -> None:
-    """Raise :class:`InputError` unless an anatomy can be drawn at this size and field of view."""
+    """Validate that an anatomy can be drawn at this size and field of view."""
     if size < 32:
-        raise InputError(f"size must be at least 32 pixels, got {size}; ask for a larger map")
+        raise InputError(f"size must be at least 32 pixels, got {size}; request a larger map")
     if not fov_mm > 0:
-        raise InputError(f"fov_mm must be positive, got {fov_mm}; give the field of view in mm")
+        raise InputError(f"fov_mm must be positive, got {fov_mm}; pass the field of view in mm")
 
 
 @lru_cache(maxsize=256)
 def _spline_taps(
     num_samples: int, num_knots: int, periodic: bool
 ) -> tuple[NDArray[np.intp], Field]:
-    """Knots and cubic B-spline weights, each ``(4, num_samples)``, over the unit interval."""
+    """Return knots and cubic B-spline weights, each ``(4, num_samples)``, on the unit interval."""
     span = num_knots if periodic else num_knots - 3
     position = (np.arange(num_samples) + 0.5) / num_samples * span
     first = np.minimum(position.astype(int), span - 1)
     f = position - first
     weights = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, 3 * (f + f**2 - f**3) + 1, f**3])
-    # unit variance on average, whatever the phase between knots
+    # Unit variance on average over the positions between knots
     weights /= np.sqrt((weights**2).sum(0).mean())
     return (first + np.arange(4)[:, None]) % num_knots, weights.astype(np.float32)
 
 
 def _interpolate_rows(coefficients: Field, num_samples: int, periodic: bool) -> Field:
-    # four taps rather than a matrix product: BLAS threads cost more than they save here
+    # Four taps instead of a matrix product, since BLAS threads cost more than they save here
     knots, weights = _spline_taps(num_samples, len(coefficients), periodic)
     values: Field = coefficients[knots[0]] * weights[0, :, None]
     for k in range(1, 4):
@@ -62,7 +62,7 @@ def random_table(
     *,
     periodic: bool = False,
 ) -> Field:
-    """Smooth unit-variance noise of shape ``samples`` from ``knots`` cubic B-spline coefficients.
+    """Draw smooth unit-variance noise of shape ``samples`` from ``knots`` B-spline coefficients.
 
     ``periodic`` closes the first axis.
     """
@@ -73,7 +73,7 @@ def random_table(
 
 
 def look_up(table: Field, row: Field, column: Field) -> Field:
-    """Bilinear values of ``table`` at unit coordinates, clamped at the edges."""
+    """Interpolate ``table`` bilinearly at unit coordinates, clamped at the edges."""
     r = np.clip(row * (table.shape[0] - 1), 0, table.shape[0] - 1.001)
     c = np.clip(column * (table.shape[1] - 1), 0, table.shape[1] - 1.001)
     i, j = r.astype(np.int32), c.astype(np.int32)
@@ -88,7 +88,7 @@ def look_up(table: Field, row: Field, column: Field) -> Field:
 
 
 def gradient_length(field: Field, voxel_mm: float) -> Field:
-    """Length of the gradient of ``field``, per mm."""
+    """Return the length of the gradient of ``field``, per mm."""
     length: Field = np.empty_like(field)
     across = np.zeros_like(field)
     along = np.zeros_like(field)
@@ -99,26 +99,27 @@ def gradient_length(field: Field, voxel_mm: float) -> Field:
 
 
 def smooth_min(a: Field, b: Field, width: float) -> Field:
-    """Minimum of two distances with the seam rounded over ``width`` mm."""
+    """Return the minimum of two distances with the seam rounded over ``width`` mm."""
     h = np.maximum(width - np.abs(a - b), 0) / width
     joined: Field = np.minimum(a, b) - h * h * np.float32(width / 4)
     return joined
 
 
 def ramp(value: float, knots: Sequence[float], values: Sequence[float]) -> float:
-    """Piecewise linear function of one number."""
+    """Evaluate a piecewise linear function."""
     return float(np.interp(value, knots, values))
 
 
 class Canvas:
-    """A label map under construction, with the anatomy's own coordinates at every pixel.
+    """Label map under construction, with anatomical coordinates at every pixel.
 
     Attributes:
-        labels: ``(size, size)`` uint8 label map, air at first.
-        structures: likewise, values of :class:`~ctxrecon.phantom.Structure`, none at first.
-        x: coordinate to the right in the upright, unwarped anatomy, mm.
-        y: coordinate downwards in the upright, unwarped anatomy, mm.
-        voxel_mm: pixel edge, mm.
+        labels: Tissue labels, uint8 ``(size, size)``, initially air.
+        structures: Structure labels, uint8 ``(size, size)``, initially none; values of
+            :class:`~ctxrecon.phantom.Structure`.
+        x: Coordinate to the right in the upright, unwarped anatomy, in mm.
+        y: Coordinate downwards in the upright, unwarped anatomy, in mm.
+        voxel_mm: Edge length of a pixel in mm.
     """
 
     def __init__(
@@ -149,13 +150,13 @@ class Canvas:
         self.y: Field = (cos * down - sin * right + bend_y) / np.float32(scale[1])
 
     def noise(self, wavelength_mm: float) -> Field:
-        """Isotropic smooth noise of unit variance on the pixel grid."""
+        """Draw isotropic smooth noise of unit variance on the pixel grid."""
         size = len(self.labels)
         knots = min(round(size * self.voxel_mm / wavelength_mm * 2) + 4, size)
         return random_table(self.rng, (knots, knots), (size, size))
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float, angle_deg: float = 0.0) -> Field:
-        """First-order signed distance to an ellipse, negative inside, mm."""
+        """Return the first-order signed distance to an ellipse in mm, negative inside."""
         u, v = self.x - np.float32(cx), self.y - np.float32(cy)
         if angle_deg:
             cos, sin = (np.float32(f(np.deg2rad(angle_deg))) for f in (np.cos, np.sin))
@@ -168,11 +169,11 @@ class Canvas:
         return distance
 
     def stroke(self, points: Sequence[tuple[float, float]], *radii: float) -> Field:
-        """Signed distance to a thick polyline; ``radii`` go linearly along each piece, mm.
+        """Return the signed distance to a thick polyline in mm, with linearly varying radius.
 
         Args:
-            points: ``(x, y)`` corners, at least two.
-            radii: one radius for all corners, or one for each.
+            points: Corners ``(x, y)``, at least two.
+            radii: One radius for all corners, or one per corner.
         """
         at = list(radii) if len(radii) == len(points) else [radii[0]] * len(points)
         best: Field | None = None
@@ -190,19 +191,19 @@ class Canvas:
         return best
 
     def paint(self, tissue: Tissue, mask: Mask, structure: Structure = Structure.NONE) -> None:
-        """Set ``tissue`` where ``mask`` is true, and the structure that it belongs to."""
+        """Set ``tissue`` and its structure where ``mask`` is true."""
         self.labels[mask] = tissue
         self.structures[mask] = structure
 
     def among(self, *tissues: Tissue) -> Mask:
-        """Where the label is one of ``tissues``."""
+        """Return a mask of the pixels whose label is one of ``tissues``."""
         table = np.zeros(256, bool)
         table[list(tissues)] = True
         found: Mask = table[self.labels]
         return found
 
     def pick(self, mask: Mask) -> tuple[float, float] | None:
-        """Coordinates of a random pixel of ``mask``, or None where it is empty."""
+        """Return coordinates of a random pixel of ``mask``, or ``None`` if it is empty."""
         inside = np.flatnonzero(mask)
         if not len(inside):
             return None
@@ -210,7 +211,7 @@ class Canvas:
         return float(self.x.flat[at]), float(self.y.flat[at])
 
     def blob(self, center: tuple[float, float], radius: float, roughness: float = 0.25) -> Field:
-        """Signed distance to an irregular oval, mm."""
+        """Return the signed distance to an irregular oval in mm."""
         aspect, angle = self.rng.uniform(0.75, 1.3), self.rng.uniform(0, 180)
         distance = self.ellipse(*center, radius * aspect, radius / aspect, angle)
         wobble = self.noise(max(radius * 1.6, 4 * self.voxel_mm))

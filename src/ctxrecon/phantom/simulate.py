@@ -1,4 +1,4 @@
-"""Scans of the phantom: coils, sampling and noise."""
+"""Simulated scans of the phantom: coils, sampling and noise."""
 
 from __future__ import annotations
 
@@ -31,16 +31,32 @@ def measure(
     metadata: Sequence[ScanMetadata] = (),
     generator: torch.Generator | None = None,
 ) -> Scan:
-    """Measure images: ``y_c = M (F S_c x + n)``.
+    r"""Simulate the measurement of images.
+
+    .. math::
+
+        y_c = M\, (F S_c\, x + n)
+
+    Example:
+        >>> images = torch.ones(1, 16, 16, dtype=torch.complex64)
+        >>> measure(images, torch.ones_like(images)[None], None, snr=50.0).kspace.shape
+        torch.Size([1, 1, 16, 16])
 
     Args:
-        images: ``(batch, ny, nx)`` complex64, 99 % quantile of the magnitude at 1.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64.
-        mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` samples everything.
-        snr: 1 over the standard deviation of the complex noise of each coil, that is the ratio
-            of the image's bright signal to the noise; ``None`` adds none.
-        metadata: one for each image, or none.
-        generator: draws the noise.
+        images: Images of shape ``(batch, ny, nx)``, complex64, whose magnitudes have a 99 %
+            quantile of 1.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool; ``None`` samples all.
+        snr: Signal-to-noise ratio, the inverse of the standard deviation of each coil's complex
+            noise: the ratio of bright image signal to noise. ``None`` adds no noise.
+        metadata: Metadata, one per image, or empty.
+        generator: Random generator of the noise.
+
+    Returns:
+        The scan, with the images as its target.
+
+    Raises:
+        InputError: If the SNR is not positive.
     """
     if snr is not None and not snr > 0:
         raise InputError(f"expected a positive SNR, got {snr}")
@@ -73,18 +89,31 @@ def phantom_scan(
     snr: float | None = 50.0,
     generator: torch.Generator | None = None,
 ) -> Scan:
-    """A scan of one subject; several protocols give several contrasts or echoes of it.
+    """Simulate a scan of one subject, in several contrasts or echoes for several protocols.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> scan = phantom_scan("brain", shape=(32, 32), num_coils=4, generator=generator)
+        >>> scan.kspace.shape, scan.target.shape
+        (torch.Size([1, 4, 32, 32]), torch.Size([1, 32, 32]))
 
     Args:
-        anatomy: ``"brain"``, ``"knee"``, or an :class:`Anatomy`, one of a label volume say.
-        protocols: sequence and times of each image of the batch; drawn from the distribution of
-            real scans when ``None``.
-        contrast: contrast of the drawn protocol.
-        shape: matrix size ``(ny, nx)``, at most that of the anatomy.
-        num_coils: receiver coils of the simulated array; the maps are the scan's truth.
-        mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` samples everything.
-        snr: see :func:`measure`.
-        generator: draws everything that is random.
+        anatomy: ``"brain"``, ``"knee"``, or an :class:`Anatomy`, such as one of a label volume.
+        protocols: Sequence and times of each image of the batch; ``None`` draws one with the
+            frequencies of real scans.
+        contrast: Contrast of the drawn protocol.
+        shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
+        num_coils: Number of receiver coils of the simulated array, whose maps are returned.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool; ``None`` samples all.
+        snr: Signal-to-noise ratio; see :func:`measure`.
+        generator: Random generator.
+
+    Returns:
+        The scan, with coil maps, metadata and noiseless target.
+
+    Raises:
+        InputError: If the anatomy is unknown, there are no protocols, or the phantom cannot image
+            them.
     """
     generator = torch.default_generator if generator is None else generator
     if isinstance(anatomy, str):

@@ -1,4 +1,4 @@
-"""The structures that segmentation tasks look for, and where anatomies have them."""
+"""Structures for segmentation tasks, and their location in anatomies."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ctxrecon.phantom.tissues import Tissue
 
 
 class Structure(IntEnum):
-    """Value of each structure in an anatomy's segmentation."""
+    """Label of each structure in an anatomy's segmentation."""
 
     NONE = 0
     MASS = 1
-    """With its necrotic core."""
+    """Mass including its necrotic core."""
     EDEMA = 2
-    """Around a mass."""
+    """Edema around a mass."""
     VENTRICLES = 3
-    """Without the choroid plexus."""
+    """Ventricles without the choroid plexus."""
     DEEP_GRAY_MATTER = 4
     CARTILAGE = 5
     MENISCUS = 6
-    """With its tears."""
+    """Meniscus including its tears."""
 
 
 _OF_TISSUES = {
@@ -39,11 +39,11 @@ _OF_FREESURFER = {
 
 
 def add_tissues(structures: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A segmentation with the structures that are whole tissues, where it has none yet.
+    """Add the structures that are whole tissues to a segmentation, where it has none yet.
 
     Args:
-        structures: ``(ny, nx)``, values of :class:`Structure`.
-        labels: likewise, values of :class:`~ctxrecon.phantom.Tissue`.
+        structures: Structure labels ``(ny, nx)``, values of :class:`Structure`.
+        labels: Tissue labels ``(ny, nx)``, values of :class:`~ctxrecon.phantom.Tissue`.
     """
     table = np.zeros(256, np.uint8)
     for tissue, structure in _OF_TISSUES.items():
@@ -52,7 +52,7 @@ def add_tissues(structures: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDA
 
 
 def of_freesurfer(labels: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """The segmentation of a slice of a label volume, whose values are FreeSurfer's."""
+    """Return the segmentation of a slice of FreeSurfer labels."""
     found = np.zeros(labels.shape, np.uint8)
     for structure, values in _OF_FREESURFER.items():
         found[np.isin(labels, values)] = structure

@@ -1,4 +1,4 @@
-"""A subject: an anatomy with its own tissues and fine structure, imaged in any contrast."""
+"""Subjects: an anatomy with individual tissues and texture, imaged in any contrast."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from ctxrecon.phantom.tissues import TissueParameters, tissue_parameters
 
 
 def numpy_rng(generator: torch.Generator | None) -> np.random.Generator:
-    """A NumPy generator seeded by one draw from a torch one (from the global one if ``None``)."""
+    """Return a NumPy generator seeded by a torch one (by the global one if ``None``)."""
     seed = torch.randint(2**62, (1,), generator=generator).item()
     return np.random.default_rng(int(seed))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One slice of one person, the same in every contrast that is taken of it.
+    """One slice of one person, the same in every contrast.
 
     Attributes:
-        anatomy: the label map.
-        parameters: this person's tissues.
-        texture_offset: where this person's texture lies in the texture tile.
-        shading: weights and strength of the receive and transmit shading that coil combination
-            leaves, see :class:`ctxrecon.phantom.imaging.Acquisition`.
-        reach: how the signal fades at the top and at the bottom, if it does.
+        anatomy: Label map of the slice.
+        parameters: Tissue parameters of this person.
+        texture_offset: Position of this person's texture in the texture tile.
+        shading: Weights and strength of the receive and transmit shading that coil combination
+            leaves; see :class:`ctxrecon.phantom.imaging.Acquisition`.
+        reach: Fading of the signal at the top and the bottom; ``None`` for none.
     """
 
     anatomy: Anatomy
@@ -52,7 +52,7 @@ class Subject:
     def draw(
         cls, anatomy: Anatomy, field_strength: float, rng: np.random.Generator, *, bias: float = 0.3
     ) -> Subject:
-        """A random person with this anatomy; ``bias`` is the largest relative shading."""
+        """Draw a random person with this anatomy; ``bias`` is the largest relative shading."""
         weights = smooth_weights(2, rng)
         parameters = tissue_parameters(field_strength, rng, person=anatomy.person)
         offset = draw_offset(rng)
@@ -63,15 +63,15 @@ class Subject:
     def recipe(
         self, metadata: ScanMetadata, rng: np.random.Generator, *, phase: float = 1.0
     ) -> TissueRecipe:
-        """Everything that decides one scan's image, without its pixels.
+        """Return all parameters of one scan's image, without its pixels.
 
-        The signal of each tissue comes from :func:`ctxrecon.phantom.sequences.signal`. Phase is
-        smooth, larger for gradient echoes, and drawn anew for every scan.
+        The signal of each tissue is computed by :func:`ctxrecon.phantom.sequences.signal`. The
+        phase is smooth, larger for gradient echoes, and new for every scan.
 
         Args:
-            metadata: sequence and times in ms.
-            rng: draws the phase and the strength of the k-space filter.
-            phase: scales the smooth phase, in units of π.
+            metadata: Sequence and times in ms.
+            rng: Random generator of the phase and the strength of the k-space filter.
+            phase: Largest smooth phase, in units of π.
         """
         table = signal(self.parameters, metadata).astype(np.complex64)
         flash = (metadata.sequence or "").lower() == "flash"
@@ -94,15 +94,18 @@ class Subject:
         *,
         phase: float = 1.0,
     ) -> NDArray[np.complex64]:
-        """The noiseless complex image of one scan, ``shape`` ``(ny, nx)``.
+        """Compute the noiseless complex image of one scan, of ``shape`` ``(ny, nx)``.
 
         See :meth:`recipe` and :meth:`ctxrecon.phantom.imaging.Acquisition.image`.
 
         Args:
-            metadata: sequence and times in ms.
-            shape: matrix size, at most that of the label map; the field of view stays.
-            rng: draws the phase and the strength of the k-space filter.
-            phase: scales the smooth phase, in units of π.
+            metadata: Sequence and times in ms.
+            shape: Matrix size, at most that of the label map; the field of view is unchanged.
+            rng: Random generator of the phase and the strength of the k-space filter.
+            phase: Largest smooth phase, in units of π.
+
+        Raises:
+            InputError: If the matrix is smaller than 16 or larger than the label map.
         """
         fine, (ny, nx) = self.anatomy.labels.shape, shape
         if not (16 <= ny <= fine[0] and 16 <= nx <= fine[1]):

@@ -1,12 +1,12 @@
 """Tissues of the digital phantom and their relaxation parameters.
 
 Times are literature values at 1.5 T and 3 T, in ms, rounded; proton density is relative to water.
-Sources: Stanisz et al., MRM 54:507 (2005) for white and grey matter, muscle, cartilage, marrow
-and blood; Bojorquez et al., MRI 35:69 (2017), and Wansapura et al., JMRI 9:531 (1999), for the
-brain; Gold et al., AJR 183:343 (2004), for the knee; Du & Bydder, NMR Biomed 26:489 (2013), for
-bone, meniscus and ligament; Peters et al., MRI 25:748 (2007), for T2* in the brain. Lesions are
-given the relaxation of water-rich tissue between their host and fluid, which is what makes them
-bright on T2 and dark on T1. Fat's T2 is the longer one seen in a train of refocused echoes.
+Sources: Stanisz et al., MRM 54:507 (2005) for white and gray matter, muscle, cartilage, marrow and
+blood; Bojorquez et al., MRI 35:69 (2017), and Wansapura et al., JMRI 9:531 (1999), for the brain;
+Gold et al., AJR 183:343 (2004), for the knee; Du & Bydder, NMR Biomed 26:489 (2013), for bone,
+meniscus and ligament; Peters et al., MRI 25:748 (2007), for T2* in the brain. Lesions have the
+relaxation times of water-rich tissue between their host and fluid, which makes them bright on T2
+and dark on T1. The T2 of fat is the longer one observed in a train of refocused echoes.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class TissueParameters:
     """Parameters of all tissues of one subject; each array is ``(NUM_TISSUES,)``.
 
     Attributes:
-        t1, t2, t2_star: relaxation times in ms at ``field_strength``.
-        proton_density: relative to water.
-        fat_fraction: share of the signal that is fat.
-        uptake: contrast-agent concentration after injection, relative to blood.
-        texture: relative standard deviation of the signal inside the tissue.
-        field_strength: in tesla.
+        t1, t2, t2_star: Relaxation times in ms at ``field_strength``.
+        proton_density: Proton density relative to water.
+        fat_fraction: Fraction of the signal that is fat.
+        uptake: Contrast-agent concentration after injection, relative to blood.
+        texture: Relative standard deviation of the signal within the tissue.
+        field_strength: Field strength in tesla.
     """
 
     t1: NDArray[np.float64]
@@ -107,17 +107,24 @@ def tissue_parameters(
     spread: float = 0.06,
     person: Person | None = None,
 ) -> TissueParameters:
-    """Tissue parameters at a field strength, with the spread between people.
+    """Return tissue parameters at a field strength, with variation between persons.
 
     Times between and beyond 1.5 T and 3 T are interpolated in the logarithm of the field; the
-    T2* decay beyond T2, ``1/T2* − 1/T2``, grows in proportion to it.
+    T2* decay beyond T2, ``1/T2* − 1/T2``, is proportional to the field.
+
+    Example:
+        >>> float(tissue_parameters(3.0).t1[Tissue.WHITE_MATTER])
+        850.0
 
     Args:
-        field_strength: tesla, 0.2 to 7.
-        rng: draws each tissue's T1, T2 and proton density log-normally around its mean;
-            ``None`` gives the means.
-        spread: relative standard deviation of the times (half of it for proton density).
-        person: whose age and sex shift the means; ``None`` leaves them as in the table.
+        field_strength: Field strength in tesla, 0.2 to 7.
+        rng: Random generator of each tissue's T1, T2 and proton density, log-normal around the
+            mean; ``None`` returns the means.
+        spread: Relative standard deviation of the times (half of it for proton density).
+        person: Person whose age and sex shift the means; ``None`` uses the table.
+
+    Raises:
+        InputError: If the field strength is out of range.
     """
     if not 0.2 <= field_strength <= 7.0:
         raise InputError(f"expected a field strength from 0.2 to 7 tesla, got {field_strength}")
@@ -152,11 +159,12 @@ def tissue_parameters(
 def _age_white_matter(person: Person, t1: NDArray[np.float64], t2: NDArray[np.float64]) -> None:
     """Lengthen T1 and T2 of white matter on both sides of 40 years, by 8 % in 35 years.
 
-    T1 falls until the fourth to sixth decade, in white matter earlier than in grey, and rises
-    again, alike in men and women (Steen et al., Magn Reson Imaging 15:1133, 1997); rise and fall
-    are mirror images (Yeatman et al., Nat Commun 5:4932, 2014). T2 follows a U-shaped parabola too
-    (Hasan et al., Magn Reson Med 64:1382, 2010). The size is an assumption: these give curves by
-    region, not one number. At 60 years the times are those of the table, the mean of patients.
+    T1 falls until the fourth to sixth decade, in white matter earlier than in gray matter, and
+    rises again, equally in men and women (Steen et al., Magn Reson Imaging 15:1133, 1997); rise and
+    fall are symmetric (Yeatman et al., Nat Commun 5:4932, 2014). T2 also follows a U-shaped
+    parabola (Hasan et al., Magn Reson Med 64:1382, 2010). The size is an assumption, because the
+    papers show curves by region, not one number. At 60 years the times are those of the table, the
+    mean of patients.
     """
     factor = (1 + 0.08 * ((person.age - 40) / 35) ** 2) / (1 + 0.08 * (20 / 35) ** 2)
     t1[Tissue.WHITE_MATTER] *= factor
@@ -164,7 +172,7 @@ def _age_white_matter(person: Person, t1: NDArray[np.float64], t2: NDArray[np.fl
 
 
 def _putamen_iron(age: float) -> float:
-    """Iron of the putamen in mg per 100 g (Hallgren & Sourander, J Neurochem 3:41, 1958)."""
+    """Return the iron of the putamen in mg per 100 g (Hallgren & Sourander, J Neurochem, 1958)."""
     return 14.62 * (1 - float(np.exp(-0.04 * age))) + 0.46
 
 
@@ -174,13 +182,14 @@ def _age_deep_gray_matter(
     t2: NDArray[np.float64],
     reversible: NDArray[np.float64],
 ) -> None:
-    """Add or take the relaxation rate of the iron that differs from that at 52 years.
+    """Adjust relaxation rates for the difference in iron from that at 52 years.
 
     At 3 T each mg per 100 g adds about 0.6 s⁻¹ to R2 and 0.46 s⁻¹ to R2′ (Gelman et al., Radiology
     210:759, 1999: from 12.7 and 2.2 s⁻¹ without iron to 25.8 and 12.0 s⁻¹ in the pallidum, which
     has 21 mg per 100 g), in proportion to the field (Mitsumori et al., Magn Reson Med 68:947,
-    2012). Pallidum and putamen gain iron over all of life, the thalamus until 40 (Treit et al.,
-    Hum Brain Mapp 42:4597, 2021); the phantom has one deep grey matter, which follows the putamen.
+    2012). Pallidum and putamen accumulate iron throughout life, the thalamus until 40 (Treit et
+    al., Hum Brain Mapp 42:4597, 2021); the phantom has a single deep gray matter, which follows the
+    putamen.
     """
     iron = (_putamen_iron(person.age) - _putamen_iron(52.0)) * field_strength / 3.0
     place = Tissue.DEEP_GRAY_MATTER
@@ -189,7 +198,7 @@ def _age_deep_gray_matter(
 
 
 def _cartilage_t2(person: Person) -> float:
-    """T2 of cartilage relative to that at 42 years: 2 % longer in ten years.
+    """Return the T2 of cartilage relative to that at 42 years: 2 % longer per ten years.
 
     Joseph et al., Osteoarthritis Cartilage 23:897 (2015), find a weak rise in all compartments, of
     3.3 % in ten years in the patella, where it is largest.
@@ -198,13 +207,13 @@ def _cartilage_t2(person: Person) -> float:
 
 
 def _marrow_fat(person: Person, usual: float) -> float:
-    """Fat fraction of marrow: more with age, less in young women than in young men.
+    """Return the fat fraction of marrow, which rises with age and depends on sex.
 
     In vertebrae 32 % of men's and 27 % of women's marrow is fat in the third decade (Baum et al.,
-    Front Endocrinol 9:141, 2018), and women have about 10 % more than men from 60 years on,
-    after a sharp rise between 55 and 65 (Griffith et al., J Magn Reson Imaging 36:225, 2012).
-    The knee's marrow is yellow for the most part: there a third of these differences is assumed,
-    and 1 % in ten years.
+    Front Endocrinol 9:141, 2018), and women have about 10 % more than men from 60 years on, after a
+    sharp rise between 55 and 65 (Griffith et al., J Magn Reson Imaging 36:225, 2012). The marrow of
+    the knee is mostly yellow, so a third of these differences is assumed there, and 1 % in ten
+    years.
     """
     by_sex = 0.0
     if person.is_woman:

@@ -1,4 +1,4 @@
-"""The diffusion prior behind one call: noisy image and timestep in, clean image and noise out."""
+"""Diffusion prior as a denoiser: from a noisy image and a timestep to a clean image and noise."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from ctxrecon.errors import InputError
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DConditionModel
 
-# Below this ᾱ the division by √ᾱ turns an error of the ε network of 1 % into one of the image's
-# own size (cosine schedules end at ᾱ ≈ 2e-9), so the estimate of the image is bounded there.
+# Below this ᾱ the division by √ᾱ amplifies a 1 % error of the ε network to the size of the image
+# (cosine schedules end at ᾱ ≈ 2e-9), so the magnitude of the estimate is bounded there.
 _SMALL_ALPHA_BAR = 1e-4
 _LARGEST_MAGNITUDE = 4.0
 
 
 class Denoiser(Protocol):
-    """What solvers ask of a diffusion prior.
+    """Interface of the diffusion priors that solvers use.
 
-    ``x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε`` with ε of unit variance in each of the two channels.
+    Noisy images are ``x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε``, with ε of unit variance in each of the two
+    channels.
     """
 
     @property
@@ -31,35 +32,47 @@ class Denoiser(Protocol):
 
     @property
     def size_multiple(self) -> int:
-        """``ny`` and ``nx`` must be multiples of this."""
+        """Number of which ``ny`` and ``nx`` must be multiples."""
 
     def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """Estimates of ``x_0`` and ``ε``, each ``(batch, 2, ny, nx)`` float32."""
+        """Estimate ``x_0`` and ``ε``, each ``(batch, 2, ny, nx)`` float32."""
 
 
 class TextDenoiser:
-    """A text-conditioned U-Net with classifier-free guidance.
+    r"""Text-conditioned U-Net with classifier-free guidance (Ho and Salimans, arXiv:2207.12598).
 
-    The guided noise is ``ε = ε_∅ + γ (ε_c − ε_∅)`` (Ho and Salimans, arXiv:2207.12598). ``γ = 0``
-    takes one unconditional evaluation, ``γ = 1`` one conditional evaluation, and any other γ both,
-    in one batch. The network runs in its own precision; everything else is float32.
+    .. math::
 
-    For ε-prediction, ``|x̂_0|`` is bounded by 4 at timesteps with ``ᾱ_t < 1e-4``, where
-    ``(x_t − √(1−ᾱ_t) ε) / √ᾱ_t`` is all error (images have a 99 % quantile of 1). Elsewhere, and
-    for the other parameterisations, nothing is clipped.
+        \varepsilon = \varepsilon_\emptyset + \gamma\, (\varepsilon_c - \varepsilon_\emptyset)
+
+    ``γ = 0`` evaluates the network without the prompt, ``γ = 1`` with it, and any other γ both in
+    one batch. The network runs in its own precision; everything else is float32.
+
+    For ε-prediction, ``|x̂_0|`` is bounded by 4 at timesteps with ``ᾱ_t < 1e-4``, where errors
+    dominate ``(x_t − √(1−ᾱ_t) ε) / √ᾱ_t`` (images have a 99 % quantile of 1). Elsewhere, and for
+    the other parameterizations, nothing is clipped.
+
+    Example:
+        >>> from ctxrecon.priors import build_scheduler, build_unet
+        >>> unet = build_unet(block_out_channels=(8, 16), cross_attention_dim=8).eval()
+        >>> states = torch.zeros(1, 77, 8)
+        >>> denoiser = TextDenoiser(unet, build_scheduler(), states, states, guidance_scale=2.0)
+        >>> x0, eps = denoiser(torch.zeros(1, 2, 16, 16), t=500)
+        >>> x0.shape, eps.shape
+        (torch.Size([1, 2, 16, 16]), torch.Size([1, 2, 16, 16]))
 
     Args:
-        unet: ``UNet2DConditionModel`` with 2 input channels and 2 output channels.
-        scheduler: a diffusers scheduler with ``alphas_cumprod`` and a ``prediction_type`` of
+        unet: ``UNet2DConditionModel`` with two input and two output channels.
+        scheduler: Diffusers scheduler with ``alphas_cumprod`` and the ``prediction_type``
             "epsilon", "v_prediction" or "sample".
-        prompt_embeds: ``(batch or 1, tokens, width)`` text states; may be ``None`` when
+        prompt_embeds: Text states of shape ``(batch or 1, tokens, width)``; may be ``None`` if
             ``guidance_scale`` is 0.
-        uncond_embeds: ``(batch or 1, tokens, width)`` states of the empty prompt; may be ``None``
-            when ``guidance_scale`` is 1.
-        guidance_scale: γ, 0 or more.
+        uncond_embeds: States of the empty prompt of shape ``(batch or 1, tokens, width)``; may be
+            ``None`` if ``guidance_scale`` is 1.
+        guidance_scale: Guidance scale γ, 0 or more.
 
     Raises:
-        InputError: a network, scheduler, guidance or embedding that does not fit.
+        InputError: If the network, scheduler, guidance scale or embeddings are not valid.
     """
 
     def __init__(
@@ -91,11 +104,11 @@ class TextDenoiser:
             raise InputError(f"expected a guidance_scale of 0 or more, got {guidance_scale}")
         if prompt_embeds is None and guidance_scale != 0:
             raise InputError(
-                f"guidance_scale {guidance_scale} needs prompt_embeds: give them, or use 0"
+                f"guidance_scale {guidance_scale} needs prompt_embeds: pass them, or use 0"
             )
         if uncond_embeds is None and guidance_scale != 1:
             raise InputError(
-                f"guidance_scale {guidance_scale} needs uncond_embeds: give them, or use 1"
+                f"guidance_scale {guidance_scale} needs uncond_embeds: pass them, or use 1"
             )
         self.guidance_scale = float(guidance_scale)
         self._unet = unet
@@ -110,18 +123,18 @@ class TextDenoiser:
 
     @property
     def size_multiple(self) -> int:
-        """2 to the number of downsamplings."""
+        """2 to the power of the number of downsamplings."""
         return size_multiple(self._unet)
 
     def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """Estimate the clean image and the noise.
 
         Args:
-            x_t: ``(batch, 2, ny, nx)`` float32.
-            t: training timestep, ``0 <= t < T``.
+            x_t: Noisy image of shape ``(batch, 2, ny, nx)``, float32.
+            t: Training timestep, ``0 <= t < T``.
 
         Returns:
-            ``x̂_0`` and ``ε``, ``(batch, 2, ny, nx)`` float32.
+            ``x̂_0`` and ``ε`` of shape ``(batch, 2, ny, nx)``, float32.
         """
         output = self._guided(x_t, t)
         alpha_bar = float(self._alphas_cumprod[t])
@@ -136,9 +149,9 @@ class TextDenoiser:
         return x0, output
 
     def _guided(self, x_t: Tensor, t: int) -> Tensor:
-        """The network's output under guidance.
+        """Return the network's output with guidance.
 
-        Guiding the output is guiding ε: for one ``x_t`` every parameterisation is affine in ε.
+        Guiding the output is guiding ε: for one ``x_t`` every parameterization is affine in ε.
         """
         batch = len(x_t)
         branches = [embeds.expand(batch, -1, -1) for embeds in self._branches]
@@ -156,22 +169,22 @@ class TextDenoiser:
 
 
 def size_multiple(unet: UNet2DConditionModel) -> int:
-    """What ``ny`` and ``nx`` must be multiples of: 2 to the number of downsamplings."""
+    """Return the number of which ``ny`` and ``nx`` must be multiples, 2 ** downsamplings."""
     config: Any = unet.config
     return int(2 ** (len(config.block_out_channels) - 1))
 
 
 class SetDenoiser:
-    """A prior for the images of several sets of coil maps, which lie one below the other.
+    """Denoiser of the images of several sets of coil maps, stacked along the rows.
 
-    Each is an image of its own for the prior; see :class:`ctxrecon.operators.SoftSense`.
+    The prior treats them as separate images; see :class:`ctxrecon.operators.SoftSense`.
 
     Args:
-        denoiser: of single images, with the prompt of each image in turn.
-        sets: how many images lie in one.
+        denoiser: Denoiser of single images, with one prompt per image.
+        sets: Number of sets.
 
     Attributes:
-        sets: how many images lie in one.
+        sets: Number of sets.
     """
 
     def __init__(self, denoiser: Denoiser, sets: int) -> None:
@@ -185,11 +198,11 @@ class SetDenoiser:
 
     @property
     def size_multiple(self) -> int:
-        """That of each image."""
+        """Number of which the size of each image must be a multiple."""
         return self._denoiser.size_multiple
 
     def __call__(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """Estimates of ``x_0`` and ``ε``, each ``(batch, 2, sets · ny, nx)`` float32."""
+        """Estimate ``x_0`` and ``ε``, each ``(batch, 2, sets · ny, nx)`` float32."""
         images = x_t.unflatten(2, (self.sets, -1)).transpose(1, 2).flatten(0, 1)
         x_0, noise = (
             each.unflatten(0, (-1, self.sets)).transpose(1, 2).flatten(2, 3)

@@ -1,7 +1,7 @@
-"""Small networks of stock Hugging Face classes, from which the shipped prior is trained.
+"""Builders of small networks from stock Hugging Face classes, used for the shipped prior.
 
 They follow the ContextMRI layout (image U-Net with cross-attention to CLIP text states, two
-channels in and out) at a size that trains and runs on a CPU.
+input and output channels) at a size that trains and runs on a CPU.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ def build_unet(
     sample_size: int = 128,
     seed: int = 0,
 ) -> UNet2DConditionModel:
-    """A randomly initialised U-Net ``(batch, 2, ny, nx) -> (batch, 2, ny, nx)``.
+    """Build a randomly initialized U-Net ``(batch, 2, ny, nx) -> (batch, 2, ny, nx)``.
 
-    The two lowest levels (and the middle) attend to the text; the others are convolutional,
-    so that the cost at full resolution stays that of a plain U-Net. A pooled text embedding is
-    added to that of the timestep, as in ContextMRI, and so reaches every level.
+    The two lowest levels and the middle block attend to the text; the others are convolutional, so
+    that the cost at full resolution equals that of a plain U-Net. A pooled text embedding is added
+    to the timestep embedding, as in ContextMRI, and thus reaches every level.
 
     Args:
-        block_out_channels: channels of each level, multiples of 8; ``ny`` and ``nx`` must be
+        block_out_channels: Channels of each level, multiples of 8; ``ny`` and ``nx`` must be
             multiples of ``2 ** (len(block_out_channels) - 1)``.
-        cross_attention_dim: width of the text encoder's hidden states.
-        sample_size: training matrix size, kept as configuration.
-        seed: of the initial weights.
+        cross_attention_dim: Width of the text encoder's hidden states.
+        sample_size: Matrix size for training, stored in the configuration.
+        seed: Random seed of the initial weights.
 
     Raises:
-        InputError: sizes that are not whole numbers, or channels that are not multiples of 8.
+        InputError: If a size is not a whole number, or channels are not multiples of 8.
     """
     whole = isinstance(block_out_channels, tuple | list) and len(block_out_channels) > 0
     if not whole or not all(is_whole(n) and n > 0 and n % _GROUPS == 0 for n in block_out_channels):
@@ -86,19 +86,19 @@ def build_text_encoder(
     eos_token_id: int | None = None,
     seed: int = 0,
 ) -> CLIPTextModel:
-    """A randomly initialised CLIP text encoder for prompts of 77 tokens.
+    """Build a randomly initialized CLIP text encoder for prompts of 77 tokens.
 
     Args:
-        vocab_size: number of tokens of the tokenizer it is used with.
-        hidden_size: width of the states; the U-Net's ``cross_attention_dim``.
-        num_layers: transformer layers.
-        num_heads: attention heads; divides ``hidden_size``.
-        bos_token_id: start of the text; the last token but one by default, as in CLIP.
-        eos_token_id: end of the text and padding; the last token by default, as in CLIP.
-        seed: of the initial weights.
+        vocab_size: Number of tokens of the tokenizer.
+        hidden_size: Width of the states; the U-Net's ``cross_attention_dim``.
+        num_layers: Number of transformer layers.
+        num_heads: Number of attention heads, a divisor of ``hidden_size``.
+        bos_token_id: Start token; defaults to the last token but one, as in CLIP.
+        eos_token_id: End and padding token; defaults to the last token, as in CLIP.
+        seed: Random seed of the initial weights.
 
     Raises:
-        InputError: a seed that is not a whole number.
+        InputError: If the seed is not a whole number.
     """
     check_whole("seed", seed, least=0)
     config = _text_config(
@@ -142,19 +142,19 @@ def build_clip(
     eos_token_id: int,
     seed: int = 0,
 ) -> CLIPModel:
-    """A randomly initialised CLIP of magnitude images and prompts.
+    """Build a randomly initialized CLIP model of magnitude images and prompts.
 
     Its text half (``clip.text_model``) is that of :func:`build_text_encoder`.
 
     Args:
-        vocab_size: number of tokens of the tokenizer it is used with.
-        image_size: matrix size ``n`` of the images ``(batch, 1, n, n)``.
-        patch_size: of the vision transformer; divides ``image_size``.
-        image_width: width of the vision transformer.
-        image_layers: its layers.
-        bos_token_id: start of the text.
-        eos_token_id: end of the text and padding.
-        seed: of the initial weights.
+        vocab_size: Number of tokens of the tokenizer.
+        image_size: Matrix size ``n`` of the images ``(batch, 1, n, n)``.
+        patch_size: Patch size of the vision transformer, a divisor of ``image_size``.
+        image_width: Width of the vision transformer.
+        image_layers: Number of layers of the vision transformer.
+        bos_token_id: Start token.
+        eos_token_id: End and padding token.
+        seed: Random seed of the initial weights.
     """
     text = _text_config(vocab_size, TEXT_WIDTH, _TEXT_LAYERS, _HEADS, bos_token_id, eos_token_id)
     vision = CLIPVisionConfig(
@@ -176,7 +176,7 @@ def build_clip(
 
 
 def build_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
-    """Cosine schedule of 1000 steps, no clipping of complex images."""
+    """Build a cosine schedule of 1000 timesteps, without clipping, for complex images."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",

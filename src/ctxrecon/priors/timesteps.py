@@ -1,4 +1,4 @@
-"""Which timesteps a solver takes."""
+"""Spacing of the timesteps of a solver."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from ctxrecon.errors import InputError
 def quadratic_timesteps(
     num_inference_steps: int, *, start: int = 999, total: int = 1000
 ) -> list[int]:
-    """Descending timesteps, spaced as squares: DDIM's quadratic trajectories.
+    r"""Return descending timesteps with the quadratic spacing of DDIM.
 
-    ``t_i = start · (i/n)²`` for ``i = n … 1`` (Song et al., arXiv:2010.02502, appendix D.2), with
-    the nearest whole numbers, moved apart where two would meet. A reconstruction's details are
-    decided where there is little noise; evenly spaced timesteps leave few there.
+    .. math::
+
+        t_i = \mathrm{start} \cdot (i / n)^2, \qquad i = n, \dots, 1
+
+    (Song et al., arXiv:2010.02502, appendix D.2), rounded to whole numbers and moved apart where
+    two would coincide. The details of a reconstruction form at low noise levels, where even spacing
+    places few timesteps.
+
+    Example:
+        >>> quadratic_timesteps(4)
+        [999, 562, 250, 62]
 
     Args:
-        num_inference_steps: n.
-        start: the first, noisiest timestep.
-        total: timesteps of the scheduler.
+        num_inference_steps: Number of timesteps n.
+        start: First, noisiest timestep.
+        total: Number of training timesteps of the scheduler.
 
     Returns:
-        ``n`` different timesteps from ``start`` down.
+        ``n`` distinct timesteps from ``start`` down.
 
     Raises:
-        InputError: more steps than there are timesteps, or a start beyond them.
+        InputError: If there are fewer timesteps than steps, or ``start`` is out of range.
     """
     if not 0 <= start < total:
         raise InputError(f"expected start from 0 to {total - 1}, got {start}")

@@ -1,4 +1,4 @@
-"""A small CLIP tokenizer for prompts about scans, and a check that a prompt fits."""
+"""Small CLIP tokenizer for prompts with scan metadata, and a check of the prompt length."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 MODEL_MAX_LENGTH = 77
-"""Tokens that CLIP's text encoder takes, with the start and the end token."""
+"""Maximum number of tokens of CLIP's text encoder, including start and end token."""
 
-_MAX_MERGES = 480  # 512 characters, 2 special tokens and these stay below 1,000
+_MAX_MERGES = 480  # with 512 characters and 2 special tokens below 1,000 in total
 _WORD_END = "</w>"
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A stock ``CLIPTokenizer`` whose vocabulary is made for prompts about scans.
+    """Build a stock ``CLIPTokenizer`` with a vocabulary for prompts with scan metadata.
 
-    Byte-pair encoding as in CLIP (Radford et al., arXiv:2103.00020): all 256 bytes, inside and at
-    the end of a word, so that no text is unknown; digits stay single; words of the prompts of
-    :mod:`ctxrecon.phantom.protocols` become one token each or nearly so. The vocabulary is learned
-    from them without chance and has fewer than 1,000 tokens, CLIP's has 49,408.
+    Byte-pair encoding as in CLIP (Radford et al., arXiv:2103.00020). All 256 bytes, inside and at
+    the end of a word, are tokens, so that no text is unknown; digits stay single; words of the
+    prompts of :mod:`ctxrecon.phantom.protocols` become one or very few tokens. The vocabulary is
+    learned deterministically from these prompts and has fewer than 1,000 tokens, compared with
+    49,408 of CLIP.
     """
     from transformers import CLIPTokenizer
 
     vocabulary, merges = _learn_vocabulary()
-    # Files are what every version of transformers builds the class from.
+    # Every version of transformers can build the class from files.
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
@@ -58,13 +59,13 @@ def _learn_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     characters = sorted(ByteLevel.alphabet())
     tokens = [*characters, *(character + _WORD_END for character in characters)]
     tokens += [left + right for left, right in merges]
-    # Last, as in CLIP, whose text model finds the end of a prompt by the largest id.
+    # Last, as in CLIP, whose text model finds the end of a prompt by its largest id.
     tokens += [_BOS, _EOS]
     return {token: index for index, token in enumerate(tokens)}, merges
 
 
 def _corpus() -> Iterator[tuple[str, int]]:
-    """Texts of both published forms with how often each is seen."""
+    """Yield texts in both published prompt formats, with the frequency of each."""
     for protocol, count in protocol_counts().items():
         yield protocol.to_prompt(), count
     for anatomy in ("brain", "knee"):
@@ -80,7 +81,7 @@ def _corpus() -> Iterator[tuple[str, int]]:
 
 
 def word_counts(texts: Iterable[tuple[str, int]]) -> Counter[str]:
-    """Count the words of letters in weighted texts; digits and marks are single tokens anyway."""
+    """Count the words of weighted texts; digits and punctuation are single tokens in any case."""
     counts: Counter[str] = Counter()
     for text, count in texts:
         for word in re.findall(r"[a-z]+", text.lower()):
@@ -89,14 +90,14 @@ def word_counts(texts: Iterable[tuple[str, int]]) -> Counter[str]:
 
 
 def learn_merges(words: Counter[str], max_merges: int) -> list[tuple[str, str]]:
-    """Byte-pair encoding: merge the most frequent pair of neighbours, again and again.
+    """Learn byte-pair encoding by repeatedly merging the most frequent pair of neighbors.
 
     Args:
-        words: words of ASCII letters and how often each occurs.
-        max_merges: stop after so many, or when every word is one token.
+        words: Counts of words of ASCII letters.
+        max_merges: Maximum number of merges; fewer if every word is one token.
 
     Returns:
-        The merged pairs in order; among equally frequent pairs the first in the alphabet wins.
+        The merged pairs in order; ties are broken alphabetically.
     """
     splits = {word: [*word[:-1], word[-1] + _WORD_END] for word in sorted(words) if word}
     merges: list[tuple[str, str]] = []
@@ -125,7 +126,7 @@ def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def forget_padding(tokenizer: Any) -> None:
-    """Undo what calls leave in a tokenizer, and what would be saved with it: their padding."""
+    """Reset padding and truncation, which calls leave in a tokenizer and which would be saved."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_padding()
@@ -133,20 +134,20 @@ def forget_padding(tokenizer: Any) -> None:
 
 
 def count_tokens(tokenizer: Any, prompt: str) -> int:
-    """Number of tokens of ``prompt``, with the start and the end token."""
+    """Return the number of tokens of ``prompt``, including start and end token."""
     return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
 
 
 def check_prompt_length(tokenizer: Any, prompts: str | Sequence[str]) -> None:
-    """Refuse prompts that the tokenizer would cut short.
+    """Validate that the tokenizer would not truncate a prompt.
 
     Args:
-        tokenizer: of the text encoder; its ``model_max_length`` is the limit.
-        prompts: one or several.
+        tokenizer: Tokenizer of the text encoder; its ``model_max_length`` is the limit.
+        prompts: One prompt or several.
 
     Raises:
-        InputError: for the first prompt that is too long, with its number of tokens, the limit and
-            the parts that would be cut off.
+        InputError: If a prompt is too long, with its number of tokens, the limit and the parts
+            that would be cut off.
     """
     limit = tokenizer.model_max_length
     for prompt in [prompts] if isinstance(prompts, str) else prompts:

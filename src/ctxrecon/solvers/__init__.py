@@ -1,4 +1,4 @@
-"""Solvers: a diffusion prior and a measurement in, an image out, one signature for all."""
+"""Solvers: reconstruct images from a diffusion prior and a measurement, with one signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that are sought with fewer pixels first, where noise hides the details."""
+"""Coarse-to-fine solving: half the pixels along each axis while the noise hides the details."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ctxrecon.operators import EachSet, LinearOperator, SincInterpolation
 from ctxrecon.priors.denoiser import Denoiser
 
 Solve = Callable[[Tensor, float | Tensor], Tensor]
-"""The proximal step of the data, ``(x̂_0, ρ) ↦ x``."""
+"""Proximal step of the data term, ``(x̂_0, ρ) ↦ x``."""
 
 _FEWEST_PIXELS = 96
-"""Along an axis of a coarse image: the fewest that the shipped prior was trained with."""
+"""Smallest size of a coarse image along an axis; the shipped prior was trained down to it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The pixels that an image ``x`` is sought on, and how it is fitted to the data there.
+    """Pixel grid on which an image ``x`` is estimated, and its data term.
 
     Attributes:
-        solve: the proximal step of ``‖A U x − y‖²``.
-        shape: ``(rows, nx)`` of x.
-        interpolation: ``U``, to the pixels of the result; ``None`` on these.
-        ratio: pixels of the result for each pixel of x; ``UᴴU = ratio · I``.
+        solve: Proximal step of ``‖A U x − y‖²``.
+        shape: Shape ``(rows, nx)`` of x.
+        interpolation: ``U``, from x to the grid of the result; ``None`` if the grids are equal.
+        ratio: Number of pixels of the result per pixel of x; ``UᴴU = ratio · I``.
     """
 
     solve: Solve
@@ -36,19 +36,19 @@ class Stage:
     ratio: float = 1.0
 
     def zero(self, y: Tensor) -> Tensor:
-        """An image of zeros for each measurement of ``y``."""
+        """Return a zero image for each measurement of ``y``."""
         return torch.zeros((len(y), *self.shape), dtype=y.dtype, device=y.device)
 
     def refined(self, x: Tensor) -> Tensor:
-        """``U x``."""
+        """Return ``U x``, the image on the grid of the result."""
         return x if self.interpolation is None else self.interpolation(x)
 
     def restricted(self, x: Tensor) -> Tensor:
-        """``Uᴴ x / ratio``, of which ``U`` is the best approximation to an image of the result."""
+        """Return ``Uᴴ x / ratio``, the best approximation of a full image on this grid."""
         return x if self.interpolation is None else self.interpolation.adjoint(x) / self.ratio
 
     def onto(self, finer: Stage, x: Tensor) -> Tensor:
-        """The image on the pixels of a stage that is the same, or that of the result."""
+        """Return x on the grid of a finer stage, which is this stage or the full one."""
         return x if finer is self else self.refined(x)
 
 
@@ -57,14 +57,14 @@ def stages(
     operator: LinearOperator,
     proximal: Callable[[LinearOperator], Solve],
 ) -> tuple[Stage, Stage]:
-    """Half the pixels along each axis, and all of them.
+    """Return the coarse stage, with half the pixels along each axis, and the full stage.
 
-    Both are the same where half of them would be too few.
+    If half the pixels are too few, both are the full stage.
 
     Args:
-        denoiser: whose network needs a multiple of some number of pixels.
-        operator: ``A``, of images with all pixels.
-        proximal: gives the proximal step of an operator.
+        denoiser: Denoiser, whose network may require sizes that are a multiple of some number.
+        operator: Forward operator ``A`` on images with all pixels.
+        proximal: Function that returns the proximal step of an operator.
     """
     batch, rows, nx = operator.domain_shape
     full = Stage(proximal(operator), (rows, nx))

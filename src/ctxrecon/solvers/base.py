@@ -1,4 +1,4 @@
-"""What a pipeline asks of a solver: the call, and traits that say how it may be called."""
+"""The solver interface: its call signature, and traits that describe its requirements."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers.steps import Generators, StepCallback
 
 NoiseStd: TypeAlias = "float | Tensor"
-"""Of the measurement: one number, or ``(batch,)`` of them."""
+"""Noise level of the measurement: a number or a tensor ``(batch,)``."""
 
 _Self = TypeVar("_Self", bound="DiffusionSolver")
 
 
 class Solver(Protocol):
-    """Draws ``x`` from the prior given ``y = A x + n``. Every solver has this signature.
+    """Solver of ``y = A x + n`` for ``x`` under a diffusion prior.
 
-    Whatever has it is a solver. One that says more of itself than the defaults of
-    :class:`DiffusionSolver` derives from that class.
+    Any callable with this signature is a solver. Solvers whose traits differ from the defaults of
+    :class:`DiffusionSolver` derive from that class.
     """
 
     def __call__(
@@ -41,60 +41,69 @@ class Solver(Protocol):
         latents: Tensor | None = None,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """The image ``(batch, ny, nx)`` complex64.
+        """Reconstruct an image from a measurement.
 
         Args:
-            denoiser: the prior.
-            operator: ``A``, from images ``(batch, ny, nx)`` to measurements.
-            y: measurement, of the operator's ``range_shape``, complex64.
-            timesteps: training timesteps, strictly descending.
-            generator: source of the noise: one, or one for each sample.
-            latents: starting noise ``(batch, 2, ny, nx)`` of unit variance; drawn if not given.
-            callback: called after each step.
+            denoiser: Diffusion prior.
+            operator: Forward operator ``A`` from images ``(batch, ny, nx)`` to measurements.
+            y: Measurement of the operator's ``range_shape``, complex64.
+            timesteps: Training timesteps, strictly descending.
+            generator: Random generator, or one per sample.
+            latents: Initial noise ``(batch, 2, ny, nx)`` of unit variance; ``None`` draws it.
+            callback: Function called after each step.
+
+        Returns:
+            Image of shape ``(batch, ny, nx)``, complex64.
 
         Raises:
-            InputError: something that does not fit, before the first step.
+            InputError: Before the first step, if arguments do not fit together.
         """
 
 
 class DiffusionSolver(ABC):
-    """A solver that declares how it may be called; the package's own all derive from it.
+    """Base class of the solvers, with traits that pipelines use.
 
-    A solver of one's own has to define ``__call__`` only, whose loop is a few lines with
-    :func:`~ctxrecon.solvers.schedule`; see :class:`~ctxrecon.solvers.DDS`. Traits that it does not
-    set have the values below. One that takes a noise level sets :attr:`default_noise_std` and has
-    an attribute or a dataclass field ``noise_std``. One that weighs the data against the prior in
-    another way says so by :attr:`weight_is_open` and :meth:`reweighted`.
+    A custom solver only needs to define ``__call__``, whose loop takes a few lines with
+    :func:`~ctxrecon.solvers.schedule`; :class:`~ctxrecon.solvers.DDS` is an example. Traits that it
+    does not set keep the values below. A solver that uses the noise level sets
+    :attr:`default_noise_std` and has an attribute or dataclass field ``noise_std``. A solver with
+    another weight between data and prior overrides :attr:`weight_is_open` and :meth:`reweighted`.
+
+    Example:
+        >>> from ctxrecon.solvers import make_solver
+        >>> solver = make_solver("pnp_admm")
+        >>> solver.deterministic, solver.with_noise(0.1).noise_std
+        (True, 0.1)
 
     Raises:
-        InputError: a class with a field ``noise_std`` and no :attr:`default_noise_std`.
+        InputError: If a class has a field ``noise_std`` but no :attr:`default_noise_std`.
     """
 
     deterministic: ClassVar[bool] = False
-    """Whether nothing is drawn, so that several samples would be one."""
+    """Whether repeated samples are identical because no random numbers are used."""
 
     starts_from_data: ClassVar[bool] = False
-    """Whether it starts from the measurement, so that an image to start from is not looked at."""
+    """Whether it starts from the measurement, so that a starting image has no effect."""
 
     couples_batch: ClassVar[bool] = False
-    """Whether the images of a batch depend on each other, as the slices of a volume.
+    """Whether the images of a batch depend on each other, such as the slices of a volume.
 
-    Such a batch may not be split, and holds one sample of each slice.
+    Such a batch cannot be split and contains one sample of each slice.
     """
 
     default_noise_std: ClassVar[float | None] = None
-    """The noise level where :attr:`noise_std` is ``None``; ``None`` if the solver takes none."""
+    """Noise level if :attr:`noise_std` is ``None``; ``None`` if the solver does not use one."""
 
     noise_std: NoiseStd | None = None
-    """Standard deviation of a complex sample of the measurement; ``None`` if it is not known."""
+    """Standard deviation of a complex sample of the measurement; ``None`` if unknown."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a solver whose noise level no pipeline would know of."""
+        """Require a default noise level of solvers with a field ``noise_std``."""
         super().__init_subclass__(**kwargs)
         if "noise_std" in inspect.get_annotations(cls) and cls.default_noise_std is None:
             raise InputError(
-                f"{cls.__name__} has noise_std but no default_noise_std: give the class the level "
-                "that a noise_std of None stands for"
+                f"{cls.__name__} has noise_std but no default_noise_std: define the level that "
+                "applies if noise_std is None"
             )
 
     @abstractmethod
@@ -113,22 +122,22 @@ class DiffusionSolver(ABC):
 
     @property
     def name(self) -> str:
-        """What messages call the solver."""
+        """Name of the solver in messages."""
         return type(self).__name__
 
     def with_noise(self: _Self, noise_std: NoiseStd) -> _Self:
         """Return a copy with another noise level.
 
         Args:
-            noise_std: see :attr:`noise_std`.
+            noise_std: Standard deviation of a complex sample of the measurement.
 
         Raises:
-            InputError: the solver takes no noise level, or not this one.
+            InputError: If the solver does not use a noise level, or the value is invalid.
         """
         if self.default_noise_std is None:
             raise InputError(
-                f"{self.name} takes no noise_std: leave it out, or take a solver such as PnPADMM "
-                "or DiffPIR"
+                f"{self.name} takes no noise_std: leave it out, or choose a solver such as "
+                "PnPADMM or DiffPIR"
             )
         if dataclasses.is_dataclass(self):
             return dataclasses.replace(self, noise_std=noise_std)
@@ -138,30 +147,30 @@ class DiffusionSolver(ABC):
 
     @property
     def weight_is_open(self) -> bool:
-        """Whether how far the prior is trusted was left open, so that the data may choose it.
+        """Whether the weight of the prior is unset, so that pipelines may choose it from the data.
 
-        True for solvers that take a noise level and were given none.
+        True for solvers that use a noise level and have none set.
         """
         return bool(self.default_noise_std) and self.noise_std is None
 
     def reweighted(self: _Self, factor: NoiseStd) -> _Self:
-        """Return a copy that weighs the data as for noise of ``factor`` times its level.
+        """Return a copy that weights the data as if the noise level were ``factor`` times larger.
 
         Args:
-            factor: below 1 the prior is trusted less; one number, or ``(batch,)`` of them.
+            factor: A number or a tensor ``(batch,)``; values below 1 trust the prior less.
 
         Raises:
-            InputError: the solver takes no noise level.
+            InputError: If the solver does not use a noise level.
         """
         level = self.default_noise_std if self.noise_std is None else self.noise_std
         return self.with_noise(factor if level is None else level * factor)
 
 
 class CalledSolver(DiffusionSolver):
-    """A solver that only has the call, with the default of each trait.
+    """Adapter that adds the default traits of a solver to a plain callable.
 
     Args:
-        solver: any callable of the signature of :class:`Solver`.
+        solver: Callable with the signature of :class:`Solver`.
     """
 
     def __init__(self, solver: Solver) -> None:
@@ -197,10 +206,10 @@ class CalledSolver(DiffusionSolver):
 
 
 def as_solver(solver: Solver) -> DiffusionSolver:
-    """Return a solver with all traits: itself, or one that calls it.
+    """Return a solver with all traits, wrapping plain callables.
 
     Raises:
-        InputError: it cannot be called as a :class:`Solver` is.
+        InputError: If it cannot be called like a :class:`Solver`.
     """
     made = solver if isinstance(solver, DiffusionSolver) else CalledSolver(solver)
     try:
@@ -209,6 +218,6 @@ def as_solver(solver: Solver) -> DiffusionSolver:
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{made.name} cannot be called as solver(denoiser, operator, y, timesteps=..., "
-            f"generator=..., latents=..., callback=...): {error}; give it these arguments"
+            f"generator=..., latents=..., callback=...): {error}; add these arguments"
         ) from error
     return made

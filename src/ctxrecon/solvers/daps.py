@@ -36,56 +36,71 @@ from ctxrecon.solvers.steps import (
     schedule,
 )
 
-# Power iteration and coil maps in complex64 may find a little more than the norm of 1.
+# In complex64, power iteration and coil maps may exceed the norm of 1 slightly.
 _LARGEST_EIGENVALUE = 1.05
 
 
 @dataclass(frozen=True)
 class DAPS(DiffusionSolver):
-    """Decoupled annealing posterior sampling (Zhang et al., arXiv:2407.01521, algorithm 1).
+    r"""Decoupled annealing posterior sampling (Zhang et al., arXiv:2407.01521, algorithm 1).
 
-    At each timestep, with ``σ_t = √((1−ᾱ_t)/ᾱ_t)`` the noise of ``x_t/√ᾱ_t``:
+    Each timestep estimates the clean image, samples from an approximate posterior around it, and
+    adds noise again, independent of :math:`x_t`:
 
-    1. ``x̂_0(x_t)`` by ``ode_steps`` steps of DDIM with η = 0 from t to 0;
-    2. ``x_0`` drawn from ``p(x_0|x_t, y) ∝ N(x_0; x̂_0, r_t² I) exp(−‖A x_0 − y‖²/σ_y²)``, where
-       ``1/r_t² = 1/σ_t² + 1/σ_d²``;
-    3. ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1−ᾱ_{t−1}) ε``, without memory of ``x_t``.
+    .. math::
 
-    ``σ_y²`` is the variance of a complex sample of ``y``, ``σ_y²/2`` in each part, while ``r_t``
-    and ``σ_d`` are those of each part. After the last timestep ``x_0`` is the result.
+        \hat{x}_0 &= \mathrm{DDIM}(x_t;\, t \to 0), \\
+        x_0 &\sim \mathcal{N}(x_0;\, \hat{x}_0,\, r_t^2 I)\,
+            \exp(-\|A x_0 - y\|^2 / \sigma_y^2),
+            \qquad 1/r_t^2 = 1/\sigma_t^2 + 1/\sigma_d^2, \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, x_0 + \sqrt{1 - \bar\alpha_{t-1}}\, \varepsilon.
 
-    Step 2 is the exact Gaussian conditional by perturbation and optimisation (Papandreou and
-    Yuille, NeurIPS 2010): with ``x̃ = x̂_0 + r_t z`` and ``ỹ = y + σ_y n/√2``, z and n of unit
-    variance in each part,
+    DDIM uses ``ode_steps`` steps with η = 0. ``σ_t = √((1−ᾱ_t)/ᾱ_t)`` is the noise level of
+    ``x_t/√ᾱ_t``. ``σ_y²`` is the variance of a complex sample of ``y`` (``σ_y²/2`` in each part),
+    while ``r_t`` and ``σ_d`` refer to each part. The result is ``x_0`` of the last timestep.
 
-        ``(AᴴA + ρ I) x_0 = Aᴴ ỹ + ρ x̃``,  ``ρ = σ_y²/(2 r_t²)``,  by conjugate gradients from x̃.
+    The second step draws exactly from the Gaussian conditional by perturbation and optimization
+    (Papandreou and Yuille, NeurIPS 2010): with ``x̃ = x̂_0 + r_t z`` and ``ỹ = y + σ_y n/√2``, where
+    z and n have unit variance in each part, conjugate gradient solves from ``x̃``
 
-    That is the default for MRI, whose operator is linear and whose noise is Gaussian: it has no
-    step size and no burn-in, and needs about ``√κ`` products with ``AᴴA`` where Langevin dynamics
-    needs many times κ, the condition number ``1 + 1/ρ``. With ``langevin_steps`` it is the
-    paper's ``x ← x − h ∇U + √(2h) z`` from ``x̂_0``, ``h = langevin_step_size/(1/r_t² + 2/σ_y²)``.
+        ``(AᴴA + ρ I) x_0 = Aᴴ ỹ + ρ x̃``,  ``ρ = σ_y²/(2 r_t²)``.
 
-    The paper sets ``r_t = σ_t`` (``prior_std = inf``). An exact draw spreads that far at once, and
-    at high noise leaves the range of images; ``σ_d`` bounds it. For ``x ~ N(m, σ_d² I)`` and
-    ``ode_steps = 1``, when ``x̂_0`` is the posterior mean, every ``x_0`` is an exact posterior
-    sample, however few the timesteps. More ODE steps (the paper takes 5) move ``x̂_0`` from the
-    mean towards a sample, to which step 2 adds its spread again, and each costs an evaluation: a
-    timestep has ``ode_steps`` of them. Hence 1 by default. The result holds noise of ``r_t`` of
-    the last timestep where nothing was measured, so let the timesteps end near 0.
+    This is the default for MRI, where the operator is linear and the noise Gaussian. It has no step
+    size and no burn-in, and needs about ``√κ`` products with ``AᴴA``, where Langevin dynamics need
+    many times the condition number ``κ = 1 + 1/ρ``. If ``langevin_steps`` is set, the paper's
+    ``x ← x − h ∇U + √(2h) z`` runs from ``x̂_0``, with ``h = langevin_step_size/(1/r_t² + 2/σ_y²)``.
+
+    The paper sets ``r_t = σ_t`` (``prior_std = inf``). Exact samples then leave the range of images
+    at high noise; ``σ_d`` bounds their spread. For ``x ~ N(m, σ_d² I)`` and ``ode_steps = 1``,
+    where ``x̂_0`` is the posterior mean, every ``x_0`` is an exact posterior sample, however few the
+    timesteps. More ODE steps (the paper uses 5) move ``x̂_0`` from the mean towards a sample, to
+    which the second step adds its spread again, and cost one network evaluation each; hence the
+    default of 1. Where nothing was measured, the result contains noise of standard deviation
+    ``r_t`` of the last timestep, so timesteps should end near 0.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=DAPS(prior_std=0.2), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 2 % of
-            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
-        prior_std: ``σ_d``, of each part of what a noisy image leaves open; may be infinite.
-        ode_steps: DDIM steps to ``x̂_0``; fewer where t is smaller than that.
-        cg_iterations: conjugate-gradient steps of the exact draw.
-        langevin_steps: steps of Langevin dynamics in place of the exact draw.
-        langevin_step_size: relative to the largest curvature for ``‖A‖ ≤ 1``; the draw's variance
-            is too large by about half of it where the curvature is largest.
+        noise_std: ``σ_y``, the standard deviation of a complex sample of the measurement. ``None``
+            is 2 % of the image's 99 % quantile; pipelines use the scan's estimated level.
+        prior_std: ``σ_d``, the prior's standard deviation in each part given a noisy image; may be
+            infinite.
+        ode_steps: DDIM steps to ``x̂_0``; fewer if t is smaller than that.
+        cg_iterations: Conjugate-gradient iterations of the exact sample.
+        langevin_steps: Number of Langevin steps; ``None`` samples exactly instead.
+        langevin_step_size: Step size relative to the inverse of the largest curvature for
+            ``‖A‖ ≤ 1``. The sample variance is too large by about half this fraction where the
+            curvature is largest.
     """
 
     default_noise_std: ClassVar[float] = 0.02
-    """Where ``noise_std`` is ``None``."""
+    """Noise level if ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
     prior_std: float = 0.1
@@ -146,7 +161,7 @@ class DAPS(DiffusionSolver):
         r_squared: float,
         noise: Noise,
     ) -> Tensor:
-        """A draw from ``p(x_0|x_t, y)`` by perturbation and conjugate gradients."""
+        """Sample from ``p(x_0|x_t, y)`` by perturbation and conjugate gradient."""
         variance = part_variance(self.noise_std, self.default_noise_std)
         perturbed = x0_hat + math.sqrt(r_squared) * channels_to_complex(noise())
         noisy = y + per_sample(variance**0.5, y) * measurement_noise(y, noise)
@@ -163,7 +178,7 @@ class DAPS(DiffusionSolver):
         r_squared: float,
         noise: Noise,
     ) -> Tensor:
-        """The same, nearly, by ``langevin_steps`` steps of Langevin dynamics."""
+        """Sample from ``p(x_0|x_t, y)`` approximately, by Langevin dynamics."""
         precision = per_sample(1 / part_variance(self.noise_std, self.default_noise_std), x0_hat)
         h = self.langevin_step_size / (1 / r_squared + precision)
         adjoint_y = operator.adjoint(y)
@@ -175,5 +190,5 @@ class DAPS(DiffusionSolver):
 
 
 def _ode_timesteps(t: int, steps: int) -> list[int]:
-    """At most ``steps`` timesteps from ``t`` down, evenly spaced, the step to 0 to follow."""
+    """Return at most ``steps`` evenly spaced timesteps from ``t`` down, without the final 0."""
     return sorted({round(t * (steps - k) / steps) for k in range(steps)}, reverse=True)

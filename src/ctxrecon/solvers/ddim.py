@@ -1,4 +1,4 @@
-"""DDIM sampling, from the prior alone or with a correction of each denoised image."""
+"""DDIM sampling from the prior, with an optional correction of each denoised image."""
 
 from __future__ import annotations
 
@@ -23,33 +23,50 @@ def ddim_sample(
     correct: Callable[[Tensor], Tensor] | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """DDIM sampling (Song et al., arXiv:2010.02502, equations 12 and 16).
+    r"""Sample with DDIM (Song et al., arXiv:2010.02502, equations 12 and 16).
 
-    At each timestep, ``t − 1`` standing for the next one,
+    At each timestep, where ``t − 1`` denotes the next one,
 
-        ``x̂_0, ε = D(x_t; t)``,
-        ``x̂_0' = correct(x̂_0)``,
-        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,
+    .. math::
 
-    with ``σ_t = η √((1−ᾱ_{t−1})/(1−ᾱ_t)) √(1 − ᾱ_t/ᾱ_{t−1})``. ε is the network's own, not
-    recomputed from ``x̂_0'``. After the last timestep ᾱ is 1 and ``x̂_0'`` is the result.
+        \hat{x}_0, \varepsilon &= D(x_t;\, t), \qquad \hat{x}_0' = \mathrm{correct}(\hat{x}_0), \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, \hat{x}_0'
+            + \sqrt{1 - \bar\alpha_{t-1} - \sigma_t^2}\; \varepsilon + \sigma_t z, \\
+        \sigma_t &= \eta \sqrt{\frac{1 - \bar\alpha_{t-1}}{1 - \bar\alpha_t}}
+            \sqrt{1 - \frac{\bar\alpha_t}{\bar\alpha_{t-1}}}.
+
+    ε is the network's output and not recomputed from ``x̂_0'``. After the last timestep ᾱ is 1, and
+    ``x̂_0'`` is the result.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.priors import TextDenoiser
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> with torch.no_grad():
+        ...     states = pipe.encode_prompt([""])
+        ...     denoiser = TextDenoiser(pipe.unet, pipe.scheduler, None, states, 0.0)
+        ...     image = ddim_sample(denoiser, (1, 8, 8), timesteps=[600, 300], eta=0.0)
+        >>> image.shape
+        torch.Size([1, 8, 8])
 
     Args:
-        denoiser: the prior, D.
-        shape: ``(batch, ny, nx)`` of the image.
-        timesteps: training timesteps, strictly descending.
-        eta: η, 0 (deterministic) to 1 (ancestral).
-        generator: source of the noise: one, or one for each sample.
-        latents: starting noise ``(batch, 2, ny, nx)``; drawn if not given.
-        callback: called after each step; see :data:`~ctxrecon.solvers.steps.StepCallback`.
-        correct: maps the denoised image ``(batch, ny, nx)`` complex64 to a better one.
-        device: where to compute; the latents' device by default, else the CPU.
+        denoiser: Diffusion prior D.
+        shape: Shape ``(batch, ny, nx)`` of the image.
+        timesteps: Training timesteps, strictly descending.
+        eta: η, from 0 (deterministic) to 1 (ancestral).
+        generator: Random generator, or one per sample.
+        latents: Initial noise ``(batch, 2, ny, nx)``; ``None`` draws it.
+        callback: Function called after each step; see
+            :data:`~ctxrecon.solvers.steps.StepCallback`.
+        correct: Function applied to each denoised image, complex64 ``(batch, ny, nx)``.
+        device: Device of the computation; defaults to the latents' device, or else the CPU.
 
     Returns:
-        ``(batch, ny, nx)`` complex64.
+        Image of shape ``(batch, ny, nx)``, complex64.
 
     Raises:
-        InputError: timesteps, latents, generators or a shape that do not fit.
+        InputError: If timesteps, latents, generators and shape do not fit together.
     """
     if device is None:
         device = torch.device("cpu") if latents is None else latents.device

@@ -27,48 +27,59 @@ from ctxrecon.solvers.steps import Generators, Step, StepCallback, denoise, on_s
 
 @dataclass(frozen=True)
 class DDNM(DiffusionSolver):
-    """Denoising diffusion null-space model (Wang et al., arXiv:2212.00490), DDNM and DDNM+.
+    r"""Denoising diffusion null-space model (Wang et al., arXiv:2212.00490), DDNM and DDNM+.
 
-    Each step keeps the denoised image where the measurement says nothing, and takes the
-    measurement where it does (equation 13):
+    Each step combines the null-space component of the denoised image with the range-space component
+    of the measurement (equation 13):
 
-        ``x̂_0' = x̂_0 + λ_t A†(y − A x̂_0)``,
-        ``ε̂ = (x_t − √ᾱ_t x̂_0') / √(1−ᾱ_t)``,
-        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε̂ + √γ_t z``,
+    .. math::
 
-    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). Without noise ``λ_t = 1`` and
-    ``γ_t = σ_t²``, which at η = 1 is the paper's draw from ``q(x_{t−1} | x_t, x̂_0')``
-    (Algorithm 1). ``x̂_0'`` is then of all images with ``A x = y`` (of all least-squares solutions,
-    where there is none) the one nearest to ``x̂_0``. ``A†`` is the true pseudo-inverse, by
-    conjugate gradient on ``AᴴA`` from ``x̂_0``: for several coils ``AᴴA`` is no projection and
-    ``Aᴴ`` alone would not do.
+        \hat{x}_0' &= \hat{x}_0 + \lambda_t A^\dagger (y - A \hat{x}_0), \\
+        \hat\varepsilon &= (x_t - \sqrt{\bar\alpha_t}\, \hat{x}_0') / \sqrt{1 - \bar\alpha_t}, \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, \hat{x}_0'
+            + \sqrt{1 - \bar\alpha_{t-1} - \sigma_t^2}\; \hat\varepsilon + \sqrt{\gamma_t}\, z,
 
-    With ``noise_std`` > 0 this is DDNM+ in its scalar form (equations 17 to 19 of the paper):
-    the measurement's noise and the new noise add up to what the step should add,
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). Without noise, ``λ_t = 1`` and
+    ``γ_t = σ_t²``, which for η = 1 is the paper's sample from ``q(x_{t−1} | x_t, x̂_0')``
+    (Algorithm 1). ``x̂_0'`` is then the solution of ``A x = y`` (or the least-squares solution)
+    nearest to ``x̂_0``. ``A†`` is the true pseudo-inverse, computed by conjugate gradient on ``AᴴA``
+    from ``x̂_0``: for several coils ``AᴴA`` is not a projection, and ``Aᴴ`` cannot replace ``A†``.
+
+    With ``noise_std`` > 0 this is DDNM+ in its scalar form (equations 17 to 19), in which the noise
+    of the measurement and the added noise sum to the noise of the step:
 
         ``λ_t = min(1, σ_t / (a_t σ_y))``,  ``γ_t = σ_t² − (a_t λ_t σ_y)²``,
 
-    ``a_t`` being the weight of ``x̂_0'`` in ``x_{t−1}`` and σ_y the deviation of one part of a
-    sample of ``y``. The balance is exact where ``A†`` leaves the noise as it is, as for one coil
-    fully sampled. What is not sampled gets no more than γ_t either, and the amplification of noise
-    by parallel imaging is not seen: the form of the paper that does both needs an SVD of ``A``. At
-    the last step σ_t = 0, so λ_t = 0: the result is a denoised image, not one that reproduces the
-    noise in ``y``. The paper's time travel is left out: it multiplies the evaluations.
+    where ``a_t`` is the weight of ``x̂_0'`` in ``x_{t−1}`` and σ_y the standard deviation of one
+    part of a sample of ``y``. The balance is exact if ``A†`` preserves the noise level, as for one
+    fully sampled coil. Samples that were not measured also get noise of variance γ_t only, and the
+    noise amplification of parallel imaging is neglected; the paper's form that includes both
+    requires an SVD of ``A``. At the last step σ_t = 0 and hence λ_t = 0: the result is a denoised
+    image, which does not reproduce the noise in ``y``. The paper's time travel, which multiplies
+    the number of network evaluations, is not implemented.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=DDNM(eta=0.5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
-            the solver gets; 0, or none, is DDNM.
-        eta: η of the DDIM step, 0 (deterministic) to 1, the paper's ancestral step and the
-            default; above 0 if there is noise, which only new noise can make room for.
-        cg_iterations: conjugate-gradient steps in each step, at most. For one coil one is exact.
-            For several, ``A†`` itself takes 50 or more and amplifies the noise of a scan where
-            parallel imaging is ill-posed; the default stops before those directions.
-        tolerance: relative residual at which conjugate gradient stops; by default far below the
-            noise of a scan.
+        noise_std: Standard deviation of a complex sample of ``y``, in the units of ``y`` as passed
+            to the solver; 0 or ``None`` is DDNM.
+        eta: η of the DDIM step, from 0 (deterministic) to 1 (ancestral, the paper's and the
+            default). It must be above 0 if ``noise_std`` is.
+        cg_iterations: Maximum number of conjugate-gradient iterations per step. One is exact for a
+            single coil. For several coils, ``A†`` needs 50 or more and amplifies noise where
+            parallel imaging is ill-conditioned; the default stops before that.
+        tolerance: Relative residual at which conjugate gradient stops; the default is far below
+            the noise of a scan.
     """
 
     default_noise_std: ClassVar[float] = 0.0
-    """Where ``noise_std`` is ``None``."""
+    """Noise level if ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
     eta: float = 1.0
@@ -82,8 +93,8 @@ class DDNM(DiffusionSolver):
         noisy = self.noise_std is not None and bool(torch.as_tensor(self.noise_std).any())
         if self.eta == 0 and noisy:
             raise InputError(
-                "expected eta above 0 with noise_std above 0, got 0: DDNM+ makes room for the "
-                "measurement's noise in the noise that the step adds"
+                "expected eta above 0 with noise_std above 0, got 0: DDNM+ compensates the noise "
+                "of the measurement by adding less noise in each step"
             )
 
     def __call__(
@@ -107,7 +118,7 @@ class DDNM(DiffusionSolver):
             x0_hat, _ = denoise(denoiser, x_t, step.t)
             ddim_sigma = step.ddim_sigma(self.eta)
             carried = self._carried(step, ddim_sigma, y.device)
-            # 0/0 where there is no noise at all.
+            # 0/0 if both the step and the measurement are free of noise.
             lambda_t = (ddim_sigma / carried).nan_to_num(nan=1.0).clamp(max=1)
             gamma_t = (ddim_sigma**2 - carried**2).clamp(min=0)
             correction = nearest_solution(x0_hat, 0.0) - x0_hat
@@ -118,7 +129,7 @@ class DDNM(DiffusionSolver):
         return x0
 
     def _carried(self, step: Step, ddim_sigma: float, device: torch.device) -> Tensor:
-        """``a_t σ_y``: the measurement's noise in ``x_{t−1}``, ``(batch or 1,)``."""
+        """Return ``a_t σ_y``, the measurement noise in ``x_{t−1}``, ``(batch or 1,)``."""
         signal = math.sqrt(step.alpha_bar / step.noise_variance)
         weight = math.sqrt(step.alpha_bar_prev) - step.eps_weight(ddim_sigma) * signal
         variance = part_variance(self.noise_std, self.default_noise_std)

@@ -18,28 +18,40 @@ from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_en
 
 @dataclass(frozen=True)
 class DDS(DiffusionSolver):
-    """Decomposed diffusion sampling (Chung et al., arXiv:2303.05754), as ContextMRI uses it.
+    r"""Decomposed diffusion sampling (Chung et al., arXiv:2303.05754), as used by ContextMRI.
 
-    At each timestep, ``t − 1`` standing for the next one,
+    At each timestep, where ``t − 1`` denotes the next one,
 
-        ``x̂_0, ε = D(x_t; t)``,
-        ``(I + ξ AᴴA) x_0 = x̂_0 + ξ Aᴴ y``,  by a few conjugate-gradient steps from ``x̂_0``,
-        ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,
+    .. math::
 
-    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line minimises
-    ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²``. After the last timestep ``x_0`` is the result.
+        \hat{x}_0, \varepsilon &= D(x_t;\, t), \\
+        (I + \xi A^H A)\, x_0 &= \hat{x}_0 + \xi A^H y, \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, x_0
+            + \sqrt{1 - \bar\alpha_{t-1} - \sigma_t^2}\; \varepsilon + \sigma_t z,
+
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line minimizes
+    ``½‖x − x̂_0‖² + ξ/2 ‖A x − y‖²`` by a few conjugate-gradient iterations from ``x̂_0``. The result
+    is ``x_0`` of the last timestep.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=DDS(data_weight=10.0), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        eta: η of the DDIM step, 0 (deterministic) to 1.
-        data_weight: ξ, positive, one number or ``(batch,)`` of them; larger trusts the measurement
-            more. ``None`` is the paper's 5, or in pipelines what the data choose around it.
-        cg_iterations: conjugate-gradient steps in each DDIM step, at most.
-        tolerance: relative residual at which conjugate gradient stops early; 0, the default, takes
-            all steps, and never makes a GPU wait for the answer.
+        eta: η of the DDIM step, from 0 (deterministic) to 1 (ancestral).
+        data_weight: ξ, positive, a number or a tensor ``(batch,)``; larger values trust the
+            measurement more. ``None`` is the paper's 5; pipelines may choose it from the data.
+        cg_iterations: Maximum number of conjugate-gradient iterations per DDIM step.
+        tolerance: Relative residual at which conjugate gradient stops early. The default of 0 runs
+            all iterations, which avoids synchronizing with a GPU.
     """
 
     default_data_weight: ClassVar[float] = 5.0
-    """Where ``data_weight`` is ``None``."""
+    """Data weight if ``data_weight`` is ``None``."""
 
     eta: float = 0.8
     data_weight: float | Tensor | None = None
@@ -53,11 +65,11 @@ class DDS(DiffusionSolver):
 
     @property
     def weight_is_open(self) -> bool:
-        """Whether ξ was left to the data."""
+        """Whether ξ is unset, so that pipelines may choose it from the data."""
         return self.data_weight is None
 
     def reweighted(self, factor: NoiseStd) -> DDS:
-        """Return a copy with ξ as for noise of ``factor`` times its level: ``ξ/factor²``."""
+        """Return a copy with ξ for a noise level ``factor`` times larger, ``ξ/factor²``."""
         return replace(self, data_weight=self._xi / factor**2)
 
     @property

@@ -23,42 +23,55 @@ from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_en
 
 @dataclass(frozen=True)
 class DDS3D(DiffusionSolver):
-    """Decomposed diffusion sampling of volumes (Chung et al., arXiv:2303.05754, section 4).
+    r"""Decomposed diffusion sampling of volumes (Chung et al., arXiv:2303.05754, section 4).
 
-    The prior sees slices, the batch; total variation along z ties those of one volume together
-    (DiffusionMBIR, Chung et al., arXiv:2211.10655). Each DDIM step improves the denoised volume to
+    The prior denoises slices, which form the batch; total variation along z couples the slices of a
+    volume (DiffusionMBIR, Chung et al., arXiv:2211.10655). Each DDIM step replaces the denoised
+    volume by
 
-        ``argmin_x ξ/2 ‖A x − y‖² + ½ ‖x − x̂_0‖² + λ ‖D_z x‖₁``
+    .. math::
 
-    (``D_z`` differences of neighbouring slices, ``‖·‖₁`` the sum of complex magnitudes) by ADMM:
+        \operatorname*{argmin}_x\; \tfrac{\xi}{2} \|A x - y\|^2
+            + \tfrac{1}{2} \|x - \hat{x}_0\|^2 + \lambda \|D_z x\|_1,
 
-        ``(I + ξ AᴴA + ρ D_zᵀD_z) x = x̂_0 + ξ Aᴴ y + ρ D_zᵀ(z − w)``,  CG from ``x̂_0``,
-        ``z = S_{λ/ρ}(D_z x + w)``,  ``w ← D_z x + w − z``,  ``S`` soft thresholding,
+    where ``D_z`` are differences of neighboring slices and ``‖·‖₁`` is the sum of complex
+    magnitudes. It is solved by ADMM, with conjugate gradient from ``x̂_0`` for the first line:
 
-    and goes on to ``x_{t−1} = √ᾱ_{t−1} x + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z'`` with DDIM's ``σ_t``
-    (:func:`~ctxrecon.solvers.ddim_sample`). z and w go on from one diffusion step to the next (they
-    start at 0), so that one ADMM iteration in each is enough, as in the paper. With λ = 0 each
-    slice is alone and this is :class:`ctxrecon.solvers.DDS`.
+        ``(I + ξ AᴴA + ρ D_zᵀD_z) x = x̂_0 + ξ Aᴴ y + ρ D_zᵀ(z − w)``,
+        ``z = S_{λ/ρ}(D_z x + w)``,  ``w ← D_z x + w − z``,  ``S`` soft thresholding.
 
-    A batch is one volume, or volumes of ``num_slices`` slices one after the other; slices of a
-    volume must come in one batch, in their order, so draw posterior samples one at a time.
+    The step continues with ``x_{t−1} = √ᾱ_{t−1} x + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z'`` and DDIM's
+    ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). z and w start at 0 and carry over from one
+    diffusion step to the next, so that one ADMM iteration per step suffices, as in the paper. With
+    λ = 0 the slices decouple and this is :class:`ctxrecon.solvers.DDS`.
 
-    Default for MRI: DDS's η and ξ; ρ = 1, for which ``ρ D_zᵀD_z`` (at most 4) leaves the condition
-    of the system as DDS has it and five CG steps still do; λ a few hundredths of the image's 99 %
-    quantile, below the edges between slices that should stay.
+    A batch is one volume, or consecutive volumes of ``num_slices`` slices. All slices of a volume
+    must be in one batch and in order, so posterior samples are drawn one at a time.
+
+    The defaults are chosen for MRI: η and ξ of DDS; ρ = 1, for which ``ρ D_zᵀD_z`` (at most 4)
+    hardly changes the condition number and five CG iterations still suffice; and λ of a few
+    hundredths of the image's 99 % quantile, below the edges between slices to be preserved.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(3, 1, 8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=DDS3D(tv_weight=0.01), num_inference_steps=2).images.shape
+        torch.Size([3, 8, 8])
 
     Attributes:
-        eta: η of the DDIM step, 0 (deterministic) to 1.
-        data_weight: ξ, positive; larger trusts the measurement more.
-        tv_weight: λ, 0 or more; larger makes neighbouring slices more alike.
-        penalty: ρ, positive; it affects how fast ADMM converges, not the minimiser.
-        num_slices: slices of a volume; the whole batch by default.
-        cg_iterations: conjugate-gradient steps of each ADMM iteration.
-        admm_iterations: ADMM iterations in each DDIM step.
+        eta: η of the DDIM step, from 0 (deterministic) to 1 (ancestral).
+        data_weight: ξ, positive; larger values trust the measurement more.
+        tv_weight: λ, 0 or more; larger values make neighboring slices more similar.
+        penalty: ρ, positive; affects the convergence of ADMM, not the minimizer.
+        num_slices: Slices per volume; ``None`` is the whole batch.
+        cg_iterations: Conjugate-gradient iterations per ADMM iteration.
+        admm_iterations: ADMM iterations per DDIM step.
     """
 
     couples_batch: ClassVar[bool] = True
-    """The images of a batch are not alone, so it may not be split or hold several samples."""
+    """The slices of a batch depend on each other, so it cannot be split or hold several samples."""
 
     eta: float = 0.8
     data_weight: float = 5.0
@@ -95,10 +108,10 @@ class DDS3D(DiffusionSolver):
         num_slices = self.num_slices or len(y)
         if len(y) % num_slices:
             raise InputError(
-                f"expected volumes of {num_slices} slices, got a batch of {len(y)}: "
-                "give whole volumes, or set num_slices"
+                f"expected volumes of {num_slices} slices, got a batch of {len(y)} slices: "
+                "pass whole volumes, or set num_slices"
             )
-        # Untied slices are systems of their own, each with its own CG steps, as in DDS.
+        # Without coupling, each slice is a separate system with its own CG steps, as in DDS.
         num_slices = num_slices if self.tv_weight > 0 else 1
         xi, rho = self.data_weight, self.penalty
         data = _EachSlice(operator, (len(y) // num_slices, num_slices))
@@ -128,7 +141,7 @@ class DDS3D(DiffusionSolver):
 
 
 class _EachSlice(LinearOperator):
-    """An operator on slices, applied to each slice of volumes ``(volumes, slices, ny, nx)``."""
+    """Operator on slices, applied to each slice of volumes ``(volumes, slices, ny, nx)``."""
 
     operator: LinearOperator
     leading: tuple[int, int]
@@ -162,7 +175,7 @@ class _EachSlice(LinearOperator):
 
 
 class _SliceDifference(LinearOperator):
-    """``D_z``: differences of neighbouring slices of volumes ``(volumes, slices, ny, nx)``."""
+    """``D_z``: differences of neighboring slices of volumes ``(volumes, slices, ny, nx)``."""
 
     shape: tuple[int, ...]
 
@@ -186,6 +199,6 @@ class _SliceDifference(LinearOperator):
 
 
 def _soft_threshold(x: Tensor, threshold: float) -> Tensor:
-    """``x`` with its magnitude lowered by ``threshold``, to 0 at least."""
+    """Reduce the magnitude of ``x`` by ``threshold``, but not below 0."""
     magnitude = x.abs()
     return x * ((magnitude - threshold).clamp_min(0) / magnitude.clamp_min(1e-12))

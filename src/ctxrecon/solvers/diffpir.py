@@ -25,35 +25,47 @@ from ctxrecon.solvers.steps import Generators, StepCallback, denoise, on_step_en
 
 @dataclass(frozen=True)
 class DiffPIR(DiffusionSolver):
-    """DiffPIR (Zhu et al., arXiv:2305.08995), Algorithm 1: plug-and-play diffusion.
+    r"""DiffPIR, plug-and-play diffusion (Zhu et al., arXiv:2305.08995, Algorithm 1).
 
-    Each step balances the denoised image against the measurement (half-quadratic splitting), takes
-    the noise that this implies, and mixes it with new noise:
+    Each step balances the denoised image against the measurement (half-quadratic splitting),
+    computes the noise implied by the result and mixes it with new noise:
 
-        ``x̂_0' = argmin_x ‖y − A x‖² + ρ_t ‖x − x̂_0‖²``,  ``ρ_t = λ σ_n² / σ_t²``,
-        ``ε̂ = (x_t − √ᾱ_t x̂_0') / √(1−ᾱ_t)``,
-        ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1−ᾱ_{t−1}) (√(1−ζ) ε̂ + √ζ z)``.
+    .. math::
 
-    ``σ_t² = (1−ᾱ_t)/ᾱ_t`` is the diffusion noise of one channel, and ``σ_n²`` the variance of one
-    part of a sample of ``y``. The first line is exact: conjugate gradient on ``AᴴA + ρ_t I``. It
-    stays so for ``noise_std`` = 0, where ``x̂_0'`` is the least-squares solution nearest to ``x̂_0``;
-    with several coils that amplifies the noise of a scan, unless ``cg_iterations`` is small.
+        \hat{x}_0' &= \operatorname*{argmin}_x\; \|y - A x\|^2 + \rho_t \|x - \hat{x}_0\|^2,
+            \qquad \rho_t = \lambda \sigma_n^2 / \sigma_t^2, \\
+        \hat\varepsilon &= (x_t - \sqrt{\bar\alpha_t}\, \hat{x}_0') / \sqrt{1 - \bar\alpha_t}, \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, \hat{x}_0' + \sqrt{1 - \bar\alpha_{t-1}}\,
+            (\sqrt{1 - \zeta}\, \hat\varepsilon + \sqrt{\zeta}\, z).
+
+    ``σ_t² = (1−ᾱ_t)/ᾱ_t`` is the diffusion noise of one channel and ``σ_n²`` the variance of one
+    part of a sample of ``y``. The first line is solved exactly, by conjugate gradient on
+    ``AᴴA + ρ_t I``. For ``noise_std`` = 0, ``x̂_0'`` is the least-squares solution nearest to
+    ``x̂_0``; with several coils that amplifies noise unless ``cg_iterations`` is small.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=DiffPIR(zeta=0.5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
-            the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: ``None`` is 1 % of that, and has pipelines take the scan's own.
-        lambda_: λ, positive; larger trusts the prior more. The default lies in the range of 3 to 25
-            that served the paper's tasks.
-        zeta: ζ, the share of new noise, 0 (deterministic) to 1. The default is little, for
+        noise_std: Standard deviation of a complex sample of ``y``, in the units of ``y`` as passed
+            to the solver; 0 for noise-free data. ``None`` is 1 % of the image's 99 % quantile
+            (pipelines scale images to a quantile of 1); pipelines use the scan's estimated level.
+        lambda_: λ, positive; larger values trust the prior more. The default lies within the
+            paper's range of 3 to 25.
+        zeta: ζ, the fraction of new noise, from 0 (deterministic) to 1. The small default favors
             faithful images from few steps.
-        cg_iterations: conjugate-gradient steps in each step, at most.
-        tolerance: relative residual at which conjugate gradient stops; by default far below the
-            noise of a scan.
+        cg_iterations: Maximum number of conjugate-gradient iterations per step.
+        tolerance: Relative residual at which conjugate gradient stops; the default is far below
+            the noise of a scan.
     """
 
     default_noise_std: ClassVar[float] = 0.01
-    """Where ``noise_std`` is ``None``."""
+    """Noise level if ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
     lambda_: float = 7.0

@@ -19,31 +19,41 @@ from ctxrecon.solvers.steps import Generators, StepCallback, on_step_end, schedu
 
 @dataclass(frozen=True)
 class DPS(DiffusionSolver):
-    """Diffusion posterior sampling (Chung et al., arXiv:2209.14687), Algorithm 1.
+    r"""Diffusion posterior sampling (Chung et al., arXiv:2209.14687), Algorithm 1.
 
-    The likelihood ``p(y | x_t)`` is taken to be ``p(y | x̂_0(x_t))``, and its gradient goes through
-    the denoiser. At each timestep, ``t − 1`` standing for the next one,
+    The likelihood ``p(y | x_t)`` is approximated by ``p(y | x̂_0(x_t))``, and its gradient is
+    computed through the denoiser. At each timestep, where ``t − 1`` denotes the next one,
 
-        ``x̂_0, ε = D(x_t; t)``,
-        ``x'_{t−1} = √ᾱ_{t−1} x̂_0 + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z``,
-        ``x_{t−1} = x'_{t−1} − ζ ∇_{x_t} ‖y − A x̂_0(x_t)‖``,
+    .. math::
 
-    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). After the last timestep ``x_{t−1}``
-    is the result.
+        \hat{x}_0, \varepsilon &= D(x_t;\, t), \\
+        x'_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, \hat{x}_0
+            + \sqrt{1 - \bar\alpha_{t-1} - \sigma_t^2}\; \varepsilon + \sigma_t z, \\
+        x_{t-1} &= x'_{t-1} - \zeta\, \nabla_{x_t} \|y - A \hat{x}_0(x_t)\|,
 
-    The paper descends on the squared norm with the step ``ζ_i = ζ'/‖y − A x̂_0‖``, which is the
-    above with ζ = 2ζ'; its authors' code descends on the norm, and ζ is that code's "scale". The
-    norm is each sample's own. Neither the noise of the measurement nor the length of the step
-    enters, so that ζ has to be tuned, and the spread of samples is no measure of uncertainty.
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The result is ``x_{t−1}`` of the
+    last timestep.
 
-    Each step costs one evaluation of the network and one pass back through it, with the memory
-    that takes.
+    The paper descends along the squared norm with step size ``ζ_i = ζ'/‖y − A x̂_0‖``, which equals
+    the above with ζ = 2ζ'; the authors' code descends along the norm, and ζ is its "scale". The
+    norm is computed per sample. As neither the noise level nor the step length enters, ζ has to be
+    tuned, and the spread of the samples does not measure uncertainty.
+
+    Each step costs one network evaluation and one backward pass, with the memory of the latter.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=DPS(zeta=1.0), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        zeta: ζ, positive. A step moves ``x_t`` by ζ at most where the denoiser contracts, so what
-            is needed grows with ``√(ny · nx)`` and falls with the number of steps. The default is
-            for some tens of steps at 128 × 128; the paper has it about 1 for a thousand steps.
-        eta: η of the DDIM step; 1, the default, is the paper's ancestral step.
+        zeta: ζ, positive. A step moves ``x_t`` by at most ζ where the denoiser contracts, so the
+            best value grows with ``√(ny · nx)`` and falls with the number of steps. The default
+            suits some tens of steps at 128 × 128; the paper uses about 1 for a thousand steps.
+        eta: η of the DDIM step; the default of 1 is the paper's ancestral step.
     """
 
     zeta: float = 10.0
@@ -71,7 +81,7 @@ class DPS(DiffusionSolver):
             x0_hat, eps, vjp = denoise_with_vjp(denoiser, x_t, step.t)
             residual = y - operator(x0_hat)
             norm = squared_norm(residual).sqrt()[:, None, None]
-            # −∇‖y − A x̂_0‖ = (∂x̂_0/∂x_t)ᵀ Aᴴ(y − A x̂_0) / ‖y − A x̂_0‖, and 0 where y is met.
+            # −∇‖y − A x̂_0‖ = (∂x̂_0/∂x_t)ᵀ Aᴴ(y − A x̂_0) / ‖y − A x̂_0‖, 0 for a zero residual.
             descent = vjp(operator.adjoint(residual) / torch.where(norm > 0, norm, 1.0))
             ddim_sigma = step.ddim_sigma(self.eta)
             unconditional = step.mean(x0_hat, eps, ddim_sigma) + noise(ddim_sigma)

@@ -30,49 +30,62 @@ _SMALLEST_ALPHA_BAR = 1e-4
 
 @dataclass(frozen=True)
 class PiGDM(DiffusionSolver):
-    """ΠGDM (Song et al., "Pseudoinverse-guided diffusion models for inverse problems", ICLR 2023).
+    r"""Pseudoinverse-guided diffusion, ΠGDM (Song et al., ICLR 2023).
 
-    With ``p(x_0 | x_t)`` taken to be ``N(x̂_0, r_t² I)``, ``r_t² = 1 − ᾱ_t`` (right for a prior of
-    unit covariance), the likelihood's score is
+    J. Song, A. Vahdat, M. Mardani and J. Kautz, "Pseudoinverse-guided diffusion models for inverse
+    problems" (published at ICLR 2023, without an arXiv number). With the approximation
+    ``p(x_0 | x_t) = N(x̂_0, r_t² I)``, ``r_t² = 1 − ᾱ_t`` (exact for a prior of unit covariance),
+    the score of the likelihood is
 
-        ``g = (∂x̂_0/∂x_t)ᵀ Aᴴ (r_t² A Aᴴ + σ_y² I)⁻¹ (y − A x̂_0)``.
+    .. math::
+
+        g = \Bigl(\frac{\partial \hat{x}_0}{\partial x_t}\Bigr)^{\!\mathsf T}
+            A^H (r_t^2 A A^H + \sigma_y^2 I)^{-1} (y - A \hat{x}_0).
 
     Here σ_y² is the variance of one part of a sample of ``y``, as ``r_t²`` is that of one channel.
-    Because ``r_t² Aᴴ(r_t² A Aᴴ + σ_y² I)⁻¹ = (AᴴA + σ_y²/r_t² I)⁻¹ Aᴴ``, the solve is one in image
-    space, by conjugate gradient, and ends at ``A†`` as σ_y goes to 0.
+    Because ``r_t² Aᴴ(r_t² A Aᴴ + σ_y² I)⁻¹ = (AᴴA + σ_y²/r_t² I)⁻¹ Aᴴ``, the system is solved in
+    image space by conjugate gradient, and tends to ``A†`` as σ_y tends to 0.
 
-    The paper scales g by ``r_t²`` and does not let it fall with the length of the step ("adaptive
-    weights"); the denoised image of a DDIM step becomes, with the network's ε beside it,
+    The paper scales g by ``r_t²``, independent of the step length ("adaptive weights"), and keeps
+    the network's ε. The denoised image of a DDIM step becomes
 
         ``x̂_0' = x̂_0 + √ᾱ_t r_t² g``.
 
-    With ``adaptive_weights=False`` the score is taken at its word, in both halves of the step:
+    With ``adaptive_weights=False`` the exact score enters both terms of the step,
 
         ``x̂_0' = x̂_0 + (r_t²/√ᾱ_t) g``,  ``ε' = ε − r_t g``,
 
-    by which samples come to be those of the posterior, with as many steps as it takes, if the
-    prior is what r_t says. It divides errors of the network's derivative by ᾱ_t. The step is
+    and samples converge to the posterior with enough steps if r_t describes the prior. Errors of
+    the network's derivative are divided by ᾱ_t. The step is
 
         ``x_{t−1} = √ᾱ_{t−1} x̂_0' + √(1 − ᾱ_{t−1} − σ_t²) ε' + σ_t z``,
 
-    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`), and ``ε' = ε`` by default. After
-    the last timestep ``x̂_0'`` is the result.
+    with DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`), and ``ε' = ε`` by default. The
+    result is ``x̂_0'`` of the last timestep.
 
-    Each step costs one evaluation of the network and one pass back through it.
+    Each step costs one network evaluation and one backward pass.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=PiGDM(eta=0.5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: standard deviation of a complex sample of ``y``, in the units of the ``y`` that
-            the solver gets; 0 for none. Pipelines divide k-space so that images have a 99 %
-            quantile of 1: ``None`` is 1 % of that, and has pipelines take the scan's own.
-        eta: η of the DDIM step; 1, the default, is the paper's.
-        adaptive_weights: the paper's, and the default for MRI: bounded at every timestep, and good
-            with few of them.
-        cg_iterations: conjugate-gradient steps in each step, at most.
-        tolerance: relative residual at which conjugate gradient stops.
+        noise_std: Standard deviation of a complex sample of ``y``, in the units of ``y`` as passed
+            to the solver; 0 for noise-free data. ``None`` is 1 % of the image's 99 % quantile
+            (pipelines scale images to a quantile of 1); pipelines use the scan's estimated level.
+        eta: η of the DDIM step; the default of 1 is the paper's.
+        adaptive_weights: Whether to use the paper's weights, the default for MRI: they are bounded
+            at every timestep and work well with few timesteps.
+        cg_iterations: Maximum number of conjugate-gradient iterations per step.
+        tolerance: Relative residual at which conjugate gradient stops.
     """
 
     default_noise_std: ClassVar[float] = 0.01
-    """Where ``noise_std`` is ``None``."""
+    """Noise level if ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
     eta: float = 1.0

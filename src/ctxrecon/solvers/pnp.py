@@ -50,15 +50,15 @@ class _Level(NamedTuple):
 
 @dataclass(frozen=True)
 class _AnnealedPnP(DiffusionSolver):
-    """What the two splittings have in common: options, noise levels and proximal step."""
+    """Options, noise levels and proximal step shared by the two splittings."""
 
     starts_from_data: ClassVar[bool] = True
-    """Latents, and so an image to start from, change nothing."""
+    """Latents, and hence a starting image, have no effect."""
     deterministic: ClassVar[bool] = True
-    """It draws nothing, so that several samples would be one."""
+    """Deterministic: repeated samples are identical."""
 
     default_noise_std: ClassVar[float] = 0.01
-    """Where ``noise_std`` is ``None``."""
+    """Noise level if ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
     largest_denoiser_std: float = 0.25
@@ -72,30 +72,30 @@ class _AnnealedPnP(DiffusionSolver):
         check_cg_iterations(self.cg_iterations)
 
     def _levels(self, denoiser: Denoiser, steps: Sequence[Step]) -> list[_Level]:
-        """The noise level of each step, and once more the last, for the proximal step at the end.
+        """Return the noise level of each step, and the last one again for the final proximal step.
 
-        Timesteps of more noise than ``largest_denoiser_std`` are taken at the noisiest allowed.
+        Timesteps noisier than ``largest_denoiser_std`` are replaced by the noisiest allowed one.
         """
         check_falling_noise(steps, self.name)
         allowed = (denoiser.alphas_cumprod >= 1 / (1 + self.largest_denoiser_std**2)).nonzero()
         allowed = allowed[allowed <= steps[0].t]
         if len(allowed) == 0:
             raise InputError(
-                f"{self.name} needs a timestep of noise {self.largest_denoiser_std} or less, and "
-                "the scheduler has none: raise largest_denoiser_std"
+                f"{self.name} needs a timestep of noise level {self.largest_denoiser_std} or less, "
+                "and the scheduler has none: raise largest_denoiser_std"
             )
         timesteps = [min(step.t, int(allowed[-1])) for step in steps]
         levels = [_Level(t, float(denoiser.alphas_cumprod[t])) for t in timesteps]
         return [*levels, levels[-1]]
 
     def _rho(self, level: _Level) -> float | Tensor:
-        """``ρ_t = σ_y²/(2 σ_t²)``."""
+        """Return ``ρ_t = σ_y²/(2 σ_t²)``."""
         return part_variance(self.noise_std, self.default_noise_std) / level.sigma**2
 
     def _stages(
         self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, levels: Sequence[_Level]
     ) -> list[Stage]:
-        """The pixels of the image at each level; all of them at the last, that of the result."""
+        """Return the pixel grid of each level; the last one is the full grid of the result."""
         proximal = partial(
             proximal_step, y=y, cg_iterations=self.cg_iterations, tolerance=CG_TOLERANCE
         )
@@ -108,42 +108,54 @@ class _AnnealedPnP(DiffusionSolver):
 
 @dataclass(frozen=True)
 class PnPHQS(_AnnealedPnP):
-    """Plug-and-play half-quadratic splitting (Zhang et al., DPIR, arXiv:2008.13751).
+    r"""Plug-and-play half-quadratic splitting (Zhang et al., DPIR, arXiv:2008.13751).
 
-    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep, ``t − 1`` standing for the next one,
+    Solves ``min_x ‖A x − y‖²/σ_y² + R(x)``. At each timestep, where ``t − 1`` denotes the next one,
 
-        ``v = x̂_0(√ᾱ_t x; t)``,
-        ``x = argmin_x ½‖A x − y‖² + ρ_{t−1}/2 ‖x − v‖²``,
+    .. math::
 
-    ``ρ_t = σ_y²/(2 σ_t²)`` with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, both variances those of one part. The
-    denoiser of the prior, given the noise level ``σ_t``, stands for the proximal map of ``σ_t² R``.
-    x starts at the second line for v = 0 and the ρ of the first timestep, which is small: about
-    ``A† y`` of a few conjugate-gradient steps. The paper's trade-off λ multiplies ``σ_y²``, so that
-    there is nothing else to set.
+        v &= \hat{x}_0(\sqrt{\bar\alpha_t}\, x;\, t), \\
+        x &= \operatorname*{argmin}_x\; \tfrac{1}{2} \|A x - y\|^2
+            + \tfrac{\rho_{t-1}}{2} \|x - v\|^2,
+            \qquad \rho_t = \sigma_y^2 / (2 \sigma_t^2),
+
+    with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``; both variances are those of one part. The prior's denoiser at
+    noise level ``σ_t`` acts as the proximal map of ``σ_t² R``. The initial x is the second line for
+    v = 0 and the small ρ of the first timestep: approximately ``A† y`` after a few
+    conjugate-gradient iterations. The paper's trade-off λ multiplies ``σ_y²``, so there is no
+    further parameter.
 
     For ``x ~ N(m, C)`` and constant ``σ_t`` the fixed point of x is the posterior mean under
-    ``N(m, C + σ_t² I)``: the MAP estimate as ``σ_t`` falls. One network evaluation a timestep.
-    The last x is the result; its ρ is that of the last timestep, so that it agrees with the data
-    even where the last ``σ_t`` is not small. Nothing is random: ``generator`` and ``latents`` are
-    checked, and change nothing; a callback sees x in place of ``x_t``.
+    ``N(m, C + σ_t² I)``, which tends to the MAP estimate as ``σ_t`` falls. Each timestep costs one
+    network evaluation. The result is the last x; its ρ is that of the last timestep, so it fits the
+    data even if the last ``σ_t`` is not small. The method is deterministic: ``generator`` and
+    ``latents`` are validated but have no effect. A callback receives x in place of ``x_t``.
 
-    Default for MRI: no noise is added to what the denoiser sees, so it is never given a higher
-    noise level than an undersampled image has errors (DPIR starts at 49/255; the 99 % quantile is 1
-    here). Timesteps of more noise are taken at the noisiest that is allowed.
+    Default for MRI: the denoiser's input contains no added noise, so its noise level never exceeds
+    the errors of an undersampled image (DPIR starts at 49/255, for a 99 % quantile of 1).
+    Timesteps with more noise use the noisiest allowed level.
 
-    Where the denoiser is told of much noise, it cannot see fine details, and the large structures
-    that undersampling has folded need many steps: there an image ``x_c`` with half the pixels along
-    each axis is sought, with ``A U`` in place of ``A``, ``U`` its interpolation to all pixels, at a
-    quarter of the network's cost. Images that would get fewer than 96 pixels keep all of theirs.
+    At high noise levels the denoiser cannot see fine details, and resolving large aliased
+    structures takes many steps. These steps estimate an image with half the pixels along each axis,
+    with ``A U`` in place of ``A`` and ``U`` the interpolation to the full grid, at a quarter of the
+    network's cost. Images that would get fewer than 96 pixels along an axis keep the full grid.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=PnPHQS(cg_iterations=5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
-            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
-        largest_denoiser_std: bound on ``σ_t``, in units of the image.
-        coarse_denoiser_std: ``σ_t`` above which x has half the pixels along each axis; with ``inf``
-            it never has.
-        cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
-            stopping early keeps out what parallel imaging amplifies.
+        noise_std: ``σ_y``, the standard deviation of a complex sample of the measurement. ``None``
+            is 1 % of the image's 99 % quantile; pipelines use the scan's estimated level.
+        largest_denoiser_std: Upper bound of ``σ_t`` in image units.
+        coarse_denoiser_std: Noise level ``σ_t`` above which x has half the pixels along each axis;
+            ``inf`` disables the coarse grid.
+        cg_iterations: Conjugate-gradient iterations per proximal step. The small default is
+            deliberate: early stopping suppresses the noise amplified by parallel imaging.
     """
 
     def __call__(
@@ -174,33 +186,43 @@ class PnPHQS(_AnnealedPnP):
 
 @dataclass(frozen=True)
 class PnPADMM(_AnnealedPnP):
-    """Plug-and-play ADMM (Chan et al., arXiv:1605.01710, with a growing ρ).
+    r"""Plug-and-play ADMM (Chan et al., arXiv:1605.01710, with increasing ρ).
 
-    For ``min_x ‖A x − y‖²/σ_y² + R(x)``, at each timestep, ``t − 1`` standing for the next one,
+    Solves ``min_x ‖A x − y‖²/σ_y² + R(x)``. At each timestep, where ``t − 1`` denotes the next one,
 
-        ``v = x̂_0(√ᾱ_t (x + u); t)``,
-        ``u ← (u + x − v) σ_{t−1}²/σ_t²``,
-        ``x = argmin_x ½‖A x − y‖² + ρ_{t−1}/2 ‖x − (v − u)‖²``,
+    .. math::
 
-    ``ρ_t = σ_y²/(2 σ_t²)`` with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, both variances those of one part; the
-    growth of ρ is that of the timesteps. The factor of u keeps the multiplier ``ρ_t u`` when ρ
-    grows (Boyd et al., Found. Trends Mach. Learn. 3, 1 (2011), section 3.4.1), which leaves the
-    fixed point where it is. u starts at 0, and x as in :class:`PnPHQS`.
+        v &= \hat{x}_0(\sqrt{\bar\alpha_t}\, (x + u);\, t), \\
+        u &\leftarrow (u + x - v)\, \sigma_{t-1}^2 / \sigma_t^2, \\
+        x &= \operatorname*{argmin}_x\; \tfrac{1}{2} \|A x - y\|^2
+            + \tfrac{\rho_{t-1}}{2} \|x - (v - u)\|^2,
+            \qquad \rho_t = \sigma_y^2 / (2 \sigma_t^2),
 
-    For ``x ~ N(m, C)`` that fixed point is ``x = v`` = the posterior mean, which is the MAP
-    estimate, whatever ``σ_t``. Evaluations, result, randomness and callback as in
+    with ``σ_t = √((1−ᾱ_t)/ᾱ_t)``; both variances are those of one part, and ρ increases with the
+    timesteps. The factor of u preserves the multiplier ``ρ_t u`` as ρ increases (Boyd et al.,
+    Found. Trends Mach. Learn. 3, 1 (2011), section 3.4.1), and with it the fixed point. u starts
+    at 0, and x as in :class:`PnPHQS`.
+
+    For ``x ~ N(m, C)`` the fixed point ``x = v`` is the posterior mean, which is also the MAP
+    estimate, for any ``σ_t``. Cost, result, determinism, callback and defaults are those of
     :class:`PnPHQS`.
 
-    Default for MRI: as :class:`PnPHQS`.
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=PnPADMM(cg_iterations=5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
-            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
-        largest_denoiser_std: bound on ``σ_t``, in units of the image.
-        coarse_denoiser_std: ``σ_t`` above which x has half the pixels along each axis; with ``inf``
-            it never has.
-        cg_iterations: conjugate-gradient steps of each proximal step; few on purpose, since
-            stopping early keeps out what parallel imaging amplifies.
+        noise_std: ``σ_y``, the standard deviation of a complex sample of the measurement. ``None``
+            is 1 % of the image's 99 % quantile; pipelines use the scan's estimated level.
+        largest_denoiser_std: Upper bound of ``σ_t`` in image units.
+        coarse_denoiser_std: Noise level ``σ_t`` above which x has half the pixels along each axis;
+            ``inf`` disables the coarse grid.
+        cg_iterations: Conjugate-gradient iterations per proximal step. The small default is
+            deliberate: early stopping suppresses the noise amplified by parallel imaging.
     """
 
     def __call__(
@@ -233,13 +255,13 @@ class PnPADMM(_AnnealedPnP):
 
 
 def _denoised(denoiser: Denoiser, x: Tensor, level: _Level) -> Tensor:
-    """``x̂_0(√ᾱ_t x; t)``, ``(batch, ny, nx)``: no noise is added."""
+    """Return ``x̂_0(√ᾱ_t x; t)``, ``(batch, ny, nx)``, without adding noise."""
     x_t = math.sqrt(level.alpha_bar) * complex_to_channels(x)
     return channels_to_complex(denoiser(x_t, level.t)[0])
 
 
 def _on_step_end(callback: StepCallback | None, step: Step, stage: Stage, x: Tensor) -> Tensor:
-    """Show a callback x in place of ``x_t``, with all pixels, and return what to go on from."""
+    """Call the callback with x on the full grid in place of ``x_t``, and return the x to use."""
     if callback is None:
         return x
     shown = stage.refined(x)

@@ -1,4 +1,4 @@
-"""Decomposed diffusion sampling whose data term follows from the noise and the timestep."""
+"""Decomposed diffusion sampling with a data term derived from noise level and timestep."""
 
 from __future__ import annotations
 
@@ -27,49 +27,62 @@ from ctxrecon.solvers.steps import Generators, Step, StepCallback, denoise, on_s
 
 @dataclass(frozen=True)
 class PosteriorDDS(DiffusionSolver):
-    """DDS without a weight to choose: draws from the posterior, with enough steps.
+    r"""DDS without a free weight, which samples from the posterior given enough steps.
 
-    DDS (:class:`~ctxrecon.solvers.DDS`) corrects ``x̂_0`` by the data with a constant weight and
-    with no regard to what the prior correlates. The reverse diffusion given y is that of the prior
-    with ``E[x_0 | x_t, y]`` in place of ``x̂_0`` (Tweedie's formula for the conditional score).
-    With ``C_t = Cov[x_0 | x_t] = (1−ᾱ_t)/√ᾱ_t ∂x̂_0/∂x_t`` and σ_y²/2 the variance of one part of
-    a sample of y, to first order, and exactly for Gaussian priors,
+    DDS (:class:`~ctxrecon.solvers.DDS`, arXiv:2303.05754) corrects ``x̂_0`` with a constant data
+    weight and ignores the prior's correlations. The reverse diffusion given y is that of the prior
+    with ``E[x_0 | x_t, y]`` in place of ``x̂_0`` (Tweedie's formula for the conditional score). Let
+    ``C_t = Cov[x_0 | x_t] = (1−ᾱ_t)/√ᾱ_t ∂x̂_0/∂x_t``, D the denoiser, ``σ_t² = (1−ᾱ_t)/ᾱ_t`` and
+    σ_y²/2 the variance of one part of a sample of y. To first order, and exactly for Gaussian
+    priors,
 
         ``E[x_0 | x_t, y] = x̂_0 + C_t Aᴴ v = D(x_t + √ᾱ_t q)``,  ``q = σ_t² Aᴴ v``,
-        ``A D(x_t + √ᾱ_t q) + σ_y²/2 v = y``,
+        ``A D(x_t + √ᾱ_t q) + σ_y²/2 v = y``.
 
-    with ``σ_t² = (1−ᾱ_t)/ᾱ_t`` and D the denoiser: the multiplier v moves what the denoiser sees
-    until its image agrees with y up to noise. One iteration for v at each timestep, continued from
-    the timestep before, costs no evaluation of the network beyond the one of DDS:
+    The multiplier v shifts the denoiser's input until its output agrees with y up to noise. One
+    iteration for v per timestep, continued from the previous timestep, needs no network evaluation
+    beyond that of DDS:
 
-        ``x̂_0 = D(x_t + √ᾱ_t q)``,
-        ``(AᴴA + σ_y²/(2 r_t²) I) δ = Aᴴ(y − A x̂_0) − σ_y²/(2 σ_t²) q``,  by conjugate gradient,
-        ``x_0 = x̂_0 + δ``,  ``q ← (q + δ) σ_{t−1}/σ_t``,
-        ``x_{t−1} = √ᾱ_{t−1} x_0 + √(1 − ᾱ_{t−1} − s²) (x_t − √ᾱ_t x_0)/√(1 − ᾱ_t) + s z``,
+    .. math::
 
-    s DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line is DDS's, of weight
-    ``ξ_t = 2 r_t²/σ_y²`` with ``r_t² = σ_t²/(1 + σ_t²)``, the variance that ``x_0`` still has in
-    each channel under a prior of unit variance. For that prior every ``x_0`` is the conditional
-    mean. For others the fixed point, ``δ = 0``, is the equation of v whatever ``r_t``, and the
-    iteration is stable for ``C_t ≤ σ_t² I``. The factor of q is the growth of v, which goes as
-    ``1/σ_t``. After the last timestep ``x_0`` is the result.
+        \hat{x}_0 &= D(x_t + \sqrt{\bar\alpha_t}\, q), \\
+        \Bigl(A^H A + \frac{\sigma_y^2}{2 r_t^2} I\Bigr) \delta
+            &= A^H (y - A \hat{x}_0) - \frac{\sigma_y^2}{2 \sigma_t^2}\, q, \\
+        x_0 &= \hat{x}_0 + \delta, \qquad q \leftarrow (q + \delta)\, \sigma_{t-1} / \sigma_t, \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, x_0 + \sqrt{1 - \bar\alpha_{t-1} - s^2}\;
+            \frac{x_t - \sqrt{\bar\alpha_t}\, x_0}{\sqrt{1 - \bar\alpha_t}} + s z,
 
-    Without the multiplier (``q = 0`` throughout) a step would take ``C_t`` to be ``r_t² I``, as if
-    pixels were independent under the prior. Images are not, and with many steps such samples are
-    wider than the posterior.
+    where s is DDIM's ``σ_t`` (:func:`~ctxrecon.solvers.ddim_sample`). The second line, solved by
+    conjugate gradient, is that of DDS with weight ``ξ_t = 2 r_t²/σ_y²``, where
+    ``r_t² = σ_t²/(1 + σ_t²)`` is the remaining variance of ``x_0`` in each channel under a prior of
+    unit variance. For that prior every ``x_0`` is the conditional mean. For other priors the fixed
+    point ``δ = 0`` solves the equation of v for any ``r_t``, and the iteration is stable for
+    ``C_t ≤ σ_t² I``. The factor of q accounts for the growth of v with ``1/σ_t``. The result is
+    ``x_0`` of the last timestep.
 
-    Default for MRI: ten conjugate-gradient steps, as in :class:`~ctxrecon.solvers.PnPADMM`.
+    Without the multiplier (``q = 0``) a step would replace ``C_t`` by ``r_t² I``, as if the prior's
+    pixels were independent; with many steps such samples spread more widely than the posterior.
+
+    Default for MRI: ten conjugate-gradient iterations, as in :class:`~ctxrecon.solvers.PnPADMM`.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=PosteriorDDS(eta=0.5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        noise_std: ``σ_y`` of a complex sample of the measurement, in its units; ``None`` is 1 % of
-            the image's 99 % quantile in pipelines' units, and has pipelines take the scan's own.
-        eta: η of the DDIM step, 0 (deterministic) to 1 (ancestral sampling, the default).
-        cg_iterations: conjugate-gradient steps in each DDIM step, at most.
-        tolerance: relative residual at which conjugate gradient stops early.
+        noise_std: ``σ_y``, the standard deviation of a complex sample of the measurement. ``None``
+            is 1 % of the image's 99 % quantile; pipelines use the scan's estimated level.
+        eta: η of the DDIM step, from 0 (deterministic) to 1 (ancestral, the default).
+        cg_iterations: Maximum number of conjugate-gradient iterations per DDIM step.
+        tolerance: Relative residual at which conjugate gradient stops early.
     """
 
     default_noise_std: ClassVar[float] = 0.01
-    """Where ``noise_std`` is ``None``."""
+    """Noise level if ``noise_std`` is ``None``."""
 
     noise_std: NoiseStd | None = None
     eta: float = 1.0
@@ -120,5 +133,5 @@ class PosteriorDDS(DiffusionSolver):
 
 
 def _growth(step: Step, steps: Sequence[Step]) -> float:
-    """``σ_{t−1}/σ_t``; 1 after the last step."""
+    """Return ``σ_{t−1}/σ_t``, or 1 after the last step."""
     return 1.0 if step.is_last else steps[step.index + 1].sigma / step.sigma

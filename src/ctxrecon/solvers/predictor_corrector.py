@@ -23,38 +23,55 @@ from ctxrecon.solvers.steps import (
     schedule,
 )
 
-# λ ‖AᴴA‖ = 2 is where the data step stops contracting; the norm is found from below.
+# The data step contracts up to λ ‖AᴴA‖ = 2; power iteration underestimates the norm.
 _STABLE = 1.9
 
 
 @dataclass(frozen=True)
 class ScoreMRI(DiffusionSolver):
-    """Predictor-corrector sampling (Chung and Ye, arXiv:2110.05243), VP form.
+    r"""Score-MRI, predictor-corrector sampling (Chung and Ye, arXiv:2110.05243), in VP form.
 
-    At each timestep, with ``β = 1 − ᾱ_t/ᾱ_{t−1}`` and ``t − 1`` the next timestep:
+    At each timestep, with ``β = 1 − ᾱ_t/ᾱ_{t−1}``, where ``t − 1`` denotes the next timestep, the
+    predictor is the ancestral step of Ho et al. (arXiv:2006.11239, equations 6 and 7). It is
+    followed by a corrector at ``t − 1`` with the score
+    ``s = (√ᾱ_{t−1} x̂_0(x) − x)/(1−ᾱ_{t−1})`` and norms computed per sample. A data-consistency step
+    on the noisy image follows each of them:
 
-    - predictor, the ancestral step of Ho et al. (arXiv:2006.11239, equations 6 and 7)
-      ``x ← √ᾱ_{t−1} β/(1−ᾱ_t) x̂_0 + √(1−β) (1−ᾱ_{t−1})/(1−ᾱ_t) x + √(β (1−ᾱ_{t−1})/(1−ᾱ_t)) z``;
-    - corrector, at ``t − 1``, with ``s = (√ᾱ_{t−1} x̂_0(x) − x)/(1−ᾱ_{t−1})``
-      ``x ← x + ϵ s + √(2ϵ) z``,  ``ϵ = 2 (r ‖z‖/‖s‖)²``, norms of each sample alone;
-    - after each of them, data consistency on the noisy image,
-      ``x ← x + λ Aᴴ(√ᾱ_{t−1} y − A x)``.
+    .. math::
 
-    The paper has the variance-exploding form, ``x/√ᾱ_t`` here: corrector and data step are the
-    same in both, and its reverse-diffusion predictor needs steps much finer than those of a few
-    dozen timesteps, for which the ancestral step is right. After the last timestep ``x`` is free
-    of noise, and there is no corrector.
+        x &\leftarrow \frac{\sqrt{\bar\alpha_{t-1}}\, \beta}{1 - \bar\alpha_t}\, \hat{x}_0
+            + \frac{\sqrt{1 - \beta}\, (1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}\, x
+            + \sqrt{\frac{\beta\, (1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}}\; z
+            \quad \text{(predictor)}, \\
+        x &\leftarrow x + \epsilon s + \sqrt{2 \epsilon}\, z,
+            \qquad \epsilon = 2 (r \|z\| / \|s\|)^2
+            \quad \text{(corrector)}, \\
+        x &\leftarrow x + \lambda A^H (\sqrt{\bar\alpha_{t-1}}\, y - A x)
+            \quad \text{(data consistency)}.
 
-    With ``λ = 1`` and one coil the data step puts ``√ᾱ y`` in place of what was measured, so that
-    the result agrees with y; measurement noise goes into the image unchecked, and what is not
-    measured is drawn from the prior given that. Each timestep but the last costs
+    The paper uses the variance-exploding form, ``x/√ᾱ_t`` here. Corrector and data step are equal
+    in both forms; its reverse-diffusion predictor needs much finer steps than a few dozen
+    timesteps, for which the ancestral step is accurate. After the last timestep ``x`` is free of
+    noise, and no corrector follows.
+
+    With ``λ = 1`` and one coil, the data step replaces the measured samples by ``√ᾱ y``, so that
+    the result agrees with y. Measurement noise enters the image unfiltered, and the remaining
+    samples are drawn from the prior given y. Each timestep but the last costs
     ``1 + corrector_steps`` network evaluations.
 
-    Default for MRI: the paper's r, λ and one corrector step.
+    Default for MRI: the paper's r and λ, and one corrector step.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=ScoreMRI(corrector_steps=0), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
         snr: r, the corrector's signal-to-noise ratio.
-        corrector_steps: M, 0 for the predictor alone.
+        corrector_steps: Number of corrector steps M; 0 uses the predictor alone.
         data_step: λ, with ``λ ‖AᴴA‖ < 2``.
     """
 
@@ -104,20 +121,20 @@ class ScoreMRI(DiffusionSolver):
     def _consistent(
         self, x: Tensor, operator: LinearOperator, adjoint_y: Tensor, step: Step
     ) -> Tensor:
-        """``x + λ Aᴴ(√ᾱ_{t−1} y − A x)``, ``(batch, 2, ny, nx)``."""
+        """Return ``x + λ Aᴴ(√ᾱ_{t−1} y − A x)``, ``(batch, 2, ny, nx)``."""
         image = channels_to_complex(x)
         residual = math.sqrt(step.alpha_bar_prev) * adjoint_y - operator.gram(image)
         return complex_to_channels(torch.add(image, residual, alpha=self.data_step))
 
     def _correct(self, x: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        """One step of Langevin dynamics at the signal-to-noise ratio r."""
+        """Return x after one step of Langevin dynamics with signal-to-noise ratio r."""
         ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1).clamp_min(1e-12)
         size = 2 * (self.snr * ratio.reshape(-1, 1, 1, 1)) ** 2
         return x + size * score + (2 * size).sqrt() * z
 
 
 def _predicted_mean(x_t: Tensor, x0_hat: Tensor, step: Step) -> Tensor:
-    """The mean of ``p(x_{t−1} | x_t, x_0 = x̂_0)``; its standard deviation is DDIM's at η = 1."""
+    """Return the mean of ``p(x_{t−1} | x_t, x_0 = x̂_0)``; its deviation is DDIM's for η = 1."""
     alpha = step.alpha_bar / step.alpha_bar_prev
     to_x0 = math.sqrt(step.alpha_bar_prev) * (1 - alpha) / step.noise_variance
     to_x_t = math.sqrt(alpha) * (1 - step.alpha_bar_prev) / step.noise_variance

@@ -24,48 +24,58 @@ from ctxrecon.solvers.steps import (
     schedule,
 )
 
-# Of the paper: a second moment that forgets faster than Adam's own 0.999.
+# The paper's values; the second moment adapts faster than with Adam's default of 0.999.
 _ADAM_BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
 class REDDiff(DiffusionSolver):
-    """RED-diff (Mardani et al., arXiv:2305.04391, algorithm 1): optimisation in place of sampling.
+    r"""RED-diff, optimization instead of sampling (Mardani et al., arXiv:2305.04391, algorithm 1).
 
-    The posterior is approximated by a narrow Gaussian around μ. One Adam step a timestep, from
-    the noisiest to the cleanest, on
+    The posterior is approximated by a narrow Gaussian around μ. Each timestep, from the noisiest to
+    the cleanest, performs one Adam step on
 
         ``½‖y − A μ‖² + λ_t ⟨sg[ε_θ(x_t; t) − ε], μ⟩``,  ``x_t = √ᾱ_t μ + √(1−ᾱ_t) ε``,
 
-    with ``λ_t = λ σ_t``, ``σ_t = √((1−ᾱ_t)/ᾱ_t)`` the inverse signal-to-noise ratio. As
-    ``ε_θ − ε = (μ − x̂_0(x_t))/σ_t``, the second gradient is ``λ (μ − x̂_0(x_t))``, which is what is
-    computed: it stays bounded where ``σ_t`` does not. So at each timestep, ``t − 1`` standing for
-    the next one,
+    with ``λ_t = λ σ_t`` and ``σ_t = √((1−ᾱ_t)/ᾱ_t)``, the inverse signal-to-noise ratio. Because
+    ``ε_θ − ε = (μ − x̂_0(x_t))/σ_t``, the second gradient is ``λ (μ − x̂_0(x_t))``; this form is used
+    because it stays bounded as ``σ_t`` grows. At each timestep, where ``t − 1`` denotes the next
+    one, with a new ε,
 
-        ``g = Aᴴ(A μ − y) + λ (μ − x̂_0(x_t; t))``,
-        ``μ ← μ − Adam(g)``,
-        ``x_{t−1} = √ᾱ_{t−1} μ + √(1−ᾱ_{t−1}) ε``,  ε drawn anew.
+    .. math::
 
-    The data term is in the measurement's units: a sum over the samples, not their mean. One network
-    evaluation a timestep; the last μ is the result.
+        g &= A^H (A \mu - y) + \lambda\, (\mu - \hat{x}_0(x_t;\, t)), \\
+        \mu &\leftarrow \mu - \mathrm{Adam}(g), \\
+        x_{t-1} &= \sqrt{\bar\alpha_{t-1}}\, \mu + \sqrt{1 - \bar\alpha_{t-1}}\, \varepsilon.
 
-    μ starts at ``A† y``, by a few conjugate-gradient steps. For ``x ~ N(m, C)`` (C of each part)
-    the gradient at timestep t vanishes on average at the posterior mean under ``N(m, C + σ_t² I)``
-    for measurement noise of the variance ``λ σ_t²`` in each part. The result is an estimate, not a
-    draw: samples of it do not spread as the posterior does.
+    The data term is a sum over the samples, in the measurement's units, not their mean. Each
+    timestep costs one network evaluation, and the result is the last μ.
 
-    Default for MRI: the paper's λ, Adam and learning rate, for images whose 99 % quantile is 1 and
-    ``Σ_c |S_c|² = 1``, where the data term's curvature is at most 1 and λ/(1 + λ) of what is
-    measured is left to the prior. ``latents`` is the ε of the first step.
+    μ starts at ``A† y``, computed by a few conjugate-gradient iterations. For ``x ~ N(m, C)`` (C of
+    each part) the expected gradient at timestep t vanishes at the posterior mean under
+    ``N(m, C + σ_t² I)`` for measurement noise of variance ``λ σ_t²`` in each part. The result is an
+    estimate, not a sample: the spread of repeated runs does not match the posterior.
+
+    Default for MRI: the paper's λ, Adam settings and learning rate, for images with a 99 % quantile
+    of 1 and ``Σ_c |S_c|² = 1``. The curvature of the data term is then at most 1, and the prior's
+    share in measured samples is λ/(1 + λ). ``latents`` is the ε of the first step.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
+        >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
+        >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
+        >>> pipe(kspace, solver=REDDiff(prior_weight=0.5), num_inference_steps=2).images.shape
+        torch.Size([1, 8, 8])
 
     Attributes:
-        prior_weight: λ, positive; larger trusts the prior more.
-        learning_rate: of Adam, in units of the image.
-        cg_iterations: conjugate-gradient steps to the start ``A† y``.
+        prior_weight: λ, positive; larger values trust the prior more.
+        learning_rate: Learning rate of Adam, in image units.
+        cg_iterations: Conjugate-gradient iterations for the initial ``A† y``.
     """
 
     starts_from_data: ClassVar[bool] = True
-    """It starts from ``A† y``; latents are noise to it, which no image to start from is."""
+    """It starts from ``A† y``; latents only serve as noise, so a starting image has no effect."""
 
     prior_weight: float = 0.25
     learning_rate: float = 0.1

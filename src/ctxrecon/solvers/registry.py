@@ -1,4 +1,4 @@
-"""Solvers by name."""
+"""Registry of the solvers by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ctxrecon.solvers.predictor_corrector import ScoreMRI
 from ctxrecon.solvers.red_diff import REDDiff
 
 SOLVERS: Registry[type[Any]] = Registry("solver")
-"""Name -> class, a :class:`DiffusionSolver` whose dataclass fields are its options."""
+"""Solver classes by name; each is a :class:`DiffusionSolver` with its options as fields."""
 
 SOLVERS.register("dds", DDS, title="DDS")
 SOLVERS.register("posterior_dds", PosteriorDDS, title="posterior DDS")
@@ -38,32 +38,36 @@ SOLVERS.register("dds3d", DDS3D, title="DDS-3D")
 
 
 def make_solver(solver: str | Solver, **options: Any) -> DiffusionSolver:
-    """Make a solver from its name, or check one that is made.
+    """Make a solver from its name, or validate an existing one.
+
+    Example:
+        >>> make_solver("dds", data_weight=10.0).data_weight
+        10.0
 
     Args:
-        solver: a name of :data:`SOLVERS`, in any case, or a solver. A
-            :class:`~ctxrecon.solvers.DiffusionSolver` is returned as it is; whatever else can be
-            called as a :class:`~ctxrecon.solvers.Solver` gets the default of each trait.
-        **options: of the solver, such as ``data_weight=5.0``; not with a solver that is made.
+        solver: Name in :data:`SOLVERS`, in upper or lower case, or a solver. A
+            :class:`~ctxrecon.solvers.DiffusionSolver` is returned unchanged; any other callable
+            with the signature of :class:`~ctxrecon.solvers.Solver` gets the default traits.
+        **options: Options of the solver, such as ``data_weight=5.0``; only together with a name.
 
     Returns:
         The solver.
 
     Raises:
-        InputError: a name or an option that there is not, a class, options for a solver that is
-            made, or something that cannot be called as a solver is.
+        InputError: If the name or an option is unknown, ``solver`` is a class or cannot be called
+            like a solver, or options are passed with an existing solver.
     """
     if not isinstance(solver, str):
         if isinstance(solver, type) or not callable(solver):
             given = solver.__name__ if isinstance(solver, type) else type(solver).__name__
             raise InputError(
-                f"expected a solver's name or a solver such as DDS(), got {given}: give one of "
+                f"expected a solver's name or a solver such as DDS(), got {given}: pass one of "
                 f"{', '.join(SOLVERS)}"
             )
         if options:
             raise InputError(
-                f"the solver {type(solver).__name__} is made already: give {', '.join(options)} "
-                "where it is made, or its name here"
+                f"the solver {type(solver).__name__} is made already: pass {', '.join(options)} to "
+                "its constructor, or pass its name here"
             )
         return as_solver(solver)
     made: DiffusionSolver = SOLVERS.make(solver, options)
@@ -73,8 +77,12 @@ def make_solver(solver: str | Solver, **options: Any) -> DiffusionSolver:
 def parse_solver(text: str) -> DiffusionSolver:
     """Make a solver from a name with options, such as ``"dds:data_weight=50:eta=0.5"``.
 
+    Example:
+        >>> parse_solver("dds:data_weight=50:eta=0.5").eta
+        0.5
+
     Raises:
-        InputError: what :func:`split_options` and :func:`make_solver` refuse.
+        InputError: If the text is malformed, or the name or an option is unknown.
     """
     name, options = split_options(text)
     return make_solver(name, **options)

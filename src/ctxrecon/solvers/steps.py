@@ -1,4 +1,4 @@
-"""The steps of a diffusion from noise to an image, and the noise that they draw."""
+"""Steps of a diffusion from noise to an image, and the noise added in them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
 
 Generators: TypeAlias = "torch.Generator | list[torch.Generator] | None"
-"""Source of randomness: one for all samples, one for each, or torch's own."""
+"""Random generator for all samples, a list with one per sample, or torch's default."""
 
 StepCallback: TypeAlias = "Callable[[int, int, Tensor, Tensor], Tensor | None]"
-"""``(step, t, latents, x0) -> latents or None``: called after each step with the next ``x_t``
-``(batch, 2, ny, nx)`` and the current image ``(batch, ny, nx)``; what it returns replaces ``x_t``.
+"""``(step, t, latents, x0) -> latents or None``: called after each step with the next ``x_t``,
+``(batch, 2, ny, nx)``, and the current image ``(batch, ny, nx)``. A returned tensor replaces
+``x_t``.
 """
 
 _SMALLEST_VARIANCE = 1e-12
 
 
 def sigma(alpha_bar: float) -> float:
-    """``σ = √((1 − ᾱ)/ᾱ)``: the noise of ``x_t/√ᾱ_t`` in each of its two channels.
+    """Return ``σ = √((1 − ᾱ)/ᾱ)``, the noise level of ``x_t/√ᾱ_t`` in each of its two channels.
 
-    Kept above zero to divide by; infinite for ``ᾱ = 0``, where there is noise alone.
+    It is bounded away from zero so that it can be a divisor, and infinite for ``ᾱ = 0``.
     """
     if alpha_bar == 0:
         return math.inf
@@ -41,13 +42,12 @@ def sigma(alpha_bar: float) -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """One step, from ``x_t`` to ``x_{t−1}``, whatever the distance between the two timesteps.
+    """One step from ``x_t`` to ``x_{t−1}``, for any distance between the two timesteps.
 
     Attributes:
-        index: how many steps came before.
-        t: training timestep.
-        next_t: training timestep of the next step, which equations call ``t − 1``; ``None`` at the
-            last one.
+        index: Index of the step, from 0.
+        t: Training timestep.
+        next_t: Training timestep of the next step, ``t − 1`` in equations; ``None`` at the last.
         alpha_bar: ``ᾱ_t``.
         alpha_bar_prev: ``ᾱ_{t−1}``, 1 at the last step.
     """
@@ -75,13 +75,13 @@ class Step:
 
     @property
     def noise_variance(self) -> float:
-        """``1 − ᾱ_t``, that of each channel of ``x_t``; kept above zero to divide by."""
+        """Variance ``1 − ᾱ_t`` of each channel of ``x_t``, bounded away from zero."""
         return max(1 - self.alpha_bar, _SMALLEST_VARIANCE)
 
     def ddim_sigma(self, eta: float) -> float:
-        """``σ_t(η) = η √((1−ᾱ_{t−1})/(1−ᾱ_t)) √(1 − ᾱ_t/ᾱ_{t−1})``; 0 at the last step.
+        """Return ``σ_t(η) = η √((1−ᾱ_{t−1})/(1−ᾱ_t)) √(1 − ᾱ_t/ᾱ_{t−1})``; 0 at the last step.
 
-        It is the standard deviation of the noise that DDIM draws (arXiv:2010.02502, equation 16).
+        It is the standard deviation of the noise added by DDIM (arXiv:2010.02502, equation 16).
         """
         alpha_bar, alpha_bar_prev = self.alpha_bar, self.alpha_bar_prev
         return eta * math.sqrt(
@@ -89,35 +89,35 @@ class Step:
         )
 
     def eps_weight(self, noise_std: float) -> float:
-        """``√(1 − ᾱ_{t−1} − s²)``, what remains for ε beside new noise of deviation s."""
+        """Return ``√(1 − ᾱ_{t−1} − s²)``, the weight of ε given new noise of deviation s."""
         return math.sqrt(max(1 - self.alpha_bar_prev - noise_std**2, 0.0))
 
     def mean(self, x0: Tensor, eps: Tensor, noise_std: float) -> Tensor:
-        """``√ᾱ_{t−1} x̂_0 + √(1 − ᾱ_{t−1} − s²) ε``, ``(batch, 2, ny, nx)``.
+        """Return ``√ᾱ_{t−1} x̂_0 + √(1 − ᾱ_{t−1} − s²) ε``, ``(batch, 2, ny, nx)``.
 
         Args:
             x0: x̂_0, ``(batch, ny, nx)`` complex64.
             eps: ε, ``(batch, 2, ny, nx)``.
-            noise_std: s, the standard deviation in each channel of the noise to come on top.
+            noise_std: s, the standard deviation in each channel of the noise added afterwards.
         """
         x = math.sqrt(self.alpha_bar_prev) * complex_to_channels(x0)
         return x + self.eps_weight(noise_std) * eps
 
     def implied_noise(self, x_t: Tensor, x0: Tensor) -> Tensor:
-        """``ε̂ = (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t)``, ``(batch, 2, ny, nx)``."""
+        """Return ``ε̂ = (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t)``, ``(batch, 2, ny, nx)``."""
         signal = math.sqrt(self.alpha_bar) * complex_to_channels(x0)
         return (x_t - signal) / math.sqrt(self.noise_variance)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise for the images of a batch, drawn for each sample from its own generator.
+    """Source of noise for a batch, drawn for each sample from its own generator.
 
     Attributes:
-        shape: ``(batch, 2, ny, nx)``.
-        device: where it is drawn and given.
-        generator: source of randomness.
-        latents: what to start from in place of noise that is drawn, of that shape.
+        shape: Shape ``(batch, 2, ny, nx)`` of the noise.
+        device: Device on which the noise is drawn and returned.
+        generator: Random generator, or one per sample.
+        latents: Initial noise to use instead of drawing it, of the same shape.
     """
 
     shape: tuple[int, int, int, int]
@@ -126,18 +126,18 @@ class Noise:
     latents: Tensor | None = None
 
     def initial(self) -> Tensor:
-        """``x_T`` of unit variance: the latents that were given, or drawn."""
+        """Return ``x_T`` of unit variance: the given latents, or new noise."""
         return self() if self.latents is None else self.latents.to(self.device, torch.float32)
 
     def __call__(self, std: float | Tensor = 1.0) -> Tensor:
-        """``std · z`` with z of unit variance in each channel.
+        """Return ``std · z`` with z of unit variance in each channel.
 
         Args:
-            std: one standard deviation, or ``(batch or 1,)`` of them. Nothing is drawn where all
+            std: Standard deviation, a number or a tensor ``(batch or 1,)``. Nothing is drawn if all
                 are 0.
 
         Returns:
-            ``(batch, 2, ny, nx)`` float32, or a zero to be added to such a tensor.
+            Noise ``(batch, 2, ny, nx)``, float32, or a scalar zero if all deviations are 0.
         """
         if not (bool(std.any()) if isinstance(std, Tensor) else std > 0):
             return torch.zeros((), device=self.device)
@@ -155,21 +155,21 @@ def schedule(
     generator: Generators = None,
     latents: Tensor | None = None,
 ) -> tuple[list[Step], Noise]:
-    """Return the steps of a solver and its source of noise, after all checks that solvers share.
+    """Validate a solver's arguments and return its steps and its source of noise.
 
     Args:
-        denoiser: the prior.
-        operator: ``A``, from images ``(batch, ny, nx)`` to measurements.
-        y: measurement, of the operator's ``range_shape``, complex64.
-        timesteps: training timesteps, strictly descending.
-        generator: source of the noise: one, or one for each sample.
-        latents: starting noise ``(batch, 2, ny, nx)`` of unit variance.
+        denoiser: Diffusion prior.
+        operator: Forward operator ``A`` from images ``(batch, ny, nx)`` to measurements.
+        y: Measurement of the operator's ``range_shape``, complex64.
+        timesteps: Training timesteps, strictly descending.
+        generator: Random generator, or one per sample.
+        latents: Initial noise ``(batch, 2, ny, nx)`` of unit variance; ``None`` draws it.
 
     Returns:
-        The steps in their order, and the noise.
+        The steps in order, and the noise.
 
     Raises:
-        InputError: what does not fit, before the first step.
+        InputError: If arguments do not fit together.
     """
     shape = image_shape(operator, y)
     return image_schedule(denoiser, shape, timesteps, generator, latents, y.device)
@@ -183,14 +183,14 @@ def image_schedule(
     latents: Tensor | None,
     device: torch.device,
 ) -> tuple[list[Step], Noise]:
-    """The same as :func:`schedule` for images ``(batch, ny, nx)`` without a measurement."""
+    """Return steps and noise as :func:`schedule` does, for images without a measurement."""
     batch, ny, nx = shape
     check_timesteps(timesteps, len(denoiser.alphas_cumprod))
     multiple = denoiser.size_multiple
     if ny % multiple or nx % multiple:
         raise InputError(
-            f"the network takes sizes that are multiples of {multiple}, got {ny}x{nx}: "
-            "pad the image and compose the operator with Crop"
+            f"expected image sizes that are multiples of {multiple} for this network, got "
+            f"{ny}x{nx}: pad the image and compose the operator with Crop"
         )
     if isinstance(generator, list) and len(generator) != batch:
         raise InputError(
@@ -217,26 +217,29 @@ def image_schedule(
 
 
 def denoise(denoiser: Denoiser, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    """``x̂_0`` as an image ``(batch, ny, nx)`` complex64, and ``ε`` ``(batch, 2, ny, nx)``."""
+    """Return ``x̂_0`` as a complex64 image ``(batch, ny, nx)`` and ``ε`` ``(batch, 2, ny, nx)``."""
     x0_hat, eps = denoiser(x_t, t)
     return channels_to_complex(x0_hat), eps
 
 
 def on_step_end(callback: StepCallback | None, step: Step, x_t: Tensor, image: Tensor) -> Tensor:
-    """Show a callback the end of a step, and return the ``x_t`` to go on from.
+    """Call the callback after a step, and return the ``x_t`` to continue with.
 
     Args:
-        callback: see :data:`StepCallback`; ``None`` for none.
-        step: which has been taken.
-        x_t: the next ``x_t``, ``(batch, 2, ny, nx)``.
-        image: the current image, ``(batch, ny, nx)`` complex64.
+        callback: Function of type :data:`StepCallback`, or ``None``.
+        step: Step that has been taken.
+        x_t: Next ``x_t``, ``(batch, 2, ny, nx)``.
+        image: Current image, ``(batch, ny, nx)`` complex64.
+
+    Returns:
+        The callback's result, or ``x_t`` if that is ``None``.
     """
     replaced = None if callback is None else callback(step.index, step.t, x_t, image)
     return x_t if replaced is None else replaced
 
 
 def check_timesteps(timesteps: Sequence[int], total: int) -> None:
-    """Refuse timesteps that are none, not descending, or not those of a scheduler of ``total``."""
+    """Validate that timesteps are strictly descending and lie between 0 and ``total − 1``."""
     steps = [int(t) for t in timesteps]
     if not steps:
         raise InputError("expected at least one timestep, got none")
@@ -247,12 +250,12 @@ def check_timesteps(timesteps: Sequence[int], total: int) -> None:
 
 
 def check_falling_noise(steps: Sequence[Step], solver: str) -> None:
-    """Refuse a scheduler whose ``ᾱ_t`` is 0 or 1 at a timestep, or does not grow from one on."""
+    """Validate that ``ᾱ_t`` lies strictly between 0 and 1 and increases from step to step."""
     for step in steps:
         if not 0 < step.alpha_bar < 1:
             raise InputError(
                 f"{solver} needs alphas_cumprod between 0 and 1, got {step.alpha_bar} at timestep "
-                f"{step.t}: leave that timestep out, or take a scheduler without zero terminal SNR"
+                f"{step.t}: leave that timestep out, or use a scheduler without zero terminal SNR"
             )
     for step in steps:
         if step.alpha_bar_prev <= step.alpha_bar:
@@ -264,7 +267,7 @@ def check_falling_noise(steps: Sequence[Step], solver: str) -> None:
 
 
 def image_shape(operator: LinearOperator, y: Tensor) -> tuple[int, int, int]:
-    """``(batch, ny, nx)`` of the image, after checking that ``y`` and ``A`` fit."""
+    """Return the image shape ``(batch, ny, nx)``, after checking that ``y`` fits ``A``."""
     if y.dtype != torch.complex64:
         raise InputError(f"expected a complex64 measurement, got {y.dtype}")
     expected = operator.range_shape
@@ -276,7 +279,7 @@ def image_shape(operator: LinearOperator, y: Tensor) -> tuple[int, int, int]:
     if expected[0] not in (1, y.shape[0]):
         raise InputError(
             f"the measurement has batch {y.shape[0]} and the operator {expected[0]}: "
-            "make them equal, or the operator's 1"
+            "make them equal, or use an operator of batch 1"
         )
     if len(operator.domain_shape) != 3:
         raise InputError(

@@ -173,21 +173,9 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Options of the training loop, shared by all trainings.
+    """Options of the training loop, shared by all trainings and validated on construction."""
 
-    Values are validated on construction.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from ctxrecon.training import TrainingConfig
-        >>> config = TrainingConfig(output_dir=Path("runs/a"), max_train_steps=1000)
-        >>> config.learning_rate, config.lr_scheduler
-        (0.001, 'cosine')
-    """
-
-    output_dir: Path = option(
-        text="New folder of the run, or the folder of a run to resume", on_resume="free"
-    )
+    output_dir: Path = option(text="New folder, or that of a run to resume", on_resume="free")
     train_batch_size: int = option(
         16, "Batch size on each process", check=Whole(1, 2**16), in_card=True
     )
@@ -206,29 +194,21 @@ class TrainingConfig:
         in_card=True,
     )
     learning_rate: float = option(1e-3, "Peak learning rate", check=RATE, in_card=True)
-    lr_scheduler: str = option(
-        "cosine", "Learning-rate schedule", choices=LR_SCHEDULERS, in_card=True
-    )
+    lr_scheduler: str = option("cosine", "Learning-rate decay", choices=LR_SCHEDULERS, in_card=True)
     lr_warmup_steps: int = option(100, "Steps of linear learning-rate warmup", check=Whole(0))
     adam_beta1: float = option(0.9, "AdamW beta1", check=Number(0, 1, below=True))
     adam_beta2: float = option(0.999, "AdamW beta2", check=Number(0, 1, below=True))
     adam_weight_decay: float = option(1e-3, "AdamW weight decay", check=Number(0, 1e6))
     adam_epsilon: float = option(1e-8, "AdamW epsilon", check=Number(above=True))
-    max_grad_norm: float = option(
-        1.0, "Gradient norm above which gradients are clipped", check=Number(above=True)
-    )
+    max_grad_norm: float = option(1.0, "Maximum gradient norm", check=Number(above=True))
     ema_decay: float = option(
         0.999,
         "Decay of the exponential moving average of the weights, which is exported",
         check=Number(0, 1, below=True),
         in_card=True,
     )
-    mixed_precision: str = option(
-        "no", "Precision of the forward pass", choices=("no", "bf16", "fp16"), in_card=True
-    )
-    checkpointing_steps: int = option(
-        200, "Steps between checkpoints", check=Whole(1), on_resume="free"
-    )
+    mixed_precision: str = option("no", "Precision", choices=("no", "bf16", "fp16"), in_card=True)
+    checkpointing_steps: int = option(200, "Checkpoint interval", check=Whole(1), on_resume="free")
     checkpoints_total_limit: int = option(
         2, "Number of checkpoints to keep", check=Whole(1), on_resume="free"
     )
@@ -238,9 +218,7 @@ class TrainingConfig:
         "none; 'latest': resume the newest checkpoint; or the folder of a checkpoint",
         on_resume="free",
     )
-    validation_steps: int = option(
-        500, "Steps between validations", check=Whole(1), on_resume="free"
-    )
+    validation_steps: int = option(500, "Validation interval", check=Whole(1), on_resume="free")
     dataloader_num_workers: int = option(
         0, "Number of data-loading processes", check=Whole(0, 256), on_resume="free"
     )

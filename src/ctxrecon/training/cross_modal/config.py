@@ -19,7 +19,7 @@ from ctxrecon.training.config import (
     option,
 )
 
-ORDERS = ("both", "joint", "alternating")
+ORDERS = ("both", "joint", "alternating", "registration")
 _WEIGHT = Number(0, 1e9)
 
 
@@ -48,6 +48,11 @@ class CrossModalConfig(TrainingConfig):
         "Form of the reference that guides the reconstruction",
         choices=GUIDANCE,
         on_resume="refused",
+        in_card=True,
+    )
+    aligner: str | None = option(
+        None,
+        "Trained pipeline whose aligner to start from, such as one of --order registration",
         in_card=True,
     )
     text_encoder: str | None = option(
@@ -98,7 +103,8 @@ class CrossModalConfig(TrainingConfig):
     )
     order: str = option(
         "both",
-        "Order of the steps: joint, alternating, or both as in the paper's Algorithm 1",
+        "Order of the steps: joint, alternating, or both as in the paper's Algorithm 1; or "
+        "registration, which trains only the displacement, on the known motion of phantoms",
         choices=ORDERS,
         in_card=True,
     )
@@ -155,7 +161,7 @@ class CrossModalConfig(TrainingConfig):
         if self.reconstruction_weight == 0:
             raise UsageError("expected --reconstruction_weight above 0, got 0")
         judged = max(self.alignment_weight, self.synthesis_weight) > 0
-        if judged and self.rounds == 0 and self.order != "joint":
+        if judged and self.rounds == 0 and self.order in ("both", "alternating"):
             raise UsageError(
                 "expected --rounds of at least 1, since critics are trained in these, got 0: use "
                 "--order joint, or --alignment_weight 0 --synthesis_weight 0"

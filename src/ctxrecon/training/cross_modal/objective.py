@@ -34,6 +34,7 @@ PARTS = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER, *CRITICS)
 """Parts θ, s, m, ω and γ, each trained as by its own optimizer."""
 
 JOINT = "joint"
+REGISTRATION = "registration"
 _REFRESH = "refresh"
 
 
@@ -64,7 +65,7 @@ class Objective:
             of one contrast cannot be derived from that of another.
         motion: Weight of ``‖ϕ − u‖`` in pixels inside the body, averaged over the passes, not in
             the paper. The true motion u is known for phantoms only.
-        order: "joint", "alternating" or "both".
+        order: "joint", "alternating" or "both"; "registration" trains only s, by ``‖ϕ − u‖``.
         rounds: Number I of alternations.
         smooth_rounds: If true, the smoothness is used in the alternations as well.
     """
@@ -90,6 +91,8 @@ class Objective:
         "joint" trains the critics once after each joint step. "alternating" trains only θ by the
         joint loss. Phases and critics whose loss has no weight are left out.
         """
+        if self.order == REGISTRATION:
+            return [Phase(REGISTRATION, (ALIGNER,))]
         joint = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER)
         trained = joint[:1] if self.order == "alternating" else joint
         found = [Phase(JOINT, trained)]
@@ -172,6 +175,8 @@ class CrossModalTraining(nn.Module):
             phase: Name of a :class:`Phase`.
             state: State of the previous phase; ``None`` for the joint phase, which comes first.
         """
+        if phase == REGISTRATION:
+            return self._registration(batch)
         if phase == JOINT or state is None:
             return self._joint(batch)
         network, objective = self.reconstructor, self.objective
@@ -197,15 +202,32 @@ class CrossModalTraining(nn.Module):
         state.synthetic = network.synthesize(state.data, state.aligned)
         return torch.zeros(len(state.target), device=state.target.device), state
 
-    def _joint(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
-        """Return the weighted sum of all losses, formula (10); lines 2 to 7 of Algorithm 1."""
-        objective = self.objective
+    def _normalized(self, batch: dict[str, Tensor]) -> tuple[Normalized, Tensor]:
+        """Return measurement, reference and x₂ of a batch at the networks' intensity."""
         embeds = None
         if self.text_encoder is not None:
             embeds = self.text_encoder(batch["tokens"]).pooler_output
         operator = CartesianSense(batch["mask"], batch["coil_maps"])
         data = self.reconstructor.normalize(operator, batch["kspace"], batch["reference"], embeds)
-        target = batch["target"] / data.scale
+        return data, batch["target"] / data.scale
+
+    def _registration(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
+        """Return ``‖ϕ − u‖`` in pixels, averaged over the true x₂ and ``Aᴴy`` in place of x_R.
+
+        These are the best and the worst image that the aligner may receive later.
+        """
+        data, target = self._normalized(batch)
+        losses = []
+        for images in (target, data.zero_filled):
+            _, displacement = self.reconstructor.align(data, images)
+            losses.append(endpoint_error(displacement, batch["displacement"], batch["inside"]))
+        state = State(data, target, target, data.reference, data.reference)
+        return torch.stack(losses).mean(dim=0), state
+
+    def _joint(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
+        """Return the weighted sum of all losses, formula (10); lines 2 to 7 of Algorithm 1."""
+        objective = self.objective
+        data, target = self._normalized(batch)
         passes = self.reconstructor.run(data, synthesis=objective.synthesizes)
         everywhere = torch.ones_like(target, dtype=torch.bool)
         loss = torch.zeros(len(target), device=target.device)

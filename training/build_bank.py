@@ -1,4 +1,4 @@
-"""Make a bank of anatomies for training: procedural ones, and slices of label volumes.
+"""Build a bank of anatomies for training from procedural anatomies and label volumes.
 
 python training/build_bank.py --help
 """

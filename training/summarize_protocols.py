@@ -1,4 +1,4 @@
-"""Summarise the fastMRI headers and fastMRI+ findings into the file that protocols are drawn from.
+"""Summarize fastMRI headers and fastMRI+ findings into the file that protocols are drawn from.
 
     python training/summarize_protocols.py --headers knee_multicoil.csv brain_multicoil.csv \
         --findings knee.csv brain.csv --output src/ctxrecon/phantom/protocols.json
@@ -23,7 +23,7 @@ from ctxrecon.training.folders import check_output
 
 
 def summarize(headers: list[Path], findings: list[Path]) -> dict[str, Any]:
-    """Counts of distinct protocols, annotated slices of each contrast, findings by anatomy."""
+    """Count distinct protocols, annotated slices per contrast, and findings per anatomy."""
     protocols: Counter[tuple[object, ...]] = Counter()
     volumes: dict[str, ScanMetadata] = {}
     for path in headers:
@@ -33,7 +33,7 @@ def summarize(headers: list[Path], findings: list[Path]) -> dict[str, Any]:
                     item, name = from_fastmri_row(row), row["fname"]
                 except (KeyError, ValueError, TypeError) as error:
                     raise InputError(
-                        f"{path}, line {number}: no row of a table of fastMRI headers: {error}"
+                        f"{path}, line {number}: not a row of a table of fastMRI headers: {error}"
                     ) from error
                 volumes[name.removesuffix(".h5")] = item
                 strength = None if item.field_strength is None else round(item.field_strength, 2)
@@ -72,7 +72,7 @@ def _plain(value: object) -> object:
 def main() -> None:
     """Read the tables named on the command line and write the JSON summary."""
     parser = TrainingParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--headers", type=Path, nargs="+", required=True, help="tables of headers")
+    parser.add_argument("--headers", type=Path, nargs="+", required=True, help="Tables of headers")
     parser.add_argument("--findings", type=Path, nargs="+", required=True, help="fastMRI+ tables")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()

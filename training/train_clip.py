@@ -1,4 +1,4 @@
-"""Train a small CLIP on pairs of phantom image and prompt; its text half conditions the prior.
+"""Train a small CLIP on pairs of phantom image and prompt; its text encoder conditions the prior.
 
 accelerate launch training/train_clip.py --help
 """

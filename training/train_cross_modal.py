@@ -1,4 +1,4 @@
-"""Train a network that a fully sampled scan of another contrast helps to reconstruct.
+"""Train a network that reconstructs with a fully sampled reference of another contrast.
 
 accelerate launch training/train_cross_modal.py --help
 """

@@ -1,4 +1,4 @@
-"""Train a network that reconstructs directly: with labels, with unpaired ones, or without.
+"""Train a reconstruction network with paired, unpaired or no labels.
 
 accelerate launch training/train_reconstructor.py --help
 """

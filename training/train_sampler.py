@@ -1,4 +1,4 @@
-"""Train a k-space sampler together with the reconstruction that its masks are for.
+"""Train a k-space sampler together with the reconstruction from its samples.
 
 accelerate launch training/train_sampler.py --help
 """

@@ -1,4 +1,4 @@
-"""Train a k-space sampler together with the task that its samples are for.
+"""Train a k-space sampler together with a downstream task.
 
 accelerate launch training/train_task.py --help
 """

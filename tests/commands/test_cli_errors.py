@@ -167,8 +167,8 @@ CASES: dict[str, tuple[list[str], str]] = {
     "maps as text": (_plain("--coil-maps", "maps.txt"), "coil maps as"),
     "acceleration below 1": (_under("--acceleration", "0.5"), "acceleration"),
     "too fast": (_under("--acceleration", "99"), "leaves none of 20 lines"),
-    "centre above 1": (_under("--center-fraction", "1.5"), "center_fraction between 0 and 1"),
-    "centre beyond budget": (_under("--center-fraction", "0.5"), "the centre alone has 10"),
+    "centre above 1": (_under("--center-fraction", "1.5"), "center_fraction` between 0 and 1"),
+    "centre beyond budget": (_under("--center-fraction", "0.5"), "the center alone has 10"),
     "unknown mask": (_plain("--undersample", "spiral"), "unknown mask 'spiral'"),
     "mask and undersample": (_under("--mask", "mask_empty.npy"), "leave --mask out"),
     "already undersampled": (

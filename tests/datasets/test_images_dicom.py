@@ -87,7 +87,7 @@ def test_series_by_position(tmp_path, capsys):
     out = tmp_path / "set"
     arguments = ("prepare", "images", folder, "--out", out, "--size", 32, 32)
     assert run(*arguments, "--workers", 1, "--anatomy", "brain", "--origin", "mine (CC0)") == 0
-    assert "1 images that are no magnitudes" in capsys.readouterr().err
+    assert "1 images that are not magnitudes" in capsys.readouterr().err
     data = ShardSlices(out)
     assert (data.kind, len(data), data.origins) == ("magnitude", SHAPE[2], ("mine (CC0)",))
     assert data[0]["metadata"].anatomy == "brain"
@@ -176,11 +176,11 @@ def test_a_header_of_other_frames_than_the_pixels(tmp_path):
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "phase": ({"ImageType": ["DERIVED", "PHASE"]}, "no magnitude images"),
-    "real": ({"ComplexImageComponent": "REAL"}, "no magnitude images"),
-    "computed tomography": ({"Modality": "CT"}, "no magnitude images"),
+    "phase": ({"ImageType": ["DERIVED", "PHASE"]}, "no MR magnitude images"),
+    "real": ({"ComplexImageComponent": "REAL"}, "no MR magnitude images"),
+    "computed tomography": ({"Modality": "CT"}, "no MR magnitude images"),
     "frames": ({"NumberOfFrames": 3}, "several frames"),
-    "map": ({"ImageType": ["DERIVED", "PRIMARY", "T2_STAR MAP"]}, "no magnitude images"),
+    "map": ({"ImageType": ["DERIVED", "PRIMARY", "T2_STAR MAP"]}, "no MR magnitude images"),
     "no orientation": ({"ImageOrientationPatient": None}, "orientation"),
     "orientation": ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "cannot be"),
     "spacing": ({"PixelSpacing": [0, 1]}, "cannot be"),

@@ -42,14 +42,14 @@ VOLUMES = {
     "text": (lambda p: p.write_text("no volume"), "not a readable NIfTI"),
     "cut": (lambda p: (write_nifti(p), p.write_bytes(p.read_bytes()[:900])), "not a readable"),
     "huge": (lambda p: header(p, 42, "<3h", 32767, 32767, 32767), "states"),
-    "nan": (nan, "not all finite"),
+    "nan": (nan, "not finite"),
     "phase": (lambda p: write_nifti(p, np.sin(7 * BODY)), "expected magnitudes"),
     "zeros": (lambda p: write_nifti(p, 0 * BODY), "is empty"),
     "complex": (lambda p: write_nifti(p, BODY.astype(np.complex64)), "real numbers"),
     "series": (lambda p: write_nifti(p, BODY) and header(p, 40, "<5h", 4, 11, 13, 12, 8), "axes"),
     "flat": (lambda p: affine(p, np.diag([1, 0, 1])), "affine is damaged"),
     "skewed": (lambda p: affine(p, np.eye(3)[[0, 0, 2]]), "affine is damaged"),
-    "long": (lambda p: affine(p, np.diag([1, 30, 60])), "which no image has"),
+    "long": (lambda p: affine(p, np.diag([1, 30, 60])), "which is implausible"),
     "sidecar": (
         lambda p: (write_nifti(p), p.with_suffix(".json").write_text("[1")),
         "not valid JSON",
@@ -114,7 +114,7 @@ COLLECTIONS = {
     "floats": (lambda f: np.savez(f / "slices.npz", images=discs(2) / 2.0), "of uint8"),
     "flat": (lambda f: np.savez(f / "slices.npz", images=discs(2)[0]), "of uint8"),
     "number": (lambda f: np.savez(f / "slices.npz", images=discs(3)), "3 slices"),
-    "no notes": (lambda f: (f / "slices.json").unlink(), "slices.json does not exist"),
+    "slice notes": (lambda f: (f / "slices.json").unlink(), "slices.json does not exist"),
     "object": (lambda f: text_of(f, "{}"), "list of notes"),
     "no JSON": (lambda f: text_of(f, "[{"), "not valid JSON"),
     "deep": (lambda f: text_of(f, "[" * 100_000), "not valid JSON"),
@@ -149,14 +149,14 @@ def test_the_others_are_made(tmp_path, capsys):
     assert run("prepare", "images", *inputs, "--out", out, "--size", 32, 32) == 1
     shown = capsys.readouterr().err
     assert "3 of 4 volumes failed" in shown
-    for words in ("holds no images", "readme.txt: expected .nii.gz", "in-phase left out"):
+    for words in ("contains no images", "readme.txt: expected .nii.gz", "in-phase skipped"):
         assert words in shown
     assert set(contents(out)) == {"in-good.safetensors"}
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "names nobody"), (b" \n\n", "names nobody"), (b"\xff\xfe", "UTF-8"), (None, "read")],
+    [(b"", "no names"), (b" \n\n", "no names"), (b"\xff\xfe", "UTF-8"), (None, "read")],
 )
 def test_lists_of_people(tmp_path, content, words):
     path = tmp_path / "people.txt"
@@ -177,7 +177,7 @@ def test_people_asked_for():
     ("options", "words"),
     [
         ({"size": (8, 300)}, "size of at least"),
-        ({"max_slices": 0}, "max_slices of 1"),
+        ({"max_slices": 0}, "max_slices` of at least 1"),
         ({"anatomy": "knee, left"}, "without commas"),
     ],
 )

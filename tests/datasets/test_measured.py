@@ -98,10 +98,10 @@ def test_people_and_empty_slices(tmp_path):
 
 BAD_NOTES: dict[str, tuple[dict[str, object], str]] = {
     "no array": ({"array": None}, "'array' as a name"),
-    "other array": ({"array": "b"}, "that is not there"),
+    "other array": ({"array": "b"}, "that does not exist"),
     "bool": ({"index": True}, "whole number"),
-    "outside": ({"index": 2}, "which holds 2"),
-    "negative": ({"index": -1}, "which holds 2"),
+    "outside": ({"index": 2}, "which has 2"),
+    "negative": ({"index": -1}, "which has 2"),
     "flip": ({"flip": "left"}, "'flip' as one of"),
     "nobody": ({"subject": ""}, "the person"),
 }

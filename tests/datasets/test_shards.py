@@ -102,7 +102,7 @@ DAMAGED = {
     "other name": (lambda p: write(p, {"x": IMAGES}), "one tensor 'images', got"),
     "doubles": (lambda p: write(p, {"images": IMAGES.astype("f8")}), "got F64 of shape"),
     "one channel": (lambda p: write(p, {"images": IMAGES[:, :1]}), r"shape \(5, 1, 18, 16\)"),
-    "no header": (lambda p: write(p, {"images": IMAGES}, None), "not made by"),
+    "no header": (lambda p: write(p, {"images": IMAGES}, None), "not written by"),
     "too few": (lambda p: write(p, {"images": IMAGES}), "describes 2 slices by metadata"),
     "no list": (lambda p: write(p, {"images": IMAGES}, 3), "header"),
     "unknown field": (
@@ -142,7 +142,7 @@ def test_damaged_shards(folder, name):
 
 
 def test_folders_without_shards(tmp_path):
-    with pytest.raises(InputError, match="there is none at"):
+    with pytest.raises(InputError, match="found none at"):
         ShardSlices(tmp_path / "none")
     (tmp_path / ".0123456789abcdef-c.safetensors").write_bytes(b"half of it")
     with pytest.raises(InputError, match="found none"):

@@ -121,7 +121,7 @@ def test_each_mask_may_have_an_acceleration_of_its_own(kind):
     for n, acceleration in enumerate(each):
         assert torch.equal(masks[n : n + 1], sampler.relaxed(acceleration, 1, seeded(n)))
         assert float(masks[n].detach().mean()) == pytest.approx(1 / acceleration, abs=0.02)
-    with pytest.raises(InputError, match="3, one for each mask, got 2"):
+    with pytest.raises(InputError, match="3, one per mask, got 2"):
         sampler.relaxed([2.0, 4.0], 3)
 
 
@@ -134,4 +134,4 @@ def test_an_acceleration_outside_the_range_of_training_warns(kind, caplog):
         sampler(acceleration)
     assert "range" not in caplog.text
     sampler(12)
-    assert "acceleration 12 lies outside the range of training, 2 to 8" in caplog.text
+    assert "acceleration 12 lies outside the range used in training, 2 to 8" in caplog.text

@@ -346,7 +346,7 @@ SINGLES = torch.eye(4, dtype=torch.bool)[None, None]
     [
         ("stages as a whole number", lambda: build(stages=0)),
         ("width as a whole number", lambda: build(width=0)),
-        ("positive slope", lambda: build(slope=-1.0)),
+        ("positive `slope", lambda: build(slope=-1.0)),
         ("leaves none of 40 lines", lambda: build(acceleration=100)),
         ("first image", lambda: build(center_fraction=0.0)(pictures)),
         ("got torch.float32", lambda: build()(lambda mask: torch.ones(1, *SHAPE))),
@@ -356,11 +356,11 @@ SINGLES = torch.eye(4, dtype=torch.bool)[None, None]
         ),
         ("one generator or 3", lambda: build()(scanner(pictures())[0], 4, [seeded(0)])),
         (
-            "lines left to take",
+            "lines left to acquire",
             lambda: policy().log_probabilities(pictures(), ~torch.zeros_like(center_lines())),
         ),
         (
-            "two samples or more",
+            "at least two samples",
             lambda: policy_gradient_loss(torch.zeros(2, 1), torch.zeros(2, 1)),
         ),
         (

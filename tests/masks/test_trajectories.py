@@ -76,10 +76,10 @@ def test_spirals_run_from_the_middle_to_the_edge_at_constant_speed():
 @pytest.mark.parametrize(
     ("make", "arguments", "sentence"),
     [
-        (radial_trajectory, (0, 8), "num_spokes .* 0"),
+        (radial_trajectory, (0, 8), "num_spokes.* 0"),
         (radial_trajectory, (3, 2.5), "num_samples"),
         (spiral_trajectory, (-1, 8, 2), "num_interleaves"),
-        (spiral_trajectory, (3, 1, 2), "num_samples .* 2"),
+        (spiral_trajectory, (3, 1, 2), "num_samples.* 2"),
         (spiral_trajectory, (3, 8, 0), "positive num_turns"),
         (lambda *given: spiral_trajectory(*given, alpha=0), (3, 8, 1), "positive alpha"),
         (spiral_trajectory, (3, 8, math.nan), "positive num_turns"),

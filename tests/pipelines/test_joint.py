@@ -348,8 +348,8 @@ class TestTraining:
             ("task is a T2", joint(), JointObjective(aim="both")),
             ("task is a T2", joint(relaxometer=T2StarMLP([1.0, 2.0])), JointObjective()),
             ("--predict_std together", joint(), JointObjective(loss="gaussian")),
-            ("expected an aim", joint(), JointObjective(aim="speed")),
-            ("positive task weight", joint(), JointObjective(task_weight=0.0)),
+            ("expected `aim`", joint(), JointObjective(aim="speed")),
+            ("positive `task_weight`", joint(), JointObjective(task_weight=0.0)),
             ("use GreedyTraining", joint("unrolled", greedy), JointObjective()),
         ]
         for sentence, pipe, objective in refused:

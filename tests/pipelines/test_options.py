@@ -210,8 +210,8 @@ def test_builders():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ({"generator": 5}, "generator as a torch.Generator"),
-        ({"generator": [5]}, "generator as a torch.Generator"),
+        ({"generator": 5}, "generator` as a torch.Generator"),
+        ({"generator": [5]}, "generator` as a torch.Generator"),
         ({"acceleration": "4"}, "acceleration .* '4'"),
         ({"acceleration": None}, "acceleration of at least 1"),
         ({"center_fraction": "x"}, "center_fraction .* 'x'"),

@@ -182,7 +182,7 @@ def test_options_that_make_no_network(options, said):
 def test_references_and_operators_that_do_not_fit(measured):
     operator, y, reference = measured
     network = small()
-    with pytest.raises(InputError, match="reference of shape"):
+    with pytest.raises(InputError, match="reference` of shape"):
         network(operator, y, reference[:, :-1])
     with pytest.raises(InputError, match="float32"):
         network(operator, y, reference.abs())

@@ -124,7 +124,7 @@ def test_the_squared_error():
 
 @pytest.mark.parametrize("name", sorted({*RECONSTRUCTORS, *MULTI_CONTRAST} - set(SERVING)))
 def test_other_networks_say_that_they_give_none(name):
-    with pytest.raises(InputError, match="gives no variance"):
+    with pytest.raises(InputError, match="joint variance"):
         small_network(name, predict_std="joint")
 
 

@@ -357,7 +357,7 @@ def test_the_first_contrast_teaches_the_second():
         (None, lambda o, y: (o[:2], y[:, 0]), r"got \(2, 3, 24, 20\)"),
         (None, lambda o, y: (o, y[..., :-1]), "expected k-space of shape"),
         (None, lambda o, y: (o, y.to(torch.complex128)), "complex64"),
-        (None, lambda o, y: (o, y, torch.zeros(2, 3, TEXT)), "reads no prompt: leave"),
+        (None, lambda o, y: (o, y, torch.zeros(2, 3, TEXT)), "accepts no prompt: omit"),
         (TEXT, lambda o, y: (o, y), r"\(2, 3, 5\), got none"),
         (TEXT, lambda o, y: (o, y, torch.zeros(2, TEXT)), r"got \(2, 5\)"),
     ],

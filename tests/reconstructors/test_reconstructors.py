@@ -103,7 +103,7 @@ def test_text_matters_where_it_is_read(name):
 @pytest.mark.parametrize(
     ("text_width", "embeds", "sentence"),
     [
-        (None, torch.zeros(2, TEXT), "reads no prompt"),
+        (None, torch.zeros(2, TEXT), "accepts no prompt"),
         (TEXT, None, r"shape \(2, 5\), got none"),
         (TEXT, torch.zeros(1, TEXT), r"got \(1, 5\)"),
     ],
@@ -277,9 +277,9 @@ def test_modl_with_networks_of_its_own_for_each_iteration():
     for each in network.networks:  # the last layers alone move at first
         assert float(each.last.weight.grad.norm()) > 0
     assert bool((network.raw_damping.grad != 0).all())
-    with pytest.raises(InputError, match="positive damping"):
+    with pytest.raises(InputError, match="positive `damping"):
         MoDL(damping=0.0)
-    with pytest.raises(InputError, match="depth of 0 or more"):
+    with pytest.raises(InputError, match="depth` of at least 0"):
         MoDL(depth=-1)
 
 

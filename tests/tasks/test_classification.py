@@ -85,7 +85,7 @@ def test_the_labels_of_real_knees(shared_data):
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="names of findings"):
+    with pytest.raises(InputError, match="list of names"):
         FindingClassifier(findings=[])
     with pytest.raises(InputError, match="width"):
         FindingClassifier(width=0)

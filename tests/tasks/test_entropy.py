@@ -125,7 +125,7 @@ def test_refusals():
         statistics.entropies(0.0)
     with pytest.raises(InputError, match=r"\(batch, 1, 4, 6\)"):
         marginal_entropy(torch.ones(1, 1, 6, 4), statistics, SIGMA)
-    with pytest.raises(InputError, match="two images"):
+    with pytest.raises(InputError, match="two or more images"):
         KSpaceStatistics.of(complex_noise((1, 4, 4), seeded(0)))
 
 

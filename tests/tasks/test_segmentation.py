@@ -143,7 +143,7 @@ class TestDraws:
     def test_sizes_that_do_not_fit(self):
         with pytest.raises(InputError, match="multiples of 4"):
             segmenter().encode(complex_noise((1, 18, 16), seeded(0)))
-        with pytest.raises(InputError, match="even width"):
+        with pytest.raises(InputError, match="even `width"):
             LatentSegmenter(width=3)
         with pytest.raises(InputError, match="two classes"):
             LatentSegmenter(num_classes=1)

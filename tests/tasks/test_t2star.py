@@ -277,7 +277,7 @@ def test_slices_have_foregrounds_of_their_own() -> None:
     [
         (torch.zeros(5, 8, 8), r"\(batch, 5, ny, nx\)"),
         (torch.zeros(1, 4, 8, 8), r"got shape \(1, 4, 8, 8\)"),
-        (torch.zeros(0, 5, 8, 8), "each echo"),
+        (torch.zeros(0, 5, 8, 8), "per echo"),
         (torch.zeros(1, 5, 8, 8, dtype=torch.int32), "int32"),
     ],
 )
@@ -296,12 +296,12 @@ def test_times_that_are_no_echo_times(times: tuple[float, ...]) -> None:
         lambda: train_t2star_mlp(times),
         lambda: simulate_decays(3, times),
     ):
-        with pytest.raises(InputError, match="rising positive echo times"):
+        with pytest.raises(InputError, match="increasing positive echo times"):
             call()
 
 
 def test_other_input_that_makes_no_sense() -> None:
-    with pytest.raises(InputError, match="at least one decay"):
+    with pytest.raises(InputError, match="count` ≥ 1"):
         simulate_decays(0, TIMES)
     with pytest.raises(InputError, match="noise_std"):
         simulate_decays(1, TIMES, noise_std=-0.1)

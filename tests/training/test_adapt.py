@@ -76,7 +76,7 @@ def test_keeps_the_prior_that_is_no_worse(pipe: ContextMRIPipeline) -> None:
     assert found.share == 0
     assert found.scores.gain <= 0
     assert bool((weights(found.pipe) == weights(pipe)).all())
-    assert "kept as it was" in summary(found, "the prior")
+    assert "original prior is kept" in summary(found, "the prior")
 
 
 def test_same_seed_same_weights(pipe: ContextMRIPipeline) -> None:

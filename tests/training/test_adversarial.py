@@ -216,9 +216,9 @@ def test_the_critic_is_trained_at_every_step_and_the_generator_at_some(step, pla
         (Objective("none"), Labels("partial", 4), "only a critic"),
         (Objective("l1"), Labels("none"), "held out"),
         (Objective("gaussian"), Labels(), "--predict_std together"),
-        (Objective("l1", paired_share=1.2), Labels(), "a paired share from 0 to 1"),
+        (Objective("l1", paired_share=1.2), Labels(), "paired_share` from 0 to 1"),
         (Objective("l1", consistency=-1), Labels(), "consistency .* -1"),
-        (Objective("l1", critic_steps=0), Labels(), "critic steps.* 0"),
+        (Objective("l1", critic_steps=0), Labels(), "critic_steps.* 0"),
     ],
 )
 def test_what_does_not_belong_together(objective, labels, sentence):

@@ -191,7 +191,7 @@ def test_tensorboard_is_written_where_asked_for(run, tmp_path: Path) -> None:
     [
         (("--text_encoder", "nowhere"), "folder nowhere"),
         (("--resolution", "18"), "expected multiples of 4"),
-        (("--loss_weighting", "balanced", "--prediction_type", "epsilon"), "for v_prediction"),
+        (("--loss_weighting", "balanced", "--prediction_type", "epsilon"), "need v_prediction"),
         (("--resume_from_checkpoint", "latest"), "no checkpoint to resume"),
         (("--data_weights", "1", "2"), "1 data sources"),
     ],

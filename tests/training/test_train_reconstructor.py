@@ -174,13 +174,13 @@ def test_a_text_encoder_modulates(run, prior, tmp_path):
         (("--network", "unrolled:widht=4"), "widht"),
         (("--pretrained_model_name_or_path", "x"), "either --network or"),
         (("--train_data_dir", "x"), "either --bank or"),
-        (("--labels", "disjoint", *UNPAIRED), "give --labeled N"),
+        (("--labels", "disjoint", *UNPAIRED), "set --labeled N"),
         (("--labeled", "3"), "disjoint labels"),
         (("--labels", "partial", "--labeled", "9", *UNPAIRED), "at most 6 labeled"),
         (
             ("--labels", "partial", "--labeled", "9", "--loss", "none")
             + ("--adversarial", "wgan_gp"),
-            "give --scans M",
+            "set --scans M",
         ),
         (("--scans", "0"), "--scans"),
         (("--snr", "-1"), "--snr"),
@@ -281,7 +281,7 @@ class TestSamples:
         assert all(people)
         assert not people[0] & people[1]
         assert not samples[0, 0]["label"].is_complex()
-        with pytest.raises(InputError, match="a source of their own"):
+        with pytest.raises(InputError, match="label_source` is required"):
             self.samples(bank, Labels("partial", 2), scans=5, label_source=samples.source)
 
     @pytest.mark.parametrize("kind", ["none", "disjoint"])

@@ -82,7 +82,7 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path: Path) -> None:
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
-    with pytest.raises(InputError, match="no training checkpoint"):
+    with pytest.raises(InputError, match="not a training checkpoint"):
         load_state(tmp_path, **trained(0))
 
 

@@ -64,7 +64,7 @@ def test_a_perfect_network_has_no_loss(prediction_type: str, generator: torch.Ge
 
 
 def test_an_unknown_prediction_type_is_refused() -> None:
-    with pytest.raises(InputError, match="prediction type"):
+    with pytest.raises(InputError, match="prediction_type"):
         denoising_loss(
             None,
             build_scheduler().alphas_cumprod,
@@ -118,7 +118,7 @@ def test_a_quadratic_density_looks_longer_at_little_noise() -> None:
         assert (drawn < bound).float().mean() == pytest.approx((bound / 1000) ** 0.5, abs=0.002)
     assert drawn.min() == 0
     assert drawn.max() == 999
-    with pytest.raises(InputError, match="expected a timestep density"):
+    with pytest.raises(InputError, match="expected `density`"):
         spread_timestep(1, 1000, "cubic")
 
 

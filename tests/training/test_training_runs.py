@@ -202,10 +202,10 @@ def test_another_run_is_refused_and_touches_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"newer checkpoints .checkpoint-50"):
         run(folder, "--resume_from_checkpoint", str(folder / "checkpoint-48"))
     other = run(tmp_path / "other", "--seed", "1")
-    with pytest.raises(InputError, match="run of its own"):
+    with pytest.raises(InputError, match="already contains a run"):
         run(folder, "--resume_from_checkpoint", str(other / "checkpoint-50"))
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file, name a folder"):
+    with pytest.raises(InputError, match="is a file, specify a folder"):
         run(tmp_path / "file" / "run")
     assert contents() == before
 
@@ -233,7 +233,7 @@ def test_auto_starts_anew_only_where_nothing_is_lost(tmp_path: Path) -> None:
     assert not folder.exists()
     run(folder, "--resume_from_checkpoint", "auto", "--max_train_steps", "2")
     (folder / "checkpoint-2" / "optimizer.safetensors").write_bytes(b"cut short")
-    with pytest.raises(InputError, match="no whole checkpoint"):
+    with pytest.raises(InputError, match="no complete checkpoint"):
         run(folder, "--resume_from_checkpoint", "auto")
 
 

@@ -1,4 +1,4 @@
-"""Training sets from raw volumes: one shard of prepared slices for each, and their reader."""
+"""Preparation of training sets from raw volumes, one shard of slices per volume, and a reader."""
 
 from ctxrecon.datasets.fastmri import FastMRISource
 from ctxrecon.datasets.images import ImageSource

@@ -1,4 +1,4 @@
-"""Collections of slices with a note for each: ``slices.npz`` beside ``slices.json``."""
+"""Collections of slices with notes: ``slices.npz`` next to ``slices.json``."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MOST_WEIGHT = 1e6
 
 @dataclass(frozen=True)
 class Note:
-    """What is known of a slice.
+    """Information about a slice.
 
     Attributes:
-        subject: the person.
-        weight: how often it is to be drawn.
-        metadata: of the scan.
-        origin: source and licence, where told.
+        subject: Identifier of the person.
+        weight: Sampling weight.
+        metadata: Metadata of the scan.
+        origin: Source and license, if specified.
     """
 
     subject: str
@@ -39,15 +39,15 @@ class Note:
 
 
 def load_collection(path: Path) -> tuple[NDArray[np.uint8], list[Note]]:
-    """The stored images ``(slices, ny, nx)`` and a note for each.
+    """Load the stored images ``(slices, ny, nx)`` and a note for each.
 
     Args:
-        path: ``slices.npz`` with the array ``images`` of uint8, the square root of the magnitude;
-            ``slices.json`` beside it is a list of objects ``subject``, ``weight`` (1 where
-            absent), ``metadata`` in the words of :class:`ScanMetadata`, ``source``.
+        path: ``slices.npz`` with the uint8 array ``images``, the square root of the magnitude.
+            ``slices.json`` next to it is a list of objects with ``subject``, ``weight``
+            (default: 1), ``metadata`` in the vocabulary of :class:`ScanMetadata`, and ``source``.
 
     Raises:
-        InputError: a file that is damaged, or that does not fit the other.
+        InputError: If a file is damaged, or the two files do not match.
     """
     notes = read_notes(path.with_name(NOTES))
     with Archive(path) as archive:
@@ -62,8 +62,8 @@ def load_collection(path: Path) -> tuple[NDArray[np.uint8], list[Note]]:
             )
         if shape[0] != len(notes):
             raise InputError(
-                f"{path} holds {shape[0]} slices, {NOTES} beside it {len(notes)} notes: expected "
-                "one each"
+                f"{path} contains {shape[0]} slices, {NOTES} next to it {len(notes)} notes: "
+                "expected one each"
             )
         images = archive.get("images")
     assert images is not None
@@ -71,13 +71,13 @@ def load_collection(path: Path) -> tuple[NDArray[np.uint8], list[Note]]:
 
 
 def magnitude(stored: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
-    """The magnitude of a stored image, from 0 to about 1.
+    """Convert a stored image to a magnitude image, from 0 to about 1.
 
-    Half a level of uniform noise takes the place of what rounding took away.
+    Uniform noise of half a level replaces the rounding error.
 
     Args:
-        stored: its square root, 255 for the largest.
-        index: of the slice, from which the noise follows.
+        stored: Square root of the magnitude, with 255 for the largest value.
+        index: Index of the slice, which seeds the noise.
     """
     rng = np.random.default_rng(index)
     levels = stored + rng.uniform(-0.5, 0.5, stored.shape).astype(np.float32)
@@ -85,37 +85,37 @@ def magnitude(stored: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
 
 
 def read_notes(path: Path) -> list[Note]:
-    """The notes of a collection, one for each slice.
+    """Read the notes of a collection, one per slice.
 
     Raises:
-        InputError: a file that is damaged, or that lacks what a note has.
+        InputError: If the file is damaged, or a note is incomplete.
     """
     return [read_note(where, item, path) for where, item in note_objects(path)]
 
 
 def note_objects(path: Path) -> list[tuple[str, Any]]:
-    """The notes as they are in the file, each with where it stands, for messages.
+    """Read the raw notes of a file, each with its location for messages.
 
     Raises:
-        InputError: no JSON list, or one larger than any.
+        InputError: If the file is not a JSON list, or too large.
     """
     check_input(path)
     if path.stat().st_size > _MOST_NOTES:
-        raise InputError(f"{path} is larger than {_MOST_NOTES} bytes: no notes of slices are")
+        raise InputError(f"{path} is larger than {_MOST_NOTES} bytes: too large for slice notes")
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, not valid JSON ({error!s:.80})") from error
     if not isinstance(items, list):
-        raise InputError(f"{path}: expected a list of notes, one for each slice")
+        raise InputError(f"{path}: expected a list of notes, one per slice")
     return [(f"{path}, note {number}", item) for number, item in enumerate(items)]
 
 
 def read_note(where: str, item: Any, path: Path) -> Note:
-    """A note of an object ``subject``, ``weight`` (1 where absent), ``metadata``, ``source``.
+    """Parse a note: ``subject``, ``weight`` (default: 1), ``metadata`` and ``source``.
 
     Raises:
-        InputError: it is no such object.
+        InputError: If the object is invalid.
     """
     subject = item.get("subject") if isinstance(item, dict) else None
     if not isinstance(subject, str) or not subject.strip():

@@ -1,4 +1,4 @@
-"""DICOM series: the magnitude images of a folder as volumes."""
+"""DICOM series: magnitude images of a folder as volumes."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".dcm", ".ima")
 _NO_MAGNITUDE = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY", "VELOCITY", "STD_DEVIATION"}
-# GE's private element: 0 magnitude, 1 phase, 2 real part, 3 imaginary part.
+# GE's private image type: 0 magnitude, 1 phase, 2 real part, 3 imaginary part.
 _GE_IMAGE_TYPE = (0x0043, 0x102F)
-# Positions nearer to each other, in mm, are one.
+# Positions closer than this, in mm, are identical.
 _SAME_POSITION = 0.01
-# Cosines of the orientation that differ by less are the same.
+# Decimals to which cosines of the orientation are compared.
 _DECIMALS = 3
 
 
 @dataclass(frozen=True)
 class Series:
-    """The images of a series that lie on top of each other.
+    """Images of a series that form one stack.
 
     Attributes:
-        subject: the person, as a hash of the PatientID.
-        files: by position along the normal of the images.
-        frames: of the files, ``None`` where a file holds one image.
-        positions: of them along it, in mm.
-        affine: ``(4, 4)``, from (column, row, slice) to mm to the right, front and head.
+        subject: Identifier of the person, a hash of the PatientID.
+        files: File of each image, ordered by position along the normal of the images.
+        frames: Frame of each image in its file; ``None`` for single-frame files.
+        positions: Position of each image along the normal, in mm.
+        affine: Affine ``(4, 4)`` from (column, row, slice) to mm to the right, front and head.
     """
 
     subject: str
@@ -63,7 +63,7 @@ class _Image:
 
     @property
     def order(self) -> tuple[str, int]:
-        """Of images at one position."""
+        """Sort key of images at the same position."""
         return self.path.name, self.frame or 0
 
     @property
@@ -72,7 +72,7 @@ class _Image:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's name or its mark behind the preamble."""
+    """Return whether a file has a DICOM suffix or the marker behind the preamble."""
     if path.suffix.lower() in _SUFFIXES:
         return True
     if path.suffix and not path.suffix[1:].isdecimal():
@@ -82,19 +82,20 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files of a folder, without those of folders in it, by name."""
+    """Return the DICOM files of a folder by name, without subfolders."""
     found = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     return sorted(path for path in found if path.name != "DICOMDIR" and is_dicom(path))
 
 
 def read_series(folder: Path) -> list[Series]:
-    """The series of magnitude images in a folder, in the order of their first files.
+    """Read the series of magnitude images in a folder, in the order of their first files.
 
-    Images of one series that differ in orientation, echo or matrix become several; phase images
-    are left out, and of several images at one position all but the first, with a line in the log.
+    Images of one series that differ in orientation, echo or matrix size are split into several.
+    Phase images, and all but the first of several images at one position, are skipped with a
+    warning.
 
     Raises:
-        InputError: pydicom is missing, a file is damaged, or nothing is left.
+        InputError: If pydicom is missing, a file is damaged, or no image is left.
     """
     groups: dict[tuple[Any, ...], list[_Image]] = {}
     skipped = 0
@@ -105,14 +106,14 @@ def read_series(folder: Path) -> list[Series]:
             else:
                 groups.setdefault(image.key, []).append(image)
     if skipped:
-        logger.warning("%s: left out %d images that are no magnitudes", folder, skipped)
+        logger.warning("%s: skipped %d images that are not magnitudes", folder, skipped)
     if not groups:
-        raise InputError(f"{folder} holds no magnitude images of MR: expected DICOM series of them")
+        raise InputError(f"{folder} contains no MR magnitude images: expected DICOM series of them")
     return [_stacked(folder, images) for images in groups.values()]
 
 
 def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
-    """One series by position."""
+    """Stack images to a series by their position."""
     first = images[0]
     normal = first.normal
     along = sorted(images, key=lambda image: (float(image.position @ normal), *image.order))
@@ -123,7 +124,7 @@ def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
         kept.append(image)
     if len(kept) < len(along):
         logger.warning(
-            "%s: left out %d images at positions of others", folder, len(along) - len(kept)
+            "%s: skipped %d images at duplicate positions", folder, len(along) - len(kept)
         )
     positions = [float(image.position @ normal) for image in kept]
     gap = float(np.median(np.diff(positions))) if len(kept) > 1 else first.thickness
@@ -132,16 +133,16 @@ def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
     affine[:3, 1] = first.orientation[3:] * first.spacing[0]
     affine[:3, 2] = normal * gap
     affine[:3, 3] = kept[0].position
-    affine[:2] *= -1  # DICOM counts to the left and the back
+    affine[:2] *= -1  # DICOM axes point to the left and the back
     files, frames = zip(*((image.path, image.frame) for image in kept), strict=True)
     return Series(first.subject, files, frames, tuple(positions), affine)
 
 
 def load_series(series: Series) -> tuple[Volume, tuple[ScanMetadata, ...]]:
-    """The volume of a series and the metadata of its stored images.
+    """Load the volume of a series and the metadata of its stored images.
 
     Raises:
-        InputError: pixels that cannot be read, or that are no magnitudes.
+        InputError: If the pixels cannot be read, or are not magnitudes.
     """
     places = list(zip(series.files, series.frames, strict=True))
     stored = {path: _stored(path) for path in dict.fromkeys(series.files)}
@@ -151,7 +152,7 @@ def load_series(series: Series) -> tuple[Volume, tuple[ScanMetadata, ...]]:
 
 
 def _read_images(path: Path) -> list[_Image | None]:
-    """What a header says of its images, ``None`` for those that are no magnitudes."""
+    """Read the image descriptions of a header, with ``None`` for images that are no magnitudes."""
     with pydicom_for(path) as pydicom:
         header = _read(pydicom, path, stop_before_pixels=True)
         if str(header.get("Modality", "")) != "MR":
@@ -160,8 +161,8 @@ def _read_images(path: Path) -> list[_Image | None]:
         count = int(header.get("NumberOfFrames") or 1)
         if groups is None and count > 1:
             raise InputError(
-                f"{path} holds several frames that do not tell where they lie: convert it to "
-                "NIfTI, and prepare that"
+                f"{path} contains several frames without their positions: convert it to NIfTI "
+                "and prepare that"
             )
         if groups is not None and len(groups) != count:
             raise InputError(f"{path}: its header describes {len(groups)} of {count} frames")
@@ -170,10 +171,10 @@ def _read_images(path: Path) -> list[_Image | None]:
 
 
 def _read_image(path: Path, header: Any, frame: int | None) -> _Image | None:
-    """The same of one image."""
+    """Read the description of one image; ``None`` if it is no magnitude."""
 
     def group(name: str) -> Any:
-        """Where the elements of a functional group stand."""
+        """Return the element that contains a functional group."""
         return header if frame is None else functional_group(header, name, frame) or {}
 
     if _no_magnitude(header) or _no_magnitude(group("MRImageFrameTypeSequence")):
@@ -201,7 +202,7 @@ def _read_image(path: Path, header: Any, frame: int | None) -> _Image | None:
         or not np.isfinite(position).all()
         or not 0 < min(rows, columns, thickness) < np.inf
     ):
-        raise InputError(f"{path}: the image's orientation or spacing in its header cannot be")
+        raise InputError(f"{path}: the image orientation or spacing in its header is invalid")
     series = str(header.get("SeriesInstanceUID", ""))
     key = (series, tuple(np.round(orientation, _DECIMALS) + 0.0), shape, echo)
     subject, spacing = _person(header), (rows, columns)
@@ -209,7 +210,7 @@ def _read_image(path: Path, header: Any, frame: int | None) -> _Image | None:
 
 
 def _no_magnitude(header: Any) -> bool:
-    """Whether elements say that pixels are a phase, a part of complex numbers, or a map."""
+    """Return whether a header describes phase, real or imaginary parts, or a map."""
     types = [header.get(name) or () for name in ("ImageType", "FrameType")]
     lists = [[each] if isinstance(each, str) else each for each in types]
     words = {str(word).upper() for each in lists for word in each}
@@ -221,9 +222,9 @@ def _no_magnitude(header: Any) -> bool:
 
 
 def _person(header: Any) -> str:
-    """A name for the person that tells nobody who it is: a hash, of the study without a PatientID.
+    """Return a pseudonym of the person: a hash of the PatientID, or of the study without one.
 
-    It tells people apart; it does not protect numbers that can be guessed.
+    It distinguishes people, but does not protect IDs that can be guessed.
     """
     known = str(header.get("PatientID") or "").strip()
     text = known or str(header.get("StudyInstanceUID") or header.get("SeriesInstanceUID") or "")
@@ -231,7 +232,7 @@ def _person(header: Any) -> str:
 
 
 def _stored(path: Path) -> tuple[Any, NDArray[Any]]:
-    """The header of a file and its stored pixels ``(frames, rows, columns)``."""
+    """Return the header of a file and its stored pixels ``(frames, rows, columns)``."""
     with pydicom_for(path) as pydicom:
         header = _read(pydicom, path)
         try:
@@ -247,7 +248,7 @@ def _stored(path: Path) -> tuple[Any, NDArray[Any]]:
             ) from error
         if not single or interpretation != "MONOCHROME2":
             raise InputError(
-                f"{path}: expected gray values with the bright ones large (MONOCHROME2), got "
+                f"{path}: expected gray values with bright pixels large (MONOCHROME2), got "
                 f"{interpretation:.40}"
             )
         check_expansion(path, num_bytes, path.stat().st_size, "the image")
@@ -262,7 +263,7 @@ def _stored(path: Path) -> tuple[Any, NDArray[Any]]:
 def _values(
     path: Path, header: Any, stored: NDArray[Any], frame: int | None
 ) -> NDArray[np.float32]:
-    """An image ``(rows, columns)`` in the units of its header."""
+    """Return an image ``(rows, columns)`` in the units of its header."""
     with pydicom_for(path):
         scale = header
         if frame is not None:
@@ -273,6 +274,6 @@ def _values(
 
 
 def _read(pydicom: Any, path: Path, *, stop_before_pixels: bool = False) -> Any:
-    """The data set in a file, which takes no more memory than the file has bytes."""
+    """Read a DICOM data set, limiting its memory to the size of the file."""
     with DicomFile(path) as file:
         return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)

@@ -17,20 +17,25 @@ from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.io.fastmri import fastmri_shape, read_fastmri
 from ctxrecon.metadata import ScanMetadata, read_fastmri_plus
 
-# Of the samples between the first and the last line; a fully sampled one has a few exact zeros.
+# Minimum sampled share between the first and the last line; full data contain a few exact zeros.
 _MIN_SAMPLED = 0.95
 
 
 class FastMRISource(VolumeSource):
-    """Fully sampled fastMRI files, multi-coil or single-coil, prepared as ContextMRI does.
+    """Source of fully sampled fastMRI files, multi- or single-coil, prepared as in ContextMRI.
 
-    Coil images are cropped to the centre, which also removes the readout oversampling; from the
-    k-space of the cropped images come the ESPIRiT maps, and with them the MVUE image
+    Coil images are cropped to the center, which also removes the readout oversampling. ESPIRiT
+    maps are estimated from the k-space of the cropped images and used for the MVUE image
     (arXiv:2501.04284, Methods).
 
     Args:
-        size: ``(ny, nx)`` of the images; a volume with smaller ones is refused.
-        annotations: fastMRI+ table (``knee.csv``, ``brain.csv``) with the pathologies.
+        size: Image size ``(ny, nx)``; volumes with smaller images are rejected.
+        annotations: FastMRI+ table (``knee.csv``, ``brain.csv``) with the pathologies.
+
+    Example:
+        >>> from ctxrecon.datasets import FastMRISource
+        >>> FastMRISource(size=(320, 320)).settings()
+        {'size': [320, 320], 'annotations_sha256': None}
     """
 
     kind = "fastmri"
@@ -44,11 +49,11 @@ class FastMRISource(VolumeSource):
         self._digest = None if annotations is None else digest(annotations)
 
     def settings(self) -> dict[str, Any]:
-        """Size, and the annotations by their content."""
+        """Return the size, and the annotations as a hash of their content."""
         return {"size": list(self.size), "annotations_sha256": self._digest}
 
     def slices(self, path: Path) -> Iterator[Slice | None]:
-        """The slices of a file, read one at a time."""
+        """Yield the slices of a file, read one at a time."""
         (num_slices, _, ny, nx), _, _ = fastmri_shape(path)
         window = central(path, (ny, nx), self.size)
         name = self.name(path)
@@ -65,19 +70,19 @@ class FastMRISource(VolumeSource):
 
 
 def _combine(kspace: Tensor, window: tuple[slice, slice]) -> Tensor:
-    """MVUE image ``(ny, nx)`` of the window of fully sampled k-space ``(1, coils, …)``."""
+    """Return the MVUE image ``(ny, nx)`` of a window of fully sampled k-space ``(1, coils, …)``."""
     cropped = fft2c(ifft2c(kspace)[:, :, window[0], window[1]].contiguous())
     mask = torch.ones(1, 1, *cropped.shape[-2:], dtype=torch.bool)
     return mvue(cropped, estimate_coil_maps(cropped, mask, num_maps=1))[0]
 
 
 def _check_fully_sampled(path: Path, mask: Tensor) -> None:
-    """Refuse a mask ``(ny, nx)`` with gaps; zero padding beyond the outermost lines is none."""
+    """Validate that a mask ``(ny, nx)`` has no gaps; zero padding at the edges is allowed."""
     lines = mask.any(dim=0).nonzero().flatten()
     between = mask[:, int(lines[0]) : int(lines[-1]) + 1]
     sampled = between.float().mean().item()
     if not bool(between.any(dim=0).all()) or sampled < _MIN_SAMPLED:
         raise InputError(
-            f"{path}: expected fully sampled k-space, only {100 * sampled:.0f} % of it is sampled: "
-            "leave out the files of the test and challenge splits"
+            f"{path}: expected fully sampled k-space, got {100 * sampled:.0f} % sampled: "
+            "omit the files of the test and challenge splits"
         )

@@ -1,4 +1,4 @@
-"""Magnitude images of open collections: NIfTI volumes, DICOM series, stored slices."""
+"""Magnitude images of open collections: NIfTI volumes, DICOM series and stored slices."""
 
 from __future__ import annotations
 
@@ -21,20 +21,27 @@ logger = logging.getLogger(__name__)
 
 
 class ImageSource(VolumeSource):
-    """Magnitude images, to which training adds phase, shading and noise.
+    """Source of magnitude images, to which training adds phase, shading and noise.
 
-    Inputs are files or folders, in which everything of these kinds is found: NIfTI volumes, folders
-    of DICOM files, and ``slices.npz`` beside ``slices.json`` (see
+    Inputs are files or folders. Folders are searched for NIfTI volumes, folders of DICOM files,
+    and ``slices.npz`` next to ``slices.json`` (see
     :func:`ctxrecon.datasets.collection.load_collection`).
 
     Args:
-        size: ``(ny, nx)`` of the images: cropped around what they show, or filled with zeros;
-            where it does not fit, sampled anew by its k-space.
-        max_slices: of a volume, evenly spaced; a collection is taken whole.
-        anatomy: of the volumes that do not tell theirs.
-        contrast: of the volumes that do not tell theirs.
-        origin: source and licence of the volumes that do not tell theirs.
-        people: whose slices are asked for.
+        size: Image size ``(ny, nx)``. Images are cropped around their content or zero-padded; if
+            the content does not fit, they are resampled in k-space.
+        max_slices: Maximum number of evenly spaced slices per volume; collections are used
+            completely.
+        anatomy: Anatomy of volumes that do not specify theirs.
+        contrast: Contrast of volumes that do not specify theirs.
+        origin: Source and license of volumes that do not specify theirs.
+        people: Selection of people (default: everybody).
+
+    Example:
+        >>> from ctxrecon.datasets import ImageSource
+        >>> source = ImageSource(size=(256, 256), anatomy="brain")
+        >>> source.suffixes
+        ('.nii.gz', '.nii', 'slices.npz')
     """
 
     kind = "images"
@@ -52,14 +59,14 @@ class ImageSource(VolumeSource):
     ) -> None:
         self.size = check_size(size)
         if max_slices < 1:
-            raise InputError(f"expected max_slices of 1 or more, got {max_slices}")
+            raise InputError(f"expected `max_slices` of at least 1, got {max_slices}")
         self.max_slices = max_slices
         self.default = ScanMetadata(anatomy=anatomy, contrast=contrast)
         self.origin = origin
         self.people = People() if people is None else people
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the volumes."""
+        """Return all settings except the volumes."""
         return {
             "size": list(self.size),
             "max_slices": self.max_slices,
@@ -70,7 +77,7 @@ class ImageSource(VolumeSource):
         }
 
     def find(self, path: Path) -> list[tuple[str, Path]]:
-        """The volumes in a file or folder; those of a folder are named by where they lie in it."""
+        """Return the volumes in a file or folder, named by their path within the folder."""
         if not path.is_dir():
             return [(self.name(path), path)]
         root = path.resolve().parent
@@ -89,13 +96,13 @@ class ImageSource(VolumeSource):
             found += [(_name(volume, root), volume) for volume in volumes]
         if not found:
             raise InputError(
-                f"{path} holds no images: expected NIfTI volumes, DICOM files or "
+                f"{path} contains no images: expected NIfTI volumes, DICOM files or "
                 f"{collection.ARRAYS} in it"
             )
         return found
 
     def files(self, path: Path) -> list[Path]:
-        """The images and the notes beside them."""
+        """Return the image files of a volume and their sidecars."""
         if path.is_dir():
             return [check_input(file) for file in dicom_series.dicom_files(path)]
         beside = path.with_name(collection.NOTES)
@@ -104,7 +111,7 @@ class ImageSource(VolumeSource):
         return [check_input(path), check_input(beside)]
 
     def name(self, path: Path) -> str:
-        """The file's name without its suffix; of a collection, its folder's."""
+        """Return the file name without its suffix; for a collection, the folder name."""
         if path.name == collection.ARRAYS:
             return path.resolve().parent.name
         if not path.name.lower().endswith(nifti.SUFFIXES):
@@ -115,7 +122,7 @@ class ImageSource(VolumeSource):
         return nifti.stem(path)
 
     def slices(self, path: Path) -> Iterator[Slice | LeftOut | None]:
-        """The magnitude slices of a volume."""
+        """Yield the magnitude slices of a volume."""
         if path.is_dir():
             yield from self._of_series(path)
         elif path.name == collection.ARRAYS:
@@ -168,7 +175,7 @@ class ImageSource(VolumeSource):
             yield Slice(image, metadata, note.subject, note.weight, origin)
 
     def _filled(self, metadata: ScanMetadata) -> ScanMetadata:
-        """With anatomy and contrast where they are not known."""
+        """Fill in anatomy and contrast where they are unknown."""
         return replace(
             metadata,
             anatomy=metadata.anatomy or self.default.anatomy,
@@ -177,7 +184,7 @@ class ImageSource(VolumeSource):
 
 
 def _is_volume(path: Path) -> bool:
-    """Whether a file in a folder is one to prepare; of BIDS, images of anatomy alone are."""
+    """Return whether to prepare a file of a folder; of BIDS files, only images of anatomy."""
     if path.name.startswith("."):
         return False
     if path.name == collection.ARRAYS:
@@ -186,13 +193,13 @@ def _is_volume(path: Path) -> bool:
         return False
     name = nifti.BidsName.read(nifti.stem(path))
     if name is not None and not name.is_anatomical:
-        logger.info("%s is no magnitude image of anatomy by its name: left out", path)
+        logger.info("%s: skipped, its name is not that of an anatomical magnitude image", path)
         return False
     return True
 
 
 def _name(volume: Path, root: Path) -> str:
-    """Where a volume lies below a folder, as one word."""
+    """Return the path of a volume relative to a folder, joined to one word."""
     place = volume.resolve().relative_to(root) if volume.is_dir() else None
     if volume.name == collection.ARRAYS:
         place = volume.parent.resolve().relative_to(root)

@@ -1,4 +1,4 @@
-"""Label volumes of heads: simulated slices spread over each."""
+"""Label volumes of heads, from which slices are simulated."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ctxrecon.phantom.labels import anatomy_from_labels, load_label_volume
 from ctxrecon.phantom.protocols import draw_protocol
 from ctxrecon.phantom.subject import Subject
 
-# Fine pixels of the label map, at least; more are taken where larger images are asked for.
+# Minimum size of the label map in fine pixels; larger for larger images.
 _FINE = 256
-# Fields of view in mm that show a whole head.
+# Fields of view in mm that contain a whole head.
 _FIELD_OF_VIEW = (210.0, 256.0)
 
 
 class LabelSource(VolumeSource):
-    """FreeSurfer label volumes (NIfTI), imaged by the phantom without noise.
+    """Source of FreeSurfer label volumes (NIfTI), imaged by the phantom without noise.
 
     Slice ``i`` of ``n`` lies at a random position in the ``i``-th of ``n`` equal parts of the
-    brain, lowest first, with its own warp, person, protocol and side. It is drawn from the seed,
-    the volume's name and ``i`` alone, so that it does not matter who makes it and when.
+    brain, lowest first, with its own deformation, person, protocol and side. It is determined by
+    the seed, the volume's name and ``i`` alone, and hence reproducible.
 
     Args:
-        size: ``(ny, nx)`` of the images.
-        slices_per_volume: ``n``.
-        seed: of the whole set.
+        size: Image size ``(ny, nx)``.
+        slices_per_volume: Number of slices ``n`` per volume.
+        seed: Random seed of the whole set.
     """
 
     kind = "labels"
@@ -45,16 +45,16 @@ class LabelSource(VolumeSource):
     ) -> None:
         self.size = check_size(size)
         if slices_per_volume < 1:
-            raise InputError(f"expected slices_per_volume of 1 or more, got {slices_per_volume}")
+            raise InputError(f"expected `slices_per_volume` of at least 1, got {slices_per_volume}")
         if seed < 0:
-            raise InputError(f"expected a seed of 0 or more, got {seed}")
+            raise InputError(f"expected `seed` of at least 0, got {seed}")
         if importlib.util.find_spec("nibabel") is None:
-            raise InputError("label volumes need nibabel, install it with pip install nibabel")
+            raise InputError("label volumes need nibabel: install it with pip install nibabel")
         self.slices_per_volume = slices_per_volume
         self.seed = seed
 
     def settings(self) -> dict[str, Any]:
-        """Size, slices of each volume, seed."""
+        """Return size, slices per volume and seed."""
         return {
             "size": list(self.size),
             "slices_per_volume": self.slices_per_volume,
@@ -62,7 +62,7 @@ class LabelSource(VolumeSource):
         }
 
     def slices(self, path: Path) -> Iterator[Slice | None]:
-        """The simulated slices of one person."""
+        """Yield the simulated slices of one person."""
         volume = load_label_volume(path)
         person = int.from_bytes(hashlib.sha256(self.name(path).encode()).digest()[:8], "big")
         fine = max(_FINE, *self.size)

@@ -1,4 +1,4 @@
-"""One run at a time in a folder that is written to."""
+"""Lock of an output folder, so that only one run writes to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Refuse a second run in the same folder; the lock ends with the process, however it ends."""
+    """Lock a folder against a second run; the lock is released when the process ends."""
     if sys.platform == "win32":
         yield
         return
@@ -23,13 +23,13 @@ def locked(out: Path) -> Iterator[None]:
 
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(
-            f"{out} may not be written to: change its permissions, or give another --out"
+            f"no permission to write to {out}: change its permissions, or use another --out"
         )
     try:
         file = (out / LOCK).open("w")
     except OSError as error:
         raise InputError(
-            f"cannot write to {out / LOCK} ({error.strerror}): change its permissions, or give "
+            f"cannot write to {out / LOCK} ({error.strerror}): change its permissions, or use "
             "another --out"
         ) from error
     with file:
@@ -37,10 +37,10 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another run is writing to {out}: wait for its end, or give another --out"
+                f"another run is writing to {out}: wait until it ends, or use another --out"
             ) from None
         except OSError as error:
             raise InputError(
-                f"cannot lock {out / LOCK} ({error.strerror}): give an --out on another disk"
+                f"cannot lock {out / LOCK} ({error.strerror}): use an --out on another disk"
             ) from error
         yield

@@ -1,4 +1,4 @@
-"""Warnings of many slices, each shown once."""
+"""Deduplication of warnings that occur for many slices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class _Distinct(logging.Handler):
-    """Keeps each warning once, in the order in which they came."""
+    """Handler that keeps each distinct warning once, in order of appearance."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -20,7 +20,7 @@ class _Distinct(logging.Handler):
 
 @contextmanager
 def warnings_kept() -> Iterator[dict[str, None]]:
-    """What the package warns of inside, kept from being shown for every slice."""
+    """Collect the package's warnings inside the context instead of showing them per slice."""
     package, kept = logging.getLogger("ctxrecon"), _Distinct()
     before = package.handlers, package.propagate, package.level
     package.handlers, package.propagate = [kept], False

@@ -1,4 +1,4 @@
-"""Fully sampled k-spaces of one channel, whose images have the scanner's own phase and noise."""
+"""Fully sampled single-channel k-space, whose images have measured phase and noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TURNS = ("none", "rot180")
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the k-space of a note lies, and how its image has to be turned."""
+    """Location of the k-space of a note, and the rotation of its image."""
 
     note: Note
     array: str
@@ -34,17 +34,22 @@ class _Place:
 
 
 class MeasuredSource(VolumeSource):
-    """Complex images of measured k-space, one receive channel: an ``.npz`` beside a ``.json``.
+    """Source of complex images from measured single-channel k-space.
 
-    An array of the archive is ``(slices, ky, kx, 2)`` of real numbers, real and imaginary part,
-    zero frequency at ``n // 2``, pixels square. The JSON file of the same name is a list of objects
-    ``array`` and ``index``, which name the k-space, ``flip`` (``"none"``, or ``"rot180"`` for an
-    image upside down), and those of :func:`ctxrecon.datasets.collection.read_note`.
+    A volume is an ``.npz`` file next to a ``.json`` file of the same name. Each array of the
+    archive is real with shape ``(slices, ky, kx, 2)``, real and imaginary part, with the zero
+    frequency at ``n // 2`` and square pixels. The JSON file is a list of objects with ``array`` and
+    ``index``, which identify the k-space, ``flip`` (``"none"``, or ``"rot180"`` for an image upside
+    down), and the entries of :func:`ctxrecon.datasets.collection.read_note`.
 
     Args:
-        size: ``(ny, nx)`` of the images: k-space is filled with zeros, so that the field of view
-            stays.
-        people: whose slices are asked for.
+        size: Image size ``(ny, nx)``; k-space is zero-padded, which preserves the field of view.
+        people: Selection of people (default: everybody).
+
+    Example:
+        >>> from ctxrecon.datasets import MeasuredSource
+        >>> MeasuredSource(size=(256, 256)).suffixes
+        ('.npz',)
     """
 
     kind = "measured"
@@ -55,15 +60,15 @@ class MeasuredSource(VolumeSource):
         self.people = People() if people is None else people
 
     def settings(self) -> dict[str, Any]:
-        """Size and people."""
+        """Return size and selection of people."""
         return {"size": list(self.size), **self.people.settings()}
 
     def files(self, path: Path) -> list[Path]:
-        """The k-spaces and their notes."""
+        """Return the k-space file and its notes."""
         return [check_input(path), check_input(path.with_suffix(".json"))]
 
     def slices(self, path: Path) -> Iterator[Slice | LeftOut | None]:
-        """The complex images in the order of the notes."""
+        """Yield the complex images in the order of the notes."""
         places = _places(path.with_suffix(".json"))
         with Archive(path) as archive:
             for place in places:
@@ -97,9 +102,9 @@ def _places(path: Path) -> list[_Place]:
 
 
 def _kspace(path: Path, archive: Archive, place: _Place, size: tuple[int, int]) -> NDArray[Any]:
-    """``(ky, kx, 2)``, checked before it is read."""
+    """Read ``(ky, kx, 2)``, validated before it is loaded."""
     if place.array not in archive.names:
-        raise InputError(f"{path}: the notes name an array {place.array!r:.40} that is not there")
+        raise InputError(f"{path}: the notes name an array {place.array!r:.40} that does not exist")
     shape, dtype, _ = archive.layout(place.array)
     if len(shape) != 4 or shape[-1] != 2 or dtype.kind != "f":
         raise InputError(
@@ -108,7 +113,7 @@ def _kspace(path: Path, archive: Archive, place: _Place, size: tuple[int, int]) 
         )
     if not 0 <= place.index < shape[0]:
         raise InputError(
-            f"{path}: the notes name k-space {place.index} of {place.array}, which holds {shape[0]}"
+            f"{path}: the notes name k-space {place.index} of {place.array}, which has {shape[0]}"
         )
     if shape[1] > size[0] or shape[2] > size[1]:
         raise InputError(
@@ -124,11 +129,11 @@ def _kspace(path: Path, archive: Archive, place: _Place, size: tuple[int, int]) 
 
 
 def _image(kspace: NDArray[Any], size: tuple[int, int], turn: str) -> NDArray[np.complex64]:
-    """The image ``(ny, nx)``, upright."""
+    """Return the image ``(ny, nx)`` in upright orientation."""
     measured = torch.view_as_complex(torch.from_numpy(np.ascontiguousarray(kspace)))
     full = Crop((1, *size), (kspace.shape[0], kspace.shape[1])).adjoint(measured[None])
     image = ifft2c(full)[0]
     if turn == "rot180":
-        # Pixel n // 2 stays where it is.
+        # Keep pixel n // 2 in place.
         image = image.flip(-2, -1).roll([1 - n % 2 for n in size], (-2, -1))
     return image.numpy()

@@ -1,4 +1,4 @@
-"""NIfTI volumes with the notes that BIDS keeps beside them."""
+"""NIfTI volumes with the metadata of BIDS sidecar files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _DESCRIPTION = "dataset_description.json"
 _MOST_NOTES = 16 * 2**20
 _SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
 _BIDS = re.compile(r"sub-[0-9A-Za-z]+((?:_[A-Za-z]+-[0-9A-Za-z+]+)*)_([0-9A-Za-z]+)")
-# Suffixes of anatomical images (BIDS 1.9, "Magnetic Resonance Imaging data") that name a contrast.
+# Suffixes of anatomical images (BIDS 1.9, "Magnetic Resonance Imaging data") with a contrast.
 _CONTRASTS = {
     **{"T1w": "T1", "T2w": "T2", "PDw": "PD", "FLAIR": "FLAIR", "T2starw": "T2*"},
     **{"inplaneT1": "T1", "inplaneT2": "T2", "angio": "TOF"},
 }
-# Field of the metadata → name in a sidecar and its factor (times in BIDS are in seconds).
+# Metadata field -> sidecar key, factor (BIDS times are in seconds), and whether 0 means unknown.
 _NUMBERS = {
     "tr": ("RepetitionTime", 1000.0, True),
     "te": ("EchoTime", 1000.0, False),
@@ -41,11 +41,11 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class BidsName:
-    """What the name of a file says by the rules of BIDS.
+    """Parts of a BIDS file name.
 
     Attributes:
-        entities: such as ``part`` → ``mag``.
-        suffix: such as ``T1w``.
+        entities: Key-value pairs, such as ``part`` → ``mag``.
+        suffix: Suffix, such as ``T1w``.
     """
 
     entities: dict[str, str]
@@ -53,7 +53,7 @@ class BidsName:
 
     @classmethod
     def read(cls, name: str) -> BidsName | None:
-        """The parts of a name without extension, ``None`` where it is not of BIDS."""
+        """Parse a name without extension; ``None`` if it does not follow BIDS."""
         match = _BIDS.fullmatch(name)
         if match is None:
             return None
@@ -62,45 +62,45 @@ class BidsName:
 
     @property
     def contrast(self) -> str | None:
-        """In the words of :class:`ScanMetadata`."""
+        """Contrast in the vocabulary of :class:`ScanMetadata`."""
         contrast = _CONTRASTS.get(self.suffix)
         return "T1POST" if contrast == "T1" and "ce" in self.entities else contrast
 
     @property
     def is_anatomical(self) -> bool:
-        """Whether it is a magnitude image of anatomy, and no map, mask or time series."""
+        """``True`` for a magnitude image of anatomy, not a map, mask or time series."""
         return self.suffix in _CONTRASTS and self.entities.get("part", "mag") == "mag"
 
 
 def stem(path: Path) -> str:
-    """The name without its suffix."""
+    """Return the file name without its suffix."""
     ending = next(ending for ending in SUFFIXES if path.name.lower().endswith(ending))
     return path.name[: -len(ending)]
 
 
 def load_volume(path: Path) -> Volume:
-    """The magnitude volume in a NIfTI file.
+    """Load the magnitude volume of a NIfTI file.
 
     Raises:
-        InputError: nibabel is missing, the file is damaged, or it is no volume of magnitudes.
+        InputError: If nibabel is missing, the file is damaged, or it is not a magnitude volume.
     """
     stored = read_stored(path)
     return upright(path, stored.data, stored.affine)
 
 
 def sidecar(path: Path) -> Path | None:
-    """The ``.json`` beside a NIfTI file, where there is one."""
+    """Return the ``.json`` next to a NIfTI file, or ``None``."""
     beside = path.with_name(f"{stem(path)}.json")
     return beside if beside.is_file() else None
 
 
 def read_metadata(path: Path) -> ScanMetadata:
-    """What the sidecar and the name of a NIfTI file tell of its slices.
+    """Read the metadata of a NIfTI file from its sidecar and name.
 
-    Impossible values are left out with a warning; what is inferred is logged.
+    Implausible values are omitted with a warning; inferred values are logged.
 
     Raises:
-        InputError: the sidecar cannot be read.
+        InputError: If the sidecar cannot be read.
     """
     name, beside = BidsName.read(stem(path)), sidecar(path)
     notes = {} if beside is None else _read_notes(beside, "the notes of an image")
@@ -123,13 +123,13 @@ def read_metadata(path: Path) -> ScanMetadata:
 
 
 def _named_contrast(name: str) -> str | None:
-    """The contrast that a word of the name stands for, if one only."""
+    """Return the contrast named by a word of the file name, if it is unambiguous."""
     named = {found for word in re.split(r"[\s._-]+", name) if (found := CONTRASTS.canonical(word))}
     return named.pop() if len(named) == 1 else None
 
 
 def _sequence(notes: dict[str, Any]) -> str | None:
-    """The sequence that the notes name, or that their codes of DICOM stand for."""
+    """Return the sequence named by the sidecar or implied by its DICOM codes."""
     for key in ("PulseSequenceType", "PulseSequenceDetails", "SequenceName"):
         text = notes.get(key)
         if isinstance(text, str) and (known := SEQUENCES.canonical(text)):
@@ -146,17 +146,17 @@ def _sequence(notes: dict[str, Any]) -> str | None:
 
 
 def _codes(notes: dict[str, Any], key: str) -> set[str]:
-    """Codes that are a list, or joined as ``GR\\IR`` or ``GR_IR``."""
+    """Return codes given as a list, or joined as ``GR\\IR`` or ``GR_IR``."""
     value = notes.get(key)
     parts: Iterable[Any] = value if isinstance(value, list) else [value]
     return {code for part in parts if isinstance(part, str) for code in re.split(r"\W|_", part)}
 
 
 def person(path: Path) -> str:
-    """Who is seen: ``sub-XX`` of BIDS, with the data set's folder where there is one.
+    """Return an identifier of the person: ``sub-XX`` of BIDS, with the data set's folder if known.
 
-    Of other names, what is left without words for the contrast, so that the contrasts of a person
-    are together; where nothing is left, the name of the folder.
+    For other names, it is the name without words for the contrast, so that all contrasts of a
+    person share it; if nothing is left, it is the name of the folder.
     """
     subject, root = _bids_place(path)
     if subject is not None:
@@ -164,12 +164,12 @@ def person(path: Path) -> str:
     words = re.split(r"([\s._-]+)", stem(path))
     kept = [word for word in words if CONTRASTS.canonical(word) is None]
     found = re.sub(r"[\s._-]+", "_", "".join(kept)).strip("_") or path.parent.resolve().name
-    logger.info("%s has no name of BIDS (sub-XX): taken as the person %s", path, found)
+    logger.info("%s has no BIDS name (sub-XX): using the person identifier %s", path, found)
     return found
 
 
 def _bids_place(path: Path) -> tuple[str | None, Path | None]:
-    """``sub-XX`` of the name or of a folder, and the folder of the data set, which holds that."""
+    """Return ``sub-XX`` from the file or a folder name, and the data set's folder."""
     match = _SUBJECT.match(path.name)
     subject, parent = match[0] if match else None, path.parent.resolve()
     for folder in (parent, *parent.parents):
@@ -179,7 +179,7 @@ def _bids_place(path: Path) -> tuple[str | None, Path | None]:
 
 
 def origin(path: Path) -> str | None:
-    """Name and licence of the BIDS data set that a file belongs to, where it tells them."""
+    """Return name and license of the BIDS data set of a file, if specified."""
     _, root = _bids_place(path)
     description = None if root is None else root / _DESCRIPTION
     if description is None or not description.is_file():
@@ -188,11 +188,11 @@ def origin(path: Path) -> str | None:
     told = {key: notes.get(key) for key in ("Name", "DatasetDOI", "License")}
     words = {key: " ".join(v.split()) for key, v in told.items() if isinstance(v, str) and v}
     title = ", ".join(words[key] for key in ("Name", "DatasetDOI") if key in words)
-    licence = words.get("License", "licence not given")
-    return f"{title} ({licence})" if title else None
+    license_ = words.get("License", "license not given")
+    return f"{title} ({license_})" if title else None
 
 
 def _read_notes(path: Path, what: str) -> dict[str, Any]:
     if path.stat().st_size > _MOST_NOTES:
         raise InputError(f"{path} is larger than {what} can be: check that it is the right file")
-    return read_json(path, what, "mend it, or remove it")
+    return read_json(path, what, "fix or remove it")

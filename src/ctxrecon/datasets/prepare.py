@@ -1,4 +1,4 @@
-"""From raw volumes to a folder of shards: in parallel, and going on where it was stopped."""
+"""Preparation of raw volumes to a folder of shards, in parallel and resumable."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _SETTINGS, _SUMMARY = "settings.json", "summary.json"
-# A magnitude that only a few pixels have: the 99 % quantile, which is 1, is then no signal.
+# Above this magnitude, only a few pixels are bright: the 99 % quantile, scaled to 1, is no signal.
 _LARGEST = 1e3
-# What `written_beside` leaves of a shard when the process is killed.
+# Name of the temporary file of `written_beside` that remains when the process is killed.
 _PARTIAL = re.compile(rf"\.[0-9a-f]{{16}}-.*{re.escape(SUFFIX)}")
 
 
 @dataclass
 class Summary:
-    """What became of the volumes.
+    """Result of a preparation.
 
     Attributes:
-        volumes: how many have a shard.
-        resumed: how many of these had it before.
-        slices: in these shards.
-        empty_slices: left out for want of signal.
-        failed: volume → why it was left out.
-        subjects: the people of the slices, where they are known.
-        left_out: people whose slices were not asked for.
+        volumes: Number of volumes with a shard.
+        resumed: Number of these whose shard existed before.
+        slices: Number of slices in these shards.
+        empty_slices: Number of slices without signal, which were skipped.
+        failed: Volume → reason why it was skipped.
+        subjects: People of the slices, where known.
+        left_out: People whose slices were not selected.
     """
 
     volumes: int = 0
@@ -77,31 +77,35 @@ def prepare_shards(
     workers: int | None = None,
     progress: bool = True,
 ) -> Summary:
-    """Make a shard of every volume that has none yet; the same bytes whoever makes them.
+    """Write a shard for every volume that has none yet.
 
-    A volume that cannot be read is reported and left out, the others are made. Finished volumes
-    are kept when a run is stopped, and the next run goes on with the others; a shard holds a whole
-    volume, so the slices of one that was being made are made again. With several workers a script
-    that calls this needs ``if __name__ == "__main__":``, as they are spawned.
+    The content of a shard is deterministic. A volume that cannot be read is reported and skipped.
+    Finished volumes are kept when a run is interrupted, and the next run continues with the
+    others; a volume that was in progress starts from its first slice again. Scripts that call this
+    function with several workers need ``if __name__ == "__main__":``, because processes are
+    spawned.
 
     Args:
-        source: how volumes of this kind become slices.
-        inputs: the volumes; their names without suffix name the shards.
-        out: an existing folder. ``settings.json`` tells what the set was made with,
-            ``summary.json`` what became of the volumes of the last run that came to its end.
-        workers: processes, each of which holds one volume; all cores by default.
-        progress: whether to show a bar.
+        source: Kind of the volumes, which converts them to slices.
+        inputs: Volumes; their names without suffix name the shards.
+        out: Existing output folder. ``settings.json`` in it records the settings of the set, and
+            ``summary.json`` the result of the last completed run.
+        workers: Number of processes, each of which holds one volume (default: all cores).
+        progress: If true, show a progress bar.
+
+    Returns:
+        Counts of the volumes and slices, and the failures.
 
     Raises:
-        InputError: no input that can be used, two of one name, settings that do not fit the
-            folder, a folder that may not be written to, another run at work in it, or a worker that
-            died.
+        InputError: If no input is usable, two inputs have the same name, the settings differ from
+            those of the folder, the folder is not writable or in use by another run, or a worker
+            dies.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
-        raise InputError(f"expected 1 worker or more, got {workers}")
+        raise InputError(f"expected at least 1 worker, got {workers}")
     if not out.is_dir():
-        raise InputError(f"expected a folder to write shards to, there is none at {out}")
+        raise InputError(f"expected an existing folder for the shards, found none at {out}")
     summary = Summary()
     jobs = _jobs(source, inputs, summary)
     _check_any(jobs, summary)
@@ -122,11 +126,11 @@ def prepare_shards(
 
 
 def _jobs(source: VolumeSource, inputs: Sequence[Path], summary: Summary) -> dict[str, Path]:
-    """Shard name → volume, without those that cannot be used; two of one name are refused."""
+    """Return shard name → usable volume; raise if two volumes have the same name."""
     if not inputs:
         raise InputError("expected volumes to prepare, got none")
     jobs: dict[str, Path] = {}
-    # Names that differ in case only are one file on many disks.
+    # Names that differ only in case are the same file on many disks.
     seen: dict[str, Path] = {}
     for path in map(Path, inputs):
         try:
@@ -150,7 +154,7 @@ def _jobs(source: VolumeSource, inputs: Sequence[Path], summary: Summary) -> dic
 
 
 def _refusal(source: VolumeSource, name: str, path: Path) -> str | None:
-    """Why a path can be no volume, or its name none of a shard."""
+    """Return why a path or its name cannot be used for a shard, or ``None``."""
     try:
         source.files(path)
     except InputError as error:
@@ -165,12 +169,12 @@ def _refusal(source: VolumeSource, name: str, path: Path) -> str | None:
 
 
 def _printable(text: str) -> str:
-    """With the bytes of names that are not UTF-8 as escapes."""
+    """Escape bytes of names that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_any(usable: Collection[object], summary: Summary) -> None:
-    """Refuse to begin when every volume is left out."""
+    """Raise if no volume is usable."""
     if not usable:
         more = len(summary.failed) - 1
         reason = next(iter(summary.failed.values()))
@@ -178,38 +182,38 @@ def _check_any(usable: Collection[object], summary: Summary) -> None:
 
 
 def _named(name: str, warning: str) -> str:
-    """The warning with the volume that it is of."""
+    """Prefix a warning with the name of its volume, unless it contains it."""
     return warning if name in warning else f"{name}: {warning}"
 
 
 def _report_failure(name: str, reason: str) -> None:
-    tqdm.write(f"ctxrecon: {name} left out: {reason}", file=sys.stderr)
+    tqdm.write(f"ctxrecon: {name} skipped: {reason}", file=sys.stderr)
 
 
 def _settle(out: Path, settings: dict[str, Any]) -> None:
-    """Note what the set is made with, or refuse to go on with something else."""
+    """Record the settings of the set, or raise if they differ from the recorded ones."""
     path = out / _SETTINGS
     if not path.is_file():
         if shards := shard_files(out):
             raise InputError(
-                f"{out} holds shards such as {shards[0].name} but no {_SETTINGS} that tells how "
-                "they were made: give another --out"
+                f"{out} contains shards such as {shards[0].name} but no {_SETTINGS} that records "
+                "their settings: use another --out"
             )
         write_json(path, settings)
         return
-    before = read_json(path, "the settings of a set", "give another --out, or remove the folder")
+    before = read_json(path, "the settings of a set", "use another --out, or remove the folder")
     for name in [*settings, *before]:
         if settings.get(name) != before.get(name):
             raise InputError(
-                f"{out} holds a set made with {name} {json.dumps(before.get(name))}, this run has "
-                f"{json.dumps(settings.get(name))}: give another --out, or remove the folder"
+                f"{out} contains a set made with {name} {json.dumps(before.get(name))}, this run "
+                f"has {json.dumps(settings.get(name))}: use another --out, or remove the folder"
             )
 
 
 def _missing(
     source: VolumeSource, out: Path, jobs: dict[str, Path], summary: Summary
 ) -> dict[str, Path]:
-    """The jobs that have no shard yet; the others are counted."""
+    """Return the jobs without a shard, and count the others."""
     missing = {}
     for name, path in jobs.items():
         shard = out / f"{name}{SUFFIX}"
@@ -224,7 +228,7 @@ def _missing(
         if (info.source, info.source_bytes) != (path.name, source.num_bytes(path)):
             summary.failed[name] = (
                 f"{shard} was made from another file ({info.source}, {info.source_bytes} bytes) "
-                f"than {path}: remove it, or give another --out"
+                f"than {path}: remove it, or use another --out"
             )
             continue
         summary.resumed += 1
@@ -252,7 +256,7 @@ def _run(
     summary: Summary,
     progress: bool,
 ) -> None:
-    """Prepare the volumes of ``jobs``, here or in worker processes, and count them."""
+    """Prepare the volumes of ``jobs``, in this or in worker processes, and count them."""
     workers = min(workers, len(jobs))
     settled = summary.resumed + len(summary.failed)
     with tqdm(
@@ -282,14 +286,14 @@ def _run(
 
 
 def _prepare_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Outcome:
-    """The shard of one volume, with what was warned of, each once."""
+    """Write the shard of one volume and collect its distinct warnings."""
     with warnings_kept() as warnings:
         outcome = _write_volume(source, name, path, out)
     return replace(outcome, warnings=tuple(warnings))
 
 
 def _write_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Outcome:
-    """Write the shard of one volume, or say why there is none."""
+    """Write the shard of one volume, or return the reason why there is none."""
     images: list[NDArray[Any]] = []
     kept: list[Slice] = []
     left_out: dict[str, None] = {}
@@ -327,19 +331,19 @@ def _write_volume(source: VolumeSource, name: str, path: Path, out: Path) -> _Ou
         )
     except InputError as error:
         return _Outcome(name, error=" ".join(str(error).split()))
-    # A run over thousands of volumes must not end at one that breaks a library in a new way.
+    # A run over thousands of volumes must survive any failure of a library on one of them.
     except Exception as error:
         return _Outcome(name, error=" ".join(f"{path}: {type(error).__name__}: {error}".split()))
     return _Outcome(name, len(images), empty, subjects, tuple(left_out))
 
 
 def _channels(path: Path, image: NDArray[Any]) -> NDArray[Any] | None:
-    """The scaled image: complex ``(2, ny, nx)`` float32, a magnitude ``(1, ny, nx)`` float16.
+    """Scale an image to channels: complex ``(2, ny, nx)`` float32, magnitude ``(1, …)`` float16.
 
-    ``None`` where too little of it has signal.
+    Returns ``None`` if too few pixels have signal.
     """
     if not np.isfinite(image).all():
-        raise InputError(f"{path}: an image holds values that are not finite: the file is damaged")
+        raise InputError(f"{path}: an image contains non-finite values, the file is damaged")
     try:
         scaled = normalize(image)
     except InputError:

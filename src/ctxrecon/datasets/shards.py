@@ -1,12 +1,12 @@
-"""The shard: the prepared slices of one volume in one safetensors file, and their data set.
+"""Shards: the prepared slices of one volume in a safetensors file, and a data set of them.
 
-``<name>.safetensors`` holds the tensor ``images``, complex ones ``(slices, 2, ny, nx)`` float32 as
-real and imaginary part, magnitudes ``(slices, 1, ny, nx)`` float16, each with the 99 % quantile of
-the magnitude at 1. Under the key ``ctxrecon`` of its header is a JSON object: ``metadata`` and
-``prompts``, one a slice, ``prompt_form``, and the ``source`` file's name and size in bytes; where
-they are known, ``subjects`` and sampling ``weights``, one a slice, ``origins`` and ``left_out``.
-(One key, because safetensors keeps no order of several, and the same volume shall make the same
-bytes.)
+``<name>.safetensors`` contains the tensor ``images``: complex images ``(slices, 2, ny, nx)``
+float32 as real and imaginary part, or magnitudes ``(slices, 1, ny, nx)`` float16, with the 99 %
+quantile of the magnitude at 1. The header holds a JSON object under the key ``ctxrecon`` with
+``metadata`` and ``prompts``, one per slice, ``prompt_form``, the ``source`` file's name and size in
+bytes and, where known, ``subjects`` and sampling ``weights``, one per slice, ``origins`` and
+``left_out``. It uses a single key because safetensors does not preserve the order of several, and
+files should be reproducible byte by byte.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ _KINDS: dict[tuple[int, str], ImageKind] = {(2, "F32"): "complex", (1, "F16"): "
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a shard says about itself.
+    """Description of a shard.
 
     Attributes:
-        shape: ``(slices, channels, ny, nx)``.
+        shape: Shape of the images, ``(slices, channels, ny, nx)``.
         kind: ``"complex"`` (two channels) or ``"magnitude"`` (one).
-        metadata: one for each slice.
-        prompts: one for each slice, in ``prompt_form``.
+        metadata: Metadata of each slice.
+        prompts: Prompt of each slice, in ``prompt_form``.
         prompt_form: ``"fastmri"`` or ``"skm-tea"``, see :meth:`ScanMetadata.to_prompt`.
-        source: name of the file or folder that it was made from.
-        source_bytes: size of that file, or of the files in that folder.
-        empty_slices: slices of the volume that had no signal and were left out.
-        subjects: the person of each slice; empty where they are not known.
-        weights: how often each slice is to be drawn, relative to the others.
-        origins: source and licence of the images, each once.
-        left_out: people of the volume whose slices were not asked for.
+        source: Name of the file or folder that the shard was made from.
+        source_bytes: Size of that file, or of the files in that folder.
+        empty_slices: Number of slices of the volume that had no signal and were skipped.
+        subjects: Person of each slice; empty if unknown.
+        weights: Sampling weight of each slice relative to the others.
+        origins: Distinct sources and licenses of the images.
+        left_out: People of the volume whose slices were not selected.
     """
 
     shape: tuple[int, int, int, int]
@@ -89,21 +89,24 @@ def write_shard(
     origins: Sequence[str] = (),
     left_out: Sequence[str] = (),
 ) -> None:
-    """Write a shard beside and rename it, so that it is there whole or not at all.
+    """Write a shard atomically, through a temporary file.
 
     Args:
-        path: ``<name>.safetensors``.
-        images: complex ``(slices, 2, ny, nx)`` float32 or magnitudes ``(slices, 1, ny, nx)``
-            float16.
-        metadata: one for each slice.
-        source: the file or folder that the slices were made from.
-        source_bytes: its size; that of the file by default.
-        prompt_form: form of the stored prompts.
-        empty_slices: how many were left out.
-        subjects: the person of each slice, where they are known.
-        weights: how often each slice is to be drawn; all alike by default.
-        origins: source and licence of the images, each once.
-        left_out: people of the volume whose slices were not asked for.
+        path: Output file ``<name>.safetensors``.
+        images: Complex images ``(slices, 2, ny, nx)`` float32, or magnitudes
+            ``(slices, 1, ny, nx)`` float16.
+        metadata: Metadata of each slice.
+        source: File or folder that the slices were made from.
+        source_bytes: Size of the source (default: size of the file).
+        prompt_form: Form of the stored prompts.
+        empty_slices: Number of skipped slices.
+        subjects: Person of each slice, if known.
+        weights: Sampling weight of each slice (default: equal).
+        origins: Distinct sources and licenses of the images.
+        left_out: People of the volume whose slices were not selected.
+
+    Raises:
+        InputError: If the file cannot be written.
     """
     known = {"subjects": subjects, "weights": weights, "origins": origins, "left_out": left_out}
     notes = {
@@ -124,18 +127,18 @@ def write_shard(
 
 
 def open_shard(path: Path) -> Any:
-    """A shard opened for reading, mapped into memory."""
+    """Open a memory-mapped shard for reading."""
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is truncated or is no safetensors file ({error}): remove it and prepare its "
+            f"{path} is truncated or not a safetensors file ({error}): remove it and prepare its "
             "volume again"
         ) from error
 
 
 def read_shard_info(path: Path) -> ShardInfo:
-    """What a shard says about itself, checked against its tensor, which is not read."""
+    """Read the description of a shard and validate it against its tensor, which is not read."""
     file = open_shard(path)
     names = list(file.keys())
     if names != [_TENSOR]:
@@ -152,7 +155,7 @@ def read_shard_info(path: Path) -> ShardInfo:
     if text is None:
         raise InputError(
             f"{path}: expected the slices' metadata in its header under {_KEY!r}, got none: it was "
-            "not made by ctxrecon prepare"
+            "not written by ctxrecon prepare"
         )
     try:
         notes = json.loads(text)
@@ -194,47 +197,60 @@ def read_shard_info(path: Path) -> ShardInfo:
     for name, values in per_slice.items():
         if len(values) != shape[0]:
             raise InputError(
-                f"{path}: its header describes {len(values)} slices by {name}, its images are "
-                f"{shape[0]}: expected one each"
+                f"{path}: its header describes {len(values)} slices by {name}, but there are "
+                f"{shape[0]} images: expected one each"
             )
     if not all(0 < weight < math.inf for weight in info.weights):
-        raise InputError(f"{path}: its header holds weights that are not positive numbers")
+        raise InputError(f"{path}: its header contains weights that are not positive numbers")
     return info
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The shards of a folder by name; names that begin with a dot are files being written."""
+    """Return the shards of a folder by name, without hidden files, which are being written."""
     found = folder.glob(f"*{SUFFIX}")
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 class ShardSlices(Dataset[dict[str, Any]]):
-    """The slices of a folder of shards, in the order of the files' names.
+    """Data set of the slices of a folder of shards, in the order of the file names.
 
-    Each item is a dictionary: ``image`` float32 with the 99 % quantile of the magnitude at 1,
-    ``(2, ny, nx)`` as real and imaginary part or the magnitude ``(1, ny, nx)``; ``metadata`` a
-    :class:`ScanMetadata`. Only the slice that is asked for is read.
+    Each item is a dictionary with ``image``, float32 with the 99 % quantile of the magnitude at 1,
+    either ``(2, ny, nx)`` as real and imaginary part or a magnitude ``(1, ny, nx)``, and
+    ``metadata``, a :class:`ScanMetadata`. Only the requested slice is read.
 
     Args:
-        folder: written by ``ctxrecon prepare``.
-        files: shards of it to read; all of them by default.
+        folder: Folder written by ``ctxrecon prepare``.
+        files: Shards of the folder to read (default: all).
 
     Attributes:
         kind: ``"complex"`` or ``"magnitude"``, the same for all shards.
-        prompt_form: in which the prompts are to be made from the metadata.
-        subjects: the person of each slice; of a shard that names none, its own name.
-        weights: how often each slice is to be drawn, relative to the others.
-        origins: source and licence of the images, each once.
+        prompt_form: Form in which prompts are built from the metadata.
+        subjects: Person of each slice; the shard's name if it names none.
+        weights: Sampling weight of each slice relative to the others.
+        origins: Distinct sources and licenses of the images.
 
     Raises:
-        InputError: no folder, no shards, one that is damaged, or complex images beside
-            magnitudes.
+        InputError: If the folder does not exist or has no shards, a shard is damaged, or complex
+            images and magnitudes are mixed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> from ctxrecon.datasets import ShardSlices, write_shard
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, images = Path(folder) / "a.safetensors", np.ones((3, 2, 32, 32), np.float32)
+        ...     write_shard(path, images, [ScanMetadata(anatomy="knee")] * 3, source=Path(folder))
+        ...     slices = ShardSlices(folder)
+        ...     len(slices), slices[0]["image"].shape
+        (3, torch.Size([2, 32, 32]))
     """
 
     def __init__(self, folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> None:
         folder = Path(folder)
         if not folder.is_dir():
-            raise InputError(f"expected a folder of shards, there is none at {folder}")
+            raise InputError(f"expected a folder of shards, found none at {folder}")
         self.folder = folder
         self.files = shard_files(folder) if files is None else list(files)
         if not self.files:
@@ -248,12 +264,12 @@ class ShardSlices(Dataset[dict[str, Any]]):
         for path, info in zip(self.files, infos, strict=True):
             if info.prompt_form != self.prompt_form:
                 raise InputError(
-                    f"{path} has prompts of the form {info.prompt_form}, {self.files[0]} of "
-                    f"{self.prompt_form}: keep them in separate folders"
+                    f"{path} has prompts of the form {info.prompt_form}, {self.files[0]} of the "
+                    f"form {self.prompt_form}: keep them in separate folders"
                 )
             if info.kind != self.kind:
                 raise InputError(
-                    f"{path} holds {info.kind} images, {self.files[0]} {self.kind} ones: keep "
+                    f"{path} contains {info.kind} images, {self.files[0]} {self.kind} ones: keep "
                     "them in separate folders"
                 )
         self.subjects = tuple(
@@ -269,10 +285,14 @@ class ShardSlices(Dataset[dict[str, Any]]):
         self._forget()
 
     def split(self, share: float, *, seed: int = 0) -> tuple[ShardSlices, ShardSlices]:
-        """Two sets without a common person, the first with this share of the people.
+        """Split into two sets without a common person.
+
+        Args:
+            share: Share of the people in the first set.
+            seed: Random seed of the split.
 
         Raises:
-            InputError: a share that leaves one of them empty.
+            InputError: If the share leaves one of the sets empty.
         """
         people = list(dict.fromkeys(self.subjects))
         order = np.random.default_rng(seed).permutation(len(people))
@@ -288,22 +308,22 @@ class ShardSlices(Dataset[dict[str, Any]]):
         return first, second
 
     def of_subjects(self, subjects: Collection[str]) -> ShardSlices:
-        """The slices of these people alone.
+        """Return the slices of the given people only.
 
         Raises:
-            InputError: there are none.
+            InputError: If there are none.
         """
         here = [n for n, subject in enumerate(self.subjects) if subject in subjects]
         if not here:
             raise InputError(
-                f"{self.folder} has no slices of the {len(subjects)} people asked for, but those "
-                f"of {len(set(self.subjects))} others, such as {self.subjects[0]!r}: check the "
+                f"{self.folder} has no slices of the {len(subjects)} requested people, only of "
+                f"{len(set(self.subjects))} others, such as {self.subjects[0]!r}: check the "
                 "names"
             )
         chosen = [self._chosen[number] for number in here]
         files = sorted({bisect_right(self._ends, index) for index in chosen})
         part = ShardSlices(self.folder, [self.files[number] for number in files])
-        # Files without these people are not opened, which moves the slices behind them forward.
+        # Shards without these people are not opened, so later slices move forward.
         starts = [0, *self._ends]
         new_starts = zip(files, [0, *part._ends[:-1]], strict=True)
         moved = {number: start - starts[number] for number, start in new_starts}
@@ -322,11 +342,11 @@ class ShardSlices(Dataset[dict[str, Any]]):
         shard = bisect_right(self._ends, index)
         first = self._ends[shard - 1] if shard else 0
         image = self._tensor(shard)[index - first]
-        # The slice is a view of the mapped file, whose pages would be shared with the caller.
+        # Copy: the slice is a view of the mapped file, whose pages the caller would share.
         return {"image": image.to(torch.float32, copy=True), "metadata": self._metadata[index]}
 
     def _tensor(self, shard: int) -> Any:
-        """The opened tensor of a shard; each process opens its own."""
+        """Return the opened tensor of a shard; each process opens its own."""
         if self._process != os.getpid():
             self._forget()
         if shard not in self._open:
@@ -338,23 +358,23 @@ class ShardSlices(Dataset[dict[str, Any]]):
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the opened files, which cannot be sent to another process."""
+        """Return the state without open files, which cannot be sent to another process."""
         return {**self.__dict__, "_open": {}}
 
 
 def check_complex_slices(slices: ShardSlices, what: str) -> ShardSlices:
-    """The slices, refused where they are magnitudes.
+    """Return the slices; raise if they are magnitudes.
 
     Args:
-        slices: that were given.
-        what: learns from them, such as ``"a reconstructor"``.
+        slices: Slices to validate.
+        what: Name of the model that is trained on them, such as ``"a reconstructor"``.
 
     Raises:
-        InputError: magnitudes, which have no phase.
+        InputError: If the images are magnitudes, which have no phase.
     """
     if slices.kind != "complex":
         raise InputError(
-            f"{slices.folder} holds magnitude images, which have no phase, but {what} learns from "
-            "complex ones: give a set of ctxrecon prepare fastmri, skmtea or labels"
+            f"{slices.folder} contains magnitude images, which have no phase, but {what} learns "
+            "from complex ones: use a set of ctxrecon prepare fastmri, skmtea or labels"
         )
     return slices

@@ -1,4 +1,4 @@
-"""SKM-TEA raw-data track: sagittal slices of the qDESS echoes with the patient's data."""
+"""SKM-TEA raw-data track: sagittal slices of the qDESS echoes with patient metadata."""
 
 from __future__ import annotations
 
@@ -37,28 +37,31 @@ _SEX = "PatientSex"
 _ECHOES = {"1": (1,), "2": (2,), "both": (1, 2)}
 _CONTRASTS = {1: "PD", 2: "T2"}
 
-# Below this part of the volume's largest value a plane holds only the rounding of the transform.
+# Planes below this share of the volume's largest value contain only rounding errors.
 _ROUNDING = 1e-6
 
 
 class SKMTEASource(VolumeSource):
-    """SKM-TEA files ``files_recon_calib-24/*.h5`` with their own coil maps.
+    """Source of SKM-TEA files ``files_recon_calib-24/*.h5`` with their own coil maps.
 
-    A file holds hybrid k-space ``kspace`` ``(x, ky, kz, echoes, coils)``, already transformed
+    A file contains hybrid k-space ``kspace`` ``(x, ky, kz, echoes, coils)``, already transformed
     along the readout, and ``maps`` ``(x, y, z, coils, 1)`` (Desai et al., NeurIPS 2021, DATASET.md
-    of StanfordMIMI/skm-tea). Each x is combined by its maps over ``(y, z)``; a slice of the
-    training set is the sagittal plane ``(x, y)`` of one z, as in ContextMRI, whose slices run from
-    0 to 159 at 512 × 512. The first echo has the contrast ``"PD"``, the second ``"T2"``, the two
-    that ContextMRI lists for SKM-TEA; the echo time in its examples (5.876, 6.428 ms) is that of
-    the first. The second forms at 2 TR − TE (Sveinsson et al., Magn Reson Imaging 38:63, 2017).
+    of StanfordMIMI/skm-tea). Coils are combined by the maps over ``(y, z)`` for each x. A slice of
+    the training set is the sagittal plane ``(x, y)`` at one z, as in ContextMRI, whose slices are
+    numbered from 0 to 159 at 512 × 512. The contrast of the first echo is ``"PD"`` and that of the
+    second ``"T2"``, the two that ContextMRI lists for SKM-TEA. The echo time in its examples
+    (5.876, 6.428 ms) is that of the first echo. The second echo forms at 2 TR − TE (Sveinsson et
+    al., Magn Reson Imaging 38:63, 2017).
 
     Args:
-        headers: ``all_metadata.csv`` of the data set; rows are found by the file's name in
+        headers: ``all_metadata.csv`` of the data set; its rows are matched to file names by
             ``MTR_ID``.
-        size: ``(ny, nx)`` of the images along ``(x, y)``.
-        echo: ``"1"``, ``"2"``, or ``"both"``, the slices of the second after those of the first.
-        annotations: folder of a version of the boxes, such as ``annotations/v1.0.0``; a slice
-            tells the categories of those that reach into it with a confidence of 4 or more.
+        size: Image size ``(ny, nx)`` along ``(x, y)``.
+        echo: Echo ``"1"``, ``"2"``, or ``"both"``, with all slices of the first echo before those
+            of the second.
+        annotations: Folder of one version of the boxes, such as ``annotations/v1.0.0``. The
+            metadata of a slice list the categories of the boxes that reach into it with a
+            confidence of 4 or more.
     """
 
     kind = "skm-tea"
@@ -74,7 +77,7 @@ class SKMTEASource(VolumeSource):
         annotations: Path | None = None,
     ) -> None:
         if echo not in _ECHOES:
-            raise InputError(f"expected the echo as '1', '2' or 'both', got {echo!r}")
+            raise InputError(f"expected `echo` as '1', '2' or 'both', got {echo!r}")
         self.size = check_size(size)
         self.echo = echo
         self._known = read_headers(headers)
@@ -83,7 +86,7 @@ class SKMTEASource(VolumeSource):
         self._boxes_digest = None if annotations is None else boxes_digest(annotations)
 
     def settings(self) -> dict[str, Any]:
-        """Size and echo, and the headers and annotations by their content."""
+        """Return size and echo, and headers and annotations as hashes of their content."""
         return {
             "size": list(self.size),
             "echo": self.echo,
@@ -92,11 +95,11 @@ class SKMTEASource(VolumeSource):
         }
 
     def slices(self, path: Path) -> Iterator[Slice | None]:
-        """The sagittal slices of a file; its k-space is read one x at a time."""
+        """Yield the sagittal slices of a file; its k-space is read one x at a time."""
         known = self._known.get(self.name(path))
         if known is None:
             raise InputError(
-                f"{path}: the table of headers has no row with {_ID} {self.name(path)!r}: give the "
+                f"{path}: the table of headers has no row with {_ID} {self.name(path)!r}: pass the "
                 "all_metadata.csv that belongs to the files"
             )
         boxes = self._boxes_of(path)
@@ -116,12 +119,12 @@ class SKMTEASource(VolumeSource):
             return ()
         name = self.name(path)
         if name not in self._boxes:
-            logger.warning("%s: the annotations have no scan %r: no findings", path, name)
+            logger.warning("%s: the annotations contain no scan %r: no findings", path, name)
         return self._boxes.get(name, ())
 
 
 def _of_echo(known: ScanMetadata, echo: int) -> ScanMetadata:
-    """The metadata of the first echo as those of this one."""
+    """Convert the metadata of the first echo to those of the given echo."""
     te = known.te
     if echo == 2:
         te = None if te is None or known.tr is None else round(2 * known.tr - te, 6)
@@ -131,7 +134,7 @@ def _of_echo(known: ScanMetadata, echo: int) -> ScanMetadata:
 def _echo_volume(
     path: Path, size: tuple[int, int], echo: int
 ) -> tuple[NDArray[np.complex64], slice, slice]:
-    """The central ``size`` of the MVUE volume as ``(z, x, y)``, and where it lies in ``(x, y)``."""
+    """Return the central MVUE volume as ``(z, x, y)``, and its position in ``(x, y)``."""
     with open_hdf5(path) as file:
         kspace, maps = (_member(path, file, name) for name in ("kspace", "maps"))
         nx, ny, nz, echoes, coils = kspace.shape
@@ -152,10 +155,11 @@ def _echo_volume(
 
 
 def _plane(path: Path, array: NDArray[np.complexfloating], name: str) -> Tensor:
-    """``(y, z, coils)`` of a file as checked ``(1, coils, y, z)``."""
+    """Convert ``(y, z, coils)`` of a file to a validated ``(1, coils, y, z)``."""
     if not np.isfinite(array).all():
         raise InputError(
-            f"{path}: {name!r} holds values that are not finite: the file is damaged, copy it again"
+            f"{path}: {name!r} contains values that are not finite: the file is damaged, copy it "
+            "again"
         )
     return torch.from_numpy(np.moveaxis(array, -1, 0).astype(np.complex64, order="C")[None])
 
@@ -181,12 +185,15 @@ def read_headers(path: Path) -> dict[str, ScanMetadata]:
     """Read SKM-TEA's table of headers, ``all_metadata.csv``.
 
     Args:
-        path: a CSV file with the columns ``MTR_ID``, ``PatientAge``, ``PatientSex``,
-            ``RepetitionTime``, ``EchoTime1`` and ``FlipAngle`` (years, ms, degrees); an empty
-            field is unknown, an impossible one is left out with a warning.
+        path: CSV file with the columns ``MTR_ID``, ``PatientAge``, ``PatientSex``,
+            ``RepetitionTime``, ``EchoTime1`` and ``FlipAngle`` (years, ms, degrees). Empty fields
+            are unknown; implausible ones are omitted with a warning.
 
     Returns:
-        Scan id → what the prompts tell of every slice of the scan.
+        Scan id → metadata of every slice of the scan.
+
+    Raises:
+        InputError: If the file does not exist, is not CSV, lacks a column, or repeats a scan.
     """
     if not path.is_file():
         raise InputError(f"no table of SKM-TEA headers at {path}; expected all_metadata.csv")
@@ -201,7 +208,7 @@ def read_headers(path: Path) -> dict[str, ScanMetadata]:
             for row in reader:
                 scan, where = (row[_ID] or "").strip(), f"{path}, line {reader.line_num}"
                 if not scan or scan in found:
-                    raise InputError(f"{where}: expected one row for each {_ID}, got {scan!r}")
+                    raise InputError(f"{where}: expected one row per {_ID}, got {scan!r}")
                 found[scan] = _metadata(row, where)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
@@ -215,7 +222,7 @@ def _metadata(row: dict[str, str], where: str) -> ScanMetadata:
         try:
             values[field] = float(text) if text else None
         except ValueError:
-            logger.warning("%s: expected %s as a number, got %r: left out", where, field, text)
+            logger.warning("%s: expected %s as a number, got %r: omitted", where, field, text)
     return plausible_metadata(
         where, anatomy="knee", sequence="Qdess", sex=(row[_SEX] or "").strip() or None, **values
     )

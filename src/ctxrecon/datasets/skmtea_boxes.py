@@ -1,4 +1,4 @@
-"""Findings of SKM-TEA: 3-D boxes of its annotations as words of each slice."""
+"""SKM-TEA findings: 3-D bounding boxes of the annotations as labels of each slice."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ctxrecon.files import read_json
 
 SPLITS = ("train.json", "val.json", "test.json")
 CONFIDENT = 4
-"""Least confidence of a box that is told, on the scale from 0 to 5, as in ContextMRI."""
+"""Minimum confidence of a box on the scale from 0 to 5, as in ContextMRI."""
 
-_REMEDY = "give a version's folder of SKM-TEA's annotations, such as annotations/v1.0.0"
+_REMEDY = "pass the folder of one version of SKM-TEA's annotations, such as annotations/v1.0.0"
 
 
 @dataclass(frozen=True)
 class Box:
-    """A finding within the half-open ranges of one scan's array ``(x, y, z)``.
+    """Finding within half-open index ranges of a scan's array ``(x, y, z)``.
 
     Attributes:
-        name: of its category, such as ``"Meniscal Tear (Myxoid)"``.
-        first: corner of the smallest indices.
-        last: corner beyond the largest ones.
+        name: Name of its category, such as ``"Meniscal Tear (Myxoid)"``.
+        first: Corner with the smallest indices, inclusive.
+        last: Opposite corner, exclusive.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Box:
     last: tuple[float, float, float]
 
     def is_seen(self, rows: slice, columns: slice, z: int) -> bool:
-        """Whether the part of the sagittal slice ``z`` that is kept shows some of it."""
+        """Return whether the box reaches into the kept part of the sagittal slice ``z``."""
         kept = ((rows.start, rows.stop), (columns.start, columns.stop), (z, z + 1))
         return all(
             first < stop and start < last
@@ -42,21 +42,21 @@ class Box:
 
 
 def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
-    """Read the boxes of a version of SKM-TEA's annotations.
+    """Read the boxes of one version of SKM-TEA's annotations.
 
-    The files are like COCO's (DATASET.md of StanfordMIMI/skm-tea): ``images`` with ``id`` and
+    The format resembles COCO (DATASET.md of StanfordMIMI/skm-tea): ``images`` with ``id`` and
     ``scan_id``, ``categories`` with ``id`` and ``name``, ``annotations`` with ``image_id``,
     ``category_id``, ``confidence`` from 0 to 5, and ``bbox``, the corner ``x, y, z`` and the
-    extents along the axes superior–inferior, anterior–posterior and left–right of the scan's array.
+    extents along the superior–inferior, anterior–posterior and left–right axes of the scan's array.
 
     Args:
-        folder: with one or more of ``train.json``, ``val.json`` and ``test.json``.
+        folder: Folder with one or more of ``train.json``, ``val.json`` and ``test.json``.
 
     Returns:
-        Scan id → the boxes of a confidence of 4 or more; empty for a scan without.
+        Scan id → boxes with a confidence of 4 or more; empty for a scan without findings.
 
     Raises:
-        InputError: no such file, or one of another layout.
+        InputError: If there is no such file, or one has another layout.
     """
     found: dict[str, tuple[Box, ...]] = {}
     for path in _files(folder):
@@ -65,14 +65,14 @@ def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
             found |= _boxes(content)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{path} has not the layout of SKM-TEA's annotations "
+                f"{path} does not have the layout of SKM-TEA's annotations "
                 f"({type(error).__name__}: {error!s:.80}): {_REMEDY}"
             ) from error
     return found
 
 
 def boxes_digest(folder: Path) -> str:
-    """What annotations are recognised by in ``settings.json``: the SHA-256 of their content."""
+    """Return the SHA-256 of the annotations, which identifies them in ``settings.json``."""
     together = hashlib.sha256()
     for path in _files(folder):
         together.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -82,7 +82,7 @@ def boxes_digest(folder: Path) -> str:
 def _files(folder: Path) -> list[Path]:
     files = [folder / name for name in SPLITS if (folder / name).is_file()]
     if not files:
-        raise InputError(f"{folder} holds none of {', '.join(SPLITS)}: {_REMEDY}")
+        raise InputError(f"{folder} contains none of {', '.join(SPLITS)}: {_REMEDY}")
     return files
 
 

@@ -1,4 +1,4 @@
-"""What a kind of raw volume has to say of itself to be prepared."""
+"""Interface of the kinds of raw volumes that can be prepared."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ctxrecon.metadata.scan_metadata import PromptForm
 
 
 class Slice(NamedTuple):
-    """A slice of a volume.
+    """Slice of a volume.
 
     Attributes:
-        image: ``(ny, nx)`` of any scale, complex or the magnitude.
-        metadata: what its prompt tells.
-        subject: the person, where known.
-        weight: how often it is to be drawn, relative to other slices.
-        origin: source and licence, where known.
+        image: Complex or magnitude image ``(ny, nx)``, of arbitrary scale.
+        metadata: Metadata from which the prompt is built.
+        subject: Identifier of the person, if known.
+        weight: Sampling weight relative to other slices.
+        origin: Source and license, if known.
     """
 
     image: NDArray[np.complex64] | NDArray[np.float32]
@@ -36,26 +36,26 @@ class Slice(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Slices of a person who was not asked for.
+    """Marker for slices of a person who is not selected.
 
     Attributes:
-        subject: the person.
+        subject: Identifier of the person.
     """
 
     subject: str
 
 
 MIN_SIZE = 16
-"""Smallest edge of a prepared image; the phantom makes no smaller ones either."""
+"""Minimum edge of a prepared image, which is also that of the phantom."""
 
 
 class VolumeSource(ABC):
-    """A kind of raw volume. It is sent to other processes, so it must be picklable.
+    """Kind of raw volume. It is sent to other processes, so it must be picklable.
 
     Attributes:
-        kind: name in ``settings.json``.
-        suffixes: endings of the file names, lower case, the longest first.
-        prompt_form: form in which the prompts of its slices are stored.
+        kind: Name in ``settings.json``.
+        suffixes: Endings of the file names in lower case, the longest first.
+        prompt_form: Form in which the prompts of the slices are stored.
     """
 
     kind: ClassVar[str]
@@ -64,41 +64,41 @@ class VolumeSource(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything but the volume that decides what is made of it, as JSON holds it."""
+        """Return all settings except the volume that affect the result, as JSON values."""
 
     @abstractmethod
     def slices(self, path: Path) -> Iterator[Slice | LeftOut | None]:
-        """The slices of one volume in order, ``None`` for one without signal.
+        """Yield the slices of a volume in order, and ``None`` for each slice without signal.
 
-        All are of one size, and either all complex or all magnitudes; either all or none name
-        their subject.
+        All slices have the same size and are either all complex or all magnitudes; either all or
+        none name their subject.
 
         Raises:
-            InputError: the volume cannot be read.
+            InputError: If the volume cannot be read.
         """
 
     def find(self, path: Path) -> list[tuple[str, Path]]:
-        """The volumes that an input stands for, each with the name of its shard.
+        """Return the volumes of an input, each with the name of its shard.
 
         Raises:
-            InputError: the input is of another kind.
+            InputError: If the input is of another kind.
         """
         return [(self.name(path), path)]
 
     def files(self, path: Path) -> list[Path]:
-        """The files that a volume is read from, existing and not empty.
+        """Return the existing, non-empty files from which a volume is read.
 
         Raises:
-            InputError: one cannot be read.
+            InputError: If one cannot be read.
         """
         return [check_input(path)]
 
     def num_bytes(self, path: Path) -> int:
-        """Bytes of these files, by which a volume that has changed is recognised."""
+        """Return the total size of these files in bytes, by which changed volumes are detected."""
         return sum(file.stat().st_size for file in self.files(path))
 
     def name(self, path: Path) -> str:
-        """The file's name without its suffix, which names the shard."""
+        """Return the file name without its suffix, which names the shard."""
         lower = path.name.lower()
         for suffix in self.suffixes:
             if lower.endswith(suffix):
@@ -110,7 +110,7 @@ class VolumeSource(ABC):
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size of the images to make, ``(ny, nx)``, refused when it cannot be one."""
+    """Validate and return the image size ``(ny, nx)``."""
     ny, nx = size
     if min(ny, nx) < MIN_SIZE:
         raise InputError(f"expected a size of at least {MIN_SIZE} × {MIN_SIZE}, got {ny} × {nx}")
@@ -118,17 +118,17 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def central(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[slice, slice]:
-    """The centre ``size`` of images ``(…, ny, nx)``, around pixel ``n // 2``; none is padded."""
+    """Return the central window of images ``(…, ny, nx)`` around pixel ``n // 2``; no padding."""
     (ny, nx), (size_y, size_x) = shape[-2:], size
     if size_y > ny or size_x > nx:
         raise InputError(
             f"{path}: its images of {ny} × {nx} are smaller than the size {size_y} × {size_x}, and "
-            "nothing is padded: prepare it into another folder with a smaller --size"
+            "are not padded: prepare it into another folder with a smaller --size"
         )
     first_y, first_x = ny // 2 - size_y // 2, nx // 2 - size_x // 2
     return slice(first_y, first_y + size_y), slice(first_x, first_x + size_x)
 
 
 def digest(path: Path) -> str:
-    """What a table is recognised by in ``settings.json``: the SHA-256 of its content."""
+    """Return the SHA-256 of a file's content, which identifies a table in ``settings.json``."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

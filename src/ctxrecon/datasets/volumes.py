@@ -1,4 +1,4 @@
-"""Slices of magnitude volumes, upright and of one size."""
+"""Slices of magnitude volumes in standard orientation and of one size."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from numpy.typing import NDArray
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 
-# Voxels whose edges differ by less give slices in all three planes.
+# Voxels are isotropic, and sliced in all three planes, if their edges differ by less.
 _ISOTROPIC = 1.5
-# A volume with fewer slices than this part of its longest side is a stack all the same.
+# A volume with fewer slices than this share of its longest side is a stack in any case.
 _THIN = 0.25
-# Pixels whose edges differ by less are taken as square.
+# Pixels count as square if their edges differ by less.
 _SQUARE = 1.03
-# More than this is a damaged header.
+# A larger ratio of pixel edges indicates a damaged header.
 _MOST_ELONGATED = 10.0
-# Content is what has more than this part of the bright signal.
+# Pixels above this share of the bright signal are content.
 _BRIGHT = 0.1
-# Rows with less than this part of the content of the fullest one are its fringe.
+# Rows with less than this share of the content of the fullest row are outside the object.
 _FRINGE = 0.02
-# Slices with less than this part of the content of the fullest one are left out.
+# Slices with less than this share of the content of the fullest slice are skipped.
 _LITTLE = 0.2
-# Below minus this part of the bright signal, negative values are more than interpolation leaves.
+# Negative values beyond this share of the bright signal are not due to interpolation.
 _OVERSHOOT = 0.1
 
 
 class Cut(NamedTuple):
-    """A slice of a volume.
+    """Slice of a volume.
 
     Attributes:
-        image: magnitude ``(ny, nx)``.
-        axis: of the volume that it lies across.
-        number: of the slice in its stack, from the left, back or feet; ``None`` in an isotropic
+        image: Magnitude image ``(ny, nx)``.
+        axis: Axis of the volume perpendicular to the slice.
+        number: Slice number in its stack, from left, back or feet; ``None`` in an isotropic
             volume, which has no stack.
-        stored: its index along the stored axis of the stack; ``None`` in an isotropic volume.
+        stored: Index along the stored axis of the stack; ``None`` in an isotropic volume.
     """
 
     image: NDArray[np.float32]
@@ -52,14 +52,14 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class Volume:
-    """A magnitude volume whose axes run from left to right, back to front and feet to head.
+    """Magnitude volume with axes from left to right, back to front and feet to head.
 
     Attributes:
-        data: ``(x, y, z)``.
-        bright: its bright signal, see :func:`bright_signal`.
-        spacing: edges of the voxels in mm.
-        stored: the stored axis that became each axis.
-        flipped: whether it runs the other way.
+        data: Magnitudes ``(x, y, z)``.
+        bright: Bright signal of the volume, see :func:`bright_signal`.
+        spacing: Edges of the voxels in mm.
+        stored: Index of the stored axis that became each axis.
+        flipped: ``True`` for axes stored in the opposite direction.
     """
 
     data: NDArray[np.float32]
@@ -70,30 +70,30 @@ class Volume:
 
 
 def upright(path: Path, data: NDArray[np.float32], affine: NDArray[np.float64]) -> Volume:
-    """The volume along the axes of the body that are nearest to its own; nothing is resampled.
+    """Permute and flip a volume to the nearest body axes, without resampling.
 
     Args:
-        path: of the volume, for messages.
-        data: three axes.
-        affine: ``(4, 4)``, from indices to mm to the right, front and head.
+        path: Path of the volume, for messages.
+        data: Magnitudes with three axes.
+        affine: Affine ``(4, 4)`` from indices to mm to the right, front and head.
 
     Raises:
-        InputError: values that are no magnitudes, or an affine that cannot be.
+        InputError: If the values are not magnitudes, or the affine is invalid.
     """
     if not np.isfinite(data).all():
-        raise InputError(f"{path}: its values are not all finite: the file is damaged")
+        raise InputError(f"{path}: contains values that are not finite, the file is damaged")
     bright = bright_signal(data)
     if not bright:
         raise InputError(f"{path} is empty: expected magnitudes, got no value above 0")
     if data.min() < -_OVERSHOOT * bright:
         raise InputError(
-            f"{path}: expected magnitudes, got values down to {data.min():g}: leave out phase, "
-            "real and imaginary parts, and images that are not of MR"
+            f"{path}: expected magnitudes, got values down to {data.min():g}: omit phase, real "
+            "and imaginary parts, and images that are not MR"
         )
     if not np.isfinite(affine).all():
-        raise InputError(f"{path}: its affine is damaged, it holds values that are not finite")
+        raise InputError(f"{path}: its affine is damaged, it contains values that are not finite")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    # Stored axes to those of the body, each to the one it is nearest to, best first.
+    # Assign each stored axis to the nearest body axis, best match first.
     stored, flipped = [-1] * 3, [False] * 3
     if spacing.min() > 0:
         cosines = affine[:3, :3] / spacing
@@ -117,20 +117,21 @@ def upright(path: Path, data: NDArray[np.float32], affine: NDArray[np.float64]) 
 
 
 def cut(path: Path, volume: Volume, size: tuple[int, int], max_slices: int) -> Iterator[Cut | None]:
-    """Slices with content, evenly spaced, ``None`` for each that has too little.
+    """Yield evenly spaced slices with content, and ``None`` for each slice with too little.
 
-    They lie across the thickest edge of the voxels; of an isotropic volume in all three planes.
-    Axial slices have the front up, coronal ones the head, sagittal ones the head with the face to
-    the left; the right of the person is on the left. Pixels become square.
+    Slices are perpendicular to the longest voxel edge; isotropic volumes are sliced in all three
+    planes. Axial slices have the front at the top, coronal ones the head, and sagittal ones the
+    head with the face to the left. The right side of the person is on the left. Pixels become
+    square.
 
     Args:
-        path: of the volume, for messages.
-        volume: see :func:`upright`.
-        size: ``(ny, nx)`` of the images.
-        max_slices: of the volume, in all planes together.
+        path: Path of the volume, for messages.
+        volume: Volume from :func:`upright`.
+        size: Image size ``(ny, nx)``.
+        max_slices: Maximum number of slices, of all planes together.
 
     Raises:
-        InputError: pixels that cannot be.
+        InputError: If the pixel spacing is implausible.
     """
     shape, spacing = volume.data.shape, volume.spacing
     thin = min(shape) < _THIN * max(shape)
@@ -161,7 +162,7 @@ def cut(path: Path, volume: Volume, size: tuple[int, int], max_slices: int) -> I
 
 
 def _view(plane: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The plane across an axis as an image: rows from the front or head, columns alike."""
+    """Return a plane across an axis as an image, with the front or head at the top."""
     return plane[::-1, ::-1].T
 
 
@@ -172,24 +173,24 @@ def _placed(
     axis: int,
     size: tuple[int, int],
 ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    """What brings the slices across an axis to the size, all of them in the same way."""
+    """Return the function that brings all slices across an axis to the size."""
     columns, rows = (spacing[other] for other in range(3) if other != axis)
     if max(columns, rows) > _MOST_ELONGATED * min(columns, rows):
         raise InputError(
-            f"{path}: its pixels are {rows:g} × {columns:g} mm, which no image has: its header is "
-            "damaged"
+            f"{path}: its pixels are {rows:g} × {columns:g} mm, which is implausible: its header "
+            "is damaged"
         )
     return Frame.around(_view(content.sum(axis=axis), axis), size, (rows, columns)).apply
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How images of a shape are brought to a size.
+    """Transformation that brings images of one shape to a size.
 
     Attributes:
-        sampled: shape that they are sampled anew at, by their k-space; their own for none.
-        starts: first row and column that is kept, negative where zeros are put before them.
-        size: ``(ny, nx)`` that is kept.
+        sampled: Shape after resampling in k-space; the image's own shape for none.
+        starts: First row and column that is kept, negative if zeros are inserted before them.
+        size: Size ``(ny, nx)`` of the result.
     """
 
     sampled: tuple[int, int]
@@ -203,12 +204,12 @@ class Frame:
         size: tuple[int, int],
         spacing: tuple[float, float] = (1.0, 1.0),
     ) -> Frame:
-        """The frame around content; where it does not fit, everything is made smaller.
+        """Return the frame around content; if it does not fit, the image is scaled down.
 
         Args:
-            content: ``(ny, nx)``, how much there is at each pixel, 0 in the background.
-            size: of the images to make.
-            spacing: edges of the pixels, which become square.
+            content: Amount of content at each pixel, ``(ny, nx)``, 0 in the background.
+            size: Size of the images to produce.
+            spacing: Edges of the pixels, which become square.
         """
         boxes = [_box(content.sum(axis=1)), _box(content.sum(axis=0))]
         fine = min(spacing)
@@ -227,7 +228,7 @@ class Frame:
         return cls((sampled[0], sampled[1]), (starts[0], starts[1]), size)
 
     def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """The magnitude image of the size."""
+        """Return the magnitude image at the frame's size."""
         image = np.asarray(image, np.float32)
         if image.shape != self.sampled:
             image = sample_anew(image, self.sampled)
@@ -237,7 +238,7 @@ class Frame:
 
 
 def sample_anew(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The magnitude image at another matrix size: k-space is cropped, or padded with zeros."""
+    """Resample a magnitude image by cropping or zero-padding its k-space."""
     kspace = fft2c(torch.from_numpy(np.array(image, np.complex64))).numpy()
     made = np.zeros(shape, np.complex64)
     starts = [old // 2 - new // 2 for old, new in zip(image.shape, shape, strict=True)]
@@ -247,7 +248,7 @@ def sample_anew(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[n
 
 
 def _copy(old: NDArray[Any], new: NDArray[Any], starts: tuple[int, int]) -> None:
-    """Fill ``new`` with ``old`` from these indices on, where there is something."""
+    """Copy ``old``, from the given indices on, into ``new`` where they overlap."""
     here, there = [], []
     for first, length, size in zip(starts, old.shape, new.shape, strict=True):
         begin, end = max(first, 0), min(first + size, length)
@@ -257,18 +258,18 @@ def _copy(old: NDArray[Any], new: NDArray[Any], starts: tuple[int, int]) -> None
 
 
 def bright_pixels(image: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which pixels hold more than the background."""
+    """Return the pixels that are brighter than the background, bool."""
     return image > _BRIGHT * bright_signal(image)
 
 
 def bright_signal(data: NDArray[Any]) -> float:
-    """99 % quantile of what is above 0; 0 where nothing is."""
+    """Return the 99 % quantile of the positive values, or 0 if there are none."""
     positive = data[data > 0]
     return float(np.quantile(positive, 0.99)) if positive.size else 0.0
 
 
 def _box(profile: NDArray[Any]) -> slice:
-    """Where a profile holds content; all of it where there is none."""
+    """Return the range of a profile with content, or all of it if there is none."""
     inside = np.flatnonzero(profile > _FRINGE * profile.max())
     if not len(inside):
         return slice(0, len(profile))

@@ -1,4 +1,4 @@
-"""Worker processes that end with their parent, however it ends."""
+"""Worker processes that end with their parent, even if it is killed."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def in_processes(
     """Call ``work(shared, *arguments)`` for each of the calls in worker processes.
 
     Args:
-        work: a function of a module.
-        shared: first argument of all calls, sent once to each process.
-        calls: the other arguments.
-        workers: processes.
-        report: is given each result as it comes.
+        work: Function defined at module level.
+        shared: First argument of all calls, sent once to each process.
+        calls: Remaining arguments of each call.
+        workers: Number of processes.
+        report: Callback that receives each result as it arrives.
 
     Raises:
-        InputError: a worker died.
+        InputError: If a worker dies.
     """
     context = multiprocessing.get_context("spawn")
-    # Nothing is ever sent: its closing, by us or by our death, is what ends the workers at once.
+    # Nothing is ever sent: workers end when the pipe is closed, by us or by our death.
     watched, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(shared, watched)
@@ -52,8 +52,8 @@ def in_processes(
     except BrokenProcessPool as error:
         held.close()
         raise InputError(
-            "a worker process died (killed, perhaps for want of memory); the finished shards are "
-            "kept: run the same command again, with fewer --workers"
+            "a worker process died (perhaps killed for lack of memory); finished shards are kept: "
+            "run the same command again with fewer --workers"
         ) from error
     except BaseException:
         held.close()
@@ -68,10 +68,10 @@ _shared: object = None
 
 
 def _start(shared: object, watched: Connection) -> None:
-    """Make this process a worker: one thread, no questions, gone when its parent is."""
+    """Initialize a worker: a single thread, no Ctrl-C handling, and an end with its parent."""
     global _shared
     _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
 
@@ -88,7 +88,7 @@ def _call(work: Callable[..., _Result], arguments: tuple[object, ...]) -> _Resul
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As in a worker, so that the sums are the same."""
+    """Use a single thread, as workers do, so that sums are rounded identically."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

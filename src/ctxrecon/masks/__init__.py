@@ -1,4 +1,4 @@
-"""Sampling masks whose budget is exact, as ``(batch, 1, ny, nx)`` bool tensors."""
+"""Cartesian sampling masks with an exact budget, and non-Cartesian trajectories."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ctxrecon.masks.trajectories import (
 from ctxrecon.registry import Registry
 
 MASKS: Registry[Callable[..., Tensor]] = Registry("mask")
-"""Name -> function of a shape, an acceleration and a center fraction."""
+"""Mask name -> function of a shape, an acceleration and a center fraction."""
 
 MASKS.register("uniform1d", uniform1d)
 MASKS.register("random1d", random1d)
@@ -45,22 +45,32 @@ def make_mask(
     batch_size: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """A mask by its name, a key of :data:`MASKS`.
+    """Draw masks by name.
 
     Args:
-        name: such as ``"uniform1d"`` or ``"poisson_disk2d"``.
-        shape: ``(ny, nx)``.
-        acceleration: size of the grid over the number of samples, centre included.
-        center_fraction: fully sampled share of the lines, or of each axis in 2-D; ``None`` for
-            the default of that mask.
-        batch_size: number of masks, drawn independently.
-        generator: one, drawn from mask after mask, or a list with one for each mask.
+        name: Key of :data:`MASKS`, such as ``"uniform1d"`` or ``"poisson_disk2d"``.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Grid size divided by the number of samples, center included.
+        center_fraction: Fully sampled share of the lines, or of each axis in 2-D. ``None``
+            selects the default of the mask.
+        batch_size: Number of masks, drawn independently.
+        generator: A single generator, used for one mask after another, or a list with one
+            generator per mask.
 
     Returns:
-        ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled.
+        Masks of shape ``(batch_size, 1, ny, nx)``, bool on the CPU, ``True`` where sampled.
 
     Raises:
-        InputError: for an unknown name, and as the mask itself.
+        InputError: If the name is unknown, the shape, acceleration or center fraction is invalid,
+            the center exceeds the budget, or the number of generators is not ``batch_size``.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.masks import make_mask
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> mask = make_mask("uniform1d", (64, 64), acceleration=4, generator=generator)
+        >>> mask.shape, int(mask[0, 0, 0].sum())
+        (torch.Size([1, 1, 64, 64]), 16)
     """
     draw = MASKS[MASKS.find(name)]
     if center_fraction is None:

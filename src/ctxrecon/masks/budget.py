@@ -1,4 +1,4 @@
-"""What all masks share: the exact budget, the centre, the random draws of a batch."""
+"""Exact sampling budget, fully sampled center and batched random draws shared by all masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 
 
 def check_shape(shape: Shape) -> Shape:
-    """``(ny, nx)`` as positive integers."""
+    """Return ``(ny, nx)`` as integers; raise unless they are two positive whole numbers."""
     sizes = tuple(shape) if isinstance(shape, Iterable) else ()
     if len(sizes) != 2 or not all(is_whole(n) and n >= 1 for n in sizes):
         raise InputError(f"expected a mask shape of two positive integers (ny, nx), got {shape!r}")
@@ -25,11 +25,11 @@ def check_shape(shape: Shape) -> Shape:
 
 
 def exact_budget(total: int, acceleration: float, what: str) -> int:
-    """``round(total / acceleration)``, the number of lines or samples that a mask has."""
+    """Return ``round(total / acceleration)``, the number of lines or samples of a mask."""
     if not (is_number(acceleration) and math.isfinite(acceleration) and acceleration >= 1):
         raise InputError(
-            f"expected an acceleration of at least 1, got {acceleration!r}: "
-            "it is the size of the grid over the number of samples, 4 for a quarter of them"
+            f"expected an acceleration of at least 1, got {acceleration!r}: it is the grid size "
+            "divided by the number of samples, such as 4 for a quarter of them"
         )
     budget = round(total / acceleration)
     if budget < 1:
@@ -40,25 +40,25 @@ def exact_budget(total: int, acceleration: float, what: str) -> int:
 
 
 def check_center_fraction(center_fraction: float) -> None:
-    """A fraction lies in [0, 1]."""
+    """Validate that a fraction lies in [0, 1]."""
     if not (is_number(center_fraction) and 0 <= center_fraction <= 1):
         raise InputError(
-            f"expected center_fraction between 0 and 1, got {center_fraction!r}: "
-            "it is a share, 0.08 for 8 % of the lines"
+            f"expected `center_fraction` between 0 and 1, got {center_fraction!r}: "
+            "it is a share, such as 0.08 for 8 % of the lines"
         )
 
 
 def check_center_fits(center: int, budget: int, what: str, acceleration: float) -> None:
-    """The fully sampled centre is part of the budget and may not exceed it."""
+    """Validate that the fully sampled center, which is part of the budget, does not exceed it."""
     if center > budget:
         raise InputError(
-            f"the centre alone has {center} {what}, more than the {budget} that acceleration "
+            f"the center alone has {center} {what}, more than the {budget} that acceleration "
             f"{acceleration:g} allows: lower center_fraction or the acceleration"
         )
 
 
 def center_slice(size: int, count: int) -> slice:
-    """``count`` indices around the zero frequency ``size // 2``."""
+    """Return the slice of ``count`` indices around the zero frequency ``size // 2``."""
     start = size // 2 - count // 2
     return slice(start, start + count)
 
@@ -68,15 +68,15 @@ def draw_batch(
     batch_size: int,
     generator: Generators,
 ) -> Tensor:
-    """Call ``draw`` once for each batch item and stack: ``(batch, 1, ny, nx)``."""
+    """Call ``draw`` once per batch item and stack the results to ``(batch, 1, ny, nx)``."""
     return torch.stack([draw(item) for item in item_generators(batch_size, generator)])[:, None]
 
 
 def item_generators(batch_size: int, generator: Generators) -> list[torch.Generator | None]:
-    """The generator of each batch item.
+    """Return the generator of each batch item.
 
-    One generator is drawn from item after item, so a batch equals as many single calls in a
-    row; a list has one generator for each item.
+    A single generator is used for one item after another, so that a batch equals the same number
+    of successive single calls. A list provides one generator per item.
     """
     if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"expected a whole number as batch size of at least 1, got {batch_size!r}")
@@ -87,12 +87,12 @@ def item_generators(batch_size: int, generator: Generators) -> list[torch.Genera
         and all(isinstance(item, torch.Generator) for item in generator)
     ):
         raise InputError(
-            "expected generator as a torch.Generator or a list of them, got "
-            f"{type(generator).__name__}: for a seed give torch.Generator().manual_seed(seed)"
+            "expected `generator` as a torch.Generator or a list of them, got "
+            f"{type(generator).__name__}: for a seed use torch.Generator().manual_seed(seed)"
         )
     if len(generator) != batch_size:
         raise InputError(
-            f"expected one generator or {batch_size}, one for each mask, got {len(generator)}"
+            f"expected one generator or {batch_size}, one per mask, got {len(generator)}"
         )
     return list(generator)
 
@@ -102,19 +102,25 @@ def random_uniform(
     generator: torch.Generator | None,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Numbers in [0, 1), drawn on the generator's device, given on the CPU."""
+    """Draw numbers in [0, 1) on the generator's device and return them on the CPU."""
     device = "cpu" if generator is None else generator.device
     return torch.rand(size, generator=generator, device=device, dtype=dtype).cpu()
 
 
 def weighted_choice(log_weights: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """``count`` distinct indices, drawn one after the other in proportion to the weights.
+    """Draw ``count`` distinct indices one after another, in proportion to the weights.
 
-    The Gumbel top-k trick: the ``count`` largest ``log w_i + g_i`` with standard Gumbel ``g_i``
-    are distributed as successive draws without replacement (Efraimidis and Spirakis 2006).
+    Uses the Gumbel top-k trick: the ``count`` largest ``log w_i + g_i`` with standard Gumbel
+    ``g_i`` are distributed as successive draws without replacement (Efraimidis and Spirakis 2006).
 
     Args:
-        log_weights: ``(n,)`` float64; ``-inf`` is never drawn while a finite one is left.
+        log_weights: Log weights ``(n,)``, float64. An index with ``-inf`` is drawn only once no
+            finite one is left.
+        count: Number of indices.
+        generator: Source of the draws.
+
+    Returns:
+        Indices ``(count,)``, int64.
     """
     uniform = random_uniform(log_weights.numel(), generator).clamp_min(1e-300)
     return (log_weights - torch.log(-torch.log(uniform))).topk(count).indices

@@ -1,8 +1,8 @@
-"""1-D Cartesian masks: whole readout lines, chosen along the phase-encode axis ``nx``.
+"""1-D Cartesian masks: whole readout lines, selected along the phase-encoding axis ``nx``.
 
-Each has exactly ``round(nx / acceleration)`` lines, of which ``round(nx * center_fraction)`` are
-the fully sampled centre around the zero frequency ``nx // 2``. Published code draws with
-replacement or line by line, and its "×4" is often ×3.7 or ×4.5; here the number is exact.
+Each mask has exactly ``round(nx / acceleration)`` lines, including ``round(nx * center_fraction)``
+fully sampled lines around the zero frequency ``nx // 2``. Published code often draws with
+replacement or line by line, so that a nominal ×4 is ×3.7 or ×4.5; here the number is exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ctxrecon.masks.budget import (
 
 logger = logging.getLogger(__name__)
 
-# 8 % at ×4 and 4 % at ×8, the protocol of fastMRI and of ContextMRI.
+# 8 % at ×4 and 4 % at ×8, as in fastMRI and ContextMRI.
 _CENTER_TIMES_ACCELERATION = 0.32
 # Score-MRI and DDS: 15 lines of 128.
 _GAUSSIAN_STD = 15.0 / 128.0
@@ -42,25 +42,33 @@ def uniform1d(
     batch_size: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """Lines drawn with equal probability, plus the centre: ContextMRI's "uniform 1D".
+    """Draw lines with equal probability and add the center (ContextMRI's "uniform 1D").
 
-    "Uniform" names the distribution, as in the code of Score-MRI, DDS and ContextMRI; for
+    "Uniform" refers to the distribution, as in the code of Score-MRI, DDS and ContextMRI. For
     *equally spaced* lines see :func:`equispaced1d`.
 
     Args:
-        shape: ``(ny, nx)``; lines run along ``ny``.
-        acceleration: ``nx`` over the number of lines, centre included.
-        center_fraction: fully sampled share of ``nx``. By default ``0.32 / acceleration``: 8 %
-            at ×4, 4 % at ×8.
-        batch_size: number of masks, drawn independently.
-        generator: one, drawn from mask after mask, or a list with one for each mask.
+        shape: Grid size ``(ny, nx)``; lines run along ``ny``.
+        acceleration: ``nx`` divided by the number of lines, center included.
+        center_fraction: Fully sampled share of ``nx`` (default: ``0.32 / acceleration``, which is
+            8 % at ×4 and 4 % at ×8).
+        batch_size: Number of masks, drawn independently.
+        generator: A single generator, used for one mask after another, or a list with one
+            generator per mask.
 
     Returns:
-        ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled.
+        Masks of shape ``(batch_size, 1, ny, nx)``, bool on the CPU, ``True`` where sampled.
 
     Raises:
-        InputError: for a shape that is not two positive integers, an acceleration below 1, a
-            fraction outside [0, 1], a centre beyond the budget, or too few generators.
+        InputError: If the shape is not two positive integers, the acceleration is below 1, the
+            fraction lies outside [0, 1], the center exceeds the budget, or the number of
+            generators is not ``batch_size``.
+
+    Example:
+        >>> from ctxrecon.masks import uniform1d
+        >>> mask = uniform1d((64, 64), acceleration=4)
+        >>> mask.shape, int(mask[0, 0, 0].sum())
+        (torch.Size([1, 1, 64, 64]), 16)
     """
     ny, nx = check_shape(shape)
     num_lines, center = line_budget(nx, acceleration, center_fraction)
@@ -76,12 +84,17 @@ def random1d(
     batch_size: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """fastMRI's "random" mask at its exact budget: the same distribution as :func:`uniform1d`.
+    """Draw fastMRI's "random" mask with an exact number of lines.
 
-    fastMRI keeps each line outside the centre by a coin toss, so that only the *expected* number
-    of lines is right. Given their number, tossed lines are a uniform draw without replacement,
-    hence this is :func:`uniform1d` under the name that fastMRI's users know; arguments, result
-    and errors are the same, and so are the masks of a given seed.
+    fastMRI keeps each line outside the center with a fixed probability, so that only the
+    *expected* number of lines is right. Given their number, such lines are a uniform draw without
+    replacement, hence this function is :func:`uniform1d` under the name that fastMRI users know.
+    Arguments, result, errors and the masks of a given seed are identical.
+
+    Example:
+        >>> from ctxrecon.masks import random1d
+        >>> int(random1d((64, 64), acceleration=8)[0, 0, 0].sum())
+        8
     """
     return uniform1d(
         shape, acceleration, center_fraction, batch_size=batch_size, generator=generator
@@ -96,10 +109,15 @@ def gaussian1d(
     batch_size: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """Lines drawn with a Gaussian density around the zero frequency, plus the centre.
+    """Draw lines with a Gaussian density around the zero frequency and add the center.
 
-    The standard deviation is ``15 / 128`` of ``nx``, as in the code of Score-MRI and DDS; lines
-    are distinct. Arguments, result and errors are those of :func:`uniform1d`.
+    The standard deviation is ``15 / 128`` of ``nx``, as in the code of Score-MRI and DDS; no line
+    is drawn twice. Arguments, result and errors are identical to :func:`uniform1d`.
+
+    Example:
+        >>> from ctxrecon.masks import gaussian1d
+        >>> int(gaussian1d((64, 64), acceleration=8)[0, 0, 0].sum())
+        8
     """
     ny, nx = check_shape(shape)
     num_lines, center = line_budget(nx, acceleration, center_fraction)
@@ -117,26 +135,34 @@ def equispaced1d(
     batch_size: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """Equally spaced lines, plus the centre.
+    """Return equally spaced lines together with the center.
 
-    As in fastMRI's ``EquispacedMaskFractionFunc`` the spacing is widened so that the centre
-    counts towards the budget: ``m`` lines are spread over the ``n`` lines outside the centre at
+    As in fastMRI's ``EquispacedMaskFractionFunc``, the spacing is widened so that the center
+    counts towards the budget: ``m`` lines are spread over the ``n`` lines outside the center at
     ``floor(offset + i n / m)``, which is exact for any acceleration.
 
     Args:
-        shape: ``(ny, nx)``; lines run along ``ny``.
-        acceleration: ``nx`` over the number of lines, centre included.
-        center_fraction: as in :func:`uniform1d`.
-        offset: index of the first line, at least 0 and less than the spacing ``n / m``. ``None``
-            draws it.
-        batch_size: number of masks; they differ only where the offset is drawn.
-        generator: as in :func:`uniform1d`.
+        shape: Grid size ``(ny, nx)``; lines run along ``ny``.
+        acceleration: ``nx`` divided by the number of lines, center included.
+        center_fraction: Fully sampled share of ``nx`` (default: ``0.32 / acceleration``).
+        offset: Index of the first line, at least 0 and less than the spacing ``n / m`` (default:
+            drawn at random).
+        batch_size: Number of masks. They differ only if the offset is drawn at random.
+        generator: A single generator, used for one mask after another, or a list with one
+            generator per mask.
 
     Returns:
-        ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled.
+        Masks of shape ``(batch_size, 1, ny, nx)``, bool on the CPU, ``True`` where sampled.
 
     Raises:
-        InputError: as :func:`uniform1d`, and for an offset outside its range.
+        InputError: If the shape, acceleration, fraction or generators are invalid, the center
+            exceeds the budget, or the offset is outside its range.
+
+    Example:
+        >>> from ctxrecon.masks import equispaced1d
+        >>> mask = equispaced1d((1, 16), acceleration=4, center_fraction=0.125, offset=0)
+        >>> mask[0, 0, 0].nonzero()[:, 0].tolist()
+        [0, 7, 8, 9]
     """
     ny, nx = check_shape(shape)
     num_lines, center = line_budget(nx, acceleration, center_fraction)
@@ -144,11 +170,11 @@ def equispaced1d(
     lines[center_slice(nx, center)] = True
     outside = torch.nonzero(~lines)[:, 0]
     count = num_lines - center
-    # In integers: -(-a // b) is the ceiling, the number of offsets below the spacing.
+    # Integer arithmetic: -(-a // b) is the ceiling, the number of offsets below the spacing.
     num_offsets = -(-outside.numel() // count) if count else 1
     if offset is not None and not (isinstance(offset, int) and 0 <= offset < num_offsets):
         raise InputError(
-            f"expected an offset from 0 to {num_offsets - 1}, below the spacing of the lines, "
+            f"expected `offset` from 0 to {num_offsets - 1}, less than the spacing of the lines, "
             f"got {offset}"
         )
 
@@ -164,20 +190,21 @@ def equispaced1d(
 
 
 def line_budget(nx: int, acceleration: float, center_fraction: float | None) -> tuple[int, int]:
-    """Lines of a mask, and those of its centre, which are among them.
+    """Return the number of lines of a mask and the number of center lines among them.
 
     Args:
-        nx: lines of the grid.
-        acceleration: ``nx`` over the number of lines.
-        center_fraction: share of ``nx``; ``None`` for ``0.32 / acceleration``.
+        nx: Number of lines of the grid.
+        acceleration: ``nx`` divided by the number of lines of the mask.
+        center_fraction: Fully sampled share of ``nx``; ``None`` for ``0.32 / acceleration``.
 
     Raises:
-        InputError: an acceleration or a fraction that makes no sense, a centre beyond the budget.
+        InputError: If the acceleration is below 1, the fraction lies outside [0, 1], or the center
+            exceeds the budget.
     """
     num_lines = exact_budget(nx, acceleration, "lines")
     if center_fraction is None:
         center_fraction = _CENTER_TIMES_ACCELERATION / acceleration
-        logger.info("no center_fraction given: %.3g of the lines", center_fraction)
+        logger.info("center_fraction not given, using %.3g of the lines", center_fraction)
     check_center_fraction(center_fraction)
     center = round(nx * center_fraction)
     check_center_fits(center, num_lines, "lines", acceleration)

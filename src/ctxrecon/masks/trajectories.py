@@ -1,8 +1,8 @@
-"""Non-Cartesian trajectories: where in k-space the samples of each readout lie.
+"""Non-Cartesian trajectories: k-space coordinates of the samples of each readout.
 
-All are ``(shots·samples, 2)`` float64, shot by shot, with columns ``(k_y, k_x)`` in radians per
-pixel: the edge of the k-space of an image lies at π whatever its size, and a Cartesian grid of
-``n`` lines has the spacing ``2π / n``.
+Every trajectory is a float64 tensor ``(shots·samples, 2)``, shot by shot, with columns
+``(k_y, k_x)`` in radians per pixel. The edge of k-space lies at π for any image size, and a
+Cartesian grid of ``n`` lines has the spacing ``2π / n``.
 """
 
 from __future__ import annotations
@@ -17,30 +17,35 @@ from ctxrecon.errors import InputError
 from ctxrecon.masks.points import GOLDEN_ANGLE
 
 _OUTER = (0.9, 0.97)
-"""Of the largest radius: spokes of an even number of samples reach it at one end alone."""
+"""Share of the maximum radius; spokes with an even number of samples reach it at one end only."""
 
 
 def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool = True) -> Tensor:
-    """Full spokes through the zero frequency, from one edge of k-space to the other.
+    """Return full spokes through the zero frequency, from one edge of k-space to the other.
 
-    Spoke ``s`` has ``k_j = 2π (j − N//2) / N`` in the direction ``(sin θ_s, cos θ_s)``: a
-    Cartesian line of ``N = num_samples`` samples, turned by ``θ_s``. An image of ``n`` pixels needs
-    ``N ≥ n``, ``2n`` with the usual readout oversampling, and is fully sampled by ``π n / 2``
-    spokes.
+    Spoke ``s`` has ``k_j = 2π (j − N//2) / N`` along the direction ``(sin θ_s, cos θ_s)``: a
+    Cartesian line of ``N = num_samples`` samples, rotated by ``θ_s``. An image of ``n`` pixels
+    needs ``N ≥ n`` (``2n`` with the usual readout oversampling) and is fully sampled by
+    ``π n / 2`` spokes.
 
     Args:
-        num_spokes: number of spokes.
-        num_samples: ``N``, samples of each spoke.
-        golden_angle: ``θ_s = s · 111.246°`` (Winkelmann et al., IEEE Trans. Med. Imaging 26, 68,
-            2007), nearly uniform for any number of spokes taken in a row, so that a scan may be
-            cut anywhere; the default because most radial scans use it. Otherwise
-            ``θ_s = s · 180° / num_spokes``, exactly uniform.
+        num_spokes: Number of spokes.
+        num_samples: Number of samples ``N`` of each spoke.
+        golden_angle: Use ``θ_s = s · 111.246°`` (Winkelmann et al., IEEE Trans. Med. Imaging 26,
+            68, 2007), which is nearly uniform for any number of consecutive spokes. This is the
+            default, since most radial scans use it. Otherwise ``θ_s = s · 180° / num_spokes``,
+            which is exactly uniform.
 
     Returns:
-        ``(num_spokes · num_samples, 2)`` float64, ``|k| ≤ π``.
+        Coordinates ``(num_spokes · num_samples, 2)`` in radians per pixel, float64, ``|k| ≤ π``.
 
     Raises:
-        InputError: a number that is no positive integer.
+        InputError: If a number is not a positive integer.
+
+    Example:
+        >>> from ctxrecon.masks import radial_trajectory
+        >>> radial_trajectory(num_spokes=13, num_samples=128).shape
+        torch.Size([1664, 2])
     """
     spokes = _count(num_spokes, "num_spokes", 1)
     samples = _count(num_samples, "num_samples", 1)
@@ -53,26 +58,33 @@ def radial_trajectory(num_spokes: int, num_samples: int, *, golden_angle: bool =
 def spiral_trajectory(
     num_interleaves: int, num_samples: int, num_turns: float, *, alpha: float = 1.0
 ) -> Tensor:
-    """Spirals from the zero frequency outwards, at nearly constant speed along the arc.
+    """Return spirals from the zero frequency outwards with nearly constant speed along the arc.
 
     ``k = π τ^α``, ``θ = 2π (T τ + s / num_interleaves)`` with ``τ = (j / (N − 1))^(1/(α + 1))``,
-    ``T = num_turns`` and ``α = alpha``: the part of a variable-density spiral readout that the
-    gradient amplitude limits (Kim, Adalsteinsson and Spielman, MRM 50, 214, 2003); for ``α = 1``
-    Archimedean (Glover, MRM 42, 412, 1999). The slower start that the slew rate allows is not
-    modelled. An image of ``n`` pixels is fully sampled if ``num_interleaves · T ≥ α n / 2`` and
-    ``N ≥ π n T / (α + 1)``; with fewer turns and ``α > 1`` its centre still is.
+    ``T = num_turns`` and ``α = alpha``: the part of a variable-density spiral readout that is
+    limited by the gradient amplitude (Kim, Adalsteinsson and Spielman, MRM 50, 214, 2003). For
+    ``α = 1`` the spiral is Archimedean (Glover, MRM 42, 412, 1999). The slower start imposed by
+    the slew rate is not modeled. An image of ``n`` pixels is fully sampled if
+    ``num_interleaves · T ≥ α n / 2`` and ``N ≥ π n T / (α + 1)``. With fewer turns and ``α > 1``
+    the center of k-space is still fully sampled.
 
     Args:
-        num_interleaves: number of spirals, evenly rotated.
-        num_samples: ``N``, samples of each spiral, at least 2.
-        num_turns: ``T``, turns of each spiral, positive.
-        alpha: ``α``, positive; above 1 the centre is sampled more densely than the edge.
+        num_interleaves: Number of spirals, evenly rotated.
+        num_samples: Number of samples ``N`` of each spiral, at least 2.
+        num_turns: Turns ``T`` of each spiral, positive.
+        alpha: Exponent ``α``, positive. Above 1, the center is sampled more densely than the edge.
 
     Returns:
-        ``(num_interleaves · num_samples, 2)`` float64, ``|k| ≤ π``.
+        Coordinates ``(num_interleaves · num_samples, 2)`` in radians per pixel, float64,
+        ``|k| ≤ π``.
 
     Raises:
-        InputError: a number that is not of that range.
+        InputError: If a number lies outside its range.
+
+    Example:
+        >>> from ctxrecon.masks import spiral_trajectory
+        >>> spiral_trajectory(num_interleaves=4, num_samples=512, num_turns=8).shape
+        torch.Size([2048, 2])
     """
     interleaves = _count(num_interleaves, "num_interleaves", 1)
     samples = _count(num_samples, "num_samples", 2)
@@ -86,18 +98,26 @@ def spiral_trajectory(
 
 
 def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
-    """How many times fewer shots there are than the Nyquist criterion asks for at the edge.
+    """Return the factor by which a trajectory undersamples the edge of k-space.
 
-    The distance between neighbouring paths far out in k-space, in units of the inverse field of
-    view: the area there over the length of the paths in it. Of ``S`` full spokes it is
-    ``π n / (2 S)``, of ``I`` Archimedean spirals of ``T`` turns ``n / (2 I T)``.
+    The factor is the distance between neighboring paths at a large k-space radius, in units of the
+    inverse field of view: the area of the outer ring divided by the length of the paths in it. It
+    is ``π n / (2 S)`` for ``S`` full spokes and ``n / (2 I T)`` for ``I`` Archimedean spirals of
+    ``T`` turns.
 
     Args:
-        trajectory: ``(shots, samples, 2)`` in radians per pixel.
-        shape: ``(ny, nx)`` of the image.
+        trajectory: Coordinates ``(shots, samples, 2)`` in radians per pixel.
+        shape: Image size ``(ny, nx)``.
 
     Returns:
-        Below 1 where k-space is sampled more densely; infinity where no path gets there.
+        Undersampling factor: below 1 if k-space is oversampled, infinity if no path reaches the
+        edge.
+
+    Example:
+        >>> from ctxrecon.masks import nyquist_undersampling, radial_trajectory
+        >>> spokes = radial_trajectory(50, 128, golden_angle=False).view(50, 128, 2)
+        >>> round(nyquist_undersampling(spokes, (64, 64)), 1)
+        2.0
     """
     size = torch.tensor(shape, dtype=torch.float64)
     radius = trajectory.norm(dim=-1)
@@ -105,21 +125,21 @@ def nyquist_undersampling(trajectory: Tensor, shape: tuple[int, int]) -> float:
     first, last = (share * edge for share in _OUTER)
     bounds = radius.clamp(first, last)
     span, inside = radius.diff(dim=1).abs(), bounds.diff(dim=1).abs()
-    along = (radius[:, 1:] >= first) & (radius[:, 1:] <= last)  # steps that keep their radius
+    along = (radius[:, 1:] >= first) & (radius[:, 1:] <= last)  # steps at constant radius
     share = torch.where(span > 1e-9 * edge, inside / span.clamp_min(1e-30), along.double())
     length = share * (trajectory.diff(dim=1) * size).norm(dim=-1) / (2 * math.pi)
-    # Paths that diverge, as spokes do, are as far from one another as at the edge.
+    # Diverging paths, such as spokes, are weighted by radius to match the distance at the edge.
     crossed = float((length * (bounds[:, 1:] + bounds[:, :-1]) / 2).sum()) / max(edge, 1e-30)
     area = (last**2 - first**2) * math.prod(shape) / (4 * math.pi)
     return area / crossed if crossed > 0 else math.inf
 
 
 def _polar(radius: Tensor, angle: Tensor) -> Tensor:
-    """Radii and angles, broadcast to ``(shots, samples)``, as ``(shots·samples, 2)``."""
+    """Convert radii and angles, broadcast to ``(shots, samples)``, to ``(shots·samples, 2)``."""
     return torch.stack([radius * torch.sin(angle), radius * torch.cos(angle)], dim=-1).flatten(0, 1)
 
 
 def _count(value: int, name: str, least: int) -> int:
     if not isinstance(value, Integral) or value < least:
-        raise InputError(f"expected {name} as an integer of at least {least}, got {value!r}")
+        raise InputError(f"expected `{name}` as an integer of at least {least}, got {value!r}")
     return int(value)

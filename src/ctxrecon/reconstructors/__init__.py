@@ -1,4 +1,4 @@
-"""Networks that invert the measurement directly, each with one call, and their critic."""
+"""Networks that reconstruct an image from a measurement in one call, and their critics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ctxrecon.reconstructors.warp import warp
 from ctxrecon.registry import Registry
 
 RECONSTRUCTORS: Registry[type[Reconstructor]] = Registry("network")
-"""Name -> class, whose arguments are the network's options."""
+"""Network name -> class, whose arguments are the network's options."""
 
 RECONSTRUCTORS.register("unet", UNetReconstructor)
 RECONSTRUCTORS.register("resnet", ResNetGenerator)
@@ -47,7 +47,7 @@ RECONSTRUCTORS.register("ista_net", ISTANetPlus)
 RECONSTRUCTORS.register("pnp", PlugAndPlay)
 
 MULTI_CONTRAST: Registry[type[MultiContrastReconstructor]] = Registry("network of contrasts")
-"""The same for networks of several contrasts; "unet_i" also needs their number."""
+"""Multi-contrast network name -> class; "unet_i" also requires the number of contrasts."""
 
 MULTI_CONTRAST.register("unet_s", SharedUNet)
 MULTI_CONTRAST.register("unet_i", IndividualUNets)
@@ -56,7 +56,7 @@ MULTI_CONTRAST.register("ru_net", RUNet)
 MULTI_CONTRAST.register("hru_net", HRUNet)
 
 CROSS_MODAL: Registry[Callable[..., CrossModal]] = Registry("cross-modal network")
-"""Presets of the network that a reference of another contrast guides, by name."""
+"""Name -> preset of the network guided by a reference image of another contrast."""
 
 for _name, _preset in PRESETS.items():
     CROSS_MODAL.register(_name, _preset)

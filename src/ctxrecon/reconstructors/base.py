@@ -1,4 +1,4 @@
-"""What every reconstructor provides: one call, a measurement in, a complex image out."""
+"""Base class of reconstructors: one call from a measurement to a complex image."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ctxrecon.reconstructors.blocks import Convolution, to_network
 
 _STD_WIDTH = 16
 _HALF = math.log(2.0) / 2
-"""Of the variance of a complex number each part has half."""
+"""Log of √2: real and imaginary part each have half the variance of a complex number."""
 _SMALLEST_STD = 1e-3
-"""Of the bright signal: a likelihood has no upper bound where the error can be 0."""
+"""Lower bound relative to the bright signal; without it the likelihood would be unbounded."""
 
 
 @dataclass
 class ReconstructorOutput(BaseOutput):
-    """What a reconstructor makes of a measurement.
+    """Reconstruction of a single-contrast measurement.
 
     Attributes:
-        images: ``(batch, ny, nx)`` complex64.
-        expected_error: ``(batch, ny, nx)`` float32, the error that the network expects of each
-            pixel, real and imaginary parts together; ``None`` where it predicts none.
-        penalty: ``(batch,)`` float32, what the network's own constraint adds to a training loss;
-            ``None`` where it has none.
-        part_std: ``(batch, 2, ny, nx)`` float32, the error that is expected of the real and of the
-            imaginary part; ``None`` where they are not told apart.
+        images: Reconstructed images ``(batch, ny, nx)``, complex64.
+        expected_error: Predicted error of each pixel, real and imaginary part together,
+            ``(batch, ny, nx)`` float32; ``None`` if the network predicts none.
+        penalty: Contribution of the network's own constraint to a training loss, ``(batch,)``
+            float32; ``None`` if it has none.
+        part_std: Predicted errors of the real and of the imaginary part,
+            ``(batch, 2, ny, nx)`` float32; ``None`` if they are not predicted separately.
     """
 
     images: Tensor
@@ -46,13 +46,13 @@ class ReconstructorOutput(BaseOutput):
 
 
 class Estimate(NamedTuple):
-    """What :meth:`Reconstructor.reconstruct` gives, at the network's intensity.
+    """Result of :meth:`Reconstructor.reconstruct`, at the network's intensity.
 
     Attributes:
-        image: ``(batch, ny, nx)`` complex64.
-        penalty: ``(batch,)``, or ``None``.
-        log_variance: ``(batch, 2, ny, nx)``, of the real and of the imaginary part, from a network
-            that predicts it jointly with the image.
+        image: Reconstructed images ``(batch, ny, nx)``, complex64.
+        penalty: Penalty of each slice ``(batch,)``, or ``None``.
+        log_variance: Log-variance of the real and of the imaginary part, ``(batch, 2, ny, nx)``,
+            of a network that predicts it jointly with the image; otherwise ``None``.
     """
 
     image: Tensor
@@ -61,28 +61,28 @@ class Estimate(NamedTuple):
 
 
 class Reconstructor(ModelMixin, ConfigMixin):
-    """A network that inverts ``y = A x + n`` directly.
+    """Network that inverts ``y = A x + n`` directly.
 
-    Intensities are divided by the 99 % quantile of the magnitude of ``Aᴴ y`` of each slice before
-    the network sees them, and multiplied afterwards: ``f(c y) = c f(y)`` for every ``c > 0``. No
-    layer takes statistics over the batch, so a batch gives what its slices give one by one, and
-    any matrix size is taken.
+    The data of each slice are divided by the 99 % quantile of the magnitude of ``Aᴴ y`` before they
+    enter the network, and the result is multiplied by it: ``f(c y) = c f(y)`` for every ``c > 0``.
+    No layer uses batch statistics, so that a batch yields the same images as its slices one by
+    one, and any matrix size is accepted.
 
     Args:
-        text_width: width of the prompt embeddings that modulate the features; ``None`` for a
-            network that reads no prompt.
-        predict_std: whether the error of each pixel is predicted as well: ``True`` by a small
-            network of its own (:class:`ErrorHead`), "joint" by two more channels that the network
-            gives beside the image, as in InfoMRI.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: Predict the error of each pixel as well: ``True`` with a separate small
+            network (:class:`ErrorHead`), "joint" with two additional output channels, as in
+            InfoMRI.
 
     Raises:
-        InputError: a ``predict_std`` that is none of these, or that this network does not serve.
+        InputError: If ``predict_std`` is none of these, or not supported by the network.
     """
 
     serves_joint: ClassVar[bool] = False
-    """Whether ``predict_std="joint"`` may be asked for."""
+    """``True`` if the network supports ``predict_std="joint"``."""
     learns_prior: ClassVar[bool] = False
-    """Whether a part of it is trained by :meth:`prior_loss` alone."""
+    """``True`` if a part of the network is trained by :meth:`prior_loss` only."""
 
     def __init__(self, text_width: int | None = None, predict_std: bool | str = False) -> None:
         super().__init__()
@@ -93,31 +93,32 @@ class Reconstructor(ModelMixin, ConfigMixin):
 
     @property
     def predicts_error(self) -> bool:
-        """Whether outputs have an expected error."""
+        """``True`` if outputs have an expected error."""
         return self.joint or self.error_head is not None
 
     @property
     def out_channels(self) -> int:
-        """Channels of the last layer: those of the image, and of its log-variance."""
+        """Channels of the last layer: two for the image, and two for a joint log-variance."""
         return 4 if self.joint else 2
 
     def channels_of(self, iterations: int) -> list[int]:
-        """The same of the last layer of each iteration: the last one alone has more."""
+        """Return the output channels of each iteration; only the last predicts a variance."""
         return [2] * (iterations - 1) + [self.out_channels]
 
     @abstractmethod
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> Estimate | tuple[Tensor, Tensor | None]:
-        """The image, and the penalty of each slice or ``None``, at the network's intensity.
+        """Return the image and the penalty of each slice or ``None``, at the network's intensity.
 
-        A network with ``joint`` gives the log-variance as the third.
+        A network with ``joint`` returns the log-variance as a third value.
 
         Args:
-            operator: ``A``.
-            y: ``(batch, coils, ny, nx)`` complex64.
-            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
-            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
+            operator: Forward operator ``A``.
+            y: Measured k-space ``(batch, coils, ny, nx)``, complex64.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+            embeds: Prompt embeddings ``(batch, text_width)``, or ``None`` for a network without
+                text conditioning.
         """
 
     def prior_loss(
@@ -126,14 +127,15 @@ class Reconstructor(ModelMixin, ConfigMixin):
         generators: Sequence[torch.Generator],
         embeds: Tensor | None = None,
     ) -> Tensor:
-        """What a network learns of images without a measurement, ``(batch,)``.
+        """Return a loss that needs images only and no measurement, ``(batch,)``.
 
-        Training adds it to the loss of the reconstruction where ``learns_prior`` is set.
+        Training adds it to the reconstruction loss if ``learns_prior`` is set.
 
         Args:
-            images: ``(batch, ny, nx)`` complex64, of any intensity.
-            generators: one for each image, on the CPU.
-            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
+            images: Images ``(batch, ny, nx)``, complex64, of arbitrary intensity.
+            generators: One generator per image, on the CPU.
+            embeds: Prompt embeddings ``(batch, text_width)``, or ``None`` for a network without
+                text conditioning.
         """
         raise NotImplementedError
 
@@ -143,19 +145,23 @@ class Reconstructor(ModelMixin, ConfigMixin):
         """Reconstruct a batch of slices.
 
         Args:
-            operator: ``A``; its mask may differ from slice to slice.
-            y: ``(batch, coils, ny, nx)`` complex64, zero outside the mask.
-            prompt_embeds: ``(batch, text_width)``, one for each slice; a network that reads
-                prompts needs them, with those of the empty prompt where there is none.
+            operator: Forward operator ``A``; its mask may differ between slices.
+            y: Measured k-space ``(batch, coils, ny, nx)``, complex64, zero outside the mask.
+            prompt_embeds: Prompt embeddings ``(batch, text_width)``, one per slice. A network with
+                text conditioning requires them; slices without a prompt use the embedding of the
+                empty prompt.
+
+        Returns:
+            The reconstruction, in the units of ``y``.
 
         Raises:
-            InputError: an operator of another kind; prompt embeddings that are missing, of another
-                shape, or given to a network that reads none.
+            InputError: If the operator is of another type, or the prompt embeddings are missing,
+                have another shape, or are passed to a network without text conditioning.
         """
         if not isinstance(operator, CartesianSense | WeightedSense | SoftSense):
             raise InputError(
-                f"{type(self).__name__} takes Cartesian k-space, got data of a "
-                f"{type(operator).__name__}: take a baseline or the diffusion prior"
+                f"{type(self).__name__} needs Cartesian k-space, got data of a "
+                f"{type(operator).__name__}: use a baseline or the diffusion prior"
             )
         check_embeds(self, prompt_embeds, (len(y),))
         zero_filled = operator.adjoint(y)
@@ -174,9 +180,9 @@ class Reconstructor(ModelMixin, ConfigMixin):
 
 
 class ErrorHead(nn.Module):
-    """Standard deviation of each pixel, from the image and the zero-filled one.
+    """Standard deviation of each pixel, predicted from reconstruction and zero-filled image.
 
-    Kendall and Gal, NeurIPS 2017: trained by a Gaussian likelihood whose variance is predicted.
+    Kendall and Gal, NeurIPS 2017: trained by a Gaussian likelihood with predicted variance.
     """
 
     def __init__(self) -> None:
@@ -190,69 +196,70 @@ class ErrorHead(nn.Module):
         )
 
     def forward(self, images: Tensor, zero_filled: Tensor) -> Tensor:
-        """``(batch, ny, nx)`` float32, positive; the image itself gets no gradient through it."""
+        """Return positive ``(batch, ny, nx)`` float32; no gradient reaches the reconstruction."""
         seen = [to_network(self, image) for image in (images.detach(), zero_filled)]
         return positive_std(self.layers(torch.cat(seen, dim=1))[:, 0])
 
 
 def positive_std(logarithm: Tensor) -> Tensor:
-    """A standard deviation from what a network gives, float32.
+    """Convert a network output to a standard deviation, float32.
 
-    A tenth of the bright signal where that is 0, as networks start.
+    An output of 0, the initial one of the networks, corresponds to a tenth of the bright signal.
     """
     return _SMALLEST_STD + (logarithm.float() - 2.3).exp()
 
 
 def likelihood_std(output: Any) -> Tensor | None:
-    """The standard deviation that a likelihood is taken with: of each part, where it is known.
+    """Return the standard deviation of the likelihood, for each part of a pixel if available.
 
     Args:
-        output: a :class:`ReconstructorOutput` or one of several contrasts.
+        output: Output of a single- or multi-contrast network.
     """
     return output.expected_error if output.part_std is None else output.part_std
 
 
 def check_predict_std(network: nn.Module, predict_std: bool | str, serves_joint: bool) -> None:
-    """Refuse a prediction of the error that a network does not have.
+    """Validate that a network supports the requested error prediction.
 
     Raises:
-        InputError: in a sentence of its own for each.
+        InputError: If ``predict_std`` is not a bool or "joint", or "joint" is not supported.
     """
     if predict_std not in (True, False, "joint"):
-        raise InputError(f"expected predict_std as true, false or 'joint', got {predict_std!r}")
+        raise InputError(f"expected `predict_std` as true, false or 'joint', got {predict_std!r}")
     if predict_std == "joint" and not serves_joint:
         raise InputError(
-            f"{type(network).__name__} gives no variance beside its image: take predict_std=true, "
-            "or a network that does, such as unet or ista_net"
+            f"{type(network).__name__} does not predict a joint variance: use predict_std=true, "
+            "or a network that supports it, such as unet or ista_net"
         )
 
 
 def intensity(images: Tensor) -> Tensor:
-    """The intensity scale of each image, ``(batch, 1, 1)``."""
+    """Return the intensity scale of each image, ``(batch, 1, 1)``."""
     return intensity_scale(images, interpolation="linear")[:, None, None]
 
 
 def data_gradient(operator: SenseOperator, x: Tensor, zero_filled: Tensor) -> Tensor:
-    """``Aᴴ(A x − y)``, the gradient of ``½ ‖A x − y‖²``, with ``Aᴴ y`` computed before."""
+    """Return ``Aᴴ(A x − y)``, the gradient of ``½ ‖A x − y‖²``, from a precomputed ``Aᴴ y``."""
     return operator.normal(x) - zero_filled
 
 
 def check_embeds(network: nn.Module, embeds: Tensor | None, leading: tuple[int, ...]) -> None:
-    """Refuse prompt embeddings that a network cannot read, or does without.
+    """Validate prompt embeddings against a network.
 
     Args:
-        network: with ``text_width``.
-        embeds: what was given.
-        leading: batch, and contrasts where there are several.
+        network: Network with an attribute ``text_width``.
+        embeds: Prompt embeddings, or ``None``.
+        leading: Expected leading dimensions: batch, and contrasts if there are several.
 
     Raises:
-        InputError: in a sentence of its own for each.
+        InputError: If embeddings are missing, have another shape, or are passed to a network
+            without text conditioning.
     """
     if network.text_width is None:
         if embeds is not None:
             raise InputError(
-                f"this {type(network).__name__} was built without text_width and reads no "
-                "prompt: leave the prompt out"
+                f"this {type(network).__name__} was built without text_width and accepts no "
+                "prompt: omit the prompt"
             )
         return
     wanted = (*leading, network.text_width)

@@ -1,4 +1,4 @@
-"""Convolutional building blocks: plain, residual and U-shaped, with features modulated by text."""
+"""Convolutional building blocks with text modulation: ResNet, U-Net and residual U-Net."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _SLOPE = 0.2
 
 
 class Convolution(nn.Conv2d):
-    """3×3, of the input's size."""
+    """3×3 convolution that preserves the image size."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
 
 class Modulation(nn.Module):
-    """``h (1 + a(e)) + b(e)``, a and b linear in the prompt's embedding e and 0 to start with.
+    """Feature-wise linear modulation ``h (1 + a(e)) + b(e)`` by a prompt embedding e.
 
-    Feature-wise linear modulation (Perez et al., AAAI 2018).
+    a and b are linear and initially 0 (Perez et al., AAAI 2018).
 
     Args:
-        text_width: width of e; ``None`` for a block that reads no prompt and changes nothing.
-        channels: of the features h.
+        text_width: Width of e; ``None`` for a block without text conditioning, the identity.
+        channels: Number of features h.
     """
 
     def __init__(self, text_width: int | None, channels: int) -> None:
@@ -38,7 +38,7 @@ class Modulation(nn.Module):
             nn.init.zeros_(value)
 
     def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
-        """Modulated features ``(batch, channels, ny, nx)``."""
+        """Return modulated features ``(batch, channels, ny, nx)``."""
         if self.linear is None or embeds is None:
             return features
         embeds = embeds.to(self.linear.weight.dtype)
@@ -47,7 +47,7 @@ class Modulation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity, which they are to start with."""
+    """Residual block of two convolutions, initially the identity."""
 
     def __init__(self, channels: int, text_width: int | None) -> None:
         super().__init__()
@@ -57,23 +57,23 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(value)
 
     def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
-        """Of the input's shape."""
+        """Return features of the input's shape."""
         inner = self.modulation(self.first(functional.relu(features)), embeds)
         return features + self.second(functional.relu(inner, inplace=True))
 
 
 class ResNet(nn.Module):
-    """A convolution, residual blocks, and convolutions back to the image's channels.
+    """A convolution, residual blocks, and convolutions back to the image channels.
 
-    Its output is 0 to start with, so that what adds it to an image starts from the physics alone.
+    The output is initially 0, so that an image to which it is added starts from the physics alone.
 
     Args:
-        channels: in and out.
-        width: of the features.
-        blocks: number of residual blocks.
-        last: number of convolutions after them.
-        text_width: see :class:`Modulation`.
-        out_channels: of the output, where they are others.
+        channels: Number of input channels, and of output channels by default.
+        width: Number of features.
+        blocks: Number of residual blocks.
+        last: Number of convolutions after the blocks.
+        text_width: Width of the prompt embeddings, see :class:`Modulation`.
+        out_channels: Number of output channels (default: ``channels``).
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ResNet(nn.Module):
             nn.init.zeros_(value)
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
-        """``(batch, channels, ny, nx)``."""
+        """Return ``(batch, out_channels, ny, nx)``."""
         features = self.first(channels_last(x))
         for block in self.blocks:
             features = block(features, embeds)
@@ -104,7 +104,7 @@ class ResNet(nn.Module):
 
 
 class ConvolutionBlock(nn.Module):
-    """Two convolutions, each normalised over the pixels of a slice and rectified."""
+    """Two convolutions, each followed by instance normalization and a leaky ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, text_width: int | None) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ConvolutionBlock(nn.Module):
         self.modulation = Modulation(text_width, out_channels)
 
     def forward(self, features: Tensor, embeds: Tensor | None) -> Tensor:
-        """``(batch, out_channels, ny, nx)``."""
+        """Return ``(batch, out_channels, ny, nx)``."""
         features = functional.leaky_relu(
             functional.instance_norm(self.first(features)), _SLOPE, inplace=True
         )
@@ -122,15 +122,15 @@ class ConvolutionBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net of fastMRI (arXiv:1811.08839), for any matrix size; its output is 0 to start with.
+    """U-Net of fastMRI (arXiv:1811.08839) for any matrix size; its output is initially 0.
 
     Args:
-        channels: in and out.
-        width: of the features at full size; twice as many at each half of it.
-        depth: number of halvings.
-        text_width: see :class:`Modulation`.
-        out_channels: of the output, where they are others.
-        beside: further channels in, which have none out.
+        channels: Number of input channels, and of output channels by default.
+        width: Number of features at full resolution, doubled at each downsampling step.
+        depth: Number of downsampling steps.
+        text_width: Width of the prompt embeddings, see :class:`Modulation`.
+        out_channels: Number of output channels (default: ``channels``).
+        beside: Number of additional input channels.
     """
 
     def __init__(
@@ -161,12 +161,12 @@ class UNet(nn.Module):
         self.multiple = 2**depth
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
-        """``(batch, channels, ny, nx)`` of ``(batch, channels + beside, ny, nx)``.
+        """Map ``(batch, channels + beside, ny, nx)`` to ``(batch, out_channels, ny, nx)``.
 
-        Padded with zeros inside where halves are not whole.
+        The input is zero-padded internally to a multiple of ``2^depth``.
         """
         ny, nx = x.shape[-2:]
-        # One pixel alone could not be normalised.
+        # Instance normalization needs more than one pixel.
         features = pad_to_multiple(x, self.multiple, least=2)
         skipped = []
         for level, block in enumerate(self.down):
@@ -181,19 +181,19 @@ class UNet(nn.Module):
 
 
 class ResidualUNet(nn.Module):
-    """A U-Net of residual blocks without normalisation; its output is 0 to start with.
+    """U-Net of residual blocks without normalization; its output is initially 0.
 
-    DRUNet (Zhang et al., IEEE Trans Pattern Anal Mach Intell 44:6360, 2022) with one block a level:
-    strided convolutions between the levels; what was skipped is added, here after the features have
-    grown. Nothing is divided by their spread, so the intensity of an image is not lost.
+    DRUNet (Zhang et al., IEEE Trans Pattern Anal Mach Intell 44:6360, 2022) with one block per
+    level. Levels are connected by strided convolutions, and skip connections are added after
+    upsampling. Without normalization the intensity of the image is preserved.
 
     Args:
-        channels: in and out.
-        width: of the features at full size; twice as many at each half of it.
-        depth: number of halvings.
-        text_width: see :class:`Modulation`.
-        out_channels: of the output, where they are others.
-        widest: most features of a level; no limit by default.
+        channels: Number of input channels, and of output channels by default.
+        width: Number of features at full resolution, doubled at each downsampling step.
+        depth: Number of downsampling steps.
+        text_width: Width of the prompt embeddings, see :class:`Modulation`.
+        out_channels: Number of output channels (default: ``channels``).
+        widest: Maximum number of features of a level (default: unlimited).
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class ResidualUNet(nn.Module):
         self.multiple = 2**depth
 
     def forward(self, x: Tensor, embeds: Tensor | None) -> Tensor:
-        """``(batch, channels, ny, nx)``; padded with zeros inside where halves are not whole."""
+        """Return ``(batch, out_channels, ny, nx)``; the input is zero-padded internally."""
         ny, nx = x.shape[-2:]
         features = channels_last(pad_to_multiple(x, self.multiple))
         features = self.down[0](self.first(features), embeds)
@@ -240,15 +240,16 @@ class ResidualUNet(nn.Module):
 
 
 def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Zeros after the last rows and columns, up to a multiple, at least ``least`` times it."""
+    """Pad the end of both axes with zeros to a multiple, at least ``least`` times ``multiple``."""
     full_ny, full_nx = (max(math.ceil(n / multiple), least) * multiple for n in x.shape[-2:])
     return functional.pad(x, (0, full_nx - x.shape[-1], 0, full_ny - x.shape[-2]))
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same with the channels of a pixel beside each other in memory, and so what comes of it.
+    """Convert to channels-last memory format, which propagates to the output.
 
-    Convolutions are up to twice as fast so; instance normalisation is slower, and costs the gain.
+    Convolutions are up to twice as fast in this format. Instance normalization is slower and
+    offsets the gain.
     """
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -256,13 +257,13 @@ def channels_last(x: Tensor) -> Tensor:
 def on_image(
     network: nn.Module, image: Tensor, embeds: Tensor | None, beside: Tensor | None = None
 ) -> Tensor:
-    """A network of two channels on a complex image ``(batch, ny, nx)``, in its own precision.
+    """Apply a network to a complex image ``(batch, ny, nx)``, in the precision of the network.
 
     Args:
-        network: with two channels more where there is an image ``beside``.
-        image: complex.
-        embeds: of prompts, see :class:`Modulation`.
-        beside: another complex image that the network sees.
+        network: Network of two image channels, with two more input channels if ``beside`` is given.
+        image: Complex image.
+        embeds: Prompt embeddings, see :class:`Modulation`.
+        beside: Second complex image as an additional input.
     """
     return with_variance(network, image, embeds, beside)[0]
 
@@ -270,7 +271,7 @@ def on_image(
 def with_variance(
     network: nn.Module, image: Tensor, embeds: Tensor | None, beside: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """:func:`on_image`, and the channels after the image's, if the network gives more."""
+    """Apply a network as :func:`on_image`; also return the channels after the image, if any."""
     seen = to_network(network, image)
     if beside is not None:
         seen = torch.cat([seen, to_network(network, beside)], dim=1)
@@ -278,11 +279,11 @@ def with_variance(
 
 
 def image_and_variance(channels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A complex image of the first two channels, and those after them, if there are any."""
+    """Split channels into a complex image of the first two and the remaining ones, if any."""
     rest = channels[:, 2:]
     return channels_to_complex(channels[:, :2]), rest if rest.shape[1] else None
 
 
 def to_network(network: nn.Module, image: Tensor) -> Tensor:
-    """A complex image as ``(batch, 2, ny, nx)`` in the precision of the network."""
+    """Convert a complex image to ``(batch, 2, ny, nx)`` in the precision of the network."""
     return complex_to_channels(image).to(next(network.parameters()).dtype)

@@ -1,4 +1,4 @@
-"""The critic of the Wasserstein GAN paper."""
+"""Critic of Lei et al.'s Wasserstein GAN."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ _SLOPE = 0.2
 
 
 class Critic(ModelMixin, ConfigMixin):
-    """Seven convolutions and the mean of the last map as the score.
+    """Convolutional critic whose score is the mean of the last feature map.
 
-    Lei et al., IEEE Trans Med Imaging 40:105 (2021), figure 6: features 4, 8, 16 and 32 at strides
-    of 2, then three more convolutions; leaky rectifiers, no normalisation, which a gradient
-    penalty of each sample forbids.
+    Lei et al., IEEE Trans Med Imaging 40:105 (2021), figure 6: four convolutions of stride 2 with
+    4, 8, 16 and 32 features, then three more convolutions, with leaky ReLUs. There is no
+    normalization, because the gradient penalty is computed for each sample separately.
 
     Args:
-        magnitude: whether it sees magnitudes, one channel, or complex images, two.
-        width: features of the first convolution, doubled by each of the next three.
+        magnitude: If true, the input is the magnitude in one channel; otherwise a complex image in
+            two.
+        width: Number of features of the first convolution, doubled by each of the next three.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.reconstructors import Critic
+        >>> critic = Critic()
+        >>> critic(critic.seen(torch.ones(2, 32, 32, dtype=torch.complex64))).shape
+        torch.Size([2])
     """
 
     @register_to_config
@@ -43,10 +51,10 @@ class Critic(ModelMixin, ConfigMixin):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score of each image, ``(batch,)``.
+        """Return the score of each image, ``(batch,)``.
 
         Args:
-            images: what :meth:`seen` gives.
+            images: Input channels as returned by :meth:`seen`.
         """
         features = images
         for layer in self.layers[:-1]:
@@ -54,17 +62,17 @@ class Critic(ModelMixin, ConfigMixin):
         return self.layers[-1](features).flatten(1).mean(dim=1)
 
     def seen(self, images: Tensor) -> Tensor:
-        """What the critic sees of images, ``(batch, 1 or 2, ny, nx)`` float32.
+        """Convert images to the critic's input, ``(batch, 1 or 2, ny, nx)`` float32.
 
         Args:
-            images: ``(batch, ny, nx)``, complex or, for a critic of magnitudes, real as well.
+            images: Images ``(batch, ny, nx)``, complex, or real for a critic of magnitudes.
 
         Raises:
-            InputError: real images for a critic of complex ones.
+            InputError: If real images are passed to a critic of complex ones.
         """
         if self.config.magnitude:
             parts = torch.view_as_real(images) if images.is_complex() else images[..., None]
-            # The root has no gradient at 0.
+            # The square root has no gradient at 0.
             return (parts.square().sum(dim=-1) + 1e-12).sqrt()[:, None]
         if not images.is_complex():
             raise InputError(

@@ -1,4 +1,4 @@
-"""A fully sampled image of another contrast helps to reconstruct an undersampled one."""
+"""Reconstruction guided by a fully sampled image of another contrast."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ctxrecon.reconstructors.varnet import descend
 from ctxrecon.reconstructors.warp import warp
 
 GUIDANCE = ("none", "synthetic", "aligned")
-"""What the reconstruction sees of the reference."""
+"""Forms of the reference that can guide the reconstruction."""
 
 
 @dataclass
 class CrossModalOutput(BaseOutput):
-    """What a cross-modal network makes of a measurement and a reference.
+    """Result of a cross-modal reconstruction.
 
     Attributes:
-        images: ``(batch, ny, nx)`` complex64, the reconstruction.
-        aligned: ``(batch, ny, nx)`` complex64, the reference on the grid of the reconstruction.
-        synthetic: ``(batch, ny, nx)`` complex64, what the aligned reference would look like in the
-            contrast of the measurement.
-        displacement: ``(batch, 2, ny, nx)`` float32 in pixels, see
+        images: Reconstructed images ``(batch, ny, nx)``, complex64.
+        aligned: Reference warped to the grid of the reconstruction, ``(batch, ny, nx)`` complex64.
+        synthetic: Aligned reference translated to the contrast of the measurement,
+            ``(batch, ny, nx)`` complex64.
+        displacement: Displacement in pixels, ``(batch, 2, ny, nx)`` float32, see
             :mod:`ctxrecon.reconstructors.warp`.
     """
 
@@ -45,15 +45,16 @@ class CrossModalOutput(BaseOutput):
 
 @dataclass(frozen=True)
 class Normalized:
-    """A measurement and a reference at the intensity that the networks see.
+    """Measurement and reference at the intensity of the networks.
 
     Attributes:
-        operator: A.
-        zero_filled: ``Aᴴ y``, ``(batch, ny, nx)``, 99 % quantile of the magnitude at 1.
-        reference: x₁, likewise.
-        scale: what ``Aᴴ y`` was divided by, ``(batch, 1, 1)``.
-        reference_scale: likewise for the reference.
-        embeds: of prompts.
+        operator: Forward operator A.
+        zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)``, with the 99 % quantile of
+            the magnitude at 1.
+        reference: Reference x₁, ``(batch, ny, nx)``, with the 99 % quantile of the magnitude at 1.
+        scale: Divisor of ``Aᴴ y``, ``(batch, 1, 1)``.
+        reference_scale: Divisor of the reference, ``(batch, 1, 1)``.
+        embeds: Prompt embeddings ``(batch, text_width)``, or ``None``.
     """
 
     operator: MaskedSense
@@ -68,12 +69,12 @@ class Cascades(nn.Module):
     """Cascades of :class:`~ctxrecon.reconstructors.VarNet`, with or without a data term.
 
     Args:
-        width: features of the U-Nets at full size.
-        depth: their halvings.
-        cascades: their number.
-        text_width: of prompts that modulate them.
-        guided: whether each U-Net sees another image beside.
-        data_term: whether each cascade takes a step towards the data.
+        width: Number of features of the U-Nets at full resolution.
+        depth: Number of downsampling steps of the U-Nets.
+        cascades: Number of cascades.
+        text_width: Width of the prompt embeddings, or ``None``.
+        guided: If true, each U-Net receives a guide image as an additional input.
+        data_term: If true, each cascade includes a gradient step on the data term.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Cascades(nn.Module):
         )
 
     def forward(self, data: Normalized, start: Tensor, guide: Tensor | None = None) -> Tensor:
-        """The image ``(batch, ny, nx)`` that comes of the one to start with."""
+        """Return the image ``(batch, ny, nx)`` after all cascades."""
         if self.steps is None:
             for network in self.networks:
                 start = start + on_image(network, start, data.embeds, guide)
@@ -111,16 +112,16 @@ class Cascades(nn.Module):
 
 
 class RecurrentCascades(nn.Module):
-    """The blocks of :class:`~ctxrecon.reconstructors.HRUNet`, for which a guide is a contrast.
+    """Blocks of :class:`~ctxrecon.reconstructors.HRUNet` that treat the guide as a contrast.
 
-    It comes first, fully sampled: blocks see it as they see what is measured, and hand their
-    features on. What they would make of it is not used.
+    The guide is processed first, as a fully sampled contrast whose features the blocks pass on to
+    the measured one. Its own reconstruction is discarded.
 
     Args:
-        width: features of the U-Nets at full size.
-        depth: their halvings.
-        cascades: their number.
-        text_width: of prompts that modulate them.
+        width: Number of features of the U-Nets at full resolution.
+        depth: Number of downsampling steps of the U-Nets.
+        cascades: Number of blocks.
+        text_width: Width of the prompt embeddings, or ``None``.
     """
 
     def __init__(self, width: int, depth: int, cascades: int, text_width: int | None) -> None:
@@ -128,7 +129,7 @@ class RecurrentCascades(nn.Module):
         self.networks = unet_cascade(width, depth, cascades, text_width, handed=depth + 1)
 
     def forward(self, data: Normalized, start: Tensor, guide: Tensor | None = None) -> Tensor:
-        """The image ``(batch, ny, nx)`` that comes of the one to start with."""
+        """Return the image ``(batch, ny, nx)`` after all blocks."""
         states: list[Tensor] = []
         if guide is not None:
             everything = torch.ones((1, 1, *guide.shape[1:]), dtype=torch.bool, device=guide.device)
@@ -138,15 +139,15 @@ class RecurrentCascades(nn.Module):
 
 
 class Aligner(nn.Module):
-    """The displacement of a reference onto an image, from the magnitudes of both.
+    """Displacement of a reference onto an image, predicted from the magnitudes of both.
 
-    A U-Net whose last layer is 0 to start with, and with it the displacement. Nothing in it is
-    normalized: instance normalization takes the mean of every feature away, and with it a shift of
+    The last layer of the U-Net, and with it the displacement, is initially 0. There is no
+    normalization: instance normalization removes the mean of every feature, and with it a shift of
     the whole image.
 
     Args:
-        width: features at full size; twice as many below.
-        depth: halvings.
+        width: Number of features at full resolution; lower levels have twice as many.
+        depth: Number of downsampling steps.
     """
 
     def __init__(self, width: int, depth: int) -> None:
@@ -154,46 +155,57 @@ class Aligner(nn.Module):
         self.network = ResidualUNet(2, width, depth, None, widest=2 * width)
 
     def forward(self, reference: Tensor, images: Tensor) -> Tensor:
-        """``(batch, 2, ny, nx)`` float32 in pixels of complex ``(batch, ny, nx)``."""
+        """Return the displacement ``(batch, 2, ny, nx)``, float32 in pixels."""
         seen = torch.stack([reference.abs(), images.abs()], dim=1)
         return self.network(seen.to(next(self.parameters()).dtype), None).float()
 
 
 class CrossModal(ModelMixin, ConfigMixin):
-    """Reconstruct with a fully sampled reference of another contrast that need not be aligned.
+    """Reconstruction with a fully sampled, possibly misaligned reference of another contrast.
 
-    Three networks, Wang et al., arXiv:2305.02774: the reconstruction ``x_R = R(Aᴴy)``, cascades of
-    :class:`~ctxrecon.reconstructors.VarNet`; the spatial transport ``x_A(p) = x₁(p + ϕ(p))`` with
-    the displacement ``ϕ = OT_S(x₁, x_R)``; and the modal transport ``x_G = OT_M(x_A)``, cascades
-    without a data term. As printed there, R sees ``Aᴴy`` alone (``guidance="none"``). With
-    "synthetic" its U-Nets see ``x_G`` beside their image, with "aligned" ``x_A``: the first pass
-    sees an image of zeros, each further one what came of the pass before. Which of these the
-    authors ran, the paper leaves open.
+    Wang et al., arXiv:2305.02774, with three networks. The reconstruction ``x_R = R(Aᴴy)`` consists
+    of cascades of :class:`~ctxrecon.reconstructors.VarNet`. The spatial transport
+    ``x_A(p) = x₁(p + ϕ(p))`` uses the displacement ``ϕ = OT_S(x₁, x_R)``. The modal transport
+    ``x_G = OT_M(x_A)`` consists of cascades without a data term. As printed in the paper, R
+    receives ``Aᴴy`` only (``guidance="none"``). With "synthetic" its U-Nets also receive ``x_G``,
+    with "aligned" ``x_A``: the first pass receives an image of zeros, and each further pass the
+    result of the previous one. The paper leaves open which variant its authors ran.
 
-    Intensities are divided by the 99 % quantiles of the magnitudes of ``Aᴴ y`` and of the
-    reference, and multiplied afterwards. No layer takes statistics over the batch, and any matrix
-    size is taken.
+    Data are divided by the 99 % quantiles of the magnitudes of ``Aᴴ y`` and of the reference, and
+    results are multiplied by them. No layer uses batch statistics, and any matrix size is
+    accepted.
 
     Args:
-        width: features of the U-Nets of R and OT_M at full size.
-        depth: their halvings.
-        cascades: of R.
-        synthesis_cascades: of OT_M.
-        align_width: features of OT_S at full size.
-        align_depth: its halvings.
-        guidance: "none", "synthetic" or "aligned".
-        passes: how often the three networks run one after the other; 1 where R is not guided, and
-            where the reference is not aligned, since the guide then never changes.
-        alignment: whether there is an OT_S; without it ``x_A = x₁``.
-        data_consistency: whether the cascades of OT_M take steps towards ``y`` as well.
-        recurrent: whether R is the recurrent network of several contrasts,
-            :class:`~ctxrecon.reconstructors.HRUNet`, with the guide as the contrast before.
-        text_width: width of the prompt embeddings that modulate the features of R and OT_M;
-            ``None`` for a network that reads no prompt.
+        width: Number of features of the U-Nets of R and OT_M at full resolution.
+        depth: Number of downsampling steps of the U-Nets of R and OT_M.
+        cascades: Number of cascades of R.
+        synthesis_cascades: Number of cascades of OT_M.
+        align_width: Number of features of OT_S at full resolution.
+        align_depth: Number of downsampling steps of OT_S.
+        guidance: Guide of R: "none", "synthetic" or "aligned".
+        passes: Number of passes through the three networks. It is 1 if R is not guided or the
+            reference is not aligned, since the guide is then constant.
+        alignment: If true, the reference is aligned by OT_S; otherwise ``x_A = x₁``.
+        data_consistency: If true, the cascades of OT_M include gradient steps on the data term.
+        recurrent: If true, R is the recurrent multi-contrast network
+            :class:`~ctxrecon.reconstructors.HRUNet`, with the guide as the preceding contrast.
+        text_width: Width of the prompt embeddings that modulate the features of R and OT_M;
+            ``None`` for a network without text conditioning.
 
     Raises:
-        InputError: sizes that are not whole numbers from 1 on, an unknown guidance, or a number of
-            passes that it cannot use.
+        InputError: If a size is not a positive whole number, the guidance is unknown, or the
+            number of passes does not match it.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import CrossModal
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = CrossModal(width=4, depth=2, cascades=1, synthesis_cascades=1)
+        >>> y = torch.ones(1, 1, 32, 32, dtype=torch.complex64)
+        >>> output = network(operator, y, reference=torch.ones_like(y)[:, 0])
+        >>> output.images.shape, output.displacement.shape
+        (torch.Size([1, 32, 32]), torch.Size([1, 2, 32, 32]))
     """
 
     @register_to_config
@@ -244,14 +256,19 @@ class CrossModal(ModelMixin, ConfigMixin):
         """Reconstruct a batch of slices.
 
         Args:
-            operator: ``A``; its mask may differ from slice to slice.
-            y: ``(batch, coils, ny, nx)`` complex64, zero outside the mask.
-            reference: ``(batch, ny, nx)`` complex64, fully sampled, of the same field of view.
-            prompt_embeds: ``(batch, text_width)``, see :class:`~.base.Reconstructor`.
+            operator: Forward operator ``A``; its mask may differ between slices.
+            y: Measured k-space ``(batch, coils, ny, nx)``, complex64, zero outside the mask.
+            reference: Fully sampled reference ``(batch, ny, nx)``, complex64, with the field of
+                view of the measurement.
+            prompt_embeds: Prompt embeddings ``(batch, text_width)``, required by a network with
+                text conditioning.
+
+        Returns:
+            The reconstruction in the units of ``y``, and the aligned and translated reference.
 
         Raises:
-            InputError: an operator of another kind, a reference of another shape or type, or
-                prompt embeddings as in :class:`~.base.Reconstructor`.
+            InputError: If the operator is of another type, the reference has another shape or
+                dtype, or the prompt embeddings do not match the network.
         """
         data = self.normalize(operator, y, reference, prompt_embeds)
         last = self.run(data)[-1]
@@ -269,17 +286,17 @@ class CrossModal(ModelMixin, ConfigMixin):
         reference: Tensor,
         prompt_embeds: Tensor | None = None,
     ) -> Normalized:
-        """The arguments of :meth:`forward`, checked, at the intensity that the networks see."""
+        """Validate the arguments of :meth:`forward` and scale them to the networks' intensity."""
         if not isinstance(operator, CartesianSense | WeightedSense):
             raise InputError(
-                f"{type(self).__name__} takes Cartesian k-space with one set of coil maps, got "
-                f"data of a {type(operator).__name__}: give coil_maps of one set, such as "
+                f"{type(self).__name__} needs Cartesian k-space with one set of coil maps, got "
+                f"data of a {type(operator).__name__}: pass a single set of `coil_maps`, such as "
                 "estimate_coil_maps(kspace, mask, num_maps=1)"
             )
         shape = (len(y), *y.shape[-2:])
         if tuple(reference.shape) != shape or not reference.is_complex():
             raise InputError(
-                f"expected a complex reference of shape {shape}, as the images have, got "
+                f"expected a complex `reference` of shape {shape}, like the images, got "
                 f"{reference.dtype} of {tuple(reference.shape)}"
             )
         check_embeds(self, prompt_embeds, (len(y),))
@@ -295,13 +312,13 @@ class CrossModal(ModelMixin, ConfigMixin):
         )
 
     def run(self, data: Normalized, *, synthesis: bool = True) -> list[CrossModalOutput]:
-        """Every pass, at the networks' intensity.
+        """Run all passes and return their outputs at the networks' intensity.
 
         Args:
-            data: from :meth:`normalize`.
-            synthesis: whether references are synthesized which R does not see; without, the
-                aligned one stands for the synthetic one, and where R sees neither the given one
-                for both.
+            data: Measurement and reference from :meth:`normalize`.
+            synthesis: If true, also synthesize references that R does not receive. Otherwise the
+                aligned reference is returned in place of the synthetic one, and if R is not guided
+                the original reference in place of both.
         """
         guided = self.guidance != "none"
         early = guided and self.aligner is None
@@ -326,23 +343,23 @@ class CrossModal(ModelMixin, ConfigMixin):
         return done
 
     def align(self, data: Normalized, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The reference on the grid of images at the networks' intensity, and its displacement."""
+        """Return the reference warped to the grid of ``images``, and its displacement."""
         if self.aligner is None:
             return data.reference, self._at_rest(data)
         displacement = self.aligner(data.reference, images)
         return warp(data.reference, displacement), displacement
 
     def synthesize(self, data: Normalized, aligned: Tensor) -> Tensor:
-        """The aligned reference in the contrast of the measurement."""
+        """Translate the aligned reference to the contrast of the measurement."""
         return self.synthesizer(data, aligned)
 
     def _guide(self, aligned: Tensor, synthetic: Tensor) -> Tensor:
-        """What the next pass of R sees."""
+        """Return the guide of the next pass of R."""
         return aligned if self.guidance == "aligned" else synthetic
 
     @staticmethod
     def _at_rest(data: Normalized) -> Tensor:
-        """A displacement of 0."""
+        """Return a displacement of 0."""
         batch, ny, nx = data.reference.shape
         return torch.zeros((batch, 2, ny, nx), device=data.reference.device)
 
@@ -359,22 +376,21 @@ PRESETS = {
         align_depth=3,
     ),
 }
-"""Sizes by name: that of the paper, 27.4 million parameters with its two critics, and a small one
+"""Presets by name: "paper", with 27.4 million parameters including its two critics, and "small"
 for matrices of up to 128 × 128 on a CPU."""
 
 
 def _check_passes(guidance: str, passes: int, alignment: bool) -> None:
-    """Refuse passes that change nothing, and one that nothing guides."""
+    """Validate that the number of passes matches the guidance."""
     if guidance not in GUIDANCE:
-        raise InputError(f"unknown guidance {guidance!r}: expected one of {', '.join(GUIDANCE)}")
+        raise InputError(f"unknown `guidance` {guidance!r}: expected one of {', '.join(GUIDANCE)}")
     changing = guidance != "none" and alignment
     if changing and passes < 2:
         raise InputError(
-            f"with the {guidance} reference as a guide the first pass sees none: give passes=2 or "
-            "more"
+            f"with guidance={guidance!r} the first pass has no guide yet: use passes=2 or more"
         )
     if not changing and passes > 1:
         raise InputError(
-            f"expected passes=1 where {'no' if guidance == 'none' else 'an unaligned'} reference "
-            f"guides the reconstruction, since all passes would be alike, got {passes}"
+            f"expected passes=1 with {'no' if guidance == 'none' else 'an unaligned'} reference as "
+            f"guide, since all passes would be identical, got {passes}"
         )

@@ -1,4 +1,4 @@
-"""The generators of the Wasserstein GAN paper: plain, and unrolled."""
+"""Generators of Lei et al.'s Wasserstein GAN: plain and unrolled."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ from ctxrecon.reconstructors.blocks import ResNet, on_image, with_variance
 
 
 class ResNetGenerator(Reconstructor):
-    """A residual network on ``Aᴴy`` and, at its end, hard data consistency.
+    """Residual network on ``Aᴴy`` followed by hard data consistency.
 
-    ``x = Σ_c S_cᴴ F⁻¹ (y_c + (1 − M) F S_c v)``, v the output of the network: the plain generator
-    of Lei et al., IEEE Trans Med Imaging 40:105 (2021), formula (8): 5 residual blocks and 3
-    convolutions. Without its batch normalisation, which would make a slice depend on its
-    neighbours in the batch.
+    ``x = Σ_c S_cᴴ F⁻¹ (y_c + (1 − M) F S_c v)`` with the output v of the network: the plain
+    generator of Lei et al., IEEE Trans Med Imaging 40:105 (2021), formula (8), with 5 residual
+    blocks and 3 convolutions. Its batch normalization is left out, since it would make a slice
+    depend on the other slices of the batch.
 
     Args:
-        width: features.
-        blocks: residual blocks.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features.
+        blocks: Number of residual blocks.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import ResNetGenerator
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = ResNetGenerator(width=4, blocks=1)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     @register_to_config
@@ -42,24 +52,35 @@ class ResNetGenerator(Reconstructor):
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         v = zero_filled + on_image(self.network, zero_filled, embeds)
         return hard_data_consistency(operator, v, zero_filled), None
 
 
 class UnrolledGenerator(Reconstructor):
-    """K times a descent step on ``½ ‖A x − y‖²`` and a small residual network.
+    """Unrolled gradient descent on ``½ ‖A x − y‖²`` with a small residual network per iteration.
 
     ``v = x − μ_k Aᴴ(A x − y)``, ``x ← v + N_k(v)``, starting from ``x = Aᴴy``: the unrolled
-    generator of Lei et al., IEEE Trans Med Imaging 40:105 (2021), formulae (5) to (7): 3 iterations
-    of two residual blocks. μ is learned; the paper writes it with the other sign.
+    generator of Lei et al., IEEE Trans Med Imaging 40:105 (2021), formulae (5) to (7), with 3
+    iterations of two residual blocks. μ is learned; the paper uses the opposite sign.
 
     Args:
-        width: features.
-        iterations: K.
-        blocks: residual blocks of each iteration.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features.
+        iterations: Number of iterations K.
+        blocks: Number of residual blocks of each iteration.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head; "joint"
+            predicts it with two additional output channels of the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import UnrolledGenerator
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = UnrolledGenerator(width=4, iterations=2, blocks=1)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     serves_joint = True
@@ -83,7 +104,7 @@ class UnrolledGenerator(Reconstructor):
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> Estimate:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         x, log_variance = zero_filled, None
         for step, network in zip(self.steps, self.networks, strict=True):
             v = x - step * data_gradient(operator, x, zero_filled)
@@ -93,12 +114,12 @@ class UnrolledGenerator(Reconstructor):
 
 
 def hard_data_consistency(operator: SenseOperator, v: Tensor, zero_filled: Tensor) -> Tensor:
-    """``Σ_c S_cᴴ F⁻¹ (y_c + (1 − M) F S_c v) = SᴴS v − AᴴA v + Aᴴy``.
+    """Return ``Σ_c S_cᴴ F⁻¹ (y_c + (1 − M) F S_c v) = SᴴS v − AᴴA v + Aᴴy``.
 
     Args:
-        operator: ``A = M F S``.
-        v: ``(batch, ny, nx)`` complex64.
-        zero_filled: ``Aᴴ y``.
+        operator: Forward operator ``A = M F S``.
+        v: Images ``(batch, ny, nx)``, complex64.
+        zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
     """
     seen = operator.coil_gram(v)
     return seen - data_gradient(operator, v, zero_filled)

@@ -1,4 +1,4 @@
-"""ISTA-Net⁺: unrolled soft thresholding in a learned transform."""
+"""ISTA-Net⁺: unrolled soft thresholding in a learned transform domain."""
 
 from __future__ import annotations
 
@@ -22,17 +22,29 @@ _PENALTY = 0.01
 
 
 class ISTANetPlus(Reconstructor):
-    """``r = x − ρ Aᴴ(A x − y)``, ``x ← r + G(H̃(soft(H(D(r)), θ)))``, phase after phase.
+    """ISTA-Net⁺: unrolled iterative soft thresholding with learned transforms.
 
-    Zhang and Ghanem, CVPR 2018. D and G are convolutions from the image and back to it, H and H̃
-    two convolutions with a rectifier between. The penalty ``0.01 ‖H̃(H(D r)) − D r‖²`` (the mean
-    over pixels and features, the sum over phases) makes H̃ invert H.
+    Each phase computes ``r = x − ρ Aᴴ(A x − y)``, ``x ← r + G(H̃(soft(H(D(r)), θ)))``. Zhang and
+    Ghanem, CVPR 2018. D and G are convolutions from and to the image, H and H̃ two convolutions
+    with a ReLU between them. The penalty ``0.01 ‖H̃(H(D r)) − D r‖²`` (averaged over pixels and
+    features, summed over phases) makes H̃ an inverse of H.
 
     Args:
-        width: features.
-        phases: number of iterations.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features.
+        phases: Number of iterations.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head; "joint"
+            predicts it with two additional output channels of the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import ISTANetPlus
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = ISTANetPlus(width=4, phases=2)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     serves_joint = True
@@ -54,7 +66,7 @@ class ISTANetPlus(Reconstructor):
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> Estimate:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         x, log_variance = zero_filled, None
         asymmetries = []
         for phase in self.stages:
@@ -68,7 +80,7 @@ class ISTANetPlus(Reconstructor):
 
 
 class Phase(nn.Module):
-    """One iteration's transform, threshold and way back."""
+    """Transform, threshold and inverse transform of one iteration."""
 
     def __init__(self, width: int, text_width: int | None, out_channels: int) -> None:
         super().__init__()
@@ -79,7 +91,7 @@ class Phase(nn.Module):
         self.modulation = Modulation(text_width, width)
 
     def forward(self, r: Tensor, embeds: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The correction ``(batch, 2, ny, nx)`` and ``‖H̃(H(D r)) − D r‖²``, ``(batch,)``."""
+        """Return the correction ``(batch, 2, ny, nx)`` and ``‖H̃(H(D r)) − D r‖²``, ``(batch,)``."""
         features = self.modulation(self.inward(channels_last(r)), embeds)
         coefficients = self.transform(features)
         shrunk = coefficients.sign() * functional.relu(coefficients.abs() - self.threshold)
@@ -88,7 +100,7 @@ class Phase(nn.Module):
 
 
 class Transform(nn.Sequential):
-    """Two convolutions with a rectifier between."""
+    """Two convolutions with a ReLU between them."""
 
     def __init__(self, width: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""MoDL: conjugate gradients inside the network."""
+"""MoDL: model-based deep learning with conjugate gradients inside the network."""
 
 from __future__ import annotations
 
@@ -17,27 +17,38 @@ from ctxrecon.reconstructors.blocks import ResidualUNet, ResNet, on_image
 
 
 class MoDL(Reconstructor):
-    """``z = x + N(x)``, ``x = (AᴴA + λ)⁻¹ (Aᴴy + λ z)``, repeated, with one network N.
+    """MoDL: denoising by a network N in alternation with a regularized least-squares solution.
 
-    Aggarwal et al., IEEE Trans Med Imaging 38:394 (2019). The system is solved by conjugate
-    gradients, and gradients go through its solution, not through its iterations
-    (:func:`~ctxrecon.linalg.damped_solve`): memory does not grow with ``cg_iterations``.
+    Repeats ``z = x + N(x)``, ``x = (AᴴA + λ)⁻¹ (Aᴴy + λ z)``. Aggarwal et al., IEEE Trans Med
+    Imaging 38:394 (2019). The system is solved by conjugate gradients and differentiated
+    implicitly (:func:`~ctxrecon.linalg.damped_solve`), so that memory does not grow with
+    ``cg_iterations``.
 
     Args:
-        width: features, at full size.
-        iterations: K.
-        blocks: residual blocks of N, where it has no halvings.
-        cg_iterations: at most, in each system.
-        depth: halvings of N, a :class:`~.blocks.ResidualUNet`; 0 for the paper's network, of one
-            size throughout.
-        shared: whether all iterations share N and λ, as in the paper.
-        damping: λ to start with.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features at full resolution.
+        iterations: Number of iterations K.
+        blocks: Number of residual blocks of N, if ``depth`` is 0.
+        cg_iterations: Maximum number of conjugate-gradient iterations per system.
+        depth: Number of downsampling steps of N, a :class:`~.blocks.ResidualUNet`; 0 for the
+            paper's network, which keeps the full resolution.
+        shared: If true, all iterations share N and λ, as in the paper.
+        damping: Initial λ.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
 
     Raises:
-        InputError: sizes that are not whole numbers from 1 on, a negative depth, a damping that is
-            not positive.
+        InputError: If a size is not a positive whole number, the depth is negative, or the damping
+            is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import MoDL
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = MoDL(width=4, iterations=2, cg_iterations=2)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     @register_to_config
@@ -57,7 +68,7 @@ class MoDL(Reconstructor):
         check_counts(width=width, iterations=iterations, blocks=blocks, cg_iterations=cg_iterations)
         if depth < 0 or not damping > 0:
             raise InputError(
-                f"expected a depth of 0 or more and a positive damping, got {depth} and {damping}"
+                f"expected `depth` of at least 0 and a positive `damping`, got {depth}, {damping}"
             )
         self.iterations, self.cg_iterations = iterations, cg_iterations
 
@@ -68,18 +79,18 @@ class MoDL(Reconstructor):
 
         count = 1 if shared else iterations
         self.networks = nn.ModuleList(network() for _ in range(count))
-        # softplus of it is λ.
+        # λ is the softplus of this parameter.
         self.raw_damping = nn.Parameter(torch.full((count,), math.log(math.expm1(damping))))
 
     @property
     def damping(self) -> Tensor:
-        """λ of each iteration, or the one of all, positive."""
+        """Positive λ of each iteration, or a single one if it is shared."""
         return functional.softplus(self.raw_damping)
 
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         x, dampings = zero_filled, self.damping
         for iteration in range(self.iterations):
             number = iteration % len(self.networks)

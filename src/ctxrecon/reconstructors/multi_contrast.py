@@ -1,4 +1,4 @@
-"""Several contrasts of one slice: what their reconstructors share, and those without a state."""
+"""Base class of multi-contrast reconstructors, and networks without a state."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from ctxrecon.reconstructors.recurrent_blocks import RecurrentUNet, run_cascade
 
 @dataclass
 class MultiContrastOutput(BaseOutput):
-    """What a reconstructor makes of the measurements of several contrasts.
+    """Reconstruction of a multi-contrast measurement.
 
     Attributes:
-        images: ``(batch, contrasts, ny, nx)`` complex64.
-        expected_error: ``(batch, contrasts, ny, nx)`` float32, the error that the network expects
-            of each pixel, real and imaginary parts together; ``None`` where it predicts none.
-        penalty: ``(batch,)`` float32, what a network's own constraint adds to a training loss;
-            ``None`` where it has none.
-        part_std: ``(batch, contrasts, 2, ny, nx)`` float32, the error that is expected of the real
-            and of the imaginary part; ``None`` where they are not told apart.
+        images: Reconstructed images ``(batch, contrasts, ny, nx)``, complex64.
+        expected_error: Predicted error of each pixel, real and imaginary part together,
+            ``(batch, contrasts, ny, nx)`` float32; ``None`` if the network predicts none.
+        penalty: Contribution of the network's own constraint to a training loss, ``(batch,)``
+            float32; ``None`` if it has none.
+        part_std: Predicted errors of the real and of the imaginary part,
+            ``(batch, contrasts, 2, ny, nx)`` float32; ``None`` if they are not predicted
+            separately.
     """
 
     images: Tensor
@@ -44,26 +45,26 @@ class MultiContrastOutput(BaseOutput):
 
 
 class MultiContrastReconstructor(ModelMixin, ConfigMixin):
-    """A network that inverts ``y^c = A^c x^c + n``, contrast after contrast.
+    """Network that inverts ``y^c = A^c x^c + n``, one contrast after another.
 
-    Contrasts are reconstructed in the order in which they come, and each may hand a state to the
-    next; an image depends on its own measurement and on those before it, never on later ones. Any
-    number of contrasts is taken unless a class says otherwise.
+    Contrasts are reconstructed in the given order, and each may pass a state to the next one. An
+    image depends on its own measurement and on the preceding ones, never on later ones. Any number
+    of contrasts is accepted unless a subclass restricts it.
 
-    Intensities are divided by the 99 % quantile of the magnitude of ``(A^c)ᴴ y^c``, of each slice
-    and each contrast for itself, and multiplied afterwards: a contrast measured with another gain
-    ``g_c > 0`` gives ``g_c`` times its image and leaves the other contrasts as they are. Sequences
-    differ in their receiver gains, and a late, dark echo then fills the network's range as a
-    bright one does; the network does not see the ratios between echoes, the images given back have
-    them. No layer takes statistics over the batch, and any matrix size is taken.
+    The data of each slice and contrast are divided by the 99 % quantile of the magnitude of
+    ``(A^c)ᴴ y^c``, and the result is multiplied by it. A contrast measured with another gain
+    ``g_c > 0`` therefore yields ``g_c`` times its image and leaves the other contrasts unchanged.
+    Sequences differ in their receiver gains, and a late, dark echo then fills the network's range
+    as a bright one does. The network does not see the ratios between echoes; the returned images
+    preserve them. No layer uses batch statistics, and any matrix size is accepted.
 
     Args:
-        networks: one for each block, as :func:`~.recurrent_blocks.run_cascade` takes them, or such
-            a list for each contrast.
-        text_width: width of the prompt embeddings that modulate the features; ``None`` for a
-            network that reads no prompt.
-        predict_std: whether the error of each pixel is predicted as well, by one head for all
-            contrasts: with a Gaussian likelihood, the diagonal Gaussian of InfoMRI
+        networks: One network per block, as accepted by :func:`~.recurrent_blocks.run_cascade`, or
+            such a list for each contrast.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel, with one head for all
+            contrasts. With a Gaussian likelihood this is the diagonal Gaussian of InfoMRI
             (Section III-F).
     """
 
@@ -76,7 +77,7 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
 
     @property
     def predicts_error(self) -> bool:
-        """Whether outputs have an expected error."""
+        """``True`` if outputs have an expected error."""
         return self.error_head is not None
 
     def reconstruct(
@@ -87,14 +88,15 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
         embeds: Tensor | None,
         states: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """One contrast's image, at the network's intensity, and the states for the next contrast.
+        """Return one contrast's image at the network's intensity, and states for the next one.
 
         Args:
-            contrast: its number, from 0 on.
-            operator: ``A^c``.
-            zero_filled: ``(A^c)ᴴ y^c``, ``(batch, ny, nx)`` complex64.
-            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
-            states: of the contrast before; empty for the first one.
+            contrast: Index of the contrast, from 0.
+            operator: Forward operator ``A^c``.
+            zero_filled: Zero-filled images ``(A^c)ᴴ y^c``, ``(batch, ny, nx)`` complex64.
+            embeds: Prompt embeddings ``(batch, text_width)``, or ``None`` for a network without
+                text conditioning.
+            states: States of the previous contrast; empty for the first one.
         """
         return run_cascade(self.networks, operator, zero_filled, embeds, states)
 
@@ -107,16 +109,20 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
         """Reconstruct all contrasts of a batch of slices.
 
         Args:
-            operators: ``A^c``, one for each contrast.
-            y: ``(batch, contrasts, coils, ny, nx)`` complex64, zero outside the masks.
-            prompt_embeds: ``(batch, contrasts, text_width)``, one for each slice and contrast; a
-                network that reads prompts needs them, with those of the empty prompt where there
-                is none.
+            operators: Forward operators ``A^c``, one per contrast.
+            y: Measured k-space ``(batch, contrasts, coils, ny, nx)``, complex64, zero outside the
+                masks.
+            prompt_embeds: Prompt embeddings ``(batch, contrasts, text_width)``, one per slice and
+                contrast. A network with text conditioning requires them; images without a prompt
+                use the embedding of the empty prompt.
+
+        Returns:
+            The reconstructions, in the units of ``y``.
 
         Raises:
-            InputError: operators that are not one for each contrast of ``y``; ``y`` of another
-                shape or dtype; prompt embeddings that are missing, of another shape, or given to
-                a network that reads none.
+            InputError: If there is not one operator per contrast of ``y``, ``y`` has another
+                shape or dtype, or the prompt embeddings are missing, have another shape, or are
+                passed to a network without text conditioning.
         """
         _check_measurement(operators, y)
         check_embeds(self, prompt_embeds, (y.shape[0], y.shape[1]))
@@ -140,14 +146,24 @@ class MultiContrastReconstructor(ModelMixin, ConfigMixin):
 
 
 class SharedUNet(MultiContrastReconstructor):
-    """One U-Net for every contrast, which sees each of them alone: U-Net-S of JoJoNet.
+    """A single U-Net for all contrasts, applied to each of them separately (U-Net-S of JoJoNet).
 
     Args:
-        width: features at full size.
-        depth: halvings.
-        blocks: U-Nets with data consistency, one after another; the paper's baseline has one.
-        text_width: see :class:`MultiContrastReconstructor`.
-        predict_std: likewise.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
+        blocks: Number of successive U-Nets with data consistency; the paper's baseline has one.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import SharedUNet
+        >>> operators = [CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))] * 2
+        >>> network = SharedUNet(width=4, depth=2)
+        >>> network(operators, torch.ones(1, 2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([1, 2, 32, 32])
     """
 
     @register_to_config
@@ -164,15 +180,25 @@ class SharedUNet(MultiContrastReconstructor):
 
 
 class IndividualUNets(MultiContrastReconstructor):
-    """A U-Net of its own for each contrast, which sees that one alone: U-Net-I of JoJoNet.
+    """A separate U-Net for each contrast (U-Net-I of JoJoNet).
 
     Args:
-        contrasts: how many; calls have just as many, in the same order.
-        width: features at full size.
-        depth: halvings.
-        blocks: see :class:`SharedUNet`.
-        text_width: see :class:`MultiContrastReconstructor`.
-        predict_std: likewise.
+        contrasts: Number of contrasts; calls must pass this number, in the same order.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
+        blocks: Number of successive U-Nets with data consistency; the paper's baseline has one.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import IndividualUNets
+        >>> operators = [CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))] * 2
+        >>> network = IndividualUNets(contrasts=2, width=4, depth=2)
+        >>> network(operators, torch.ones(1, 2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([1, 2, 32, 32])
     """
 
     @register_to_config
@@ -197,16 +223,17 @@ class IndividualUNets(MultiContrastReconstructor):
         y: Tensor,
         prompt_embeds: Tensor | None = None,
     ) -> MultiContrastOutput:
-        """See :meth:`MultiContrastReconstructor.forward`.
+        """Reconstruct all contrasts, see :meth:`MultiContrastReconstructor.forward`.
 
         Raises:
-            InputError: also for another number of contrasts than the network was built for.
+            InputError: If an argument is invalid, or the number of contrasts differs from that of
+                the network.
         """
         _check_measurement(operators, y)
         if y.shape[1] != len(self.networks):
             raise InputError(
                 f"expected the {len(self.networks)} contrasts that this network was built for, "
-                f"got {y.shape[1]}: build it with contrasts={y.shape[1]}, or take a network that "
+                f"got {y.shape[1]}: build it with contrasts={y.shape[1]}, or use a network that "
                 "is shared by all contrasts"
             )
         return super().forward(operators, y, prompt_embeds)
@@ -219,7 +246,7 @@ class IndividualUNets(MultiContrastReconstructor):
         embeds: Tensor | None,
         states: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """See :meth:`MultiContrastReconstructor.reconstruct`; there are no states."""
+        """Return one contrast's image, see :meth:`MultiContrastReconstructor.reconstruct`."""
         own: nn.ModuleList = self.networks[contrast]  # type: ignore[assignment]
         return run_cascade(own, operator, zero_filled, embeds, states)
 
@@ -230,9 +257,17 @@ def reconstruct_contrasts(
     y: Tensor,
     prompt_embeds: Tensor | None = None,
 ) -> MultiContrastOutput:
-    """Reconstruct several contrasts by a network of them, or each by itself.
+    """Reconstruct several contrasts with a multi-contrast network, or each contrast separately.
 
-    Arguments and errors are those of :meth:`MultiContrastReconstructor.forward`.
+    Args:
+        network: Multi- or single-contrast network.
+        operators: Forward operators ``A^c``, one per contrast.
+        y: Measured k-space ``(batch, contrasts, coils, ny, nx)``, complex64.
+        prompt_embeds: Prompt embeddings ``(batch, contrasts, text_width)``, or ``None`` for a
+            network without text conditioning.
+
+    Raises:
+        InputError: If an argument is invalid, as in :meth:`MultiContrastReconstructor.forward`.
     """
     if isinstance(network, MultiContrastReconstructor):
         return network(operators, y, prompt_embeds)
@@ -251,7 +286,7 @@ def reconstruct_contrasts(
 
 
 def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
-    """One of each contrast, along axis 1, where there are any."""
+    """Stack the values of all contrasts along axis 1; ``None`` if there are none."""
     known = [value for value in values if value is not None]
     return torch.stack(known, dim=1) if known else None
 
@@ -259,17 +294,17 @@ def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
 def unet_cascade(
     width: int, depth: int, blocks: int, text_width: int | None, handed: int
 ) -> nn.ModuleList:
-    """U-Nets for the blocks of a cascade, each with weights of its own.
+    """Return the U-Nets of the blocks of a cascade, each with its own weights.
 
     Args:
-        width: features at full size.
-        depth: halvings.
-        blocks: how many.
-        text_width: see :class:`MultiContrastReconstructor`.
-        handed: levels whose features are handed on, from the lowest up.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
+        blocks: Number of blocks.
+        text_width: Width of the prompt embeddings, or ``None``.
+        handed: Number of levels, from the lowest up, whose features are passed on.
 
     Raises:
-        InputError: sizes that are not whole numbers from 1 on.
+        InputError: If a size is not a positive whole number.
     """
     check_counts(width=width, depth=depth, blocks=blocks)
     return nn.ModuleList(RecurrentUNet(2, width, depth, text_width, handed) for _ in range(blocks))
@@ -278,8 +313,8 @@ def unet_cascade(
 def _check_measurement(operators: Sequence[MaskedSense], y: Tensor) -> None:
     if not isinstance(operators, Sequence) or len(operators) == 0:
         raise InputError(
-            f"expected a sequence of operators, one for each contrast, got {operators!r}: "
-            "put a single one into a list"
+            f"expected a sequence of operators, one per contrast, got {operators!r}: "
+            "wrap a single operator in a list"
         )
     if y.ndim != 5 or y.shape[1] != len(operators):
         raise InputError(

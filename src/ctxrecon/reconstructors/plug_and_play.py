@@ -1,4 +1,4 @@
-"""Plug-and-play: a denoiser that knows no measurement, and steps to the data between."""
+"""Plug-and-play reconstruction: a measurement-independent denoiser and data-consistency steps."""
 
 from __future__ import annotations
 
@@ -18,32 +18,43 @@ from ctxrecon.reconstructors.base import Reconstructor, intensity
 from ctxrecon.reconstructors.blocks import ResidualUNet, to_network
 
 _HIGHEST, _LOWEST = 0.2, 0.01
-"""σ of the first and of the last iteration, of the bright signal."""
+"""Noise level σ of the first and of the last iteration, relative to the bright signal."""
 _LAMBDA = 0.23
-"""DPIR's weight of the prior, with noise of the lowest σ in the data."""
+"""DPIR's weight of the prior, for data with noise of the lowest σ."""
 _TRAINED = (0.005, 0.5)
-"""Range of the σ that the denoiser is trained for, uniform in its logarithm."""
+"""Range of σ, log-uniform, for which the denoiser is trained."""
 
 
 class PlugAndPlay(Reconstructor):
-    """``x = (AᴴA + μ_k)⁻¹ (Aᴴy + μ_k z)``, ``z ← D(x; σ_k)``, iteration after iteration.
+    """Half-quadratic splitting with a deep denoiser D.
 
-    Half-quadratic splitting with a deep denoiser D: DPIR, Zhang et al., IEEE Trans Pattern Anal
-    Mach Intell 44:6360 (2022), the plug-and-play backbone of InfoMRI (InfoMRI-PnP). σ_k falls from
-    0.2 to 0.01 of the bright signal in equal ratios and ``μ_k = 0.23 (0.01 / σ_k)²``, to start
-    with. D is a residual U-Net that is given σ, as DRUNet is; what it gives is in units of σ.
+    Iterates ``x = (AᴴA + μ_k)⁻¹ (Aᴴy + μ_k z)``, ``z ← D(x; σ_k)``. DPIR, Zhang et al., IEEE Trans
+    Pattern Anal Mach Intell 44:6360 (2022), the plug-and-play backbone of InfoMRI (InfoMRI-PnP).
+    Initially σ_k falls geometrically from 0.2 to 0.01 of the bright signal, and
+    ``μ_k = 0.23 (0.01 / σ_k)²``. D is a residual U-Net with σ as an input, like DRUNet; its output
+    is in units of σ.
 
-    D learns to take white noise off images and nothing else (:meth:`prior_loss`): the loss of a
-    reconstruction gets no gradient to its weights. It trains σ_k and μ_k and, through D, whatever
-    A and y depend on, such as the mask.
+    D is trained to remove white noise from images only (:meth:`prior_loss`): the reconstruction
+    loss passes no gradient to its weights. That loss trains σ_k and μ_k and, through D, everything
+    that A and y depend on, such as the mask.
 
     Args:
-        width: features of D at full size.
-        depth: its halvings.
-        iterations: number of steps.
-        cg_iterations: at most, in each step to the data.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features of D at full resolution.
+        depth: Number of downsampling steps of D.
+        iterations: Number of iterations.
+        cg_iterations: Maximum number of conjugate-gradient iterations per data-consistency step.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import PlugAndPlay
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = PlugAndPlay(width=4, depth=2, iterations=2, cg_iterations=2)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     learns_prior = True
@@ -69,7 +80,7 @@ class PlugAndPlay(Reconstructor):
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> tuple[Tensor, None]:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         fixed = {name: value.detach() for name, value in self.denoiser.named_parameters()}
         z = zero_filled
         for level, damping in zip(self.log_levels.exp(), self.log_dampings.exp(), strict=True):
@@ -85,14 +96,14 @@ class PlugAndPlay(Reconstructor):
         generators: Sequence[torch.Generator],
         embeds: Tensor | None = None,
     ) -> Tensor:
-        """Mean of ``|D(x + n; σ) − x|² / σ²`` over the parts of an image, for one σ of each."""
+        """Return the mean of ``|D(x + n; σ) − x|² / σ²`` with one σ per image, ``(batch,)``."""
         images = images / intensity(images)
         low, high = (math.log(end) for end in _TRAINED)
         drawn = [torch.rand((), generator=each) for each in generators]
         levels = (low + (high - low) * torch.stack(drawn).to(images.device)).exp()
         size, dtype = images.shape[1:], images.dtype
         noise = torch.stack([torch.randn(size, dtype=dtype, generator=each) for each in generators])
-        # A complex standard normal has half a unit of variance in each part.
+        # A complex standard normal has variance ½ in each part.
         noise = 2**0.5 * noise.to(images.device)
         noisy = images + levels[:, None, None] * noise
         own: dict[str, Tensor] = dict(self.denoiser.named_parameters())
@@ -102,7 +113,7 @@ class PlugAndPlay(Reconstructor):
     def _denoised(
         self, x: Tensor, levels: Tensor, embeds: Tensor | None, weights: dict[str, Tensor]
     ) -> Tensor:
-        """``D(x; σ)``, ``(batch, ny, nx)``, with one σ of each image."""
+        """Return ``D(x; σ)``, ``(batch, ny, nx)``, with one σ per image."""
         seen = to_network(self.denoiser, x)
         known = levels.log().to(seen)[:, None, None, None].expand(-1, 1, *x.shape[1:])
         correction = functional_call(

@@ -1,4 +1,4 @@
-"""A U-Net that hands the features of its decoder on, and what makes a cascade of such networks."""
+"""Recurrent U-Nets whose decoder features are passed on, and cascades of them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ctxrecon.reconstructors.generators import hard_data_consistency
 
 
 class RecurrentUNet(nn.Module):
-    """A U-Net whose decoder reads, and hands on, the features of its levels.
+    """U-Net whose decoder reads and passes on the features of its levels.
 
-    Level n of the decoder, n = 1 the lowest, merges what comes up from below, ``d_{n−1}``, the
-    encoder's features ``s_n`` and a convolution of the hidden state ``h_n`` that it was given. Its
+    Level n of the decoder, with n = 1 the lowest, merges the output ``d_{n−1}`` of the level below,
+    the encoder's features ``s_n`` and a convolution of the received hidden state ``h_n``. Its
     output is both ``d_n`` and the next ``h_n``: the holistic recurrent U-Net of JoJoNet
-    (Section IV-C, Figure 3). The lowest level has no ``s_n``; there ``d_0`` is what the encoder
-    gives. Without levels that hand on it is the plain :class:`~.blocks.UNet`. Its
-    image is 0 to start with.
+    (Section IV-C, Figure 3). The lowest level has no ``s_n``; its ``d_0`` is the encoder's output.
+    If no level passes on its features, the network is the plain :class:`~.blocks.UNet`. The output
+    is initially 0.
 
     Args:
-        in_channels: of the input.
-        width: of the features at full size; twice as many at each half of it.
-        depth: number of halvings.
-        text_width: see :class:`~.blocks.Modulation`.
-        handed: number of levels, from the lowest up, that hand on their features; ``depth + 1``
+        in_channels: Number of input channels.
+        width: Number of features at full resolution, doubled at each downsampling step.
+        depth: Number of downsampling steps.
+        text_width: Width of the prompt embeddings, see :class:`~.blocks.Modulation`.
+        handed: Number of levels, from the lowest up, that pass on their features; ``depth + 1``
             for all.
     """
 
@@ -66,17 +66,18 @@ class RecurrentUNet(nn.Module):
     def forward(
         self, x: Tensor, embeds: Tensor | None, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The image's two channels ``(batch, 2, ny, nx)``, and the states to hand on.
+        """Return the image channels ``(batch, 2, ny, nx)`` and the states to pass on.
 
         Args:
-            x: ``(batch, in_channels, ny, nx)``; padded with zeros inside where halves are not
-                whole.
-            embeds: ``(batch, text_width)``, or ``None`` where no prompt is read.
-            states: ``h_n`` as a network of the same sizes gave them, the lowest level first; empty
-                for the first network of all, whose hidden state is 0.
+            x: Input ``(batch, in_channels, ny, nx)``, zero-padded internally to a multiple of
+                ``2^depth``.
+            embeds: Prompt embeddings ``(batch, text_width)``, or ``None`` for a network without
+                text conditioning.
+            states: Hidden states ``h_n`` from a network of the same size, lowest level first;
+                empty for the very first network, whose hidden states are 0.
         """
         ny, nx = x.shape[-2:]
-        # One pixel alone could not be normalised.
+        # Instance normalization needs more than one pixel.
         features = pad_to_multiple(x, self.multiple, least=2)
         skipped = []
         for block in self.down:
@@ -94,23 +95,23 @@ class RecurrentUNet(nn.Module):
         return self.last(features)[..., :ny, :nx], handed_on
 
     def _state(self, level: int, states: list[Tensor], like: Tensor) -> Tensor:
-        """The convolution of ``h_n``, of the matrix size of ``like``."""
+        """Return the convolution of ``h_n``, with the matrix size of ``like``."""
         if states:
             return self.hand[level](states[level])
-        # A convolution of zeros, not left out: every parameter is used by every call.
+        # Convolve zeros rather than skip the layer, so that every call uses every parameter.
         shape = (len(like), self.state_widths[level], *like.shape[-2:])
         return self.hand[level](like.new_zeros(shape))
 
 
 class ImageRecurrentUNet(nn.Module):
-    """A U-Net beside whose input a convolution of the previous contrast's image is laid.
+    """U-Net that also receives a convolution of the previous contrast's image.
 
-    The state is that image alone, ``(batch, 2, ny, nx)``, and is handed on as it came.
+    The state consists of this image, ``(batch, 2, ny, nx)``, and is passed on unchanged.
 
     Args:
-        width: of the U-Net's features at full size, and of the convolution.
-        depth: number of halvings.
-        text_width: see :class:`~.blocks.Modulation`.
+        width: Number of features of the U-Net at full resolution, and of the convolution.
+        depth: Number of downsampling steps.
+        text_width: Width of the prompt embeddings, see :class:`~.blocks.Modulation`.
     """
 
     def __init__(self, width: int, depth: int, text_width: int | None) -> None:
@@ -121,7 +122,7 @@ class ImageRecurrentUNet(nn.Module):
     def forward(
         self, x: Tensor, embeds: Tensor | None, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """As :meth:`RecurrentUNet.forward`, with the one state."""
+        """Return the correction as :meth:`RecurrentUNet.forward`, and the unchanged state."""
         (image,) = states
         correction, _ = self.network(torch.cat([x, self.hand(image)], dim=1), embeds, [])
         return correction, states
@@ -134,18 +135,18 @@ def run_cascade(
     embeds: Tensor | None,
     states: list[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
-    """``x ← DC(x + U_j(x, h))`` for each block j, from ``x = Aᴴy``, each state handed to the next.
+    """Run ``x ← DC(x + U_j(x, h))`` for each block j from ``x = Aᴴy``, passing on the states.
 
-    The direct connection makes the network learn residuals; DC, formula (4) of JoJoNet with coil
-    maps, puts what was measured back in place
+    The skip connection makes the networks learn residuals. DC is formula (4) of JoJoNet with coil
+    maps and restores the measured samples
     (:func:`~ctxrecon.reconstructors.generators.hard_data_consistency`).
 
     Args:
-        networks: ``U_j``, which give a correction and their states.
-        operator: ``A``.
-        zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
-        embeds: ``(batch, text_width)``, or ``None``.
-        states: for the first network.
+        networks: Networks ``U_j``, which return a correction and their states.
+        operator: Forward operator ``A``.
+        zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+        embeds: Prompt embeddings ``(batch, text_width)``, or ``None``.
+        states: States for the first network.
 
     Returns:
         The image, and the states of the last network.

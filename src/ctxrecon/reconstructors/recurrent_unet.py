@@ -1,4 +1,4 @@
-"""Recurrent networks, in which each contrast helps those that come after it."""
+"""Recurrent multi-contrast networks, in which each contrast supports the following ones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ from ctxrecon.reconstructors.recurrent_blocks import ImageRecurrentUNet, run_cas
 
 
 class HRUNet(MultiContrastReconstructor):
-    """The holistic recurrent U-Net: features of every decoder level are handed over.
+    """Holistic recurrent U-Net: the features of every decoder level are passed on.
 
-    JoJoNet, Section IV-C: the states of block j go to block j + 1, and those of the last block to
-    the first block of the next contrast; the first block of all starts from zeros. Blocks differ
-    in their weights, contrasts share them.
+    JoJoNet, Section IV-C: the states of block j are passed to block j + 1, and those of the last
+    block to the first block of the next contrast. The very first block starts from zeros. Each
+    block has its own weights, which are shared by all contrasts.
 
     Args:
-        width: features at full size; 64/128/256/512 in the paper.
-        depth: halvings.
-        blocks: U-Nets with data consistency, one after another; ``N_l`` in the paper.
-        text_width: see :class:`~.multi_contrast.MultiContrastReconstructor`.
-        predict_std: likewise.
+        width: Number of features at full resolution; 64/128/256/512 by level in the paper.
+        depth: Number of downsampling steps.
+        blocks: Number of successive U-Nets with data consistency; ``N_l`` in the paper.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import HRUNet
+        >>> operators = [CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))] * 2
+        >>> network = HRUNet(width=4, depth=2, blocks=1)
+        >>> network(operators, torch.ones(1, 2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([1, 2, 32, 32])
     """
 
     @register_to_config
@@ -42,17 +52,28 @@ class HRUNet(MultiContrastReconstructor):
 
 
 class RUNet(MultiContrastReconstructor):
-    """The recurrent U-Net, which hands over the features of its bottleneck only.
+    """Recurrent U-Net that passes on the features of its bottleneck only.
 
-    The baseline of JoJoNet after Wang et al., ICCV 2019: :class:`HRUNet` but for the levels that
-    hand on. Their gated units are left out, so that nothing else differs.
+    The baseline of JoJoNet after Wang et al., ICCV 2019: identical to :class:`HRUNet` except for
+    the levels that are passed on. The gated units of the original are left out, so that nothing
+    else differs.
 
     Args:
-        width: see :class:`HRUNet`.
-        depth: likewise.
-        blocks: likewise.
-        text_width: see :class:`~.multi_contrast.MultiContrastReconstructor`.
-        predict_std: likewise.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
+        blocks: Number of successive U-Nets with data consistency.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import RUNet
+        >>> operators = [CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))] * 2
+        >>> network = RUNet(width=4, depth=2, blocks=1)
+        >>> network(operators, torch.ones(1, 2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([1, 2, 32, 32])
     """
 
     @register_to_config
@@ -69,18 +90,28 @@ class RUNet(MultiContrastReconstructor):
 
 
 class GRUUNet(MultiContrastReconstructor):
-    """A U-Net that sees the image of the contrast before, and nothing else of it.
+    """U-Net that also receives the reconstruction of the previous contrast.
 
-    The baseline "GRU-U-Net" of JoJoNet: a convolution of the previous contrast's reconstruction
-    lies beside the zero-filled image (beside that of the block before, with more than one block).
-    Its text names no gates, and there are none here. The first contrast sees an image of zeros.
+    The baseline "GRU-U-Net" of JoJoNet: a convolution of the previous contrast's reconstruction is
+    concatenated to the zero-filled image, or to the image of the previous block. The paper's text
+    mentions no gates, and this network has none. The first contrast receives an image of zeros.
 
     Args:
-        width: see :class:`HRUNet`.
-        depth: likewise.
-        blocks: U-Nets with data consistency, one after another; the paper's baseline has one.
-        text_width: see :class:`~.multi_contrast.MultiContrastReconstructor`.
-        predict_std: likewise.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
+        blocks: Number of successive U-Nets with data consistency; the paper's baseline has one.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import GRUUNet
+        >>> operators = [CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))] * 2
+        >>> network = GRUUNet(width=4, depth=2)
+        >>> network(operators, torch.ones(1, 2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([1, 2, 32, 32])
     """
 
     @register_to_config
@@ -106,7 +137,7 @@ class GRUUNet(MultiContrastReconstructor):
         embeds: Tensor | None,
         states: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """See :meth:`MultiContrastReconstructor.reconstruct`; the state is the image."""
+        """Return the image as :meth:`MultiContrastReconstructor.reconstruct`; it is the state."""
         seen = states or [to_network(self, torch.zeros_like(zero_filled))]
         image, _ = run_cascade(self.networks, operator, zero_filled, embeds, seen)
         return image, [to_network(self, image)]

@@ -1,4 +1,4 @@
-"""A critic whose convolutions are normalized by their largest singular value."""
+"""Critic with spectrally normalized convolutions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ _SLOPE = 0.2
 
 
 class SpectralCritic(ModelMixin, ConfigMixin):
-    """Pairs of convolutions, halved in size between, and the mean of the last map as the score.
+    """Spectrally normalized convolutional critic whose score is the mean of the last feature map.
 
-    The Kantorovich potential of Wang et al., arXiv:2305.02774, of complex images as two channels.
-    Every convolution is divided by the largest singular value of its kernel, which Miyato et al.
-    (arXiv:1802.05957) take as a matrix ``(out, in · 9)``. That bounds the 3 × 3 convolution itself
-    only up to a factor of ``√9 = 3``, so the score changes by at most :attr:`lipschitz` where an
-    image does by 1, and usually by far less.
+    The Kantorovich potential of Wang et al., arXiv:2305.02774, on complex images as two channels:
+    pairs of convolutions with average pooling between them. Every convolution is divided by the
+    largest singular value of its kernel as a matrix ``(out, in · 9)`` (Miyato et al.,
+    arXiv:1802.05957). This bounds the 3 × 3 convolution itself only up to a factor of ``√9 = 3``,
+    so that :attr:`lipschitz` is an upper bound, and the actual slope is usually far smaller.
 
     Args:
-        width: features at full size, doubled at each half of it up to four times as many.
-        depth: sizes, each with two convolutions.
+        width: Number of features at full resolution, doubled at each downsampling step up to a
+            factor of four.
+        depth: Number of resolutions, each with two convolutions.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.reconstructors import SpectralCritic
+        >>> critic = SpectralCritic(width=4, depth=3)
+        >>> critic(critic.seen(torch.ones(2, 32, 32, dtype=torch.complex64))).shape
+        torch.Size([2])
     """
 
     @register_to_config
@@ -49,14 +57,14 @@ class SpectralCritic(ModelMixin, ConfigMixin):
 
     @property
     def lipschitz(self) -> float:
-        """Bound of ``|D(a) − D(b)| / ‖a − b‖``: 3 for each convolution, ½ for each halving."""
+        """Bound of ``|D(a) − D(b)| / ‖a − b‖``: a factor 3 per convolution, ½ per pooling."""
         return 3.0 ** (2 * len(self.layers) + 1) * 0.5 ** (len(self.layers) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score of each image, ``(batch,)``.
+        """Return the score of each image, ``(batch,)``.
 
         Args:
-            images: what :meth:`seen` gives.
+            images: Input channels as returned by :meth:`seen`.
         """
         features = images
         for level, convolutions in enumerate(self.layers):
@@ -67,10 +75,10 @@ class SpectralCritic(ModelMixin, ConfigMixin):
         return self.last(features).flatten(1).mean(dim=1)
 
     def seen(self, images: Tensor) -> Tensor:
-        """What the critic sees of complex images ``(batch, ny, nx)``, ``(batch, 2, ny, nx)``.
+        """Convert complex images ``(batch, ny, nx)`` to the critic's input, ``(batch, 2, ny, nx)``.
 
         Raises:
-            InputError: real images, or ones with fewer pixels than the halvings leave one of.
+            InputError: If the images are real, or too small for the number of resolutions.
         """
         if not images.is_complex():
             raise InputError("expected complex images for this critic, got magnitudes")

@@ -1,4 +1,4 @@
-"""The U-Net that fastMRI compares with, on complex images."""
+"""The U-Net baseline of fastMRI, on complex images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ from ctxrecon.reconstructors.blocks import UNet, with_variance
 
 
 class UNetReconstructor(Reconstructor):
-    """``x = Aᴴy + U(Aᴴy)``: a U-Net that takes aliasing off, without data consistency.
+    """U-Net that removes aliasing, ``x = Aᴴy + U(Aᴴy)``, without data consistency.
 
-    Zbontar et al., arXiv:1811.08839; on the complex coil-combined image.
+    Zbontar et al., arXiv:1811.08839, applied to the complex coil-combined image.
 
     Args:
-        width: features at full size.
-        depth: halvings.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head; "joint"
+            predicts it with two additional output channels of the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import UNetReconstructor
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = UNetReconstructor(width=4, depth=2)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     serves_joint = True
@@ -40,6 +51,6 @@ class UNetReconstructor(Reconstructor):
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> Estimate:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         correction, log_variance = with_variance(self.network, zero_filled, embeds)
         return Estimate(zero_filled + correction, None, log_variance)

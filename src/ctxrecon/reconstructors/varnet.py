@@ -1,4 +1,4 @@
-"""The end-to-end variational network."""
+"""End-to-end variational network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,34 @@ _MAPS_WIDTH, _MAPS_DEPTH = 8, 3
 
 
 class VarNet(Reconstructor):
-    """Descent steps on ``½ ‖A x − y‖²``, each with a U-Net on the image.
+    """Variational network: gradient steps on ``½ ‖A x − y‖²``, each with a U-Net on the image.
 
-    ``x ← x − η_m Aᴴ(A x − y) + U_m(x)``, from ``x = Aᴴ y``: the end-to-end variational network,
-    Sriram et al., arXiv:2004.06688, with the image as its state, as in Hammernik et al., Magn Reson
-    Med 79:3055 (2018). The end-to-end network keeps multi-coil k-space, which need not be that of
-    any image: with the same U-Nets it needs more cascades.
+    ``x ← x − η_m Aᴴ(A x − y) + U_m(x)``, starting from ``x = Aᴴ y``. This is the end-to-end
+    variational network (Sriram et al., arXiv:2004.06688) with an image as its state, as in
+    Hammernik et al., Magn Reson Med 79:3055 (2018). The state of the end-to-end network is
+    multi-coil k-space, which need not be consistent with any single image; with the same U-Nets it
+    needs more cascades.
 
     Args:
-        width: features of the U-Nets at full size.
-        depth: their halvings.
-        cascades: number of steps.
-        learned_maps: whether a U-Net of its own improves the operator's coil maps, coil by coil.
-            The paper's makes them from low-resolution coil images alone; here it starts from those
-            that the calibration gave.
-        text_width: see :class:`~ctxrecon.reconstructors.base.Reconstructor`.
-        predict_std: likewise.
+        width: Number of features of the U-Nets at full resolution.
+        depth: Number of downsampling steps of the U-Nets.
+        cascades: Number of steps.
+        learned_maps: If true, a separate U-Net refines the operator's coil maps, coil by coil. The
+            paper's network estimates the maps from low-resolution coil images; this one starts
+            from the calibrated maps.
+        text_width: Width of the prompt embeddings that modulate the features; ``None`` for a
+            network without text conditioning.
+        predict_std: If true, also predict the error of each pixel with a separate head; "joint"
+            predicts it with two additional output channels of the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
+        >>> from ctxrecon.reconstructors import VarNet
+        >>> operator = CartesianSense(torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        >>> network = VarNet(width=4, depth=2, cascades=2)
+        >>> network(operator, torch.ones(2, 1, 32, 32, dtype=torch.complex64)).images.shape
+        torch.Size([2, 32, 32])
     """
 
     serves_joint = True
@@ -56,7 +68,7 @@ class VarNet(Reconstructor):
     def reconstruct(
         self, operator: SenseOperator, y: Tensor, zero_filled: Tensor, embeds: Tensor | None
     ) -> Estimate:
-        """See :meth:`Reconstructor.reconstruct`."""
+        """Return the reconstruction, see :meth:`Reconstructor.reconstruct`."""
         if self.maps_network is not None and operator.coil_maps is not None:
             every = operator.coil_maps.flatten(0, -4)
             maps = _improved(self.maps_network, every).reshape(operator.coil_maps.shape)
@@ -76,19 +88,19 @@ def descend(
     start: Tensor | None = None,
     beside: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """``x ← x − η_m Aᴴ(A x − y) + U_m(x)`` for every network.
+    """Run ``x ← x − η_m Aᴴ(A x − y) + U_m(x)`` for every network.
 
     Args:
-        networks: U_m.
-        steps: η_m.
-        operator: A.
-        zero_filled: ``Aᴴ y``, ``(batch, ny, nx)``.
-        embeds: of prompts.
-        start: the first x; ``Aᴴ y`` by default.
-        beside: another image that every network sees beside x.
+        networks: Networks U_m.
+        steps: Step sizes η_m.
+        operator: Forward operator A.
+        zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)``.
+        embeds: Prompt embeddings ``(batch, text_width)``, or ``None``.
+        start: Initial x (default: ``Aᴴ y``).
+        beside: Additional image input of every network.
 
     Returns:
-        The last x, and the last network's channels after the image's, if it gives more.
+        The final x, and the channels of the last network's output after the image, or ``None``.
     """
     x, log_variance = zero_filled if start is None else start, None
     for step, network in zip(steps, networks, strict=True):
@@ -99,7 +111,7 @@ def descend(
 
 
 def _improved(network: nn.Module, maps: Tensor) -> Tensor:
-    """Maps ``(batch or 1, coils, ny, nx)``, improved, of unit power where these are not 0."""
+    """Refine maps ``(batch or 1, coils, ny, nx)`` and normalize them where they are not 0."""
     improved = maps + on_image(network, maps.flatten(0, 1), None).view_as(maps)
     power = improved.abs().square().sum(dim=1, keepdim=True)
     inside = (maps != 0).any(dim=1, keepdim=True)

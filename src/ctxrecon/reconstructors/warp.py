@@ -1,7 +1,7 @@
-"""Displacement fields: resampling along them, their smoothness, folds and errors.
+"""Displacement fields: warping, smoothness, folding and endpoint errors.
 
-A displacement is ``(batch, 2, ny, nx)`` float in pixels, its channels along ``ny`` and ``nx``: the
-warped image at ``p`` is the image at ``p + ϕ(p)``.
+A displacement is a float tensor ``(batch, 2, ny, nx)`` in pixels, with channels along ``ny`` and
+``nx``. The warped image at ``p`` is the image at ``p + ϕ(p)``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,31 @@ import torch
 from torch import Tensor
 
 _SOFTNESS = 1e-6
-"""Of the norm of differences, in pixels, which has no gradient at 0."""
+"""Smoothing of the norm of differences, in pixels; the plain norm has no gradient at 0."""
 
 
 def warp(images: Tensor, displacement: Tensor) -> Tensor:
-    """Images along a displacement, ``x(p + ϕ(p))``, bilinear; zero outside the field of view.
+    """Warp images along a displacement, ``x(p + ϕ(p))``, by bilinear interpolation.
 
-    Complex images are resampled part by part. It is linear in the images and differentiable in
-    both; a displacement of 0 returns the images to the bit.
+    Pixels outside the field of view are zero. Real and imaginary parts are resampled separately.
+    The result is linear in the images and differentiable in both arguments; a zero displacement
+    returns the images bit by bit.
 
     Args:
-        images: ``(batch, ny, nx)`` or ``(batch, channels, ny, nx)``, real or complex.
-        displacement: ``(batch or 1, 2, ny, nx)``, in pixels.
+        images: Real or complex images, ``(batch, ny, nx)`` or ``(batch, channels, ny, nx)``.
+        displacement: Displacement ``(batch or 1, 2, ny, nx)`` in pixels.
+
+    Returns:
+        Warped images, with the shape of ``images``.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.reconstructors import warp
+        >>> image = torch.tensor([[[1.0, 2.0, 4.0]]])
+        >>> shift = torch.zeros(1, 2, 1, 3)
+        >>> shift[:, 1] = 0.5
+        >>> warp(image, shift)
+        tensor([[[1.5000, 3.0000, 2.0000]]])
     """
     if images.is_complex():
         parts = torch.view_as_real(images).movedim(-1, 1)
@@ -41,10 +54,10 @@ def warp(images: Tensor, displacement: Tensor) -> Tensor:
 
 
 def _neighbors(along: Tensor, axis: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Indices of the two pixels around each position along an axis, and their weights."""
+    """Return indices and weights of the two pixels around each position along an axis."""
     size = along.shape[axis]
     index = torch.arange(size, device=along.device, dtype=along.dtype)
-    # Its gradient is 0 at both ends, which are outside; at whole pixels it must not be.
+    # Bounds lie one pixel outside: the gradient of clamp is 0 there, but needed at every pixel.
     position = ((index[:, None] if axis == -2 else index) + along).clamp(-1, size)
     lower = position.detach().floor()
     share = position - lower
@@ -58,15 +71,15 @@ def _neighbors(along: Tensor, axis: int) -> tuple[tuple[Tensor, ...], tuple[Tens
 
 
 def smoothness(displacement: Tensor, images: Tensor) -> Tensor:
-    """``Σ_b Σ_{a∈S(b)} H(a, b) ‖ϕ(a) − ϕ(b)‖`` by the number of pixels, ``(batch,)``.
+    """Return ``Σ_b Σ_{a∈S(b)} H(a, b) ‖ϕ(a) − ϕ(b)‖`` per pixel, ``(batch,)``.
 
     Wang et al., arXiv:2305.02774, formula (9), with the four neighbors as S(b) and
-    ``H = exp(−|x[a] − x[b]|)``, which lets the displacement change at edges of the image. H gets no
-    gradient.
+    ``H = exp(−|x[a] − x[b]|)``, which allows the displacement to change at image edges. H receives
+    no gradient.
 
     Args:
-        displacement: ϕ, ``(batch, 2, ny, nx)``.
-        images: x, ``(batch, ny, nx)``, real or complex.
+        displacement: Displacement ϕ in pixels, ``(batch, 2, ny, nx)``.
+        images: Real or complex images x, ``(batch, ny, nx)``.
     """
     total = torch.zeros(len(displacement), device=displacement.device)
     for axis in (-2, -1):
@@ -80,7 +93,7 @@ def smoothness(displacement: Tensor, images: Tensor) -> Tensor:
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """``det(I + ∇ϕ)`` by forward differences, ``(batch, ny − 1, nx − 1)``."""
+    """Return ``det(I + ∇ϕ)`` from forward differences, ``(batch, ny − 1, nx − 1)``."""
     along_y = displacement[:, :, 1:, :-1] - displacement[:, :, :-1, :-1]
     along_x = displacement[:, :, :-1, 1:] - displacement[:, :, :-1, :-1]
     straight = (1 + along_y[:, 0]) * (1 + along_x[:, 1])
@@ -88,12 +101,12 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 
 
 def fold_share(displacement: Tensor, where: Tensor | None = None) -> Tensor:
-    """Share of the pixels at which the displacement folds, ``det(I + ∇ϕ) ≤ 0``, ``(batch,)``.
+    """Return the share of pixels where the displacement folds, ``det(I + ∇ϕ) ≤ 0``, ``(batch,)``.
 
     Args:
-        displacement: ϕ, ``(batch, 2, ny, nx)``.
-        where: ``(batch, ny, nx)`` bool, the pixels that count, such as those of the head; all by
-            default.
+        displacement: Displacement ϕ in pixels, ``(batch, 2, ny, nx)``.
+        where: Pixels to evaluate, such as those of the head, ``(batch, ny, nx)`` bool (default:
+            all).
     """
     folded = jacobian_determinant(displacement) <= 0
     counted = torch.ones_like(folded) if where is None else where[:, :-1, :-1]
@@ -101,18 +114,18 @@ def fold_share(displacement: Tensor, where: Tensor | None = None) -> Tensor:
 
 
 def endpoint_error(displacement: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Mean distance ``‖ϕ − u‖`` in pixels, ``(batch,)``.
+    """Return the mean distance ``‖ϕ − u‖`` in pixels, ``(batch,)``.
 
     Args:
-        displacement: ϕ, ``(batch, 2, ny, nx)``.
-        truth: u, likewise.
-        where: ``(batch, ny, nx)`` bool, the pixels that count; all by default.
+        displacement: Displacement ϕ in pixels, ``(batch, 2, ny, nx)``.
+        truth: Reference displacement u in pixels, ``(batch, 2, ny, nx)``.
+        where: Pixels to evaluate, ``(batch, ny, nx)`` bool (default: all).
     """
     distance = (displacement - truth).norm(dim=1)
     return _mean(distance, torch.ones_like(distance) if where is None else where)
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
-    """Mean of each item's values where they count; 0 where none does."""
+    """Return the mean over the selected pixels of each item; 0 if none is selected."""
     counted = where.to(values.dtype)
     return (values * counted).flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1).clamp_min(1)

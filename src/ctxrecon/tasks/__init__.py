@@ -1,4 +1,4 @@
-"""What images and measurements are for: T2* maps, segmentations, findings; their entropy."""
+"""Downstream tasks: T2* maps, segmentations and findings, and the entropy of measurements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ctxrecon.tasks.t2star import T2StarMLP, fit_t2star, train_t2star_mlp
 from ctxrecon.tasks.two_unets import UNET_PRESETS, TwoUNets
 
 TASK_NETWORKS: Registry[type] = Registry("task network")
-"""Name -> class of what reads a task from the zero-filled image."""
+"""Name -> class of the network that performs a task on the zero-filled image."""
 
 TASK_NETWORKS.register("segmenter", LatentSegmenter)
 TASK_NETWORKS.register("two_unets", TwoUNets)

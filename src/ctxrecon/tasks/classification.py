@@ -1,4 +1,4 @@
-"""Findings of a slice from its zero-filled image, for measurements that tell little else."""
+"""Classification of findings from the zero-filled image."""
 
 from __future__ import annotations
 
@@ -21,44 +21,56 @@ FINDINGS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
         "abnormal": lambda label: label != "artifact",
     }
 )
-"""Finding -> whether a label of fastMRI+ is one: the three that InfoMRI classifies knees by."""
+"""Finding -> predicate on fastMRI+ labels: the three findings that InfoMRI classifies."""
 
 
 def finding_labels(pathologies: Sequence[str], findings: Sequence[str] = tuple(FINDINGS)) -> Tensor:
-    """Which findings a slice has, ``(findings,)`` bool.
+    """Return the findings of a slice, ``(findings,)`` bool.
 
     Args:
-        pathologies: its labels in the words of fastMRI+, as in
+        pathologies: Labels of the slice in the vocabulary of fastMRI+, as in
             :class:`~ctxrecon.metadata.ScanMetadata`.
-        findings: names of :data:`FINDINGS`.
+        findings: Names from :data:`FINDINGS`.
 
     Raises:
-        InputError: an unknown finding.
+        InputError: If a finding is unknown.
+
+    Example:
+        >>> from ctxrecon.tasks import finding_labels
+        >>> finding_labels(["Meniscus Tear"])
+        tensor([ True, False,  True])
     """
     if unknown := [name for name in findings if name not in FINDINGS]:
-        raise InputError(f"unknown finding {unknown[0]!r}: expected some of {', '.join(FINDINGS)}")
+        raise InputError(f"unknown finding {unknown[0]!r}: expected one of {', '.join(FINDINGS)}")
     return torch.tensor([any(map(FINDINGS[name], pathologies)) for name in findings])
 
 
 _GROUP = 16
-"""Channels that are normalized together."""
+"""Number of channels per normalization group."""
 
 
 class FindingClassifier(ModelMixin, ConfigMixin):
-    """ResNet-18 on the zero-filled image, whose logits are those of independent findings.
+    """ResNet-18 on the zero-filled image with the logits of independent findings.
 
     He et al., CVPR 2016, with two input channels, 11.18 million parameters. InfoMRI's ``q(z|y)``
-    is categorical; findings of knees occur together, so each has a probability of its own here.
-    Normalization is by groups of channels in place of the batch: a slice then gives the same alone
-    and in any batch, and averaged weights need no statistics of their own.
+    is categorical; findings of knees occur together, so that here each has its own probability.
+    Group normalization replaces batch normalization: the result for a slice then does not depend
+    on its batch, and averaged weights need no separate statistics.
 
     Args:
-        findings: names of the outputs.
-        width: channels of the first stage, 64 as published; each of the three others has twice as
-            many as the one before.
+        findings: Names of the outputs.
+        width: Number of channels of the first stage, doubled by each of the three others; 64 as
+            published.
 
     Raises:
-        InputError: no findings, or a width that is not a positive whole number.
+        InputError: If there are no findings, or the width is not a positive whole number.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import FindingClassifier
+        >>> classifier = FindingClassifier(width=8)
+        >>> classifier(torch.ones(2, 64, 64, dtype=torch.complex64)).shape
+        torch.Size([2, 3])
     """
 
     @register_to_config
@@ -66,7 +78,7 @@ class FindingClassifier(ModelMixin, ConfigMixin):
         super().__init__()
         check_counts(width=width)
         if isinstance(findings, str) or not findings:
-            raise InputError(f"expected names of findings, got {findings!r}")
+            raise InputError(f"expected a list of names as `findings`, got {findings!r}")
         self.stem = nn.Sequential(
             nn.Conv2d(2, width, 7, stride=2, padding=3, bias=False),
             _norm(width),
@@ -83,10 +95,11 @@ class FindingClassifier(ModelMixin, ConfigMixin):
         self.head = nn.Linear(channels, len(findings))
 
     def forward(self, zero_filled: Tensor) -> Tensor:
-        """Logits ``(batch, findings)`` float32.
+        """Return logits ``(batch, findings)``, float32.
 
         Args:
-            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64, of any intensity.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64, of arbitrary
+                intensity.
         """
         channels, _ = as_channels(self, zero_filled)
         features = self.stages(self.stem(channels)).mean(dim=(-2, -1))
@@ -94,7 +107,7 @@ class FindingClassifier(ModelMixin, ConfigMixin):
 
 
 class _Block(nn.Module):
-    """Two convolutions around which the input goes."""
+    """Residual block of two convolutions."""
 
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -117,5 +130,5 @@ class _Block(nn.Module):
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Groups of 16 channels: of two, in images of few pixels, hardly more than signs would stay."""
+    """Return a group norm of 16 channels per group; pairs would lose too much in small images."""
     return nn.GroupNorm(math.gcd(channels, max(channels // _GROUP, 1)), channels)

@@ -1,9 +1,9 @@
-"""How much measurements tell of images: the entropy of k-space samples, by its mask.
+"""Entropy of k-space measurements as a function of the sampling mask.
 
-InfoMRI suppresses what a measurement tells of the image by the entropy of ``y = M (F x + n)``:
-``I(x; y) = H(y) − H(n)``, whose last term depends on the number of samples alone. Pairs of
-positions that are point reflections of each other are taken as Gaussian and independent of other
-pairs, of which the entropy is an upper bound (equations (27) to (37)).
+InfoMRI reduces the information that a measurement ``y = M (F x + n)`` carries about the image by
+its entropy: ``I(x; y) = H(y) − H(n)``, whose last term depends on the number of samples only. Each
+pair of point-reflected positions is modeled as Gaussian and independent of all other pairs, whose
+entropy is an upper bound (equations (27) to (37)).
 """
 
 from __future__ import annotations
@@ -20,49 +20,58 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
 
 _AT_ONCE = 32
-"""Images whose k-space is in memory at once."""
+"""Number of images whose k-space is held in memory at a time."""
 _UNIT = math.log(2 * math.pi * math.e)
 
 
 @dataclass(frozen=True, eq=False)
 class KSpaceStatistics:
-    """How k-space varies over a set of images: at each position with its point reflection.
+    """Covariance of k-space over a set of images, at each position and its point reflection.
 
     Attributes:
-        covariance: ``(ny, nx, 4, 4)`` float64, of the real and the imaginary part of a position,
-            then those of its reflection; the zero frequency lies at ``n // 2``. Real images have
+        covariance: Covariance ``(ny, nx, 4, 4)``, float64, of the real and imaginary part of a
+            position and of its reflection; the zero frequency lies at ``n // 2``. Real images have
             ``[[v, ±v], [±v, v]]`` in each part.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import KSpaceStatistics, marginal_entropy
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> statistics = KSpaceStatistics.of(torch.randn(64, 8, 8, generator=generator))
+        >>> mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+        >>> marginal_entropy(mask, statistics, noise_std=0.1).shape
+        torch.Size([1])
     """
 
     covariance: Tensor
 
     @classmethod
     def of(cls, images: Tensor) -> KSpaceStatistics:
-        """Those of a set of images.
+        """Estimate the statistics from a set of images.
 
         Args:
-            images: ``(count, ny, nx)`` real or complex, two or more, such as a training set on
-                the intensity scale on which the noise is known.
+            images: Two or more real or complex images ``(count, ny, nx)``, such as a training set,
+                on the intensity scale on which the noise level is given.
 
         Raises:
-            InputError: images of another shape, or fewer than two.
+            InputError: If the images have another shape, or there are fewer than two.
         """
         if images.ndim != 3 or len(images) < 2:
             raise InputError(
-                f"expected two images or more (count, ny, nx), got shape {tuple(images.shape)}"
+                f"expected two or more images (count, ny, nx), got shape {tuple(images.shape)}"
             )
         mean = _sum(images, None) / len(images)
         return cls(_sum(images, mean) / (len(images) - 1))
 
     def entropies(self, noise_std: float) -> SampleEntropies:
-        """What each sample adds to the entropy of a measurement, in nats.
+        """Return the contribution of each sample to the entropy of a measurement, in nats.
 
         Args:
-            noise_std: σ of the complex noise of a sample, σ²/2 in each part.
+            noise_std: Standard deviation σ of the complex noise of a sample, σ²/2 in each part.
 
         Raises:
-            InputError: a noise that is not positive: without noise the entropy of real images has
-                no bound from below.
+            InputError: If the noise is not positive: without noise the entropy of real images is
+                unbounded below.
         """
         check_number("noise_std", noise_std, above=0)
         noisy = self.covariance + noise_std**2 / 2 * torch.eye(4).to(self.covariance)
@@ -74,13 +83,13 @@ class KSpaceStatistics:
 
 
 class SampleEntropies(NamedTuple):
-    """The entropy that each sample adds, in nats, ``(ny, nx)`` float64.
+    """Contribution of each sample to the entropy in nats, ``(ny, nx)`` float64.
 
     Attributes:
-        alone: h₁, where its point reflection is not sampled:
+        alone: h₁, if the point reflection is not sampled:
             ``½ log 2πe(v_R + s) + ½ log 2πe(v_I + s)`` for independent parts.
-        paired: h₂, half of the pair's, where it is: for real images
-            ``¼ log[(2πe)² s(2v_R + s)] + ¼ log[(2πe)² s(2v_I + s)]``. Equal to ``alone`` at the
+        paired: h₂, half of the pair's entropy, if it is sampled: for real images
+            ``¼ log[(2πe)² s(2v_R + s)] + ¼ log[(2πe)² s(2v_I + s)]``. Equal to ``alone`` at
             positions that are their own reflections.
     """
 
@@ -88,14 +97,15 @@ class SampleEntropies(NamedTuple):
     paired: Tensor
 
     def of(self, mask: Tensor) -> Tensor:
-        """``Ĥ = Σ_j m_j [(1 − m_j′) h₁(j) + m_j′ h₂(j)]`` in nats, ``(batch,)`` float64.
+        """Return ``Ĥ = Σ_j m_j [(1 − m_j′) h₁(j) + m_j′ h₂(j)]`` in nats, ``(batch,)`` float64.
 
         Args:
-            mask: ``(batch, 1, ny, nx)``, bool or from 0 to 1, such as from
-                :meth:`~ctxrecon.masks.learned.Sampler.relaxed`; differentiable in it.
+            mask: Mask ``(batch, 1, ny, nx)``, bool or from 0 to 1, such as from
+                :meth:`~ctxrecon.masks.learned.Sampler.relaxed`. The result is differentiable in
+                it.
 
         Raises:
-            InputError: a mask of another shape.
+            InputError: If the mask has another shape.
         """
         shape = tuple(self.alone.shape)
         if mask.ndim != 4 or tuple(mask.shape[1:]) != (1, *shape):
@@ -110,28 +120,31 @@ class SampleEntropies(NamedTuple):
 
 
 def marginal_entropy(mask: Tensor, statistics: KSpaceStatistics, noise_std: float) -> Tensor:
-    """Estimate of the entropy of a measurement with this mask, in nats, ``(batch,)`` float64.
+    """Estimate the entropy of a measurement with a given mask, in nats.
 
-    To evaluate many masks, keep :meth:`KSpaceStatistics.entropies`.
+    To evaluate many masks, keep the result of :meth:`KSpaceStatistics.entropies`.
 
     Args:
-        mask: ``(batch, 1, ny, nx)``, bool or from 0 to 1; differentiable in it.
-        statistics: of the images.
-        noise_std: σ of the complex noise of a sample.
+        mask: Mask ``(batch, 1, ny, nx)``, bool or from 0 to 1.
+        statistics: Statistics of the images.
+        noise_std: Standard deviation σ of the complex noise of a sample.
+
+    Returns:
+        Entropies ``(batch,)``, float64, differentiable in the mask.
 
     Raises:
-        InputError: a mask of another shape, or a noise that is not positive.
+        InputError: If the mask has another shape, or the noise is not positive.
     """
     return statistics.entropies(noise_std).of(mask)
 
 
 def reflection(length: int) -> Tensor:
-    """Index of each position's reflection through the zero frequency at ``n // 2``."""
+    """Return the index of each position's reflection through the zero frequency ``n // 2``."""
     return (2 * (length // 2) - torch.arange(length)) % length
 
 
 def _sum(images: Tensor, mean: Tensor | None) -> Tensor:
-    """Sum over the images of the four parts, or of their products where the mean is given."""
+    """Sum the four parts over the images, or their centered products if a mean is given."""
     total: Tensor | None = None
     for batch in images.split(_AT_ONCE):
         kspace = fft2c(batch.to(torch.complex128))

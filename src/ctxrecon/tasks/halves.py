@@ -1,4 +1,4 @@
-"""The halves of Stable Diffusion's autoencoder, of which networks of segmentations are made."""
+"""Encoder and decoder of Stable Diffusion's autoencoder, from which segmenters are built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[str, int]] = {
     "small": {"width": 16, "depth": 3},
     "paper": {"width": 128, "depth": 4},
 }
-"""Sizes of all halves: for CPUs, and as published."""
+"""Network sizes: "small" for CPUs, and "paper" as published."""
 
 _WIDEST = 4
 
@@ -28,18 +28,21 @@ def encoder_half(
     *,
     gaussian: bool = True,
 ) -> Encoder:
-    """From images to latents, smaller by ``2^(depth − 1)``.
+    """Build an encoder from images to latents that are smaller by ``2^(depth − 1)``.
 
     Args:
-        channels: of the images.
-        latent_channels: of the latents.
-        width: channels of the first level; the next two have twice and four times as many.
-        depth: levels.
-        layers: residual blocks of a level.
-        gaussian: whether mean and log-variance of each latent are given, or one value.
+        channels: Number of image channels.
+        latent_channels: Number of latent channels.
+        width: Number of channels of the first level; the next two have twice and four times as
+            many.
+        depth: Number of levels.
+        layers: Number of residual blocks per level.
+        gaussian: If true, the output is the mean and log-variance of each latent; otherwise a
+            single value.
 
     Raises:
-        InputError: sizes that are no positive whole numbers, an odd width, or a single level.
+        InputError: If a size is not a positive whole number, the width is odd, or there is only
+            one level.
     """
     return Encoder(
         in_channels=channels,
@@ -51,7 +54,7 @@ def encoder_half(
 
 
 def decoder_half(channels: int, out_channels: int, width: int, depth: int, layers: int) -> Decoder:
-    """From latents of these channels to images; see :func:`encoder_half`."""
+    """Build a decoder from latents to images, with the sizes of :func:`encoder_half`."""
     return Decoder(
         in_channels=channels,
         out_channels=out_channels,
@@ -61,36 +64,36 @@ def decoder_half(channels: int, out_channels: int, width: int, depth: int, layer
 
 
 def check_size(images: Tensor, depth: int) -> None:
-    """Refuse images ``(…, ny, nx)`` that cannot be halved as often as these levels do.
+    """Validate that images ``(…, ny, nx)`` can be downsampled by all levels.
 
     Raises:
-        InputError: a matrix size that is no multiple of ``2^(depth − 1)``.
+        InputError: If the matrix size is not a multiple of ``2^(depth − 1)``.
     """
     factor = 2 ** (depth - 1)
     ny, nx = images.shape[-2:]
     if ny % factor or nx % factor:
         raise InputError(
-            f"this network takes matrix sizes that are multiples of {factor}, got {ny}×{nx}: "
+            f"this network needs matrix sizes that are multiples of {factor}, got {ny}×{nx}: "
             "crop or pad the images"
         )
 
 
 def check_classes(num_classes: int) -> None:
-    """Refuse fewer than two classes.
+    """Validate that there are at least two classes.
 
     Raises:
-        InputError: also for what is no whole number.
+        InputError: If ``num_classes`` is not a whole number of at least two.
     """
     check_counts(classes=num_classes)
     if num_classes < 2:
-        raise InputError("expected two classes or more, the background and what is segmented")
+        raise InputError("expected at least two classes, the background and a segmented structure")
 
 
 def _levels(width: int, depth: int, layers: int) -> dict[str, Any]:
     check_counts(width=width, depth=depth, layers=layers)
     if width % 2 or depth < 2:
         raise InputError(
-            f"expected an even width and two levels or more, got {width} and {depth} levels"
+            f"expected an even `width` and `depth` of at least 2, got {width} and {depth}"
         )
     return {
         "block_out_channels": tuple(width * min(2**level, _WIDEST) for level in range(depth)),

@@ -1,10 +1,11 @@
-"""Segmentations from k-space that differ where experts would: InfoMRI's networks with a latent h.
+"""InfoMRI's latent-variable networks, which draw coherent segmentations from k-space.
 
-From the zero-filled image, which carries the samples and their mask, a prior encoder gives the
-distribution q(h|y) of a latent; each draw of it is decoded to a segmentation, so that what is not
-known differs from draw to draw as a whole and not pixel by pixel. In training a posterior encoder,
-which sees the segmentation, says which h explains it, and a second decoder gives the image with
-its error. All are the halves of Stable Diffusion's autoencoder, as their published sizes say.
+From the zero-filled image, which contains the samples and their mask, a prior encoder predicts the
+distribution q(h|y) of a latent. Each draw of it is decoded to a segmentation, so that draws differ
+as a whole and not pixel by pixel where the data are ambiguous. In training, a posterior encoder
+that also sees the segmentation predicts the latent, and a second decoder predicts the image and
+its error. All networks are the encoder and decoder of Stable Diffusion's autoencoder, which
+matches their published sizes.
 """
 
 from __future__ import annotations
@@ -24,53 +25,60 @@ from ctxrecon.tasks.zero_filled import as_channels, one_hot
 
 _LOG_VARIANCES = (-10.0, 10.0)
 _SMALLEST_STD = 1e-3
-"""Of the bright signal: a likelihood has no upper bound where the error can be 0."""
+"""Lower bound relative to the bright signal; without it the likelihood would be unbounded."""
 
 
 class Gaussian(NamedTuple):
     """Independent normal distributions.
 
     Attributes:
-        mean: of any shape.
-        log_variance: likewise.
+        mean: Means, of any shape.
+        log_variance: Log-variances, with the shape of ``mean``.
     """
 
     mean: Tensor
     log_variance: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """A draw, differentiable in mean and variance, from standard normal noise."""
+        """Transform standard normal noise to a draw, differentiable in mean and variance."""
         return self.mean + (self.log_variance / 2).exp() * noise
 
 
 def kl_divergence(first: Gaussian, second: Gaussian) -> Tensor:
-    """``KL(first ‖ second)`` of each element, in nats."""
+    """Return ``KL(first ‖ second)`` of each element, in nats."""
     difference = (first.mean - second.mean).square()
     variances = (difference + first.log_variance.exp()) / second.log_variance.exp()
     return (second.log_variance - first.log_variance + variances - 1) / 2
 
 
 class LatentSegmenter(Segmenter):
-    """What segments: the prior encoder ``q(h|y)`` and the decoder ``q(z|h)``.
-
-    Example:
-        >>> segmenter = LatentSegmenter(num_classes=3, **PRESETS["small"])
-        >>> logits = segmenter(zero_filled, noise)
+    """Segmentation network: the prior encoder ``q(h|y)`` and the decoder ``q(z|h)``.
 
     Args:
-        num_classes: the background included.
-        width: channels of the first level; the next two have twice and four times as many.
-        depth: levels; the latent is smaller than the image by ``2^(depth − 1)``.
-        layers: residual blocks of a level; a decoder has one more.
-        latent_channels: of h.
-        decoder_sees_measurement: whether the decoder is given the encoder's features beside h,
-            ``q(z|y, h)``. Everything that is uncertain may then bypass h.
-        deterministic: whether h is always the mean, for comparison: InfoMRI without a latent, whose
-            draws are all the same and which knows probabilities of single pixels alone.
+        num_classes: Number of classes, background included.
+        width: Number of channels of the first level; the next two have twice and four times as
+            many.
+        depth: Number of levels; the latent is smaller than the image by ``2^(depth − 1)``.
+        layers: Number of residual blocks per level; a decoder has one more.
+        latent_channels: Number of channels of h.
+        decoder_sees_measurement: If true, the decoder also receives the encoder's features,
+            ``q(z|y, h)``. Uncertainty may then bypass h.
+        deterministic: If true, h is always the mean. This is InfoMRI without a latent, for
+            comparison: its draws are identical, and it represents only marginal probabilities of
+            single pixels.
 
     Raises:
-        InputError: sizes that are no positive whole numbers, an odd width, or fewer than two
-            classes or levels.
+        InputError: If a size is not a positive whole number, the width is odd, or there are fewer
+            than two classes or levels.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import LatentSegmenter
+        >>> segmenter = LatentSegmenter(num_classes=3, width=4, depth=2, layers=1)
+        >>> noise = segmenter.draw_noise((32, 32), [torch.Generator(), torch.Generator()])
+        >>> zero_filled = torch.ones(1, 32, 32, dtype=torch.complex64)
+        >>> segmenter(zero_filled, noise[None]).shape
+        torch.Size([1, 2, 3, 32, 32])
     """
 
     @register_to_config
@@ -88,68 +96,68 @@ class LatentSegmenter(Segmenter):
         check_counts(latent_channels=latent_channels)
         check_classes(num_classes)
         self.encoder = encoder_half(2, latent_channels, width, depth, layers)
-        # The published "latent decoder": as in Stable Diffusion, the moments' last convolution.
+        # The published "latent decoder", the last convolution of the moments in Stable Diffusion.
         self.latent_head = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         seen = 2 * latent_channels if decoder_sees_measurement else 0
         self.decoder = decoder_half(latent_channels + seen, num_classes, width, depth, layers)
 
     def encode(self, zero_filled: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the measurement, and the scale that they are free of.
+        """Return features of the measurement and the intensity scale that was divided out.
 
         Args:
-            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
 
         Returns:
-            ``(batch, 2 latent_channels, ny/f, nx/f)`` with ``f = 2^(depth − 1)``, and
-            ``(batch, 1, 1)``.
+            Features ``(batch, 2 latent_channels, ny/f, nx/f)`` with ``f = 2^(depth − 1)``, and the
+            scale ``(batch, 1, 1)``.
 
         Raises:
-            InputError: a matrix size that is no multiple of f.
+            InputError: If the matrix size is not a multiple of f.
         """
         check_size(zero_filled, self.config.depth)
         channels, scale = as_channels(self, zero_filled)
         return self.encoder(channels), scale
 
     def prior(self, features: Tensor) -> Gaussian:
-        """``q(h|y)`` from the features of a measurement; without variance if deterministic."""
+        """Return ``q(h|y)`` from the features; its variance is 0 if deterministic."""
         found = _gaussian(self.latent_head(features))
         if self.config.deterministic:
             return found._replace(log_variance=torch.full_like(found.mean, -torch.inf))
         return found
 
     def decode(self, latent: Tensor, features: Tensor) -> Tensor:
-        """Logits of ``q(z|h)``, ``(batch, num_classes, ny, nx)`` float32.
+        """Return logits of ``q(z|h)``, ``(batch, num_classes, ny, nx)`` float32.
 
         Args:
-            latent: h, ``(batch, latent_channels, ny/f, nx/f)``.
-            features: of the measurement; used where the decoder sees it.
+            latent: Latent h, ``(batch, latent_channels, ny/f, nx/f)``.
+            features: Features of the measurement, used if ``decoder_sees_measurement`` is set.
         """
         if self.config.decoder_sees_measurement:
             latent = torch.cat([latent, features], dim=1)
         return self.decoder(latent).float()
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Of h for an image ``(ny, nx)``."""
+        """Return the shape of h for an image size ``(ny, nx)``."""
         factor = 2 ** (self.config.depth - 1)
         return self.config.latent_channels, shape[-2] // factor, shape[-1] // factor
 
     def draw_noise(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-        """Noise of one draw of h for each generator, ``(draws, …)`` on the CPU.
+        """Draw the noise of one draw of h per generator, ``(draws, …)`` on the CPU.
 
         Args:
-            shape: ``(ny, nx)`` of the images.
-            generators: each draws for itself, so that batches do not change results.
+            shape: Image size ``(ny, nx)``.
+            generators: One generator per draw, so that results do not depend on the batch.
         """
         latent = self.latent_shape(shape)
         drawn = [torch.randn(latent, generator=one, device=one.device).cpu() for one in generators]
         return torch.stack(drawn)
 
     def draws(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Logits of segmentations, one for each draw of h; see :class:`Segmenter`.
+        """Return logits of segmentations, one per draw of h; see :class:`Segmenter`.
 
         Args:
-            features: of the measurement.
-            noise: ``(batch, draws, latent_channels, ny/f, nx/f)``.
+            features: Features of the measurement.
+            noise: Standard normal noise ``(batch, draws, latent_channels, ny/f, nx/f)``.
         """
         prior, count = self.prior(features), noise.shape[1]
         latent = Gaussian(*(value[:, None] for value in prior)).sample(noise.to(prior.mean))
@@ -158,9 +166,17 @@ class LatentSegmenter(Segmenter):
 
 
 class PosteriorEncoder(ModelMixin, ConfigMixin):
-    """``q(h|y, z)``: which latent explains a segmentation. For training alone.
+    """Posterior encoder ``q(h|y, z)``, which sees the segmentation; used in training only.
 
-    Arguments are those of :class:`LatentSegmenter`.
+    The arguments are those of :class:`LatentSegmenter`.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import PosteriorEncoder
+        >>> encoder = PosteriorEncoder(num_classes=3, width=4, depth=2, layers=1)
+        >>> zero_filled = torch.ones(1, 32, 32, dtype=torch.complex64)
+        >>> encoder(zero_filled, torch.zeros(1, 32, 32, dtype=torch.long)).mean.shape
+        torch.Size([1, 16, 16, 16])
     """
 
     @register_to_config
@@ -176,11 +192,11 @@ class PosteriorEncoder(ModelMixin, ConfigMixin):
         self.encoder = encoder_half(2 + num_classes - 1, latent_channels, width, depth, layers)
 
     def forward(self, zero_filled: Tensor, labels: Tensor) -> Gaussian:
-        """The distribution of h.
+        """Return the distribution of h.
 
         Args:
-            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
-            labels: z, ``(batch, ny, nx)`` whole numbers.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+            labels: Integer labels z, ``(batch, ny, nx)``.
         """
         channels, _ = as_channels(self, zero_filled)
         marked = one_hot(self, labels, self.config.num_classes)
@@ -188,9 +204,20 @@ class PosteriorEncoder(ModelMixin, ConfigMixin):
 
 
 class ImageDecoder(ModelMixin, ConfigMixin):
-    """``q(x|y)``: the image from the features of a measurement, with the error of each pixel.
+    """Image decoder ``q(x|y)``: predicts the image and the error of each pixel from the features.
 
-    Arguments are those of :class:`LatentSegmenter`, whose features it decodes.
+    The arguments are those of :class:`LatentSegmenter`, whose features it decodes.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import ImageDecoder, LatentSegmenter
+        >>> segmenter = LatentSegmenter(width=4, depth=2, layers=1)
+        >>> decoder = ImageDecoder(width=4, depth=2, layers=1)
+        >>> images, errors = decoder(
+        ...     *segmenter.encode(torch.ones(1, 32, 32, dtype=torch.complex64))
+        ... )
+        >>> images.shape, errors.shape
+        (torch.Size([1, 32, 32]), torch.Size([1, 32, 32]))
     """
 
     @register_to_config
@@ -201,27 +228,27 @@ class ImageDecoder(ModelMixin, ConfigMixin):
         self.decoder = decoder_half(2 * latent_channels, 3, width, depth, layers)
 
     def forward(self, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and the errors that are expected of them, real and imaginary parts together.
+        """Return images and their expected errors, real and imaginary part together.
 
         Args:
-            features: of the measurement.
-            scale: of the measurement, ``(batch, 1, 1)``.
+            features: Features of the measurement.
+            scale: Intensity scale of the measurement, ``(batch, 1, 1)``.
 
         Returns:
-            ``(batch, ny, nx)`` complex64, and float32.
+            Images ``(batch, ny, nx)`` complex64, and errors of the same shape, float32.
         """
         real, imaginary, logarithm = self.decoder(features).float().unbind(dim=1)
-        # A tenth of the bright signal to start with.
+        # Initially a tenth of the bright signal.
         std = _SMALLEST_STD + (logarithm - 2.3).exp()
         return torch.complex(real, imaginary) * scale, std * scale
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Categorical cross entropy, its mean over the pixels, ``(batch,)``.
+    """Return the categorical cross-entropy, averaged over the pixels, ``(batch,)``.
 
     Args:
-        logits: ``(batch, num_classes, ny, nx)``.
-        labels: ``(batch, ny, nx)`` whole numbers.
+        logits: Logits ``(batch, num_classes, ny, nx)``.
+        labels: Integer labels ``(batch, ny, nx)``.
     """
     loss = nn.functional.cross_entropy(logits, labels.long(), reduction="none")
     return loss.flatten(1).mean(dim=1)

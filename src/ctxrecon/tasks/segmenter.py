@@ -1,4 +1,4 @@
-"""What every network that segments from k-space provides: features, and draws from them."""
+"""Base classes of networks that segment from k-space."""
 
 from __future__ import annotations
 
@@ -11,68 +11,71 @@ from torch import Tensor
 
 
 class Segmenter(ModelMixin, ConfigMixin):
-    """A network that draws segmentations from the zero-filled image.
+    """Network that draws segmentations from the zero-filled image.
 
-    Its configuration has ``num_classes``, the background included, and ``width``. Intensities are
-    divided by the 99 % quantile of the zero-filled image's magnitude, so that scanners may have any
-    unit.
+    Its configuration has ``num_classes``, background included, and ``width``. Inputs are divided by
+    the 99 % quantile of the zero-filled image's magnitude, so that the result does not depend on
+    the intensity scale.
     """
 
     @abstractmethod
     def encode(self, zero_filled: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the measurement, and the scale ``(batch, 1, 1)`` that they are free of.
+        """Return features of the measurement and the intensity scale that was divided out.
 
         Args:
-            zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
+
+        Returns:
+            Features, and the scale ``(batch, 1, 1)``.
 
         Raises:
-            InputError: a matrix size that the network does not take.
+            InputError: If the network does not support the matrix size.
         """
 
     @abstractmethod
     def draw_noise(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-        """Noise of one draw for each generator, ``(draws, …)`` on the CPU.
+        """Draw the noise of one sample per generator, ``(draws, …)`` on the CPU.
 
         Args:
-            shape: ``(ny, nx)`` of the images.
-            generators: each draws for itself, so that batches do not change results.
+            shape: Image size ``(ny, nx)``.
+            generators: One generator per draw, so that results do not depend on the batch.
         """
 
     @abstractmethod
     def draws(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Logits of segmentations, ``(batch, draws, num_classes, ny, nx)`` float32.
+        """Return logits of segmentations, ``(batch, draws, num_classes, ny, nx)`` float32.
 
         Args:
-            features: of :meth:`encode`.
-            noise: standard normal, ``(batch, draws, …)``.
+            features: Features from :meth:`encode`.
+            noise: Standard normal noise ``(batch, draws, …)``.
         """
 
     def forward(self, zero_filled: Tensor, noise: Tensor) -> Tensor:
-        """:meth:`draws`, from the zero-filled image."""
+        """Return the logits of :meth:`draws` for zero-filled images."""
         features, _ = self.encode(zero_filled)
         return self.draws(features, noise)
 
     def images(self, features: Tensor, scale: Tensor) -> Tensor | None:
-        """Images ``(batch, ny, nx)`` complex64 on the way to the segmentation, if there are any.
+        """Return intermediate images ``(batch, ny, nx)``, complex64; ``None`` if there are none.
 
         Args:
-            features: of :meth:`encode`.
-            scale: likewise.
+            features: Features from :meth:`encode`.
+            scale: Intensity scale from :meth:`encode`, ``(batch, 1, 1)``.
         """
         return None
 
 
 class DeterministicSegmenter(Segmenter):
-    """A network without a latent, whose draws are all the same."""
+    """Segmenter without a latent, whose draws are identical."""
 
     @abstractmethod
     def logits(self, features: Tensor) -> Tensor:
-        """Of the one segmentation, ``(batch, num_classes, ny, nx)`` float32."""
+        """Return the logits of the segmentation, ``(batch, num_classes, ny, nx)`` float32."""
 
     def draw_noise(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-        """None at all, ``(draws, 0)``."""
+        """Return empty noise, ``(draws, 0)``."""
         return torch.zeros(len(generators), 0)
 
     def draws(self, features: Tensor, noise: Tensor) -> Tensor:
-        """See :class:`Segmenter`."""
+        """Return the logits once per draw, see :class:`Segmenter`."""
         return self.logits(features)[:, None].expand(-1, noise.shape[1], -1, -1, -1)

@@ -1,8 +1,8 @@
-"""T2* maps of a series of gradient echoes, differentiable in the images.
+"""T2* maps from a series of gradient echoes, differentiable in the images.
 
-A map's error can therefore drive masks and networks (JoJoNet, equation (5)). Both ways look at
-magnitudes alone, are free of the images' scale, give ms clipped to [0, 300], and 0 without a
-gradient where a pixel's signal is below 1 % of the slice's strongest.
+The error of a map can therefore drive masks and networks (JoJoNet, equation (5)). Both estimators
+use magnitudes only and do not depend on the images' scale. They return ms clipped to [0, 300], and
+0 without a gradient where a pixel's signal is below 1 % of the slice's strongest.
 """
 
 from __future__ import annotations
@@ -26,19 +26,27 @@ from ctxrecon.tasks.decays import (
 
 _NUM_STEPS = 10
 _FASTEST = 10.0
-"""Largest ``(TE_2 − TE_1)/T2*`` of the fit: the second echo is then lost beside the first."""
+"""Largest ``(TE_2 − TE_1)/T2*`` of the fit, at which the second echo is negligible."""
 
 
 class T2StarMLP(ModelMixin, ConfigMixin):
-    """T2* of a pixel from its echoes, ``f`` in JoJoNet's equation (5).
+    """Per-pixel T2* network, ``f`` in JoJoNet's equation (5).
 
     "Three fully connected layers that have 5/32/1 nodes": as many nodes as echoes, 32 and 1, with
-    rectifiers between. The paper does not say how the decay's unknown ``S_0`` is taken out; here
-    each decay is divided by its norm over the echoes.
+    ReLUs between them. The paper does not specify how the unknown ``S_0`` of a decay is removed;
+    here each decay is divided by its norm over the echoes.
 
     Args:
-        echo_times: in ms, rising; a network knows those that it was trained on.
-        width: nodes of the middle layer.
+        echo_times: Increasing echo times in ms; the network is valid only for those it was trained
+            on.
+        width: Number of nodes of the middle layer.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import T2StarMLP
+        >>> network = T2StarMLP(echo_times=[5, 10, 15, 20, 25])
+        >>> network(torch.rand(1, 5, 8, 8)).shape
+        torch.Size([1, 8, 8])
     """
 
     @register_to_config
@@ -56,20 +64,20 @@ class T2StarMLP(ModelMixin, ConfigMixin):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """The map, ``(batch, ny, nx)`` float32, in ms from 0 to 300.
+        """Return the T2* map ``(batch, ny, nx)``, float32, in ms from 0 to 300.
 
         Args:
-            images: ``(batch, echoes, ny, nx)``, complex or magnitudes, of any scale.
+            images: Complex or magnitude images ``(batch, echoes, ny, nx)``, of arbitrary scale.
 
         Raises:
-            InputError: images of another shape or number of echoes.
+            InputError: If the images have another shape or number of echoes.
         """
         decays, present = unit_decays(check_echoes(images, self.num_echoes))
         found = self.of_decays(decays.to(self.dtype).movedim(1, -1)).float()
         return torch.where(present[:, 0], found.clamp(0, LONGEST_T2_STAR), torch.zeros_like(found))
 
     def of_decays(self, decays: Tensor) -> Tensor:
-        """T2* in ms, not clipped, ``(…)``, of decays of unit norm ``(…, echoes)``."""
+        """Return the unclipped T2* in ms, ``(…)``, of decays of unit norm ``(…, echoes)``."""
         found: Tensor = self.layers(decays)[..., 0]
         return LONGEST_T2_STAR * found
 
@@ -82,29 +90,30 @@ def train_t2star_mlp(
     batch_size: int = 4096,
     generator: torch.Generator | None = None,
 ) -> T2StarMLP:
-    """Train a :class:`T2StarMLP` on simulated decays, and freeze it.
+    """Train a :class:`T2StarMLP` on simulated decays and freeze it.
 
-    Mean squared error and T2* uniform from 0 to 300 ms, as in JoJoNet's supplement, which takes
-    64 million decays and a million steps; here Adam, with a step that falls from 0.01 to 0 along a
-    cosine, takes 16 million decays. The least squared error is that of the posterior mean: with
-    noise, long T2* are drawn towards the middle of their range.
+    The loss is the mean squared error with T2* uniform from 0 to 300 ms, as in JoJoNet's
+    supplement, which uses 64 million decays and a million steps. Here Adam uses 16 million decays
+    and a step size that falls from 0.01 to 0 along a cosine. The minimizer of the squared error is
+    the posterior mean: with noise, long T2* are biased towards the middle of the range.
 
     Args:
-        echo_times: in ms, rising.
-        noise_std: of the decays, see :func:`~ctxrecon.tasks.simulate_decays`; the paper names
-            none.
-        num_steps: of the optimiser.
-        batch_size: decays a step.
-        generator: source of randomness, of the weights as well.
+        echo_times: Increasing echo times in ms.
+        noise_std: Standard deviation of the noise of the decays, see
+            :func:`~ctxrecon.tasks.simulate_decays`; the paper specifies none.
+        num_steps: Number of optimizer steps.
+        batch_size: Number of decays per step.
+        generator: Source of randomness, including the initial weights.
 
     Returns:
-        The network, in evaluation mode, whose parameters need no gradient.
+        The network, in evaluation mode and with frozen parameters.
 
     Raises:
-        InputError: no steps or decays, or echo times or a noise that make no sense.
+        InputError: If ``num_steps`` or ``batch_size`` is below 1, or the echo times or noise are
+            invalid.
     """
     if num_steps < 1:
-        raise InputError(f"expected num_steps of 1 or more, got {num_steps}")
+        raise InputError(f"expected `num_steps` of at least 1, got {num_steps}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         model = T2StarMLP(list(check_echo_times(echo_times)))
@@ -114,7 +123,7 @@ def train_t2star_mlp(
         signals, t2_star = simulate_decays(
             batch_size, echo_times, noise_std=noise_std, generator=generator
         )
-        # One slice of one row, so that training and use see decays made in one way.
+        # One slice of one row, so that training and inference prepare decays in the same way.
         decays, _ = unit_decays(signals.T[None, :, None])
         found = model.of_decays(decays[0, :, 0].T)
         loss = ((found - t2_star) / LONGEST_T2_STAR).square().mean()
@@ -126,30 +135,40 @@ def train_t2star_mlp(
 
 
 def fit_t2star(images: Tensor, echo_times: Sequence[float]) -> Tensor:
-    """T2* by least squares, ``min_{S_0, T2*} Σ_e (|x_e| − S_0 exp(−TE_e/T2*))²``.
+    """Fit T2* by least squares, ``min_{S_0, T2*} Σ_e (|x_e| − S_0 exp(−TE_e/T2*))²``.
 
     ``S_0`` is eliminated (variable projection, Golub and Pereyra 1973), which leaves the rate
-    ``R = 1/T2*``. It starts from the log-linear fit with weights ``|x_e|²``; a fixed number of
-    Levenberg–Marquardt steps, with a damping for each pixel, finds the minimum without a gradient.
-    A last step ``R − g(R, x)/g'(R)``, ``g`` the derivative of the objective, gives the map its
-    gradient: that of the minimiser itself, by the implicit function theorem. The noise floor of
-    magnitudes is not modelled, so a decay that sinks into the noise looks longer than it is.
+    ``R = 1/T2*``. Starting from the log-linear fit with weights ``|x_e|²``, a fixed number of
+    Levenberg–Marquardt steps, with a separate damping for each pixel, finds the minimum without a
+    gradient. A final step ``R − g(R, x)/g'(R)``, with the derivative ``g`` of the objective, gives
+    the map its gradient, which is the gradient of the minimizer by the implicit function theorem.
+    The noise floor of magnitudes is not modeled, so that T2* is overestimated for a decay that
+    sinks into the noise.
 
     Args:
-        images: ``(batch, echoes, ny, nx)``, complex or magnitudes, of any scale.
-        echo_times: in ms, rising, one for each echo.
+        images: Complex or magnitude images ``(batch, echoes, ny, nx)``, of arbitrary scale.
+        echo_times: Increasing echo times in ms, one per echo.
 
     Returns:
-        The map ``(batch, ny, nx)``, float32 or float64 as the images, in ms, clipped to [0, 300]
-        with no gradient outside. Times below a tenth of the first echo spacing are not told
-        apart.
+        T2* map ``(batch, ny, nx)`` in ms, float32 or float64 like the images, clipped to [0, 300]
+        without a gradient outside. Times below a tenth of the first echo spacing cannot be
+        distinguished.
 
     Raises:
-        InputError: images of another shape, or echo times that make no sense.
+        InputError: If the images have another shape, or the echo times are invalid.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import fit_t2star
+        >>> echo_times = torch.tensor([5.0, 10.0, 15.0, 20.0])
+        >>> images = torch.exp(-echo_times / 40).view(1, 4, 1, 1).expand(1, 4, 2, 2)
+        >>> fit_t2star(images, echo_times.tolist()).round()
+        tensor([[[40., 40.],
+                 [40., 40.]]])
     """
     times = check_echo_times(echo_times)
     decays, present = unit_decays(check_echoes(images, len(times)))
-    # From the first echo on, whose signal then is S_0, and nothing underflows.
+    # Times relative to the first echo, whose signal is then S_0; this avoids underflow.
     t = decays.new_tensor([time - times[0] for time in times])[:, None, None]
     fastest = _FASTEST / (times[1] - times[0])
     with torch.no_grad():
@@ -162,7 +181,7 @@ def fit_t2star(images: Tensor, echo_times: Sequence[float]) -> Tensor:
 
 
 class _Projection(NamedTuple):
-    """Objective of the fit at a rate, ``S_0`` being the best for it; all ``(batch, 1, ny, nx)``.
+    """Fit objective at a given rate with the optimal ``S_0``; all ``(batch, 1, ny, nx)``.
 
     With ``d = exp(−R t)``, ``A_k = Σ t^k s d``, ``B_k = Σ t^k d²``: ``S_0 = A_0/B_0``, and the
     derivative of half the sum of squares is ``S_0 (A_1 − S_0 B_1)``.
@@ -171,16 +190,16 @@ class _Projection(NamedTuple):
     amplitude: Tensor
     """``S_0``."""
     explained: Tensor
-    """``A_0²/B_0``, what the fit takes off the sum of squares."""
+    """``A_0²/B_0``, the reduction of the sum of squares by the fit."""
     gradient: Tensor
     """``A_1 − S_0 B_1``."""
     gauss_newton: Tensor
-    """``S_0 (B_2 − B_1²/B_0)``, the derivative of ``gradient`` where the decay fits."""
+    """``S_0 (B_2 − B_1²/B_0)``, the derivative of ``gradient`` for a perfect fit."""
     slope: Tensor
-    """The derivative of ``gradient``."""
+    """Derivative of ``gradient``."""
 
     def curvature(self) -> Tensor:
-        """``slope``, kept away from 0 where noise bends the objective."""
+        """Return ``slope``, bounded away from 0 where noise makes the objective non-convex."""
         return torch.maximum(self.slope, 0.1 * self.gauss_newton)
 
 
@@ -199,7 +218,7 @@ def _project(decays: Tensor, t: Tensor, rate: Tensor) -> _Projection:
 
 
 def _least_squares_rate(decays: Tensor, t: Tensor, fastest: float) -> Tensor:
-    """The rate ``(batch, 1, ny, nx)`` in 1/ms of decays ``(batch, echoes, ny, nx)``."""
+    """Fit the rate ``(batch, 1, ny, nx)`` in 1/ms to decays ``(batch, echoes, ny, nx)``."""
     weights = decays.square().clamp_min(torch.finfo(decays.dtype).tiny)
     logarithm = weights.log() / 2
     total = weights.sum(dim=1, keepdim=True)

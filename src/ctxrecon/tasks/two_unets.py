@@ -1,4 +1,4 @@
-"""One network that reconstructs, and one that segments what it gives."""
+"""A reconstruction network followed by a segmentation network."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ UNET_PRESETS: dict[str, dict[str, int]] = {
     "small": {"width": 16, "depth": 3},
     "paper": {"width": 64, "depth": 4},
 }
-"""Sizes of both networks: for CPUs, and as published."""
+"""Sizes of both networks: "small" for CPUs, and "paper" as published."""
 
 
 class TwoUNets(DeterministicSegmenter):
     """A U-Net from the zero-filled image to a magnitude image, and one from there to classes.
 
     The networks of SemuNet, Tackle, LOUPE-UNet-RS and TradPat-UNet-RS in InfoMRI's comparison,
-    which differ in how they are trained: for both at once, the task alone, or one after the other.
+    which differ in their training: both losses jointly, the task only, or one after the other.
 
     Args:
-        num_classes: the background included.
-        width: features at full size.
-        depth: halvings.
+        num_classes: Number of classes, background included.
+        width: Number of features at full resolution.
+        depth: Number of downsampling steps.
 
     Raises:
-        InputError: sizes that are no positive whole numbers, or fewer than two classes.
+        InputError: If a size is not a positive whole number, or there are fewer than two classes.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.tasks import TwoUNets
+        >>> segmenter = TwoUNets(num_classes=3, width=4, depth=2)
+        >>> zero_filled = torch.ones(1, 32, 32, dtype=torch.complex64)
+        >>> noise = torch.zeros(1, 1, 0)  # the network is deterministic
+        >>> segmenter(zero_filled, noise).shape
+        torch.Size([1, 1, 3, 32, 32])
     """
 
     @register_to_config
@@ -43,16 +52,16 @@ class TwoUNets(DeterministicSegmenter):
         self.segmentation = UNet(1, width, depth, None, num_classes)
 
     def encode(self, zero_filled: Tensor) -> tuple[Tensor, Tensor]:
-        """The image at the network's intensity, ``(batch, 1, ny, nx)`` float32, and the scale."""
+        """Return the scaled image ``(batch, 1, ny, nx)``, float32, and its intensity scale."""
         channels, scale = as_channels(self, zero_filled)
         correction = self.reconstruction(channels, None).float()
         return (zero_filled / scale).abs()[:, None] + correction, scale
 
     def logits(self, features: Tensor) -> Tensor:
-        """See :class:`~ctxrecon.tasks.segmenter.DeterministicSegmenter`."""
+        """Return the logits, see :class:`~ctxrecon.tasks.segmenter.DeterministicSegmenter`."""
         dtype = next(self.parameters()).dtype
         return self.segmentation(features.to(dtype), None).float()
 
     def images(self, features: Tensor, scale: Tensor) -> Tensor:
-        """The magnitude images, ``(batch, ny, nx)`` complex64."""
+        """Return the magnitude images as ``(batch, ny, nx)`` complex64."""
         return (features[:, 0].clamp_min(0) * scale).to(torch.complex64)

@@ -1,4 +1,4 @@
-"""What networks of tasks see: the zero-filled image free of its scale, and segmentations."""
+"""Network inputs for tasks: normalized zero-filled images and one-hot segmentations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from ctxrecon.intensity import intensity_scale
 
 
 def as_channels(network: nn.Module, zero_filled: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels ``(batch, 2, ny, nx)`` in a network's precision, and the scale ``(batch, 1, 1)``.
+    """Convert zero-filled images to network channels and an intensity scale.
 
     Args:
-        network: that sees them.
-        zero_filled: ``Aᴴ y``, ``(batch, ny, nx)`` complex64, of any intensity; divided by the 99 %
-            quantile of its magnitude.
+        network: Network that receives them and determines their dtype.
+        zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64, of arbitrary
+            intensity; divided by the 99 % quantile of their magnitude.
+
+    Returns:
+        Channels ``(batch, 2, ny, nx)`` and the scale ``(batch, 1, 1)``.
     """
     scale = intensity_scale(zero_filled, interpolation="linear")[:, None, None]
     channels = complex_to_channels(zero_filled / scale)
@@ -23,12 +26,15 @@ def as_channels(network: nn.Module, zero_filled: Tensor) -> tuple[Tensor, Tensor
 
 
 def one_hot(network: nn.Module, labels: Tensor, num_classes: int) -> Tensor:
-    """A channel for each class but the background, ``(batch, num_classes − 1, ny, nx)``.
+    """Convert labels to one channel per class except the background.
 
     Args:
-        network: that sees them, in whose precision they are.
-        labels: ``(batch, ny, nx)`` whole numbers.
-        num_classes: the background included.
+        network: Network that receives them and determines their dtype.
+        labels: Integer labels ``(batch, ny, nx)``.
+        num_classes: Number of classes, background included.
+
+    Returns:
+        Channels ``(batch, num_classes − 1, ny, nx)``.
     """
     classes = torch.arange(1, num_classes, device=labels.device)
     marked = labels[:, None] == classes[:, None, None]

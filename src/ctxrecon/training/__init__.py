@@ -1,8 +1,8 @@
-"""Training: what is shared by all, and a package for each thing that is trained.
+"""Training: shared components, and one package for each kind of model.
 
-The packages are ``prior``, ``clip``, ``reconstructor``, ``cross_modal``, ``masks`` and ``tasks``,
-each with its configuration, data, objective, validation and a ``main``; ``adapt`` fine-tunes a
-prior on a few scans, in minutes and without a folder of a run.
+The packages ``prior``, ``clip``, ``reconstructor``, ``cross_modal``, ``masks`` and ``tasks`` each
+contain a configuration, data, objective, validation and a ``main``. ``adapt`` fine-tunes a prior on
+a few scans within minutes, without a run folder.
 """
 
 from ctxrecon.training.checkpoints import (

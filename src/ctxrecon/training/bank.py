@@ -1,4 +1,4 @@
-"""Bank of anatomies for training on phantoms: procedural ones, and slices of label volumes.
+"""Build a bank of anatomies for training from procedural anatomies and label volumes.
 
     ctxrecon prepare bank --output runs/bank.npz --brains 800 --knees 2500 \
         --label_volumes DIR/training_seg_0*.nii.gz --label_slices 3000
@@ -26,36 +26,36 @@ def parse_args(argv: Sequence[str] | None = None, program: str | None = None) ->
     """Parse a command line.
 
     Args:
-        argv: Options; those of the process by default.
+        argv: Options (default: those of the process).
         program: Name of the command, for ``--help``.
 
     Raises:
         UsageError: If an option is unknown or its value is not valid.
     """
     parser = TrainingParser(description=__doc__.splitlines()[0], prog=program)
-    parser.add_argument("--output", type=Path, required=True, help="the .npz file to write")
-    parser.add_argument("--brains", type=Whole(0, 10**6), default=800, help="procedural brains")
-    parser.add_argument("--knees", type=Whole(0, 10**6), default=2500, help="procedural knees")
+    parser.add_argument("--output", type=Path, required=True, help="Output file (.npz)")
+    parser.add_argument("--brains", type=Whole(0, 10**6), default=800, help="Procedural brains")
+    parser.add_argument("--knees", type=Whole(0, 10**6), default=2500, help="Procedural knees")
     parser.add_argument(
         "--label_volumes",
         type=Path,
         nargs="*",
         default=[],
-        help="NIfTI volumes of FreeSurfer labels",
+        help="FreeSurfer label volumes (NIfTI)",
     )
     parser.add_argument(
-        "--label_slices", type=Whole(0, 10**6), default=3000, help="slices of the label volumes"
+        "--label_slices", type=Whole(0, 10**6), default=3000, help="Slices of the label volumes"
     )
     parser.add_argument(
-        "--size", type=Whole(32, MAX_RESOLUTION), default=256, help="pixels along each side"
+        "--size", type=Whole(32, MAX_RESOLUTION), default=256, help="Pixels along each side"
     )
-    parser.add_argument("--seed", type=SEED, default=0, help="random seed")
+    parser.add_argument("--seed", type=SEED, default=0, help="Random seed")
     parser.add_argument(
-        "--no_demographics", action="store_true", help="procedural people of no age and sex"
+        "--no_demographics", action="store_true", help="Draw procedural people without age and sex"
     )
-    parser.add_argument("--finding", help="that every procedural brain has, such as Mass")
+    parser.add_argument("--finding", help="Finding of every procedural brain, such as Mass")
     parser.add_argument(
-        "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="processes"
+        "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="Number of processes"
     )
     return parser.parse_args(argv)
 
@@ -64,14 +64,14 @@ def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
     """Draw every anatomy and write the bank.
 
     Args:
-        argv: Options; those of the process by default.
+        argv: Options (default: those of the process).
         program: Name of the command, for ``--help``.
     """
     args = parse_args(argv, program)
     if not args.brains + args.knees + (args.label_slices if args.label_volumes else 0):
-        raise UsageError("nothing to draw: give --brains, --knees or --label_volumes")
+        raise UsageError("nothing to draw: specify --brains, --knees or --label_volumes")
     check_output(args.output)
-    for path in args.label_volumes:  # before hours of drawing
+    for path in args.label_volumes:  # validate before hours of drawing
         load_label_volume(path)
     bank = build_bank(
         knees=args.knees,

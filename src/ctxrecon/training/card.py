@@ -1,4 +1,4 @@
-"""The model card that is written beside trained weights."""
+"""Model card written next to trained weights."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ctxrecon.training.run_folder import CONFIG, LOGS, read_stages
 
 _PHANTOM = "ctxrecon-phantom"
 _LICENSE = "apache-2.0"
-"""Of ctxrecon, and so of weights that learned from its phantom alone."""
+"""License of ctxrecon, and of weights trained on its phantom only."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a card says of every model of a kind.
+    """Description of a kind of model for its card.
 
     Attributes:
-        title: the card's heading.
-        text: in a sentence, how it is loaded.
-        tags: what a hub finds it by.
+        title: Heading of the card.
+        text: Sentence on how the model is loaded.
+        tags: Tags for model hubs.
     """
 
     title: str
@@ -41,13 +41,13 @@ class About:
 
 
 def model_card(config: TrainingConfig, argv: Sequence[str], about: About) -> str:
-    """Markdown that says how to make these weights again: data, options, hardware and curve.
+    """Return a Markdown card with everything needed to reproduce the weights.
 
     Args:
-        config: of the run, whose folder has ``config.json`` and ``log.jsonl``.
-        argv: the command as it was given; that of ``config.json`` goes before it, since a finished
-            run may have been started again by another.
-        about: the kind of model.
+        config: Configuration of the run, whose folder contains ``config.json`` and ``log.jsonl``.
+        argv: Command of this process. The one in ``config.json`` takes precedence, since a
+            finished run may have been restarted by another command.
+        about: Description of the kind of model.
     """
     run = config.output_dir
     stages = read_stages(run / CONFIG)
@@ -84,13 +84,13 @@ GPU: {gpu}; system: {platform.system()}, ctxrecon {__version__}, torch {torch.__
 
 
 def _folders(config: TrainingConfig) -> list[Path]:
-    """The prepared sets of a run."""
+    """Return the folders of the prepared sets of a run."""
     given: Any = getattr(config, "train_data_dir", None) or []
     return [given] if isinstance(given, Path) else given
 
 
 def _origins(config: TrainingConfig) -> str:
-    """Sources and licences of the images of prepared sets, as far as they are noted."""
+    """Return sources and licenses of the images of prepared sets, as far as recorded."""
     found = dict.fromkeys(
         origin
         for folder in _folders(config)
@@ -100,11 +100,11 @@ def _origins(config: TrainingConfig) -> str:
     if not found:
         return ""
     lines = "\n".join(f"- {origin}" for origin in found)
-    return f"\nImages that it was trained on are of\n\n{lines}\n"
+    return f"\nSources of the training images:\n\n{lines}\n"
 
 
 def _typed(argv: Sequence[str]) -> str:
-    """The command that a process was started by, as it may be typed."""
+    """Return the command that started a process, as it can be typed."""
     program = Path(argv[0])
     words = [program.name]
     if program.name == "__main__.py":
@@ -115,7 +115,7 @@ def _typed(argv: Sequence[str]) -> str:
 
 
 def _metadata(config: TrainingConfig, about: About) -> ModelCardData:
-    """What a hub reads: licence, data and the scores of the last validation."""
+    """Return hub metadata: license, data and the scores of the last validation."""
     folders = _folders(config)
     data = [re.sub(r"[^\w.-]+", "-", folder.absolute().name) for folder in folders]
     if getattr(config, "bank", None):
@@ -137,7 +137,7 @@ def _metadata(config: TrainingConfig, about: About) -> ModelCardData:
 
 
 def _results(run: Path) -> list[EvalResult]:
-    """The scores of the last validation, if there is one."""
+    """Return the scores of the last validation, if there is one."""
     lines = read_lines(run / LOGS[1])
     if not lines:
         return []

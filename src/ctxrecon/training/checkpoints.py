@@ -1,4 +1,4 @@
-"""Training checkpoints: a folder that is there whole or not at all, without pickle."""
+"""Training checkpoints, written atomically and without pickle."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 _PREFIX = "checkpoint-"
 _PARTS = ("model", "model_ema", "optimizer")
 _NOTES = ("step", "ema_step", "param_groups", "scaler")
-# Whole tensors by name, however the model is spread over processes; frozen parts stay out.
+# Complete tensors by name, however the model is sharded; frozen parts are omitted.
 _OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _LOADING = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
 
 
 def averaged_weights(model: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
-    """The averaged weights by name, whole and on the CPU; every process has to call it."""
+    """Return the complete averaged weights by name, on the CPU; every process must call this."""
     named = [name for name, value in model.named_parameters() if value.requires_grad]
     return {
         name.removeprefix("module."): _whole(value).cpu()
@@ -45,7 +45,7 @@ def averaged_weights(model: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
 
 
 def _whole(value: Tensor) -> Tensor:
-    """A tensor that FSDP spread over the processes, put together."""
+    """Gather a tensor that FSDP sharded over the processes."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value.detach()
 
 
@@ -61,35 +61,35 @@ def save_state(
     seconds: float = 0.0,
     write: bool = True,
 ) -> dict[str, Tensor]:
-    """Write ``checkpoint-STEP``: weights, their averages, the optimiser and the step.
+    """Write ``checkpoint-STEP``: weights, their averages, the optimizer state and the step.
 
-    The folder is written under a hidden name and renamed, so that a half-written one is never
-    picked up. All randomness of training is a function of the seed and the sample's number, so
-    there is no random state to keep. A checkpoint fits any number of processes.
+    The folder is written under a hidden name and renamed, so that an incomplete one is never used.
+    All randomness of training is a function of the seed and the sample number, so that there is no
+    random state to store. A checkpoint can be resumed on any number of processes.
 
     Args:
-        folder: of the run.
-        step: optimiser steps done.
-        model: as accelerate prepared it; parameters that need no gradient are left out.
-        ema: averages of the parameters that need a gradient.
-        optimizer: of the model.
-        scaler: of fp16 training.
-        losses: those since the last line of the log.
-        seconds: that the run has taken.
-        write: on the one process that writes; the others help to gather.
+        folder: Folder of the run.
+        step: Number of completed optimizer steps.
+        model: Model as prepared by accelerate; frozen parameters are omitted.
+        ema: Averages of the trained parameters.
+        optimizer: Optimizer of the model.
+        scaler: Gradient scaler of fp16 training.
+        losses: Losses since the last line of the log.
+        seconds: Elapsed training time.
+        write: If true, write the files; other processes only take part in gathering.
 
     Returns:
-        The averaged weights, as :func:`averaged_weights` gives them.
+        The averaged weights as in :func:`averaged_weights`.
 
     Raises:
-        InputError: weights that are not finite, on every process; nothing is written then.
+        InputError: If the weights are not finite; on every process, and without writing.
     """
     weights: Any = get_model_state_dict(model, options=_OPTIONS)
     averages = averaged_weights(model, ema)
     if not all(bool(value.isfinite().all()) for value in averages.values()):
         raise InputError(
             f"the weights are not finite at step {step}: lower --learning_rate, or look for "
-            "damaged data; the checkpoints before are as they were"
+            "damaged data; earlier checkpoints are intact"
         )
     state: Any = get_optimizer_state_dict(model, optimizer, options=_OPTIONS)
     final = folder / f"{_PREFIX}{step}"
@@ -124,14 +124,14 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
 ) -> int:
-    """Restore what :func:`save_state` wrote, on every process; returns the step.
+    """Restore the state written by :func:`save_state`, on every process, and return the step.
 
     Raises:
-        InputError: no checkpoint, or one of another network.
+        InputError: If there is no checkpoint, or it is of another network.
     """
     if not is_whole(checkpoint):
         raise InputError(
-            f"{checkpoint} is no training checkpoint, or damaged: expected a folder with "
+            f"{checkpoint} is not a training checkpoint, or damaged: expected a folder with "
             f"state.json and {', '.join(_PARTS)} as .safetensors"
         )
     plain = _read_notes(checkpoint)
@@ -155,7 +155,7 @@ def load_state(
 
 
 def _check_names(checkpoint: Path, model: nn.Module, averages: dict[str, Tensor]) -> None:
-    """Names and shapes have to be those of the model."""
+    """Validate that names and shapes match the model."""
     wanted = {
         name.removeprefix("module."): tuple(value.shape)
         for name, value in model.named_parameters()
@@ -171,7 +171,7 @@ def _check_names(checkpoint: Path, model: nn.Module, averages: dict[str, Tensor]
 
 
 def _copy_whole(whole: Tensor, target: Tensor) -> None:
-    """Copy into a tensor that may be this process's share of it."""
+    """Copy into a tensor that may be this process's shard."""
     if hasattr(target, "full_tensor"):
         from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -182,22 +182,22 @@ def _copy_whole(whole: Tensor, target: Tensor) -> None:
 
 
 def load_notes(checkpoint: Path) -> tuple[Sequence[float], float]:
-    """Losses since the last line of the log, and seconds that the run has taken."""
+    """Return the losses since the last line of the log, and the elapsed training time."""
     plain = _read_notes(checkpoint)
     return list(plain.get("losses", ())), float(plain.get("seconds", 0.0))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, if it has one."""
+    """Return the newest complete checkpoint of a run, or ``None``."""
     for path in reversed(list_checkpoints(folder)):
         if is_whole(path):
             return path
-        logger.warning("%s is damaged: an older checkpoint is looked for", path)
+        logger.warning("%s is damaged: looking for an older checkpoint", path)
     return None
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all files of a checkpoint are there and none is cut short."""
+    """Return whether all files of a checkpoint exist and none is truncated."""
     try:
         plain = _read_notes(checkpoint)
         for part in _PARTS:
@@ -221,7 +221,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders from the oldest to the newest."""
+    """Return the checkpoint folders from the oldest to the newest."""
     found = {
         int(number): path
         for path in folder.glob(f"{_PREFIX}*")
@@ -231,5 +231,5 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step in the name of a checkpoint."""
+    """Return the step in the name of a checkpoint."""
     return int(checkpoint.name.removeprefix(_PREFIX))

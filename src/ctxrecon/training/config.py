@@ -1,4 +1,4 @@
-"""Typed configurations: the options of the training loop, their ranges, and files of options."""
+"""Typed configurations: options of the training loop, their ranges, and files of options."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from ctxrecon.files import read_json
 
 LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "polynomial")
 TRACKERS = (*sorted(str(one.value) for one in LoggerType), "none")
-"""The experiment trackers of accelerate; "all" stands for those that are installed."""
+"""Experiment trackers of accelerate; "all" stands for all installed ones."""
 
 MAX_SEED = 2**24 - 1
-"""Generators are seeded by ``seed * 2**40`` and the number of a sample, in 64 bits."""
+"""Upper limit of the seed: generators use ``seed * 2**40`` plus a sample number, in 64 bits."""
 MAX_RESOLUTION = 2048
 RUN_NOTES = ("num_processes", "device", "torch_threads", "command")
-"""What ``config.json`` of a run notes beside its options."""
+"""Entries that ``config.json`` of a run records in addition to its options."""
 STAGE = "from step "
-"""``config.json`` holds the options of a run and of its resumes under such keys."""
+"""Prefix of the keys in ``config.json`` that hold the options of a run and of its resumes."""
 
 _MOST_BYTES = 2**20
 _SCALARS = (str, int, float, bool)
 
 
 class UsageError(InputError):
-    """An option that is unknown, missing or out of its range."""
+    """Error for an option that is unknown, missing or out of range."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Convert text to a whole number, or check one.
+    """Convert text to a whole number, or validate one.
 
     Args:
-        low: smallest value.
-        high: largest value, if there is one.
+        low: Smallest allowed value.
+        high: Largest allowed value (default: unlimited).
     """
 
     low: int
     high: int | None = None
 
     def __call__(self, given: Any) -> int:
-        """The number.
+        """Return the number.
 
         Raises:
-            argparse.ArgumentTypeError: another type, or out of range.
+            argparse.ArgumentTypeError: If the type is wrong or the value is out of range.
         """
         value = self.low - 1
         if isinstance(given, str):
@@ -64,22 +64,24 @@ class Whole:
         elif isinstance(given, int) and not isinstance(given, bool):
             value = given
         if value < self.low or (self.high is not None and value > self.high):
-            end = "on" if self.high is None else f"to {self.high}"
+            wanted = f"of at least {self.low}"
+            if self.high is not None:
+                wanted = f"from {self.low} to {self.high}"
             raise argparse.ArgumentTypeError(
-                f"expected a whole number from {self.low} {end}, got {_shown(given)}"
+                f"expected a whole number {wanted}, got {_shown(given)}"
             )
         return value
 
 
 @dataclass(frozen=True)
 class Number:
-    """Convert text to a finite number, or check one.
+    """Convert text to a finite number, or validate one.
 
     Args:
-        low: smallest value.
-        high: largest value.
-        above: whether ``low`` itself is refused.
-        below: whether ``high`` itself is refused.
+        low: Smallest allowed value.
+        high: Largest allowed value.
+        above: If true, ``low`` itself is excluded.
+        below: If true, ``high`` itself is excluded.
     """
 
     low: float = 0.0
@@ -88,10 +90,10 @@ class Number:
     below: bool = False
 
     def __call__(self, given: Any) -> float:
-        """The number.
+        """Return the number.
 
         Raises:
-            argparse.ArgumentTypeError: another type, or out of range.
+            argparse.ArgumentTypeError: If the type is wrong or the value is out of range.
         """
         try:
             value = math.nan if isinstance(given, bool) else float(given)
@@ -101,7 +103,7 @@ class Number:
             value < self.high if self.below else value <= self.high
         )
         if not math.isfinite(value) or not inside:
-            wanted = f"above {self.low:g}" if self.above else f"of {self.low:g} or more"
+            wanted = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
             if math.isfinite(self.high):
                 wanted += f" and {'below' if self.below else 'at most'} {self.high:g}"
             raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {_shown(given)}")
@@ -109,28 +111,28 @@ class Number:
 
 
 SHARE = Number(0, 1)
-"""The check of an option that is a probability or a part of a whole."""
+"""Check of an option that is a probability or a share."""
 RATE = Number(0, 1e6)
-"""The check of an option that is a learning rate."""
+"""Check of an option that is a learning rate."""
 RESOLUTION = Whole(16, MAX_RESOLUTION)
-"""The check of an option that is a matrix size."""
+"""Check of an option that is a matrix size."""
 SEED = Whole(0, MAX_SEED)
-"""The check of ``--seed``."""
+"""Check of ``--seed``."""
 
 Check = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a configuration knows of one of its options, beside its type and default.
+    """Properties of a configuration option in addition to its type and default.
 
     Attributes:
-        check: converts text or checks a value, for numbers.
-        choices: the values that there are, for words.
-        may_be_empty: whether a list may have no values.
-        on_resume: "refused", a run cannot be resumed with another value, since its weights may fit
-            but would mean something else; "logged"; or "free", changes without a word.
-        in_card: whether the model card shows it.
+        check: Function that converts text or validates a value, for numbers.
+        choices: Allowed values, for words.
+        may_be_empty: If true, a list may be empty.
+        on_resume: Effect of a changed value when a run is resumed: "refused" raises, because the
+            weights may fit but would have another meaning; "logged" logs it; "free" ignores it.
+        in_card: If true, the model card shows the option.
     """
 
     check: Check | None = None
@@ -150,16 +152,16 @@ def option(
     on_resume: str = "logged",
     in_card: bool = False,
 ) -> Any:
-    """A field of a configuration, as :class:`transformers.HfArgumentParser` reads it.
+    """Define a field of a configuration, as read by :class:`transformers.HfArgumentParser`.
 
     Args:
-        default: of the option; without one it has to be given.
-        text: for ``--help``.
-        check: see :class:`Option`, as are the others.
-        choices: likewise.
-        may_be_empty: likewise.
-        on_resume: likewise.
-        in_card: likewise.
+        default: Default value; without one the option is required.
+        text: Text for ``--help``.
+        check: Function that converts text or validates a value, see :class:`Option`.
+        choices: Allowed values, for words.
+        may_be_empty: If true, a list may be empty.
+        on_resume: Effect of a changed value on resume: "refused", "logged" or "free".
+        in_card: If true, the model card shows the option.
     """
     words = None if choices is None else tuple(choices)
     own = Option(check, words, may_be_empty, on_resume, in_card)
@@ -171,60 +173,68 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The options of the loop, which every training has. Bad values are refused when it is made."""
+    """Options of the training loop, shared by all trainings and validated on construction."""
 
-    output_dir: Path = option(text="a new folder, or that of a run to resume", on_resume="free")
-    train_batch_size: int = option(16, "on each process", check=Whole(1, 2**16), in_card=True)
-    gradient_accumulation_steps: int = option(1, check=Whole(1, 2**16), in_card=True)
+    output_dir: Path = option(text="New folder, or that of a run to resume", on_resume="free")
+    train_batch_size: int = option(
+        16, "Batch size on each process", check=Whole(1, 2**16), in_card=True
+    )
+    gradient_accumulation_steps: int = option(
+        1, "Number of batches per optimizer step", check=Whole(1, 2**16), in_card=True
+    )
     max_train_steps: int | None = option(
-        None, "optimiser steps", check=Whole(1, 10**9), on_resume="free", in_card=True
+        None, "Number of optimizer steps", check=Whole(1, 10**9), on_resume="free", in_card=True
     )
     max_train_minutes: float | None = option(
         None,
-        "end at this time, with the learning rate fallen by then; the last checkpoint and "
-        "validation come after it",
+        "Training time in minutes, to which the learning-rate schedule is adapted; the last "
+        "checkpoint and validation come on top",
         check=Number(above=True),
         on_resume="free",
         in_card=True,
     )
-    learning_rate: float = option(1e-3, check=RATE, in_card=True)
-    lr_scheduler: str = option("cosine", choices=LR_SCHEDULERS, in_card=True)
-    lr_warmup_steps: int = option(100, check=Whole(0))
-    adam_beta1: float = option(0.9, check=Number(0, 1, below=True))
-    adam_beta2: float = option(0.999, check=Number(0, 1, below=True))
-    adam_weight_decay: float = option(1e-3, check=Number(0, 1e6))
-    adam_epsilon: float = option(1e-8, check=Number(above=True))
-    max_grad_norm: float = option(1.0, check=Number(above=True))
+    learning_rate: float = option(1e-3, "Peak learning rate", check=RATE, in_card=True)
+    lr_scheduler: str = option("cosine", "Learning-rate decay", choices=LR_SCHEDULERS, in_card=True)
+    lr_warmup_steps: int = option(100, "Steps of linear learning-rate warmup", check=Whole(0))
+    adam_beta1: float = option(0.9, "AdamW beta1", check=Number(0, 1, below=True))
+    adam_beta2: float = option(0.999, "AdamW beta2", check=Number(0, 1, below=True))
+    adam_weight_decay: float = option(1e-3, "AdamW weight decay", check=Number(0, 1e6))
+    adam_epsilon: float = option(1e-8, "AdamW epsilon", check=Number(above=True))
+    max_grad_norm: float = option(1.0, "Maximum gradient norm", check=Number(above=True))
     ema_decay: float = option(
         0.999,
-        "of the averaged weights, which are kept",
+        "Decay of the exponential moving average of the weights, which is exported",
         check=Number(0, 1, below=True),
         in_card=True,
     )
-    mixed_precision: str = option("no", choices=("no", "bf16", "fp16"), in_card=True)
-    checkpointing_steps: int = option(200, check=Whole(1), on_resume="free")
-    checkpoints_total_limit: int = option(2, check=Whole(1), on_resume="free")
+    mixed_precision: str = option("no", "Precision", choices=("no", "bf16", "fp16"), in_card=True)
+    checkpointing_steps: int = option(200, "Checkpoint interval", check=Whole(1), on_resume="free")
+    checkpoints_total_limit: int = option(
+        2, "Number of checkpoints to keep", check=Whole(1), on_resume="free"
+    )
     resume_from_checkpoint: str | None = option(
         None,
-        "'auto': the newest checkpoint of --output_dir, or a new run where there is none; "
-        "'latest': the newest one; or the folder of one",
+        "'auto': resume the newest checkpoint in --output_dir, or start a new run if there is "
+        "none; 'latest': resume the newest checkpoint; or the folder of a checkpoint",
         on_resume="free",
     )
-    validation_steps: int = option(500, check=Whole(1), on_resume="free")
-    dataloader_num_workers: int = option(0, check=Whole(0, 256), on_resume="free")
+    validation_steps: int = option(500, "Validation interval", check=Whole(1), on_resume="free")
+    dataloader_num_workers: int = option(
+        0, "Number of data-loading processes", check=Whole(0, 256), on_resume="free"
+    )
     report_to: str | None = option(
         None,
-        "where curves are shown; tensorboard by default, where it is installed",
+        "Experiment tracker; by default tensorboard if it is installed",
         choices=TRACKERS,
         on_resume="free",
     )
-    seed: int = option(0, check=SEED, on_resume="refused", in_card=True)
+    seed: int = option(0, "Random seed", check=SEED, on_resume="refused", in_card=True)
 
     def __post_init__(self) -> None:
-        """Check every value.
+        """Validate every value.
 
         Raises:
-            UsageError: a value of another type or out of its range.
+            UsageError: If a value has the wrong type or is out of range.
         """
         for name, known in fields_of(type(self)).items():
             try:
@@ -233,10 +243,10 @@ class TrainingConfig:
                 raise UsageError(f"{name}: {error}") from None
             object.__setattr__(self, name, value)
         if self.max_train_steps is None and self.max_train_minutes is None:
-            raise UsageError("expected an end: give --max_train_steps or --max_train_minutes")
+            raise UsageError("no end of training: set --max_train_steps or --max_train_minutes")
 
     def as_json(self) -> dict[str, Any]:
-        """The options as ``config.json`` holds them."""
+        """Return the options as stored in ``config.json``."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
 
@@ -245,7 +255,7 @@ C = TypeVar("C", bound=TrainingConfig)
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a configuration: its option, the type of its values, and what may be left out."""
+    """Field of a configuration: its option, value type, and whether it is a list or optional."""
 
     option: Option
     kind: type
@@ -253,10 +263,10 @@ class Field:
     optional: bool
 
     def checked(self, value: Any) -> Any:
-        """The value as the configuration holds it.
+        """Return the value as stored in the configuration.
 
         Raises:
-            argparse.ArgumentTypeError: another type, or out of range.
+            argparse.ArgumentTypeError: If the type is wrong or the value is out of range.
         """
         if value is None and self.optional:
             return None
@@ -264,7 +274,7 @@ class Field:
             return self._one(value)
         values = list(value) if isinstance(value, list | tuple) else [value]
         if not values and not self.option.may_be_empty:
-            raise argparse.ArgumentTypeError("expected one value or more, got none")
+            raise argparse.ArgumentTypeError("expected at least one value, got none")
         return [self._one(one) for one in values]
 
     def _one(self, value: Any) -> Any:
@@ -274,7 +284,7 @@ class Field:
         if choices is not None:
             fits, wanted = isinstance(value, str) and value in choices, "one of "
             wanted += ", ".join(choices)
-            if isinstance(value, bool):  # as YAML reads the word no
+            if isinstance(value, bool):  # YAML reads an unquoted no as false
                 wanted += " in quotes"
         elif self.kind is Path:
             fits, wanted = isinstance(value, str | Path), "a path"
@@ -287,7 +297,7 @@ class Field:
 
 
 def fields_of(config: type[TrainingConfig]) -> Mapping[str, Field]:
-    """The fields of a configuration by name."""
+    """Return the fields of a configuration by name."""
     hints = get_type_hints(config)
     found = {}
     for field in dataclasses.fields(config):
@@ -302,17 +312,16 @@ def fields_of(config: type[TrainingConfig]) -> Mapping[str, Field]:
 
 
 def read_options(config: type[TrainingConfig], path: Path) -> dict[str, Any]:
-    """Options of a configuration from a YAML or JSON file, or those of a run's ``config.json``.
+    """Read options from a YAML or JSON file, or from the ``config.json`` of a run.
 
     Args:
-        config: the class of the configuration.
-        path: a file that ends in ``.yaml``, ``.yml`` or ``.json``. Of a run that was resumed the
-            last options count.
+        config: Class of the configuration.
+        path: File that ends in ``.yaml``, ``.yml`` or ``.json``. For a resumed run, the last
+            options are used.
 
     Raises:
-        UsageError: an option that the configuration does not have, or a value of another type or
-            out of its range.
-        InputError: a file that cannot be read, is too large, or holds something else.
+        UsageError: If an option is unknown, or a value has the wrong type or is out of range.
+        InputError: If the file cannot be read, is too large, or contains something else.
     """
     given = _read_mapping(path)
     if given and all(str(key).startswith(STAGE) for key in given):
@@ -336,23 +345,27 @@ def read_options(config: type[TrainingConfig], path: Path) -> dict[str, Any]:
 
 
 def read_config(config: type[C], path: Path) -> C:
-    """A configuration from a file, see :func:`read_options`; so also that of a run.
+    """Read a configuration from a file as in :func:`read_options`, such as that of a run.
+
+    Args:
+        config: Class of the configuration.
+        path: File that ends in ``.yaml``, ``.yml`` or ``.json``.
 
     Raises:
-        UsageError: as there, or options that are missing.
-        InputError: as there.
+        UsageError: If an option is unknown or missing, or a value is invalid.
+        InputError: If the file cannot be read, is too large, or contains something else.
     """
     given = read_options(config, path)
     for field in dataclasses.fields(config):
         needed = field.default is MISSING and field.default_factory is MISSING
         if needed and field.name not in given:
-            raise UsageError(f"{path}: the option {field.name} is missing, add it")
+            raise UsageError(f"{path}: the option {field.name} is missing: add it")
     return config(**given)
 
 
 def _read_mapping(path: Path) -> dict[Any, Any]:
-    """The object in a YAML or JSON file."""
-    remedy = "give a YAML or JSON file of options"
+    """Read the mapping in a YAML or JSON file."""
+    remedy = "use a YAML or JSON file of options"
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         raise UsageError(f"{path} ends neither in .yaml nor in .json: {remedy}")
     try:
@@ -374,12 +387,12 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds no options by name, but {_shown(found)}: {remedy}")
+        raise InputError(f"{path} has no options by name, but {_shown(found)}: {remedy}")
     return found
 
 
 def _shown(value: Any) -> str:
-    """A value for a message; of what nests only its type, which may be short and large at once."""
+    """Format a value for a message; containers by type only, since they may expand to any size."""
     if value is None or isinstance(value, _SCALARS):
         return str(value)[:80] if not isinstance(value, bool) else str(value).lower()
     return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all, and what a killed run leaves of them."""
+"""Atomic creation and removal of folders."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ctxrecon.errors import InputError
 from ctxrecon.permissions import with_umask_mode
 
 _LEFT_BEHIND = re.compile(r"\..+\.(partial|old)|\.[0-9a-f]{16}-.+")
-"""Names of what is being written or removed, here and by ``written_beside``."""
+"""Names of files being written or removed, here and by ``written_beside``."""
 
 
 @contextmanager
 def folder_beside(final: Path) -> Iterator[Path]:
-    """An empty folder under a hidden name, which takes the place of ``final`` when the block ends.
+    """Create an empty hidden folder that replaces ``final`` when the block ends.
 
     Args:
-        final: the folder to be written; what is there before is replaced.
+        final: Folder to be written; an existing one is replaced.
 
     Raises:
-        InputError: the files cannot be written.
+        InputError: If the files cannot be written.
     """
     beside = final.with_name(f".{final.name}.partial")
     try:
@@ -40,52 +40,52 @@ def folder_beside(final: Path) -> Iterator[Path]:
             shutil.rmtree(old)
     except OSError as error:
         raise InputError(f"cannot write {final}: {error.strerror or error}") from error
-    except SafetensorError as error:  # of a full disk, among others
+    except SafetensorError as error:  # for example on a full disk
         raise InputError(f"cannot write {final}: {error}") from error
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or made; nothing is changed.
+    """Validate that a folder can be written or created, without changing anything.
 
     Raises:
-        InputError: with what the file system says.
+        InputError: If it cannot, with the reason of the file system.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise InputError(f"cannot write into {folder}: {existing} is a file, name a folder")
+        raise InputError(f"cannot write to {folder}: {existing} is a file, specify a folder")
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror or error}") from error
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def check_output(path: Path) -> None:
-    """Make the folder of a file that is to be written, before the work.
+    """Create the folder of an output file in advance.
 
     Raises:
-        InputError: it cannot be written, or the path is a folder itself.
+        InputError: If it cannot be written, or the path is itself a folder.
     """
     if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder, name a file")
+        raise InputError(f"cannot write {path}: it is a folder, specify a file")
     check_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder: first its name, so that nobody finds a part of it."""
+    """Remove a folder, after renaming it so that no incomplete folder is visible."""
     shutil.rmtree(_hidden(folder))
 
 
 def _hidden(folder: Path) -> Path:
-    """Rename a folder to a hidden name, and give that."""
+    """Rename a folder to a hidden name and return it."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     return folder.rename(old)
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove what a killed run was writing or removing; nobody else may be writing there."""
+    """Remove partial output of a killed run; no other process may be writing to the folder."""
     for path in folder.iterdir():
         if not _LEFT_BEHIND.fullmatch(path.name):
             continue

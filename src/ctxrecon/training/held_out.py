@@ -1,4 +1,4 @@
-"""Held-out phantom scans for validation, which no training and no benchmark sees."""
+"""Held-out phantom scans for validation, used in no training or benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.scan import Scan
 
-# Banks are drawn from generators seeded by small numbers, benchmarks test from 10**9 on.
+# Banks use small seeds, and benchmarks seeds from 10**9 on.
 HELD_OUT_SEED = 2 * 10**9
 """Seed of the first held-out scan."""
 
@@ -23,7 +23,7 @@ def held_out_scans(
     num_coils: Sequence[int],
     snr: float | None,
 ) -> list[Scan]:
-    """Knees and brains by turns, each with a mask of its own; two of each number of coils."""
+    """Return knees and brains in turn, each with its own mask; two for each number of coils."""
     scans = []
     for number in range(count):
         generator = torch.Generator().manual_seed(HELD_OUT_SEED + number)
@@ -41,5 +41,5 @@ def held_out_scans(
 
 
 def targets_of(scans: Sequence[Scan]) -> Tensor:
-    """``(scans, n, n)`` complex64."""
+    """Return the targets of all scans, ``(scans, n, n)`` complex64."""
     return torch.cat([scan.target for scan in scans if scan.target is not None])

@@ -1,4 +1,4 @@
-"""The lines that a run writes: losses, validations, and its options."""
+"""Logging of losses, validation scores and options of a run."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ _LOSSES, _VALIDATIONS = LOGS
 class Log:
     """Progress bar, ``log.jsonl`` and trackers.
 
-    Lines of later steps than that from which a run is resumed are dropped: those steps are done
-    again.
+    Lines after the step from which a run resumes are removed, since those steps are repeated.
 
     Args:
-        config: of the run.
-        accelerator: of the run.
-        start: step from which it goes on.
-        losses: those since the last line, of the run that is resumed.
+        config: Configuration of the run.
+        accelerator: Accelerator of the run.
+        start: Step from which the run continues.
+        losses: Losses since the last line of the log, if the run is resumed.
     """
 
     def __init__(
@@ -64,14 +63,14 @@ class Log:
         start_trackers(accelerator, config.as_json(), start)
 
     def add(self, loss: Tensor) -> None:
-        """The loss of one micro-batch on this process."""
+        """Record the loss of one micro-batch on this process."""
         self.losses.append(loss)
 
     def pending(self, step: int) -> list[float]:
-        """The losses since the last line, of all processes; each of them has to call it.
+        """Return the losses since the last line, of all processes; each process must call this.
 
         Raises:
-            InputError: they are not finite.
+            InputError: If they are not finite.
         """
         if not self.losses:
             return []
@@ -80,7 +79,7 @@ class Log:
         return losses.tolist()
 
     def step(self, step: int, rate: float, schedule: Schedule) -> None:
-        """Note an optimiser step, which had this learning rate."""
+        """Record an optimizer step and its learning rate."""
         self.bar.update()
         if step % _LOG_STEPS and not schedule.ended(step):
             return
@@ -89,7 +88,7 @@ class Log:
         self.losses.clear()
         self._check(mean, step)
         part = schedule.part
-        time_had = {} if part is None else {"of its time": f"{part:.0%}"}
+        time_had = {} if part is None else {"time": f"{part:.0%}"}
         self.bar.set_postfix(loss=f"{mean:.4f}", **time_had)
         if self.accelerator.is_main_process:
             line = {"step": step, "loss": mean, "lr": rate, "seconds_per_step": round(seconds, 3)}
@@ -101,27 +100,27 @@ class Log:
         if not math.isfinite(mean):
             raise InputError(
                 f"the loss is {mean} at step {step}: lower --learning_rate, or look for damaged "
-                "data; the checkpoints before are as they were"
+                "data; earlier checkpoints are intact"
             )
 
     def close(self) -> None:
-        """End the bar."""
+        """Close the progress bar."""
         self.bar.close()
 
 
 def write_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON line at once."""
+    """Append one line of JSON."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; none where there is no file.
+    """Read the lines of a log; an absent file has none.
 
-    A part of a line at the end, left by a killed run, does not count.
+    An incomplete last line, left by a killed run, is ignored.
 
     Raises:
-        InputError: a damaged line.
+        InputError: If a line is damaged.
     """
     if not path.is_file():
         return []
@@ -134,13 +133,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number}: expected a JSON object with a step, got {line[:60]!r}: "
-                "mend or remove that line"
+                "fix or remove that line"
             ) from error
     return found
 
 
 def _drop_later_lines(path: Path, step: int) -> None:
-    """Keep the lines up to a step, one for each."""
+    """Keep the lines up to a step, one per step."""
     if not path.is_file():
         return
     kept = {line["step"]: line for line in read_lines(path) if line["step"] <= step}
@@ -149,7 +148,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
 
 
 def has_validation(folder: Path, step: int) -> bool:
-    """Whether the validation of this step is written."""
+    """Return whether the validation of a step is already logged."""
     return any(line["step"] == step for line in read_lines(folder / _VALIDATIONS))
 
 
@@ -160,7 +159,7 @@ def log_validation(
     scores: dict[str, float],
     picture: Path | None = None,
 ) -> None:
-    """Write scores to ``validation.jsonl``, trackers and terminal; show the picture in trackers."""
+    """Write scores to ``validation.jsonl``, trackers and terminal, and show the picture."""
     write_line(folder / _VALIDATIONS, {"step": step, **scores})
     accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step=step)
     if picture is not None:
@@ -171,9 +170,9 @@ def log_validation(
 def write_config(
     config: TrainingConfig, accelerator: Accelerator, start: int, *, finished: bool
 ) -> None:
-    """The resolved options beside the run, those of each resume under its first step.
+    """Write the resolved options, those of each resume under its first step.
 
-    A finished run that is started again trains nothing and adds nothing.
+    Restarting a finished run adds nothing.
     """
     path = config.output_dir / CONFIG
     if (finished and path.is_file()) or not accelerator.is_main_process:

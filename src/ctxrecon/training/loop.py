@@ -1,4 +1,4 @@
-"""The accelerate loop that the training scripts share."""
+"""Training loop based on accelerate, shared by all training scripts."""
 
 from __future__ import annotations
 
@@ -32,34 +32,35 @@ from ctxrecon.training.schedule import Schedule
 logger = logging.getLogger(__name__)
 
 _MOST_SAMPLES = 2**39
-"""Numbers of samples that their generators' seeds have room for."""
+"""Limit of the number of samples, given by the seeds of their generators."""
 
 _PATIENCE = timedelta(days=1)
-"""How long processes wait for the main one, which validates alone; where one has died, the
+"""Time that processes wait for the main one, which validates alone; if one has died, the
 launcher ends the others at once."""
 
 Weights = dict[str, Tensor]
 Validation = Callable[[int, Weights], None]
 Iteration = Callable[[Accelerator, nn.Module, Any, Any], Tensor]
-"""``iterate(accelerator, model, optimizer, batch)`` takes the steps of the optimiser for one batch
-and gives the loss to be logged."""
+"""``iterate(accelerator, model, optimizer, batch)`` performs the optimizer steps of one batch and
+returns the loss to be logged."""
 
 
 class TrainingSamples(Protocol):
-    """Samples that follow from the seed, the step and their number, and how to batch them."""
+    """Samples determined by seed, step and number, and their collation to batches."""
 
     def __getitem__(self, place: tuple[int, int]) -> Any:
-        """The sample of ``(step, number)``; equal whenever and wherever it is asked for."""
+        """Return the sample of ``(step, number)``, which must be reproducible."""
 
     def collate(self, samples: list[Any]) -> dict[str, Any]:
-        """One batch."""
+        """Collate samples to a batch."""
 
 
 class SampleNumbers:
     """Places ``(step, number)`` of this process's samples, a list for each micro-batch.
 
-    The samples of one optimiser step are consecutive numbers, dealt to micro-batches and then to
-    processes; so two processes with batch b see what one with batch 2b sees.
+    The samples of an optimizer step have consecutive numbers, distributed first to micro-batches
+    and then to processes. Two processes with batch size b thus see the samples of one process with
+    batch size 2b.
     """
 
     def __init__(self, steps: range, size: int, parts: int, rank: int, world: int) -> None:
@@ -76,15 +77,16 @@ class SampleNumbers:
 
 
 def build_accelerator(config: TrainingConfig, *, parts_rest: bool = False) -> Accelerator:
-    """The accelerator of a script, with its trackers.
+    """Create the accelerator of a script, with its trackers.
 
     Args:
-        config: of the run.
-        parts_rest: whether at some steps a part of the model gets no gradient, for which processes
-            have to look.
+        config: Configuration of the run.
+        parts_rest: If true, a part of the model gets no gradient in some steps, which processes
+            have to detect.
 
     Raises:
-        InputError: a precision that the device does not have; more samples than can be numbered.
+        InputError: If the device does not support the precision, or there are more samples than
+            can be numbered.
     """
     handlers: list[Any] = [InitProcessGroupKwargs(timeout=_PATIENCE)]
     if parts_rest:
@@ -122,33 +124,33 @@ def train(
     rates: Mapping[str, float] | None = None,
     iterate: Iteration | None = None,
 ) -> None:
-    """Train ``model``, whose call on a batch gives a loss, with AdamW and averaged weights.
+    """Train ``model``, which maps a batch to a loss, with AdamW and weight averaging.
 
-    A run that was killed goes on from its last whole checkpoint as if it had not stopped: on one
-    machine to the bit. Validation and writing happen on the main process alone.
+    An interrupted run continues from its last complete checkpoint as if it had not stopped; on the
+    same machine, bit by bit. Validation and writing take place on the main process only.
 
     Args:
-        config: of the run.
-        accelerator: from :func:`build_accelerator`.
-        model: ``model(batch)`` is the loss of each sample, or one for the batch.
-        samples: the training data.
-        export: writes the averaged weights in the form that users load; called on the main
-            process at each checkpoint, after its validation.
-        render: makes of a batch, when it is on the device that trains, what the model is called
-            with; by default the batch itself.
-        validate: ``validate(step, averaged weights)``, every ``--validation_steps`` and at the
-            end, on the main process.
-        clip_apart: names of parts of the model whose gradients are clipped each by its own norm.
-        rates: by the name of a part of the model, its own learning rate; its weights do not decay.
-        iterate: in place of one step of all parts, such as several of one part after the other.
-            Parts whose parameters have no gradient at a step are left as they are, with the
-            moments of the optimiser: each part is trained as by an optimiser of its own.
+        config: Configuration of the run.
+        accelerator: Accelerator from :func:`build_accelerator`.
+        model: Module for which ``model(batch)`` is the loss of each sample, or one for the batch.
+        samples: Training data.
+        export: Function that writes the averaged weights in the form that users load; called on
+            the main process at each checkpoint, after its validation.
+        render: Function that converts a batch on the training device to the input of the model
+            (default: the batch itself).
+        validate: ``validate(step, averaged weights)``, called on the main process every
+            ``--validation_steps`` and at the end.
+        clip_apart: Names of parts of the model whose gradients are clipped separately.
+        rates: Separate learning rates of parts of the model, by name, without weight decay.
+        iterate: Function that replaces the joint step of all parts, for example by several steps
+            of one part after another. Parts without a gradient in a step are left unchanged,
+            including their optimizer state, so that each part is trained as by its own optimizer.
 
     Raises:
-        InputError: a folder that cannot take the run (:func:`~ctxrecon.training.check_run`), a
-            checkpoint of another network, or weights or losses that are not finite.
+        InputError: If the folder cannot be used (:func:`~ctxrecon.training.check_run`), the
+            checkpoint is of another network, or weights or losses are not finite.
     """
-    samples[0, 0]  # data that do not fit are refused before anything is written
+    samples[0, 0]  # raise on unsuitable data before anything is written
     with claimed(config, accelerator) as checkpoint:
         _train(
             config,
@@ -178,7 +180,7 @@ def _train(
     rates: Mapping[str, float],
     iterate: Iteration,
 ) -> None:
-    """See :func:`train`; goes on from a checkpoint, if there is one."""
+    """Train as in :func:`train`, from a checkpoint if there is one."""
     parts = parts_of(model, rates)
     learning_rates = [rates.get(name, config.learning_rate) for name in parts]
     optimizer = torch.optim.AdamW(
@@ -230,13 +232,13 @@ def _train(
 
     with closing(Log(config, accelerator, start, losses)) as log:
         step = start
-        if checkpoint is not None:  # it may have been stopped before what follows a checkpoint
+        if checkpoint is not None:  # the run may have stopped before validation and export
             resumed = averaged_weights(model, ema)
             validated(step, resumed)
             if accelerator.is_main_process:
                 export(resumed)
         if schedule.ended(start):
-            accelerator.print(f"the run has ended with step {start}: nothing left to train")
+            accelerator.print(f"the run has ended at step {start}: nothing left to train")
         for batch in () if schedule.ended(start) else loader:
             factor = schedule.rate(step)
             for group, highest in zip(optimizer.param_groups, learning_rates, strict=True):
@@ -264,17 +266,17 @@ def _train(
                     prune_checkpoints(config.output_dir, config.checkpoints_total_limit)
             validated(step, saved)
             if saved is not None and accelerator.is_main_process:
-                export(saved)  # with the scores of its validation
+                export(saved)  # includes the scores of this validation
             if schedule.ended(step):
                 break
 
 
 class Together:
-    """One step of all parts at the end of the micro-batches: an :data:`Iteration`.
+    """Joint step of all parts after the last micro-batch: an :data:`Iteration`.
 
     Args:
-        max_grad_norm: of the gradients.
-        apart: names of parts whose gradients are clipped each by its own norm.
+        max_grad_norm: Norm above which gradients are clipped.
+        apart: Names of parts whose gradients are clipped separately.
     """
 
     def __init__(self, max_grad_norm: float, apart: Sequence[str]) -> None:
@@ -283,7 +285,7 @@ class Together:
     def __call__(
         self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Any
     ) -> Tensor:
-        """See :data:`Iteration`."""
+        """Accumulate one micro-batch and step at the last one; see :data:`Iteration`."""
         with accelerator.accumulate(model):
             loss = model(batch).mean()
             accelerator.backward(loss)
@@ -297,7 +299,7 @@ class Together:
 def clip_gradients(
     accelerator: Accelerator, model: nn.Module, most: float, apart: Sequence[str]
 ) -> None:
-    """Scale gradients down to a norm of ``most``, those of named parts each by itself."""
+    """Clip gradients to the norm ``most``, those of named parts separately."""
     if not apart:
         accelerator.clip_grad_norm_(model.parameters(), most)
         return
@@ -307,7 +309,7 @@ def clip_gradients(
 
 
 def parts_of(model: nn.Module, names: Collection[str]) -> dict[str, list[nn.Parameter]]:
-    """Trained parameters of the named parts of the model, and of all the rest under ``""``."""
+    """Return the trained parameters of named parts, and all others under ``""``."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:

@@ -1,4 +1,4 @@
-"""Networks and samplers from text, such as ``varnet:cascades=4:width=12``."""
+"""Construction of networks and samplers from text such as ``varnet:cascades=4:width=12``."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
 def build_from_text(
     argument: str, text: str, kinds: Mapping[str, Any], settled: Mapping[str, Any] | None = None
 ) -> Any:
-    """Build what a text names, with new weights.
+    """Build an object described by text, with new weights.
 
     Args:
-        argument: that the text was given by, such as ``"--network"``.
-        text: a name and its options.
-        kinds: classes by their names.
-        settled: options that do not come from the text, which may not differ from it.
+        argument: Command-line argument of the text, such as ``"--network"``.
+        text: Name and options.
+        kinds: Classes by name.
+        settled: Options determined elsewhere, which the text must not contradict.
 
     Raises:
-        InputError: an unknown name or option, a value of another type or out of its range, or a
-            network that is too large.
+        InputError: If a name or option is unknown, a value has the wrong type or is out of range,
+            or the network is too large.
     """
     name, options = split_options(text)
     if name not in kinds:
@@ -42,28 +42,28 @@ def build_from_text(
     for option, value in options.items():
         if option not in known:
             raise InputError(
-                f"{argument} {text}: {name} has no option {option!r}, expected some of "
+                f"{argument} {text}: {name} has no option {option!r}, expected one of "
                 f"{', '.join(known)}"
             )
         _check_value(f"{argument} {text}", option, value, str(known[option].annotation))
     for option, value in (settled or {}).items():
         if options.setdefault(option, value) != value:
             raise InputError(
-                f"{argument} {text}: {option} is {value} by another option already, leave it out "
-                "here or there"
+                f"{argument} {text}: {option} is already {value} by another option, omit one of "
+                "them"
             )
     if odd := [option for option in options if option not in known]:
-        raise InputError(f"{argument} {text}: {name} takes no {odd[0]}, leave it out")
+        raise InputError(f"{argument} {text}: {name} accepts no {odd[0]}, omit it")
     needed = [key for key, item in known.items() if item.default is item.empty]
     if missing := [option for option in needed if option not in options]:
-        raise InputError(f"{argument} {text}: {name} needs {missing[0]}, give {missing[0]}=...")
-    if "shape" not in known:  # of masks: their size is that of the images
+        raise InputError(f"{argument} {text}: {name} needs {missing[0]}, set {missing[0]}=...")
+    if "shape" not in known:  # the size of masks is that of the images
         check_parameters(f"{argument} {text}", lambda: kinds[name](**options))
     return kinds[name](**options)
 
 
 def _check_value(where: str, option: str, value: Any, annotation: str) -> None:
-    """Refuse a value of another type than the option's, and a number without measure."""
+    """Validate the type of an option's value and the size of numbers."""
     kind = annotation.removesuffix(" | None")
     if kind not in _EXPECTED or (value is None and kind != annotation):
         return

@@ -1,4 +1,4 @@
-"""Command lines of training: a file of options, if one is given, and options that override it."""
+"""Command lines of training scripts: an optional file of options, and overriding options."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ctxrecon.training.trackers import choose_tracker
 
 C = TypeVar("C", bound=TrainingConfig)
 
-_FILES = "config_file, a YAML or JSON file named before all options, holds defaults for them."
+_FILES = "config_file is a YAML or JSON file with default options and must come first."
 
 
 class TrainingParser(HfArgumentParser):
-    """A parser that raises :class:`UsageError` where others print their usage and exit.
+    """Argument parser that raises :class:`UsageError` instead of printing the usage and exiting.
 
     Args:
-        config: class of the configuration whose fields become options; none by default.
-        given: values that take the place of its defaults, by name.
-        settings: of :class:`argparse.ArgumentParser`.
+        config: Class of the configuration whose fields become options (default: none).
+        given: Values by name that replace its defaults.
+        **settings: Settings of :class:`argparse.ArgumentParser`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TrainingParser(HfArgumentParser):
     def add_argument(
         self, *names: Any, option: Option | None = None, **settings: Any
     ) -> argparse.Action:
-        """Add an argument, or the field of a configuration under its own name alone."""
+        """Add an argument; the field of a configuration only under its own name."""
         if option is None:
             return super().add_argument(*names, **settings)
         name = names[0].removeprefix("--")
@@ -61,7 +61,7 @@ class TrainingParser(HfArgumentParser):
         return super().add_argument(names[0], **{**settings, "help": " ".join(notes)})
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
+        """Raise a usage error."""
         raise UsageError(f"{message} (--help lists the options)")
 
 
@@ -72,20 +72,20 @@ def parse_config(
     description: str,
     program: str | None = None,
 ) -> C:
-    """The configuration that a command line gives, with its tracker chosen.
+    """Parse a command line to a configuration with its tracker chosen.
 
-    The first word may name a YAML or JSON file, whose options stand where the command line has
-    none. Options are written with underscores or hyphens.
+    The first word may be a YAML or JSON file of options, which the command line overrides. Option
+    names can be written with underscores or hyphens.
 
     Args:
-        config: class of the configuration.
-        argv: the command line; that of the process by default.
-        description: for ``--help``.
-        program: name for ``--help``.
+        config: Class of the configuration.
+        argv: Command line (default: that of the process).
+        description: Description for ``--help``.
+        program: Program name for ``--help``.
 
     Raises:
-        UsageError: options that are unknown, missing or out of their ranges.
-        InputError: a file that cannot be read, or a tracker that is not installed.
+        UsageError: If options are unknown, missing or out of range.
+        InputError: If a file cannot be read, or the tracker is not installed.
     """
     words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     file = words[0] if words and not words[0].startswith("-") else None
@@ -108,12 +108,12 @@ def parse_config(
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCommand(Generic[C]):
-    """A training as a command.
+    """Training as a command.
 
     Attributes:
-        config: class of its configuration.
-        train: runs it as configured.
-        description: for ``--help``.
+        config: Class of its configuration.
+        train: Function that runs a configuration.
+        description: Description for ``--help``.
     """
 
     config: type[C]
@@ -121,21 +121,21 @@ class TrainingCommand(Generic[C]):
     description: str
 
     def parse_args(self, argv: Sequence[str] | None = None, program: str | None = None) -> C:
-        """The configuration that a command line gives; see :func:`parse_config`."""
+        """Parse a command line to a configuration; see :func:`parse_config`."""
         return parse_config(self.config, argv, description=self.description, program=program)
 
     def main(self, argv: Sequence[str] | None = None, program: str | None = None) -> None:
-        """Train as a command line asks.
+        """Train with the options of a command line.
 
         Args:
-            argv: the options; those of the process by default.
-            program: the name of the command, for ``--help``.
+            argv: Options (default: those of the process).
+            program: Program name for ``--help``.
         """
         self.train(self.parse_args(argv, program))
 
 
 def _underscored(word: str) -> str:
-    """An option with its hyphens as underscores; its value as it is."""
+    """Replace the hyphens of an option's name by underscores and leave its value."""
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")

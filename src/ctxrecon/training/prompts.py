@@ -1,4 +1,4 @@
-"""Metadata dropout: what makes one network conditional, unconditional and in between."""
+"""Metadata dropout, which makes one network work with full, partial and empty prompts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,25 @@ def drop_metadata(
     demographics: float = 0.5,
     form: PromptForm = "fastmri",
 ) -> str:
-    """The training prompt of a slice, with the dropout of ContextMRI, and of single fields.
+    """Return the training prompt of a slice, with ContextMRI's dropout and that of single fields.
 
     Args:
-        metadata: all that is known.
-        generator: draws what is dropped.
-        parameters: probability that the group {sequence, TR, TE, TI, flip angle, field strength}
-            is left out.
-        prompt: probability that the whole prompt is empty.
-        field: probability, for each field alone, that it is left out, as users may leave any.
-        demographics: probability that the group {age, sex} is left out.
-        form: see :meth:`ScanMetadata.to_prompt`.
+        metadata: Complete metadata.
+        generator: Source of randomness.
+        parameters: Probability that the group {sequence, TR, TE, TI, flip angle, field strength}
+            is dropped.
+        prompt: Probability that the whole prompt is empty.
+        field: Probability that each single field is dropped, since users may omit any.
+        demographics: Probability that the group {age, sex} is dropped.
+        form: Form of the prompt, see :meth:`ScanMetadata.to_prompt`.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> from ctxrecon.training import drop_metadata
+        >>> metadata = ScanMetadata(anatomy="knee", contrast="PD", tr=3150)
+        >>> drop_metadata(metadata, torch.Generator(), parameters=1, prompt=0)
+        'knee, PD'
     """
     drop_prompt, drop_parameters = torch.rand(2, generator=generator).tolist()
     if drop_prompt < prompt:
@@ -47,7 +55,7 @@ def drop_metadata(
 
 
 def _drawn_fields(share: float, generator: torch.Generator) -> list[str]:
-    """Fields of the metadata, each with this probability."""
+    """Draw fields of the metadata, each with the given probability."""
     names = [item.name for item in fields(ScanMetadata)]
     draws = torch.rand(len(names), generator=generator).tolist()
     return [name for name, draw in zip(names, draws, strict=True) if draw < share]
@@ -56,14 +64,14 @@ def _drawn_fields(share: float, generator: torch.Generator) -> list[str]:
 def _drawn_demographics(
     metadata: ScanMetadata, share: float, generator: torch.Generator
 ) -> tuple[str, ...]:
-    """Age and sex with this probability, where either is known; else nothing is drawn."""
+    """Return age and sex with the given probability if either is known; otherwise nothing."""
     if metadata.age is None and metadata.sex is None:
         return ()
     return DEMOGRAPHICS if torch.rand(1, generator=generator).item() < share else ()
 
 
 def without(metadata: ScanMetadata, *names: str) -> ScanMetadata:
-    """The metadata with these fields unknown."""
+    """Return the metadata with the given fields unknown."""
     unknown: dict[str, Any] = {name: () if name == "pathologies" else None for name in names}
     return replace(metadata, **unknown)
 
@@ -77,18 +85,18 @@ def vary_metadata(
     order: float = 0.3,
     demographics: float = 0.5,
 ) -> tuple[str, ScanMetadata]:
-    """A prompt as users write it: fields missing here and there, sometimes in another order.
+    """Return a prompt as users write it: incomplete, and sometimes in another order.
 
     Args:
-        metadata: all that is known.
-        generator: draws everything.
-        parameters: probability that all MR parameters are left out.
-        field: probability, for each field alone, that it is left out.
-        order: probability that the parts come in random order.
-        demographics: probability that age and sex are left out.
+        metadata: Complete metadata.
+        generator: Source of randomness.
+        parameters: Probability that all MR parameters are dropped.
+        field: Probability that each single field is dropped.
+        order: Probability that the parts are in random order.
+        demographics: Probability that age and sex are dropped.
 
     Returns:
-        The prompt, and the metadata that it still tells.
+        The prompt, and the metadata that it contains.
     """
     drop_parameters, reorder = torch.rand(2, generator=generator).tolist()
     missing = _drawn_fields(field, generator)
@@ -100,7 +108,7 @@ def vary_metadata(
 
 
 def shuffle_parts(metadata: ScanMetadata, generator: torch.Generator) -> str:
-    """The prompt with its parts in random order; findings stay together."""
+    """Return the prompt with its parts in random order; findings stay together."""
     findings = ScanMetadata(pathologies=metadata.pathologies).to_prompt()
     rest = replace(metadata, pathologies=()).to_prompt()
     parts = [part for part in [*rest.split(", "), findings] if part]

@@ -1,4 +1,4 @@
-"""The folder of a run: what is there is never overwritten by another run, nor by two at once."""
+"""Run folders: protection from being overwritten, or used by two runs at once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _EXPORTS = ("pipeline", "clip")
 
 
 def check_run(config: TrainingConfig) -> None:
-    """Refuse a run that its folder cannot take, before any work; nothing is changed.
+    """Validate, before any work, that the folder of a run can be used; nothing is changed.
 
     Args:
-        config: of the run.
+        config: Configuration of the run.
 
     Raises:
-        InputError: the folder cannot be written, is in use, holds another run, or has no checkpoint
-            to resume; or the run to resume had other options.
+        InputError: If the folder cannot be written, is in use, contains another run, or has no
+            checkpoint to resume, or the run to resume had other options.
     """
     folder: Path = config.output_dir
     check_folder(folder)
@@ -48,15 +48,19 @@ def check_run(config: TrainingConfig) -> None:
 
 @contextmanager
 def claimed(config: TrainingConfig, accelerator: Accelerator) -> Iterator[Path | None]:
-    """Make the folder of a run and keep every other run out of it while the block lasts.
+    """Create the folder of a run and lock it against other runs inside the context.
 
-    The main process locks it; the lock ends with the process, however that ends.
+    The main process holds the lock, which is released when the process ends.
+
+    Args:
+        config: Configuration of the run.
+        accelerator: Accelerator of the run.
 
     Yields:
-        The checkpoint to go on from, on every process, if there is one.
+        The checkpoint to resume from, on every process, or ``None``.
 
     Raises:
-        InputError: as :func:`check_run`, on every process.
+        InputError: If the folder cannot be used, as in :func:`check_run`; on every process.
     """
     held: list[IO[str]] = []
 
@@ -68,9 +72,9 @@ def claimed(config: TrainingConfig, accelerator: Accelerator) -> Iterator[Path |
         if checkpoint is not None:
             for change in _changes(checkpoint, config):
                 logger.warning("%s", change)
-            logger.info("going on from %s", checkpoint)
+            logger.info("resuming from %s", checkpoint)
         elif config.resume_from_checkpoint:
-            logger.info("no checkpoint in %s yet: a new run starts", config.output_dir)
+            logger.info("no checkpoint in %s yet: starting a new run", config.output_dir)
         remove_left_behind(config.output_dir)
         return checkpoint
 
@@ -82,10 +86,10 @@ def claimed(config: TrainingConfig, accelerator: Accelerator) -> Iterator[Path |
 
 
 def on_main_process(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """Do it on the main process alone; what comes of it, also an error, reaches every process.
+    """Call a function on the main process, and pass its result or error to every process.
 
     Raises:
-        InputError: what the main process raised, or for an error of the file system.
+        InputError: If the main process raises one, or an error of the file system.
     """
     result, refusal = None, None
     if accelerator.is_main_process:
@@ -102,11 +106,11 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
 
 
 def _locked(folder: Path, *, shared: bool = False) -> IO[str]:
-    """The open and locked lock file of a folder; closing it gives the folder free.
+    """Open and lock the lock file of a folder; closing it releases the lock.
 
     Args:
-        folder: of a run.
-        shared: whether others may hold such a lock at the same time, but no exclusive one.
+        folder: Folder of a run.
+        shared: If true, the lock excludes only exclusive locks.
     """
     file = (folder / _LOCK).open("a", encoding="utf-8")
     if sys.platform == "win32":
@@ -118,24 +122,24 @@ def _locked(folder: Path, *, shared: bool = False) -> IO[str]:
     except BlockingIOError:
         file.close()
         raise InputError(
-            f"another training is writing to {folder}: wait for its end, or give another "
+            f"another training is writing to {folder}: wait until it ends, or use another "
             "--output_dir"
         ) from None
     except OSError as error:
         logger.warning(
-            "%s cannot be locked (%s): start no second training there", folder, error.strerror
+            "%s cannot be locked (%s): do not start a second training there", folder, error.strerror
         )
     return file
 
 
 def _to_resume(folder: Path, wanted: str | None) -> Path | None:
-    """The checkpoint that a run goes on from, if any; refuses what would mix two runs."""
+    """Return the checkpoint to resume from, if any; raise if two runs would be mixed."""
     there = _of_a_run(folder)
     if wanted is None:
         if there:
             raise InputError(
-                f"{folder} holds a run already ({', '.join(there)}): give another --output_dir, "
-                "--resume_from_checkpoint auto to go on with it, or remove it"
+                f"{folder} already contains a run ({', '.join(there)}): use another --output_dir, "
+                "resume it with --resume_from_checkpoint auto, or remove it"
             )
         return None
     if wanted not in ("auto", "latest"):
@@ -146,55 +150,55 @@ def _to_resume(folder: Path, wanted: str | None) -> Path | None:
     if wanted == "latest":
         raise InputError(
             f"no checkpoint to resume in {folder}: --resume_from_checkpoint auto starts a new run "
-            "where there is none"
+            "if there is none"
         )
     if lost := [name for name in there if name not in LOGS]:
         raise InputError(
-            f"{folder} holds {', '.join(lost)} but no whole checkpoint to go on from: give another "
-            "--output_dir, or remove them to start a new run"
+            f"{folder} contains {', '.join(lost)} but no complete checkpoint to resume from: use "
+            "another --output_dir, or remove them to start a new run"
         )
     return None
 
 
 def _named(folder: Path, checkpoint: Path, there: list[str]) -> Path:
-    """A checkpoint given by its path."""
+    """Validate a checkpoint that is specified by its path."""
     if not is_whole(checkpoint):
         raise InputError(
-            f"{checkpoint} is no training checkpoint, or damaged: give the folder of one, 'latest' "
+            f"{checkpoint} is not a training checkpoint, or damaged: specify its folder, 'latest' "
             "or 'auto'"
         )
     if checkpoint.resolve().parent != folder.resolve():
         if there:
             raise InputError(
-                f"{folder} holds a run of its own ({', '.join(there)}): give a new --output_dir to "
-                f"go on from {checkpoint}"
+                f"{folder} already contains a run ({', '.join(there)}): use a new --output_dir to "
+                f"resume from {checkpoint}"
             )
         return checkpoint
     newer = [path.name for path in list_checkpoints(folder) if step_of(path) > step_of(checkpoint)]
     if newer:
         raise InputError(
-            f"{folder} holds newer checkpoints ({', '.join(newer)}): remove them, or give a new "
-            f"--output_dir to go on from {checkpoint}"
+            f"{folder} contains newer checkpoints ({', '.join(newer)}): remove them, or use a new "
+            f"--output_dir to resume from {checkpoint}"
         )
     return checkpoint
 
 
 def _of_a_run(folder: Path) -> list[str]:
-    """What a training wrote into a folder, by name."""
+    """Return the names of files and folders that a training wrote into a folder."""
     logs = [name for name in LOGS if (path := folder / name).is_file() and path.stat().st_size]
     exports = [name for name in _EXPORTS if (folder / name).exists()]
     return [*(path.name for path in list_checkpoints(folder)), *exports, *logs]
 
 
 def read_stages(path: Path) -> dict[str, dict[str, Any]]:
-    """The options of a run and of its resumes, each under ``from step N``.
+    """Read the options of a run and of its resumes, each under ``from step N``.
 
     Raises:
-        InputError: a damaged file.
+        InputError: If the file is damaged.
     """
     if not path.is_file():
         return {}
-    remedy = "restore it, or remove it to go on without"
+    remedy = "restore it, or remove it to continue without it"
     found = read_json(path, "the options of the run", remedy)
     if not all(isinstance(options, dict) for options in found.values()):
         raise InputError(f"{path} is damaged, expected the options of each run: {remedy}")
@@ -202,10 +206,10 @@ def read_stages(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _changes(checkpoint: Path, config: TrainingConfig) -> list[str]:
-    """A line on each option that is another one than in the run to resume.
+    """Return a line for each option that differs from the run to resume.
 
     Raises:
-        InputError: an option that has to stay.
+        InputError: If an option that must not change differs.
     """
     stages = read_stages(checkpoint.parent / CONFIG)
     if not stages:
@@ -219,7 +223,7 @@ def _changes(checkpoint: Path, config: TrainingConfig) -> list[str]:
         if policy == "refused":
             raise InputError(
                 f"the run of {checkpoint} has --{name} {before[name]}, not {now[name]}: resume "
-                "with its own options, or start a new run in another --output_dir"
+                "with its options, or start a new run in another --output_dir"
             )
-        changes.append(f"--{name} was {before[name]} before, now it is {now[name]}")
+        changes.append(f"--{name} changed from {before[name]} to {now[name]}")
     return changes

@@ -1,4 +1,4 @@
-"""Samplers of k-space in training: built from an option, and drawn from for a batch."""
+"""Mask samplers in training: construction from an option, and masks of a batch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 def fit_spectrum(sampler: Any, images: Callable[[], Tensor]) -> None:
-    """Give a sampler of the strongest positions the spectrum of the training set, if it has none.
+    """Fit the spectrum of a "spectrum1d" or "spectrum2d" sampler to the training set if missing.
 
     Args:
-        sampler: any sampler; others are left as they are.
-        images: gives images ``(batch, n, n)`` of the training set.
+        sampler: Sampler; other kinds are left unchanged.
+        images: Function that returns images ``(batch, n, n)`` of the training set.
     """
     if isinstance(sampler, FixedMasks) and sampler.lacks_spectrum:
         sampler.fit(images())
@@ -43,21 +43,21 @@ def build_sampler(
 ) -> Any:
     """Build a sampler with new weights from the value of ``--sampler``.
 
-    Where no centre is asked for and the sampler's own is too small to estimate coil maps from, it
-    keeps the smallest one that suffices; this is logged.
+    If no center is requested and the sampler's default is too small for coil-map estimation, the
+    smallest sufficient center is used; this is logged.
 
     Args:
-        text: a name of :data:`~ctxrecon.masks.learned.SAMPLERS` or of a fixed mask, with options.
-        resolution: n of the masks ``(n, n)``.
-        acceleration: the value of ``--acceleration``.
-        default_acceleration: where neither it nor the text gives one, of samplers that do not serve
-            a range of ratios.
-        center_fraction: the value of ``--center_fraction``.
-        num_coils: of the scans, whose coil maps are estimated from the centre.
-        contrasts: of a sampler with a mask for each contrast.
+        text: Name from :data:`~ctxrecon.masks.learned.SAMPLERS` or of a fixed mask, with options.
+        resolution: Size n of the masks ``(n, n)``.
+        acceleration: Value of ``--acceleration``.
+        default_acceleration: Acceleration used if neither the option nor the text specifies one,
+            for samplers without a range of ratios.
+        center_fraction: Value of ``--center_fraction``.
+        num_coils: Number of coils of the scans, whose coil maps are estimated from the center.
+        contrasts: Number of contrasts, for a sampler with a mask for each.
 
     Raises:
-        InputError: an unknown sampler, or options that do not belong together.
+        InputError: If the sampler is unknown, or options contradict each other.
     """
     name, options = split_options(text)
     if name in MASKS:
@@ -67,7 +67,7 @@ def build_sampler(
         settled["center_fraction"] = center_fraction
     serves_ratios = "ratios" in options or name == "pattern_generator"
     if serves_ratios and acceleration is not None:
-        raise InputError(f"{name} serves a range of ratios: leave --acceleration out")
+        raise InputError(f"{name} covers a range of ratios: omit --acceleration")
     if acceleration is not None:
         settled["acceleration"] = acceleration
     elif not serves_ratios and "acceleration" not in options:
@@ -83,26 +83,26 @@ def build_sampler(
         check_calibration(calibration(sampler), num_coils, "the sampler")
     except InputError:
         settled["center_fraction"] = MIN_CALIBRATION / resolution
-        torch.set_rng_state(state)  # for the same weights
+        torch.set_rng_state(state)  # to draw the same weights
         sampler = build_from_text("--sampler", text, SAMPLERS, settled)
         logger.info(
-            "the sampler keeps a centre of --center_fraction %g for the coil maps",
+            "the sampler uses --center_fraction %g, which coil-map estimation needs",
             settled["center_fraction"],
         )
     return sampler
 
 
 def calibration(sampler: MaskNetwork) -> Tensor:
-    """The centre that every mask of the sampler takes, ``(1, 1, ny, nx)`` bool."""
+    """Return the center contained in every mask of the sampler, ``(1, 1, ny, nx)`` bool."""
     acceleration = None
-    if sampler.acceleration is None:  # the smallest centre of all ratios
+    if sampler.acceleration is None:  # the smallest center of all ratios
         assert sampler.ratios is not None
         acceleration = 1 / min(sampler.ratios)
     return sampler.as_mask(sampler.budget(acceleration).center)[None, None]
 
 
 def middle_acceleration(sampler: MaskNetwork) -> float | None:
-    """The acceleration to validate at: of the middle ratio, or ``None`` for the sampler's own."""
+    """Return the acceleration of the middle ratio, or ``None`` for the sampler's own."""
     if sampler.acceleration is not None:
         return None
     assert sampler.ratios is not None
@@ -114,17 +114,18 @@ def draw_training_masks(
 ) -> Tensor:
     """Draw a mask for each sample of a batch, differentiable in the sampler's weights.
 
-    A sampler that serves a range of ratios draws a ratio for each mask as well, so that the
-    gradient of a step is a mean over ratios (InfoMRI, algorithm 2).
+    A sampler with a range of ratios also draws a ratio for each mask, so that the gradient of a
+    step is averaged over ratios (InfoMRI, algorithm 2).
 
     Args:
-        sampler: with a method ``relaxed``, see :meth:`~ctxrecon.masks.learned.Sampler.relaxed`.
-        generators: one for each sample, so that its mask does not depend on the batch.
-        device: of the masks.
+        sampler: Sampler with a method ``relaxed``, see
+            :meth:`~ctxrecon.masks.learned.Sampler.relaxed`.
+        generators: One generator per sample, so that its mask does not depend on the batch.
+        device: Device of the masks.
 
     Returns:
-        ``(batch, 1, ny, nx)`` float32, 0 or 1; from a sampler with a mask for each contrast
-        ``(batch, contrasts, 1, ny, nx)``.
+        Masks ``(batch, 1, ny, nx)``, float32, 0 or 1; a sampler with a mask for each contrast
+        returns ``(batch, contrasts, 1, ny, nx)``.
     """
     accelerations: list[float] | float | None = None
     if sampler.ratios is not None:

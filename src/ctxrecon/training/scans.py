@@ -1,4 +1,4 @@
-"""Fully sampled scans to train on: measured, kept in memory, taken in turns."""
+"""Fully sampled training scans: simulated, cached, and drawn in turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c, ifft2c
 
 _KEPT_BYTES = 2**31
-"""Scans that are kept in memory, in each process."""
+"""Maximum size of the cache of scans in each process, in bytes."""
 
 
 def fully_sampled(
@@ -28,22 +28,22 @@ def fully_sampled(
     *,
     coil_phase: bool = True,
 ) -> dict[str, Tensor]:
-    """A noisy scan of several contrasts, its maps, and the images that they give.
+    """Simulate a noisy multi-contrast scan, and return it with its coil maps and target images.
 
     Args:
-        images: ``(contrasts, ny, nx)`` complex64, 99 % quantile of the magnitude at 1.
-        num_coils: of the simulated array.
-        snr: of the bright signal to complex noise; 0 for none.
-        calibration: ``(1, 1, ny, nx)`` bool, samples that coil maps are estimated from, those of
-            the contrast with the most signal there.
-        generator: draws coils and noise.
-        coil_phase: whether a single coil has a phase, and a sensitivity that varies; otherwise
-            k-space is that of the images themselves, ``y = F x + n``. Arrays of several coils are
-            the same either way.
+        images: Images ``(contrasts, ny, nx)``, complex64, with the 99 % quantile of the magnitude
+            at 1.
+        num_coils: Number of coils of the simulated array.
+        snr: Ratio of the bright signal to the complex noise; 0 for no noise.
+        calibration: Samples from which coil maps are estimated, ``(1, 1, ny, nx)`` bool, in the
+            contrast with the most signal there.
+        generator: Source of randomness of coils and noise.
+        coil_phase: If true, a single coil has a phase and a varying sensitivity; otherwise its
+            k-space is ``y = F x + n``. Arrays of several coils are not affected.
 
     Returns:
-        ``kspace`` ``(contrasts, coils, ny, nx)``, ``coil_maps`` ``(coils, ny, nx)``, ``target``
-        ``(contrasts, ny, nx)``, complex64.
+        Complex64 tensors ``kspace`` ``(contrasts, coils, ny, nx)``, ``coil_maps``
+        ``(coils, ny, nx)`` and ``target`` ``(contrasts, ny, nx)``.
     """
     shape = (images.shape[-2], images.shape[-1])
     if num_coils == 1 and not coil_phase:
@@ -57,22 +57,22 @@ def fully_sampled(
     if num_coils > 1:
         seen = kspace * calibration
         maps = estimate_coil_maps(seen[brightest(seen)][None], calibration, num_maps=1)
-    else:  # as in every pipeline: the phase of a single coil stays in the image
+    else:  # as in all pipelines, the phase of a single coil stays in the image
         maps = torch.ones_like(maps)
     target = (maps.conj() * ifft2c(kspace)).sum(dim=1)
     return {"kspace": kspace, "coil_maps": maps[0], "target": target}
 
 
 def check_calibration(calibration: Tensor, num_coils: int, what: str) -> None:
-    """Refuse a centre that coil maps cannot be estimated from.
+    """Validate that a center is large enough for the estimation of coil maps.
 
     Args:
-        calibration: ``(1, 1, n, n)`` bool, see :func:`fully_sampled`.
-        num_coils: of the array; the map of one coil is known.
-        what: has that centre.
+        calibration: Calibration samples ``(1, 1, n, n)``, bool, see :func:`fully_sampled`.
+        num_coils: Number of coils of the array; the map of a single coil is known.
+        what: Name of the object with this center, for the message.
 
     Raises:
-        InputError: with what to change on the command line.
+        InputError: If the center is too small, with the option to change.
     """
     if num_coils == 1:
         return
@@ -81,27 +81,27 @@ def check_calibration(calibration: Tensor, num_coils: int, what: str) -> None:
     except InputError:
         least = MIN_CALIBRATION / calibration.shape[-1]
         raise InputError(
-            f"the centre of {what} is smaller than the {MIN_CALIBRATION}×{MIN_CALIBRATION} samples "
-            f"that maps of {num_coils} coils are estimated from: give --center_fraction "
+            f"the center of {what} is smaller than the {MIN_CALIBRATION}×{MIN_CALIBRATION} samples "
+            f"needed to estimate maps of {num_coils} coils: use --center_fraction "
             f"{math.ceil(1e4 * least) / 1e4:g} or more, or --num_coils 1"
         ) from None
 
 
 def check_magnitude(magnitude: bool, num_coils: int) -> None:
-    """Refuse magnitude images seen by several coils, whose phases would be in them again.
+    """Validate that magnitude images use a single coil; several coils would add their phases.
 
     Raises:
-        InputError: with what to change on the command line.
+        InputError: If there are several coils, with the option to change.
     """
     if magnitude and num_coils != 1:
         raise InputError(
-            f"magnitude images are scanned by one coil without a phase, not by {num_coils}: give "
-            "--num_coils 1, or leave --magnitude_images out"
+            f"magnitude images need a single coil without a phase, got {num_coils} coils: use "
+            "--num_coils 1, or omit --magnitude_images"
         )
 
 
 def brightest(kspace: Tensor) -> int:
-    """The contrast with the most energy, of ``(contrasts, coils, ny, nx)``."""
+    """Return the contrast with the most energy of k-space ``(contrasts, coils, ny, nx)``."""
     return int(kspace.abs().square().flatten(1).sum(dim=1).argmax())
 
 
@@ -120,7 +120,7 @@ class Memory:
         self.bytes = 0
 
     def get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """Return the cached value, or make and cache it while there is room."""
+        """Return the cached value, or compute it and cache it if the size limit permits."""
         if key in self.kept:
             return self.kept[key]
         made = make()
@@ -131,14 +131,14 @@ class Memory:
         return made
 
     def draw(self, number: int, count: int | None, seed: int, make: Callable[[int], Any]) -> Any:
-        """Return a scan to train on: a new one, or one of a fixed number of scans in turn.
+        """Return a training scan: a new one, or one of a fixed number of scans in turn.
 
         Args:
-            number: of the draw.
-            count: how many scans there are, of which as many as fit are cached; ``None`` for a new
-                one in every draw.
-            seed: of the order, which is another in every turn.
-            make: gives the scan of a number.
+            number: Number of the draw.
+            count: Number of scans, which are cached up to the size limit; ``None`` for a new scan
+                in every draw.
+            seed: Random seed of the order, which changes in every turn.
+            make: Function that returns the scan of a number.
         """
         if count is None:
             return make(number)
@@ -147,11 +147,11 @@ class Memory:
 
 
 def stack(samples: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Tensor]:
-    """Entries of samples as one batch: tensors stacked, whole numbers as a tensor.
+    """Collate entries of samples to a batch: tensors are stacked, whole numbers become a tensor.
 
     Args:
-        samples: of one batch.
-        names: of the entries; the others are left out.
+        samples: Samples of one batch.
+        names: Names of the entries to keep.
     """
     return {
         name: torch.stack([torch.as_tensor(sample[name]) for sample in samples]) for name in names
@@ -159,6 +159,6 @@ def stack(samples: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, 
 
 
 def _size_of(made: Any) -> int:
-    """Bytes of the tensors in it."""
+    """Return the number of bytes of the contained tensors."""
     values = made.values() if isinstance(made, dict) else [made]
     return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))

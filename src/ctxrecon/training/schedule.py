@@ -1,4 +1,4 @@
-"""When a run ends, after a number of steps or at a time, and its learning rate on the way there."""
+"""Learning rate and end of a run, by steps or by time."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from torch import nn
 from ctxrecon.training.config import TrainingConfig
 
 _ENDLESS = 10**9
-"""Steps of a run that ends at a time."""
+"""Number of steps of a run that is limited by time."""
 _FINE = 10**6
-"""Parts of a run that ends at a time, for schedules that count steps."""
+"""Resolution of a time-limited run for schedules that count steps."""
 
 
 class Schedule:
     """Learning rate and end of a run.
 
-    With ``--max_train_minutes`` both follow the clock, which goes on from its reading at the
-    checkpoint that a run resumes from; otherwise both follow from the step alone.
+    With ``--max_train_minutes`` both depend on the elapsed time, including the time before the
+    checkpoint that a run resumes from; otherwise both depend on the step only.
 
     Args:
-        config: of the run.
-        accelerator: of the run; the clock is that of its main process.
-        seconds: that the run has taken before.
+        config: Configuration of the run.
+        accelerator: Accelerator of the run; the clock of its main process is used.
+        seconds: Elapsed training time before this start.
 
     Attributes:
-        steps: the most that it takes.
-        seconds: that it has taken.
+        steps: Maximum number of steps.
+        seconds: Elapsed training time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Schedule:
         self.seconds = seconds
 
     def tick(self) -> None:
-        """Read the clock; every process has to call it, once a step."""
+        """Read the clock; every process must call this once per step."""
         self.seconds = time.monotonic() - self._began
         if self._limit is not None and self._accelerator.num_processes > 1:
             read = torch.tensor([self.seconds], device=self._accelerator.device)
@@ -61,11 +61,11 @@ class Schedule:
 
     @property
     def part(self) -> float | None:
-        """How much of its time a run has had, 0 to 1; ``None`` for one that counts steps."""
+        """Elapsed share of the training time, 0 to 1; ``None`` for a run limited by steps."""
         return None if self._limit is None else min(self.seconds / self._limit, 1.0)
 
     def rate(self, step: int) -> float:
-        """Factor of the learning rate of the step that follows ``step`` others."""
+        """Return the learning-rate factor of the next step after ``step`` steps."""
         part = self.part
         if part is None:
             return self._factor(step)
@@ -73,14 +73,14 @@ class Schedule:
         return warm * self._factor(int(part * _FINE))
 
     def ended(self, step: int) -> bool:
-        """Whether the run is over after ``step`` steps."""
+        """Return whether the run is over after ``step`` steps."""
         return step >= self.steps or self.part == 1.0
 
 
 def learning_rate(name: str, warmup: int, steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate at each step, by diffusers' schedules.
+    """Return the learning-rate factor as a function of the step, from diffusers' schedules.
 
-    A function of the step alone, so that nothing has to be restored on resume.
+    It depends on the step alone, so that nothing has to be restored on resume.
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule: Any = get_scheduler(

@@ -1,4 +1,4 @@
-"""How a training script ends: with a sentence and a status, whatever it was started by."""
+"""Exit of training scripts: one-sentence error messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ctxrecon.training.config import UsageError
 
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _PATIENCE = 30.0
-"""Seconds in which the launcher ends the other processes after one has stopped."""
+"""Seconds to wait for the launcher to end the other processes after one has stopped."""
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script and exit: on an error with one sentence on stderr, and a status.
+    """Run a script and exit; on an error, print one sentence to stderr.
 
-    The status is 2 for a wrong command line, 130 after an interrupt and 1 for anything else. Of
-    several processes the main one speaks at once. Another one, or one that meets an error of the
-    program or of the communication, waits first: it is ended by the launcher if the cause was
-    elsewhere and has been told.
+    The exit status is 2 for a wrong command line, 130 after an interrupt and 1 for any other
+    error. Of several processes the main one reports at once. Any other process, or one with a
+    program or communication error, waits first: if the cause was elsewhere and already reported,
+    the launcher ends it.
 
     Args:
-        main: of the script.
+        main: Main function of the script.
     """
     main_process = _rank() == 0
     _log_to_stderr(logging.INFO if main_process else logging.ERROR)
@@ -37,7 +37,8 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         if main_process:
             print(
-                "\ninterrupted: --resume_from_checkpoint auto goes on from the last checkpoint",
+                "\ninterrupted: continue from the last checkpoint with "
+                "--resume_from_checkpoint auto",
                 file=sys.stderr,
             )
         sys.exit(130)
@@ -52,17 +53,17 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What to tell, or ``None`` for an error of the program, which needs its traceback."""
+    """Return the message of an error, or ``None`` for a program error, which needs a traceback."""
     if isinstance(error, InputError):
-        # From a process of the data loader an error comes with its traceback as text.
+        # Errors of data-loader processes arrive with their traceback as text.
         return str(error).rsplit(f"{InputError.__name__}: ", 1)[-1]
     if isinstance(error, ImportError) and error.name and not error.name.startswith("ctxrecon"):
-        return f"the package {error.name} is not installed, or does not work here: {error}"
+        return f"the package {error.name} is not installed or does not work here: {error}"
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-        return "the memory is full: lower --train_batch_size, --resolution or the network's size"
+        return "out of memory: lower --train_batch_size, --resolution or the network's size"
     return None
 
 
@@ -77,9 +78,9 @@ def _num_processes() -> int:
 
 
 def _log_to_stderr(level: int) -> None:
-    """Show what the package infers and warns of."""
+    """Show the package's log messages on stderr."""
     logger = logging.getLogger("ctxrecon")
-    logger.setLevel(max(level, logging.WARNING))  # of each sample there would be lines
+    logger.setLevel(max(level, logging.WARNING))  # informational messages come per sample
     logging.getLogger("ctxrecon.training").setLevel(level)
     if not logger.handlers:
         handler = logging.StreamHandler()
@@ -88,11 +89,11 @@ def _log_to_stderr(level: int) -> None:
 
 
 def _hide_bars() -> None:
-    """Keep transformers from showing bars on every file that is read or written."""
+    """Hide transformers' progress bars for files that are read or written."""
     import huggingface_hub.utils as hub
     from transformers.utils import logging as transformers_logging
 
     hidden = hub.are_progress_bars_disabled()
     transformers_logging.disable_progress_bar()
-    if not hidden:  # downloads take long
+    if not hidden:  # keep bars of downloads
         hub.enable_progress_bars()

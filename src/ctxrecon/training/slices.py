@@ -1,4 +1,4 @@
-"""Slices to train on: where they come from, and what every training draws of them."""
+"""Training slices: their sources, and random transformations shared by all trainings."""
 
 from __future__ import annotations
 
@@ -24,62 +24,62 @@ from ctxrecon.phantom.imaging import Acquisition, draw_acquisition, scaled, smoo
 from ctxrecon.priors.tokenizer import check_prompt_length
 
 MIRRORED = ("brain", "knee")
-"""Anatomies that look the same from left and right; a heart or an abdomen does not."""
+"""Anatomies with left-right symmetry, unlike a heart or an abdomen."""
 _SEEN = 0.1
-"""Magnitude from which a pixel is something to look at."""
+"""Magnitude above which a pixel counts as foreground."""
 _FLOOR = 3.5
-"""Magnitude up to which a pixel is background, in standard deviations of the noise; those
-that are read off background are smaller by a third, by the Rayleigh distribution."""
+"""Magnitude up to which a pixel is background, in standard deviations of the noise. The
+deviation estimated from background is a third too small, by the Rayleigh distribution."""
 _SHADING = 0.4
-"""Largest relative shading that is added to a magnitude image."""
+"""Maximum relative shading added to a magnitude image."""
 
 
 class SliceSource(Protocol):
-    """Where complex slices come from; ``draw`` gives the same slice for the same number."""
+    """Source of complex slices; ``draw`` is a deterministic function of the number."""
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:
-        """``image`` ``(2, resolution, resolution)`` float32 and ``metadata``.
+        """Return ``image`` ``(2, resolution, resolution)``, float32, and ``metadata``.
 
-        With them ``prompt_form``, where the prompts are not of fastMRI's.
+        The dictionary also contains ``prompt_form`` if prompts do not have fastMRI's form.
         """
 
 
 class RecipeSource(Protocol):
-    """Where slices come from whose pixels are made in batches, on the device that trains."""
+    """Source of slices whose pixels are rendered in batches on the training device."""
 
     def recipe(self, number: int, resolution: int, part: float | None) -> Drawn:
-        """The slice of this number.
+        """Return the slice of a number.
 
         Args:
-            number: the same number gives the same slice.
-            resolution: matrix size that it will be rendered with.
-            part: of the shorter side that it shows; ``None`` for a random square of ``resolution``
-                pixels of the size that they have in the source.
+            number: Number of the slice, which determines it.
+            resolution: Matrix size at which it will be rendered.
+            part: Shown part of the shorter side; ``None`` for a random square of ``resolution``
+                pixels at the source's pixel size.
         """
 
 
 class ComplexRecipe(NamedTuple):
-    """A complex image to be sampled anew, or a batch of them.
+    """Complex image to be resampled, or a batch of them.
 
     Attributes:
-        pixels: ``(n, n)`` complex64, of the prior's scale.
+        pixels: Image ``(n, n)``, complex64, on the prior's intensity scale.
     """
 
     pixels: Any
 
     def render(self, shape: tuple[int, int]) -> Tensor:
-        """See :class:`ctxrecon.phantom.imaging.Recipe`; ``shape`` is square."""
+        """Resample to the square ``shape``; see :class:`ctxrecon.phantom.imaging.Recipe`."""
         return resize(self.pixels, shape[0])
 
 
 class MagnitudeRecipe(NamedTuple):
-    """A magnitude image to be given what a scanner's image has beside it, or a batch of them.
+    """Magnitude image to which scanner effects are added, or a batch of them.
 
     Attributes:
-        pixels: ``(n, n)`` float32, of the prior's scale.
-        gamma: exponent of the magnitude, which changes the contrast and keeps the scale.
-        acquisition: shading, filter and phase.
-        scale: 99 % quantile of the magnitude, or 0 to take that of the image itself.
+        pixels: Image ``(n, n)``, float32, on the prior's intensity scale.
+        gamma: Exponent of the magnitude, which changes the contrast but not the scale.
+        acquisition: Shading, filter and phase.
+        scale: 99 % quantile of the magnitude, or 0 to compute it from the image.
     """
 
     pixels: Any
@@ -88,7 +88,7 @@ class MagnitudeRecipe(NamedTuple):
     scale: Any
 
     def render(self, shape: tuple[int, int]) -> Tensor:
-        """See :class:`ctxrecon.phantom.imaging.Recipe`."""
+        """Render at ``shape``; see :class:`ctxrecon.phantom.imaging.Recipe`."""
         magnitude = self.pixels ** self.gamma.view(-1, 1, 1)
         shaded = self.acquisition.shaded(magnitude.to(torch.complex64))
         return scaled(self.acquisition.image(shaded, shape), self.scale)
@@ -98,21 +98,21 @@ class PreparedSlices:
     """Slices of a prepared training set in random order, flipped, zoomed and resized.
 
     Args:
-        slices: a data set whose items hold ``image`` ``(2, ny, nx)`` and ``metadata``, such as
+        slices: Data set whose items contain ``image`` ``(2, ny, nx)`` and ``metadata``, such as
             :class:`ctxrecon.datasets.ShardSlices`.
-        seed: of the order and of what is done to each slice.
-        field_of_view: smallest part of the image's shorter side that is shown.
+        seed: Random seed of the order and of the transformations.
+        field_of_view: Smallest part of the image's shorter side that is shown.
     """
 
     def __init__(
         self, slices: Dataset[dict[str, Any]], *, seed: int = 0, field_of_view: float = 1.0
     ) -> None:
         if not 0 < field_of_view <= 1:
-            raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
+            raise InputError(f"expected `field_of_view` in (0, 1], got {field_of_view}")
         self.slices, self.seed, self.field_of_view = slices, seed, field_of_view
 
     def draw(self, number: int, resolution: int) -> dict[str, Any]:
-        """The slice of this number; every epoch is in an order of its own."""
+        """Return the slice of a number; every epoch has its own order."""
         image, metadata, rng = self._slice(number)
         side = round(rng.uniform(self.field_of_view, 1) * min(image.shape))
         image = resize(_center(image, side), resolution)
@@ -123,7 +123,7 @@ class PreparedSlices:
         }
 
     def recipe(self, number: int, resolution: int, part: float | None) -> Drawn:
-        """See :class:`RecipeSource`."""
+        """Return a slice to be rendered later, see :class:`RecipeSource`."""
         image, metadata, rng = self._slice(number)
         if part is None:
             side = min(resolution, *image.shape)
@@ -134,7 +134,7 @@ class PreparedSlices:
         return Drawn(ComplexRecipe(image.numpy()), metadata, 0.0, self._form)
 
     def _slice(self, number: int) -> tuple[Tensor, ScanMetadata, np.random.Generator]:
-        """The complex image ``(ny, nx)`` of this number, its metadata, and what draws the rest."""
+        """Return the complex image ``(ny, nx)`` of a number, its metadata and its generator."""
         size = len(self.slices)  # type: ignore[arg-type]
         epoch, place = divmod(number, size)
         item = self.slices[int(_order(size, self.seed, epoch)[place])]
@@ -150,18 +150,16 @@ class PreparedSlices:
 
 
 class MagnitudeSlices:
-    """Slices of a set of magnitude images, each with another phase, shading, contrast and filter.
+    """Slices of a magnitude set, each with a random phase, shading, contrast and filter.
 
-    The floor of noise around the body is taken off.
-
-    Every person is shown as often as the square root of the sum of the slices' weights says, so
-    that those with many slices do not crowd out the others.
+    The noise floor around the body is removed. People are drawn in proportion to the square root
+    of the sum of their slices' weights, so that those with many slices do not dominate.
 
     Args:
-        slices: a set of kind "magnitude".
-        seed: of the order and of what is done to each slice.
-        random_contrast: share of the slices whose contrast is changed more, and whose metadata
-            tells the anatomy alone.
+        slices: Data set of kind "magnitude".
+        seed: Random seed of the order and of the transformations.
+        random_contrast: Share of the slices whose contrast is changed more strongly, and whose
+            metadata contain the anatomy only.
     """
 
     def __init__(self, slices: ShardSlices, *, seed: int = 0, random_contrast: float = 0.0) -> None:
@@ -176,10 +174,10 @@ class MagnitudeSlices:
         self._cumulative = np.cumsum(shares) / np.sum(shares)
 
     def recipe(self, number: int, resolution: int, part: float | None) -> Drawn:
-        """See :class:`RecipeSource`.
+        """Return a slice to be rendered later, see :class:`RecipeSource`.
 
         Raises:
-            InputError: an image that is smaller than the resolution.
+            InputError: If an image is smaller than the resolution.
         """
         rng = np.random.default_rng([self.seed, number, 1])
         index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
@@ -188,9 +186,9 @@ class MagnitudeSlices:
         shortest = min(image.shape)
         if shortest < resolution:
             raise InputError(
-                f"expected images of {resolution} pixels or more for --resolution {resolution}, "
+                f"expected images of at least {resolution} pixels for --resolution {resolution}, "
                 f"got {image.shape[0]} × {image.shape[1]} in {self.slices.folder}: lower "
-                "--resolution or prepare them in a larger --size"
+                "--resolution or prepare them with a larger --size"
             )
         if metadata.anatomy in MIRRORED and rng.random() < 0.5:
             image = image[:, ::-1]
@@ -213,14 +211,14 @@ class MagnitudeSlices:
 
 
 def image_noise(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    """Standard deviation of white noise in a real image, 0 where there is nothing to read it off.
+    """Estimate the standard deviation of white noise in a real image; 0 without usable pixels.
 
-    From the median of the finest diagonal Haar detail (Donoho & Johnstone, Biometrika 81, 425
-    (1994)), which edges hardly change.
+    Uses the median of the finest diagonal Haar detail (Donoho & Johnstone, Biometrika 81, 425
+    (1994)), which edges hardly affect.
 
     Args:
-        image: ``(ny, nx)``.
-        where: ``(ny, nx)``, the pixels to read it off: blocks of 2 × 2 that lie in it.
+        image: Real image ``(ny, nx)``.
+        where: Pixels to use, ``(ny, nx)`` bool: blocks of 2 × 2 inside it contribute.
     """
     ny, nx = image.shape
     blocks = [(slice(y, ny // 2 * 2, 2), slice(x, nx // 2 * 2, 2)) for y in (0, 1) for x in (0, 1)]
@@ -230,10 +228,10 @@ def image_noise(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
 
 
 def _without_floor(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The magnitude ``(ny, nx)`` without the floor that noise gives it where there is no signal.
+    """Remove the noise floor from the background of a magnitude image ``(ny, nx)``.
 
-    With a smooth phase the floor would be an object of its own. The noise is read off where the
-    image is not exactly zero.
+    With a smooth phase the floor would appear as an object. The noise is estimated where the image
+    is not exactly zero.
     """
     sigma = image_noise(image, image > 0)
     return np.sqrt(np.maximum(image**2 - (_FLOOR * sigma) ** 2, 0.0))
@@ -242,7 +240,7 @@ def _without_floor(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def _around_all(
     seen: NDArray[np.bool_], size: int, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """A square of ``size`` pixels around the middle of all that is seen, give or take a tenth."""
+    """Return a square of ``size`` pixels around the foreground, shifted by up to a tenth."""
     corner = []
     for axis, length in enumerate(seen.shape):
         places = np.flatnonzero(seen.any(axis=1 - axis))
@@ -255,20 +253,20 @@ def _around_all(
 
 @lru_cache(maxsize=2)
 def _order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of one epoch."""
+    """Return the order of one epoch."""
     return np.random.default_rng([seed, epoch, 0]).permutation(size)
 
 
 def _center(image: Tensor, side: int) -> Tensor:
-    """The centre ``(side, side)`` of ``(ny, nx)``."""
+    """Return the center ``(side, side)`` of an image ``(ny, nx)``."""
     ny, nx = image.shape
     return Crop((1, ny, nx), (side, side))(image[None])[0]
 
 
 def resize(image: Tensor, resolution: int) -> Tensor:
-    """Complex ``(…, n, n)`` to ``(…, resolution, resolution)``: the same field of view.
+    """Resample complex ``(…, n, n)`` to ``(…, resolution, resolution)`` at equal field of view.
 
-    K-space is cropped, or padded with zeros; a constant image keeps its value.
+    K-space is cropped or zero-padded; a constant image keeps its value.
     """
     side = image.shape[-1]
     kspace = fft2c(image).view(-1, side, side)
@@ -283,12 +281,12 @@ def resize(image: Tensor, resolution: int) -> Tensor:
 
 
 def one_of(choices: Sequence[int], step: int, seed: int, stream: int) -> int:
-    """What a step draws, such as its matrix size: the same for every process."""
+    """Draw a value for a step, such as its matrix size; equal on every process."""
     rng = np.random.default_rng([seed, step, stream])
     return int(choices[int(rng.integers(len(choices)))])
 
 
 def tokens_of(tokenizer: Any, prompts: list[str]) -> Tensor:
-    """``(batch, length)``, refused where one would be cut short."""
+    """Tokenize prompts to ``(batch, length)``; raise if one would be truncated."""
     check_prompt_length(tokenizer, prompts)
     return tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids

@@ -1,4 +1,4 @@
-"""Experiment trackers, by accelerate: which there are, and what they are shown."""
+"""Experiment trackers of accelerate: selection, start and pictures."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ logger = logging.getLogger(__name__)
 _PROJECT = "ctxrecon"
 _TENSORBOARD = "tensorboard"
 _TENSORBOARD_FOLDER = "tracker"
-"""In the folder of the run."""
+"""Subfolder of the run folder."""
 
 
 def choose_tracker(wanted: str | None) -> str:
-    """The tracker that is asked for, or tensorboard where it is installed, or "none".
+    """Return the requested tracker, or by default tensorboard if installed, otherwise "none".
 
     Raises:
-        InputError: its package is not installed.
+        InputError: If its package is not installed.
     """
     there = [str(getattr(one, "value", one)) for one in get_available_trackers()]
     if wanted is None:
         if _TENSORBOARD in there:
             return _TENSORBOARD
-        logger.info("tensorboard is not installed: --report_to none")
+        logger.info("tensorboard is not installed: using --report_to none")
         return "none"
     if wanted == "all" and not there:
-        raise InputError("--report_to all: no tracker is installed, install one or leave it out")
+        raise InputError("--report_to all: no tracker is installed, install one or omit it")
     if wanted in (*there, "all", "none"):
         return wanted
     command = f"pip install {wanted.replace('_', '-')}"
     if wanted == _TENSORBOARD:
         command = "pip install '.[train]' in the checkout"
     raise InputError(
-        f"--report_to {wanted} needs {wanted}: install it with {command}, or give --report_to none"
+        f"--report_to {wanted} needs {wanted}: install it with {command}, or use --report_to none"
     )
 
 
 def start_trackers(accelerator: Accelerator, options: dict[str, Any], start: int) -> None:
-    """Start the trackers of an accelerator, on the main process; there may be none.
+    """Start the trackers of an accelerator, if any, on the main process.
 
     Args:
-        accelerator: with its trackers.
-        options: of the run.
-        start: step from which it goes on.
+        accelerator: Accelerator with its trackers.
+        options: Options of the run.
+        start: Step from which the run continues.
 
     Raises:
-        InputError: a tracker that does not start, such as for want of a login.
+        InputError: If a tracker does not start, for example without a login.
     """
     names = [str(getattr(one, "value", one)) for one in accelerator.log_with]
     if not names:
@@ -64,17 +64,17 @@ def start_trackers(accelerator: Accelerator, options: dict[str, Any], start: int
             init_kwargs={_TENSORBOARD: {"purge_step": start + 1}},
         )
         for tracker in accelerator.trackers:
-            if tracker.name != _TENSORBOARD:  # it would make one more run of them
+            if tracker.name != _TENSORBOARD:  # tensorboard would create another run
                 tracker.store_init_configuration(options)
     except Exception as error:  # each package raises its own
         raise InputError(
-            f"--report_to {' '.join(names)} does not start: {error}; set it up, or give "
+            f"--report_to {' '.join(names)} does not start: {error}; set it up, or use "
             "--report_to none"
         ) from error
 
 
 def show_picture(accelerator: Accelerator, path: Path, step: int) -> None:
-    """Show a picture in the trackers that take any."""
+    """Show a picture in the trackers that support images."""
     from PIL import Image
 
     with Image.open(path) as picture:

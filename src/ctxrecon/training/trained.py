@@ -1,4 +1,4 @@
-"""Averaged weights as the pipeline that users load: its copy, its export, its validation."""
+"""Export and validation of averaged weights as the pipeline that users load."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ P = TypeVar("P")
 
 
 class HeldOut(Protocol):
-    """Scans that no training sees."""
+    """Scans that are not used for training."""
 
     def validate(self, pipe: Any, picture: Path) -> dict[str, float]:
-        """Scores of the pipeline on them; an example is drawn into the picture."""
+        """Return scores of the pipeline on the scans, and draw an example into ``picture``."""
 
 
 def with_weights(pipe: P, weights: Weights) -> P:
-    """A copy of a pipeline whose networks have these weights, ready to be called.
+    """Return a copy of a pipeline with the given network weights, ready to be called.
 
     Args:
-        pipe: a diffusers pipeline.
-        weights: those of each network under its name in the pipeline; what is not there, such as
-            a part that is not trained, stays as it is.
+        pipe: Diffusers pipeline.
+        weights: Weights of each network under its name in the pipeline; missing ones, such as
+            those of a frozen part, are unchanged.
     """
     given: Any = pipe
     copied = copy.copy(given)
@@ -56,16 +56,16 @@ def with_weights(pipe: P, weights: Weights) -> P:
 
 
 class TrainedPipeline:
-    """What the loop does with averaged weights: ``export`` and ``validate``.
+    """Export and validation callbacks of the training loop.
 
     Args:
-        config: of the run.
-        accelerator: of the run.
-        pipe: the pipeline whose parts are trained. It is copied, since the parts themselves may be
-            spread over processes: so before training.
-        about: what its card says.
-        held_out: makes the scans of validation, when they are first needed.
-        half: whether the pipeline is written in half precision.
+        config: Configuration of the run.
+        accelerator: Accelerator of the run.
+        pipe: Pipeline whose parts are trained. It is copied, since the parts may later be sharded
+            over processes; construct this object before training.
+        about: Description for the model card.
+        held_out: Function that creates the validation scans when they are first needed.
+        half: If true, the pipeline is written in half precision.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class TrainedPipeline:
 
     @cached_property
     def scans(self) -> HeldOut:
-        """The scans of validation."""
+        """Validation scans."""
         return self.held_out()
 
     def export(self, weights: Weights) -> None:
-        """Write the pipeline with its model card, whole or not at all."""
+        """Write the pipeline with its model card, atomically."""
         pipe = with_weights(self.pipe, weights)
         for part in pipe.components.values():
             if self.half and isinstance(part, nn.Module):
@@ -97,7 +97,7 @@ class TrainedPipeline:
         card = model_card(self.config, sys.argv, self.about)
         with folder_beside(self.config.output_dir / "pipeline") as beside:
             pipe.save_pretrained(beside, safe_serialization=True)
-            # A command line need not be text.
+            # A command line may contain bytes that are not text.
             (beside / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
 
     def validate(self, step: int, weights: Weights) -> None:

@@ -1,6 +1,6 @@
-"""Samplers whose masks are learned with the reconstruction, and lists of their lines.
+"""Samplers whose masks are learned together with the reconstruction, and line orders.
 
-Not imported by ``ctxrecon.masks``, which needs no networks.
+``ctxrecon.masks`` does not import this package, since it needs no networks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ctxrecon.masks.learned.spectrum import kspace_energy, spectrum_mask
 from ctxrecon.registry import Registry
 
 SAMPLERS: Registry[type[MaskNetwork]] = Registry("sampler")
-"""Name -> class, whose arguments are its options; the last two look at what has been acquired."""
+"""Sampler name -> class, whose arguments are its options; the last two adapt to the measurement."""
 
 SAMPLERS.register("fixed", FixedMasks)
 SAMPLERS.register("loupe", LOUPE)

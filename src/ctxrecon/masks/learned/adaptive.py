@@ -1,4 +1,4 @@
-"""What samplers that look at the measurement share: stages, and a network that scores positions."""
+"""Base of samplers that adapt to the measurement: stages, and a network that scores positions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from ctxrecon.masks.budget import Shape
 from ctxrecon.masks.learned.base import MaskNetwork
 
 Measure: TypeAlias = "Callable[[Tensor], Tensor]"
-"""From the mask so far to the image that its samples give.
+"""Function from the current mask to the image reconstructed from its samples.
 
-The mask is ``(batch, 1, ny, nx)``, at first ``(1, 1, ny, nx)`` with the centre alone; the image is
-``(batch, ny, nx)`` complex64.
+The mask has shape ``(batch, 1, ny, nx)``, initially ``(1, 1, ny, nx)`` with the center only. The
+image has shape ``(batch, ny, nx)``, complex64.
 """
 
 
 @dataclass(frozen=True)
 class StagedMask:
-    """A mask that was chosen in stages.
+    """Mask that was chosen in stages.
 
     Attributes:
-        mask: ``(batch, 1, ny, nx)``, all that is sampled.
-        stages: what each stage added, ``(batch, 1, ny, nx)`` each; the first one is the centre.
+        mask: All sampled positions, ``(batch, 1, ny, nx)``.
+        stages: Positions added by each stage, ``(batch, 1, ny, nx)`` each. The first stage is the
+            center.
     """
 
     mask: Tensor
@@ -36,7 +37,7 @@ class StagedMask:
 
     @property
     def so_far(self) -> tuple[Tensor, ...]:
-        """All that was sampled at the end of each stage; the last one is the mask."""
+        """Positions sampled by the end of each stage; the last entry is the mask."""
         taken = [self.stages[0]]
         for stage in self.stages[1:]:
             taken.append(taken[-1] + stage)
@@ -44,16 +45,21 @@ class StagedMask:
 
 
 class AdaptiveSampler(MaskNetwork):
-    """A network that chooses what to sample next by the image so far.
+    """Network that selects the next samples based on the current reconstruction.
 
-    The first four arguments are those of :class:`~ctxrecon.masks.learned.base.MaskNetwork`;
-    the centre may not be empty, since the first image comes from it.
+    The first four arguments are described in
+    :class:`~ctxrecon.masks.learned.base.MaskNetwork`. The center must not be empty, since the
+    first image is reconstructed from it.
 
     Args:
-        width: features of the network.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Default acceleration of calls that specify none, or ``None``.
+        lines: If true, select whole lines along ``ny``; otherwise single samples.
+        center_fraction: Share that is always sampled, greater than 0.
+        width: Number of features of the network.
 
     Raises:
-        InputError: also for a width below 1.
+        InputError: If the shape or budget is invalid, or the width is below 1.
     """
 
     def __init__(
@@ -69,34 +75,35 @@ class AdaptiveSampler(MaskNetwork):
         self.score = PositionScore(self.positions, lines, width)
 
     def first_stage(self, acceleration: float | None) -> Tensor:
-        """The centre, ``(1, positions)`` float32 on the network's device.
+        """Return the center, ``(1, positions)`` float32 on the network's device.
 
         Raises:
-            InputError: an impossible acceleration, or an empty centre.
+            InputError: If the acceleration is impossible, or the center is empty.
         """
         budget = self.budget(acceleration)
         if budget.kept == 0:
             raise InputError(
-                "expected a centre to take the first image from, got none: raise center_fraction"
+                "expected a center to reconstruct the first image from, got none: raise "
+                "`center_fraction`"
             )
         return budget.center.float()[None].to(self.device)
 
     def image(self, measure: Measure, mask: Tensor) -> Tensor:
-        """What ``measure`` gives for the mask.
+        """Return the image that ``measure`` reconstructs from the mask.
 
         Raises:
-            InputError: an image that is not complex or not of the sampler's shape.
+            InputError: If the image is not complex or not of the sampler's shape.
         """
         image = measure(mask)
         if not image.is_complex() or tuple(image.shape[1:]) != self.shape:
             raise InputError(
-                f"expected measure to give complex images (batch, {self.shape[0]}, "
+                f"expected `measure` to return complex images (batch, {self.shape[0]}, "
                 f"{self.shape[1]}), got {image.dtype} {tuple(image.shape)}"
             )
         return image
 
     def staged(self, chosen: list[Tensor]) -> StagedMask:
-        """Masks from ``(batch, positions)`` of each stage."""
+        """Build a staged mask from the positions ``(batch, positions)`` of each stage."""
         chosen = [stage.expand(len(chosen[-1]), -1) for stage in chosen]
         total = torch.stack(chosen).sum(dim=0).to(chosen[0].dtype)
         stages = tuple(self.as_mask(stage[:, None]) for stage in chosen)
@@ -104,19 +111,19 @@ class AdaptiveSampler(MaskNetwork):
 
 
 class PositionScore(nn.Module):
-    """A score of each position, from the image so far and the mask: the sum of three.
+    """Score of each position, computed from the current image and mask as a sum of three terms.
 
-    * What lies beside it: three convolutions over the k-space of the image, whose values v enter
-      as ``v log(1 + |v|) / |v|``, and the mask. For lines, features are averaged along the line
-      before the last one.
-    * What the image shows: three convolutions of stride 2 over the image, averaged to 4 by 4, and
-      two fully connected layers.
-    * A bias of the position.
+    * Neighboring k-space: three convolutions over the k-space of the image, whose values v enter
+      as ``v log(1 + |v|) / |v|``, and over the mask. For lines, the features are averaged along
+      the line before the last convolution.
+    * Image content: three convolutions of stride 2 over the image, averaged to 4 by 4, and two
+      fully connected layers.
+    * A bias for each position.
 
     Args:
-        positions: number of scores.
-        lines: whether they are of lines along ``ny``, or of single samples.
-        width: features.
+        positions: Number of scores.
+        lines: If true, score lines along ``ny``; otherwise single samples.
+        width: Number of features.
     """
 
     def __init__(self, positions: int, lines: bool, width: int) -> None:
@@ -140,16 +147,16 @@ class PositionScore(nn.Module):
             nn.Flatten(),
             nn.Linear(32 * width, 4 * width),
             nn.ReLU(),
-            # Its bias is that of the position.
+            # Its bias is the bias of each position.
             nn.Linear(4 * width, positions),
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """``(batch, positions)``.
+        """Return scores ``(batch, positions)``.
 
         Args:
-            image: ``(batch, ny, nx)`` complex64, of any intensity.
-            mask: ``(batch or 1, 1, ny, nx)`` float32.
+            image: Current image ``(batch, ny, nx)``, complex64, of arbitrary intensity.
+            mask: Current mask ``(batch or 1, 1, ny, nx)``, float32.
         """
         scale = image.detach().abs().flatten(1).mean(dim=1)[:, None, None]
         image = image / torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -158,7 +165,7 @@ class PositionScore(nn.Module):
         known = complex_to_channels(kspace * (torch.log1p(magnitude) / magnitude))
         dtype = next(self.parameters()).dtype
         seen = torch.cat([known, mask.expand(len(known), -1, -1, -1)], dim=1).to(dtype)
-        # Autocast would round the scores, and other lines would be chosen without it.
+        # Autocast would round the scores, so that the selected lines would depend on it.
         with torch.autocast(image.device.type, enabled=False):
             features = self.beside(seen)
             if self.lines:

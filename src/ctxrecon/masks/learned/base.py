@@ -1,4 +1,4 @@
-"""What all samplers provide: masks of an exact budget, and masks to train with."""
+"""Base classes of samplers: masks with an exact budget, and relaxed masks for training."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from ctxrecon.masks.points import point_budget
 logger = logging.getLogger(__name__)
 
 CENTER_2D = 0.08
-"""Share of each axis of the box that masks of single samples keep by default."""
+"""Default side of the fully sampled box of 2-D masks, as a share of each axis."""
 _REMEMBERED = 32
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much an acceleration allows.
+    """Number of positions that an acceleration factor allows.
 
     Attributes:
-        count: lines or samples, the centre included.
-        center: ``(positions,)`` bool, what is always kept.
+        count: Number of lines or samples, center included.
+        center: Positions that are always sampled, ``(positions,)`` bool.
     """
 
     count: int
@@ -51,12 +51,12 @@ class Budget:
 
     @property
     def kept(self) -> int:
-        """Lines or samples of the centre."""
+        """Number of lines or samples in the center."""
         return int(self.center.sum())
 
     @property
     def ratio(self) -> float:
-        """r: share of the positions that is taken."""
+        """Sampling ratio r, the share of the positions that is sampled."""
         return self.count / len(self.center)
 
 
@@ -64,16 +64,18 @@ class Budget:
 def mask_budget(
     shape: Shape, lines: bool, center_fraction: float | None, acceleration: float
 ) -> Budget:
-    """The budget of the other masks of ``ctxrecon.masks`` at this acceleration.
+    """Return the budget that the masks of ``ctxrecon.masks`` have at an acceleration.
 
     Args:
-        shape: ``(ny, nx)``.
-        lines: whether a position is a line along ``ny``, or a single sample.
-        center_fraction: as in ``uniform1d`` or ``variable_density2d``; ``None`` for their default.
-        acceleration: positions over those taken.
+        shape: Grid size ``(ny, nx)``.
+        lines: If true, a position is a line along ``ny``; otherwise a single sample.
+        center_fraction: Fully sampled share of the lines, or of each axis for single samples.
+            ``None`` for the default of ``uniform1d`` or ``variable_density2d``.
+        acceleration: Number of positions divided by the number of sampled ones.
 
     Raises:
-        InputError: as the masks named.
+        InputError: If the shape, acceleration or fraction is invalid, or the center exceeds the
+            budget.
     """
     if lines:
         count, width = line_budget(shape[1], acceleration, center_fraction)
@@ -86,19 +88,20 @@ def mask_budget(
 
 
 class MaskNetwork(ModelMixin, ConfigMixin):
-    """A network that chooses positions of k-space: lines, or single samples.
+    """Network that selects k-space positions: lines or single samples.
 
     Args:
-        shape: ``(ny, nx)``.
-        acceleration: used where none is given in a call; ``None`` if one has to be.
-        lines: whether whole lines along ``ny`` are chosen, along ``nx``, or single samples.
-        center_fraction: what is always kept, as part of the budget: that share of the lines, or a
-            box with that share of each axis. ``None`` for the defaults of the other masks,
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Default acceleration of calls that specify none. If ``None``, every call has
+            to specify one.
+        lines: If true, select whole lines along ``ny``; otherwise single samples.
+        center_fraction: Share that is always sampled, as part of the budget: a share of the lines,
+            or a box with this share of each axis. ``None`` for the defaults of ``ctxrecon.masks``,
             ``0.32 / acceleration`` of the lines or 0.08 of each axis.
 
     Raises:
-        InputError: a shape that is not two positive integers; a budget that is impossible at the
-            acceleration given.
+        InputError: If the shape is not two positive integers, or the budget is impossible at the
+            given acceleration.
     """
 
     def __init__(
@@ -117,44 +120,44 @@ class MaskNetwork(ModelMixin, ConfigMixin):
 
     @property
     def positions(self) -> int:
-        """Number of positions to choose from: ``nx`` lines, or ``ny nx`` samples."""
+        """Number of positions to select from: ``nx`` lines, or ``ny nx`` samples."""
         ny, nx = self.shape
         return nx if self.lines else ny * nx
 
     def budget(self, acceleration: float | None = None) -> Budget:
-        """What this acceleration, or the network's own, allows.
+        """Return the budget at an acceleration (default: the network's own).
 
         Raises:
-            InputError: an acceleration below 1 or so high that nothing, or not even the centre, is
-                left; none given to a network that has none.
+            InputError: If the acceleration is below 1 or so high that nothing, or not even the
+                center, is left, or if none is given and the network has no default.
         """
         return mask_budget(self.shape, self.lines, self.center_fraction, self.resolve(acceleration))
 
     def resolve(self, acceleration: float | None) -> float:
-        """This acceleration, or the network's own.
+        """Return the acceleration, or the network's default if it is ``None``.
 
         Raises:
-            InputError: none given to a network that has none.
+            InputError: If none is given and the network has no default.
         """
         acceleration = self.acceleration if acceleration is None else acceleration
         if acceleration is None:
-            raise InputError(f"this {type(self).__name__} has no acceleration of its own: give one")
+            raise InputError(f"this {type(self).__name__} has no default acceleration: specify one")
         return float(acceleration)
 
     def _serve(self, ratios: tuple[float, float]) -> None:
-        """Serve a range of ratios r in place of one acceleration.
+        """Support a range of sampling ratios r in place of a single acceleration.
 
         Raises:
-            InputError: ratios that are not ``0 < r_min ≤ r_max ≤ 1``, or impossible budgets.
+            InputError: If the ratios are not ``0 < r_min ≤ r_max ≤ 1``, or a budget is impossible.
         """
         if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
-            raise InputError(f"expected ratios (r_min, r_max) within (0, 1], got {ratios}")
+            raise InputError(f"expected `ratios` (r_min, r_max) within (0, 1], got {ratios}")
         self.ratios = (float(ratios[0]), float(ratios[1]))
         for ratio in self.ratios:
             self.budget(1 / ratio)
 
     def draw_acceleration(self, generator: torch.Generator | None = None) -> float:
-        """``1 / r`` for r uniform on its range, to train with; or the one acceleration."""
+        """Draw ``1 / r`` with r uniform on the range of ratios, or return the one acceleration."""
         if self.ratios is None:
             assert self.acceleration is not None
             return self.acceleration
@@ -164,57 +167,60 @@ class MaskNetwork(ModelMixin, ConfigMixin):
     def each_acceleration(
         self, acceleration: float | Sequence[float] | None, batch_size: int
     ) -> list[float | None]:
-        """The acceleration of all masks, alone, or that of each.
+        """Return the accelerations of a batch: a single one for all masks, or one per mask.
 
         Raises:
-            InputError: a sequence of another length than the batch.
+            InputError: If the length of a sequence differs from the batch size.
         """
         if not isinstance(acceleration, Sequence):
             return [acceleration]
         if len(acceleration) != batch_size:
             raise InputError(
-                f"expected one acceleration or {batch_size}, one for each mask, got "
-                f"{len(acceleration)}"
+                f"expected one acceleration or {batch_size}, one per mask, got {len(acceleration)}"
             )
         return list(acceleration)
 
     def warn_outside_range(self, acceleration: float | None) -> None:
-        """Log a warning where an acceleration lies outside the range of training."""
+        """Log a warning if an acceleration lies outside the range used in training."""
         if self.ratios is None:
             return
         (low, high), asked = self.ratios, 1 / self.resolve(acceleration)
         if not low - 0.5 / self.positions <= asked <= high + 0.5 / self.positions:
             logger.warning(
-                "acceleration %.3g lies outside the range of training, %.3g to %.3g: neither the "
-                "masks nor the network were made for it",
+                "acceleration %.3g lies outside the range used in training, %.3g to %.3g: neither "
+                "the masks nor the network were trained for it",
                 1 / asked,
                 1 / high,
                 1 / low,
             )
 
     def as_mask(self, chosen: Tensor) -> Tensor:
-        """``(..., positions)`` as masks ``(..., ny, nx)``; lines are views of one row."""
+        """Convert ``(..., positions)`` to masks ``(..., ny, nx)``; lines are views of one row."""
         if self.lines:
             return chosen[..., None, :].expand(*chosen.shape[:-1], *self.shape)
         return chosen.unflatten(-1, self.shape)
 
 
 class Sampler(MaskNetwork):
-    """A trainable distribution of masks; see :class:`MaskNetwork` for the first four arguments.
+    """Trainable distribution of masks.
 
-    ``sampler(acceleration=8, generator=g)`` draws masks of an exact budget. :meth:`relaxed` draws
-    masks to train with: independent tosses ``u ≤ p`` with a straight-through gradient, whose
+    ``sampler(acceleration=8, generator=g)`` draws masks with an exact budget. :meth:`relaxed` draws
+    masks for training: independent decisions ``u ≤ p`` with a straight-through gradient, whose
     *expected* budget is exact.
 
-    In evaluation mode probabilities are computed once for each acceleration. They are computed
-    again after ``train()``, ``eval()``, an optimiser's step, loading or moving; a change through
-    ``parameter.data`` alone has to be followed by ``eval()``.
+    In evaluation mode the probabilities are computed once per acceleration. They are recomputed
+    after ``train()``, ``eval()``, an optimizer step, loading a checkpoint or moving the network to
+    another device. Call ``eval()`` after changing weights through ``parameter.data``.
 
     Args:
-        slope: s of the straight-through gradient; 12 in the code of LOUPE.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Default acceleration of calls that specify none, or ``None``.
+        lines: If true, select whole lines along ``ny``; otherwise single samples.
+        center_fraction: Share that is always sampled, see :class:`MaskNetwork`.
+        slope: Slope s of the straight-through gradient; 12 in the code of LOUPE.
 
     Raises:
-        InputError: also for a slope that is not positive.
+        InputError: If the shape or budget is invalid, or the slope is not positive.
     """
 
     def __init__(
@@ -232,24 +238,24 @@ class Sampler(MaskNetwork):
 
     @abstractmethod
     def preferences(self, ratio: float) -> Tensor:
-        """Probabilities before they are rescaled, ``(rows, positions)`` float32 in [0, 1].
+        """Return the probabilities before rescaling, ``(rows, positions)`` float32 in [0, 1].
 
-        Rows are masks that are drawn together, one of each contrast.
+        Rows are masks that are drawn together, one per contrast.
 
         Args:
-            ratio: r, share of the positions that is taken.
+            ratio: Sampling ratio r, the share of the positions that is sampled.
         """
 
     def expected_counts(self, budget: Budget) -> Tensor:
-        """Positions that each row takes on average, ``(rows,)`` float64, differentiable."""
+        """Return the expected number of positions of each row, ``(rows,)`` float64."""
         return torch.full((1,), float(budget.count), dtype=torch.float64)
 
     def counts(self, budget: Budget) -> list[int]:
-        """Positions that each row takes in a mask of an exact budget."""
+        """Return the number of positions of each row in a mask with an exact budget."""
         return [budget.count]
 
     def arrange(self, chosen: Tensor) -> Tensor:
-        """``(batch, rows, positions)`` as masks ``(batch, 1, ny, nx)``."""
+        """Convert ``(batch, rows, positions)`` to masks ``(batch, 1, ny, nx)``."""
         return self.as_mask(chosen)
 
     def forward(
@@ -258,23 +264,24 @@ class Sampler(MaskNetwork):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """Draw masks of the exact budget.
+        """Draw masks with an exact budget.
 
-        The tosses of :meth:`relaxed`, with the threshold moved until the count is right
-        (:class:`~ctxrecon.masks.learned.relaxation.ExactChoice`).
+        Uses the same random numbers as :meth:`relaxed`, with the threshold shifted until the count
+        is exact (:class:`~ctxrecon.masks.learned.relaxation.ExactChoice`).
 
         Args:
-            acceleration: size of the grid over the number of samples, centre included; by default
-                the sampler's own.
-            batch_size: number of masks, drawn independently.
-            generator: one, drawn from mask after mask, or a list with one for each mask.
+            acceleration: Grid size divided by the number of samples, center included (default: the
+                sampler's own).
+            batch_size: Number of masks, drawn independently.
+            generator: A single generator, used for one mask after another, or a list with one
+                generator per mask.
 
         Returns:
-            ``(batch_size, 1, ny, nx)`` bool on the CPU, ``True`` where sampled; with the contrasts
-            before the 1 from a sampler of several.
+            Masks of shape ``(batch_size, 1, ny, nx)``, bool on the CPU, ``True`` where sampled. A
+            sampler of several contrasts returns ``(batch_size, contrasts, 1, ny, nx)``.
 
         Raises:
-            InputError: an impossible acceleration, batch size or number of generators.
+            InputError: If the acceleration, batch size or number of generators is invalid.
         """
         self.warn_outside_range(acceleration)
         choices, counts = self._choices(acceleration)
@@ -292,14 +299,20 @@ class Sampler(MaskNetwork):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """Draw masks to train with: ``u ≤ p``, with the gradient of ``σ_s(p − u)``.
+        """Draw masks for training: ``u ≤ p``, with the gradient of ``σ_s(p − u)``.
 
-        Arguments and errors are those of :meth:`forward`, but that each mask may have an
-        acceleration of its own.
+        Args:
+            acceleration: A single acceleration, or one per mask (default: the sampler's own).
+            batch_size: Number of masks, drawn independently.
+            generator: A single generator, used for one mask after another, or a list with one
+                generator per mask.
 
         Returns:
-            As :meth:`forward`, but float32 on the sampler's device, 0 or 1, for
+            Masks with the shape of :meth:`forward`, float32 on the sampler's device, 0 or 1, for
             :class:`~ctxrecon.operators.WeightedSense`.
+
+        Raises:
+            InputError: If an acceleration, the batch size or the number of generators is invalid.
         """
         items = item_generators(batch_size, generator)
         each = self.each_acceleration(acceleration, batch_size)
@@ -310,27 +323,29 @@ class Sampler(MaskNetwork):
         return self.arrange(straight_through(probabilities, tosses, self.slope))
 
     def probabilities(self, acceleration: float | None = None) -> Tensor:
-        """The probability of each position, ``(1, 1, ny, nx)`` float32, 1 in the centre.
+        """Return the sampling probability of each position, which is 1 in the center.
 
-        With the contrasts in place of the second 1 from a sampler of several, ``(1, C, 1, …)``.
-
-        Their sum over the positions is the budget. Differentiable.
+        The probabilities sum to the budget and are differentiable.
 
         Args:
-            acceleration: by default the sampler's own.
+            acceleration: Acceleration factor (default: the sampler's own).
+
+        Returns:
+            Probabilities ``(1, 1, ny, nx)`` float32. A sampler of several contrasts returns
+            ``(1, contrasts, 1, ny, nx)``.
 
         Raises:
-            InputError: an impossible acceleration.
+            InputError: If the acceleration is invalid.
         """
         return self.arrange(self._rescaled(acceleration)[None])
 
     def train(self, mode: bool = True) -> Sampler:
-        """As ``torch.nn.Module.train``; forgets what was computed before."""
+        """Set the training mode like ``torch.nn.Module.train`` and clear the cache."""
         self._known.clear()
         return super().train(mode)
 
     def _rescaled(self, acceleration: float | None, counts: Tensor | None = None) -> Tensor:
-        """Probabilities ``(rows, positions)`` with the mean that the counts ask for."""
+        """Return probabilities ``(rows, positions)`` whose sums equal the requested counts."""
         budget = self.budget(acceleration)
         preferences = self.preferences(budget.ratio)
         device = preferences.device
@@ -342,7 +357,7 @@ class Sampler(MaskNetwork):
         return torch.ones_like(preferences).index_copy(1, outside, free)
 
     def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-        """u of one mask, ``(rows, positions)`` on the CPU, drawn again if a row took nothing."""
+        """Draw u of one mask, ``(rows, positions)`` on the CPU; repeat if a row is empty."""
         while True:
             uniform = draw_uniform(tuple(probabilities.shape), generator)
             if bool((uniform <= probabilities).any(dim=-1).all()):
@@ -350,7 +365,7 @@ class Sampler(MaskNetwork):
 
     @torch.no_grad()
     def _choices(self, acceleration: float | None) -> tuple[list[ExactChoice], list[int]]:
-        """A choice for each row and its count, remembered in evaluation mode."""
+        """Return an exact choice for each row and its count, cached in evaluation mode."""
         acceleration = self.resolve(acceleration)
         weights = tuple(
             (value.data_ptr(), 0 if value.is_inference() else value._version)
@@ -369,6 +384,6 @@ class Sampler(MaskNetwork):
 
 
 def check_slope(slope: float) -> None:
-    """Refuse a slope s of the straight-through gradient that is not positive."""
+    """Validate that the slope s of the straight-through gradient is positive."""
     if not slope > 0:
-        raise InputError(f"expected a positive slope, got {slope}")
+        raise InputError(f"expected a positive `slope`, got {slope}")

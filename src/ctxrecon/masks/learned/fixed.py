@@ -1,4 +1,4 @@
-"""Masks that are not learned, called as the learned ones are."""
+"""Fixed (not learned) masks behind the interface of the learned samplers."""
 
 from __future__ import annotations
 
@@ -15,29 +15,38 @@ from ctxrecon.masks.learned.base import CENTER_2D, MaskNetwork
 from ctxrecon.masks.learned.spectrum import kspace_energy, spectrum_mask
 
 SPECTRUM = ("spectrum1d", "spectrum2d")
-"""Masks by the strongest lines, or samples, of images that :meth:`FixedMasks.fit` is given."""
+"""Masks of the strongest lines or samples of the images passed to :meth:`FixedMasks.fit`."""
 
 
 class FixedMasks(MaskNetwork):
-    """One of ``ctxrecon.masks.MASKS``, drawn anew in every call: what samplers are held against.
+    """One of ``ctxrecon.masks.MASKS``, redrawn in every call: the baseline of learned samplers.
 
-    Or "spectrum1d" or "spectrum2d": the positions of the largest mean energy of a training set
-    (:func:`~ctxrecon.masks.learned.spectrum_mask`), the same in every call. The training script
-    gives them the first scans that it trains with, and the checkpoint keeps their spectrum.
+    The masks "spectrum1d" and "spectrum2d" are the positions with the largest mean energy of a
+    training set (:func:`~ctxrecon.masks.learned.spectrum_mask`) and identical in every call. The
+    training script fits them to its first scans, and the checkpoint stores their spectrum.
 
-    With several contrasts all of them get one mask, "RM-S" of JoJoNet.
+    All contrasts of a multi-contrast scan share one mask ("RM-S" of JoJoNet).
 
     Args:
-        shape: ``(ny, nx)``.
-        acceleration: size of the grid over the number of samples, centre included; ``None`` with
-            ``ratios``.
-        mask: its name, a key of ``MASKS`` or one of :data:`SPECTRUM`.
-        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
-        ratios: range of the share of k-space that is sampled, from which each sample of training
-            has its own.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Grid size divided by the number of samples, center included; ``None`` if
+            ``ratios`` are given.
+        mask: Mask name, a key of ``MASKS`` or one of :data:`SPECTRUM`.
+        center_fraction: Share that is always sampled, see
+            :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
+        ratios: Range of the sampled share of k-space, from which a ratio is drawn for each
+            training sample.
 
     Raises:
-        InputError: also for an unknown name, and without either acceleration or ratios.
+        InputError: If the shape or budget is invalid, the name is unknown, or not exactly one of
+            ``acceleration`` and ``ratios`` is given.
+
+    Example:
+        >>> from ctxrecon.masks.learned import FixedMasks
+        >>> sampler = FixedMasks((32, 32), acceleration=4, mask="uniform1d")
+        >>> masks = sampler(batch_size=2)
+        >>> masks.shape, int(masks[0, 0, 0].sum())
+        (torch.Size([2, 1, 32, 32]), 8)
     """
 
     @register_to_config
@@ -52,33 +61,33 @@ class FixedMasks(MaskNetwork):
         if mask not in SPECTRUM:
             mask = MASKS.find(mask)
         if (acceleration is None) == (ratios is None):
-            raise InputError("fixed masks have either one acceleration or a range of ratios")
+            raise InputError("expected either `acceleration` or `ratios` for fixed masks")
         super().__init__(shape, acceleration, mask.endswith("1d"), center_fraction)
         if ratios is not None:
             self._serve(ratios)
         self.mask = mask
         self.energy: Tensor | None
         self.register_buffer("energy", torch.zeros(self.shape) if mask in SPECTRUM else None)
-        # A model without any weights is neither saved nor placed on a device.
+        # A model without weights can be neither saved nor placed on a device.
         self.placeholder = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     @property
     def lacks_spectrum(self) -> bool:
-        """Whether images have to be given to :meth:`fit` before masks can be drawn."""
+        """``True`` if images have to be passed to :meth:`fit` before masks can be drawn."""
         return self.energy is not None and not bool(self.energy.any())
 
     def fit(self, images: Tensor) -> None:
-        """Take the spectrum of a mask by the strongest positions from images.
+        """Compute the spectrum of a "spectrum1d" or "spectrum2d" mask from images.
 
         Args:
-            images: ``(batch, ny, nx)`` of the sampler's shape, real or complex; those of different
-                intensity count by their energy.
+            images: Real or complex images ``(batch, ny, nx)`` of the sampler's shape. They are
+                weighted by their energy.
 
         Raises:
-            InputError: images of another shape or without signal, or a mask that needs none.
+            InputError: If the images have another shape or no signal, or the mask needs none.
         """
         if self.energy is None:
-            raise InputError(f"{self.mask} masks have no spectrum: leave the images out")
+            raise InputError(f"{self.mask} masks have no spectrum: omit the images")
         if tuple(images.shape[1:]) != self.shape:
             raise InputError(
                 f"expected images (batch, {self.shape[0]}, {self.shape[1]}), got "
@@ -86,7 +95,7 @@ class FixedMasks(MaskNetwork):
             )
         self.energy.copy_(kspace_energy(images))
         if self.lacks_spectrum:
-            raise InputError("images without signal have no spectrum: give others")
+            raise InputError("expected images with signal to compute the spectrum, got only zeros")
 
     def forward(
         self,
@@ -94,11 +103,11 @@ class FixedMasks(MaskNetwork):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """As :meth:`~ctxrecon.masks.learned.base.Sampler.forward`."""
+        """Draw masks as :meth:`~ctxrecon.masks.learned.base.Sampler.forward` does."""
         self.warn_outside_range(acceleration)
         fraction = self.center_fraction
         if fraction is None and not self.lines:
-            fraction = CENTER_2D  # radial masks have none of their own
+            fraction = CENTER_2D  # radial masks have no center by default
         if self.energy is not None:
             return self._strongest(self.resolve(acceleration), fraction, batch_size, generator)
         return make_mask(
@@ -113,10 +122,10 @@ class FixedMasks(MaskNetwork):
     def _strongest(
         self, acceleration: float, fraction: float | None, batch_size: int, generator: Generators
     ) -> Tensor:
-        """The mask of the spectrum, as often as asked for."""
+        """Return ``batch_size`` copies of the spectrum mask."""
         if self.lacks_spectrum:
             raise InputError(
-                f"{self.mask} has no spectrum yet: give the images of a training set to fit()"
+                f"{self.mask} has no spectrum yet: pass the images of a training set to fit()"
             )
         assert self.energy is not None
         mask = spectrum_mask(self.energy, acceleration, fraction, lines=self.lines)
@@ -128,9 +137,13 @@ class FixedMasks(MaskNetwork):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """The same masks as 0 and 1, float32 on the CPU, without a gradient.
+        """Return the masks of :meth:`forward` as 0 and 1, float32 on the CPU, without a gradient.
 
-        Each may have an acceleration of its own.
+        Args:
+            acceleration: A single acceleration, or one per mask (default: the sampler's own).
+            batch_size: Number of masks, drawn independently.
+            generator: A single generator, used for one mask after another, or a list with one
+                generator per mask.
         """
         each = self.each_acceleration(acceleration, batch_size)
         if len(each) == 1:

@@ -1,4 +1,4 @@
-"""A policy that takes one line at a time, trained on what each gains: a baseline."""
+"""Greedy policy that selects one line at a time by its expected gain (baseline)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ctxrecon.masks.learned.adaptive import AdaptiveSampler, Measure, StagedMask
 
 
 class GreedyPolicy(AdaptiveSampler):
-    """``π(a | x̂) = softmax`` of the scores of the lines that are left.
+    """Policy ``π(a | x̂)``, the softmax of the scores of the lines not yet acquired.
 
     The greedy policy of Bakker et al., "Experimental design for MRI by greedy policy search",
-    NeurIPS 2020 (PGMRI): the reconstruction network is trained before and stays as it is; the
-    policy is trained by :func:`policy_gradient_loss` on the gain in quality that each line brings
-    at once. The paper's policy is a convolutional network on the image with fully connected layers
-    at its end; this one sees the image's k-space as well
+    NeurIPS 2020 (PGMRI). The reconstruction network is trained beforehand and stays fixed. The
+    policy is trained by :func:`policy_gradient_loss` on the immediate gain in quality of each
+    line. The paper's policy is a convolutional network on the image followed by fully connected
+    layers; this one also receives the k-space of the image
     (:class:`~ctxrecon.masks.learned.adaptive.PositionScore`).
 
-    A step of training, with an image x̂ and its mask::
+    A training step with an image x̂ and its mask::
 
         lines, log_probabilities = policy.step(image, mask, samples=8, generator=g)
         masks = with_lines(mask, lines)          # (batch, samples, 1, ny, nx)
@@ -30,11 +30,19 @@ class GreedyPolicy(AdaptiveSampler):
         policy_gradient_loss(log_probabilities, rewards).backward()
 
     Args:
-        shape: ``(ny, nx)``.
-        acceleration: ``nx`` over the number of lines, centre included.
-        center_fraction: share of the lines that is always kept, not 0; ``None`` for
-            ``0.32 / acceleration``.
-        width: features of the network.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: ``nx`` divided by the number of lines, center included.
+        center_fraction: Share of the lines that is always sampled, greater than 0 (default:
+            ``0.32 / acceleration``).
+        width: Number of features of the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.masks.learned import GreedyPolicy
+        >>> policy = GreedyPolicy((16, 16), acceleration=4, center_fraction=0.125)
+        >>> measure = lambda mask: torch.ones(2, 16, 16, dtype=torch.complex64)
+        >>> policy(measure).mask.shape
+        torch.Size([2, 1, 16, 16])
     """
 
     @register_to_config
@@ -48,18 +56,18 @@ class GreedyPolicy(AdaptiveSampler):
         super().__init__(shape, acceleration, True, center_fraction, width)
 
     def log_probabilities(self, image: Tensor, mask: Tensor) -> Tensor:
-        """``log π``, ``(batch, nx)`` float32, ``-inf`` for lines of the mask.
+        """Return ``log π``, ``(batch, nx)`` float32, ``-inf`` for lines already in the mask.
 
         Args:
-            image: ``(batch, ny, nx)`` complex64, reconstructed from what the mask takes.
-            mask: ``(batch or 1, 1, ny, nx)`` bool, whole lines.
+            image: Reconstruction from the samples of the mask, ``(batch, ny, nx)`` complex64.
+            mask: Lines acquired so far, ``(batch or 1, 1, ny, nx)`` bool.
 
         Raises:
-            InputError: a mask that has all lines.
+            InputError: If a mask already contains all lines.
         """
         taken = mask[:, 0, 0]
         if bool(taken.all(dim=1).any()):
-            raise InputError("expected masks with lines left to take, got one that has them all")
+            raise InputError("expected masks with lines left to acquire, got a complete mask")
         scores = self.score(image, mask.float()).float()
         return torch.log_softmax(scores.masked_fill(taken, -torch.inf), dim=1)
 
@@ -73,13 +81,13 @@ class GreedyPolicy(AdaptiveSampler):
         """Draw lines from π, independently of each other.
 
         Args:
-            image: see :meth:`log_probabilities`.
-            mask: likewise.
-            samples: how many, of each image.
-            generator: source of the draws.
+            image: Reconstruction from the samples of the mask, ``(batch, ny, nx)`` complex64.
+            mask: Lines acquired so far, ``(batch or 1, 1, ny, nx)`` bool.
+            samples: Number of lines drawn for each image.
+            generator: Source of the draws.
 
         Returns:
-            Columns ``(batch, samples)`` int64, and their ``log π``, differentiable.
+            Column indices ``(batch, samples)`` int64, and their ``log π``, differentiable.
         """
         log_probabilities = self.log_probabilities(image, mask)
         device = "cpu" if generator is None else generator.device
@@ -90,17 +98,19 @@ class GreedyPolicy(AdaptiveSampler):
 
     @torch.no_grad()
     def forward(self, measure: Measure, acceleration: float | None = None) -> StagedMask:
-        """Take the likeliest line, reconstruct, and so on until the budget is spent.
+        """Select the most likely line, reconstruct, and repeat until the budget is spent.
 
         Args:
-            measure: reconstructs from the mask so far, bool; it is called once for each line.
-            acceleration: by default the policy's own.
+            measure: Function that reconstructs an image from the current bool mask, called once
+                per line.
+            acceleration: Acceleration factor (default: the policy's own).
 
         Returns:
-            Masks, bool, with a stage for each line.
+            Bool masks, with one stage per line.
 
         Raises:
-            InputError: an impossible acceleration, an empty centre, or images of another shape.
+            InputError: If the acceleration is impossible, the center is empty, or ``measure``
+                returns images of another shape.
         """
         stages = [self.first_stage(acceleration).bool()]
         taken, budget = stages[0], self.budget(acceleration)
@@ -113,32 +123,35 @@ class GreedyPolicy(AdaptiveSampler):
 
 
 def with_lines(mask: Tensor, lines: Tensor) -> Tensor:
-    """The mask with one more line, for each line: ``(batch, samples, 1, ny, nx)`` bool.
+    """Add one line to the mask, for each of several candidate lines.
 
     Args:
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        lines: columns, ``(batch, samples)`` int64.
+        mask: Lines acquired so far, ``(batch or 1, 1, ny, nx)`` bool.
+        lines: Column indices ``(batch, samples)``, int64.
+
+    Returns:
+        Masks ``(batch, samples, 1, ny, nx)``, bool.
     """
     return mask[:, None] | one_hot(lines, mask.shape[-1]).bool()[:, :, None, None, :]
 
 
 def policy_gradient_loss(log_probabilities: Tensor, rewards: Tensor) -> Tensor:
-    """``−1/(q − 1) Σ_i (r_i − r̄) log π(a_i)``, the mean over the batch.
+    """Return ``−1/(q − 1) Σ_i (r_i − r̄) log π(a_i)``, averaged over the batch.
 
     REINFORCE with the mean reward of the q lines drawn for an image as the baseline (Kool et al.,
-    2019), as PGMRI trains its greedy policy. Its gradient is that of ``−E r``, without a bias.
+    2019), as used by PGMRI. Its gradient is an unbiased estimate of the gradient of ``−E r``.
 
     Args:
-        log_probabilities: ``log π(a_i)``, ``(batch, q)``.
-        rewards: r, ``(batch, q)``; they get no gradient.
+        log_probabilities: ``log π(a_i)`` of shape ``(batch, q)``.
+        rewards: Rewards r of shape ``(batch, q)``; they receive no gradient.
 
     Raises:
-        InputError: shapes that differ, or fewer than two lines.
+        InputError: If the shapes differ, or there are fewer than two lines per image.
     """
     if log_probabilities.shape != rewards.shape or rewards.ndim != 2 or rewards.shape[1] < 2:
         raise InputError(
-            "expected log probabilities and rewards (batch, samples) of two samples or more, got "
-            f"{tuple(log_probabilities.shape)} and {tuple(rewards.shape)}"
+            "expected log probabilities and rewards (batch, samples) with at least two samples, "
+            f"got {tuple(log_probabilities.shape)} and {tuple(rewards.shape)}"
         )
     rewards = rewards.detach()
     advantages = rewards - rewards.mean(dim=1, keepdim=True)

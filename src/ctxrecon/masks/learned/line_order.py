@@ -1,4 +1,4 @@
-"""Masks as lists of lines that a scanner could take one after the other."""
+"""Masks as ordered lists of lines for acquisition on a scanner."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ from ctxrecon.files import written_beside
 
 
 def line_order(mask: Tensor | Sequence[Tensor]) -> list[list[int]]:
-    """Lines of a 1-D mask in the order of their acquisition, stage by stage.
+    """Return the lines of a 1-D mask in the order of acquisition, stage by stage.
 
-    Lines are numbered from the zero frequency: line k is column ``nx // 2 + k``, which a scanner
-    encodes with k steps of its phase-encoding gradient. Within a stage they are taken from the
-    centre outwards, −k before k: the contrast is that of the start of the scan, and a scan that is
-    broken off leaves a low-resolution image.
+    Lines are numbered from the zero frequency: line k is column ``nx // 2 + k``, encoded with k
+    steps of the phase-encoding gradient. Within a stage, lines are ordered from the center
+    outwards, −k before k: the contrast is determined at the start of the scan, and an aborted scan
+    leaves a low-resolution image.
 
     Args:
-        mask: one mask, ``(1, 1, ny, nx)`` bool with whole lines along ``ny``; or masks without a
-            common line, one for each stage, as of a
+        mask: A single mask ``(1, 1, ny, nx)``, bool, with whole lines along ``ny``; or a sequence
+            of disjoint masks, one per stage, such as the stages of a
             :class:`~ctxrecon.masks.learned.StagedMask`.
 
     Returns:
-        A list for each stage, one of them for a single mask.
+        One list of line numbers per stage; a single mask has one stage.
 
     Raises:
-        InputError: a mask of another shape or type, with lines in part, or with lines that an
-            earlier stage has taken.
+        InputError: If a mask has another shape or type, contains partial lines, or repeats lines
+            of an earlier stage.
+
+    Example:
+        >>> from ctxrecon.masks import equispaced1d
+        >>> from ctxrecon.masks.learned import line_order
+        >>> line_order(equispaced1d((16, 16), acceleration=4, center_fraction=0.125, offset=0))
+        [[0, -1, 1, -8]]
     """
     stages = [mask] if isinstance(mask, Tensor) else list(mask)
     order: list[list[int]] = []
@@ -40,26 +46,28 @@ def line_order(mask: Tensor | Sequence[Tensor]) -> list[list[int]]:
         nx = stage.shape[-1]
         lines = sorted((k - nx // 2 for k in _columns(stage)), key=lambda k: (abs(k), k))
         if again := known.intersection(lines):
-            raise InputError(f"lines {sorted(again)} are in two stages: give what each stage adds")
+            raise InputError(
+                f"lines {sorted(again)} are in two stages: pass only the lines that each stage adds"
+            )
         known.update(lines)
         order.append(lines)
     return order
 
 
 def write_line_order(path: str | os.PathLike[str], mask: Tensor | Sequence[Tensor]) -> None:
-    """Write :func:`line_order` as JSON.
+    """Write the result of :func:`line_order` as JSON.
 
-    ``{"matrix": [ny, nx], "contrasts": [[[0, -1, 1, …], …], …]}``: for each contrast its stages,
-    for each stage its lines. The file is written beside its place and then renamed, so that it is
-    never half-written.
+    The format is ``{"matrix": [ny, nx], "contrasts": [[[0, -1, 1, …], …], …]}``: for each contrast
+    its stages, and for each stage its lines. The file is written to a temporary name and then
+    renamed, so that it is never incomplete.
 
     Args:
-        path: the file; its folder exists.
-        mask: as in :func:`line_order`, or a mask of several contrasts
-            ``(1, contrasts, 1, ny, nx)`` bool.
+        path: Output file in an existing folder.
+        mask: A mask or a sequence of stages as in :func:`line_order`, or a mask of several
+            contrasts ``(1, contrasts, 1, ny, nx)``, bool.
 
     Raises:
-        InputError: as :func:`line_order`; a file that cannot be written.
+        InputError: If a mask is invalid, as in :func:`line_order`, or the file cannot be written.
     """
     if isinstance(mask, Tensor) and mask.ndim == 5:
         contrasts = [line_order(contrast) for contrast in mask.unbind(1)]

@@ -1,4 +1,4 @@
-"""LOUPE: one probability for each position, learned."""
+"""LOUPE: one learned probability per position."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from torch import Tensor, nn
 from ctxrecon.masks.budget import Shape
 from ctxrecon.masks.learned.base import Sampler
 
-# t, of the probabilities' own sigmoid.
+# Slope t of the sigmoid of the probabilities.
 _SLOPE = 5.0
 
 
 class LOUPE(Sampler):
-    """``p = rescale_r(σ_t(w))``, w a parameter of each line or sample.
+    """Sampler ``p = rescale_r(σ_t(w))`` with one parameter w per line or sample.
 
-    Bahadir et al., IEEE Trans Comput Imaging 6:1139 (2020), with t = 5, and p uniform on
-    [0.01, 0.99] to start with, before it is rescaled. Trained for one acceleration; masks of others
-    are drawn from the same w.
+    Bahadir et al., IEEE Trans Comput Imaging 6:1139 (2020), with t = 5 and initial probabilities
+    uniform on [0.01, 0.99] before rescaling. It is trained for one acceleration; masks at other
+    accelerations are drawn from the same w.
 
     Args:
-        shape: ``(ny, nx)``.
-        acceleration: size of the grid over the number of samples, centre included.
-        lines: whether whole lines along ``ny`` are chosen, or single samples.
-        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
-        slope: see :class:`~ctxrecon.masks.learned.base.Sampler`.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Grid size divided by the number of samples, center included.
+        lines: If true, select whole lines along ``ny``; otherwise single samples.
+        center_fraction: Share that is always sampled, see
+            :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
+        slope: Slope of the straight-through gradient.
+
+    Example:
+        >>> from ctxrecon.masks.learned import LOUPE
+        >>> sampler = LOUPE((32, 32), acceleration=4)
+        >>> masks = sampler(batch_size=2)
+        >>> masks.shape, int(masks[0, 0, 0].sum())
+        (torch.Size([2, 1, 32, 32]), 8)
     """
 
     @register_to_config
@@ -41,15 +49,15 @@ class LOUPE(Sampler):
         self.weights = initial_weights(1, self.positions)
 
     def preferences(self, ratio: float) -> Tensor:
-        """``σ_t(w)``, ``(1, positions)``."""
+        """Return ``σ_t(w)`` of shape ``(1, positions)``."""
         return as_probabilities(self.weights)
 
 
 def initial_weights(rows: int, positions: int) -> nn.Parameter:
-    """w of probabilities that are uniform on [0.01, 0.99]."""
+    """Draw w such that the probabilities are uniform on [0.01, 0.99]."""
     return nn.Parameter(torch.logit(0.01 + 0.98 * torch.rand(rows, positions)) / _SLOPE)
 
 
 def as_probabilities(weights: Tensor) -> Tensor:
-    """``σ_t(w) = 1 / (1 + e^{−t w})``, float32."""
+    """Return ``σ_t(w) = 1 / (1 + e^{−t w})`` as float32."""
     return torch.sigmoid(_SLOPE * weights.float())

@@ -1,4 +1,4 @@
-"""InfoMRI's sampler: one network for every sampling ratio."""
+"""InfoMRI's sampler: one network for all sampling ratios."""
 
 from __future__ import annotations
 
@@ -12,33 +12,42 @@ from ctxrecon.masks.learned.base import Sampler
 
 
 class PatternGenerator(Sampler):
-    """``p = rescale_r(σ(MLP([E, r 1])))``, E an embedding of each position, for every ratio r.
+    """Sampler ``p = rescale_r(σ(MLP([E, r 1])))`` with a position embedding E, for every ratio r.
 
-    The pattern generation network of InfoMRI, section III-C, equations (13) to (17): the MLP has
-    one hidden layer and sees one position at a time (1×1 convolutions); it is given r as −1 to 1
-    over its range, an affine map that its first layer could as well have. To train, each sample
-    has an r of its own, drawn from that range (:meth:`draw_acceleration`), and the tosses
-    ``m_i ~ Bernoulli(p_i)`` of :meth:`relaxed` are repeated until ``|mean(m) − r| ≤ τ``.
+    The pattern generation network of InfoMRI, section III-C, equations (13) to (17). The MLP has
+    one hidden layer and processes one position at a time (1×1 convolutions). Its input r is scaled
+    to −1 to 1 over the range of ratios, an affine map that the first layer could represent as
+    well. In training, each sample has its own r, drawn from this range
+    (:meth:`draw_acceleration`), and the decisions ``m_i ~ Bernoulli(p_i)`` of :meth:`relaxed` are
+    repeated until ``|mean(m) − r| ≤ τ``.
 
-    With ``embedding=1, width=16, center_fraction=0, exact=False`` it is that of the publication:
-    one number for each position, 16.4 k parameters at 128², nothing that is always sampled, and
-    masks by rejection sampling in use as in training.
+    The published network is ``embedding=1, width=16, center_fraction=0, exact=False``: one number
+    per position, 16.4 k parameters at 128², no fully sampled center, and rejection sampling at
+    inference as in training.
 
     Args:
-        shape: ``(ny, nx)``.
-        ratios: range of r in training. Other accelerations may be asked for as well, with a
-            warning.
-        lines: whether whole lines along ``ny`` are chosen, or single samples.
-        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
-        embedding: width of E.
-        width: of the hidden layer.
-        tolerance: τ.
-        slope: see :class:`~ctxrecon.masks.learned.base.Sampler`.
-        exact: whether masks in use have just the budget; else their share is within τ of it.
+        shape: Grid size ``(ny, nx)``.
+        ratios: Range of r in training. Other accelerations can be requested, with a warning.
+        lines: If true, select whole lines along ``ny``; otherwise single samples.
+        center_fraction: Share that is always sampled, see
+            :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
+        embedding: Number of features of E.
+        width: Width of the hidden layer.
+        tolerance: Tolerance τ of the sampled share in training.
+        slope: Slope of the straight-through gradient.
+        exact: If true, masks at inference have exactly the budget; otherwise their share of
+            samples is within τ of it.
 
     Raises:
-        InputError: also for ratios that are not ``0 < r_min ≤ r_max ≤ 1``, widths below 1 and a
-            negative tolerance.
+        InputError: If the shape or budget is invalid, the ratios are not
+            ``0 < r_min ≤ r_max ≤ 1``, a width is below 1, or the tolerance is negative.
+
+    Example:
+        >>> from ctxrecon.masks.learned import PatternGenerator
+        >>> sampler = PatternGenerator((32, 32), ratios=(1 / 8, 1 / 2)).eval()
+        >>> masks = sampler(acceleration=4, batch_size=2)
+        >>> masks.shape, int(masks[0, 0, 0].sum())
+        (torch.Size([2, 1, 32, 32]), 8)
     """
 
     @register_to_config
@@ -57,7 +66,7 @@ class PatternGenerator(Sampler):
         super().__init__(shape, None, lines, center_fraction, slope)
         check_counts(embedding=embedding, width=width)
         if not tolerance >= 0:
-            raise InputError(f"expected a tolerance of at least 0, got {tolerance}")
+            raise InputError(f"expected a `tolerance` of at least 0, got {tolerance}")
         self._serve(ratios)
         self._middle = (ratios[0] + ratios[1]) / 2
         self._half = max((ratios[1] - ratios[0]) / 2, 5e-4)
@@ -68,11 +77,11 @@ class PatternGenerator(Sampler):
         )
 
     def preferences(self, ratio: float) -> Tensor:
-        """``σ(MLP([E, r 1]))``, ``(1, positions)``."""
-        # As wide as E: as a number of some percent it would hardly be learned from.
+        """Return ``σ(MLP([E, r 1]))`` of shape ``(1, positions)``."""
+        # Scaled to the magnitude of E: an unscaled ratio of a few percent has almost no effect.
         known = (ratio - self._middle) / self._half
         features = torch.cat([self.embeddings, torch.full_like(self.embeddings[:1], known)])
-        # Autocast would round the probabilities, and other masks would be drawn without it.
+        # Autocast would round the probabilities, so that masks would depend on it.
         with torch.autocast(features.device.type, enabled=False):
             return torch.sigmoid(self.network(features[None])[0].float())
 
@@ -82,7 +91,7 @@ class PatternGenerator(Sampler):
         batch_size: int = 1,
         generator: Generators = None,
     ) -> Tensor:
-        """Draw masks of the exact budget, or by rejection sampling; see :meth:`Sampler.forward`."""
+        """Draw masks with an exact budget, or by rejection sampling (see `Sampler.forward`)."""
         if self.exact:
             return super().forward(acceleration, batch_size, generator)
         self.warn_outside_range(acceleration)
@@ -90,16 +99,16 @@ class PatternGenerator(Sampler):
             return self.relaxed(acceleration, batch_size, generator).cpu().bool().contiguous()
 
     def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Repeated until as many positions are taken as the tolerance asks for."""
+        """Repeat the draw until the number of positions is within the tolerance."""
         ratio = probabilities.mean()
-        if not bool(torch.isfinite(ratio)):  # no toss would ever be within the tolerance
+        if not bool(torch.isfinite(ratio)):  # the loop would never end
             raise InputError(
-                "the pattern generator's probabilities are not finite: its training has diverged, "
+                "the pattern generator's probabilities are not finite: training has diverged, "
                 "lower the learning rate"
             )
         while True:
             uniform = super()._tosses(probabilities, generator)
             taken = (uniform <= probabilities).float().mean()
-            # One position may be taken or not where the tolerance is finer than the grid.
+            # A tolerance finer than the grid is widened to half a position.
             if abs(taken - ratio) <= max(self.tolerance, 0.5 / self.positions):
                 return uniform

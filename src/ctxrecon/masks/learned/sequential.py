@@ -1,4 +1,4 @@
-"""SeqMRI's sampler: lines in stages, each chosen by what has been acquired."""
+"""SeqMRI's sampler: lines in stages, each chosen based on the samples acquired so far."""
 
 from __future__ import annotations
 
@@ -20,26 +20,37 @@ from ctxrecon.masks.learned.relaxation import (
 
 
 class SequentialSampler(AdaptiveSampler):
-    """The centre, then T stages of as many lines each, chosen by the image so far.
+    """The center, then T stages of equally many positions, chosen based on the current image.
 
     Yin et al., "End-to-end sequential sampling and reconstruction for MRI", ML4H 2021. In each
-    stage a network scores the positions that are left; their probabilities are rescaled to the
-    stage's share, and exactly that many are drawn. In training the gradient is straight-through,
-    and reaches earlier stages through the image. The paper scores by fully connected layers over
-    all of k-space, or a U-Net on it; here it is
+    stage a network scores the remaining positions. Their probabilities are rescaled to the share
+    of the stage, and exactly that many positions are drawn. In training, the gradient is
+    straight-through and reaches earlier stages through the image. The paper computes the scores
+    by fully connected layers over all of k-space, or by a U-Net on it; here they are computed by
     :class:`~ctxrecon.masks.learned.adaptive.PositionScore`.
 
     Args:
-        shape: ``(ny, nx)``.
-        acceleration: size of the grid over the number of samples, centre included.
-        stages: T.
-        lines: whether whole lines along ``ny`` are chosen, or single samples.
-        center_fraction: see :class:`~ctxrecon.masks.learned.base.MaskNetwork`; not 0.
-        width: features of the network.
-        slope: s of the straight-through gradient.
+        shape: Grid size ``(ny, nx)``.
+        acceleration: Grid size divided by the number of samples, center included.
+        stages: Number of stages T.
+        lines: If true, select whole lines along ``ny``; otherwise single samples.
+        center_fraction: Share that is always sampled, greater than 0, see
+            :class:`~ctxrecon.masks.learned.base.MaskNetwork`.
+        width: Number of features of the network.
+        slope: Slope s of the straight-through gradient.
 
     Raises:
-        InputError: also for a slope that is not positive, and stages or a width below 1.
+        InputError: If the shape or budget is invalid, the slope is not positive, or ``stages`` or
+            ``width`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.masks.learned import SequentialSampler
+        >>> sampler = SequentialSampler((16, 16), acceleration=4, stages=2, center_fraction=0.125)
+        >>> measure = lambda mask: torch.ones(1, 16, 16, dtype=torch.complex64)
+        >>> staged = sampler(measure)
+        >>> [int(stage[0, 0, 0].sum()) for stage in staged.stages]
+        [2, 1, 1]
     """
 
     @register_to_config
@@ -59,9 +70,10 @@ class SequentialSampler(AdaptiveSampler):
         self.stages, self.slope = stages, slope
 
     def stage_counts(self, acceleration: float | None = None) -> list[int]:
-        """Positions of each stage, the centre first; as equal as can be, the earlier ones larger.
+        """Return the number of positions of each stage, the center first.
 
-        Stages that would add nothing are left out.
+        Positions are divided as evenly as possible, with more in earlier stages. Stages that would
+        add nothing are left out.
         """
         budget = self.budget(acceleration)
         each, more = divmod(budget.count - budget.kept, self.stages)
@@ -75,19 +87,21 @@ class SequentialSampler(AdaptiveSampler):
         acceleration: float | None = None,
         generator: Generators = None,
     ) -> StagedMask:
-        """Choose masks of the exact budget.
+        """Select masks with an exact budget.
 
         Args:
-            measure: gives the image for the mask so far, bool; it is called once a stage.
-            acceleration: by default the sampler's own.
-            generator: one, drawn from stage after stage and in each from mask after mask, or a list
-                with one for each mask.
+            measure: Function that reconstructs an image from the current bool mask, called once
+                per stage.
+            acceleration: Acceleration factor (default: the sampler's own).
+            generator: A single generator, used for one stage after another and in each for one
+                mask after another, or a list with one generator per mask.
 
         Returns:
-            Masks, bool.
+            Bool masks.
 
         Raises:
-            InputError: an impossible acceleration, an empty centre, or images of another shape.
+            InputError: If the acceleration is impossible, the center is empty, or ``measure``
+                returns images of another shape.
         """
         return self.staged(
             [stage.bool() for stage in self._choose(measure, acceleration, generator, torch.bool)]
@@ -99,13 +113,13 @@ class SequentialSampler(AdaptiveSampler):
         acceleration: float | None = None,
         generator: Generators = None,
     ) -> StagedMask:
-        """The same masks to train with, with a straight-through gradient.
+        """Select the masks of :meth:`forward` with a straight-through gradient, for training.
 
-        Arguments and errors are those of :meth:`forward`, but that ``measure`` gets float32 masks,
-        for :class:`~ctxrecon.operators.WeightedSense`.
+        Arguments and errors are identical to :meth:`forward`, except that ``measure`` receives
+        float32 masks, for :class:`~ctxrecon.operators.WeightedSense`.
 
         Returns:
-            Masks, float32, 0 or 1.
+            Masks as float32, 0 or 1.
         """
         return self.staged(self._choose(measure, acceleration, generator, torch.float32))
 
@@ -116,16 +130,16 @@ class SequentialSampler(AdaptiveSampler):
         generator: Generators,
         dtype: torch.dtype,
     ) -> list[Tensor]:
-        """``(batch, positions)`` float32 of each stage."""
+        """Return ``(batch, positions)`` float32 for each stage."""
         stages = [self.first_stage(acceleration)]
         taken = stages[0]
         for count in self.stage_counts(acceleration)[1:]:
             mask = self.as_mask(taken[:, None])
             image = self.image(measure, mask.to(dtype))
-            # Exact counts: as many are left in each mask.
+            # Counts are exact, so all masks have equally many positions left.
             left = (taken.expand(len(image), -1) < 0.5).nonzero()[:, 1].view(len(image), -1)
             scores = softplus(self.score(image, mask).float().gather(1, left))
-            # By the largest, as the paper's code does: a sigmoid would saturate.
+            # Divided by the largest score, as in the paper's code: a sigmoid would saturate.
             preferences = scores / scores.amax(dim=1, keepdim=True).clamp_min(1e-12)
             probabilities = rescale(preferences, count / left.shape[1])
             added = self._draw(probabilities, count, generator)
@@ -134,7 +148,7 @@ class SequentialSampler(AdaptiveSampler):
         return stages
 
     def _draw(self, probabilities: Tensor, count: int, generator: Generators) -> Tensor:
-        """Exactly ``count`` of each row, 0 or 1, straight-through."""
+        """Select exactly ``count`` positions of each row, 0 or 1, straight-through."""
         size = probabilities.shape[1]
         uniform = draw_batch(
             lambda item: draw_uniform((size,), item), len(probabilities), generator

@@ -1,4 +1,4 @@
-"""The mask of the strongest samples of known spectra."""
+"""Masks of the strongest samples of a known spectrum."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ctxrecon.masks.learned.base import mask_budget
 
 
 def kspace_energy(images: Tensor) -> Tensor:
-    """Mean over the images of ``|F x|²``, ``(ny, nx)`` float64.
+    """Return the mean of ``|F x|²`` over the images, ``(ny, nx)`` float64.
 
     Args:
-        images: ``(batch, ny, nx)``, real or complex.
+        images: Real or complex images ``(batch, ny, nx)``.
 
     Raises:
-        InputError: images of another shape.
+        InputError: If the images have another shape.
     """
     if images.ndim != 3 or len(images) == 0:
         raise InputError(f"expected images (batch, ny, nx), got shape {tuple(images.shape)}")
@@ -31,34 +31,41 @@ def spectrum_mask(
     *,
     lines: bool = True,
 ) -> Tensor:
-    """The positions of the highest mean energy: InfoMRI's spectrum-based baseline.
+    """Select the positions with the highest mean energy (InfoMRI's spectrum-based baseline).
 
-    After Vellagoundar and Machireddy, Magn Reson Imaging 33:635 (2015). The mask is always the
-    same; of equal energies the first position is taken.
+    After Vellagoundar and Machireddy, Magn Reson Imaging 33:635 (2015). The mask is
+    deterministic; among equal energies the first position is selected.
 
     Args:
-        energy: ``(ny, nx)`` real, such as :func:`kspace_energy` of a training set; the zero
-            frequency lies at ``n // 2``.
-        acceleration: size of the grid over the number of samples, centre included.
-        center_fraction: what is always kept, as in ``uniform1d`` or, for single samples,
+        energy: Real energy ``(ny, nx)``, such as :func:`kspace_energy` of a training set, with the
+            zero frequency at ``n // 2``.
+        acceleration: Grid size divided by the number of samples, center included.
+        center_fraction: Share that is always sampled, as in ``uniform1d`` or, for single samples,
             ``variable_density2d``.
-        lines: whether whole lines along ``ny`` are chosen, by their summed energy, or single
+        lines: If true, select whole lines along ``ny`` by their summed energy; otherwise single
             samples.
 
     Returns:
-        ``(1, 1, ny, nx)`` bool, ``True`` where sampled.
+        Mask ``(1, 1, ny, nx)``, bool, ``True`` where sampled.
 
     Raises:
-        InputError: an energy that is not a real image, is negative or not finite; an impossible
-            acceleration or centre.
+        InputError: If the energy is not a real image, is negative or not finite, or the
+            acceleration or center is impossible.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.masks.learned import kspace_energy, spectrum_mask
+        >>> energy = kspace_energy(torch.rand(4, 32, 32))
+        >>> int(spectrum_mask(energy, acceleration=4)[0, 0, 0].sum())
+        8
     """
     if energy.ndim != 2 or energy.is_complex():
         raise InputError(
-            f"expected the energy as a real (ny, nx), got {energy.dtype} {tuple(energy.shape)}: "
+            f"expected `energy` as a real (ny, nx), got {energy.dtype} {tuple(energy.shape)}: "
             "use kspace_energy on images"
         )
     if not bool((torch.isfinite(energy) & (energy >= 0)).all()):
-        raise InputError("the energy has negative, NaN or infinite values: compute it again")
+        raise InputError("`energy` has negative, NaN or infinite values: compute it again")
     ny, nx = energy.shape
     budget = mask_budget((ny, nx), lines, center_fraction, float(acceleration))
     strength = (energy.double().sum(dim=0) if lines else energy.double().flatten()).cpu()

@@ -1,4 +1,4 @@
-"""Adapting a prior to a lab's own scans."""
+"""Adaptation of a prior to a lab's own scans."""
 
 from ctxrecon.training.adapt.run import Adaptation, adapt_prior
 from ctxrecon.training.adapt.scoring import Scores

@@ -1,21 +1,22 @@
-r"""What an adapted prior learns from noisy images, and from samples that were hidden.
+r"""Losses for adapting a prior to noisy images and to hidden samples.
 
-**Fully sampled slices** give images ``x_n = x_0 + ν n``, which are noisy themselves. The denoiser
-``D`` of a level ``σ_t > ν`` shall still give ``E[x_0 | x_t]``. With ``x_t = x_n + √(σ_t² − ν²) ε``
-and ``r = ν²/σ_t²``,
+**Fully sampled slices** provide images ``x_n = x_0 + ν n``, which are noisy themselves. The
+denoiser ``D`` at a level ``σ_t > ν`` should still return ``E[x_0 | x_t]``. With
+``x_t = x_n + √(σ_t² − ν²) ε`` and ``r = ν²/σ_t²``,
 
     ``E[x_n | x_t] = (1 − r) E[x_0 | x_t] + r x_t``,
 
-so ``‖(1 − r) D(x_t) + r x_t − x_n‖²`` is smallest for that D (Tweedie's formula for ambient data:
-Daras, Dimakis and Daskalakis, arXiv:2404.10177). Levels below ν are not learned from.
+so that ``‖(1 − r) D(x_t) + r x_t − x_n‖²`` is minimized by this D (Tweedie's formula for ambient
+data: Daras, Dimakis and Daskalakis, arXiv:2404.10177). Levels below ν are not used.
 
-**Undersampled slices** are split in two, as in SSDU (Yaman et al., MRM 84, 3172, 2020): the prior
-before reconstructs one part of the samples to ``x̂``, and
+**Undersampled slices** are split in two, as in SSDU (Yaman et al., MRM 84, 3172, 2020). The
+original prior reconstructs ``x̂`` from one part of the samples, and
 
     ``‖M_H (A D(x̂ + σ_t ε) − y)‖²``
 
-is the error at the others, H, whose noise ``x̂`` knows nothing of. H includes the calibration
-region, whose noise is small beside its signal, so that the low frequencies stay where they are.
+is the error at the other samples H, whose noise is independent of ``x̂``. H includes the
+calibration region, whose noise is small compared with its signal, so that low frequencies are
+preserved.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from ctxrecon.operators import Crop, LinearOperator
 
 @dataclass(frozen=True)
 class Example:
-    """A slice to learn from, scaled as the prior is.
+    """Training slice on the intensity scale of the prior.
 
     Attributes:
-        image: ``(1, ny, nx)`` complex64, of all samples or of those that were kept.
-        noise_std: standard deviation of each part of the image's noise, ν.
-        states: ``(1, tokens, width)`` text states.
-        mirrored: whether the anatomy looks the same from left and right.
-        operator: ``M_H A`` where samples were hidden; ``None`` for a slice that is known.
-        hidden: ``M_H y``, ``(1, coils, ny, nx)``.
-        count: places of k-space in H.
+        image: Image ``(1, ny, nx)``, complex64, from all samples or from those that were kept.
+        noise_std: Standard deviation ν of the image noise in each part.
+        states: Text states ``(1, tokens, width)``.
+        mirrored: ``True`` if the anatomy has left-right symmetry.
+        operator: Operator ``M_H A`` of the hidden samples; ``None`` for a fully sampled slice.
+        hidden: Hidden samples ``M_H y``, ``(1, coils, ny, nx)``.
+        count: Number of k-space positions in H.
     """
 
     image: Tensor
@@ -55,24 +56,24 @@ class Example:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(ny, nx)``."""
+        """Image size ``(ny, nx)``."""
         return self.image.shape[-2], self.image.shape[-1]
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The noise levels of a scheduler, and which of them an example is learned at.
+    """Noise levels of a scheduler, and their density in training.
 
     Attributes:
-        alphas_cumprod: ``ᾱ_t``, ``(T,)`` float32 on the CPU.
-        prediction_type: of the network.
+        alphas_cumprod: Cumulative products ``ᾱ_t``, ``(T,)`` float32 on the CPU.
+        prediction_type: Prediction type of the network.
     """
 
     alphas_cumprod: Tensor
     prediction_type: str
 
     def draw(self, noise_std: float, generator: torch.Generator) -> int:
-        """A timestep above this noise, ``t − t_0 ∝ u²``: half of them in the lowest quarter."""
+        """Draw a timestep above a noise level, ``t − t_0 ∝ u²``: half in the lowest quarter."""
         sigma = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
         first = int((sigma <= noise_std).sum())
         last = len(sigma) - 1
@@ -80,7 +81,7 @@ class Levels:
         return min(last, first + int(u * u * (last + 1 - first)))
 
     def image(self, x_t: Tensor, output: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
-        """``x̂_0`` of the network's output."""
+        """Return the ``x̂_0`` that corresponds to the network's output."""
         if self.prediction_type == "v_prediction":
             return signal * x_t - sigma * output
         if self.prediction_type == "sample":
@@ -90,23 +91,23 @@ class Levels:
 
 @dataclass(frozen=True)
 class Turn:
-    """What is done to an image before the network sees it, and undone to what it gives.
+    """Transformation of an image before the network, inverted on its output.
 
     Attributes:
-        flip: whether left and right change sides.
-        angle: of the phase.
+        flip: If true, swap left and right.
+        angle: Phase angle in radians.
     """
 
     flip: bool
     angle: float
 
     def there(self, x: Tensor) -> Tensor:
-        """Apply it to complex images."""
+        """Apply the transformation to complex images."""
         turned = x * complex(math.cos(self.angle), math.sin(self.angle))
         return turned.flip(-1) if self.flip else turned
 
     def back(self, x: Tensor) -> Tensor:
-        """Undo it."""
+        """Apply the inverse transformation."""
         back = x.flip(-1) if self.flip else x
         return back * complex(math.cos(self.angle), -math.sin(self.angle))
 
@@ -119,18 +120,18 @@ def loss(
     turns: list[Turn],
     generator: torch.Generator,
 ) -> Tensor:
-    """The mean error of a batch of examples of one shape; an error of ``x̂_0`` counts ``1/s``-fold.
+    """Return the mean error of a batch, with errors of ``x̂_0`` weighted by ``1/s``.
 
-    With ``s = √(1 − ᾱ_t)`` every level of noise adds about as much (as ``"balanced"`` of
+    With ``s = √(1 − ᾱ_t)`` every noise level contributes about equally (as with ``"balanced"`` of
     :func:`ctxrecon.training.prior.objective.loss_weights`).
 
     Args:
-        unet: in its own precision.
-        levels: of the scheduler.
-        crop: from the size of the network to that of the slices.
-        examples: of one shape.
-        turns: one for each.
-        generator: draws timesteps and noise, on the CPU.
+        unet: U-Net, in its own precision.
+        levels: Noise levels of the scheduler.
+        crop: Crop from the size of the network to that of the slices.
+        examples: Examples of the same shape.
+        turns: Transformation of each example.
+        generator: Source of timesteps and noise, on the CPU.
     """
     device = examples[0].image.device
     timesteps = torch.tensor([levels.draw(item.noise_std, generator) for item in examples])

@@ -1,4 +1,4 @@
-"""Adapt a prior to a lab's own scans, and keep what it was where that is no better."""
+"""Adaptation of a prior to a lab's own scans, with the original as fallback."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from ctxrecon.training.adapt.slices import Division, Slice, center_of, divide, h
 from ctxrecon.training.trained import with_weights
 
 _SHARES = (1.0, 0.5)
-"""Of the change of the weights, of which the best on what is held out is taken."""
+"""Shares of the weight change that are compared on the held-out data."""
 _HIDDEN_SHARE = 0.4
-"""Of the outer samples of an undersampled slice, as in SSDU."""
+"""Hidden share of the outer samples of an undersampled slice, as in SSDU."""
 _SPLITS = 2
-"""Of the samples of each undersampled slice."""
+"""Number of splits of the samples of each undersampled slice."""
 _LEAST_SPLITS, _MOST_SPLITS = 8, 48
-"""Reconstructions that are made of all undersampled slices before the training."""
+"""Limits of the number of reconstructions of undersampled slices before training."""
 _SPLIT_STEPS = 10
 _LEAST_PART = 0.3
-"""Part of the minutes that is trained for, however long the scoring takes."""
+"""Minimum share of the minutes that is used for training, however long the scoring takes."""
 _WARMUP = 0.05
 _PROMPT_DROPOUT = 0.1
 _MAX_NORM = 1.0
@@ -43,19 +43,18 @@ _MAX_NORM = 1.0
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What :func:`adapt_prior` gives.
+    """Result of :func:`adapt_prior`.
 
     Attributes:
-        pipe: the adapted prior, or the prior as it was where adapting made it no better; in
-            float32.
-        adapted: whether it is the adapted one.
-        scores: on what was held out, of the prior as it was and of the adapted one.
-        held_out: what that was, in words.
-        scans: how many scans were given.
-        slices: slices that were learned from.
-        fully_sampled: how many of these were.
-        steps: of the optimizer.
-        share: of the change of the weights that was taken, 0 for none.
+        pipe: Adapted prior, or the original one if adaptation did not improve it; in float32.
+        adapted: ``True`` if ``pipe`` is the adapted prior.
+        scores: Scores of the original and the adapted prior on the held-out data.
+        held_out: Description of the held-out data.
+        scans: Number of scans.
+        slices: Number of training slices.
+        fully_sampled: Number of fully sampled training slices.
+        steps: Number of optimizer steps.
+        share: Share of the weight change that was applied, 0 for none.
     """
 
     pipe: ContextMRIPipeline
@@ -83,38 +82,42 @@ def adapt_prior(
 ) -> Adaptation:
     """Fine-tune a prior on a few scans of the kind that it will reconstruct.
 
-    A fifth of the scans, of the slices of a single scan, or a quarter of the outer samples of a
-    single slice, is held out. On it the prior is compared before and after, by how well it predicts
-    samples that it is not given, and the weights change as far as serves best: all the way, half of
-    it, or not at all. Fully sampled slices give images to learn, undersampled ones samples to
-    predict; see :mod:`ctxrecon.training.adapt.objective`.
-
-    Example:
-        >>> measurements = [Measurement.from_scan(read_scan(file)) for file in files]
-        >>> adaptation = adapt_prior(load_prior(), measurements, "Knee, PDFS, TR: 3150")
-        >>> output = adaptation.pipe(kspace, mask, prompt="Knee, PDFS, TR: 3150")
+    A fifth of the scans, or of the slices of a single scan, or a quarter of the outer samples of a
+    single slice, is held out. The prior before and after fine-tuning is compared by how well it
+    predicts unseen samples of the held-out data, and the best of the full, half or no change of
+    the weights is applied. Training uses the images of fully sampled slices and the samples of
+    undersampled ones; see :mod:`ctxrecon.training.adapt.objective`.
 
     Args:
-        pipe: the prior; it stays as it is.
+        pipe: Prior, which is not modified.
         measurements: Cartesian scans of one or several slices, fully sampled or undersampled.
-        prompts: one for all; or of each scan one, one for each of its slices, or ``None``.
-        minutes: that all of it takes, the scoring included.
-        steps: of the optimizer, in place of ``minutes``, which makes results repeatable.
-        batch_size: slices of a step.
-        learning_rate: the highest, of AdamW; it falls to 0 by a cosine.
-        seed: of all randomness.
-        progress: whether to show a bar.
+        prompts: A single prompt for all scans, or for each scan one prompt, one per slice, or
+            ``None``.
+        minutes: Total time in minutes, including the scoring.
+        steps: Number of optimizer steps; if given, it replaces ``minutes`` and makes results
+            reproducible.
+        batch_size: Number of slices per step.
+        learning_rate: Peak learning rate of AdamW, which falls to 0 along a cosine.
+        seed: Random seed.
+        progress: If true, show a progress bar.
+
+    Returns:
+        The adapted prior with its scores.
 
     Raises:
-        InputError: scans or options that do not fit, in a sentence of its own for each; or a loss
-            that is not finite.
+        InputError: If scans or options are invalid or do not match, or the loss is not finite.
+
+    Example:
+        >>> measurements = [Measurement.from_scan(read_scan(f)) for f in files]  # doctest: +SKIP
+        >>> adaptation = adapt_prior(prior, measurements, "Knee, PDFS")  # doctest: +SKIP
+        >>> output = adaptation.pipe(kspace, mask, prompt="Knee, PDFS")  # doctest: +SKIP
     """
     if steps is not None:
         check_whole("steps", steps, 1)
     check_whole("batch_size", batch_size, 1)
     for name, value in (("minutes", minutes), ("learning_rate", learning_rate)):
         if not (math.isfinite(value) and value > 0):
-            raise InputError(f"expected {name} above 0, got {value}")
+            raise InputError(f"expected `{name}` above 0, got {value}")
     if not measurements:
         raise InputError("expected at least one scan to adapt to, got none")
     began = time.monotonic()
@@ -126,7 +129,7 @@ def adapt_prior(
     slices = slices_of([each.to(device) for each in measurements], given)
     division = divide(slices, generator)
     before = with_weights(pipe, {})
-    before.unet.float()  # coarser weights would not move
+    before.unet.float()  # half precision would round small updates away
     before.text_encoder.float()
     scored = time.monotonic()
     errors = prediction_errors(before, division.trials)
@@ -164,7 +167,7 @@ def adapt_prior(
 
 
 class _Clock:
-    """How far a training is: by its steps, or by the time."""
+    """Progress of a training, by its steps or by time."""
 
     def __init__(self, steps: int | None, seconds: float) -> None:
         self._steps, self._seconds, self._began = steps, seconds, time.monotonic()
@@ -173,7 +176,7 @@ class _Clock:
         self._began = time.monotonic()
 
     def part(self, step: int) -> float:
-        """0 to 1 after so many steps."""
+        """Return the progress, 0 to 1, after a number of steps."""
         if self._steps is not None:
             return step / self._steps
         return min(1.0, (time.monotonic() - self._began) / self._seconds)
@@ -182,7 +185,7 @@ class _Clock:
 def _examples(
     pipe: ContextMRIPipeline, division: Division, generator: torch.Generator
 ) -> list[Example]:
-    """What is learned from; the reconstructions of undersampled slices are made here."""
+    """Return the training examples; undersampled slices are reconstructed here."""
     found = []
     states: dict[str, Tensor] = {}
     undersampled = [item for item in division.training if not item.whole]
@@ -201,7 +204,7 @@ def _examples(
 
 
 def _known(item: Slice, states: Tensor) -> Example:
-    """A fully sampled slice."""
+    """Return the example of a fully sampled slice."""
     measurement = item.measurement
     scale = float(measurement.intensity_scale())
     maps = measurement.coil_maps
@@ -212,7 +215,7 @@ def _known(item: Slice, states: Tensor) -> Example:
 
 
 def _noise_of(item: Slice) -> float:
-    """Noise of a sample as the scanner measured it, or as the scan shows it; 0 if it does not."""
+    """Return the measured or estimated noise of a sample; 0 if it cannot be estimated."""
     measurement = item.measurement
     if measurement.noise_std is not None:
         return float(measurement.noise_std)
@@ -229,7 +232,7 @@ def _split(
     generator: torch.Generator,
     number: int,
 ) -> Example:
-    """An undersampled slice in two parts: one is reconstructed, the other to be predicted."""
+    """Split an undersampled slice: one part is reconstructed, the other is to be predicted."""
     hidden = hide(item.mask, _HIDDEN_SHARE, generator)
     kept = item.only(item.mask & ~hidden)
     scale = float(kept.measurement.intensity_scale())
@@ -247,7 +250,7 @@ def _split(
 
 
 def _center(mask: Tensor) -> Tensor:
-    """The calibration region, ``(1, 1, ny, nx)`` bool."""
+    """Return the calibration region, ``(1, 1, ny, nx)`` bool."""
     center = torch.zeros_like(mask)
     rows, columns = center_of(mask)
     center[..., rows, columns] = True
@@ -264,10 +267,10 @@ def _train(
     *,
     progress: bool,
 ) -> tuple[dict[str, Tensor], int]:
-    """The change of each weight of the U-Net, and the steps that were taken.
+    """Return the change of each weight of the U-Net, and the number of steps.
 
-    The network that is trained runs in bfloat16 where the processor is made for it; its weights
-    are kept in float32 beside it.
+    The trained network runs in bfloat16 if the device supports it natively; a copy of its weights
+    is kept in float32.
     """
     unet: Any = copy.deepcopy(pipe.unet).train().requires_grad_(True)
     unet.to(memory_format=torch.channels_last)
@@ -297,8 +300,8 @@ def _train(
             error = loss(unet, levels, pipe.padding(shape), chosen, turns, generator)
             if not bool(torch.isfinite(error)):
                 raise InputError(
-                    f"the loss is {error.item()} at step {step}: lower learning_rate, or look for "
-                    "damaged scans; nothing was written"
+                    f"the loss is {error.item()} at step {step}: lower `learning_rate`, or look "
+                    "for damaged scans; nothing was written"
                 )
             error.backward()
             for master, value in zip(masters, running, strict=True):
@@ -320,14 +323,14 @@ def _train(
 
 
 def _draw(count: int, size: int, generator: torch.Generator) -> list[int]:
-    """Numbers below ``count``, none twice before all are there."""
+    """Draw numbers below ``count``, with repetitions only after all have been drawn."""
     rounds = math.ceil(size / count)
     order = [torch.randperm(count, generator=generator) for _ in range(rounds)]
     return torch.cat(order)[:size].tolist()
 
 
 def _perhaps_without_prompt(item: Example, empty: Tensor, generator: torch.Generator) -> Example:
-    """The example, now and then with the states of the empty prompt."""
+    """Return the example, at times with the text states of the empty prompt."""
     dropped = float(torch.rand((), generator=generator)) < _PROMPT_DROPOUT
     return replace(item, states=empty) if dropped else item
 
@@ -338,7 +341,7 @@ def _turn(item: Example, generator: torch.Generator) -> Turn:
 
 
 def _fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the processor is made for it."""
+    """Return whether the device supports bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     known: Any = getattr(torch.cpu, "get_capabilities", dict)()
@@ -346,7 +349,7 @@ def _fast_in_bfloat16(device: torch.device) -> bool:
 
 
 def _moved(pipe: ContextMRIPipeline, change: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """The weights of the U-Net after this share of the change."""
+    """Return the weights of the U-Net after a share of the change."""
     unet: Any = pipe.unet
     state = {f"unet.{name}": value.clone() for name, value in unet.state_dict().items()}
     for name, value in change.items():

@@ -1,4 +1,4 @@
-"""How well a prior predicts samples that it was not given."""
+"""Scores of a prior: prediction error of held-out samples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ctxrecon.training.adapt.slices import Slice, Trial
 
 @dataclass(frozen=True)
 class Scores:
-    """Relative errors of hidden samples before and after, ``‖M(A x − y)‖ / ‖M y‖`` of each trial.
+    """Relative errors ``‖M(A x − y)‖ / ‖M y‖`` of hidden samples before and after adaptation.
 
-    The noise of the samples is part of them.
+    There is one value per trial. The errors include the noise of the samples.
     """
 
     before: tuple[float, ...]
@@ -26,7 +26,7 @@ class Scores:
 
     @property
     def gain(self) -> float:
-        """In dB, the mean over the trials; minus infinity after a reconstruction that failed."""
+        """Mean gain over the trials in dB; minus infinity if a reconstruction failed."""
         if math.inf in self.after:
             return -math.inf
         ratios = [old / new for old, new in zip(self.before, self.after, strict=True)]
@@ -36,7 +36,7 @@ class Scores:
 def reconstruct(
     pipe: ContextMRIPipeline, item: Slice, *, steps: int = 20, seed: int = 0
 ) -> torch.Tensor:
-    """The image ``(1, ny, nx)`` of a slice by the pipeline's own solver, in the scan's units."""
+    """Reconstruct a slice with the pipeline's own solver, ``(1, ny, nx)`` in the scan's units."""
     output = pipe(
         item.measurement,
         prompt=item.prompt or None,
@@ -47,14 +47,14 @@ def reconstruct(
 
 
 def prediction_errors(pipe: ContextMRIPipeline, trials: Sequence[Trial]) -> tuple[float, ...]:
-    """Relative error of the hidden samples of each trial, infinite where nothing comes out."""
+    """Return the relative error of each trial's hidden samples; infinite if it fails."""
     found = []
     for trial in trials:
         operator = sense_operator(trial.hidden, trial.slice.measurement.coil_maps)
         y = trial.kspace * trial.hidden
         try:
             image = reconstruct(pipe, trial.slice)
-        except InputError:  # NaN or infinite values, of weights that went astray
+        except InputError:  # NaN or infinite values from diverged weights
             found.append(math.inf)
             continue
         found.append(float((operator(image) - y).norm() / y.norm()))

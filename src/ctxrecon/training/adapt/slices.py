@@ -1,7 +1,7 @@
-"""The slices of a lab's own scans: which are learned from, which are held out, and what is hidden.
+"""Division of a lab's own scans into training slices, held-out slices and hidden samples.
 
-A slice is learned from whole where it is fully sampled, and by samples that are hidden from a
-reconstruction where it is not. What is held out is never learned from.
+Fully sampled slices provide training images; undersampled ones provide samples that are hidden
+from a reconstruction. Held-out data are never used for training.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from ctxrecon.scan import FULLY_SAMPLED
 from ctxrecon.training.slices import MIRRORED
 
 HELD_OUT_SHARE = 0.2
-"""Of the scans, or of the slices of a single scan."""
+"""Share of the scans, or of the slices of a single scan, that is held out."""
 MOST_HELD_OUT = 6
-"""Slices that the priors are compared on."""
+"""Maximum number of slices on which priors are compared."""
 _HIDDEN_SHARE = 0.25
-"""Of the samples outside the calibration region, of a slice that is undersampled."""
+"""Hidden share of the samples outside the calibration region of an undersampled slice."""
 _CENTER = (24, 24)
-"""Largest sides of the calibration region, which is never hidden."""
+"""Maximum size of the calibration region, which is never hidden."""
 _ACCELERATIONS = (4.0, 8.0)
-"""Of the masks of fully sampled slices that are held out, by turns."""
+"""Accelerations of the masks of fully sampled held-out slices, used in turn."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice of a scan.
+    """Slice of a scan.
 
     Attributes:
-        measurement: of this slice alone, with normalized coil maps.
-        prompt: what is known of it, "" for nothing.
-        scan: number of its scan.
-        whole: whether enough is sampled to take its image for the truth.
+        measurement: Measurement of this slice, with normalized coil maps.
+        prompt: Prompt of the slice; may be empty.
+        scan: Index of its scan.
+        whole: ``True`` if enough is sampled to use its image as the reference.
     """
 
     measurement: Measurement
@@ -51,28 +51,28 @@ class Slice:
 
     @property
     def mask(self) -> Tensor:
-        """``(1, 1, ny, nx)`` bool."""
+        """Sampling mask ``(1, 1, ny, nx)``, bool."""
         assert self.measurement.mask is not None
         return self.measurement.mask
 
     @property
     def mirrored(self) -> bool:
-        """Whether the anatomy that the prompt names looks the same from left and right."""
+        """``True`` if the anatomy in the prompt has left-right symmetry."""
         return parse_prompt(self.prompt)[0].anatomy in MIRRORED
 
     def only(self, mask: Tensor) -> Slice:
-        """The slice as if these of its samples alone had been measured."""
+        """Return the slice restricted to a subset of its samples."""
         return replace(self, measurement=restricted(self.measurement, mask), whole=False)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A slice that is held out: what is reconstructed of it, and what is to be predicted.
+    """Held-out slice with samples to reconstruct from, and samples to predict.
 
     Attributes:
-        slice: with the samples that are reconstructed.
-        kspace: ``(1, coils, ny, nx)``.
-        hidden: ``(1, 1, ny, nx)`` bool, samples to be predicted.
+        slice: Slice with the samples to reconstruct from.
+        kspace: Complete k-space ``(1, coils, ny, nx)``.
+        hidden: Samples to predict, ``(1, 1, ny, nx)`` bool.
     """
 
     slice: Slice
@@ -82,12 +82,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Division:
-    """What is learned from, and what is held out.
+    """Division into training and held-out data.
 
     Attributes:
-        training: slices to learn from.
-        trials: what priors are compared on.
-        held_out: in words, such as "2 of 5 scans".
+        training: Training slices.
+        trials: Held-out slices on which priors are compared.
+        held_out: Description of the held-out data, such as "2 of 5 scans".
     """
 
     training: list[Slice]
@@ -96,7 +96,7 @@ class Division:
 
 
 def restricted(measurement: Measurement, mask: Tensor) -> Measurement:
-    """The measurement of these samples alone, ``(1, 1, ny, nx)`` bool."""
+    """Restrict a measurement to the samples of a mask ``(1, 1, ny, nx)``, bool."""
     assert measurement.mask is not None
     mask = mask.to(measurement.y.device) & measurement.mask
     operator = sense_operator(mask, measurement.coil_maps)
@@ -106,38 +106,38 @@ def restricted(measurement: Measurement, mask: Tensor) -> Measurement:
 def slices_of(
     measurements: Sequence[Measurement], prompts: Sequence[Sequence[str] | str | None]
 ) -> list[Slice]:
-    """All slices of all scans that hold signal.
+    """Return all slices of all scans that contain signal.
 
     Args:
-        measurements: one for each scan.
-        prompts: of each scan: one for all slices, one for each, or ``None``.
+        measurements: One measurement per scan.
+        prompts: For each scan one prompt for all slices, one per slice, or ``None``.
 
     Raises:
-        InputError: scans that are not on a Cartesian grid or have two sets of coil maps, prompts
-            that do not fit them, or nothing but empty slices.
+        InputError: If a scan is not Cartesian or has two sets of coil maps, prompts do not match
+            the scans, or all slices are empty.
     """
     if len(prompts) != len(measurements):
         raise InputError(
-            f"expected prompts of each of the {len(measurements)} scans, got {len(prompts)}"
+            f"expected prompts for each of the {len(measurements)} scans, got {len(prompts)}"
         )
     found = []
     for number, (measurement, given) in enumerate(zip(measurements, prompts, strict=True)):
         if measurement.mask is None:
             raise InputError(
-                f"expected Cartesian scans to adapt to, and scan {number} is along a trajectory or "
-                "of another operator: leave it out"
+                f"expected Cartesian scans to adapt to, but scan {number} has a trajectory or "
+                "another operator: omit it"
             )
         if isinstance(measurement.operator, SoftSense):
             raise InputError(
-                f"expected one set of coil maps, and scan {number} has several: give coil_maps, "
-                "such as those of estimate_coil_maps(kspace, mask, num_maps=1)"
+                f"expected one set of coil maps, but scan {number} has several: pass `coil_maps`, "
+                "such as estimate_coil_maps(kspace, mask, num_maps=1)"
             )
         words = (
             [given or ""] * len(measurement) if given is None or isinstance(given, str) else given
         )
         if len(words) != len(measurement):
             raise InputError(
-                f"expected a prompt for each of the {len(measurement)} slices of scan {number}, "
+                f"expected one prompt for each of the {len(measurement)} slices of scan {number}, "
                 f"got {len(words)}"
             )
         normalized, _ = measurement.normalized()
@@ -147,7 +147,7 @@ def slices_of(
             whole = float(one.mask.float().mean()) >= FULLY_SAMPLED
             found.append(Slice(one, words[index], number, whole))
     if not found:
-        raise InputError("expected scans with signal, and every slice is empty: look at the files")
+        raise InputError("expected scans with signal, got only empty slices: check the files")
     return found
 
 
@@ -155,7 +155,7 @@ def divide(slices: Sequence[Slice], generator: torch.Generator) -> Division:
     """Hold out scans, slices of a single scan, or samples of a single slice.
 
     Raises:
-        InputError: a single slice with too few samples to hold out some.
+        InputError: If a single slice has too few samples to hold out some of them.
     """
     scans = sorted({item.scan for item in slices})
     units = scans if len(scans) > 1 else list(range(len(slices)))
@@ -166,7 +166,7 @@ def divide(slices: Sequence[Slice], generator: torch.Generator) -> Division:
     apart = [(item.scan if len(scans) > 1 else n) in chosen for n, item in enumerate(slices)]
     training = [item for item, out in zip(slices, apart, strict=True) if not out]
     held = [item for item, out in zip(slices, apart, strict=True) if out]
-    # Spread over the scans: those of one scan lie side by side.
+    # Spread evenly, since slices of one scan are adjacent.
     places = torch.linspace(0, len(held) - 1, min(len(held), MOST_HELD_OUT)).round().int()
     trials = [
         _trial(held[int(place)], _ACCELERATIONS[number % len(_ACCELERATIONS)], generator)
@@ -177,7 +177,7 @@ def divide(slices: Sequence[Slice], generator: torch.Generator) -> Division:
 
 
 def _trial(item: Slice, acceleration: float, generator: torch.Generator) -> Trial:
-    """Samples of a held-out slice that are reconstructed, and those that are predicted."""
+    """Split the samples of a held-out slice into those to reconstruct from and those to predict."""
     if item.whole:
         kept = _undersampled(item.mask, acceleration, generator)
     else:
@@ -186,7 +186,7 @@ def _trial(item: Slice, acceleration: float, generator: torch.Generator) -> Tria
 
 
 def _divide_samples(item: Slice, generator: torch.Generator) -> Division:
-    """A single slice: some of its samples are held out, and the others are all that there is."""
+    """Hold out some samples of a single slice and train on the rest."""
     hidden = hide(item.mask, _HIDDEN_SHARE, generator)
     rest = item.mask & ~hidden
     trials = []
@@ -203,17 +203,17 @@ def _undersampled(mask: Tensor, acceleration: float, generator: torch.Generator)
 
 
 def center_of(mask: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of the calibration region of a mask."""
+    """Return the rows and columns of the calibration region of a mask."""
     return find_calibration_region(mask, max_size=_CENTER)
 
 
 def hide(mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the samples outside the calibration region, ``(1, 1, ny, nx)`` bool.
+    """Select a share of the samples outside the calibration region, ``(1, 1, ny, nx)`` bool.
 
-    Whole lines where lines were measured, single samples otherwise.
+    Selects whole lines if whole lines were measured, otherwise single samples.
 
     Raises:
-        InputError: too few samples outside the calibration region.
+        InputError: If there are too few samples outside the calibration region.
     """
     ny, nx = mask.shape[-2:]
     rows, columns = center_of(mask)
@@ -224,8 +224,8 @@ def hide(mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
     count = round(share * len(places))
     if count == 0:
         raise InputError(
-            f"expected samples outside the calibration region to hold some of them out, got "
-            f"{len(places)} {'lines' if lines else 'samples'}: adapt to scans of more slices"
+            f"expected samples outside the calibration region that can be held out, got "
+            f"{len(places)} {'lines' if lines else 'samples'}: adapt to scans with more slices"
         )
     chosen = places[torch.randperm(len(places), generator=generator)[:count]]
     hidden = torch.zeros(nx if lines else ny * nx, dtype=torch.bool)

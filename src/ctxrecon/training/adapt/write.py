@@ -1,4 +1,4 @@
-"""An adapted prior as a folder that any pipeline loads, with a card that says what it is."""
+"""Output of an adapted prior as a folder with a model card."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ctxrecon.training.trained import with_weights
 
 
 def save_adapted(adaptation: Adaptation, folder: Path, *, base: str) -> None:
-    """Write the prior with its model card, whole or not at all; what is there is replaced.
+    """Write the prior with its model card atomically; an existing folder is replaced.
 
-    The card holds counts and scores, and nothing of the scans themselves: neither their files'
-    names nor their prompts.
+    The card contains counts and scores but no information about the scans themselves, such as file
+    names or prompts.
 
     Args:
-        adaptation: from :func:`ctxrecon.training.adapt.adapt_prior`.
-        folder: to write.
-        base: name of the prior that was adapted.
+        adaptation: Result of :func:`ctxrecon.training.adapt.adapt_prior`.
+        folder: Output folder.
+        base: Name of the prior that was adapted.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: If the folder cannot be written.
     """
     pipe = with_weights(adaptation.pipe, {}).to("cpu")
     for part in pipe.components.values():
@@ -39,13 +39,13 @@ def save_adapted(adaptation: Adaptation, folder: Path, *, base: str) -> None:
         try:
             pipe.save_pretrained(beside, safe_serialization=True)
             (beside / "README.md").write_text(adapted_card(adaptation, base), encoding="utf-8")
-        except BaseException:  # an interrupt too leaves nothing
+        except BaseException:  # leave nothing behind after an interrupt either
             shutil.rmtree(beside, ignore_errors=True)
             raise
 
 
 def adapted_card(adaptation: Adaptation, base: str) -> str:
-    """The model card, in Markdown."""
+    """Return the model card in Markdown."""
     scores = adaptation.scores
     rows = [
         f"| {number} | {before:.4f} | {after:.4f} |"
@@ -67,7 +67,7 @@ clinical device.
 
 {summary(adaptation, base)}
 
-Relative error of samples that a reconstruction was not given, their noise included:
+Relative error of hidden samples, including their noise:
 
 | held out | before | after |
 | --- | --- | --- |
@@ -78,24 +78,20 @@ System: {platform.system()}, ctxrecon {__version__}, torch {torch.__version__}.
 
 
 def summary(adaptation: Adaptation, base: str) -> str:
-    """What was done and what it gave, in a few sentences."""
+    """Summarize the adaptation and its result in a few sentences."""
     scores = adaptation.scores
     before, after = (sum(each) / len(each) for each in (scores.before, scores.after))
     undersampled = adaptation.slices - adaptation.fully_sampled
     scans = f"{adaptation.scans} scan{'s' * (adaptation.scans != 1)}"
     learned = (
-        f"Made from {base} with {scans}: {adaptation.fully_sampled} fully sampled and "
-        f"{undersampled} undersampled slices were learned from in {adaptation.steps} steps, "
+        f"Adapted from {base} to {scans}: trained on {adaptation.fully_sampled} fully sampled and "
+        f"{undersampled} undersampled slices in {adaptation.steps} steps, "
         f"{adaptation.held_out} held out."
     )
     errors = (
         f"Error of hidden samples: {before:.4f} before, {after:.4f} adapted ({scores.gain:+.2f} dB)"
     )
     if not adaptation.adapted:
-        return f"{learned}\n{errors}: no better, so the prior is kept as it was."
-    part = (
-        ""
-        if adaptation.share == 1
-        else f", with {adaptation.share:.0%} of the change of its weights"
-    )
+        return f"{learned}\n{errors}: no improvement, so the original prior is kept."
+    part = "" if adaptation.share == 1 else f", with {adaptation.share:.0%} of the weight change"
     return f"{learned}\n{errors}{part}."

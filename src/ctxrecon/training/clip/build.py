@@ -1,4 +1,4 @@
-"""The network to train and its tokenizer."""
+"""Construction of the CLIP to train."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ctxrecon.training.clip.objective import ContrastiveLoss
 
 
 def build(config: ClipConfig, tokenizer: Any) -> ContrastiveLoss:
-    """A CLIP with new weights, those of ``--seed``, and its loss.
+    """Return a CLIP with new weights drawn from ``--seed``, and its loss.
 
     Args:
-        config: of the run.
-        tokenizer: of the prompts.
+        config: Configuration of the run.
+        tokenizer: Tokenizer of the prompts.
     """
     clip = build_clip(
         len(tokenizer),

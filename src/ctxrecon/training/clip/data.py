@@ -1,4 +1,4 @@
-"""Pairs of magnitude image and prompt, from the phantom."""
+"""Pairs of magnitude image and prompt from the phantom."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ctxrecon.training.prompts import vary_metadata
 
 @dataclass(frozen=True)
 class Pairs:
-    """Magnitude image, prompt and the numbers that it tells, by the sample's number."""
+    """Magnitude image, prompt and the numeric metadata that it contains, by sample number."""
 
     slices: PhantomSlices
     tokenizer: Any
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, str, Tensor]:
-        """The sample of ``(step, number)``."""
+        """Return the sample of ``(step, number)``."""
         number = place[1]
         item: Any = self.slices[number]
         generator = torch.Generator().manual_seed(self.slices.seed * 2**40 + number)
@@ -30,7 +30,7 @@ class Pairs:
         return magnitude, prompt, readout_targets([told])[0]
 
     def collate(self, samples: list[tuple[Tensor, str, Tensor]]) -> dict[str, Tensor]:
-        """Stacked, with tokens."""
+        """Collate samples to a batch, with tokens."""
         images, prompts, numbers = zip(*samples, strict=True)
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, return_tensors="pt"

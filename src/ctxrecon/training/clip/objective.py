@@ -20,15 +20,15 @@ READOUT: dict[str, tuple[float, float]] = {
     "slice": (15.0, 10.0),
     "field_strength": (2.2, 0.75),
 }
-"""What a linear map has to read from a prompt's embedding, with the centre and spread by which it
-is standardised: natural logarithms of TR, TE and TI in ms and of the flip angle in degrees, the
-slice number, and the field strength in tesla."""
+"""Numeric metadata that a linear map predicts from a prompt's embedding, with the center and spread
+of their standardization: natural logarithms of TR, TE and TI in ms and of the flip angle in
+degrees, the slice number, and the field strength in tesla."""
 
 _LOGARITHMIC = ("tr", "te", "ti", "flip_angle")
 
 
 def readout_targets(metadata: Sequence[ScanMetadata]) -> Tensor:
-    """The standardised numbers of :data:`READOUT`, ``(batch, 6)`` float32; NaN where unknown."""
+    """Return the standardized values of :data:`READOUT`, ``(batch, 6)``; NaN where unknown."""
     rows = []
     for item in metadata:
         row = []
@@ -43,11 +43,11 @@ def readout_targets(metadata: Sequence[ScanMetadata]) -> Tensor:
 
 
 def readout_loss(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error over the known numbers.
+    """Return the mean squared error over the known values.
 
     Args:
-        predicted: ``(batch, numbers)``.
-        targets: likewise, NaN where unknown.
+        predicted: Predicted values ``(batch, numbers)``.
+        targets: Targets ``(batch, numbers)``, NaN where unknown.
     """
     known = torch.isfinite(targets)
     error = torch.where(known, predicted - targets.nan_to_num(), 0.0)
@@ -57,16 +57,16 @@ def readout_loss(predicted: Tensor, targets: Tensor) -> Tensor:
 def contrastive_loss(
     image_embeds: Tensor, text_embeds: Tensor, tokens: Tensor, logit_scale: Tensor
 ) -> Tensor:
-    """Symmetric cross-entropy of matching images and prompts (Radford et al., arXiv:2103.00020).
+    """Return the symmetric cross-entropy of matching pairs (Radford et al., arXiv:2103.00020).
 
-    Prompts of equal tokens match each other's images too: with few words known, many slices have
-    the same prompt, and separating them would require memorization.
+    Identical prompts also match each other's images: with few fields known, many slices have the
+    same prompt, and separating them would require memorization.
 
     Args:
-        image_embeds: ``(batch, width)``, of unit length.
-        text_embeds: likewise.
-        tokens: ``(batch, length)``, by which equal prompts are known.
-        logit_scale: logarithm of the inverse temperature.
+        image_embeds: Image embeddings ``(batch, width)`` of unit norm.
+        text_embeds: Text embeddings ``(batch, width)`` of unit norm.
+        tokens: Tokens ``(batch, length)``, by which identical prompts are found.
+        logit_scale: Logarithm of the inverse temperature.
     """
     logits = logit_scale.exp() * image_embeds @ text_embeds.T
     same = (tokens[:, None] == tokens[None]).all(dim=-1).to(logits.dtype)
@@ -77,7 +77,7 @@ def contrastive_loss(
 
 
 def gather_with_gradient(value: Tensor) -> Tensor:
-    """Rows of all processes, those of the first one first; gradients flow to each."""
+    """Concatenate the rows of all processes in rank order; gradients flow to each process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     from torch.distributed.nn.functional import all_gather
@@ -86,14 +86,14 @@ def gather_with_gradient(value: Tensor) -> Tensor:
 
 
 class ContrastiveLoss(nn.Module):
-    """A ``CLIPModel`` with a linear read-out of the prompt's numbers; a batch's loss.
+    """Loss of a ``CLIPModel`` with a linear readout of the prompt's numeric metadata.
 
-    The read-out is from the text encoder's state at the end of the prompt, which the prior sees,
-    and is thrown away after training.
+    The readout uses the text encoder's state at the end of the prompt, which the prior also uses,
+    and is discarded after training.
 
     Args:
         clip: ``CLIPModel``.
-        readout_weight: of the read-out's error beside the contrastive loss.
+        readout_weight: Weight of the readout error relative to the contrastive loss.
     """
 
     def __init__(self, clip: Any, readout_weight: float) -> None:
@@ -103,7 +103,7 @@ class ContrastiveLoss(nn.Module):
         self.readout_weight = readout_weight
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of the batch of all processes; in evaluation, of this process alone."""
+        """Return the loss of the batch of all processes; in evaluation, of this process only."""
         output = self.clip(input_ids=batch["tokens"], pixel_values=batch["pixels"])
         images, texts, tokens = output.image_embeds, output.text_embeds, batch["tokens"]
         if self.training:

@@ -1,11 +1,11 @@
-r"""Train a small CLIP on pairs of phantom image and prompt; its text half conditions the prior.
+r"""Train a small CLIP on pairs of phantom image and prompt; its text encoder conditions the prior.
 
     accelerate launch training/train_clip.py --bank runs/bank.npz --output_dir runs/clip \
         --train_batch_size 256 --max_train_steps 1500 --mixed_precision bf16
 
-The network learns which prompt belongs to which image, and a linear read-out of TR, TE, TI, flip
-angle, slice and field strength keeps the numbers in the embedding. Prompts come with fields
-missing and in free order, and TR, TE and TI vary around those of real protocols.
+The network learns which prompt belongs to which image. A linear readout of TR, TE, TI, flip angle,
+slice and field strength preserves these values in the embedding. Prompts have missing fields and
+random order, and TR, TE and TI vary around those of real protocols.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from ctxrecon.training.parser import TrainingCommand
 from ctxrecon.training.run_folder import check_run
 
 _HELD_OUT_NUMBER, _HELD_OUT_PAIRS = 2**30, 256
-"""Far from the numbers of training samples."""
+"""Numbers of the held-out pairs, far from those of training samples."""
 
 
 class TrainedClip:
-    """What the loop does with averaged weights: ``export`` and ``validate``.
+    """Export and validation callbacks of the training loop.
 
     Args:
-        config: of the run.
-        accelerator: of the run.
-        pairs: to validate on.
+        config: Configuration of the run.
+        accelerator: Accelerator of the run.
+        pairs: Pairs of image and prompt to validate on.
     """
 
     def __init__(self, config: ClipConfig, accelerator: Accelerator, pairs: Pairs) -> None:
@@ -45,7 +45,7 @@ class TrainedClip:
         self.held_out = pairs.collate([pairs[0, number] for number in numbers])
 
     def export(self, weights: Weights) -> None:
-        """Write the CLIP, and its text encoder and tokenizer apart, whole or not at all."""
+        """Write the CLIP and, separately, its text encoder and tokenizer, atomically."""
         clip = self._with_weights(weights).clip
         with folder_beside(self.config.output_dir / "clip") as beside:
             clip.save_pretrained(beside)
@@ -54,7 +54,7 @@ class TrainedClip:
             self.tokenizer.save_pretrained(beside / "tokenizer")
 
     def validate(self, step: int, weights: Weights) -> None:
-        """Log how often held-out images and prompts find each other."""
+        """Log the retrieval accuracy of held-out images and prompts."""
         scores = retrieval(self._with_weights(weights), self.held_out)
         log_validation(self.accelerator, self.config.output_dir, step, scores)
 
@@ -65,10 +65,10 @@ class TrainedClip:
 
 
 def train_clip(config: ClipConfig) -> None:
-    """Train a CLIP as configured; a run that was stopped goes on where it is asked to.
+    """Train a CLIP with the given configuration, or resume a run.
 
     Raises:
-        InputError: data that do not fit, or a folder that cannot take the run.
+        InputError: If the data do not match, or the output folder cannot be used.
     """
     if config.resolution % PATCH:
         raise InputError(f"--resolution {config.resolution}: expected a multiple of {PATCH}")

@@ -1,4 +1,4 @@
-"""Validation while a CLIP trains: retrieval among held-out pairs."""
+"""Validation of the CLIP: retrieval among held-out pairs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ctxrecon.training.clip.objective import ContrastiveLoss
 
 @torch.no_grad()
 def retrieval(model: ContrastiveLoss, batch: dict[str, Tensor]) -> dict[str, float]:
-    """How often the nearest prompt is the image's own, the nearest image the prompt's own.
+    """Return how often the nearest prompt or image is the matching one, and the loss.
 
-    An equal prompt is as good as the own one.
+    An identical prompt counts as matching.
     """
     output = model.clip(input_ids=batch["tokens"], pixel_values=batch["pixels"])
     similarity = output.image_embeds @ output.text_embeds.T

@@ -1,4 +1,4 @@
-"""Training of networks that a reference of another contrast helps."""
+"""Training of networks guided by a reference of another contrast."""
 
 from ctxrecon.training.cross_modal.config import CrossModalConfig
 from ctxrecon.training.cross_modal.data import PairSamples

@@ -1,4 +1,4 @@
-"""Training samples: undersampled scans of a subject, with a reference of another contrast."""
+"""Training samples: undersampled scans with a reference of another contrast."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from ctxrecon.training.slices import one_of, tokens_of
 
 @dataclass(frozen=True)
 class PairSamples:
-    """Scans with references. Everything follows from the seed and a sample's number.
+    """Scans with references, determined by the seed and the sample number.
 
-    A batch holds ``kspace`` ``(batch, coils, ny, nx)``, zero outside ``mask``, ``coil_maps``,
-    ``target`` and ``reference`` ``(batch, ny, nx)`` complex64, ``displacement``
-    ``(batch, 2, ny, nx)`` float32 of the reference with the bool pixels ``inside`` the body, and
-    ``tokens`` where prompts are read. Both images are those that their fully sampled, noisy k-space
-    gives.
+    A batch contains ``kspace`` ``(batch, coils, ny, nx)``, zero outside ``mask``; ``coil_maps``;
+    ``target`` and ``reference`` ``(batch, ny, nx)``, complex64; the ``displacement`` of the
+    reference, ``(batch, 2, ny, nx)`` float32 in pixels; the bool pixels ``inside`` the body; and
+    ``tokens`` if prompts are used. Both images are computed from fully sampled, noisy k-space.
 
     Attributes:
-        pairs: images in two positions.
-        sampling: how the second contrast is undersampled, and the coils and noise of both.
-        scans: how many pairs there are; ``None`` for as many as samples are drawn.
-        resolutions: matrix sizes that steps draw from.
-        tokenizer: of a text encoder, for networks that read prompts.
-        seed: of everything.
+        pairs: Pairs of images in two positions.
+        sampling: Undersampling of the second contrast, and coils and noise of both.
+        scans: Number of pairs; ``None`` for a new pair in every sample.
+        resolutions: Matrix sizes to draw from.
+        tokenizer: Tokenizer of the text encoder, for networks with text conditioning.
+        seed: Random seed of all samples.
     """
 
     pairs: PhantomPairs
@@ -48,20 +47,20 @@ class PairSamples:
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check that every mask can be drawn.
+        """Validate that every mask can be drawn.
 
         Raises:
-            InputError: as :meth:`Sampling.check`; images without phase of several coils.
+            InputError: If a mask cannot be drawn, or images without phase have several coils.
         """
         self.sampling.check(self.resolutions)
         if self.pairs.magnitude and max(self.sampling.num_coils) > 1:
             raise InputError(
-                "images without phase are of a single coil, whose k-space is their Fourier "
-                f"transform, got {max(self.sampling.num_coils)} coils: give --num_coils 1"
+                "images without phase need a single coil, whose k-space is their Fourier "
+                f"transform, got {max(self.sampling.num_coils)} coils: use --num_coils 1"
             )
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        """The sample of ``(step, number)``."""
+        """Return the sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 13])
         size = one_of(self.resolutions, step, self.seed, 12)
@@ -89,7 +88,7 @@ class PairSamples:
         }
 
     def _scan(self, number: int, size: int, coils: int, kind: Kind) -> dict[str, Any]:
-        """A fully sampled noisy scan of both contrasts."""
+        """Return a fully sampled noisy scan of both contrasts."""
         drawn = self.pairs.draw(number, size)
         images: Tensor = drawn["images"]
         generator = torch.Generator().manual_seed(self.seed * 2**40 + number)
@@ -109,7 +108,7 @@ class PairSamples:
         }
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch, with tokens ``(batch, length)`` where there is a tokenizer."""
+        """Collate samples to a batch, with tokens ``(batch, length)`` if there is a tokenizer."""
         tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in tensors}
         if self.tokenizer is not None:
@@ -119,12 +118,12 @@ class PairSamples:
 
 
 def single_coil(images: Tensor, snr: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """What :func:`~ctxrecon.training.scans.fully_sampled` gives, without a coil's phase.
+    """Simulate a scan as :func:`~ctxrecon.training.scans.fully_sampled`, without a coil's phase.
 
     Args:
-        images: ``(contrasts, ny, nx)`` complex64.
-        snr: of the bright signal to complex noise; 0 for none.
-        generator: draws the noise.
+        images: Images ``(contrasts, ny, nx)``, complex64.
+        snr: Ratio of the bright signal to the complex noise; 0 for no noise.
+        generator: Source of the noise.
     """
     kspace = fft2c(images[:, None])
     if snr:
@@ -134,6 +133,6 @@ def single_coil(images: Tensor, snr: float, generator: torch.Generator) -> dict[
 
 
 def _prompt(metadata: ScanMetadata, seed: int) -> str:
-    """The prompt with metadata left out at random, so that incomplete ones will do as well."""
+    """Return the prompt with random metadata dropout, so that incomplete prompts also work."""
     generator = torch.Generator().manual_seed(seed)
     return drop_metadata(metadata, generator, parameters=0.2, prompt=0.1, field=0.1)

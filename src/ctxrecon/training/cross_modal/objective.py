@@ -1,8 +1,8 @@
-"""The losses of cross-modal training, and the order in which five parts are trained by them.
+"""Losses of cross-modal training, and the order in which its five parts are trained.
 
-Wang et al., arXiv:2305.02774. The critics are large on synthetic images and small on true ones, the
-networks make them small: the reverse of the usual sign. The paper does not say how losses are
-reduced; here each is a mean over pixels, which balances its weights.
+Wang et al., arXiv:2305.02774. The critics are trained to be large on synthetic images and small on
+real ones, and the networks minimize them: the opposite of the usual sign. The paper does not
+specify how losses are reduced; here each is averaged over pixels, which makes its weights balanced.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALIGNMENT_CRITIC = "alignment_critic"
 SYNTHESIS_CRITIC = "synthesis_critic"
 CRITICS = (SYNTHESIS_CRITIC, ALIGNMENT_CRITIC)
 PARTS = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER, *CRITICS)
-"""θ, s, m, ω and γ: each is trained as by an optimiser of its own."""
+"""Parts θ, s, m, ω and γ, each trained as by its own optimizer."""
 
 JOINT = "joint"
 REGISTRATION = "registration"
@@ -40,11 +40,11 @@ _REFRESH = "refresh"
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of an iteration.
+    """Phase of an iteration.
 
     Attributes:
-        name: of the loss, with which the model is called.
-        parts: which alone are changed; none where images are only made anew.
+        name: Name of the loss, passed to the model.
+        parts: Parts that are updated; none if only images are recomputed.
     """
 
     name: str
@@ -53,20 +53,21 @@ class Phase:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the losses, and their order; see :class:`~.config.CrossModalConfig`.
+    """Weights and order of the losses; see :class:`~.config.CrossModalConfig`.
 
     Attributes:
-        reconstruction: α of ``‖x₂ − x_R‖₁``, mean over the passes.
-        alignment: β of ``L_G = D_γ(OT_M ∘ OT_S(x₁)) − D_γ(x₂)``.
-        synthesis: δ of ``L_OTM = D_ω(OT_M(x_A)) − D_ω(x₂)``.
-        smoothness: η of :func:`~ctxrecon.reconstructors.warp.smoothness`, mean over the passes.
-        paired: of ``‖|x₂| − |x_G|‖₁``, which the paper does not have: magnitudes, since the phase
-            of one contrast does not follow from that of another.
-        motion: of ``‖ϕ − u‖`` in pixels inside the body, mean over the passes, which the paper does
-            not have: u is the true motion, known of phantoms alone.
-        order: "joint", "alternating" or "both"; "registration" trains s alone by ``‖ϕ − u‖``.
-        rounds: I.
-        smooth_rounds: whether η counts in the alternations too.
+        reconstruction: Weight α of ``‖x₂ − x_R‖₁``, averaged over the passes.
+        alignment: Weight β of ``L_G = D_γ(OT_M ∘ OT_S(x₁)) − D_γ(x₂)``.
+        synthesis: Weight δ of ``L_OTM = D_ω(OT_M(x_A)) − D_ω(x₂)``.
+        smoothness: Weight η of :func:`~ctxrecon.reconstructors.warp.smoothness`, averaged over the
+            passes.
+        paired: Weight of ``‖|x₂| − |x_G|‖₁``, not in the paper. It uses magnitudes, since the phase
+            of one contrast cannot be derived from that of another.
+        motion: Weight of ``‖ϕ − u‖`` in pixels inside the body, averaged over the passes, not in
+            the paper. The true motion u is known for phantoms only.
+        order: "joint", "alternating" or "both"; "registration" trains only s, by ``‖ϕ − u‖``.
+        rounds: Number I of alternations.
+        smooth_rounds: If true, the smoothness is used in the alternations as well.
     """
 
     reconstruction: float = 3000.0
@@ -81,14 +82,14 @@ class Objective:
 
     @property
     def synthesizes(self) -> bool:
-        """Whether any loss is of the synthetic image."""
+        """``True`` if any loss uses the synthetic image."""
         return max(self.alignment, self.synthesis, self.paired) > 0
 
     def phases(self) -> list[Phase]:
-        """The parts of an iteration in their order: Algorithm 1 for "both".
+        """Return the phases of an iteration in order; for "both" these are Algorithm 1.
 
-        "joint" trains the critics once after each joint step; "alternating" trains θ alone by the
-        joint loss. Critics whose loss has no weight, and the phases of it, are left out.
+        "joint" trains the critics once after each joint step. "alternating" trains only θ by the
+        joint loss. Phases and critics whose loss has no weight are left out.
         """
         if self.order == REGISTRATION:
             return [Phase(REGISTRATION, (ALIGNER,))]
@@ -113,14 +114,14 @@ class Objective:
 
 @dataclass
 class State:
-    """What an iteration hands from phase to phase, without gradients.
+    """State passed between the phases of an iteration, without gradients.
 
     Attributes:
-        data: the batch at the networks' intensity.
-        target: x₂, likewise.
-        images: x_R.
-        aligned: ``x_A^{i−1}``.
-        synthetic: ``x_G^{i−1}``, and after the phase of the aligner ``x_G^{i−½}``.
+        data: Batch at the networks' intensity.
+        target: Target x₂ at the networks' intensity.
+        images: Reconstruction x_R.
+        aligned: Aligned reference ``x_A^{i−1}``.
+        synthetic: Synthetic image ``x_G^{i−1}``; after the phase of the aligner ``x_G^{i−½}``.
     """
 
     data: Normalized
@@ -131,14 +132,15 @@ class State:
 
 
 class CrossModalTraining(nn.Module):
-    """Networks, critics and text encoder; called with a phase it gives each sample's loss.
+    """Networks, critics and text encoder as a module that returns each sample's loss of a phase.
 
     Args:
-        pipe: its networks are trained; its text encoder stays as it is.
-        objective: what for.
-        critic_width: see :class:`~ctxrecon.reconstructors.SpectralCritic`.
-        critic_depth: likewise.
-        seed: of the critics' first weights.
+        pipe: Pipeline whose networks are trained; its text encoder is frozen.
+        objective: Training objective.
+        critic_width: Number of features of the critics, see
+            :class:`~ctxrecon.reconstructors.SpectralCritic`.
+        critic_depth: Number of resolutions of the critics.
+        seed: Random seed of the critics' initial weights.
     """
 
     def __init__(
@@ -166,12 +168,12 @@ class CrossModalTraining(nn.Module):
     def forward(
         self, batch: dict[str, Tensor], phase: str = JOINT, state: State | None = None
     ) -> tuple[Tensor, State]:
-        """The loss of each sample, ``(batch,)``, and what the next phase needs.
+        """Return the loss of each sample, ``(batch,)``, and the state for the next phase.
 
         Args:
-            batch: of :class:`~.data.PairSamples`.
-            phase: name of a :class:`Phase`.
-            state: of the phase before; none for the joint one, which comes first.
+            batch: Batch of :class:`~.data.PairSamples`.
+            phase: Name of a :class:`Phase`.
+            state: State of the previous phase; ``None`` for the joint phase, which comes first.
         """
         if phase == REGISTRATION:
             return self._registration(batch)
@@ -201,7 +203,7 @@ class CrossModalTraining(nn.Module):
         return torch.zeros(len(state.target), device=state.target.device), state
 
     def _normalized(self, batch: dict[str, Tensor]) -> tuple[Normalized, Tensor]:
-        """Measurement, reference and x₂ of a batch at the networks' intensity."""
+        """Return measurement, reference and x₂ of a batch at the networks' intensity."""
         embeds = None
         if self.text_encoder is not None:
             embeds = self.text_encoder(batch["tokens"]).pooler_output
@@ -210,9 +212,9 @@ class CrossModalTraining(nn.Module):
         return data, batch["target"] / data.scale
 
     def _registration(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
-        """``‖ϕ − u‖`` in pixels, for the true x₂ and for ``Aᴴy`` in place of x_R.
+        """Return ``‖ϕ − u‖`` in pixels, averaged over the true x₂ and ``Aᴴy`` in place of x_R.
 
-        These are the best and the worst image that the aligner may see later.
+        These are the best and the worst image that the aligner may receive later.
         """
         data, target = self._normalized(batch)
         losses = []
@@ -223,7 +225,7 @@ class CrossModalTraining(nn.Module):
         return torch.stack(losses).mean(dim=0), state
 
     def _joint(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
-        """Lines 2 to 7: the weighted sum of all losses, formula (10)."""
+        """Return the weighted sum of all losses, formula (10); lines 2 to 7 of Algorithm 1."""
         objective = self.objective
         data, target = self._normalized(batch)
         passes = self.reconstructor.run(data, synthesis=objective.synthesizes)
@@ -253,14 +255,14 @@ class CrossModalTraining(nn.Module):
 
 
 def _critic(width: int, depth: int, seed: int) -> SpectralCritic:
-    """A new critic."""
+    """Return a new critic with seeded weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SpectralCritic(width, depth)
 
 
 def _transported(critic: Any, synthetic: Tensor, target: Tensor) -> Tensor:
-    """``D(x_G) − D(x₂)`` of each sample, which gives the critic no gradient."""
+    """Return ``D(x_G) − D(x₂)`` of each sample, without a gradient for the critic."""
     fake, real = critic.seen(synthetic), critic.seen(target)
     with torch.autocast(fake.device.type, enabled=False):
         of_fake, of_real = fixed_scores(critic, torch.cat([fake, real])).chunk(2)
@@ -268,14 +270,14 @@ def _transported(critic: Any, synthetic: Tensor, target: Tensor) -> Tensor:
 
 
 class Alternating:
-    """The steps of one batch, phase by phase: an :data:`~ctxrecon.training.loop.Iteration`.
+    """Steps of one batch, phase by phase: an :data:`~ctxrecon.training.loop.Iteration`.
 
-    Gradients of all parts but those of the phase are dropped before the step of the optimiser,
-    which then leaves these parts and their moments as they are.
+    Gradients of all parts outside the phase are dropped before the optimizer step, which then
+    leaves these parts and their moments unchanged.
 
     Args:
-        phases: of an iteration.
-        max_grad_norm: of the gradients of each part.
+        phases: Phases of an iteration.
+        max_grad_norm: Norm above which the gradients of each part are clipped.
     """
 
     def __init__(self, phases: Sequence[Phase], max_grad_norm: float) -> None:
@@ -284,7 +286,7 @@ class Alternating:
     def __call__(
         self, accelerator: Accelerator, model: nn.Module, optimizer: Any, batch: Any
     ) -> Tensor:
-        """See :data:`~ctxrecon.training.loop.Iteration`; gives the joint loss."""
+        """Run the phases on a batch and return the joint loss."""
         state, losses = None, []
         for phase in self.phases:
             with torch.set_grad_enabled(bool(phase.parts)):

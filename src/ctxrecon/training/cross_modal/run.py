@@ -1,18 +1,17 @@
-r"""Train a network that a fully sampled scan of another contrast helps to reconstruct.
+r"""Train a network that reconstructs with a fully sampled reference of another contrast.
 
     accelerate launch training/train_cross_modal.py --network small --bank runs/brains.npz \
         --output_dir runs/cross --max_train_steps 2000 --masks random1d --accelerations 16
 
     ... --guidance none          # as printed: the reference does not enter the reconstruction
     ... --network small:alignment=false:passes=1 --guidance aligned   # raw reference as channels
-    ... --order registration     # the displacement alone, of which another run starts by
+    ... --order registration     # train the displacement only, and start from it
     ... --aligner runs/registration/pipeline
     ... --order joint --alignment_weight 0 --synthesis_weight 0 --paired_weight 3000 # no critics
 
-References are T1 and images T2 of the phantom's brains (``--bank``), who move between the two scans
-as ``--rotation``, ``--translation`` and ``--elastic`` say; coils, noise and masks are simulated.
-Everything about a sample follows from the seed and its number, so a run that is resumed goes on as
-if it had not stopped.
+References are T1 and images T2 of the phantom's brains (``--bank``), with motion between the two
+scans by ``--rotation``, ``--translation`` and ``--elastic``; coils, noise and masks are simulated.
+Samples are determined by the seed and their number, so that an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ _ABOUT = About(
 
 
 def train_cross_modal(config: CrossModalConfig) -> None:
-    """Train a cross-modal network as configured; a stopped run goes on where it is asked to.
+    """Train a cross-modal network with the given configuration, or resume a run.
 
     Raises:
-        InputError: options that do not belong together, data or parts that do not fit, or a folder
-            that cannot take the run.
+        InputError: If options contradict each other, data or parts do not match, or the output
+            folder cannot be used.
     """
     check_run(config)
     pipe = starting_point(config)
@@ -126,10 +125,10 @@ def train_cross_modal(config: CrossModalConfig) -> None:
 
 
 def starting_point(config: CrossModalConfig) -> CrossModalPipeline:
-    """A new network to train.
+    """Return a new network to train.
 
     Raises:
-        InputError: options that make none, or a text encoder that cannot be loaded.
+        InputError: If the options are invalid, or the text encoder cannot be loaded.
     """
     encoder, tokenizer = None, None
     settled: dict[str, object] = {"guidance": config.guidance}
@@ -143,8 +142,8 @@ def starting_point(config: CrossModalConfig) -> CrossModalPipeline:
         network = build_from_text("--network", config.network, CROSS_MODAL, settled)
     if config.order == REGISTRATION and network.aligner is None:
         raise InputError(
-            f"--order {REGISTRATION} trains the aligner, which the network has not: leave "
-            "alignment=false out of --network"
+            f"--order {REGISTRATION} trains the aligner, which this network does not have: omit "
+            "alignment=false in --network"
         )
     if config.aligner is not None:
         _start_aligner(network, config.aligner)
@@ -152,23 +151,23 @@ def starting_point(config: CrossModalConfig) -> CrossModalPipeline:
 
 
 def _start_aligner(network: CrossModal, path: str) -> None:
-    """Copy the weights of a trained aligner into that of a network.
+    """Copy the weights of a trained aligner to a network.
 
     Raises:
-        InputError: The pipeline cannot be loaded, or one of the two networks has no aligner, or
-            they differ in size.
+        InputError: If the pipeline cannot be loaded, one of the networks has no aligner, or their
+            sizes differ.
     """
     old = load_cross_modal(path).reconstructor
     sizes = [(one.config.align_width, one.config.align_depth) for one in (network, old)]
     if network.aligner is None or old.aligner is None:
         raise InputError(
-            f"expected --aligner for a network with an aligner, from a pipeline that has one, got "
-            f"{path}: leave alignment=false out of --network, or leave --aligner out"
+            f"--aligner needs an aligner both in --network and in {path}: omit alignment=false in "
+            "--network, or omit --aligner"
         )
     if sizes[0] != sizes[1]:
         raise InputError(
-            "expected an --aligner of align_width and align_depth "
-            f"{sizes[0]}, got {sizes[1]} in {path}: give --network the same"
+            "expected an --aligner with align_width and align_depth "
+            f"{sizes[0]}, got {sizes[1]} in {path}: set the same in --network"
         )
     network.aligner.load_state_dict(old.aligner.state_dict())
 

@@ -1,4 +1,4 @@
-"""Validation while a cross-modal network trains, on held-out phantom scans."""
+"""Validation of a cross-modal network on held-out phantom scans."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ctxrecon.training.reconstructor.data import Sampling
 
 
 class UndersampledPairs:
-    """Procedural brains that no training bank holds, undersampled as in training.
+    """Held-out procedural brains, undersampled as in training.
 
     Args:
-        count: number of scans.
-        resolution: matrix size ``n``.
-        sampling: masks, coils and noise.
-        misalignment: how far people move.
-        magnitude: whether images have no phase.
+        count: Number of scans.
+        resolution: Matrix size ``n``.
+        sampling: Masks, coils and noise.
+        misalignment: Extent of the motion.
+        magnitude: If true, images have no phase.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class UndersampledPairs:
             self.scans.append((scan, mask))
 
     def validate(self, pipe: CrossModalPipeline, picture: Path) -> dict[str, float]:
-        """Scores of images and references; draws the first brain.
+        """Return scores of images and references; plot the first brain.
 
-        PSNR in dB and SSIM of the reconstruction, PSNR of zero-filling and of the synthetic image;
-        ``‖x_R − x_G‖₁``; the end-point error of the displacement inside the head in pixels, that of
-        none, and the share of folds.
+        The scores are PSNR in dB and SSIM of the reconstruction, PSNR of zero-filling and of the
+        synthetic image, ``‖x_R − x_G‖₁``, the endpoint error of the displacement inside the head
+        in pixels, the same without alignment, and the share of folds.
         """
         found: dict[str, list[float]] = {}
         for number, (scan, mask) in enumerate(self.scans):

@@ -1,4 +1,4 @@
-"""Training of samplers of k-space masks, with the reconstruction that their masks are for."""
+"""Training of k-space samplers together with the reconstruction from their samples."""
 
 from ctxrecon.training.masks.build import starting_point
 from ctxrecon.training.masks.config import MasksConfig

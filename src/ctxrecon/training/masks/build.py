@@ -1,4 +1,4 @@
-"""The sampler and network that training starts from: new ones, or those to go on with."""
+"""Starting point of joint training: new or trained samplers and networks."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ctxrecon.training.samplers import build_sampler
 
 _ACCELERATION = 4.0
 _COUNT = {"one": 1, "multi_echo": len(ECHO_TIMES), "pd_pair": 2}
-"""Numbers of contrasts."""
+"""Number of contrasts by name."""
 
 
 def starting_point(config: MasksConfig) -> JointPipeline:
-    """The sampler and network to train: new ones, or those to go on with."""
+    """Return the sampler and network to train: new ones, or trained ones to continue from."""
     if (config.network is None) == (config.pretrained_model_name_or_path is None):
-        raise InputError("give either --network or --pretrained_model_name_or_path")
+        raise InputError("specify either --network or --pretrained_model_name_or_path")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.network is not None:
             if config.sampler is None:
-                raise InputError("give the --sampler to train with this network")
+                raise InputError("specify the --sampler to train with this network")
             network, encoder, tokenizer = _new_network(config, config.network)
             relaxometer = None
         else:
             assert config.pretrained_model_name_or_path is not None
             if config.text_encoder or config.predict_std:
                 raise InputError(
-                    "--text_encoder and --predict_std are of a new --network: leave them out"
+                    "--text_encoder and --predict_std apply to a new --network only: omit them"
                 )
             old = load_joint(config.pretrained_model_name_or_path)
             network, encoder, tokenizer = old.reconstructor, old.text_encoder, old.tokenizer
             relaxometer = old.relaxometer
             if not config.sampler and (config.acceleration or config.center_fraction is not None):
                 raise InputError(
-                    "--acceleration and --center_fraction are of a new --sampler: leave them out"
+                    "--acceleration and --center_fraction apply to a new --sampler only: omit them"
                 )
         if config.sampler:
             sampler = build_sampler(
@@ -61,7 +61,7 @@ def starting_point(config: MasksConfig) -> JointPipeline:
     if config.aim == "reconstruction":
         relaxometer = None
     elif config.contrasts != "multi_echo":
-        raise InputError("a T2* map needs echoes: give --contrasts multi_echo")
+        raise InputError("a T2* map needs echoes: use --contrasts multi_echo")
     else:
         relaxometer = relaxometer or train_t2star_mlp(
             ECHO_TIMES, generator=torch.Generator().manual_seed(config.seed)
@@ -71,20 +71,20 @@ def starting_point(config: MasksConfig) -> JointPipeline:
 
 
 def _check_contrasts(sampler: Any, contrasts: str) -> None:
-    """Refuse a sampler of another number of contrasts than there are."""
+    """Validate that the sampler has the requested number of contrasts."""
     count = _COUNT[contrasts]
     own = getattr(sampler, "contrasts", count)
     if own != count:
-        raise InputError(f"the sampler is of {own} contrasts, --contrasts {contrasts} has {count}")
+        raise InputError(f"the sampler has {own} contrasts, --contrasts {contrasts} has {count}")
     if count > 1 and isinstance(sampler, SequentialSampler | GreedyPolicy):
         raise InputError(
-            f"a {type(sampler).__name__} chooses by one image: give --contrasts one, or another "
+            f"a {type(sampler).__name__} adapts to a single image: use --contrasts one, or another "
             "sampler"
         )
 
 
 def _new_network(config: MasksConfig, text: str) -> tuple[Any, Any, Any]:
-    """A network with new weights, and its text encoder."""
+    """Return a network with new weights, its text encoder and tokenizer."""
     name, options = split_options(text)
     encoder, tokenizer, settled = None, None, {}
     if config.text_encoder:

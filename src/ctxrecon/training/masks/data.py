@@ -26,24 +26,24 @@ from ctxrecon.training.scans import Memory, check_magnitude, fully_sampled, stac
 from ctxrecon.training.slices import PreparedSlices, SliceSource, tokens_of
 
 _SPECTRUM_SCANS = 256
-"""Scans whose mean spectrum is taken; with more the mask changes in few positions."""
+"""Number of scans whose mean spectrum is used; more scans change the mask in few positions."""
 
 
 class ContrastSource(Protocol):
-    """Where subjects come from; ``draw`` gives the same one for the same number."""
+    """Source of subjects; ``draw`` is a deterministic function of the number."""
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
-        """``images`` ``(contrasts, n, n)`` complex64 and ``metadata``, one for each contrast."""
+        """Return ``images`` ``(contrasts, n, n)``, complex64, and ``metadata`` per contrast."""
 
 
 @dataclass(frozen=True)
 class OneContrast:
-    """Slices of any source as subjects of one contrast."""
+    """Slices of any source as subjects with a single contrast."""
 
     source: SliceSource
 
     def draw(self, index: int, resolution: int) -> dict[str, Any]:
-        """See :class:`ContrastSource`."""
+        """Return the images and metadata of a subject, see :class:`ContrastSource`."""
         drawn = self.source.draw(index, resolution)
         return {
             "images": channels_to_complex(drawn["image"])[None],
@@ -54,22 +54,22 @@ class OneContrast:
 
 @dataclass(frozen=True)
 class ContrastSamples:
-    """What a sampler and a reconstructor learn from. All follows from the seed and the number.
+    """Samples for joint training, determined by the seed and the sample number.
 
-    A batch holds ``kspace`` ``(batch, contrasts, coils, ny, nx)``, fully sampled; ``coil_maps``
-    ``(batch, coils, ny, nx)``, estimated from the centre that every mask takes; ``target``
-    ``(batch, contrasts, ny, nx)``; ``step``; ``seed``, of each sample's mask; and where prompts are
-    read ``tokens`` ``(batch, contrasts, length)``.
+    A batch contains fully sampled ``kspace`` ``(batch, contrasts, coils, ny, nx)``; ``coil_maps``
+    ``(batch, coils, ny, nx)``, estimated from the center contained in every mask; ``target``
+    ``(batch, contrasts, ny, nx)``; ``step``; ``seed`` of each sample's mask; and ``tokens``
+    ``(batch, contrasts, length)`` if prompts are used.
 
     Attributes:
-        source: of the subjects.
-        calibration: ``(1, 1, n, n)`` bool, that centre.
-        scans: how many scans there are; ``None`` for as many as samples are drawn.
-        num_coils: of the simulated array.
-        snr: of the bright signal to complex noise; 0 for none.
-        tokenizer: of a text encoder, for networks that read prompts.
-        seed: of everything.
-        magnitude: whether the magnitudes of the images are scanned, with a coil that has no phase.
+        source: Source of the subjects.
+        calibration: Center contained in every mask, ``(1, 1, n, n)`` bool.
+        scans: Number of scans; ``None`` for a new scan in every sample.
+        num_coils: Number of coils of the simulated array.
+        snr: Ratio of the bright signal to the complex noise; 0 for no noise.
+        tokenizer: Tokenizer of the text encoder, for networks with text conditioning.
+        seed: Random seed of all samples.
+        magnitude: If true, the magnitudes of the images are scanned with a coil without phase.
     """
 
     source: ContrastSource
@@ -83,26 +83,26 @@ class ContrastSamples:
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check what belongs together."""
+        """Validate the combination of values."""
         ny, nx = self.calibration.shape[-2:]
         if ny != nx:
-            raise InputError(f"expected masks of a square matrix, as phantoms are, got {ny}x{nx}")
+            raise InputError(f"expected masks of a square matrix, like phantoms, got {ny}x{nx}")
         if self.num_coils < 1 or self.snr < 0 or (self.scans is not None and self.scans < 1):
             raise InputError(
-                "expected at least one coil and one scan and an SNR of 0 or more, got "
+                "expected at least one coil and one scan and an SNR of at least 0, got "
                 f"{self.num_coils} coils, {self.scans} scans and an SNR of {self.snr:g}"
             )
         check_magnitude(self.magnitude, self.num_coils)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        """The sample of ``(step, number)``."""
+        """Return the sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 7])
         scan = self._memory.draw(number, self.scans, self.seed, self._scan)
         return {**scan, "step": step, "seed": int(rng.integers(2**62))}
 
     def first_targets(self) -> Tensor:
-        """Images of the first scans, at most 256, ``(scans · contrasts, ny, nx)`` complex64."""
+        """Return the targets of up to 256 scans, ``(scans · contrasts, ny, nx)`` complex64."""
         count = min(self.scans or _SPECTRUM_SCANS, _SPECTRUM_SCANS)
         return torch.cat([self[0, number]["target"] for number in range(count)])
 
@@ -123,7 +123,7 @@ class ContrastSamples:
         return {**scan, "metadata": drawn["metadata"], "form": drawn.get("form", "fastmri")}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch."""
+        """Collate samples to a batch."""
         batch = stack(samples, ("kspace", "coil_maps", "target", "step", "seed"))
         if self.tokenizer is not None:
             tokens = [tokens_of(self.tokenizer, self._prompts(sample)) for sample in samples]
@@ -131,7 +131,7 @@ class ContrastSamples:
         return batch
 
     def _prompts(self, sample: dict[str, Any]) -> list[str]:
-        """One for each contrast, with what is left out the same for all."""
+        """Return one prompt per contrast, with the same metadata dropout for all."""
         metadata: Sequence[Any] = sample["metadata"]
         return [
             drop_metadata(
@@ -147,14 +147,14 @@ class ContrastSamples:
 
 
 def source(config: MasksConfig) -> ContrastSource:
-    """Where subjects come from."""
+    """Return the source of subjects."""
     if (config.bank is None) == (config.train_data_dir is None):
-        raise InputError("give either --bank or --train_data_dir")
+        raise InputError("specify either --bank or --train_data_dir")
     if config.train_data_dir:
         if config.anatomy:
-            raise InputError("--anatomy chooses from a bank: leave it out")
+            raise InputError("--anatomy applies to a bank only: omit it")
         if config.contrasts != "one":
-            raise InputError("slices of --train_data_dir come one by one: give --contrasts one")
+            raise InputError("--train_data_dir has a single contrast: use --contrasts one")
         stored = check_complex_slices(ShardSlices(config.train_data_dir), "a mask")
         return OneContrast(PreparedSlices(stored, seed=config.seed))
     assert config.bank is not None

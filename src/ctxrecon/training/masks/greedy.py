@@ -1,4 +1,4 @@
-"""Training of a greedy policy on what single lines gain, with a reconstructor that is fixed."""
+"""Training of a greedy policy on the gain of single lines, with a fixed reconstructor."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from ctxrecon.training.masks.objective import embed_tokens, image_loss
 
 
 class GreedyTraining(nn.Module):
-    """A policy; called on a batch it gives each sample's loss.
+    """Policy as a module that maps a batch to each sample's loss.
 
-    Bakker et al., NeurIPS 2020: from a mask in the course of a scan, q lines are drawn from the
-    policy, and each is rewarded with what it takes off the error of the image at once. The mask is
-    the centre and as many lines of the policy's first scores as the step drew.
+    Bakker et al., NeurIPS 2020. From a mask at a random stage of a scan, q lines are drawn from the
+    policy, and each is rewarded with the immediate reduction of the image error. The mask consists
+    of the center and lines drawn by the policy's initial scores; their number is drawn per step.
 
     Args:
-        pipe: its sampler, a :class:`GreedyPolicy`, is trained; its reconstructor is fixed.
-        samples: q.
-        seed: of the steps' numbers of lines.
+        pipe: Pipeline whose sampler, a :class:`GreedyPolicy`, is trained; its reconstructor is
+            fixed.
+        samples: Number q of lines.
+        seed: Random seed of the number of lines in each step.
     """
 
     def __init__(self, pipe: JointPipeline, samples: int = 4, seed: int = 0) -> None:
@@ -34,7 +35,7 @@ class GreedyTraining(nn.Module):
             raise InputError(f"expected a greedy policy, got a {type(pipe.sampler).__name__}")
         budget = pipe.sampler.budget()
         if budget.kept == budget.count:
-            raise InputError("the centre takes every line: there is nothing for a policy to choose")
+            raise InputError("the center contains every line: there is nothing left to choose")
         self.sampler: Any = pipe.sampler
         self.reconstructor: Any = pipe.reconstructor.requires_grad_(False)
         self.text_encoder = pipe.text_encoder
@@ -43,7 +44,7 @@ class GreedyTraining(nn.Module):
         self.samples, self.seed = samples, seed
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of each sample, ``(batch,)``."""
+        """Return the loss of each sample, ``(batch,)``."""
         embeds = embed_tokens(self.text_encoder, batch)
         generator = torch.Generator().manual_seed(int(batch["seed"][0]))
         mask = self._underway(batch, embeds, generator)
@@ -53,7 +54,7 @@ class GreedyTraining(nn.Module):
             self._measure(with_line, batch, embeds)[1]
             for with_line in with_lines(mask, lines).unbind(1)
         ]
-        # Of an image without any error no line takes anything off.
+        # An image without error has no room for improvement.
         scale = error[:, None].clamp_min(1e-12)
         rewards = (error[:, None] - torch.stack(after, dim=1)) / scale
         return policy_gradient_loss(log_probabilities, rewards).expand(len(mask))
@@ -62,7 +63,7 @@ class GreedyTraining(nn.Module):
     def _underway(
         self, batch: dict[str, Tensor], embeds: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """A mask in the course of a scan, ``(batch, 1, ny, nx)`` bool."""
+        """Return masks at a random stage of a scan, ``(batch, 1, ny, nx)`` bool."""
         budget = self.sampler.budget()
         center = self.sampler.first_stage(None).bool()
         mask = self.sampler.as_mask(center[:, None]).expand(len(batch["kspace"]), -1, -1, -1)
@@ -72,7 +73,7 @@ class GreedyTraining(nn.Module):
             return mask
         image, _ = self._measure(mask, batch, embeds)
         weights = self.sampler.log_probabilities(image, mask).exp().cpu()
-        # A line that the policy has ruled out may still be needed to make up the number.
+        # Lines that the policy excludes may still be needed to reach the count.
         weights = weights.clamp_min(1e-12).masked_fill(center.cpu(), 0)
         taken = torch.multinomial(weights, count, generator=generator).to(mask.device)
         return with_lines(mask, taken).any(dim=1)
@@ -81,7 +82,7 @@ class GreedyTraining(nn.Module):
     def _measure(
         self, mask: Tensor, batch: dict[str, Tensor], embeds: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The image that the mask gives, ``(batch, ny, nx)``, and its ℓ1 error, ``(batch,)``."""
+        """Return the reconstructions ``(batch, ny, nx)`` and their ℓ1 errors ``(batch,)``."""
         y = batch["kspace"] * mask[:, None]
         operators = [CartesianSense(mask, batch["coil_maps"])]
         output = reconstruct_contrasts(self.reconstructor, operators, y, embeds)

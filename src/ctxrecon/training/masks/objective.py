@@ -1,4 +1,4 @@
-"""A sampler and a reconstructor as one trainable module."""
+"""Sampler and reconstructor as one trainable module."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ctxrecon.training.reconstructor.objective import paired_loss
 from ctxrecon.training.samplers import draw_training_masks
 
 _MAP_UNIT = 100.0
-"""ms in which the error of a T2* map is squared: a usual T2* of tissue, give or take."""
+"""Unit of T2* errors in ms, about the T2* of tissue."""
 
 
 @dataclass(frozen=True)
 class JointObjective:
-    """What a sampler and a reconstructor are trained for.
+    """Training objective of a sampler and a reconstructor.
 
     Attributes:
-        aim: "reconstruction", the images; "task", the T2* map that they give; or "both".
-        loss: of the images, see :func:`~ctxrecon.training.reconstructor.paired_loss`.
-        task_weight: of the map's mean squared error, in units of (100 ms)², for "both".
+        aim: "reconstruction" for the images, "task" for their T2* map, or "both".
+        loss: Loss of the images, see :func:`~ctxrecon.training.reconstructor.paired_loss`.
+        task_weight: Weight of the map's mean squared error in units of (100 ms)², for "both".
     """
 
     aim: str = "reconstruction"
@@ -41,30 +41,31 @@ class JointObjective:
     task_weight: float = 1.0
 
     def check(self, pipe: JointPipeline) -> None:
-        """Refuse what the parts cannot serve.
+        """Validate the objective against the parts of the pipeline.
 
         Raises:
-            InputError: in a sentence of its own for each.
+            InputError: If a value is invalid, or the parts do not support the objective.
         """
         if self.aim not in AIMS or self.loss not in JOINT_LOSSES:
             raise InputError(
-                f"expected an aim of {', '.join(AIMS)} and a loss of {', '.join(JOINT_LOSSES)}, "
+                f"expected `aim` as one of {', '.join(AIMS)} and `loss` as one of "
+                f"{', '.join(JOINT_LOSSES)}, "
                 f"got {self.aim!r} and {self.loss!r}"
             )
         if not self.task_weight > 0:
-            raise InputError(f"expected a positive task weight, got {self.task_weight:g}")
+            raise InputError(f"expected a positive `task_weight`, got {self.task_weight:g}")
         if (self.aim != "reconstruction") != (pipe.relaxometer is not None):
             raise InputError(
-                "the task is a T2* map: train for it, alone or with the reconstruction, where the "
-                "contrasts are echoes, and only there"
+                "the task is a T2* map: train for it, alone or with the reconstruction, if and "
+                "only if the contrasts are echoes"
             )
         if (self.loss == "gaussian") != pipe.reconstructor.predicts_error:
             raise InputError(
-                "the gaussian loss trains the predicted error, and nothing else does: give "
-                "--loss gaussian and --predict_std together, or a network with predict_std=joint"
+                "the gaussian loss is needed to train the predicted error: use --loss gaussian and "
+                "--predict_std together, or a network with predict_std=joint"
             )
         if self.loss == "gaussian" and self.aim == "task":
-            raise InputError("the task alone trains no predicted error: give --aim both")
+            raise InputError("--aim task does not train the predicted error: use --aim both")
         if isinstance(pipe.sampler, GreedyPolicy):
             raise InputError(
                 "a greedy policy is trained by the gain of single lines: use GreedyTraining"
@@ -72,16 +73,16 @@ class JointObjective:
 
 
 class JointTraining(nn.Module):
-    """Sampler, reconstructor and map; called on a batch it gives each sample's loss.
+    """Sampler, reconstructor and map as a module that maps a batch to each sample's loss.
 
-    JoJoNet, equations (2) and (5): masks are tosses whose gradient is straight-through
-    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed, as is
-    its acceleration where the sampler serves a range.
-    Contrasts count equally: the error of each is divided by the 99 % quantile of its target.
+    JoJoNet, equations (2) and (5). Masks are random decisions with a straight-through gradient
+    (:meth:`~ctxrecon.masks.learned.Sampler.relaxed`), drawn for each slice from its own seed. So is
+    its acceleration, if the sampler covers a range. All contrasts have equal weight: the error of
+    each is divided by the 99 % quantile of its target.
 
     Args:
-        pipe: its sampler and reconstructor are trained; the rest stays as it is.
-        objective: what for.
+        pipe: Pipeline whose sampler and reconstructor are trained; the other parts are frozen.
+        objective: Training objective.
     """
 
     def __init__(self, pipe: JointPipeline, objective: JointObjective) -> None:
@@ -96,7 +97,7 @@ class JointTraining(nn.Module):
         self.objective = objective
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of each sample, ``(batch,)``."""
+        """Return the loss of each sample, ``(batch,)``."""
         embeds = embed_tokens(self.text_encoder, batch)
         weights = self._weights(batch, embeds)
         output = self._measure(weights, batch, embeds)
@@ -111,9 +112,9 @@ class JointTraining(nn.Module):
         return loss if output.penalty is None else loss + output.penalty
 
     def _prior_loss(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
-        """What the network learns of the images alone, the mean over the contrasts."""
+        """Return the network's loss on images alone, averaged over the contrasts."""
         target = batch["target"]
-        # Other numbers than those that the masks are drawn with.
+        # Random numbers independent of those of the masks.
         own = [torch.Generator().manual_seed(2**62 + seed) for seed in batch["seed"].tolist()]
         generators = [each for each in own for _ in range(target.shape[1])]
         embeds = None if embeds is None else embeds.flatten(0, 1)
@@ -121,7 +122,7 @@ class JointTraining(nn.Module):
         return loss.unflatten(0, target.shape[:2]).mean(dim=1)
 
     def _weights(self, batch: dict[str, Tensor], embeds: Tensor | None) -> Tensor:
-        """Masks to train with, ``(batch, contrasts or 1, 1, ny, nx)`` float32."""
+        """Return relaxed masks, ``(batch, contrasts or 1, 1, ny, nx)`` float32."""
         generators = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
         if isinstance(self.sampler, SequentialSampler):
 
@@ -139,14 +140,14 @@ class JointTraining(nn.Module):
         contrasts = kspace.shape[1]
         if weights.shape[1] not in (1, contrasts):
             raise InputError(f"the sampler has {weights.shape[1]} masks for {contrasts} contrasts")
-        # An expanded row stays one: the operator is then one-dimensional.
+        # An expanded row stays a view, so that the operator is one-dimensional.
         each = [weights[:, c % weights.shape[1]] for c in range(contrasts)]
         operators = [WeightedSense(mask, maps) for mask in each]
         y = torch.stack([mask * kspace[:, c] for c, mask in enumerate(each)], dim=1)
         return reconstruct_contrasts(self.reconstructor, operators, y, embeds)
 
     def _map_loss(self, images: Tensor, target: Tensor) -> Tensor:
-        """Mean squared error of the T2* map against that of the fully sampled images."""
+        """Return the mean squared error of the T2* map against that of the full data."""
         assert self.relaxometer is not None
         # Half precision would round long T2* by milliseconds.
         with torch.autocast(images.device.type, enabled=False):
@@ -155,7 +156,7 @@ class JointTraining(nn.Module):
 
 
 def embed_tokens(text_encoder: Any, batch: dict[str, Tensor]) -> Tensor | None:
-    """Embeddings ``(batch, contrasts, width)`` of the prompts, where there is an encoder."""
+    """Return prompt embeddings ``(batch, contrasts, width)``, or ``None`` without an encoder."""
     if text_encoder is None:
         return None
     tokens = batch["tokens"]
@@ -164,12 +165,12 @@ def embed_tokens(text_encoder: Any, batch: dict[str, Tensor]) -> Tensor | None:
 
 
 def image_loss(kind: str, output: MultiContrastOutput, batch: dict[str, Tensor]) -> Tensor:
-    """Mean over the contrasts of each one's loss, ``(batch,)``.
+    """Return the loss averaged over the contrasts, ``(batch,)``.
 
     Args:
-        kind: see :func:`~ctxrecon.training.reconstructor.paired_loss`.
-        output: of a reconstructor.
-        batch: with ``target`` and ``coil_maps``.
+        kind: Kind of loss, see :func:`~ctxrecon.training.reconstructor.paired_loss`.
+        output: Output of a reconstructor.
+        batch: Batch with ``target`` and ``coil_maps``.
     """
     target = batch["target"]
     contrasts = target.shape[1]

@@ -1,18 +1,17 @@
-r"""Train a k-space sampler together with the reconstruction that its masks are for.
+r"""Train a k-space sampler together with the reconstruction from its samples.
 
     accelerate launch training/train_sampler.py --sampler per_contrast --network hru_net:width=16 \
         --contrasts multi_echo --bank runs/bank.npz --output_dir runs/joint --max_train_steps 2000
 
     ... --sampler per_contrast:learn_split=true --aim task      # masks for the T2* map
     ... --sampler pattern_generator:ratios=[0.06,0.25] --network unet --loss gaussian --predict_std
-    ... --sampler fixed:mask=gaussian1d                         # the network alone learns
+    ... --sampler fixed:mask=gaussian1d                         # train the network only
     ... --sampler fixed:mask=spectrum2d      # the strongest samples of the first training scans
     ... --sampler greedy --pretrained_model_name_or_path runs/joint/pipeline
 
-Subjects come from the phantom on the fly (``--bank``) or, in one contrast, from a set made by
-``ctxrecon prepare`` (``--train_data_dir``); coils and noise are simulated. Everything about a
-sample follows from the seed and its number, so a run that is resumed goes on as if it had not
-stopped.
+Subjects are simulated by the phantom (``--bank``) or, for a single contrast, read from a set
+written by ``ctxrecon prepare`` (``--train_data_dir``); coils and noise are simulated. Samples are
+determined by the seed and their number, so that an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -43,13 +42,11 @@ _ABOUT = About(
 
 
 def train_masks(config: MasksConfig) -> None:
-    """Train a sampler of masks as configured, with its reconstruction.
-
-    A run that was stopped goes on where it is asked to.
+    """Train a sampler and its reconstruction with the given configuration, or resume a run.
 
     Raises:
-        InputError: options that do not belong together, data or parts that do not fit, or a folder
-            that cannot take the run.
+        InputError: If options contradict each other, data or parts do not match, or the output
+            folder cannot be used.
     """
     check_run(config)
     pipe = starting_point(config)
@@ -96,18 +93,18 @@ def train_masks(config: MasksConfig) -> None:
 
 
 def _model(config: MasksConfig, pipe: Any) -> JointTraining | GreedyTraining:
-    """The pipeline as a module whose call is the loss."""
+    """Return the pipeline as a module that computes the loss."""
     if not isinstance(pipe.sampler, GreedyPolicy):
         objective = JointObjective(config.aim, config.loss, config.task_weight)
         return JointTraining(pipe, objective)
     if config.aim != "reconstruction" or config.loss != "l1":
         raise InputError(
-            "a greedy policy is rewarded by the ℓ1 error of the image: leave --aim and --loss out"
+            "a greedy policy is rewarded by the ℓ1 error of the image: omit --aim and --loss"
         )
     if config.network:
         raise InputError(
-            "a greedy policy is trained on a reconstruction that works: train one first, and give "
-            "it as --pretrained_model_name_or_path"
+            "a greedy policy needs a trained reconstruction: train one first, and pass it as "
+            "--pretrained_model_name_or_path"
         )
     return GreedyTraining(pipe, seed=config.seed)
 

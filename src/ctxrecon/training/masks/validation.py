@@ -1,4 +1,4 @@
-"""Validation while a sampler trains, on held-out subjects in the contrasts that it is for."""
+"""Validation of a sampler on held-out multi-contrast subjects."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _FINE_SIZE = 256
 def draw_protocols(
     contrasts: str, anatomy: str, generator: torch.Generator
 ) -> Sequence[ScanMetadata]:
-    """Protocols of a subject's contrasts.
+    """Draw the protocols of a subject's contrasts.
 
     Args:
-        contrasts: one of :data:`~ctxrecon.training.masks.config.CONTRASTS`.
-        anatomy: such as ``"knee"``.
-        generator: draws them.
+        contrasts: One of :data:`~ctxrecon.training.masks.config.CONTRASTS`.
+        anatomy: Anatomy, such as ``"knee"``.
+        generator: Source of randomness.
     """
     if contrasts == "one":
         return [draw_protocol(generator, anatomy)]
@@ -46,16 +46,16 @@ def draw_protocols(
 
 
 class ContrastScans:
-    """Procedural subjects that no training bank holds, fully sampled.
+    """Held-out procedural subjects, fully sampled.
 
     Args:
-        count: number of scans.
-        resolution: matrix size ``n``.
-        contrasts: one of :data:`~ctxrecon.training.masks.config.CONTRASTS`.
-        anatomy: "knee" or "brain"; by default both by turns, and knees alone for "pd_pair".
-        num_coils: of the simulated array.
-        snr: of the bright signal to complex noise; 0 for none.
-        magnitude: whether their magnitudes are scanned, see :func:`magnitude_scan`.
+        count: Number of scans.
+        resolution: Matrix size ``n``.
+        contrasts: One of :data:`~ctxrecon.training.masks.config.CONTRASTS`.
+        anatomy: "knee" or "brain" (default: both in turn, and knees only for "pd_pair").
+        num_coils: Number of coils of the simulated array.
+        snr: Ratio of the bright signal to the complex noise; 0 for no noise.
+        magnitude: If true, the magnitudes are scanned, see :func:`magnitude_scan`.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class ContrastScans:
             self.scans.append(magnitude_scan(scan) if magnitude else scan)
 
     def validate(self, pipe: JointPipeline, picture: Path) -> dict[str, float]:
-        """Mean PSNR in dB and SSIM, of maps as well; draws the first contrast of a scan."""
+        """Return mean PSNR in dB and SSIM, also of maps; plot the first contrast of a scan."""
         rows, outputs = [], []
         for number, scan in enumerate(self.scans):
             output = sample_and_reconstruct(pipe, scan, HELD_OUT_SEED + number)
             rows.append(joint_scores(pipe, output, scan))
             outputs.append(output)
         if not rows:
-            raise InputError("expected at least one scan to validate on, got none")
+            raise InputError("expected at least one validation scan, got none")
         shown = min(1, len(rows) - 1)
         scan, output = self.scans[shown], outputs[shown]
         comparison_figure(
@@ -107,12 +107,12 @@ class ContrastScans:
 
 
 def magnitude_scan(scan: ContrastScan) -> ContrastScan:
-    """The scan of the magnitudes by one coil without a phase, with the noise that there was.
+    """Return a scan of the magnitude images with a coil without phase and the original noise.
 
-    Its k-space is conjugate symmetric but for the noise.
+    Except for the noise, its k-space is conjugate symmetric.
 
     Args:
-        scan: of one coil.
+        scan: Single-coil scan.
     """
     noise = scan.kspace - fft2c(scan.coil_maps[:, None] * scan.images[:, :, None])
     images = scan.images.abs().to(scan.images.dtype)
@@ -132,14 +132,14 @@ def sample_and_reconstruct(
     *,
     stages: bool = False,
 ) -> JointOutput:
-    """The pipeline on a fully sampled scan, with a mask that follows from the seed.
+    """Run the pipeline on a fully sampled scan, with a seeded mask.
 
     Args:
-        pipe: a sampler with its network.
-        scan: of the contrasts that they are for.
-        seed: of the mask.
-        acceleration: by default the sampler's own, or the middle of its range.
-        stages: see :meth:`JointPipeline.__call__`.
+        pipe: Pipeline of sampler and network.
+        scan: Fully sampled scan with the contrasts of the pipeline.
+        seed: Random seed of the mask.
+        acceleration: Acceleration factor (default: the sampler's own, or the middle of its range).
+        stages: If true, also return the stages, see :meth:`JointPipeline.__call__`.
     """
     if acceleration is None:
         acceleration = middle_acceleration(pipe.sampler)
@@ -153,12 +153,11 @@ def sample_and_reconstruct(
 
 
 def joint_scores(pipe: JointPipeline, output: JointOutput, scan: ContrastScan) -> dict[str, float]:
-    """Mean PSNR and SSIM of the contrasts, the PSNR of each, and those of the T2* map.
+    """Return mean PSNR and SSIM, the PSNR of each contrast (from 0), and the T2* map's scores.
 
-    Contrasts are counted from 0, as slices are.
-
-    Images are held against the noiseless ones; the map against what the same relaxometer makes of
-    these, with the background and without it (:func:`~ctxrecon.metrics.map_metrics`).
+    Images are compared with the noiseless ones. The map is compared with the map that the same
+    relaxometer computes from these, with and without the background
+    (:func:`~ctxrecon.metrics.map_metrics`).
     """
     images = output.images[0].cpu()
     found = image_metrics(images, scan.images[0])

@@ -1,4 +1,4 @@
-"""The prior that training starts from: a checkpoint, or new parts."""
+"""Starting point of prior training: a checkpoint, or new parts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ctxrecon.training.prior.config import PriorConfig
 
 
 def starting_point(config: PriorConfig) -> ContextMRIPipeline:
-    """The pipeline that training starts from.
+    """Return the pipeline that training starts from.
 
-    A checkpoint (``--pretrained_model_name_or_path``, any layout that
-    :func:`ctxrecon.pipelines.load_prior` reads) is fine-tuned with its own scheduler; otherwise
-    the U-Net is new, of the shipped size or of ``--unet_config``. ``--text_encoder`` replaces the
-    text encoder; without one or the other a new small one is made, which has to be trained.
+    A checkpoint (``--pretrained_model_name_or_path``, any layout supported by
+    :func:`ctxrecon.pipelines.load_prior`) is fine-tuned with its own scheduler. Otherwise the U-Net
+    is new, of the default size or of ``--unet_config``. ``--text_encoder`` replaces the text
+    encoder; if neither provides one, a new small one is created, which has to be trained.
 
     Raises:
-        InputError: parts that do not fit together.
+        InputError: If the parts do not match.
     """
     name = config.text_encoder
     if config.pretrained_model_name_or_path:
@@ -48,8 +48,8 @@ def starting_point(config: PriorConfig) -> ContextMRIPipeline:
         )
     else:
         raise InputError(
-            "a new text encoder says nothing unless it is trained: give --text_encoder with a "
-            "trained one, or --train_text_encoder"
+            "a new text encoder is useless unless it is trained: pass a trained one as "
+            "--text_encoder, or use --train_text_encoder"
         )
     return ContextMRIPipeline(
         unet=_new_unet(config, encoder.config.hidden_size).train(),
@@ -64,20 +64,20 @@ def _new_unet(config: PriorConfig, width: int) -> UNet2DConditionModel:
     if config.unet_config is None:
         return build_unet(cross_attention_dim=width, sample_size=size, seed=config.seed)
     file = config.unet_config
-    unet_config = read_json(file, "the configuration of a U-Net", "give another one")
+    unet_config = read_json(file, "the configuration of a U-Net", "use another one")
     check_config(str(file), unet_config)
     wanted = unet_config.get("encoder_hid_dim") or unet_config.get("cross_attention_dim")
     if wanted != width:
         raise InputError(
-            f"the U-Net of {file} takes text states of width {wanted}, the text encoder gives "
-            f"{width}: change the one or the other"
+            f"the U-Net of {file} needs text states of width {wanted}, the text encoder returns "
+            f"{width}: change one of them"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         try:
             unet = UNet2DConditionModel.from_config({**unet_config, "sample_size": size})
         except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
-            raise InputError(f"{file} gives no U-Net: {error}") from error
+            raise InputError(f"{file} is not a valid U-Net configuration: {error}") from error
     if (unet.config.in_channels, unet.config.out_channels) != (2, 2):
         raise InputError(f"expected 2 channels in and out (real, imaginary) in {file}")
     return unet

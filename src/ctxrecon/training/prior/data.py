@@ -1,7 +1,7 @@
 """Training samples of the prior: phantom slices, prepared slices, or a mix of both.
 
-What is drawn is drawn on the CPU, by workers; pixels, their noise and that of the diffusion are
-made on the device that trains, for whole batches.
+Parameters are drawn by workers on the CPU. Pixels, their noise and the noise of the diffusion are
+generated on the training device for whole batches.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ctxrecon.training.slices import (
 
 
 def sources(config: PriorConfig) -> list[RecipeSource]:
-    """Where slices come from: the bank first, then each folder."""
+    """Return the sources of slices: the bank first, then each folder."""
     found: list[RecipeSource] = []
     if config.bank:
         found.append(
@@ -60,27 +60,27 @@ def sources(config: PriorConfig) -> list[RecipeSource]:
 
 @dataclass(frozen=True)
 class PriorSamples:
-    """What the prior learns from: image, noise, timestep and prompt of each sample.
+    """Training samples of the prior: image, noise, timestep and prompt.
 
-    Everything random about a sample follows from the seed and its number, its matrix size and the
-    part of the slice that it shows from the seed and the step. Noise is drawn on the device, so it
-    is the same on every device of one kind.
+    All randomness of a sample is determined by the seed and its number; its matrix size and the
+    shown part of the slice by the seed and the step. Noise is drawn on the device, so that it is
+    reproducible on devices of the same type.
 
     Attributes:
-        sources: where slices come from.
-        weights: share of each source.
-        tokenizer: of the text encoder.
-        resolutions: matrix sizes that steps draw from.
-        num_timesteps: T of the scheduler.
-        field_of_view: smallest part of a slice's shorter side that is shown.
-        native_share: share of the steps that show squares of the pixels that a source has,
-            in place of slices that are sampled anew.
-        density: of the timesteps, see :func:`spread_timestep`.
-        parameter_dropout: probability that a prompt goes without its MR parameters.
-        prompt_dropout: probability that a prompt is empty.
-        field_dropout: probability, for each field alone, that a prompt goes without it.
-        demographic_dropout: probability that a prompt goes without age and sex.
-        seed: of the whole stream.
+        sources: Sources of slices.
+        weights: Sampling weight of each source.
+        tokenizer: Tokenizer of the text encoder.
+        resolutions: Matrix sizes to draw from.
+        num_timesteps: Number of timesteps T of the scheduler.
+        field_of_view: Smallest part of a slice's shorter side that is shown.
+        native_share: Share of steps with squares at the source's own pixel size, instead of
+            resampled slices.
+        density: Density of the timesteps, see :func:`spread_timestep`.
+        parameter_dropout: Probability that a prompt has no MR parameters.
+        prompt_dropout: Probability that a prompt is empty.
+        field_dropout: Probability that each single field is dropped from a prompt.
+        demographic_dropout: Probability that a prompt has no age and sex.
+        seed: Random seed of all samples.
     """
 
     sources: Sequence[RecipeSource]
@@ -98,9 +98,9 @@ class PriorSamples:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check what the command line cannot."""
+        """Validate the sources, weights and probabilities."""
         if not self.sources:
-            raise InputError("expected training data: give --bank, --train_data_dir or both")
+            raise InputError("expected training data: specify --bank, --train_data_dir or both")
         if len(self.weights) != len(self.sources) or min(self.weights) <= 0:
             raise InputError(
                 f"expected a positive weight for each of {len(self.sources)} data sources, got "
@@ -109,21 +109,21 @@ class PriorSamples:
         shares = ("native_share", "parameter_dropout", "prompt_dropout", "field_dropout")
         for name in (*shares, "demographic_dropout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
+                raise InputError(f"expected `{name}` between 0 and 1, got {getattr(self, name)}")
 
     def resolution(self, step: int) -> int:
-        """Matrix size of a step, the same for every process."""
+        """Return the matrix size of a step, equal on every process."""
         return one_of(self.resolutions, step, self.seed, 2)
 
     def part(self, step: int) -> float | None:
-        """Part of the slices that a step shows, ``None`` for squares of the source's own pixels."""
+        """Return the shown part of the slices of a step; ``None`` for native-pixel squares."""
         rng = np.random.default_rng([self.seed, step, 7])
         if rng.random() < self.native_share:
             return None
         return rng.uniform(self.field_of_view, 1) if self.field_of_view < 1 else 1.0
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        """The sample of ``(step, number)``, without pixels."""
+        """Return the sample of ``(step, number)``, without pixels."""
         step, number = place
         own_seed = self.seed * 2**40 + number
         generator = torch.Generator().manual_seed(own_seed)
@@ -151,11 +151,11 @@ class PriorSamples:
         }
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """One batch before it has pixels: those of a kind and size side by side.
+        """Collate samples to a batch without pixels, grouped by kind and size.
 
         Returns:
-            ``recipes``, a list of batches of one kind each; of each sample ``noise``, ``seed``,
-            ``timestep`` and ``tokens`` ``(batch, length)``; and their one ``resolution``.
+            ``recipes``, a list of batches of one kind each; ``noise``, ``seed``, ``timestep`` and
+            ``tokens`` ``(batch, length)`` of each sample; and their common ``resolution``.
         """
         samples = sorted(samples, key=_kind)
         drawn: list[Drawn] = [sample["drawn"] for sample in samples]
@@ -174,12 +174,12 @@ class PriorSamples:
     @staticmethod
     @torch.no_grad()
     def render(batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Give a batch from :meth:`collate` its pixels and noise, on the device where it is."""
+        """Generate the pixels and noise of a batch from :meth:`collate`, on its device."""
         shape = (batch["resolution"], batch["resolution"])
         recipes: list[Recipe] = batch["recipes"]
         images = complex_to_channels(torch.cat([recipe.render(shape) for recipe in recipes]))
         generator = torch.Generator(images.device)
-        # Left in the image, and of the diffusion: both by the sample's own seed.
+        # Image noise and diffusion noise, both from the sample's own seed.
         both = torch.stack(
             [
                 torch.randn(
@@ -199,5 +199,5 @@ class PriorSamples:
 
 
 def _kind(sample: dict[str, Any]) -> tuple[int, int]:
-    """What samples must share to be rendered as one batch."""
+    """Key of samples that can be rendered in one batch."""
     return sample["source"], sample["drawn"].recipe[0].shape[-1]

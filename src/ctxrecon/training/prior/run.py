@@ -3,11 +3,11 @@ r"""Train or fine-tune the text-conditioned diffusion prior.
     accelerate launch training/train_prior.py --bank runs/bank.npz --text_encoder runs/clip/clip \
         --output_dir runs/prior --max_train_steps 20000 --mixed_precision bf16
 
-Slices come from the phantom on the fly (``--bank``), from sets made by ``ctxrecon prepare``
-(``--train_data_dir``), or from both by ``--data_weights``; magnitude images get a phase and a
-shading. Every sample's image, noise, timestep and dropout follow from the seed and its number, so a
-run that is resumed goes on as if it had not stopped, and several processes see what one would.
-``--max_train_minutes`` ends a run at a time, with its learning rate fallen by then.
+Slices are simulated by the phantom (``--bank``), read from sets written by ``ctxrecon prepare``
+(``--train_data_dir``), or mixed by ``--data_weights``. Magnitude images receive a phase and a
+shading. The image, noise, timestep and dropout of a sample are determined by the seed and its
+number: an interrupted run resumes exactly, and several processes see the same samples as one.
+``--max_train_minutes`` limits the training time and adapts the learning rate to it.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _ABOUT = About(
 
 
 def train_prior(config: PriorConfig) -> None:
-    """Train a prior as configured; a run that was stopped goes on where it is asked to.
+    """Train a prior with the given configuration, or resume a run.
 
     Raises:
-        InputError: options that do not belong together, data or parts that do not fit, or a folder
-            that cannot take the run.
+        InputError: If options contradict each other, data or parts do not match, or the output
+            folder cannot be used.
     """
     check_run(config)
     accelerator = build_accelerator(config)
     pipe = starting_point(config)
     multiple = size_multiple(pipe.unet)
     if odd := [n for n in config.resolution if n % multiple]:
-        raise InputError(f"--resolution {odd[0]}: expected multiples of {multiple} from 16 on")
+        raise InputError(f"--resolution {odd[0]}: expected multiples of {multiple}, at least 16")
     if config.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     data = sources(config)

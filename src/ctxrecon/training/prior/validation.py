@@ -1,4 +1,4 @@
-"""Validation while a prior trains: reconstructions of held-out phantom scans."""
+"""Validation of the prior: reconstructions of held-out phantom scans."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _STEPS, _DATA_WEIGHT = 20, 50.0
 
 
 class HeldOutScans:
-    """Procedural knees and brains, undersampled 8-fold, reconstructed with DDS.
+    """Procedural knees and brains, undersampled 8-fold and reconstructed with DDS.
 
     Args:
-        count: number of scans.
-        resolution: matrix size ``n``.
+        count: Number of scans.
+        resolution: Matrix size ``n``.
     """
 
     def __init__(self, count: int, resolution: int) -> None:
@@ -39,7 +39,7 @@ class HeldOutScans:
         )
 
     def __call__(self, pipe: ContextMRIPipeline, guidance_scale: float) -> Tensor:
-        """Reconstructions ``(scans, n, n)`` complex64, with the scans' own coil maps."""
+        """Return reconstructions ``(scans, n, n)``, complex64, with the scans' own coil maps."""
         maps = [scan.coil_maps for scan in self.scans if scan.coil_maps is not None]
         output = pipe(
             torch.cat([scan.kspace for scan in self.scans]),
@@ -57,7 +57,7 @@ class HeldOutScans:
         return output.images.cpu()
 
     def validate(self, pipe: ContextMRIPipeline, picture: Path) -> dict[str, float]:
-        """PSNR in dB with and without the prompt (γ = 1 and 0); draws the first brain."""
+        """Return the PSNR in dB with and without the prompt (γ = 1 and 0); plot the first brain."""
         images = {"γ = 0": self(pipe, 0.0), "γ = 1": self(pipe, 1.0)}
         targets = targets_of(self.scans)
         scores = {

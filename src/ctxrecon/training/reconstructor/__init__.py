@@ -1,4 +1,4 @@
-"""Training of networks that reconstruct directly."""
+"""Training of reconstruction networks."""
 
 from ctxrecon.training.reconstructor.build import starting_point
 from ctxrecon.training.reconstructor.config import ReconstructorConfig

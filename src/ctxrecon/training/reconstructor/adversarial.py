@@ -1,4 +1,4 @@
-"""What a critic and a generator play for: Wasserstein, least-squares and entropic GANs."""
+"""Adversarial losses: Wasserstein, least-squares and entropic GANs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch.func import functional_call
 from torch.nn import functional
 
 GRADIENT_PENALTY = 10.0
-"""η of the Wasserstein GAN."""
+"""Weight η of the gradient penalty of the Wasserstein GAN."""
 
 
 def generator_loss(kind: str, scores: Tensor) -> Tensor:
-    """What the generator minimises, one value for each image.
+    """Return the loss of the generator, one value per image.
 
-    ``−D(G)``; ``½ (D(G) − 1)²``; ``−log σ(D(G))``.
+    ``−D(G)`` for "wgan_gp", ``½ (D(G) − 1)²`` for "lsgan", ``−log σ(D(G))`` for "entropic".
 
     Args:
-        kind: one of ``wgan_gp``, ``lsgan`` and ``entropic``.
-        scores: ``D(G)``, ``(batch,)``.
+        kind: "wgan_gp", "lsgan" or "entropic".
+        scores: Scores ``D(G)``, ``(batch,)``.
     """
     if kind == "wgan_gp":
         return -scores
@@ -30,17 +30,17 @@ def generator_loss(kind: str, scores: Tensor) -> Tensor:
 
 
 def critic_loss(kind: str, critic: Any, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """What the critic minimises, one value for each pair of images.
+    """Return the loss of the critic, one value per pair of images.
 
-    ``D(G) − D(y) + η (‖∇D(α G + (1 − α) y)‖ − 1)²``; ``½ D(G)² + ½ (D(y) − 1)²``;
-    ``−log σ(D(y)) − log(1 − σ(D(G)))``.
+    ``D(G) − D(y) + η (‖∇D(α G + (1 − α) y)‖ − 1)²`` for "wgan_gp", ``½ D(G)² + ½ (D(y) − 1)²`` for
+    "lsgan", ``−log σ(D(y)) − log(1 − σ(D(G)))`` for "entropic".
 
     Args:
-        kind: one of ``wgan_gp``, ``lsgan`` and ``entropic``.
-        critic: D, which scores each image alone.
-        real: labels y, ``(batch, channels, ny, nx)``.
-        fake: images of the generator, likewise, without gradient.
-        share: α, ``(batch,)``.
+        kind: "wgan_gp", "lsgan" or "entropic".
+        critic: Critic D, which scores each image separately.
+        real: Labels y, ``(batch, channels, ny, nx)``.
+        fake: Images of the generator, ``(batch, channels, ny, nx)``, without gradient.
+        share: Interpolation weight α, ``(batch,)``.
     """
     of_real, of_fake = critic(torch.cat([real, fake])).chunk(2)
     if kind == "lsgan":
@@ -55,12 +55,12 @@ def critic_loss(kind: str, critic: Any, real: Tensor, fake: Tensor, share: Tenso
 
 
 def fixed_scores(critic: Any, images: Tensor) -> Tensor:
-    """Scores that give the images a gradient and the critic none."""
+    """Return scores with a gradient for the images and none for the critic."""
     weights = {name: value.detach() for name, value in critic.named_parameters()}
     return functional_call(critic, weights, (images,))
 
 
 def paired_share(step: Tensor, start: int, end: int, last: float) -> Tensor:
-    """λ of the hybrid loss: 1 up to ``start``, then falling evenly to ``last`` at ``end``."""
+    """Return λ of the hybrid loss: 1 up to ``start``, falling linearly to ``last`` at ``end``."""
     progress = ((step.float() - start) / max(end - start, 1)).clamp(0, 1)
     return 1 - (1 - last) * progress

@@ -1,4 +1,4 @@
-"""The network that training starts from: a new one, or one to go on with."""
+"""Starting point of reconstructor training: a new or a trained network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ctxrecon.training.reconstructor.config import ReconstructorConfig
 
 
 def starting_point(config: ReconstructorConfig) -> ReconstructionPipeline:
-    """The network to train: a new one, or one to go on with."""
+    """Return the network to train: a new one, or a trained one to continue from."""
     if (config.network is None) == (config.pretrained_model_name_or_path is None):
-        raise InputError("give either --network or --pretrained_model_name_or_path")
+        raise InputError("specify either --network or --pretrained_model_name_or_path")
     if config.pretrained_model_name_or_path:
         if config.text_encoder or config.predict_std:
             raise InputError(
-                "--text_encoder and --predict_std are of a new --network: leave them out"
+                "--text_encoder and --predict_std apply to a new --network only: omit them"
             )
         return load_reconstructor(config.pretrained_model_name_or_path)
     assert config.network is not None

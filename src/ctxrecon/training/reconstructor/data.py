@@ -1,4 +1,4 @@
-"""Training samples of reconstructors: undersampled slices with the labels that there are."""
+"""Training samples of reconstructors: undersampled slices with the available labels."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from ctxrecon.training.scans import (
 from ctxrecon.training.slices import PreparedSlices, SliceSource, one_of, tokens_of
 
 Kind: TypeAlias = tuple[str, float]
-"""A mask's name and acceleration."""
+"""Name and acceleration of a mask."""
 
 _POOL = 256
-"""Masks of each kind that samples draw from: Poisson disks take long to make."""
+"""Number of masks of each kind to draw from; generating Poisson disks takes long."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How slices are undersampled.
+    """Undersampling of training slices.
 
     Attributes:
-        masks: names, one of which each sample draws.
-        accelerations: likewise.
-        center_fraction: of every mask; ``None`` for ``0.32 / acceleration`` of the lines, and the
-            mask's own default in 2-D.
-        fixed: whether every scan keeps one mask, or gets another each time.
-        num_coils: of the simulated array, one of which each step draws.
-        snr: of the bright signal to complex noise; 0 for none.
-        sampler: whose masks are drawn in place of those by name: one that looks at no image and
-            has no axis of contrasts.
-        magnitude: whether the magnitudes of the images are scanned, by one coil without a phase.
+        masks: Names of masks, one of which is drawn for each sample.
+        accelerations: Acceleration factors, one of which is drawn for each sample.
+        center_fraction: Fully sampled share of every mask; ``None`` for ``0.32 / acceleration`` of
+            the lines, and for the mask's default in 2-D.
+        fixed: If true, every scan keeps its mask; otherwise a new one is drawn each time.
+        num_coils: Numbers of coils of the simulated array, one of which is drawn in each step.
+        snr: Ratio of the bright signal to the complex noise; 0 for no noise.
+        sampler: Sampler whose masks replace the named ones. It must be non-adaptive and have no
+            contrast axis.
+        magnitude: If true, the magnitudes of the images are scanned with one coil without phase.
     """
 
     masks: Sequence[str] = ("uniform1d",)
@@ -64,23 +64,23 @@ class Sampling:
     magnitude: bool = False
 
     def check(self, sizes: Sequence[int]) -> None:
-        """Draw a mask of each kind and size.
+        """Validate the settings by drawing a mask of each kind and size.
 
         Raises:
-            InputError: one that cannot be drawn or gives no coil maps, or another number that
-                makes no sense.
+            InputError: If a mask cannot be drawn or is unsuitable for coil-map estimation, or
+                another value is invalid.
         """
         if min(self.num_coils, default=0) < 1 or self.snr < 0:
             raise InputError(
-                "expected at least one coil and an SNR of 0 or more, got "
+                "expected at least one coil and an SNR of at least 0, got "
                 f"{list(self.num_coils)} coils and an SNR of {self.snr:g}"
             )
         check_magnitude(self.magnitude, max(self.num_coils))
         for name, acceleration, size in product(self.names, self.accelerations, sizes):
             if self.sampler is not None and self.sampler.shape != (size, size):
                 raise InputError(
-                    f"the sampler's masks are of the matrix {self.sampler.shape}, slices of "
-                    f"{size}²: give --resolution {self.sampler.shape[0]}"
+                    f"the sampler's masks have the matrix size {self.sampler.shape}, the slices "
+                    f"{size}²: use --resolution {self.sampler.shape[0]}"
                 )
             check_calibration(
                 self.mask((name, acceleration), size, 0),
@@ -90,16 +90,16 @@ class Sampling:
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the kinds of masks: those by name, or the sampler's class."""
+        """Names of the kinds of masks, or the sampler's class."""
         return self.masks if self.sampler is None else (type(self.sampler).__name__,)
 
     def draw(self, size: int, rng: np.random.Generator) -> tuple[Kind, Tensor]:
-        """A kind of mask, and a mask ``(1, 1, size, size)`` of it."""
+        """Draw a kind of mask, and a mask ``(1, 1, size, size)`` of it."""
         kind = (str(rng.choice(np.array(self.names))), float(rng.choice(self.accelerations)))
         return kind, self.mask(kind, size, int(rng.integers(_POOL)))
 
     def mask(self, kind: Kind, size: int, number: int) -> Tensor:
-        """The mask of this number."""
+        """Return the mask of a number."""
         name, acceleration = kind
         if self.sampler is not None:
             return _sampled(self.sampler, acceleration, number)
@@ -122,14 +122,14 @@ def _sampled(sampler: MaskNetwork, acceleration: float, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which fully sampled images training may look at.
+    """Fully sampled images that are available in training.
 
     Attributes:
-        kind: "paired", each scan's own image; "partial", those of the first ``labeled`` scans,
-            not paired; "disjoint", images of ``labeled`` other scans, not paired; "none", with the
-            samples of each scan split in two.
-        labeled: N.
-        magnitude: whether unpaired labels come as magnitudes, without phase.
+        kind: "paired" for each scan's own image; "partial" for unpaired images of the first
+            ``labeled`` scans; "disjoint" for unpaired images of ``labeled`` other scans; "none" for
+            self-supervision, with the samples of each scan split in two.
+        labeled: Number N of unpaired images.
+        magnitude: If true, unpaired labels are magnitudes without phase.
     """
 
     kind: str = "paired"
@@ -137,40 +137,40 @@ class Labels:
     magnitude: bool = False
 
     def __post_init__(self) -> None:
-        """Check what belongs together."""
+        """Validate the combination of values."""
         if self.kind not in LABELS:
             raise InputError(f"unknown labels {self.kind!r}: expected one of {', '.join(LABELS)}")
         unpaired = self.kind in ("partial", "disjoint")
         if unpaired and (self.labeled is None or self.labeled < 1):
-            raise InputError(f"{self.kind} labels need their number: give --labeled N")
+            raise InputError(f"{self.kind} labels need a number: set --labeled N")
         if not unpaired and (self.labeled is not None or self.magnitude):
             raise InputError(
-                f"--labeled and --magnitude_labels are of partial or disjoint labels, not of "
-                f"{self.kind} ones: leave them out"
+                f"--labeled and --magnitude_labels apply to partial or disjoint labels, not to "
+                f"{self.kind} ones: omit them"
             )
 
 
 @dataclass(frozen=True)
 class MeasurementSamples:
-    """What a reconstructor learns from. Everything follows from the seed and a sample's number.
+    """Training samples of a reconstructor, determined by the seed and the sample number.
 
-    A batch holds ``kspace`` ``(batch, coils, ny, nx)``, ``mask``, ``coil_maps`` (estimated from
-    what a mask of that kind takes of the scan), ``step``, ``tokens`` where prompts are read, and by
-    the kind of labels ``target`` ``(batch, ny, nx)``; or ``label``, complex or real, with the share
-    ``share`` of a critic's gradient penalty; or ``held_out``, the mask of the samples that the
-    network does not see, which ``kspace`` has. A scan without a label of its own was never fully
-    sampled: it keeps one mask.
+    A batch contains ``kspace`` ``(batch, coils, ny, nx)``, ``mask``, ``coil_maps`` (estimated from
+    the samples of a mask of the same kind), ``step``, and ``tokens`` if prompts are used. Depending
+    on the kind of labels it also contains ``target`` ``(batch, ny, nx)``; or ``label``, complex or
+    real, and ``share``, the interpolation weight of the gradient penalty; or ``held_out``, the mask
+    of the samples of ``kspace`` that the network does not see. A scan without a label of its own is
+    treated as never fully sampled: it keeps one mask.
 
     Attributes:
-        source: of the slices.
-        sampling: how they are undersampled.
-        labels: which images training may look at.
-        scans: M, how many scans there are; ``None`` for as many as samples are drawn.
-        resolutions: matrix sizes that steps draw from.
-        tokenizer: of a text encoder, for networks that read prompts.
-        label_source: of disjoint labels; has no person in common with ``source``.
-        held_out_share: of the samples of each scan, without labels.
-        seed: of everything.
+        source: Source of the slices.
+        sampling: Undersampling of the slices.
+        labels: Images that are available in training.
+        scans: Number M of scans; ``None`` for a new scan in every sample.
+        resolutions: Matrix sizes to draw from.
+        tokenizer: Tokenizer of the text encoder, for networks with text conditioning.
+        label_source: Source of disjoint labels, without a person in common with ``source``.
+        held_out_share: Share of the samples of each scan that is held out, without labels.
+        seed: Random seed of all samples.
     """
 
     source: SliceSource
@@ -185,24 +185,24 @@ class MeasurementSamples:
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check what belongs together."""
+        """Validate the combination of values."""
         kind, labeled = self.labels.kind, self.labels.labeled or 0
         if self.scans is not None and self.scans < 1:
             raise InputError(f"expected at least one scan, got {self.scans}")
         if kind == "partial" and self.scans is None:
-            raise InputError("partial labels are of so many scans: give --scans M")
+            raise InputError("partial labels need a finite number of scans: set --scans M")
         if kind == "partial" and labeled > (self.scans or 0):
             raise InputError(
-                f"expected at most {self.scans} labeled scans, as there are, got {labeled}"
+                f"expected at most {self.scans} labeled scans, the number of scans, got {labeled}"
             )
         if (kind == "disjoint") != (self.label_source is not None):
-            raise InputError("disjoint labels have a source of their own, and no others have")
+            raise InputError("`label_source` is required for disjoint labels, and only for these")
         if not 0 < self.held_out_share < 1:
-            raise InputError(f"expected a held-out share in (0, 1), got {self.held_out_share}")
+            raise InputError(f"expected `held_out_share` in (0, 1), got {self.held_out_share}")
         self.sampling.check(self.resolutions)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        """The sample of ``(step, number)``."""
+        """Return the sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 3])
         size = one_of(self.resolutions, step, self.seed, 2)
@@ -255,7 +255,7 @@ class MeasurementSamples:
     def _scan(
         self, number: int, size: int, coils: int, kind: Kind, *, label: bool = False
     ) -> dict[str, Any]:
-        """A fully sampled noisy scan, its maps and the image that they give."""
+        """Return a fully sampled noisy scan, its coil maps and the image."""
         disjoint = label and self.label_source is not None
         source = self.label_source if disjoint else self.source
         assert source is not None
@@ -283,7 +283,7 @@ class MeasurementSamples:
         }
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch, with tokens ``(batch, length)`` where there is a tokenizer."""
+        """Collate samples to a batch, with tokens ``(batch, length)`` if there is a tokenizer."""
         tensors = [name for name, value in samples[0].items() if isinstance(value, Tensor)]
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in tensors}
         batch["step"] = torch.tensor([sample["step"] for sample in samples])
@@ -294,7 +294,7 @@ class MeasurementSamples:
         return batch
 
     def _prompt(self, sample: dict[str, Any]) -> str:
-        """The prompt with metadata left out at random, so that incomplete ones will do as well."""
+        """Return the prompt with random metadata dropout, so that incomplete prompts also work."""
         metadata: ScanMetadata = sample["metadata"]
         generator = torch.Generator().manual_seed(sample["seed"])
         return drop_metadata(
@@ -303,9 +303,9 @@ class MeasurementSamples:
 
 
 def sources(config: ReconstructorConfig) -> tuple[SliceSource, SliceSource | None]:
-    """Where slices come from, and disjoint labels, if there are any: from other people."""
+    """Return the source of slices and, for disjoint labels, one of other people."""
     if (config.bank is None) == (config.train_data_dir is None):
-        raise InputError("give either --bank or --train_data_dir")
+        raise InputError("specify either --bank or --train_data_dir")
     data: Any
     make: Callable[[Any], SliceSource]
     if config.bank is not None:
@@ -342,23 +342,26 @@ def _prepared(config: ReconstructorConfig, slices: ShardSlices) -> SliceSource:
 
 
 def _check_enough(option: str, wanted: int | None, there: int) -> None:
-    """A slice that is taken twice would be two scans, one with a label and one without."""
+    """Validate the number of slices: a repeated one would be a labeled and an unlabeled scan."""
     if wanted is not None and wanted > there:
-        raise InputError(f"expected {option} of {there} slices at most, as there are, got {wanted}")
+        raise InputError(
+            f"expected {option} of at most {there}, the number of slices, got {wanted}"
+        )
 
 
 def split(mask: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Samples that are held out, and those that a network sees: SSDU's Λ and Θ.
+    """Split a mask into samples that are held out and samples that the network sees (SSDU's Λ, Θ).
 
-    Yaman et al., Magn Reson Med 84:3172 (2020): held out at random, but for the 4×4 middle.
+    Yaman et al., Magn Reson Med 84:3172 (2020): random, except for the central 4×4 samples, which
+    are never held out.
 
     Args:
-        mask: ``(1, ny, nx)`` bool.
-        share: of the samples to hold out.
-        rng: source of randomness.
+        mask: Sampling mask ``(1, ny, nx)``, bool.
+        share: Share of the samples to hold out.
+        rng: Source of randomness.
 
     Returns:
-        Λ and Θ, ``(1, ny, nx)`` bool each, without a common sample, together ``mask``.
+        Λ and Θ, ``(1, ny, nx)`` bool each, which are disjoint and together equal ``mask``.
     """
     ny, nx = mask.shape[-2:]
     free = mask.clone()

@@ -1,4 +1,4 @@
-"""A reconstructor as one trainable module, with its critic and text encoder, and its losses."""
+"""Reconstructor, critic and text encoder as one trainable module, and its losses."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from ctxrecon.training.reconstructor.data import Labels
 
 @dataclass(frozen=True)
 class Objective:
-    """What a reconstructor is trained for.
+    """Training objective of a reconstructor.
 
     Attributes:
-        loss: of an image and its target: "l1"; "ssim", l1 and the structural similarity of
-            magnitudes; "gaussian", the likelihood whose variance is predicted; or "none".
-        adversarial: one of :data:`ADVERSARIAL`, or ``None``.
-        paired_share: λ at the end, of ``λ loss + (1 − λ) adversarial``.
-        paired_start: steps with λ = 1 at the beginning.
-        paired_end: step from which on λ is ``paired_share``.
-        consistency: γ of ``γ ‖A x − y‖₂``, which a generator that has a critic and no paired loss
-            minimises as well: all that it knows of its own scan. Both ``‖A x − y‖₂`` and a
-            Wasserstein critic change by at most 1 where x does by 1, so γ = 1 balances them.
-        critic_width: see :class:`~ctxrecon.reconstructors.Critic`.
-        critic_steps: the generator is trained at every such step, the critic at each.
+        loss: Paired loss: "l1"; "mse"; "ssim", which is l1 plus the structural dissimilarity of
+            magnitudes; "gaussian", the likelihood with predicted variance; or "none".
+        adversarial: One of :data:`ADVERSARIAL`, or ``None``.
+        paired_share: Final λ of ``λ loss + (1 − λ) adversarial``.
+        paired_start: Number of initial steps with λ = 1.
+        paired_end: Step at which λ reaches ``paired_share``.
+        consistency: Weight γ of ``γ ‖A x − y‖₂``, which is added if a generator has a critic but no
+            paired loss, as its only information about its own scan. Both ``‖A x − y‖₂`` and a
+            Wasserstein critic have slope 1 at most, so γ = 1 balances them.
+        critic_width: Number of features of the critic, see
+            :class:`~ctxrecon.reconstructors.Critic`.
+        critic_steps: Number of critic steps per generator step.
     """
 
     loss: str = "l1"
@@ -52,10 +53,10 @@ class Objective:
     critic_steps: int = 1
 
     def check(self, labels: Labels, network: Reconstructor) -> None:
-        """Refuse what the labels or the network cannot serve.
+        """Validate the objective against labels and network.
 
         Raises:
-            InputError: in a sentence of its own for each.
+            InputError: If a value is invalid, or the labels or the network do not support it.
         """
         if self.loss not in LOSSES:
             raise InputError(f"unknown loss {self.loss!r}: expected one of {', '.join(LOSSES)}")
@@ -65,48 +66,48 @@ class Objective:
                 + ", ".join(ADVERSARIAL)
             )
         if not 0 <= self.paired_share <= 1:
-            raise InputError(f"expected a paired share from 0 to 1, got {self.paired_share}")
+            raise InputError(f"expected `paired_share` from 0 to 1, got {self.paired_share}")
         if self.consistency < 0:
-            raise InputError(f"expected a consistency of 0 or more, got {self.consistency:g}")
+            raise InputError(f"expected `consistency` of at least 0, got {self.consistency:g}")
         if self.critic_steps < 1:
-            raise InputError(f"expected 1 or more critic steps, got {self.critic_steps}")
+            raise InputError(f"expected `critic_steps` of at least 1, got {self.critic_steps}")
         if labels.kind == "paired" and self.loss == "none" and self.adversarial is None:
-            raise InputError("nothing to train for: give --loss, --adversarial or both")
+            raise InputError("nothing to train for: set --loss, --adversarial or both")
         if labels.kind in ("partial", "disjoint") and (
             self.loss != "none" or self.adversarial is None
         ):
             raise InputError(
                 f"{labels.kind} labels are not paired with scans, so only a critic can use them: "
-                "give --loss none --adversarial wgan_gp"
+                "use --loss none --adversarial wgan_gp"
             )
         if labels.kind == "none" and (self.loss != "none" or self.adversarial is not None):
             raise InputError(
-                "without labels the loss is that of the samples held out: give --loss none and "
+                "without labels the loss is that of the held-out samples: use --loss none and "
                 "no --adversarial"
             )
         if network.learns_prior:
             raise InputError(
-                f"the denoiser of a {type(network).__name__} is trained by train_sampler.py: for "
-                "masks that are not learned give it --sampler fixed:mask=uniform1d"
+                f"the denoiser of a {type(network).__name__} is trained by train_sampler.py: use "
+                "it with --sampler fixed:mask=uniform1d for masks that are not learned"
             )
         if (self.loss == "gaussian") != network.predicts_error:
             raise InputError(
-                "the gaussian loss trains the predicted error, and nothing else does: give "
-                "--loss gaussian and --predict_std together"
+                "the gaussian loss is needed to train the predicted error: use --loss gaussian and "
+                "--predict_std together"
             )
 
 
 class ReconstructorTraining(nn.Module):
-    """Reconstructor, critic and text encoder; called on a batch it gives each sample's loss.
+    """Reconstructor, critic and text encoder as a module that maps a batch to each sample's loss.
 
-    The generator's and the critic's losses are added up: each gets the gradient of its own alone,
-    so that one backward pass moves both, at the same time.
+    The losses of generator and critic are added. Each of them receives the gradient of its own loss
+    only, so that a single backward pass updates both.
 
     Args:
-        pipe: its reconstructor is trained; its text encoder stays as it is.
-        objective: what for.
-        labels: what a batch holds.
-        seed: of the critic's first weights.
+        pipe: Pipeline whose reconstructor is trained; its text encoder is frozen.
+        objective: Training objective.
+        labels: Labels contained in a batch.
+        seed: Random seed of the critic's initial weights.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class ReconstructorTraining(nn.Module):
                 self.critic = Critic(labels.magnitude, objective.critic_width)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of each sample, ``(batch,)``."""
+        """Return the loss of each sample, ``(batch,)``."""
         embeds = None
         if self.text_encoder is not None:
             embeds = self.text_encoder(batch["tokens"]).pooler_output
@@ -143,21 +144,21 @@ class ReconstructorTraining(nn.Module):
         return loss if output.penalty is None else loss + output.penalty
 
     def _plays(self, batch: dict[str, Tensor]) -> bool:
-        """Whether the generator is trained at this step, not the critic alone."""
+        """Return whether the generator is trained in this step, not only the critic."""
         every = self.objective.critic_steps
         return self.critic is None or every == 1 or int(batch["step"][0]) % every == every - 1
 
     def _judged(self, images: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """What the critic minimises."""
+        """Return the loss of the critic."""
         assert self.objective.adversarial is not None
         real = self.critic.seen(batch["label" if "label" in batch else "target"])
         fake = self.critic.seen(images.detach())
-        # The penalty is of a gradient, which half precision would round.
+        # The penalty involves a gradient, for which half precision is too coarse.
         with torch.autocast(fake.device.type, enabled=False):
             return critic_loss(self.objective.adversarial, self.critic, real, fake, batch["share"])
 
     def _labeled(self, output: ReconstructorOutput, batch: dict[str, Tensor]) -> Tensor:
-        """Paired, adversarial, or both."""
+        """Return the paired loss, the adversarial loss, or both."""
         objective = self.objective
         paired: Tensor | None = None
         if objective.loss != "none":
@@ -186,18 +187,20 @@ class ReconstructorTraining(nn.Module):
 def paired_loss(
     kind: str, images: Tensor, std: Tensor | None, target: Tensor, inside: Tensor
 ) -> Tensor:
-    """Distance of images from their targets, one value for each.
+    """Return the distance of images from their targets, one value per image.
 
     Args:
-        kind: "l1", the mean of ``|x − x̂|`` over real and imaginary parts; "mse", that of its
-            square; "ssim", "l1" and ``1 − SSIM`` of the magnitudes; "gaussian", the mean of
+        kind: Kind of loss. "l1": mean of ``|x − x̂|`` over real and imaginary parts. "mse": mean of
+            its square. "ssim": "l1" plus ``1 − SSIM`` of the magnitudes. "gaussian": mean of
             ``|x − x̂|²/σ² + 2 log σ``, the likelihood of Kendall and Gal (NeurIPS 2017) for complex
-            numbers, or, with a σ of each part, of the sum over both of
-            ``½ (x − x̂)²/σ² + log σ``: InfoMRI, equation (42).
-        images: ``x̂``, ``(batch, ny, nx)`` complex.
-        std: ``σ``, likewise, real, or ``(batch, 2, ny, nx)`` of the parts, for "gaussian".
-        target: ``x``.
-        inside: pixels that some coil sees, bool; elsewhere there is nothing to be unsure of.
+            numbers, or, with a separate σ for each part, of the sum of
+            ``½ (x − x̂)²/σ² + log σ`` over both (InfoMRI, equation (42)).
+        images: Complex images ``x̂``, ``(batch, ny, nx)``.
+        std: Standard deviations ``σ`` for "gaussian", real ``(batch, ny, nx)``, or
+            ``(batch, 2, ny, nx)`` for the parts.
+        target: Complex targets ``x``, ``(batch, ny, nx)``.
+        inside: Pixels with coil sensitivity, ``(batch, ny, nx)`` bool; only these contribute to
+            "gaussian".
     """
     difference = complex_to_channels(images - target)
     if kind == "mse":
@@ -217,18 +220,18 @@ def paired_loss(
 
 
 def _ssim(images: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity of each slice, differentiable, ``(batch,)``."""
-    # An empty target, as of a slice outside the head, has no range of its own.
+    """Return the differentiable structural similarity of each slice, ``(batch,)``."""
+    # An empty target, such as a slice outside the head, has no intensity range.
     peak = target.flatten(1).amax(dim=1).clamp_min(1e-6)[:, None, None]
     return structural_similarity(images, target, peak).flatten(1).mean(dim=1)
 
 
 def data_distance(images: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """``‖A x − y‖₂`` of each slice, ``(batch,)``.
+    """Return ``‖A x − y‖₂`` of each slice, ``(batch,)``.
 
     Args:
-        images: ``(batch, ny, nx)`` complex.
-        batch: with ``kspace``, ``mask`` and ``coil_maps``.
+        images: Complex images ``(batch, ny, nx)``.
+        batch: Batch with ``kspace``, ``mask`` and ``coil_maps``.
     """
     difference = CartesianSense(batch["mask"], batch["coil_maps"])(images)
     difference = difference - batch["kspace"] * batch["mask"]
@@ -236,13 +239,14 @@ def data_distance(images: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 
 def held_out_loss(images: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """``‖u − v‖₂/‖u‖₂ + ‖u − v‖₁/‖u‖₁`` over the samples that the network did not see.
+    """Return ``‖u − v‖₂/‖u‖₂ + ‖u − v‖₁/‖u‖₁`` over the held-out samples.
 
-    Yaman et al., Magn Reson Med 84:3172 (2020), formula (7): u measured, v predicted by the image.
+    Yaman et al., Magn Reson Med 84:3172 (2020), formula (7), with u measured and v predicted from
+    the image.
 
     Args:
-        images: ``(batch, ny, nx)`` complex.
-        batch: with ``kspace``, ``held_out`` and ``coil_maps``.
+        images: Complex images ``(batch, ny, nx)``.
+        batch: Batch with ``kspace``, ``held_out`` and ``coil_maps``.
     """
     predicted = CartesianSense(batch["held_out"], batch["coil_maps"])(images)
     measured = batch["kspace"] * batch["held_out"]

@@ -1,4 +1,4 @@
-r"""Train a network that reconstructs directly: with labels, with unpaired ones, or without.
+r"""Train a reconstruction network with paired, unpaired or no labels.
 
     accelerate launch training/train_reconstructor.py --network varnet --bank runs/bank.npz \
         --output_dir runs/varnet --max_train_steps 2000
@@ -9,11 +9,11 @@ r"""Train a network that reconstructs directly: with labels, with unpaired ones,
     ... --network modl --labels none --loss none # self-supervised: no labels at all
 
     ... --sampler runs/knees/pipeline --accelerations 8 --num_coils 1 --magnitude_images --snr 50
-                                                 # what can be seen of the scans of a task?
+                                                 # reconstruct the scans of a trained task
 
-Slices come from the phantom on the fly (``--bank``) or from a set made by ``ctxrecon prepare``
-(``--train_data_dir``); coils, noise and masks are simulated. Everything about a sample follows from
-the seed and its number, so a run that is resumed goes on as if it had not stopped.
+Slices are simulated by the phantom (``--bank``) or read from a set written by ``ctxrecon prepare``
+(``--train_data_dir``); coils, noise and masks are simulated. Samples are determined by the seed and
+their number, so that an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _ABOUT = About(
 
 
 def train_reconstructor(config: ReconstructorConfig) -> None:
-    """Train a reconstructor as configured; a run that was stopped goes on where it is asked to.
+    """Train a reconstructor with the given configuration, or resume a run.
 
     Raises:
-        InputError: options that do not belong together, data or parts that do not fit, or a folder
-            that cannot take the run.
+        InputError: If options contradict each other, data or parts do not match, or the output
+            folder cannot be used.
     """
     check_run(config)
     pipe = starting_point(config)

@@ -1,4 +1,4 @@
-"""Validation while a reconstructor trains, on held-out phantom scans."""
+"""Validation of a reconstructor on held-out phantom scans."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ctxrecon.training.reconstructor.data import Sampling
 
 
 class UndersampledScans:
-    """Procedural knees and brains that no training bank holds, undersampled as in training.
+    """Held-out procedural knees and brains, undersampled as in training.
 
     Args:
-        count: number of scans.
-        resolution: matrix size ``n``.
-        sampling: masks, coils and noise.
+        count: Number of scans.
+        resolution: Matrix size ``n``.
+        sampling: Masks, coils and noise.
     """
 
     def __init__(self, count: int, resolution: int, sampling: Sampling) -> None:
@@ -44,7 +44,7 @@ class UndersampledScans:
             ]
 
     def validate(self, pipe: ReconstructionPipeline, picture: Path) -> dict[str, float]:
-        """PSNR in dB and SSIM, and the PSNR of zero-filling; draws the first brain.
+        """Return PSNR in dB and SSIM, and the PSNR of zero-filling; plot the first brain.
 
         Coil maps are estimated from each scan's own samples.
         """
@@ -76,12 +76,12 @@ class UndersampledScans:
 
 
 def magnitude_scan(scan: Scan, snr: float | None, seed: int) -> Scan:
-    """The magnitudes of a scan's images, scanned with its mask by one coil without a phase.
+    """Return a scan of the magnitude images with the same mask and one coil without phase.
 
     Args:
-        scan: with the images as its target.
-        snr: see :func:`~ctxrecon.phantom.measure`.
-        seed: of the noise.
+        scan: Scan whose target contains the images.
+        snr: Signal-to-noise ratio, see :func:`~ctxrecon.phantom.measure`.
+        seed: Random seed of the noise.
     """
     assert scan.target is not None
     images = scan.target.abs().to(scan.target.dtype)

@@ -1,4 +1,4 @@
-"""Training of samplers of k-space with the task that their samples are for."""
+"""Training of k-space samplers together with a downstream task."""
 
 from ctxrecon.training.tasks.build import starting_point
 from ctxrecon.training.tasks.config import TasksConfig

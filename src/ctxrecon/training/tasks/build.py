@@ -1,4 +1,4 @@
-"""The sampler and network that the training of a task starts from."""
+"""Starting point of task training: sampler and network."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from ctxrecon.training.tasks.config import TasksConfig
 
 _ACCELERATION = 8.0
 _WIDTHS = {"small": 16, "paper": 64}
-"""Channels of the classifier's first stage, by the name of the network."""
+"""Number of channels of the classifier's first stage by network name."""
 _SIZES = ("width", "depth", "layers", "latent_channels")
 
 
 def starting_point(config: TasksConfig) -> TaskPipeline:
-    """The sampler and networks to train: new ones, and those of an earlier run.
+    """Return the sampler and networks to train: new ones, or those of an earlier run.
 
     Raises:
-        InputError: an unknown network or sampler, or options that do not belong together.
+        InputError: If a network or sampler is unknown, or options contradict each other.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -51,13 +51,13 @@ def _sampler(config: TasksConfig, old: TaskPipeline | None) -> Any:
     if old is not None and config.sampler is None:
         if config.acceleration is not None or config.center_fraction is not None:
             raise InputError(
-                "--acceleration and --center_fraction are of a new --sampler: leave them out"
+                "--acceleration and --center_fraction apply to a new --sampler only: omit them"
             )
         shape = (config.resolution, config.resolution)
         if old.sampler.shape != shape:
             raise InputError(
-                f"the sampler of {config.pretrained_model_name_or_path} is of the matrix "
-                f"{old.sampler.shape}: give --resolution {old.sampler.shape[0]}"
+                f"the sampler of {config.pretrained_model_name_or_path} has the matrix size "
+                f"{old.sampler.shape}: use --resolution {old.sampler.shape[0]}"
             )
         return old.sampler
     return build_sampler(
@@ -72,7 +72,7 @@ def _sampler(config: TasksConfig, old: TaskPipeline | None) -> Any:
 
 def _classifier(config: TasksConfig, old: TaskPipeline | None) -> Any:
     if config.reconstruction_weight:
-        raise InputError("a classifier gives no image: leave --reconstruction_weight out")
+        raise InputError("a classifier returns no image: omit --reconstruction_weight")
     kinds: dict[str, Any] = {
         name: partial(FindingClassifier, width=width) for name, width in _WIDTHS.items()
     }
@@ -107,12 +107,12 @@ def _network(
     classes: list[str],
     settled: dict[str, Any] | None = None,
 ) -> Any:
-    """The network that is asked for, or that of an earlier run if it reads the same."""
+    """Return the requested network, or that of an earlier run if its classes match."""
     if old is None or config.network is not None:
         return build_from_text("--network", config.network or "small", kinds, settled)
     if list(old.config.classes) != classes:
         raise InputError(
-            f"the network of {config.pretrained_model_name_or_path} reads "
-            f"{', '.join(old.config.classes)}, not {', '.join(classes)}: give a --network"
+            f"the network of {config.pretrained_model_name_or_path} has the classes "
+            f"{', '.join(old.config.classes)}, not {', '.join(classes)}: specify a --network"
         )
     return old.network

@@ -1,4 +1,4 @@
-"""The options of training a sampler with a task."""
+"""Options of joint sampler and task training."""
 
 from __future__ import annotations
 
@@ -25,114 +25,149 @@ PARTS = ("sampler", "reconstruction")
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig(TrainingConfig):
-    """The options of training a sampler with a task, named as in the diffusers scripts."""
+    """Options of task training, named as in the diffusers training scripts.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ctxrecon.training.tasks import TasksConfig
+        >>> config = TasksConfig(
+        ...     output_dir=Path("runs/masses"), bank=Path("runs/masses.npz"), max_train_steps=2000
+        ... )
+        >>> config.task, config.target
+        ('segmentation', 'mass')
+    """
 
     task: str = option(
         "segmentation",
-        "of brains or knees, or classification of the findings of knees",
+        "Segmentation of brains or knees, or classification of findings of knees",
         choices=TASKS,
         on_resume="refused",
         in_card=True,
     )
     target: str = option(
         "mass",
-        "what is segmented",
+        "Structure to segment",
         choices=SEGMENTATIONS,
         on_resume="refused",
         in_card=True,
     )
     sampler: str | None = option(
         None,
-        f"{', '.join(SAMPLERS)}, with options, or the name of a fixed mask: {', '.join(MASKS)}; "
-        "pattern_generator by default",
+        f"Sampler: {', '.join(SAMPLERS)}, with options; or the name of a fixed mask: "
+        f"{', '.join(MASKS)} (default: pattern_generator)",
         on_resume="refused",
         in_card=True,
     )
     network: str | None = option(
         None,
-        "small or paper, with options: small:width=8:layers=1, paper:decoder_sees_measurement=true;"
-        " two_unets, li_net, or the same of the published sizes, two_unets_paper, li_net_paper; "
-        "small by default",
+        "Network: small or paper, with options as in small:width=8:layers=1 or "
+        "paper:decoder_sees_measurement=true; two_unets or li_net, or two_unets_paper or "
+        "li_net_paper with the published sizes (default: small)",
         on_resume="refused",
         in_card=True,
     )
     pretrained_model_name_or_path: str | None = option(
         None,
-        "pipeline of an earlier run, whose sampler and network are trained further where none is "
-        "given",
+        "Pipeline of an earlier run, whose sampler and network are trained further unless new "
+        "ones are specified",
         in_card=True,
     )
     aim: str = option(
         "both",
-        "the task alone, the reconstruction that two_unets segments, the labels whose latent "
-        "li_net predicts, or, of segmentations, task and reconstruction",
+        "Training aim: task only; reconstruction, which two_unets segments; labels, whose latent "
+        "li_net predicts; or both, task and reconstruction of a segmentation",
         choices=AIMS,
         on_resume="refused",
         in_card=True,
     )
     freeze: list[str] = option(
         [],
-        "what stays as it is: sampler, reconstruction",
+        "Parts to freeze",
         choices=PARTS,
         may_be_empty=True,
         on_resume="refused",
         in_card=True,
     )
-    bank: Path = option(text="anatomies from training/build_bank.py", in_card=True)
+    bank: Path = option(text="Bank of anatomies from training/build_bank.py", in_card=True)
     contrast: str | None = option(
-        None, "of all scans, such as T1POST; as often as in real ones by default", in_card=True
+        None,
+        "Contrast of all scans, such as T1POST (default: as frequent as in real scans)",
+        in_card=True,
     )
-    resolution: int = option(128, "matrix size, that of the masks", check=RESOLUTION, in_card=True)
+    resolution: int = option(128, "Matrix size of images and masks", check=RESOLUTION, in_card=True)
     field_of_view: float = option(
         1.0,
-        "part of the anatomy's width and height that is imaged, around what is segmented",
+        "Part of the anatomy's width and height that is imaged, around the segmented structure",
         check=Number(0.1, 1),
         in_card=True,
     )
     acceleration: float | None = option(
-        None, "of the sampler, where it serves one; 8 by default", check=Number(1), in_card=True
+        None,
+        "Acceleration factor of a sampler without a range of ratios (default: 8)",
+        check=Number(1),
+        in_card=True,
     )
     center_fraction: float | None = option(
-        None, "that every mask takes; that of the other masks by default", check=SHARE, in_card=True
+        None,
+        "Share that every mask samples fully (default: that of the other masks)",
+        check=SHARE,
+        in_card=True,
     )
     num_coils: int = option(
-        1, "1 for the image's own k-space, without a coil", check=Whole(1, 256), in_card=True
+        1,
+        "Number of coils; 1 for the k-space of the image itself",
+        check=Whole(1, 256),
+        in_card=True,
     )
-    snr: float = option(50.0, "of the bright signal; 0 for no noise", check=Number(0, 1e9))
+    snr: float = option(
+        50.0, "Ratio of the bright signal to the noise; 0 for no noise", check=Number(0, 1e9)
+    )
     magnitude_images: bool = option(
         False,
-        "scan the magnitudes, with --num_coils 1: k-space is then conjugate symmetric",
+        "Simulate scans of the magnitude images, with --num_coils 1: k-space is then conjugate "
+        "symmetric",
         on_resume="refused",
         in_card=True,
     )
     scans: int | None = option(
-        None, "how many scans there are; endless by default", check=Whole(1), in_card=True
+        None, "Number of scans (default: unlimited)", check=Whole(1), in_card=True
     )
-    raters: int = option(6, "who segmented every slice", check=Whole(1, 1024), in_card=True)
+    raters: int = option(
+        6, "Number of raters who segmented every slice", check=Whole(1, 1024), in_card=True
+    )
     rater_spread: float = option(
-        1.0, "of their boundaries, relative to the usual one", check=Number(0, 100), in_card=True
+        1.0,
+        "Spread of the raters' boundaries relative to the usual one",
+        check=Number(0, 100),
+        in_card=True,
     )
     latent_weight: float = option(
         1.0,
-        "of the divergence of the latents; 1 is the bound of the likelihood",
+        "Weight of the divergence of the latents; 1 corresponds to the likelihood bound",
         check=Number(0),
         in_card=True,
     )
     latent_warmup_steps: int = option(
         500,
-        "in which the divergence comes to its weight: latents that it costs too much to use "
-        "before they are of use would stay so",
+        "Steps over which the weight of the divergence rises, so that latents come into use "
+        "before their cost is high",
         check=Whole(0, 10**9),
         in_card=True,
     )
     reconstruction_weight: float | None = option(
-        None, "of the image's part in the loss, for segmentation: 1 by default", check=Number(0)
+        None,
+        "Weight of the image in the loss of a segmentation; 1 unless specified",
+        check=Number(0),
     )
     entropy_weight: float = option(
         0.0,
-        "of the entropy of a sample, which suppresses what else measurements tell",
+        "Weight of the entropy per sample, which reduces other information in the measurement",
         check=Number(0),
         in_card=True,
     )
-    sampler_learning_rate: float = option(1e-2, check=RATE, in_card=True)
-    validation_scans: int = option(16, "0 for none", check=Whole(0, 4096), on_resume="free")
+    sampler_learning_rate: float = option(
+        1e-2, "Peak learning rate of the sampler", check=RATE, in_card=True
+    )
+    validation_scans: int = option(
+        16, "Number of validation scans; 0 for none", check=Whole(0, 4096), on_resume="free"
+    )

@@ -1,4 +1,4 @@
-"""Training samples of tasks: fully sampled phantom scans with what raters or readers say."""
+"""Training samples of tasks: fully sampled phantom scans with raters' or readers' labels."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from ctxrecon.training.slices import SliceSource
 from ctxrecon.training.tasks.config import TasksConfig
 
 _FEWEST_PIXELS = 8
-"""Pixels of the image that a structure covers at least, about, in slices that it is learned from:
-distances of smaller ones are noise."""
+"""Approximate minimum size of a structure in image pixels in training slices; distances of smaller
+structures are noise."""
 _BIAS_STD, _FIELD_STD = 0.7, 1.0
 """Spread of usual raters' boundaries in pixels: between raters, and along a boundary."""
 _STATISTICS = 512
-"""Most slices that the statistics of k-space are taken from."""
+"""Maximum number of slices from which the statistics of k-space are estimated."""
 
 
 class Truth(Protocol):
-    """What a slice is to be read as."""
+    """Labels of a slice."""
 
     def __call__(self, anatomy: Anatomy, metadata: ScanMetadata, number: int) -> Tensor:
-        """All that is said of the slice of this number, ``(opinions, …)``."""
+        """Return all labels of the slice of a number, ``(opinions, …)``."""
 
 
 @dataclass(frozen=True)
 class RaterTruth:
-    """Segmentations ``(raters, n, n)`` uint8.
+    """Segmentations ``(raters, n, n)``, uint8.
 
     Attributes:
-        raters: who segments.
-        count: how many of them.
-        resolution: n.
+        raters: Simulated raters.
+        count: Number of raters.
+        resolution: Matrix size n.
     """
 
     raters: Raters
@@ -58,7 +58,7 @@ class RaterTruth:
     resolution: int
 
     def __call__(self, anatomy: Anatomy, metadata: ScanMetadata, number: int) -> Tensor:
-        """See :class:`Truth`."""
+        """Return the segmentations of a slice, see :class:`Truth`."""
         shape = (self.resolution, self.resolution)
         found = self.raters.segment(anatomy, shape, slice_seed=number, raters=range(self.count))
         return torch.from_numpy(found)
@@ -66,36 +66,37 @@ class RaterTruth:
 
 @dataclass(frozen=True)
 class FindingTruth:
-    """Findings ``(1, findings)`` float32.
+    """Findings ``(1, findings)``, float32.
 
     Attributes:
-        findings: their names.
+        findings: Names of the findings.
     """
 
     findings: Sequence[str]
 
     def __call__(self, anatomy: Anatomy, metadata: ScanMetadata, number: int) -> Tensor:
-        """See :class:`Truth`."""
+        """Return the findings of a slice, see :class:`Truth`."""
         return finding_labels(metadata.pathologies, self.findings).float()[None]
 
 
 @dataclass(frozen=True)
 class TaskSamples:
-    """What a sampler and a network learn a task from. All follows from the seed and the number.
+    """Samples for task training, determined by the seed and the sample number.
 
-    A batch holds ``kspace`` ``(batch, coils, n, n)``, fully sampled; ``coil_maps`` likewise, from
-    the centre that every mask takes; ``target`` ``(batch, n, n)``; ``truth``, one of the opinions
-    on each slice, drawn anew whenever it comes; ``seed``, of each sample's randomness; ``step``.
+    A batch contains fully sampled ``kspace`` ``(batch, coils, n, n)``; ``coil_maps``
+    ``(batch, coils, n, n)``, estimated from the center contained in every mask; ``target``
+    ``(batch, n, n)``; ``truth``, one of the labels of each slice, drawn again in every sample;
+    ``seed`` of each sample's randomness; and ``step``.
 
     Attributes:
-        source: of the slices, with their anatomies.
-        truth: what raters or readers say of each slice.
-        calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
-        scans: how many scans there are; ``None`` for as many as samples are drawn.
-        num_coils: of the simulated array; 1 for ``y = M (F x + n)`` without a coil.
-        snr: of the bright signal to complex noise; 0 for none.
-        magnitude: whether the magnitudes of the images are scanned.
-        seed: of slices, coils, noise, opinions and masks.
+        source: Source of the slices and their anatomies.
+        truth: Labels of each slice by raters or readers.
+        calibration: Center contained in every mask, ``(1, 1, n, n)`` bool.
+        scans: Number of scans; ``None`` for a new scan in every sample.
+        num_coils: Number of coils of the simulated array; 1 for ``y = M (F x + n)`` without coil.
+        snr: Ratio of the bright signal to the complex noise; 0 for no noise.
+        magnitude: If true, the magnitudes of the images are scanned.
+        seed: Random seed of slices, coils, noise, labels and masks.
     """
 
     source: SliceSource
@@ -109,7 +110,7 @@ class TaskSamples:
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        """The sample of ``(step, number)``."""
+        """Return the sample of ``(step, number)``."""
         step, number = place
         rng = np.random.default_rng([self.seed, number, 11])
         scan = self._memory.draw(number, self.scans, self.seed, self._scan)
@@ -118,22 +119,22 @@ class TaskSamples:
         return {**scan, "truth": truth, "seed": int(rng.integers(2**62)), "step": step}
 
     def image(self, number: int) -> tuple[Tensor, dict[str, Any]]:
-        """The image ``(n, n)`` complex64 of a slice, and what it was drawn with."""
+        """Return the image ``(n, n)``, complex64, of a slice, and the drawn slice."""
         drawn = self.source.draw(number, self.calibration.shape[-1])
         image = channels_to_complex(drawn["image"])
         return (image.abs().to(image.dtype) if self.magnitude else image), drawn
 
     def statistics(self) -> KSpaceStatistics:
-        """How k-space varies over the slices that are learned from."""
+        """Return the statistics of k-space over the training slices."""
         return KSpaceStatistics.of(self.first_images())
 
     def first_images(self) -> Tensor:
-        """Images ``(slices, n, n)`` complex64 of the first slices, as many as statistics ask."""
+        """Return the images ``(slices, n, n)``, complex64, used for the statistics."""
         count = min(self.scans or _STATISTICS, _STATISTICS)
         return torch.stack([self.image(number)[0] for number in range(count)])
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One batch."""
+        """Collate samples to a batch."""
         return stack(samples, ("kspace", "coil_maps", "target", "truth", "seed", "step"))
 
     def _scan(self, number: int) -> dict[str, Any]:
@@ -156,16 +157,16 @@ class TaskSamples:
 
 
 def usual_raters(config: TasksConfig) -> Raters:
-    """The raters that segment every slice."""
+    """Return the raters that segment every slice."""
     spread = config.rater_spread
     return Raters(SEGMENTATIONS[config.target], spread * _BIAS_STD, spread * _FIELD_STD)
 
 
 def phantom_source(config: TasksConfig) -> PhantomSlices:
-    """Slices of the bank that the task can be learned from.
+    """Return the slices of the bank that are suitable for the task.
 
     Raises:
-        InputError: a bank that has none, or from before structures were noted.
+        InputError: If the bank has none, or does not contain structures.
     """
     bank = AnatomyBank.load(config.bank)
     if config.task == "classification":
@@ -177,19 +178,19 @@ def phantom_source(config: TasksConfig) -> PhantomSlices:
     shown = round(config.field_of_view * min(bank.labels.shape[1:]))
     if shown < config.resolution:
         raise InputError(
-            f"the field of view of the anatomies of {config.bank} has {shown} pixels, fewer than "
-            f"--resolution {config.resolution}: lower it, or build them larger"
+            f"the field of view of the anatomies in {config.bank} has {shown} pixels, fewer than "
+            f"--resolution {config.resolution}: lower it, or build larger anatomies"
         )
     return slices_of(bank, config)
 
 
 def fewest_pixels(size: int, config: TasksConfig) -> int:
-    """Pixels of anatomies of this size that a structure covers at least."""
+    """Return the minimum size of a structure in pixels of anatomies of a given size."""
     return math.ceil(_FEWEST_PIXELS * (config.field_of_view * size / config.resolution) ** 2)
 
 
 def slices_of(bank: AnatomyBank, config: TasksConfig) -> PhantomSlices:
-    """Slices of these anatomies as they are trained on."""
+    """Return training slices of a bank of anatomies."""
     if config.field_of_view < 1:
         structures = SEGMENTATIONS[config.target].structures
         parts = [
@@ -207,7 +208,7 @@ def slices_of(bank: AnatomyBank, config: TasksConfig) -> PhantomSlices:
 
 
 def _part(anatomy: Anatomy, structures: Sequence[Structure], share: float) -> Anatomy:
-    """A square around these structures, not always with them in the middle."""
+    """Crop a square around structures, which are not always at its center."""
     assert anatomy.structures is not None
     places = np.argwhere(np.isin(anatomy.structures, structures))
     rng = np.random.default_rng([len(places), *places.sum(axis=0)])

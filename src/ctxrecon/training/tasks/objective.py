@@ -1,4 +1,4 @@
-"""A sampler and the network of a task as one trainable module, by InfoMRI's two objectives."""
+"""Sampler and task network as one trainable module, with InfoMRI's two objectives."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ctxrecon.training.samplers import draw_training_masks
 
 @dataclass(frozen=True)
 class TaskWeights:
-    """λ₂, λ₃ and ``|β|`` of the losses; that of the task is 1.
+    """Weights λ₂, λ₃ and ``|β|`` of the losses; the weight of the task is 1.
 
     Attributes:
-        latent: λ₂, of the divergence ``KL(q(h|y,z) ‖ q(h|y))``; 1 in the bound (19).
-        latent_warmup: steps in which it rises to that in proportion, from next to nothing.
-        reconstruction: λ₃, of the image's negative log-likelihood.
-        entropy: of the entropy of the measurement in nats, divided by the number of its samples,
-            so that it weighs the same at every acceleration.
+        latent: Weight λ₂ of the divergence ``KL(q(h|y,z) ‖ q(h|y))``; 1 in the bound (19).
+        latent_warmup: Number of steps over which this weight rises linearly.
+        reconstruction: Weight λ₃ of the image's negative log-likelihood.
+        entropy: Weight of the entropy of the measurement in nats, divided by the number of its
+            samples, so that it is comparable between accelerations.
     """
 
     latent: float = 1.0
@@ -40,15 +40,15 @@ class TaskWeights:
 
 
 class TaskTraining(nn.Module):
-    """What both tasks share; called on a batch it gives each sample's loss.
+    """Base class of task training: maps a batch to each sample's loss.
 
-    Masks are tosses whose gradient is straight-through, drawn for each slice from its own seed, as
-    is the acceleration where the sampler serves a range.
+    Masks are random decisions with a straight-through gradient, drawn for each slice from its own
+    seed. So is its acceleration, if the sampler covers a range.
 
     Args:
-        pipe: its parts are trained.
-        weights: of the terms of the loss.
-        entropies: of the samples, where their weight is not 0.
+        pipe: Pipeline whose parts are trained.
+        weights: Weights of the terms of the loss.
+        entropies: Entropies of the samples, if their weight is not 0.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class TaskTraining(nn.Module):
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
     ) -> Tensor:
-        """The loss of each sample but for the entropy, ``(batch,)``.
+        """Return the loss of each sample without the entropy, ``(batch,)``.
 
         Args:
-            zero_filled: ``Aᴴ y``, ``(batch, n, n)`` complex64.
-            batch: see :class:`~ctxrecon.training.tasks.TaskSamples`.
-            noise: a source for each sample.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, n, n)`` complex64.
+            batch: Batch of :class:`~ctxrecon.training.tasks.TaskSamples`.
+            noise: One generator per sample.
         """
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The loss of each sample, ``(batch,)``."""
+        """Return the loss of each sample, ``(batch,)``."""
         sources = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
         masks = draw_training_masks(self.sampler, sources, batch["kspace"].device)
         operator = WeightedSense(masks, batch["coil_maps"])
@@ -88,19 +88,18 @@ class TaskTraining(nn.Module):
 
 
 class SegmentationTraining(TaskTraining):
-    """``NLL(z|h) + λ₂ KL(q(h|y,z) ‖ q(h|y)) + λ₃ NLL(x|y)`` with h drawn from ``q(h|y,z)``.
+    """Loss ``NLL(z|h) + λ₂ KL(q(h|y,z) ‖ q(h|y)) + λ₃ NLL(x|y)`` with h drawn from ``q(h|y,z)``.
 
-    InfoMRI, equations (19) and (44), algorithm 2, divided by the number of pixels: likelihoods and
-    divergence are sums, as in the bound, where λ₂ is 1. The published reductions, of which its
-    weight of 50 is one, are not known. Far below 1 the posterior says more of the segmentation by h
-    than the prior encoder can tell from the measurement, and draws of the prior are then none that
-    a rater would make. Far above 1 a difference of raters that covers few pixels is not worth a
-    latent; and from the start on, before the decoder makes use of a latent, none is worth it: so
-    the weight rises at first (Bowman et al., CoNLL 2016).
+    InfoMRI, equations (19) and (44), algorithm 2, divided by the number of pixels. Likelihoods and
+    divergence are sums, as in the bound, where λ₂ is 1; the published reductions, to which the
+    published weight of 50 belongs, are not known. If λ₂ is far below 1, the posterior encodes more
+    of the segmentation in h than the prior encoder can predict from the measurement, and draws from
+    the prior are not realistic. If it is far above 1, differences between raters that cover few
+    pixels are not worth a latent. Initially, before the decoder uses the latent, any weight is too
+    high; it therefore rises at first (Bowman et al., CoNLL 2016).
 
-    Of a deterministic segmenter only the likelihoods are left.
-
-    Arguments are those of :class:`TaskTraining`, whose network is a segmenter.
+    A deterministic segmenter is trained by the likelihoods only. The arguments are those of
+    :class:`TaskTraining`, whose network is a segmenter.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class SegmentationTraining(TaskTraining):
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
     ) -> Tensor:
-        """See :class:`TaskTraining`."""
+        """Return the loss of each sample, see :class:`TaskTraining`."""
         labels = batch["truth"]
         features, scale = self.network.encode(zero_filled)
         explained = prior = self.network.prior(features)
@@ -142,16 +141,17 @@ class SegmentationTraining(TaskTraining):
 
 
 class TwoUNetsTraining(TaskTraining):
-    """Cross entropy of the classes and mean squared error of the magnitude image.
+    """Cross-entropy of the classes and mean squared error of the magnitude image.
 
-    With both SemuNet; with the image alone and then, frozen, the task, LOUPE-UNet-RS or, of fixed
-    masks, TradPat-UNet-RS; with the image and then the task alone, Tackle: InfoMRI, appendix B.
+    Both together are SemuNet. The image only, then the task only with the rest frozen, is
+    LOUPE-UNet-RS or, with fixed masks, TradPat-UNet-RS. The image, then the task only, is Tackle
+    (InfoMRI, appendix B).
 
     Args:
-        pipe: see :class:`TaskTraining`; its network is a :class:`~ctxrecon.tasks.TwoUNets`.
-        weights: likewise.
-        entropies: likewise.
-        aim: "both", "task" or "reconstruction"; for the latter the segmentation is frozen.
+        pipe: Pipeline whose network is a :class:`~ctxrecon.tasks.TwoUNets`.
+        weights: Weights of the terms of the loss.
+        entropies: Entropies of the samples, if their weight is not 0.
+        aim: "both", "task", or "reconstruction", which freezes the segmentation.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TwoUNetsTraining(TaskTraining):
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
     ) -> Tensor:
-        """See :class:`TaskTraining`."""
+        """Return the loss of each sample, see :class:`TaskTraining`."""
         features, scale = self.network.encode(zero_filled)
         if self.aim == "task":
             return segmentation_loss(self.network.logits(features), batch["truth"])
@@ -182,16 +182,16 @@ class TwoUNetsTraining(TaskTraining):
 
 
 class LINetTraining(TaskTraining):
-    """Cross entropy of segmentations that are coded and decoded; then the error of their latent.
+    """Cross-entropy of autoencoded segmentations, and then the error of their predicted latent.
 
-    LI-Net's two stages (InfoMRI, equations (38) and (39)): in each what belongs to the other is
-    frozen.
+    These are LI-Net's two stages (InfoMRI, equations (38) and (39)); in each of them, the parts of
+    the other are frozen.
 
     Args:
-        pipe: see :class:`TaskTraining`; its network is a :class:`~ctxrecon.tasks.LINet`.
-        weights: likewise.
-        entropies: likewise.
-        aim: "labels", the autoencoder, or "task", the latent from the measurement.
+        pipe: Pipeline whose network is a :class:`~ctxrecon.tasks.LINet`.
+        weights: Weights of the terms of the loss.
+        entropies: Entropies of the samples, if their weight is not 0.
+        aim: "labels" for the autoencoder, or "task" for the latent from the measurement.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class LINetTraining(TaskTraining):
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
     ) -> Tensor:
-        """See :class:`TaskTraining`."""
+        """Return the loss of each sample, see :class:`TaskTraining`."""
         labels = batch["truth"]
         latent = self.network.encode_labels(labels)
         if self.aim == "labels":
@@ -220,17 +220,16 @@ class LINetTraining(TaskTraining):
 
 
 class ClassificationTraining(TaskTraining):
-    """``NLL(z|y) + |β| Ĥ(y)`` with a Bernoulli variable for each finding, its mean over them.
+    """Loss ``NLL(z|y) + |β| Ĥ(y)`` with a Bernoulli variable for each finding, averaged over them.
 
-    InfoMRI, equation (12), algorithm 4.
-
-    Arguments are those of :class:`TaskTraining`, whose network is a classifier.
+    InfoMRI, equation (12), algorithm 4. The arguments are those of :class:`TaskTraining`, whose
+    network is a classifier.
     """
 
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
     ) -> Tensor:
-        """See :class:`TaskTraining`."""
+        """Return the loss of each sample, see :class:`TaskTraining`."""
         logits = self.network(zero_filled)
         loss = nn.functional.binary_cross_entropy_with_logits(
             logits, batch["truth"], reduction="none"

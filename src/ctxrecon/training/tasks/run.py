@@ -1,26 +1,25 @@
-r"""Train a k-space sampler together with the task that its samples are for.
+r"""Train a k-space sampler together with a downstream task.
 
     accelerate launch training/train_task.py --task segmentation --target mass_or_edema \
         --sampler pattern_generator:lines=false --bank runs/masses.npz --output_dir runs/masses \
         --max_train_steps 2000
 
     ... --sampler loupe --acceleration 8                        # one acceleration
-    ... --sampler variable_density2d --acceleration 8           # the networks alone learn
+    ... --sampler variable_density2d --acceleration 8           # train the networks only
     ... --network paper --resolution 128                        # the published sizes
     ... --network two_unets --sampler loupe                     # SemuNet
     ... --task classification --bank runs/knees.npz --entropy_weight 0.1 --magnitude_images
 
-Segmentations differ from draw to draw as raters do; findings come from measurements that, by
---entropy_weight, tell as little of the image as is wanted. What is trained in stages goes on from
-the pipeline of the stage before: Tackle first for the reconstruction,
+Segmentations vary between draws as between raters. Findings are classified from measurements whose
+other information is limited by --entropy_weight. Methods with several stages continue from the
+pipeline of the previous stage, for example Tackle, which first trains the reconstruction:
 
     ... --network two_unets --sampler loupe --aim reconstruction --output_dir runs/images
     ... --pretrained_model_name_or_path runs/images/pipeline --aim task --output_dir runs/tackle
 
-LOUPE-UNet-RS with --freeze sampler reconstruction in the second, and LI-Net (--network li_net)
-first with --aim labels. Subjects come from the phantom, whose raters are simulated. Everything
-about a sample follows from the seed and its number, so a run that is resumed goes on as if it had
-not stopped.
+LOUPE-UNet-RS adds --freeze sampler reconstruction in the second stage. The first stage of LI-Net
+(--network li_net) is --aim labels. Subjects are simulated by the phantom, including their raters.
+Samples are determined by the seed and their number, so that an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -67,13 +66,11 @@ _ABOUT = About(
 
 
 def train_task(config: TasksConfig) -> None:
-    """Train a sampler with a task as configured.
-
-    A run that was stopped goes on where it is asked to.
+    """Train a sampler and a task with the given configuration, or resume a run.
 
     Raises:
-        InputError: options that do not belong together, data or parts that do not fit, or a folder
-            that cannot take the run.
+        InputError: If options contradict each other, data or parts do not match, or the output
+            folder cannot be used.
     """
     check_run(config)
     _check(config)
@@ -114,37 +111,37 @@ def train_task(config: TasksConfig) -> None:
 
 
 def _check(config: TasksConfig) -> None:
-    """Refuse options that do not belong together."""
+    """Validate the combination of options."""
     check_magnitude(config.magnitude_images, config.num_coils)
     if config.task == "classification" and config.field_of_view < 1:
         raise InputError(
-            "--field_of_view is that around what is segmented, and classification looks at whole "
-            "slices: leave it out"
+            "--field_of_view applies to segmentation only, since classification uses whole slices: "
+            "omit it"
         )
     if not config.entropy_weight:
         return
     images = config.aim == "both" and config.reconstruction_weight != 0
     if config.task == "segmentation" and images:
         raise InputError(
-            "an entropy that is suppressed and an image that is reconstructed pull apart: give "
-            "--reconstruction_weight 0, or leave --entropy_weight out"
+            "suppressing the entropy contradicts the reconstruction of an image: use "
+            "--reconstruction_weight 0, or omit --entropy_weight"
         )
     if not config.snr:
         raise InputError(
-            "without noise the entropy of real images has no bound: give --snr, or leave "
-            "--entropy_weight out"
+            "without noise the entropy of real images is unbounded: set --snr, or omit "
+            "--entropy_weight"
         )
 
 
 def _check_aim(config: TasksConfig, pipe: TaskPipeline) -> None:
-    """Refuse stages that the network is not trained in."""
+    """Validate that the network supports the training stage."""
     network = pipe.network
     aims: tuple[str, ...] = ("both",)
-    advice = "leave --aim out"
+    advice = "omit --aim"
     if isinstance(network, TwoUNets):
-        aims, advice = ("both", "task", "reconstruction"), "give one of them"
+        aims, advice = ("both", "task", "reconstruction"), "use one of them"
     elif isinstance(network, LINet):
-        aims, advice = ("labels", "task"), "give --aim labels, and go on from there with --aim task"
+        aims, advice = ("labels", "task"), "use --aim labels first, then --aim task"
     if config.aim not in aims:
         raise InputError(
             f"a {type(network).__name__} is trained for {' or '.join(aims)}, not {config.aim}: "
@@ -152,11 +149,11 @@ def _check_aim(config: TasksConfig, pipe: TaskPipeline) -> None:
         )
     if config.aim == "task" and config.network is not None:
         raise InputError(
-            "--aim task goes on from an earlier stage: give its pipeline as "
-            "--pretrained_model_name_or_path, and no --network"
+            "--aim task continues from an earlier stage: pass its pipeline as "
+            "--pretrained_model_name_or_path, without --network"
         )
     if config.aim != "both" and config.reconstruction_weight is not None:
-        raise InputError("--reconstruction_weight is of --aim both: leave it out")
+        raise InputError("--reconstruction_weight applies to --aim both only: omit it")
     if "reconstruction" in config.freeze and not isinstance(network, TwoUNets):
         raise InputError(f"a {type(network).__name__} has no reconstruction to freeze")
 
@@ -168,7 +165,7 @@ def _truth(config: TasksConfig) -> Truth:
 
 
 def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> TaskTraining:
-    """The pipeline as a module whose call is the loss."""
+    """Return the pipeline as a module that computes the loss."""
     reconstruction = config.reconstruction_weight
     weights = TaskWeights(
         config.latent_weight,

@@ -1,4 +1,4 @@
-"""Validation while a task trains, on held-out people whom further raters have segmented."""
+"""Validation of a task on held-out people with additional raters."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ from ctxrecon.training.tasks.data import (
 
 _FINE_SIZE = 256
 _RATERS = 16
-"""Who segmented each slice of validation, the ones of training first."""
+"""Number of raters of each validation slice, which include those of training."""
 _SAMPLES = 16
 _MOST_TRIES = 1000
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A held-out scan with all that is said of it.
+    """Held-out scan with all its labels.
 
     Attributes:
-        kspace: ``(1, coils, n, n)`` complex64, fully sampled.
-        coil_maps: ``(1, coils, n, n)`` complex64.
-        target: ``(1, n, n)`` complex64.
-        opinions: ``(opinions, …)``, see :class:`~ctxrecon.training.tasks.data.Truth`.
+        kspace: Fully sampled k-space ``(1, coils, n, n)``, complex64.
+        coil_maps: Coil maps ``(1, coils, n, n)``, complex64.
+        target: Target image ``(1, n, n)``, complex64.
+        opinions: Labels ``(opinions, …)``, see :class:`~ctxrecon.training.tasks.data.Truth`.
     """
 
     kspace: Tensor
@@ -69,13 +69,13 @@ class Scored:
 
 
 class TaskScans:
-    """Procedural people that no training bank holds, fully sampled, with the truth of the task.
+    """Held-out procedural people, fully sampled, with the labels of the task.
 
     Args:
-        count: number of scans.
-        config: of the run.
-        calibration: ``(1, 1, n, n)`` bool, the centre that every mask takes.
-        first: number of the first; scans of other numbers are of other people.
+        count: Number of scans.
+        config: Configuration of the run.
+        calibration: Center contained in every mask, ``(1, 1, n, n)`` bool.
+        first: Number of the first scan; different numbers are different people.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TaskScans:
                 config.snr,
                 config.magnitude_images,
             )
-            # A number that no training comes to: what raters do follows from it.
+            # A number that training never uses, since it determines the raters' labels.
             scan = samples[0, HELD_OUT_SEED + number]
             self.scans.append(
                 Scored(
@@ -110,9 +110,9 @@ class TaskScans:
             )
 
     def validate(self, pipe: TaskPipeline, picture: Path) -> dict[str, float]:
-        """Scores of the task, and of images where there are some; writes a picture of one scan."""
+        """Return scores of the task and of images, if any; plot one scan."""
         if not self.scans:
-            raise InputError("expected at least one scan to validate on, got none")
+            raise InputError("expected at least one validation scan, got none")
         outputs = [run_task(pipe, scan, number) for number, scan in enumerate(self.scans)]
         _draw(picture, outputs[0], self.scans[0])
         if self.findings:
@@ -121,7 +121,7 @@ class TaskScans:
 
 
 def held_out_anatomy(config: TasksConfig, number: int) -> Anatomy:
-    """An anatomy that shows what is looked for, of nobody whom a bank holds."""
+    """Return a held-out anatomy that shows the target structures."""
     generator = torch.Generator().manual_seed(HELD_OUT_SEED + number)
     size = max(_FINE_SIZE, config.resolution)
     target = SEGMENTATIONS[config.target]
@@ -148,7 +148,7 @@ def run_task(
     acceleration: float | None = None,
     num_samples: int = _SAMPLES,
 ) -> TaskOutput:
-    """The pipeline on a fully sampled scan, with mask and samples that follow from the seed."""
+    """Run the pipeline on a fully sampled scan, with seeded mask and samples."""
     if acceleration is None:
         acceleration = middle_acceleration(pipe.sampler)
     return pipe(
@@ -161,7 +161,7 @@ def run_task(
 
 
 def segmentation_scores(outputs: list[TaskOutput], scans: list[Scored]) -> dict[str, float]:
-    """Means over the scans of the distances to the raters, calibration over all pixels, PSNR."""
+    """Return mean distances to the raters, calibration over all pixels, and PSNR."""
     rows, p, z = [], [], []
     for output, scan in zip(outputs, scans, strict=True):
         assert output.samples is not None
@@ -183,7 +183,7 @@ def segmentation_scores(outputs: list[TaskOutput], scans: list[Scored]) -> dict[
 def finding_scores(
     pipe: TaskPipeline, outputs: list[TaskOutput], scans: list[Scored]
 ) -> dict[str, float]:
-    """AUROC of each finding that some of the scans have and some have not, and their mean."""
+    """Return the AUROC of each finding that is both present and absent in scans, and their mean."""
     p = torch.cat([output.probabilities.cpu() for output in outputs]).numpy()
     z = torch.cat([scan.opinions for scan in scans]).numpy() > 0
     scores = {"brier": brier_score(torch.from_numpy(p), torch.from_numpy(z))}
@@ -195,7 +195,7 @@ def finding_scores(
 
 
 def _draw(picture: Path, output: TaskOutput, scan: Scored) -> None:
-    """Mask, what was read, and the image."""
+    """Plot the mask, the result and the image."""
     shown = {"mask": output.masks[0, 0].float().cpu()}
     if output.samples is not None and output.disagreement is not None:
         shown["raters"] = (scan.opinions > 0).float().mean(dim=0)

@@ -187,6 +187,10 @@ def load_reconstructor(
 ) -> ReconstructionPipeline:
     """Load a network that reconstructs directly.
 
+    Example:
+        >>> load_reconstructor().reconstructor.text_width is None
+        True
+
     Args:
         path: Folder or hub repository with ``reconstructor/`` and, for networks that read prompts,
             ``text_encoder/`` and ``tokenizer/``; by default the network shipped with the package.

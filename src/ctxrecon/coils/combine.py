@@ -132,6 +132,12 @@ def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
     The result is ``L⁻¹ y``; see :func:`whitening_matrix`. Estimate coil maps from the whitened
     coils, or multiply them by the same matrix.
 
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> noise = 3 * torch.randn(4, 1000, dtype=torch.complex64, generator=generator)
+        >>> prewhiten(noise.reshape(1, 4, 20, 50), noise).std().round()
+        tensor(1.)
+
     Args:
         kspace: K-space of shape ``(batch, coils, ny, nx)``, complex.
         noise: Noise-only samples of shape ``(coils, samples)``, complex, in the units of

@@ -49,6 +49,10 @@ def auroc(scores: ArrayLike, truth: ArrayLike) -> float:
 def macro_auroc(scores: ArrayLike, truth: ArrayLike) -> float:
     """Compute the mean of :func:`auroc` over the findings.
 
+    Example:
+        >>> macro_auroc([[0.1, 0.9], [0.8, 0.2]], [[0, 1], [1, 0]])
+        1.0
+
     Args:
         scores: Scores of shape ``(n, findings)``, higher for more likely findings.
         truth: True labels of shape ``(n, findings)``, bool or 0 and 1.

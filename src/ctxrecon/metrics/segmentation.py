@@ -117,6 +117,11 @@ def generalized_energy_distance(samples: Tensor, references: Tensor) -> Tensor:
 def majority(masks: Tensor) -> Tensor:
     """Return the pixels that more than half of the samples contain.
 
+    Example:
+        >>> votes = torch.tensor([True, True, False]).reshape(3, 1, 1, 1)
+        >>> majority(votes)
+        tensor([[[True]]])
+
     Args:
         masks: Masks of shape ``(…, draws, classes, ny, nx)``, bool.
 
@@ -131,6 +136,11 @@ def segmentation_metrics(samples: Tensor, references: Tensor) -> dict[str, Tenso
     """Compute the agreement of a method's samples with several raters, each ``(…)`` float64.
 
     Arguments and errors are those of :func:`generalized_energy_distance`.
+
+    Example:
+        >>> masks = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+        >>> segmentation_metrics(masks, masks)["dice"].item()
+        1.0
 
     Returns:
         "ged", the :func:`generalized_energy_distance`; "dice", the mean over single samples and

@@ -220,6 +220,10 @@ def combine_sets(images: Tensor) -> Tensor:
     ``Σ_k |x_k| x_k``, mostly that of the stronger image. Where only one image is non-zero, it is
     the result.
 
+    Example:
+        >>> combine_sets(torch.ones(1, 2, 4, 4)).shape
+        torch.Size([1, 4, 4])
+
     Args:
         images: Images, or their standard deviations, of shape ``(batch, sets, ny, nx)``, complex or
             real.

@@ -48,6 +48,10 @@ class Drawn(NamedTuple):
 def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Divide an image by the 99 % quantile of its magnitude, the prior's intensity scale.
 
+    Example:
+        >>> float(abs(normalize(np.full((8, 8), 2j, np.complex64))).max())
+        1.0
+
     Raises:
         InputError: If the image has no signal.
     """

@@ -39,6 +39,10 @@ def multi_echo(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
     """Draw five spoiled gradient echoes of one series at 3 T, at :data:`ECHO_TIMES`, TR 55 ms.
 
     The flip angle of the series is drawn from 12 to 24 degrees.
+
+    Example:
+        >>> [echo.te for echo in multi_echo(torch.Generator().manual_seed(0))]
+        [9.2, 18.4, 27.6, 36.8, 46.0]
     """
     angle = int(torch.randint(12, 25, (), generator=generator))
     first = ScanMetadata(
@@ -51,6 +55,10 @@ def pd_pair(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
     """Draw a PD and a PDFS protocol of a knee with the frequencies of real scans.
 
     Both have the field strength of the first, as one subject is in one scanner.
+
+    Example:
+        >>> [scan.contrast for scan in pd_pair(torch.Generator().manual_seed(0))]
+        ['PD', 'PDFS']
     """
     pd, pdfs = (draw_protocol(generator, "knee", contrast) for contrast in ("PD", "PDFS"))
     return pd, replace(pdfs, field_strength=pd.field_strength)

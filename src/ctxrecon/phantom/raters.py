@@ -32,6 +32,10 @@ _SMOOTHNESS = 1 / 16
 class Segmentation:
     """Segmentation task.
 
+    Example:
+        >>> SEGMENTATIONS["cartilage_and_meniscus"].num_classes
+        3
+
     Attributes:
         anatomy: Anatomy with the structures.
         classes: Structures of each class; the background is class 0, before them.

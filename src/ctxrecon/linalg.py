@@ -212,7 +212,7 @@ def power_iteration(
         Eigenvalues of shape ``(batch,)``, real.
 
     Raises:
-        InputError: If there is no iteration.
+        InputError: If ``num_iterations`` is below 1.
     """
     if num_iterations < 1:
         raise InputError(f"expected at least one power iteration, got {num_iterations}")

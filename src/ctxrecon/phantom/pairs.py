@@ -42,6 +42,8 @@ def t1_t2_pair(generator: torch.Generator) -> tuple[ScanMetadata, ScanMetadata]:
     Both have the field strength of the first, as one subject is in one scanner.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import t1_t2_pair
         >>> [scan.contrast for scan in t1_t2_pair(torch.Generator().manual_seed(0))]
         ['T1', 'T2']
     """
@@ -173,7 +175,8 @@ class PhantomPairs(NumberedPhantoms):
     ``metadata`` of the image and of the reference.
 
     Example:
-        >>> from ctxrecon.phantom import AnatomyBank, brain_anatomy
+        >>> import torch
+        >>> from ctxrecon.phantom import AnatomyBank, PhantomPairs, brain_anatomy
         >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
         >>> PhantomPairs(bank, resolution=32)[0]["images"].shape
         torch.Size([2, 32, 32])
@@ -254,7 +257,8 @@ def pair_scan(
     """Scan a random person with this anatomy twice, with motion between, with one coil array.
 
     Example:
-        >>> from ctxrecon.phantom import brain_anatomy
+        >>> import torch
+        >>> from ctxrecon.phantom import brain_anatomy, pair_scan
         >>> generator = torch.Generator().manual_seed(0)
         >>> scan = pair_scan(brain_anatomy(generator, size=64), shape=(32, 32), generator=generator)
         >>> scan.kspace.shape, scan.reference.shape

@@ -33,6 +33,7 @@ class Segmentation:
     """Segmentation task.
 
     Example:
+        >>> from ctxrecon.phantom import SEGMENTATIONS
         >>> SEGMENTATIONS["cartilage_and_meniscus"].num_classes
         3
 
@@ -87,7 +88,7 @@ class Raters:
 
     Example:
         >>> import torch
-        >>> from ctxrecon.phantom import knee_anatomy
+        >>> from ctxrecon.phantom import Raters, SEGMENTATIONS, knee_anatomy
         >>> anatomy = knee_anatomy(torch.Generator().manual_seed(0), size=64)
         >>> raters = Raters(SEGMENTATIONS["cartilage_and_meniscus"])
         >>> raters.segment(anatomy, (32, 32), slice_seed=0).shape

@@ -34,7 +34,10 @@ class Subject:
     """One slice of one person, the same in every contrast.
 
     Example:
-        >>> from ctxrecon.phantom import brain_anatomy
+        >>> import numpy as np
+        >>> import torch
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> from ctxrecon.phantom import Subject, brain_anatomy
         >>> anatomy = brain_anatomy(torch.Generator().manual_seed(0), size=64)
         >>> rng = np.random.default_rng(0)
         >>> subject = Subject.draw(anatomy, 3.0, rng)

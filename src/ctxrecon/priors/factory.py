@@ -34,6 +34,7 @@ def build_unet(
     to the timestep embedding, as in ContextMRI, and thus reaches every level.
 
     Example:
+        >>> from ctxrecon.priors import build_unet
         >>> unet = build_unet(block_out_channels=(8, 16), cross_attention_dim=8)
         >>> unet.config.in_channels, unet.config.out_channels
         (2, 2)
@@ -184,6 +185,7 @@ def build_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
     """Build a cosine schedule of 1000 timesteps, without clipping, for complex images.
 
     Example:
+        >>> from ctxrecon.priors import build_scheduler
         >>> build_scheduler().config.prediction_type
         'v_prediction'
     """

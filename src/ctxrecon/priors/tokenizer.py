@@ -38,6 +38,7 @@ def build_tokenizer() -> CLIPTokenizer:
     49,408 of CLIP.
 
     Example:
+        >>> from ctxrecon.priors import build_tokenizer
         >>> tokenizer = build_tokenizer()
         >>> tokenizer.model_max_length
         77

@@ -143,6 +143,7 @@ class PnPHQS(_AnnealedPnP):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import PnPHQS
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=PnPHQS(cg_iterations=5), num_inference_steps=2).images.shape
@@ -210,6 +211,7 @@ class PnPADMM(_AnnealedPnP):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import PnPADMM
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=PnPADMM(cg_iterations=5), num_inference_steps=2).images.shape

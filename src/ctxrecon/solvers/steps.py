@@ -242,6 +242,7 @@ def check_timesteps(timesteps: Sequence[int], total: int) -> None:
     """Validate that timesteps are strictly descending and lie between 0 and ``total − 1``.
 
     Example:
+        >>> from ctxrecon.solvers import check_timesteps
         >>> check_timesteps([600, 300], total=1000)
     """
     steps = [int(t) for t in timesteps]

@@ -99,7 +99,7 @@ def test_prompts_are_read_where_they_can(pipe, guided, scan, caplog):
     call = {"mask": operator.mask, "reference": reference, "coil_maps": operator.coil_maps}
     with caplog.at_level(logging.INFO):
         output = guided(y, prompt="Brain, T2", **call)
-    assert "reads no prompt" in caplog.text
+    assert "accepts no prompt" in caplog.text
     assert output.prompts is None
     reading = pipeline(
         pipe.text_encoder, pipe.tokenizer, text_width=pipe.text_encoder.config.hidden_size

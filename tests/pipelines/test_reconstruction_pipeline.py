@@ -94,7 +94,7 @@ def test_prompts_of_networks_that_read_them(reading, unrolled, caplog):
     assert not torch.allclose(with_prompt.images, swapped.images)
     with caplog.at_level(logging.INFO, "ctxrecon"):
         ignored = unrolled(**call, prompt="Brain, T2")
-    assert "reads no prompt" in caplog.text
+    assert "accepts no prompt" in caplog.text
     assert ignored.prompts is None
     with pytest.raises(InputError, match="2 slices, got 3"):
         reading(**call, prompt=["Brain"] * 3)

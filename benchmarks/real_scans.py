@@ -1,17 +1,17 @@
-"""Every method on two real scans: a fully sampled T2 brain and a really undersampled T1 brain.
+"""Every method on two real scans: a fully sampled T2 brain and an undersampled T1 brain.
 
     python -m benchmarks.real_scans --data DIR --output_dir benchmarks/results
 
 ``DIR`` holds ``brain_t2_4ch/coil_images.npy`` (4 coils, 256×256; MIT, gpuNUFFT) and
 ``brain_t1_8ch_undersampled/cartesian_ksp.npy`` (8 coils, 230×180; BSD-3, SigPy's MRI tutorial).
 
-T2 brain: fully sampled, so there is a reference, the MVUE combination with coil maps estimated
-from the full data. No method gets those maps: each works with maps from the undersampled data.
-The root of the sum of squares, which needs no maps at all, is a second reference; noise makes it
-brighter, so it is never reached. Lines are drawn along the left-right axis, the harder one.
+T2 brain: fully sampled. The reference is the MVUE combination with coil maps estimated from the
+full data. No method gets those maps; all estimate theirs from the undersampled data. A second
+reference, the root sum of squares, needs no maps; noise makes it brighter, so no method reaches it.
+Undersampling is along the left-right axis, the more difficult one.
 
-T1 brain: never fully sampled. One sample in ten outside the calibration region is hidden, and the
-methods are rated by how well they predict it; the figure and the data residual use all samples.
+T1 brain: undersampled by the scanner. One sample in ten outside the calibration region is hidden,
+and methods are scored by how well they predict it. Figure and data residual use all samples.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from benchmarks.common.held_out import center_fraction
 from benchmarks.common.images import SliceResult, data_error, scores
 from benchmarks.common.methods import PriorSettings, reconstruct_all
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.words import listed
 from ctxrecon.coils import (
     estimate_coil_maps,
     find_calibration_region,
@@ -49,10 +50,10 @@ T2_FILE = "brain_t2_4ch/coil_images.npy"
 T1_FILE = "brain_t1_8ch_undersampled/cartesian_ksp.npy"
 _HELD_OUT = 0.1
 _COLUMNS = {
-    "psnr": ("PSNR", 2),
+    "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 3),
-    "psnr_rss": ("PSNR, RSS", 2),
-    "ssim_rss": ("SSIM, RSS", 3),
+    "psnr_rss": ("PSNR to RSS (dB)", 2),
+    "ssim_rss": ("SSIM to RSS", 3),
     "held_out": ("NRMSE of hidden samples", 4),
     "residual": ("data residual", 4),
     "seconds": ("seconds", 1),
@@ -72,16 +73,17 @@ Summaries = dict[str, dict[str, dict[str, Any]]]
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = prior_parser("real_scans", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the two scans")
-    parser.add_argument("--figures_dir", type=Path, help="the output folder by default")
-    parser.add_argument("--samples", type=int, default=8, help="posterior samples")
-    parser.add_argument("--steps", type=int, default=30, help="diffusion steps")
-    parser.add_argument("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0])
-    parser.add_argument("--solvers", nargs="+", default=list(_SOLVERS))
-    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
-    parser.add_argument("--masks", type=int, default=3, help="masks of each acceleration")
-    parser.add_argument("--t2_prompt", default="Brain, T2")
-    parser.add_argument("--t1_prompt", default="Brain, T1")
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="Folder of the two scans.")
+    add("--figures_dir", type=Path, help="Folder of the figures (default: --output_dir).")
+    add("--samples", type=int, default=8, help="Posterior samples.")
+    add("--steps", type=int, default=30, help="Diffusion steps.")
+    add("--guidance_scales", type=float, nargs="+", default=[0.0, 1.0], help="Guidance scales γ.")
+    add("--solvers", nargs="+", default=list(_SOLVERS), help="Solvers with their options.")
+    add("--accelerations", type=float, nargs="+", default=[4.0, 8.0], help="Acceleration factors.")
+    add("--masks", type=int, default=3, help="Masks at each acceleration.")
+    add("--t2_prompt", default="Brain, T2", help="Prompt of the T2 scan.")
+    add("--t1_prompt", default="Brain, T1", help="Prompt of the T1 scan.")
     return parse(parser, argv)
 
 
@@ -117,11 +119,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def page(record: Record) -> str:
-    """Explanation, and a table for each scan and acceleration."""
+    """Return the page: a verdict, the setting and a table for each scan and acceleration."""
     args, results = parse_args(recorded_options(record["command"])), record["results"]
-    text = ["# Real scans\n", _explanation(args)]
+    text = ["# Real scans\n", *_verdicts(args, results), _explanation(args)]
     for acceleration in args.accelerations:
-        lines = f"×{acceleration:g}, {center_fraction(acceleration):.0%} centre"
+        lines = f"×{acceleration:g}, {center_fraction(acceleration):.0%} center"
         text.append(f"## T2 brain, 4 coils, 256×256, uniform1d {lines}\n")
         text.append(markdown(results[f"{_T2} x{acceleration:g}"]))
     fraction = results["settings"]["t1_sampled"]
@@ -129,10 +131,28 @@ def page(record: Record) -> str:
     return "\n".join(text)
 
 
+def _verdicts(args: argparse.Namespace, results: dict[str, Any]) -> list[str]:
+    """Return the best method that uses the prior and the best other one, for each scan."""
+    keys = {f"{_T2} x{factor:g}": f"T2 brain at ×{factor:g}" for factor in args.accelerations}
+    keys[_T1] = "T1 brain"
+    lines = []
+    for key, title in keys.items():
+        metric, name, digits = ("psnr", "PSNR", 2) if key != _T1 else ("held_out", "NRMSE", 4)
+        unit, sign = (" dB", -1) if metric == "psnr" else ("", 1)
+        parts = []
+        for label, wanted in (("with the prior", True), ("without it", False)):
+            found = {n: c[metric]["mean"] for n, c in results[key].items() if ("γ" in n) is wanted}
+            if found:
+                best = min(found, key=lambda one: sign * found[one])
+                parts.append(f"{found[best]:.{digits}f}{unit} {label} (“{best}”)")
+        lines.append(f"- {title}, best {name}: {' and '.join(parts)}.")
+    return [*lines, ""]
+
+
 def load(path: Path) -> Tensor:
-    """``(1, coils, ny, nx)`` complex64 of a ``.npy`` file."""
+    """Load a ``.npy`` file as ``(1, coils, ny, nx)``, complex64."""
     if not path.is_file():
-        raise InputError(f"there is no {path}: give the folder that holds it by --data")
+        raise InputError(f"there is no {path}: set --data to the folder that holds it")
     array = np.load(path, allow_pickle=False)
     if array.ndim != 3 or not np.iscomplexobj(array):
         raise InputError(
@@ -142,7 +162,7 @@ def load(path: Path) -> Tensor:
 
 
 def sampling_of(args: argparse.Namespace, prompt: str, seed: int) -> PriorSettings:
-    """The options of the command line as those of the prior."""
+    """Return the settings of the prior from the command-line options."""
     return PriorSettings(
         prompt=prompt,
         guidance_scales=tuple(args.guidance_scales),
@@ -161,7 +181,7 @@ def fully_sampled(
     args: argparse.Namespace,
     bar: tqdm,
 ) -> Runs:
-    """Undersample a full k-space by several masks; scores of each method for each mask."""
+    """Undersample fully sampled k-space by several masks; return the scores of each method."""
     full = torch.ones((1, 1, *kspace.shape[-2:]), dtype=torch.bool)
     reference = mvue(kspace, estimate_coil_maps(kspace, full, num_maps=1))
     combined = root_sum_of_squares(ifft2c(kspace))
@@ -205,7 +225,7 @@ def fully_sampled(
 def undersampled(
     kspace: Tensor, pipe: ContextMRIPipeline, args: argparse.Namespace, bar: tqdm
 ) -> Runs:
-    """Predict hidden samples of a scan without ground truth; then use all of them."""
+    """Score a scan without ground truth by hidden samples; then reconstruct from all samples."""
     mask = (kspace != 0).any(dim=1, keepdim=True)
     hidden = hold_out(mask, torch.Generator().manual_seed(args.seed))
     kept = mask & ~hidden
@@ -219,7 +239,7 @@ def undersampled(
     held = reconstruct_all(kspace * kept, kept, pipe, sampling, prediction, bar)
     bar.update()
     bar.set_description("T1, all samples")
-    # With nothing hidden there is nothing to choose BART's weight by: it stays as chosen.
+    # BART keeps its weight, because without hidden samples there is no score to choose it by.
     weights = {name: item.chosen for name, item in held.items()}
     everything = reconstruct_all(kspace, mask, pipe, sampling, prediction, bar, weights=weights)
     for name, item in everything.items():
@@ -235,7 +255,11 @@ def undersampled(
 
 
 def hold_out(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """One sampled position in ten outside the calibration region, ``(1, 1, ny, nx)`` bool."""
+    """Choose one sampled position in ten outside the calibration region.
+
+    Returns:
+        Mask of shape ``(1, 1, ny, nx)``, bool.
+    """
     rows, columns = find_calibration_region(mask)
     candidates = mask.clone()
     candidates[..., rows, columns] = False
@@ -247,7 +271,7 @@ def hold_out(mask: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def append(runs: Runs, name: str, values: dict[str, float], item: SliceResult) -> None:
-    """Add one run of a method to those before."""
+    """Append the values of one run of a method."""
     values = values | {"seconds": item.seconds}
     if item.chosen is not None:
         values["weight"] = item.chosen
@@ -256,7 +280,7 @@ def append(runs: Runs, name: str, values: dict[str, float], item: SliceResult) -
 
 
 def summarize(runs: Runs) -> Summaries:
-    """Every value with its mean and standard error over the masks."""
+    """Return every value with its mean and standard error over the masks."""
     return {
         name: {key: {**summary(values), "values": values} for key, values in columns.items()}
         for name, columns in runs.items()
@@ -264,18 +288,18 @@ def summarize(runs: Runs) -> Summaries:
 
 
 def markdown(found: Summaries) -> str:
-    """A row for each method."""
+    """Return the table of one scan, one row per method."""
     first = next(iter(found.values()))
     keys = [key for key in _COLUMNS if key in first]
     rows = [
         [name, *(with_error(columns[key], _COLUMNS[key][1]) for key in keys)]
         for name, columns in found.items()
     ]
-    return table(["", *(_COLUMNS[key][0] for key in keys)], rows)
+    return table(["method", *(_COLUMNS[key][0] for key in keys)], rows)
 
 
 def figure(path: Path, found: dict[str, SliceResult], reference: Tensor | None, title: str) -> None:
-    """The first image of every method, of the prior only those at its largest γ."""
+    """Draw the first image of every method, of the prior only those at its largest γ."""
     prior = [name for name in found if "γ" in name]
     strongest = prior[-1].split(",")[0].split("γ")[1]
     shown = {name: item for name, item in found.items() if name not in prior or strongest in name}
@@ -291,24 +315,25 @@ def figure(path: Path, found: dict[str, SliceResult], reference: Tensor | None, 
 
 
 def _explanation(args: argparse.Namespace) -> str:
-    """What the tables show."""
+    """Return the description of setting and columns."""
     gammas = ", ".join(f"{gamma:g}" for gamma in args.guidance_scales)
     prior = "the shipped prior" if args.prior is None else f"the prior `{Path(args.prior).name}`"
-    solvers = " and ".join(f"`{text}`" for text in args.solvers)
+    solvers = listed([f"`{text}`" for text in args.solvers])
     return f"""\
-Coil maps: for every method from the undersampled scan itself. The prior is {prior}, with
-{solvers};
-{args.steps} steps, γ = {gammas}, prompts “{args.t2_prompt}” and “{args.t1_prompt}”;
-"one sample" is the average score of {args.samples} samples, each rated alone.
-BART: `pics` with the weight that gave the best score for that very scan, which only this
-comparison can know. The other methods run at their defaults. Seconds are of one image, without
-coil maps; a sample's are its share of its batch.
+Every method uses coil maps from the undersampled scan. The diffusion prior is {prior} with
+the solvers {solvers}, {args.steps} steps, γ = {gammas} and the prompts
+“{args.t2_prompt}” and “{args.t1_prompt}”; γ = 0 ignores the prompt. “One sample” is the average
+score of {args.samples} posterior samples, each scored alone, “mean of {args.samples}” the score of
+their mean. BART's `pics` uses the weight with the best score on the same scan, which a user cannot
+know; the other methods run at their defaults. Seconds are per image without coil maps; other work
+ran on the machine.
 
-T2 brain: masks: {args.masks}; mean ± standard error, slice-wise, magnitudes, against the MVUE
-combination of the full data (maps from the full data), and against the root of the sum of squares
-(RSS). Lines run along the anterior-posterior axis and are chosen along the left-right axis, the
-harder one: chosen along the other, CG-SENSE gains about 1 dB. T1 brain: NRMSE of one sample in ten
-outside the calibration region, hidden from every method; noise is part of it.
+T2 brain: mean ± standard error over {args.masks} masks, slice-wise, on magnitudes. The reference is
+the MVUE combination of the fully sampled data with maps from these data; “RSS” columns compare with
+their root sum of squares. Readout lines run along the anterior-posterior axis and are undersampled
+along the left-right axis, the more difficult one: along the other axis, CG-SENSE gains about 1 dB.
+T1 brain: NRMSE of one sample in ten outside the calibration region, hidden from every method; the
+noise of these samples is part of the error.
 """
 
 

@@ -1,8 +1,9 @@
-"""Write the pages of ``benchmarks/results`` again from what was measured; nothing is run.
+"""Regenerate the pages of ``benchmarks/results`` from the records; nothing is measured.
 
     python -m benchmarks.report
 
-Each page is made of the JSON record of its name; those of ``metadata`` of the rows beside it too.
+Each page comes from the JSON record of the same name; the pages of ``metadata`` also read the CSV
+rows next to it.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ PAGES: dict[str, Page] = {
     "tasks_*": tasks.page,
     "text_encoder": text_encoder.page,
 }
-"""Records, by pattern of their names, and what makes their pages."""
+"""Page generator of each record, by name pattern."""
 
 
 def pages(folder: Path) -> dict[str, Callable[[], str]]:
-    """What makes each page of ``folder``, by its name."""
+    """Return the generator of each page of ``folder`` by page name."""
     found: dict[str, Callable[[], str]] = {}
     for pattern, page in PAGES.items():
         for path in sorted(folder.glob(f"{pattern}.json")):
@@ -67,7 +68,7 @@ def pages(folder: Path) -> dict[str, Callable[[], str]]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("report", __doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Folder of the records.")
     return parser.parse_args(argv)
 
 

@@ -1,13 +1,13 @@
-"""Whether a change of the code changed a number: outputs of every method against saved ones.
+"""Comparison of the outputs of every method before and after a change of the code.
 
-    python -m benchmarks.same_numbers save FOLDER       # with the code before
-    python -m benchmarks.same_numbers compare FOLDER    # with the code after
+    python -m benchmarks.same_numbers save FOLDER       # before the change
+    python -m benchmarks.same_numbers compare FOLDER    # after the change
 
-The shipped prior with each solver at three accelerations, one slice and a batch of two, one image
-and two samples; the shipped network; every baseline with one and two sets of coil maps; a network
-of two contrasts with its sampler, which ``save`` also writes as a checkpoint, so that ``compare``
-loads what the code before has saved. Reference values are float32 results of one machine: compare
-on the same one.
+Methods are the shipped prior with each solver at three accelerations, for one slice and a batch of
+two, one image and two samples; the shipped network; every baseline with one and two sets of coil
+maps; and a two-contrast network with its sampler. ``save`` also writes the latter as a checkpoint,
+so that ``compare`` loads a checkpoint of the old code. Outputs are float32 results of one machine
+and must be compared on the same machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ STEPS = 5
 
 
 def save_inputs(folder: Path) -> None:
-    """Two phantom slices, their coil maps, masks, and a checkpoint of two contrasts."""
+    """Write two phantom slices, their coil maps, masks, and a two-contrast checkpoint."""
     generator = torch.Generator().manual_seed(0)
     slices = [
         phantom_scan(name, shape=SHAPE, num_coils=4, generator=generator)
@@ -71,7 +71,7 @@ def save_inputs(folder: Path) -> None:
     np.savez_compressed(folder / "inputs.npz", **values)
     torch.manual_seed(1)
     network = HRUNet(width=4, depth=2)
-    with torch.no_grad():  # layers that start at zero do nothing yet
+    with torch.no_grad():  # otherwise layers initialized to zero have no effect
         for weights in network.parameters():
             weights += 0.1 * torch.randn(weights.shape)
     sampler = PerContrastSampler(SHAPE, 2, 3.0, center_fraction=0.1)
@@ -79,7 +79,7 @@ def save_inputs(folder: Path) -> None:
 
 
 def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and values of each case."""
+    """Yield name and values of each case."""
     with np.load(folder / "inputs.npz") as file:
         inputs = {name: torch.from_numpy(file[name]) for name in file.files}
     kspace, maps, pair = inputs["kspace"], inputs["maps"], inputs["pair"]
@@ -135,8 +135,8 @@ def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("same_numbers", __doc__)
-    parser.add_argument("action", choices=("save", "compare"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("action", choices=("save", "compare"), help="What to do.")
+    parser.add_argument("folder", type=Path, help="Folder of inputs and outputs.")
     return parser.parse_args(argv)
 
 
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     errors = {}
     for name, value in tqdm(results(args.folder), total=len(expected), unit="case"):
         reference = expected.pop(name, None)
-        if reference is None:  # of a method that the code before did not have
+        if reference is None:  # method that the old code did not have
             continue
         difference = np.linalg.norm(value.numpy() - reference)
         errors[name] = float(difference / max(np.linalg.norm(reference), 1e-30))

@@ -1,15 +1,15 @@
-"""How much a text encoder knows about a scan: numbers, words, images, missing fields, word order.
+"""Information in the embeddings of text encoders: numbers, contrast, images and word order.
 
     python -m benchmarks.text_encoder --bank runs/bank.npz --clip runs/clip/clip
 
-Prompts are those of held-out protocols whose TR, TE and TI vary (``vary_times``), so that numbers
-have to be read and cannot be known by heart. A ridge regression reads TR, TE, TI and flip angle
-(their logarithms) and the slice from the state at the end of the prompt; the contrast is read by a
-ridge regression to its indicator. The maps are fitted to complete prompts in the usual order and
-tried on other complete prompts, on prompts in random order, and on prompts with no MR parameter
-but the one that is read. Compared: an untrained encoder of the same size, one trained
-jointly with the prior (``--prior``, the shipped one by default), and that of a CLIP (``--clip``),
-for which retrieval in both directions among held-out pairs is measured too.
+Prompts describe held-out protocols with randomly varied TR, TE and TI (``vary_times``), so that
+numbers must be read rather than memorized. Ridge regressions from the state at the end of the
+prompt predict the logarithms of TR, TE, TI and flip angle, the slice, and an indicator of the
+contrast. They are fitted to complete prompts in the usual order and tested on other complete
+prompts, on prompts in random order, and on prompts whose only MR parameter is the predicted one.
+The comparison includes an untrained encoder of the same size, one trained jointly with the prior
+(``--prior``, the shipped one by default), and that of a CLIP (``--clip``), for which retrieval
+among held-out pairs is also measured in both directions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from transformers import CLIPModel
 
 from benchmarks.common.arguments import RESULTS, parse, recorded_options, study_parser
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.words import listed
 from ctxrecon.evaluation import table
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, PhantomSlices, describe, draw_protocol
@@ -39,7 +40,7 @@ from ctxrecon.training.clip import READOUT, readout_targets
 from ctxrecon.training.prompts import MR_PARAMETERS
 
 NUMBERS = ("tr", "te", "ti", "flip_angle", "slice")
-_FIRST = 2**31 - 2**24  # sample numbers that no training reaches
+_FIRST = 2**31 - 2**24  # beyond the sample numbers of any training
 _HELD_OUT_SEED = 10**9
 _RIDGE = 1e-3
 
@@ -48,14 +49,15 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("text_encoder", __doc__)
-    parser.add_argument("--bank", type=Path, required=True, help="anatomies for the images")
-    parser.add_argument("--clip", type=Path, required=True, help="from training/train_clip.py")
-    parser.add_argument("--prior", help="whose encoder was trained jointly; the shipped one")
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--prompts", type=int, default=4000, help="to fit the read-outs to")
-    parser.add_argument("--test_prompts", type=int, default=2000)
-    parser.add_argument("--pairs", type=int, default=256, help="for the retrieval")
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--bank", type=Path, required=True, help="Bank of anatomies for the images.")
+    add("--clip", type=Path, required=True, help="Folder written by training/train_clip.py.")
+    add("--prior", help="Checkpoint with a jointly trained encoder (default: the shipped prior).")
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--prompts", type=int, default=4000, help="Prompts to fit the regressions to.")
+    add("--test_prompts", type=int, default=2000, help="Test prompts.")
+    add("--pairs", type=int, default=256, help="Pairs for the retrieval.")
+    add("--seed", type=int, default=0, help="Random seed.")
     return parse(parser, argv)
 
 
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def held_out_metadata(bank: AnatomyBank, count: int, seed: int) -> list[ScanMetadata]:
-    """Metadata of slices whose TR, TE and TI occur in no real protocol."""
+    """Draw metadata of slices whose TR, TE and TI occur in no real protocol."""
     generator = torch.Generator().manual_seed(_HELD_OUT_SEED + seed)
     found = []
     for _ in range(count):
@@ -92,7 +94,7 @@ def held_out_metadata(bank: AnatomyBank, count: int, seed: int) -> list[ScanMeta
 
 
 def embedding(encoder: Any, tokenizer: Any) -> Embed:
-    """States at the end of prompts, ``(prompts, width)``."""
+    """Return a function that embeds prompts as end-of-prompt states ``(prompts, width)``."""
 
     @torch.no_grad()
     def embed(prompts: Sequence[str]) -> Tensor:
@@ -110,7 +112,7 @@ def embedding(encoder: Any, tokenizer: Any) -> Embed:
 def read_out(
     embed: Embed, metadata: list[ScanMetadata], fitted: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """R² of the numbers and accuracy of the contrast, for each way of writing the test prompts."""
+    """Return R² of the numbers and accuracy of the contrast for each form of the test prompts."""
     fit, test = metadata[:fitted], metadata[fitted:]
     generator = torch.Generator().manual_seed(seed)
     shuffled = [shuffle_parts(item, generator) for item in test]
@@ -140,32 +142,32 @@ def read_out(
         result[wording]["contrast"] = contrast(values)
     lone = {name: design(embed(alone(test, name))) for name in NUMBERS}
     result["one MR parameter only"] = {name: number(lone[name], name) for name in NUMBERS}
-    # Without any MR parameter, as for the slice.
+    # Prompts for the slice have no MR parameter.
     result["one MR parameter only"]["contrast"] = contrast(lone["slice"])
     return result
 
 
 def alone(metadata: list[ScanMetadata], name: str) -> list[str]:
-    """Prompts with ``name`` as the only MR parameter."""
+    """Return prompts with ``name`` as the only MR parameter."""
     others = [other for other in MR_PARAMETERS if other != name]
     return [without(item, *others).to_prompt() for item in metadata]
 
 
 def design(states: Tensor) -> NDArray[np.float64]:
-    """Rows with a constant."""
+    """Return the design matrix with a constant column."""
     values = states.double().numpy()
     return np.concatenate([values, np.ones((len(values), 1))], axis=1)
 
 
 def ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of a ridge regression, its penalty relative to the features' mean power."""
+    """Fit a ridge regression with a penalty relative to the features' mean power."""
     gram = features.T @ features
     penalty = _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     return np.linalg.solve(gram + penalty, features.T @ targets)
 
 
 def r_squared(predicted: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Share of the variance of the known targets that is explained; negative is worse than none."""
+    """Return the explained share of the variance of the known targets (negative: worse than 0)."""
     known = np.isfinite(target)
     error = ((predicted[known] - target[known]) ** 2).sum()
     return float(1 - error / ((target[known] - target[known].mean()) ** 2).sum())
@@ -173,7 +175,7 @@ def r_squared(predicted: NDArray[np.float64], target: NDArray[np.float64]) -> fl
 
 @torch.no_grad()
 def retrieval(folder: Path, bank: AnatomyBank, pairs: int, seed: int) -> dict[str, float]:
-    """How often the nearest is the own one, or one with an equal prompt, among held-out pairs."""
+    """Measure how often the nearest match has an equal prompt, among held-out pairs."""
     clip: Any = CLIPModel.from_pretrained(folder).eval()
     _, tokenizer = load_text_encoder(folder)
     size = clip.config.vision_config.image_size
@@ -204,27 +206,38 @@ def retrieval(folder: Path, bank: AnatomyBank, pairs: int, seed: int) -> dict[st
 
 
 def page(record: Record) -> str:
-    """What is read from the embeddings, and what is found by them."""
+    """Return the page: a verdict, the linear read-outs and the retrieval."""
     args = parse_args(recorded_options(record["command"]))
     scores, found = record["results"]["read_out"], record["results"]["retrieval"]
     columns = (*NUMBERS, "contrast")
+    names = ("log TR", "log TE", "log TI", "log flip angle", "slice", "contrast")
+    best: dict[str, list[str]] = {}
+    for wording in next(iter(scores.values())):
+        winner = max(scores, key=lambda name: _mean_r_squared(scores[name][wording]))
+        best.setdefault(winner, []).append(wording)
+    winners = [f"“{name}” for prompts of the form {listed(own)}" for name, own in best.items()]
     text = [
-        "# What the text encoders know\n",
-        f"R² of log TR, log TE, log TI, log flip angle and slice, accuracy of the contrast, read "
-        f"linearly from the state at the end of the prompt; fitted to {args.prompts} complete "
-        f"prompts, tried on {args.test_prompts} others of protocols with random times.\n",
+        "# Information in the text embeddings\n",
+        f"Averaged over the numbers, the encoder with the highest R² is {listed(winners)}.\n",
+        "The table shows R² of log TR, log TE, log TI, log flip angle and slice, and the accuracy "
+        "of the contrast, predicted linearly from the state at the end of the prompt. The "
+        f"regressions were fitted to {args.prompts} complete prompts and tested on "
+        f"{args.test_prompts} others from protocols with random times. A negative R² is worse than "
+        "predicting the mean.\n",
         table(
-            ["encoder", "prompts", *columns],
+            ["encoder", "prompts", *names],
             [
                 [name, wording, *(f"{row[c]:.3f}" if c in row else "" for c in columns)]
                 for name, rows in scores.items()
                 for wording, row in rows.items()
             ],
         ),
-        f"Retrieval among {found['pairs']} held-out pairs with {found['distinct_prompts']} "
-        "distinct prompts (an equal prompt counts):\n",
+        "## Retrieval\n",
+        f"Share of {found['pairs']} held-out pairs with {found['distinct_prompts']} distinct "
+        "prompts whose match is the nearest or among the five nearest; an equal prompt counts as a "
+        "match.\n",
         table(
-            ["", "first", "among five"],
+            ["direction", "nearest", "among five"],
             [
                 [label, *(f"{found[f'{key}_{rank}']:.3f}" for rank in ("top1", "top5"))]
                 for key, label in (
@@ -233,9 +246,15 @@ def page(record: Record) -> str:
                 )
             ],
         ),
-        f"Contrast of the nearest prompt right: {found['contrast_of_nearest_prompt']:.3f}\n",
+        f"The nearest prompt has the right contrast in {found['contrast_of_nearest_prompt']:.1%} "
+        "of the images.\n",
     ]
     return "\n".join(text)
+
+
+def _mean_r_squared(row: dict[str, float]) -> float:
+    """Return the mean R² over the numbers."""
+    return float(np.mean([row[name] for name in NUMBERS if name in row]))
 
 
 if __name__ == "__main__":

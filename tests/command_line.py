@@ -16,6 +16,6 @@ def run(*arguments: object) -> int:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What is said of a command that cannot be used, on one line."""
+    """Return the usage error of a command on one line."""
     assert run(*arguments) == 2
     return " ".join(capsys.readouterr().err.split())

@@ -45,7 +45,7 @@ def masses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipe() -> ContextMRIPipeline:
-    """A small prior of random weights that says nothing; not to be changed."""
+    """A small prior with random weights and no progress bar; not to be changed."""
     pipeline = build_pipeline(block_out_channels=(8, 8, 16), sample_size=16, seed=3)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -73,7 +73,7 @@ def brain_scan() -> Scan:
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
-    """What a measurement is warned of, in one string."""
+    """Return the warnings about a measurement in one string."""
 
     def call(*measurement: torch.Tensor) -> str:
         caplog.clear()

@@ -1,4 +1,4 @@
-"""Phantom scans and masks for tests of what a measurement is warned of."""
+"""Phantom scans and masks for tests of warnings about measurements."""
 
 from __future__ import annotations
 

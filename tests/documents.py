@@ -1,4 +1,4 @@
-"""What the documents tell readers to type, and a folder in which it can be typed."""
+"""Commands and snippets of the documents, and a folder in which they run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,36 @@ from ctxrecon.scan import Scan
 from ctxrecon.tasks import LatentSegmenter
 
 ROOT = Path(__file__).resolve().parents[1]
+GENERATED = tuple(
+    line for line in (ROOT / ".gitignore").read_text().splitlines() if line.startswith("docs/")
+)
+"""Pages and folders of the site that its build writes, which Git ignores."""
+
+SITE_PAGES = (
+    "docs/index.md",
+    "docs/install.md",
+    "docs/how-to/prepare-data.md",  # the guides of training use what this one makes
+    *sorted(
+        str(path.relative_to(ROOT))
+        for folder in ("concepts", "how-to", "papers", "benchmarks", "contributing")
+        for path in (ROOT / "docs" / folder).glob("*.md")
+        if path.name != "prepare-data.md" and str(path.relative_to(ROOT)) not in GENERATED
+    ),
+    "docs/architecture.md",
+    "docs/formats.md",
+)
+"""The pages of the site that are written by hand."""
+
 DOCUMENTS = (
     "README.md",
+    *SITE_PAGES,
     "CONTRIBUTING.md",
     "benchmarks/README.md",
     "src/ctxrecon/checkpoints/prior/README.md",
     "src/ctxrecon/checkpoints/reconstructor/README.md",
 )
-_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_COMMANDS = ("", "bash")
+_BLOCK = re.compile(r"^ *```(\{?[\w-]*\}?)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SHAPE = (32, 32)
 _OUTPUTS = ("--out", "--output", "--output_dir")
 
@@ -43,7 +65,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """The words that a shell makes of it, patterns of files left as they are."""
+        """The words of the command as split by a shell, without expanding file patterns."""
         return shlex.split(self.text, comments=True)
 
     @property
@@ -59,16 +81,24 @@ class Command:
         )
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """The fenced blocks of a document: commands have no language."""
+def blocks(document: str, *languages: str) -> list[str]:
+    """The fenced blocks of a document in these languages."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    return [body for found, body in _BLOCK.findall(text) if found == language]
+    return [body for found, body in _BLOCK.findall(text) if found in languages]
+
+
+def relative_links(document: str) -> list[Path]:
+    """The files that the relative links and pictures of a document point to."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", _BLOCK.sub("", text))
+    folder = (ROOT / document).parent
+    return [(folder / one).resolve() for one in links if not re.match(r"\w+:", one)]
 
 
 def commands(document: str) -> list[Command]:
     """The commands of a document in their order."""
     found = []
-    for block in blocks(document, ""):
+    for block in blocks(document, *_COMMANDS):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             found += [
                 Command(document, part.strip()) for part in line.split(" && ") if part.strip()
@@ -77,7 +107,7 @@ def commands(document: str) -> list[Command]:
 
 
 def make_inputs(folder: Path) -> None:
-    """Write the files that the documents take for granted, each as small as it may be."""
+    """Write the input files that the documents assume, each as small as possible."""
     generator = torch.Generator().manual_seed(0)
     mask = uniform1d(_SHAPE, 2, center_fraction=0.25, generator=generator)
     write_scan(folder / "scan.h5", _volume(11, mask, generator))
@@ -115,7 +145,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def make_models(folder: Path) -> None:
-    """Write models of every kind where the documents have trained ones."""
+    """Write models of every kind in place of the trained ones of the documents."""
     load_reconstructor().save_pretrained(folder / "runs" / "modl" / "pipeline")
     sampler = PerContrastSampler(_SHAPE, 5, acceleration=4, center_fraction=0.1875)
     network = HRUNet(width=4, depth=2, blocks=2)

@@ -1,4 +1,4 @@
-"""A linear-Gaussian inverse problem whose posterior is known: what solvers are held against."""
+"""Linear-Gaussian inverse problem with a known posterior, the reference for solvers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GaussianDenoiser:
 
 
 class Untouched:
-    """A denoiser that must not be called: what does not fit is refused before the loop."""
+    """A denoiser that must not be called, because input is validated before the loop."""
 
     size_multiple = 1
 
@@ -54,7 +54,7 @@ def complex_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.T
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A generator of its own."""
+    """Return a new seeded generator."""
     return torch.Generator().manual_seed(seed)
 
 

@@ -1,4 +1,4 @@
-"""Values whose declared types are wider than what a test knows of them."""
+"""Type narrowing of values whose declared types are wider than in a test."""
 
 from __future__ import annotations
 

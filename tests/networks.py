@@ -1,4 +1,4 @@
-"""Small networks by name, whose layers do something from the start."""
+"""Small networks by name, without layers initialized to zero."""
 
 from __future__ import annotations
 

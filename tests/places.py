@@ -1,4 +1,4 @@
-"""Scans in every direction, whose images tell where in the patient each pixel lies."""
+"""Scans in every direction whose pixel values encode their position in the patient."""
 
 from __future__ import annotations
 

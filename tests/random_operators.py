@@ -1,4 +1,4 @@
-"""Random operators of every kind, most of them singular, and what they do in float64."""
+"""Random operators of every kind, most of them singular, with float64 references."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Case:
 
     @property
     def is_scan(self) -> bool:
-        """Whether a pipeline takes it."""
+        """True if pipelines accept the operator."""
         return isinstance(self.operator, CartesianSense)
 
 
@@ -71,7 +71,7 @@ def random_case(seed: int) -> Case:
 
 
 def normal64(operator: LinearOperator) -> tuple[Callable[[Tensor], Tensor], Callable]:
-    """``AᴴA`` and ``Aᴴ`` in complex128, written down anew."""
+    """Return independent implementations of ``AᴴA`` and ``Aᴴ`` in complex128."""
 
     def fft(x: Tensor, inverse: bool = False) -> Tensor:
         transform = torch.fft.ifft2 if inverse else torch.fft.fft2

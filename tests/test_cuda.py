@@ -1,7 +1,7 @@
-"""What runs on a GPU gives what it gives on the CPU.
+"""Results on a GPU equal those on the CPU.
 
-Skipped without one. ``CTXRECON_TEST_DEVICE=cpu pytest tests/test_cuda.py`` tries the tests
-themselves where there is none.
+Skipped without a GPU. ``CTXRECON_TEST_DEVICE=cpu pytest tests/test_cuda.py`` runs the tests
+themselves on a machine without one.
 """
 
 from __future__ import annotations

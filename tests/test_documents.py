@@ -1,8 +1,8 @@
-"""Every command and every snippet of the documents, as it stands.
+"""Every command and every snippet of the documents, run as written.
 
-Commands run in a folder that holds the files which the documents name, scripts in a shell and most
-of those of ctxrecon in this process. What is changed
-in their text is in ``SUBSTITUTIONS``, what is not run in ``NOT_RUN``, and nowhere else.
+Commands run in a folder with the files that the documents name; scripts run in a shell, most
+commands of ctxrecon in this process. ``SUBSTITUTIONS`` lists every change of their text and
+``NOT_RUN`` every command that is not run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import run
-from documents import DOCUMENTS, ROOT, Command, blocks, commands, make_inputs, make_models
+from documents import (
+    DOCUMENTS,
+    GENERATED,
+    ROOT,
+    Command,
+    blocks,
+    commands,
+    make_inputs,
+    make_models,
+    relative_links,
+)
 from narrow import images_of
 from scripts import load_script, start
 
@@ -35,7 +45,16 @@ SUBSTITUTIONS = {
     r"--max_train_steps \d+": ("--max_train_steps 2", HOURS),
     r"--train_batch_size 256": ("--train_batch_size 8", HOURS),
     r"--resolution 96 128 160": ("--resolution 32 64", HOURS),
+    r"--masks random1d --accelerations 16": (
+        "--masks random1d --accelerations 16 --resolution 64 --train_batch_size 2",
+        HOURS,
+    ),
+    r"--target mass_or_edema": (
+        "--target mass_or_edema --resolution 64 --train_batch_size 2",
+        HOURS,
+    ),
     r"--brains 500 --knees 2000": ("--brains 4 --knees 4", "a bank takes minutes"),
+    r"--brains [45]00 --knees 0": ("--brains 6 --knees 0", "a bank takes minutes"),
     r"prepare labels LABELS/\*\.nii\.gz": (
         "prepare labels LABELS/*.nii.gz --slices-per-volume 2",
         "60 slices of 256² take a minute",
@@ -44,7 +63,7 @@ SUBSTITUTIONS = {
     r"--minutes 10": ("--steps 1", "it takes ten minutes"),
     r"--label_slices 2640": ("--label_slices 4", "a bank takes minutes"),
 }
-"""Pattern in a command: what is put in its place, and why."""
+"""Replacement and reason for each pattern in a command."""
 
 CHECKOUT = "it changes the environment or reads the whole checkout: .ci/run runs it"
 NOT_RUN = {
@@ -54,6 +73,8 @@ NOT_RUN = {
     "python3 -m venv .venv": CHECKOUT,
     "source .venv/bin/activate": CHECKOUT,
     'pip install -e ".[test]"': CHECKOUT,
+    'pip install ".[docs]"': CHECKOUT,
+    "sphinx-build -W --keep-going docs docs/_build/html": CHECKOUT,
     "pytest -m slow": CHECKOUT,
     "ruff check .": CHECKOUT,
     "ruff format --check .": CHECKOUT,
@@ -62,21 +83,22 @@ NOT_RUN = {
     "mypy tests training": CHECKOUT,
     "lint-imports": CHECKOUT,
 }
-"""Command without its comment: why it is not run."""
+"""Reason for each command (without its comment) that is not run."""
 
 ALL = [command for document in DOCUMENTS for command in commands(document)]
-SLOW = ("accelerate launch", "ctxrecon demo")
+TRAINING = ("accelerate launch", "python training/")
+SLOW = (*TRAINING, "ctxrecon demo")
 AS_TYPED = ("ctxrecon info", "ctxrecon demo")
-"""Run as a program; the others in this process, as the start takes longer than the work."""
+"""Commands run as programs; the others run in this process to save the start-up time."""
 
 
 def is_benchmark(command: Command) -> bool:
-    """Whether it takes hours and data that are not here; its options alone are tested."""
-    return command.document == "benchmarks/README.md"
+    """True for benchmarks, which take hours and other data; only their options are tested."""
+    return command.document == "benchmarks/README.md" or "-m benchmarks." in command.text
 
 
 def is_model_card(command: Command) -> bool:
-    """Whether it says how a model that ships was trained; its options alone are tested."""
+    """True for trainings of shipped models; only their options are tested."""
     return "checkpoints/" in command.document
 
 
@@ -99,24 +121,25 @@ def shortened(command: Command) -> str:
 
 
 class Terminal:
-    """A shell in a folder, which types earlier commands first where a later one needs them."""
+    """A shell in a folder that first runs the commands whose output a later one needs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.done: dict[Command, subprocess.CompletedProcess[str]] = {}
+        self.done: dict[str, subprocess.CompletedProcess[str]] = {}  # several documents share some
 
     def run(self, command: Command) -> subprocess.CompletedProcess[str]:
-        for earlier in ALL[: ALL.index(command)]:
-            made = earlier.output
-            if made and earlier.document == command.document and command.needs(made):
-                self.run(earlier)
-        if command not in self.done:
+        for other in RUN:
+            made = other.output
+            if made and command.needs(made) and not (self.folder / made).exists():
+                self.run(other)
+        typed = bare(command)
+        if typed not in self.done:
             text = shortened(command)
             here = command.text.startswith("ctxrecon ") and not command.text.startswith(AS_TYPED)
-            self.done[command] = (
+            self.done[typed] = (
                 self._call(text) if here else start(["bash", "-c", text], folder=self.folder)
             )
-        return self.done[command]
+        return self.done[typed]
 
     def _call(self, text: str) -> subprocess.CompletedProcess[str]:
         """A command of ``ctxrecon`` in this process, for which the shell expands patterns only."""
@@ -137,7 +160,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Where scans are read: models that the documents train are there already."""
+    """Folder of commands that read scans, with the models that the documents train."""
     pytest.importorskip("nibabel")
     folder = tmp_path_factory.mktemp("reading")
     make_inputs(folder)
@@ -147,7 +170,7 @@ def reading(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Where models are trained, from what earlier commands make."""
+    """Folder of commands that train models from the output of earlier commands."""
     pytest.importorskip("nibabel")
     folder = tmp_path_factory.mktemp("training")
     make_inputs(folder)
@@ -163,7 +186,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     ids=lambda one: " ".join(one.words[:4])[:60],
 )
 def test_command(command: Command, request: pytest.FixtureRequest) -> None:
-    folder = "training" if command.text.startswith("accelerate launch") else "reading"
+    folder = "training" if command.text.startswith(TRAINING) else "reading"
     terminal: Terminal = request.getfixturevalue(folder)
     result = terminal.run(command)
     assert "Traceback" not in result.stderr
@@ -206,23 +229,50 @@ def test_options_are_those_of_the_script(command: Command) -> None:
     assert all(f'"{word}"' in text for word in options if word.startswith("--"))
 
 
-@pytest.mark.parametrize("document", ["README.md"])
+WITH_SNIPPETS = [
+    document
+    for document in DOCUMENTS
+    if document != "CONTRIBUTING.md" and blocks(document, "python")
+]
+
+
+@pytest.mark.parametrize("document", WITH_SNIPPETS)
 def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
+    """Run the snippets of a document in order on stand-ins for the reader's data."""
     monkeypatch.chdir(reading.folder)
-    generator = torch.Generator().manual_seed(0)
     scan, echoes = read_scan("scan.h5", slices=0), read_scan("echoes.h5")
-    names: dict = {"generator": generator}
+    names: dict = {"generator": torch.Generator().manual_seed(0), "solver": "pnp_admm"}
     for snippet in blocks(document, "python"):
-        # What stands for the reader's own data: one slice, several contrasts of one, or all of it.
         kspace = scan.kspace
         if "load_joint" in snippet:
             kspace = echoes.kspace[None]
-        elif "num_samples" in snippet and "task(" in snippet:
+        elif "task(" in snippet:
             kspace = echoes.kspace[:1]
-        names.update(kspace=kspace, mask=scan.mask)
+        names.update(kspace=kspace, mask=scan.mask, t1=torch.rand(1, 32, 32))
         exec(snippet, names)
-    assert names["wavelet"].images.shape == names["published"].images.shape == (1, 32, 32)
-    assert names["output"].masks.shape[1] == 5
+    for name, shape in _SHAPES.get(document, {}).items():
+        assert names[name].images.shape == shape
+
+
+_SHAPES = {
+    "README.md": {"output": (1, 32, 32)},
+    "docs/index.md": {"output": (1, 32, 32)},
+    "docs/how-to/reconstruct.md": {
+        "wavelet": (1, 32, 32),
+        "published": (1, 32, 32),
+        "samples": (1, 32, 32),
+    },
+    "docs/how-to/learned-masks.md": {"output": (1, 5, 32, 32)},
+    "docs/how-to/cross-modal.md": {"output": (1, 32, 32)},
+}
+"""What the snippets leave, by document."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_relative_links_resolve(document: str) -> None:
+    for link in relative_links(document):
+        generated = str(link.relative_to(ROOT)).startswith(GENERATED)
+        assert link.exists() or generated, f"{document} links to {link}, which is not there"
 
 
 def test_the_method_of_the_contributors_guide_runs() -> None:
@@ -237,11 +287,6 @@ def test_the_method_of_the_contributors_guide_runs() -> None:
     finally:
         SOLVERS.pop("my_solver", None)
     assert images_of(output).shape == (1, 32, 32)
-
-
-def test_no_other_document_has_snippets() -> None:
-    others = set(DOCUMENTS) - {"README.md", "CONTRIBUTING.md"}
-    assert not any(blocks(document, "python") for document in others)
 
 
 @pytest.mark.parametrize("pattern", SUBSTITUTIONS)

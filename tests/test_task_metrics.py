@@ -1,4 +1,4 @@
-"""Segmentations, probabilities and scores: hand examples, and other libraries where installed."""
+"""Metrics of segmentations and probabilities: examples by hand, and installed libraries."""
 
 from __future__ import annotations
 

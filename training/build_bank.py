@@ -1,64 +1,10 @@
 """Make a bank of anatomies for training: procedural ones, and slices of label volumes.
 
-    python training/build_bank.py --output runs/bank.npz --brains 800 --knees 2500 \
-        --label_volumes DIR/training_seg_0*.nii.gz --label_slices 3000
+python training/build_bank.py --help
 """
 
-from __future__ import annotations
-
-import argparse
-import os
-from pathlib import Path
-
-from ctxrecon.phantom.build import build_bank
-from ctxrecon.phantom.labels import load_label_volume
-from ctxrecon.training import TrainingParser, UsageError, run_script
-from ctxrecon.training.config import MAX_RESOLUTION, SEED, Whole
-from ctxrecon.training.folders import check_output
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = TrainingParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--brains", type=Whole(0, 10**6), default=800, help="procedural brains")
-    parser.add_argument("--knees", type=Whole(0, 10**6), default=2500, help="procedural knees")
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--label_slices", type=Whole(0, 10**6), default=3000)
-    parser.add_argument("--size", type=Whole(32, MAX_RESOLUTION), default=256)
-    parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument(
-        "--no_demographics", action="store_true", help="procedural people of no age and sex"
-    )
-    parser.add_argument("--finding", help="that every procedural brain has, such as Mass")
-    parser.add_argument(
-        "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="processes"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Draw every anatomy and write the bank."""
-    args = parse_args(argv)
-    if not args.brains + args.knees + (args.label_slices if args.label_volumes else 0):
-        raise UsageError("nothing to draw: give --brains, --knees or --label_volumes")
-    check_output(args.output)
-    for path in args.label_volumes:  # before hours of drawing
-        load_label_volume(path)
-    bank = build_bank(
-        knees=args.knees,
-        brains=args.brains,
-        label_volumes=args.label_volumes,
-        label_slices=args.label_slices,
-        size=args.size,
-        seed=args.seed,
-        demographics=not args.no_demographics,
-        finding=args.finding,
-        workers=args.workers,
-    )
-    bank.save(args.output)
-    print(f"{len(bank)} anatomies of {bank.labels.shape[1:]} in {args.output}")
-
+from ctxrecon.training import run_script
+from ctxrecon.training.bank import main
 
 if __name__ == "__main__":
     run_script(main)

@@ -1,1 +1,1 @@
-"""What a lab gains by adapting the prior to its own scanner."""
+"""Adaptation of the prior to another scanner."""

@@ -1,7 +1,7 @@
-"""A scanner that differs from what the shipped prior was trained on, simulated.
+"""A simulated scanner that differs from the training data of the shipped prior.
 
 Its images have another contrast (the magnitude to a power), a texture of fine streaks that the
-phantom lacks, another shading, a matrix that is not square, noise of 3 %, and another coil array.
+phantom lacks, other shading, a non-square matrix, 3 % noise and another coil array.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _FINE = 256
 
 
 def foreign_scan(number: int, seed: int, images: PeopleImages | None = None) -> Scan:
-    """A fully sampled slice of one person on that scanner; its maps are to be estimated.
+    """Simulate a fully sampled slice of one person on that scanner, without coil maps.
 
     Args:
-        number: of the person.
-        seed: of the study.
-        images: of real people; the phantom otherwise.
+        number: Number of the person.
+        seed: Random seed of the study.
+        images: Images of real people; the phantom if ``None``.
     """
     generator = torch.Generator().manual_seed(scan_seed(seed, number))
     rng = numpy_rng(generator)
@@ -69,10 +69,10 @@ def foreign_scan(number: int, seed: int, images: PeopleImages | None = None) -> 
 
 
 class PeopleImages:
-    """Slices of real people, one of each, given a phase.
+    """One slice of each of several real people, with a simulated phase.
 
     Args:
-        folder: from ``ctxrecon prepare images``.
+        folder: Folder written by ``ctxrecon prepare images``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,7 +89,7 @@ class PeopleImages:
     def image(
         self, number: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.complex64], ScanMetadata]:
-        """Of this person, at the matrix of the scanner."""
+        """Return the image of a person at the scanner's matrix size, with its metadata."""
         item = self._slices[self._numbers[number]]
         magnitude = item["image"][0]
         side = max(SHAPE)
@@ -101,19 +101,19 @@ class PeopleImages:
 
 
 def _as_seen_there(image: NDArray[np.complex64], rng: np.random.Generator) -> NDArray[np.complex64]:
-    """The image with that scanner's contrast, texture and shading."""
+    """Apply the scanner's contrast, texture and shading to an image."""
     image = normalize(image)
     magnitude = np.abs(image)
     changed = magnitude**_GAMMA * (1 + _TEXTURE * _streaks(rng))
     changed = changed * (1 + _SHADING * smooth_field(SHAPE, 2, rng))
-    # The background stays dark: a power below 1 would lift what is left of the object's ringing.
+    # A power below 1 would amplify residual ringing in the background.
     changed = np.where(magnitude > 0.05, changed, magnitude)
     phase = np.exp(1j * np.angle(image))
     return (np.maximum(changed, 0) * phase).astype(np.complex64)
 
 
 def _streaks(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise of unit variance that is fine across and coarse along one direction, 30° from ``y``."""
+    """Draw unit-variance noise, fine across and coarse along a direction 30° from ``y``."""
     y, x = np.meshgrid(*(np.fft.fftfreq(n) for n in SHAPE), indexing="ij")
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     along, across = c * y + s * x, c * x - s * y
@@ -124,5 +124,5 @@ def _streaks(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def targets(scans: Sequence[Scan]) -> Tensor:
-    """``(scans, ny, nx)`` complex64."""
+    """Stack the target images, ``(scans, ny, nx)``, complex64."""
     return torch.cat([scan.target for scan in scans if scan.target is not None])

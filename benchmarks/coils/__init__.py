@@ -1,1 +1,1 @@
-"""Coil maps: time and agreement, and the reconstructions that they give."""
+"""Coil maps: quality and speed compared with SigPy and BART."""

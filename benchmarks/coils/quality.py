@@ -1,12 +1,12 @@
-"""Coil maps by what they are for: reconstructions from ours, sigpy's and BART's on hard scans.
+"""Reconstruction quality with coil maps from ctxrecon, SigPy and BART on difficult scans.
 
 The scans are those of ``benchmarks.coils.scans``: fields of view smaller than the head along either
-axis, dark regions, objects at the edge, 4 to 16 coils, four kinds of masks at x2 to x6, noise from
-0.2 to 5 % of the maximum. From each estimate of the maps the same CG-SENSE and the same L1-wavelet
-reconstruct the scan, and PSNR is that of the magnitude against the root sum of squares of the coil
-images without noise. BART's ``ecalib`` gives two sets of maps by default, and one with ``-m1``;
-sigpy's calibration region is the largest square that is fully sampled. Time is that of the
-processors; BART's start and files are measured with ``bart scale`` and taken off.
+axis, dark regions, objects at the edge, 4 to 16 coils, four kinds of masks at x2 to x6, and noise
+of 0.2 to 5 % of the maximum. Every estimate of the maps is used by the same CG-SENSE and the same
+L1-wavelet reconstruction. PSNR compares magnitudes with the root sum of squares of the noiseless
+coil images. BART's ``ecalib`` returns two sets of maps by default and one with ``-m1``; SigPy uses
+the largest fully sampled square as calibration region. Times are processor times. BART's start-up
+and file access are measured with ``bart scale`` and subtracted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from benchmarks.coils.scans import coil_scan
 from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.figures import save_figure
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.words import listed, number
 from ctxrecon.coils import estimate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.evaluation import table
@@ -41,25 +42,25 @@ from ctxrecon.pipelines import BaselinePipeline
 
 OURS, SIGPY, BART_ONE, BART_TWO = "ctxrecon", "sigpy", "BART, one set", "BART"
 METHODS = {"cg_sense": "CG-SENSE", "l1_wavelet": "L1-wavelet"}
-TOLERANCE = 0.3  # dB below the better of sigpy's and BART's
+TOLERANCE = 0.3  # dB
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What a call gives, and its milliseconds of processor time."""
+    """Return the result of a call and its processor time in milliseconds."""
     started = time.process_time()
     maps = call()
     return maps, 1e3 * (time.process_time() - started)
 
 
 def warm_up() -> None:
-    """Load what the first estimate loads."""
+    """Run one small estimate, so that lazy imports are not timed."""
     torch.set_num_threads(1)
     kspace = torch.randn(1, 2, 32, 32, dtype=torch.complex64)
     estimate_coil_maps(kspace, torch.ones(1, 1, 32, 32, dtype=torch.bool))
 
 
 def bart_maps(kspace: Tensor, sets: int) -> tuple[Tensor, float]:
-    """BART's maps ``(1, [2,] coils, ny, nx)`` and its milliseconds of processor time."""
+    """Return BART's maps ``(1, [2,] coils, ny, nx)`` and the processor time in milliseconds."""
     _, coils, ny, nx = kspace.shape
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         folder = Path(name)
@@ -82,7 +83,7 @@ def bart_maps(kspace: Tensor, sets: int) -> tuple[Tensor, float]:
 
 
 def measure(number: int, arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """All maps on one scan; ``None`` where its mask has no calibration region."""
+    """Score all maps on one scan; return ``None`` if its mask has no calibration region."""
     torch.set_num_threads(1)
     scan = coil_scan(number, arguments.data, seed=arguments.seed)
     try:
@@ -113,7 +114,7 @@ def measure(number: int, arguments: argparse.Namespace) -> dict[str, Any] | None
 
 
 def gains(rows: list[dict[str, Any]], method: str, others: tuple[str, ...]) -> np.ndarray:
-    """dB of our maps over the best of the others, scan by scan."""
+    """Return the gain in dB of our maps over the best of the others, scan by scan."""
     return np.array(
         [
             row[method][OURS]
@@ -124,7 +125,7 @@ def gains(rows: list[dict[str, Any]], method: str, others: tuple[str, ...]) -> n
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Gains by method and by kind of scan, and ratios of time."""
+    """Return gains by method and by kind of scan, and ratios of processor time."""
     result: dict[str, Any] = {"scans": len(rows)}
     rivals = {
         "sigpy": (SIGPY,),
@@ -164,36 +165,62 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def page(record: Record) -> str:
-    """The summary as Markdown."""
-    found, parts = record["results"], []
+    """Return the page: a table for each reconstruction, kinds of scans and times."""
+    found, parts = record["results"], [_explanation(record["results"])]
     for method, title in METHODS.items():
         rows = [
             [
-                name,
+                name.replace("sigpy", "SigPy"),
                 *(f"{values[key]:+.2f}" for key in ("mean", "median", "5 %", "worst")),
                 f"{values['below tolerance']} of {found['scans']}",
             ]
             for name, values in found[method].items()
         ]
-        heads = [f"{title}: our maps over", "mean dB", "median", "5 %", "worst", "below −0.3 dB"]
-        parts.append(table(heads, rows))
+        heads = ["compared with", "mean", "median", "5 % quantile", "worst", "below −0.3 dB"]
+        parts.append(f"## {title}: gain of our maps in dB\n\n{table(heads, rows)}")
     rows = [
         [kind, *(f"{values[method]:+.2f}" for method in METHODS), str(values["two sets"])]
         for kind, values in found["by kind"].items()
     ]
-    heads = ["over the better of sigpy and BART", *METHODS.values(), "scans with two sets"]
-    parts.append(table(heads, rows))
+    heads = ["kind of scan", *(f"{title} (dB)" for title in METHODS.values())]
+    heads.append("scans with two sets of our maps")
+    parts.append(f"## Mean gain over the better of SigPy and BART\n\n{table(heads, rows)}")
     rows = [
-        [name, f"{values['median']:.1f}", f"{values['lowest']:.1f}"]
+        [
+            name.removeprefix("time of ").removesuffix(" / ours").replace("sigpy", "SigPy"),
+            f"{values['median']:.1f}",
+            f"{values['lowest']:.1f}",
+        ]
         for name, values in found.items()
         if name.startswith("time of")
     ]
-    parts.append(table(["processor time", "median", "lowest"], rows))
-    return "\n\n".join(parts) + "\n"
+    times = table(["time relative to ours", "median", "lowest"], rows)
+    parts.append(f"## Processor time\n\n{times}")
+    return "\n".join(parts)
+
+
+def _explanation(found: dict[str, Any]) -> str:
+    """Return heading, verdict and description of the scans."""
+    best = {title: found[method]["better of sigpy and BART"] for method, title in METHODS.items()}
+    means = [f"{number(values['mean'], 2)} dB with {title}" for title, values in best.items()]
+    worse = [f"{values['below tolerance']} ({title})" for title, values in best.items()]
+    return f"""\
+# Quality of coil maps
+
+Compared with the better of SigPy's and BART's maps on each scan, our maps change the mean PSNR of
+the reconstruction by {listed(means)}; they are more than {TOLERANCE:g} dB worse on
+{listed(worse)} of {found["scans"]} scans.
+
+The scans are difficult on purpose: fields of view smaller than the head (“wraps”), dark regions,
+objects at the edge of the field of view, 4 to 16 coils, four kinds of masks at ×2 to ×6, and noise
+of 0.2 to 5 % of the maximum. Every method reconstructs from the same data; only the maps differ.
+PSNR compares magnitudes with the root sum of squares of the noiseless coil images. “BART” uses the
+two sets of maps that `ecalib` returns by default, “BART, one set” the option `-m1`.
+"""
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Our PSNR against that of the better of sigpy's and BART's maps, a dot a scan."""
+    """Plot our PSNR against that of the better of SigPy's and BART's maps, one dot per scan."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.4), layout="constrained")
@@ -216,17 +243,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("coils.quality", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the real data")
-    parser.add_argument("--scans", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=2027)
-    parser.add_argument("--output", type=Path, default=RESULTS / "coil_map_quality.json")
+    parser.add_argument("--data", type=Path, required=True, help="Folder of the real data.")
+    parser.add_argument("--scans", type=int, default=200, help="Number of scans.")
+    parser.add_argument("--processes", type=int, default=1, help="Parallel processes.")
+    parser.add_argument("--seed", type=int, default=2027, help="Random seed.")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "coil_map_quality.json", help="JSON file."
+    )
     return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_args(argv)
-    # NumPy and BART read the number of threads when they start.
+    # NumPy and BART read the number of threads at start-up.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
     rows: list[dict[str, Any]] = []

@@ -1,7 +1,8 @@
-"""Scans that are hard for coil maps: heads larger than the field of view, dark regions, few coils.
+"""Scans that are difficult for coil-map estimation.
 
-Each scan is an object on a canvas larger than the field of view, seen by a simulated array
-around it. What lies outside the field of view wraps into it, coil by coil, as in a scanner.
+Heads exceed the field of view, regions are dark, coils are few. Each scan is an object on a canvas
+larger than the field of view, surrounded by a simulated coil array. Whatever lies outside the field
+of view wraps into it, coil by coil, as in a scanner.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _KINDS = ("fits", "wraps in x", "wraps in y", "wraps in both", "dark", "at the e
 
 @dataclass(frozen=True)
 class CoilScan:
-    """One scan.
+    """One simulated scan.
 
     Attributes:
-        kspace: ``(1, coils, ny, nx)``, zero outside ``mask``.
-        mask: ``(1, 1, ny, nx)``.
-        images: coil images without noise, ``(1, coils, ny, nx)``.
-        reference: their root sum of squares, ``(1, ny, nx)``.
-        about: what it is, for the record.
+        kspace: k-space of shape ``(1, coils, ny, nx)``, zero outside ``mask``.
+        mask: Sampling mask of shape ``(1, 1, ny, nx)``.
+        images: Noiseless coil images of shape ``(1, coils, ny, nx)``.
+        reference: Root sum of squares of ``images``, ``(1, ny, nx)``.
+        about: Properties of the scan, for the record.
     """
 
     kspace: Tensor
@@ -51,13 +52,14 @@ class CoilScan:
 
 
 def coil_scan(number: int, data: Path, *, seed: int, max_size: int = 192) -> CoilScan:
-    """Scan ``number`` of the test bed that ``seed`` names.
+    """Simulate scan ``number`` of the test set with this seed.
 
     Args:
-        number: kinds, sources and coils go in turn, everything else is drawn.
-        data: folder with ``brain_label_maps`` and ``real_mr``.
-        seed: of the test bed; scans of different seeds share nothing but their sources.
-        max_size: largest side of the matrix.
+        number: Number of the scan. Kind, source and number of coils cycle with it; everything else
+            is random.
+        data: Folder with ``brain_label_maps`` and ``real_mr``.
+        seed: Random seed of the test set. Scans of different seeds share only their sources.
+        max_size: Largest side of the matrix.
     """
     rng = np.random.default_rng([seed, number])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -107,7 +109,7 @@ def coil_scan(number: int, data: Path, *, seed: int, max_size: int = 192) -> Coi
 def _object(
     number: int, data: Path, rng: np.random.Generator, generator: torch.Generator
 ) -> tuple[str, NDArray[np.float32]]:
-    """A magnitude image and where it is from: label volumes and real slices in turn."""
+    """Return a source name and a magnitude image, in turn from label volumes and real slices."""
     if number // len(_KINDS) % 2:
         volumes = sorted((data / "brain_label_maps").glob("*.nii.gz"))
         path = volumes[int(rng.integers(len(volumes)))]
@@ -140,7 +142,7 @@ def _slices(data: Path) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
 
 
 def _on_canvas(magnitude: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """The object at ``size`` pixels along its longer side, in the middle of an empty canvas."""
+    """Scale the object to ``size`` pixels along its longer side and center it on a canvas."""
     bright = magnitude > 0.04
     rows, columns = (np.flatnonzero(bright.any(axis=axis)) for axis in (1, 0))
     cropped = torch.from_numpy(
@@ -163,7 +165,7 @@ def _extent(canvas: NDArray[np.float32]) -> tuple[int, int]:
 
 
 def _voids(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """1 outside, and near 0 in one to three round regions, as around metal."""
+    """Return factors near 0 in one to three round regions, as around metal, and 1 elsewhere."""
     y, x = np.meshgrid(*(np.linspace(-_CANVAS, _CANVAS, n) for n in shape), indexing="ij")
     keep = np.ones(shape, dtype=np.float32)
     for _ in range(int(rng.integers(1, 4))):
@@ -174,10 +176,10 @@ def _voids(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float
 
 
 def _fold(coil_images: Tensor, shape: tuple[int, int]) -> Tensor:
-    """What a field of view of ``shape`` shows of ``(1, coils, NY, NX)``; the rest wraps."""
+    """Alias coil images ``(1, coils, NY, NX)`` into a field of view of ``shape``."""
     for axis, n in zip((2, 3), shape, strict=True):
         size = coil_images.shape[axis]
-        copies = -(-size // n) + (-(-size // n) + 1) % 2  # odd, so that the centre stays
+        copies = -(-size // n) + (-(-size // n) + 1) % 2  # odd, so that the center stays
         extra = copies * n - size
         before = copies * n // 2 - size // 2
         widths = (0, 0, before, extra - before) if axis == 2 else (before, extra - before)

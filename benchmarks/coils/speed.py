@@ -1,21 +1,20 @@
-"""Time and agreement of coil maps: ours beside sigpy's and BART's ESPIRiT, from the same samples.
+"""Time and agreement of ESPIRiT coil maps from ctxrecon, SigPy and BART on the same samples.
 
-All get the same 24×24 calibration samples, a 6×6 kernel, the same relative threshold of singular
-values (BART's is that of their squares), no crop and one set of maps. "Settings chosen" is what
-``estimate_coil_maps`` does by itself, with every fourth line beside the calibration samples, and
-"BART, defaults" what ``bart ecalib`` does without options, from the calibration samples.
+All use the same 24×24 calibration samples, a 6×6 kernel, the same relative threshold of the
+singular values (BART's applies to their squares), no crop and one set of maps. "Settings chosen" is
+``estimate_coil_maps`` with its defaults, on every fourth line in addition to the calibration
+samples. "BART, defaults" is ``bart ecalib`` without options, on the calibration samples.
 
-The competitors take turns, since other work on the machine comes and goes, and each has been called
-once before. Of every call two times are kept, by the clock and of the processors; on a busy machine
-only the second says something, and with one thread the two are the same on a quiet one. BART is a
-program: the time of its start, of reading k-space and of writing maps is measured with
-``bart scale`` and taken off.
+The methods run in turn, because the load of the machine varies, after one warm-up call each. For
+every call, wall-clock and processor time are recorded. On a busy machine only the processor time is
+meaningful; with one thread on an idle machine the two agree. For BART, a separate program, the time
+to start, read k-space and write maps is measured with ``bart scale`` and subtracted.
 
-Agreement is measured where the object is (a tenth of the largest root-sum-of-squares of the
-calibration image), after turning the other's maps to our phase at each pixel:
-``‖S_ours − S_other‖ / ‖S_other‖``. Where k-space is fully sampled, the projection residual
-``‖x − S Sᴴ x‖ / ‖x‖`` of the coil images ``x`` says what the maps cannot explain of them; the
-simulated scans compare with the coil images before noise was added.
+Agreement is ``‖S_ours − S_other‖ / ‖S_other‖`` inside the object (pixels above a tenth of the
+largest root sum of squares of the calibration image), after rotating the other maps to our phase at
+each pixel. For fully sampled k-space, the projection residual ``‖x − S Sᴴ x‖ / ‖x‖`` measures the
+part of the coil images ``x`` that the maps cannot represent; for simulated scans, ``x`` is
+noiseless.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ NOISE = 0.005  # of a complex sample, relative to the largest pixel
 
 
 class Case(NamedTuple):
-    """k-space ``(1, coils, ny, nx)``, and the coil images where they are known."""
+    """k-space ``(1, coils, ny, nx)`` and, where known, the coil images."""
 
     kspace: Tensor
     images: Tensor | None
@@ -102,7 +101,7 @@ REAL = ("8x230x180 real T1 brain", "4x256x256 real T2 brain", "32x128x128 real c
 
 
 def calibration_block(kspace: Tensor) -> Tensor:
-    """k-space with everything but the central block set to zero."""
+    """Return k-space with everything outside the central block set to zero."""
     block = torch.zeros_like(kspace)
     center = tuple(
         slice(n // 2 - CALIBRATION // 2, n // 2 + CALIBRATION // 2) for n in kspace.shape[2:]
@@ -112,7 +111,7 @@ def calibration_block(kspace: Tensor) -> Tensor:
 
 
 class Bart:
-    """BART's programs on a folder in memory, if there is one."""
+    """BART's command-line tools on files in one folder."""
 
     def __init__(self, kspace: Tensor, folder: Path) -> None:
         self.folder, (_, coils, ny, nx) = folder, kspace.shape
@@ -121,39 +120,39 @@ class Bart:
         kspace[0].permute(1, 2, 0)[:, :, None].numpy().ravel(order="F").tofile(folder / "k.cfl")
 
     def run(self, *command: str) -> None:
-        """A program with its options, from k-space to maps."""
+        """Run a tool that reads k-space and writes maps."""
         arguments = ["bart", *command, str(self.folder / "k"), str(self.folder / "s")]
         subprocess.run(arguments, check=True, capture_output=True)
 
     def files_only(self) -> None:
-        """Start, read and write as ``ecalib`` does, and nothing between."""
+        """Start, read and write like ``ecalib``, without computing maps."""
         self.run("scale", "1")
 
     def ecalib(self) -> None:
-        """ESPIRiT."""
+        """Run ESPIRiT with the settings of the comparison."""
         size, kernel = (f"{n}:{n}:1" for n in (CALIBRATION, KERNEL))
         self.run("ecalib", "-m", "1", "-c", "0", "-r", size, "-k", kernel, "-t", str(THRESHOLD**2))
 
     def defaults(self) -> None:
-        """ESPIRiT as BART runs it if nothing is said: two sets of maps, a calibrated crop."""
+        """Run ESPIRiT with BART's defaults: two sets of maps and a calibrated crop."""
         self.run("ecalib")
 
     def maps(self) -> Tensor:
-        """What ``ecalib`` wrote, ``(1, coils, ny, nx)``."""
+        """Read the maps that ``ecalib`` wrote, ``(1, coils, ny, nx)``."""
         values = np.fromfile(self.folder / "s.cfl", dtype=np.complex64)
         maps = values.reshape(self.shape, order="F")[:, :, 0].transpose(2, 0, 1)
         return torch.as_tensor(maps.copy())[None]
 
 
 def every_fourth_line(mask: Tensor) -> Tensor:
-    """A mask of every fourth line beside the calibration region, ``(1, 1, ny, nx)``."""
+    """Return a mask of the calibration region and every fourth line, ``(1, 1, ny, nx)``."""
     nx = mask.shape[-1]
     lines = (torch.arange(nx) % 4 == 0) | mask[0, 0].any(dim=0)
     return lines.expand_as(mask).clone()
 
 
 def relative_error(ours: Tensor, other: Tensor, inside: Tensor) -> float:
-    """``‖S_ours − S_other‖ / ‖S_other‖`` inside, with the phase of each pixel that fits best."""
+    """Return ``‖S_ours − S_other‖ / ‖S_other‖`` inside, with the best phase at each pixel."""
     turn = (other.conj() * ours).sum(dim=1, keepdim=True)
     aligned = other * turn / turn.abs().clamp_min(1e-20)
     difference = (ours - aligned)[:, :, inside]
@@ -161,13 +160,13 @@ def relative_error(ours: Tensor, other: Tensor, inside: Tensor) -> float:
 
 
 def projection_residual(images: Tensor, maps: Tensor) -> float:
-    """What the maps cannot explain of the coil images, relative."""
+    """Return the relative norm of the coil images outside the span of the maps."""
     rest = images - maps * (maps.conj() * images).sum(dim=1, keepdim=True)
     return float(rest.norm() / images.norm())
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds by the clock and of the processors, of this process and its programs."""
+    """Return wall-clock and processor time in ms of this process and its subprocesses."""
 
     def processors() -> float:
         usages = [
@@ -181,7 +180,7 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """One case in this process: a row for each competitor."""
+    """Measure one case in this process; return a row for each method."""
     torch.set_num_threads(arguments.threads)
     case = make_case(name, arguments.data, arguments.seed)
     block = calibration_block(case.kspace)
@@ -205,7 +204,7 @@ def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, dict[str
         )
 
     def default_maps() -> None:
-        """All that is chosen by itself; with one or two sets it is not compared with the others."""
+        """Estimate with defaults, which may return two sets and is only timed."""
         estimate_coil_maps(case.kspace * lines, lines)
 
     entries: dict[str, Callable[[], object]] = {
@@ -232,7 +231,7 @@ def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, dict[str
             turns |= dict.fromkeys(("BART, files only", "BART, defaults", "BART"), arguments.turns)
         times: dict[str, list[tuple[float, float]]] = {label: [] for label in entries}
         for label, entry in entries.items():
-            if label != "sigpy":  # it takes long, and has nothing to warm up
+            if label != "sigpy":  # slow, and has nothing to warm up
                 entry()
         for turn in range(arguments.turns):
             for label, entry in entries.items():
@@ -253,7 +252,7 @@ def measure_case(name: str, arguments: argparse.Namespace) -> dict[str, dict[str
 
 
 def summary(times: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, object]]:
-    """Medians, and how many times as long as ours; BART's without its files."""
+    """Return median times and their ratios to ours, BART's without its file access."""
     rows: dict[str, dict[str, object]] = {}
     clock, spent = (
         {
@@ -279,19 +278,21 @@ def summary(times: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("coils.speed", __doc__)
     parser.add_argument(
-        "--data", type=Path, help="folder with the real data; simulated only without"
+        "--data", type=Path, help="Folder of the real data (default: simulated scans only)."
     )
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--sigpy_turns", type=int, default=1, help="0 leaves sigpy out")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS / "coil_maps.json")
+    parser.add_argument("--turns", type=int, default=5, help="Timed calls of each method.")
+    parser.add_argument("--sigpy_turns", type=int, default=1, help="Calls of SigPy; 0 skips it.")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads.")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "coil_maps.json", help="JSON file."
+    )
     return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_args(argv)
-    # NumPy and BART read the number of threads when they start.
+    # NumPy and BART read the number of threads at start-up.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(arguments.threads)
     results = {}

@@ -1,1 +1,1 @@
-"""What studies share: arguments, records, held-out scans, methods, statistics."""
+"""Code shared by the studies: arguments, records, held-out scans, methods and statistics."""

@@ -1,4 +1,4 @@
-"""Arguments that studies share, and the prior that they name."""
+"""Command-line options shared by the studies, and loading of the priors that they name."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ctxrecon.pipelines import ContextMRIPipeline
 
 RESULTS = Path("benchmarks/results")
 SHIPPED = "shipped"
-"""What the shipped prior is called beside others."""
+"""Name of the shipped prior."""
 
 
 def study_parser(module: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser of the options of ``python -m benchmarks.MODULE``.
+    """Return the option parser of ``python -m benchmarks.MODULE``.
 
     Args:
-        module: after ``benchmarks.``, such as ``"speed.masks"``.
-        description: the module's docstring, shown as it is.
+        module: Module name after ``benchmarks.``, such as ``"speed.masks"``.
+        description: Docstring of the module, shown verbatim.
     """
     return argparse.ArgumentParser(
         prog=f"python -m benchmarks.{module}",
@@ -38,7 +38,7 @@ def study_parser(module: str, description: str | None) -> argparse.ArgumentParse
 def prior_parser(
     module: str, description: str | None, *, several: bool = False
 ) -> argparse.ArgumentParser:
-    """:func:`study_parser` with the options of the prior, or of several, and of the output."""
+    """Return :func:`study_parser` with options for the prior (or priors) and the output."""
     parser = study_parser(module, description)
     if several:
         parser.add_argument(
@@ -46,29 +46,39 @@ def prior_parser(
             nargs="+",
             default=[SHIPPED],
             metavar="NAME=PATH",
-            help=f"checkpoints, or {SHIPPED!r}, the default; a PATH alone has its folder's name",
+            help=f"Checkpoints, or {SHIPPED!r} (default). A PATH alone is named after its folder.",
         )
     else:
-        parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--batch_size", type=int, default=8, help="images denoised at once")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--prior", help="Checkpoint (default: the shipped prior).")
+    parser.add_argument("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Images denoised at once.")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="Network precision."
+    )
+    parser.add_argument("--device", help="Device of the prior (default: CUDA if available).")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
     return parser
 
 
 def held_out_parser(module: str, description: str | None) -> argparse.ArgumentParser:
-    """:func:`prior_parser` with the options of the held-out phantom scans."""
+    """Return :func:`prior_parser` with options for held-out phantom scans."""
     parser = prior_parser(module, description)
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
+    parser.add_argument(
+        "--label_volumes",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="Label volumes of held-out people.",
+    )
+    parser.add_argument("--resolution", type=int, default=128, help="Matrix size.")
+    parser.add_argument(
+        "--accelerations", type=float, nargs="+", default=[4.0, 8.0], help="Acceleration factors."
+    )
     return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the options and note the whole command as ``command``, for the record."""
+    """Parse the options and store the whole command line as ``command`` for the record."""
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)
     args.command = " ".join([parser.prog, shlex.join(words)]).strip()
@@ -76,37 +86,37 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
-    """Every option as text, for the record."""
+    """Return every option as text, for the record."""
     return {name: str(value) for name, value in vars(args).items() if name != "command"}
 
 
 def recorded_options(command: str) -> list[str]:
-    """The options of a command as a record holds it, run as a module or as a file."""
+    """Return the options of a recorded command, which ran a module or a file."""
     words = shlex.split(command)
     return words[3:] if words[1] == "-m" else words[2:]
 
 
 def open_named_prior(args: argparse.Namespace) -> tuple[ContextMRIPipeline, str]:
-    """The prior, its U-Net in the precision asked for, and the fingerprint of its own weights."""
+    """Load the prior with its U-Net in the requested precision; return it and its fingerprint."""
     args.output_dir.mkdir(parents=True, exist_ok=True)
     return _opened(args.prior, args)
 
 
 def open_named_priors(args: argparse.Namespace) -> dict[str, tuple[ContextMRIPipeline, str]]:
-    """Several priors by name, each as :func:`open_named_prior` gives it.
+    """Load several priors as :func:`open_named_prior` does, by name.
 
     Raises:
-        InputError: two of one name.
+        InputError: If two priors have the same name.
     """
     args.output_dir.mkdir(parents=True, exist_ok=True)
     return {name: _opened(path, args) for name, path in named_priors(args.prior).items()}
 
 
 def named_priors(texts: Sequence[str]) -> dict[str, str | None]:
-    """The path of each prior by its name, ``None`` for the shipped one.
+    """Return the path of each prior by name, ``None`` for the shipped one.
 
     Raises:
-        InputError: two of one name, or a name or a path that is empty.
+        InputError: If two priors have the same name, or if a name or a path is empty.
     """
     paths: dict[str, str | None] = {}
     for text in texts:

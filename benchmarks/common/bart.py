@@ -1,4 +1,4 @@
-"""BART's coil maps and its L1-wavelet reconstruction, through its command line."""
+"""BART's coil maps and L1-wavelet reconstruction, run through its command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctxrecon.io.bart import read_cfl
 from ctxrecon.operators import CartesianSense
 
 BART_LAMBDAS = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
-"""Weights of BART's L1-wavelet that are tried, in the units of its own data scaling."""
+"""Candidate weights of BART's L1-wavelet, in the units of BART's own data scaling."""
 
 _BART_ITERATIONS = 100
 _BART_READOUT = 48
@@ -26,14 +26,16 @@ _MAX_KERNEL = 6
 
 
 def bart_coil_maps(kspace: Tensor, mask: Tensor) -> Tensor:
-    """BART's ESPIRiT with a calibration region as long in the readout as the scan allows.
+    """Estimate coil maps by BART's ESPIRiT; its other options keep their defaults.
+
+    The calibration region is as long along the readout as the scan allows.
 
     Args:
-        kspace: ``(1, coils, ny, nx)``.
-        mask: ``(1, 1, ny, nx)`` bool.
+        kspace: k-space of shape ``(1, coils, ny, nx)``.
+        mask: Sampling mask of shape ``(1, 1, ny, nx)``, bool.
 
     Returns:
-        ``(1, coils, ny, nx)``; BART's other options at their defaults.
+        Coil maps of shape ``(1, coils, ny, nx)``.
     """
     region = find_calibration_region(mask, max_size=(_BART_READOUT, _BART_READOUT // 2))
     size = [part.stop - part.start for part in region]
@@ -51,10 +53,10 @@ def bart_l1_wavelet(
     *,
     iterations: int = _BART_ITERATIONS,
 ) -> SliceResult:
-    """``bart pics`` with an L1-wavelet penalty, its weight the best of those that are tried.
+    """Run ``bart pics`` with an L1-wavelet penalty and keep the weight with the best score.
 
-    The weight is chosen for each scan by ``score``, which a user could not compute: this favours
-    BART. The time is that of one run.
+    ``score`` compares with the reference, which a user does not have: the choice favors BART. The
+    time is that of one run.
     """
     best: SliceResult | None = None
     best_score = -np.inf
@@ -63,7 +65,7 @@ def bart_l1_wavelet(
         started = time.perf_counter()
         images = _bart(["pics", *options], kspace, maps)[:, 0]
         seconds = time.perf_counter() - started
-        # Where a size is not a multiple of four, BART's Fourier transform has another sign.
+        # If a size is not a multiple of four, BART's Fourier transform has the opposite sign.
         images = images * _phase_to(CartesianSense(mask, maps)(images), kspace)
         value = score(images, maps)
         if best is None or value > best_score:
@@ -73,7 +75,7 @@ def bart_l1_wavelet(
 
 
 def _bart(command: Sequence[str], *inputs: Tensor) -> Tensor:
-    """Run one BART tool on ``(1, coils, ny, nx)`` arrays; what it writes, in the same shape."""
+    """Run one BART tool on ``(1, coils, ny, nx)`` arrays; return its output in the same shape."""
     with tempfile.TemporaryDirectory() as folder:
         names = []
         for number, value in enumerate(inputs):
@@ -93,5 +95,5 @@ def _bart(command: Sequence[str], *inputs: Tensor) -> Tensor:
 
 
 def _phase_to(predicted: Tensor, kspace: Tensor) -> Tensor:
-    """The unit complex number that turns the prediction to the measurement."""
+    """Return the unit complex number that rotates the prediction to the measurement's phase."""
     return torch.vdot(predicted.flatten(), kspace.flatten()).sgn()

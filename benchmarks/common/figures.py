@@ -1,4 +1,4 @@
-"""Pictures of results, small enough for a repository."""
+"""Figures of the results, small enough for a repository."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 LARGEST = 300_000
-"""Bytes of a picture at most."""
+"""Largest size of an image file in bytes."""
 _COLORS = 256
 _SMALLER = 0.85
 
 
 def save_figure(path: Path, figure: Figure, *, dpi: int) -> None:
-    """Write a figure as PNG of at most :data:`LARGEST` bytes."""
+    """Write a figure as a PNG file of at most :data:`LARGEST` bytes."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     drawn.seek(0)
@@ -24,10 +24,9 @@ def save_figure(path: Path, figure: Figure, *, dpi: int) -> None:
 
 
 def save_image(path: Path, image: Image.Image) -> None:
-    """Write an image as PNG of at most :data:`LARGEST` bytes.
+    """Write an image as a PNG file of at most :data:`LARGEST` bytes.
 
-    As it is where it fits; otherwise with a palette of 256 colours, and then scaled down step by
-    step.
+    An image that is too large is reduced to a palette of 256 colors, then scaled down stepwise.
     """
     data, size = _encoded(image), image.size
     while len(data) > LARGEST:
@@ -38,7 +37,7 @@ def save_image(path: Path, image: Image.Image) -> None:
 
 
 def shrink(path: Path) -> None:
-    """Write a picture again in at most :data:`LARGEST` bytes, if it has more."""
+    """Rewrite an image file that is larger than :data:`LARGEST` bytes."""
     if path.stat().st_size > LARGEST:
         with Image.open(path) as image:
             image.load()

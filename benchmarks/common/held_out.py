@@ -1,4 +1,4 @@
-"""Held-out phantom scans: drawn, undersampled, and with the prompts of others."""
+"""Held-out phantom scans: simulation, undersampling, and pairing with wrong prompts."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from ctxrecon.scan import Scan
 NUM_COILS = 8
 SNR = 100.0
 LABEL_VOLUME = "label volume"
-"""Kind of a slice of a label volume; the other kinds are ``"knee"`` and ``"brain"``."""
+"""Kind of a label-volume slice; the other kinds are ``"knee"`` and ``"brain"``."""
 KINDS = ("knee", "brain", LABEL_VOLUME)
-"""Kinds of scans in the order that they are drawn in, by turns."""
+"""Kinds of scans, drawn in turn in this order."""
 
-# Training banks are drawn from generators seeded by small numbers.
+# Training banks use small seeds.
 _HELD_OUT_SEED = 10**9
 _FINE_SIZE = 256
 
 
 def scan_seed(seed: int, number: int) -> int:
-    """Seed of everything random about one scan."""
+    """Return the random seed of one scan."""
     return _HELD_OUT_SEED + 10**6 * seed + number
 
 
 def center_fraction(acceleration: float) -> float:
-    """8 % at ×4, 4 % at ×8."""
+    """Return the share of lines in the fully sampled center: 8 % at ×4, 4 % at ×8."""
     return 0.32 / acceleration
 
 
@@ -53,7 +53,7 @@ def held_out_scans(
     *,
     num_coils: int = NUM_COILS,
 ) -> list[tuple[str, Scan]]:
-    """Fully sampled noisy scans of one slice, with the kind of each."""
+    """Draw fully sampled noisy single-slice scans; return each with its kind."""
     kinds = KINDS if label_volumes else KINDS[:-1]
     volumes = [load_label_volume(path) for path in label_volumes]
     scans = []
@@ -74,15 +74,15 @@ def held_out_scan(
     with_finding: bool = False,
     num_coils: int = NUM_COILS,
 ) -> Scan:
-    """One fully sampled noisy slice.
+    """Draw one fully sampled noisy slice.
 
     Args:
         kind: ``"knee"``, ``"brain"`` or :data:`LABEL_VOLUME`.
-        own_seed: of everything random about it.
-        resolution: matrix size.
-        volume: the label volume, where ``kind`` says so.
-        with_finding: draws procedural anatomies until one shows a pathology.
-        num_coils: of the simulated array.
+        own_seed: Random seed of the scan.
+        resolution: Matrix size.
+        volume: Label volume if ``kind`` is :data:`LABEL_VOLUME`.
+        with_finding: Draw procedural anatomies until one shows a pathology.
+        num_coils: Number of simulated coils.
     """
     generator = torch.Generator().manual_seed(own_seed)
     anatomy = held_out_anatomy(
@@ -106,10 +106,15 @@ def held_out_anatomy(
     *,
     with_finding: bool = False,
 ) -> Anatomy:
-    """The anatomy of :func:`held_out_scan`, whose other arguments these are.
+    """Draw the anatomy of :func:`held_out_scan`, with which it shares its arguments.
 
     Args:
-        generator: draws procedural anatomies.
+        kind: ``"knee"``, ``"brain"`` or :data:`LABEL_VOLUME`.
+        own_seed: Random seed of the scan.
+        resolution: Matrix size.
+        generator: Random generator of procedural anatomies.
+        volume: Label volume if ``kind`` is :data:`LABEL_VOLUME`.
+        with_finding: Draw procedural anatomies until one shows a pathology.
     """
     if volume is not None:
         rng = np.random.default_rng(own_seed)
@@ -129,7 +134,7 @@ def held_out_anatomy(
 
 
 def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> Scan:
-    """One mask of its own, and coil maps from what it leaves."""
+    """Undersample a scan by a uniform random mask and estimate coil maps from the rest."""
     ny, nx = scan.kspace.shape[-2:]
     mask = uniform1d(
         (ny, nx),
@@ -141,14 +146,14 @@ def undersample(scan: Scan, acceleration: float, seed: int, true_maps: bool) -> 
 
 
 def sample(scan: Scan, mask: Tensor, true_maps: bool = False) -> Scan:
-    """What the mask ``(1, 1, ny, nx)`` leaves, with coil maps estimated from it."""
+    """Apply a mask ``(1, 1, ny, nx)`` and estimate coil maps from the undersampled data."""
     kspace = scan.kspace * mask
     maps = scan.coil_maps if true_maps else estimate_coil_maps(kspace, mask, num_maps=1)
     return replace(scan, kspace=kspace, mask=mask, coil_maps=maps)
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    """A permutation that leaves nothing in its place: a random cycle."""
+    """Return a random cyclic permutation, which leaves no element in its place."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     partner = [0] * count
     for here, there in zip(order, order[1:] + order[:1], strict=True):

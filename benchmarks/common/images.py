@@ -1,4 +1,4 @@
-"""Reconstructed images, and scores of them."""
+"""Reconstructed images and their scores."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ctxrecon.operators import CartesianSense
 _METRICS = ("psnr", "ssim", "nmse")
 
 Score = Callable[[Tensor, Tensor], float]
-"""Rates an image ``(1, ny, nx)`` made with coil maps ``(1, coils, ny, nx)``; higher is better."""
+"""Scores an image ``(1, ny, nx)`` given its coil maps ``(1, coils, ny, nx)``; higher is better."""
 
 
 @dataclass(frozen=True)
 class SliceResult:
-    """What a method gave for one slice.
+    """Reconstruction of one slice by one method.
 
     Attributes:
-        images: ``(count, ny, nx)`` complex64 on the CPU; each is scored alone and the scores
-            averaged (posterior samples), or there is just one.
-        coil_maps: ``(1, coils, ny, nx)`` that it was made with.
-        seconds: wall-clock time of one image, coil maps not counted.
-        std: ``(ny, nx)`` over the posterior samples, or ``None``.
-        chosen: weight that was chosen by looking at the score, or ``None``.
+        images: One image or several posterior samples, ``(count, ny, nx)``, complex64, on the CPU.
+            Samples are scored one by one and the scores averaged.
+        coil_maps: Coil maps of the reconstruction, ``(1, coils, ny, nx)``.
+        seconds: Wall-clock time of one image without coil-map estimation.
+        std: Standard deviation over the posterior samples, ``(ny, nx)``, or ``None``.
+        chosen: Regularization weight chosen by the score, or ``None``.
     """
 
     images: Tensor
@@ -37,19 +37,19 @@ class SliceResult:
 
 
 def scores(images: Tensor, reference: Tensor) -> dict[str, float]:
-    """PSNR, SSIM and NMSE of each ``(count, ny, nx)`` against one ``(1, ny, nx)``, averaged."""
+    """Return mean PSNR, SSIM and NMSE of ``(count, ny, nx)`` images against ``(1, ny, nx)``."""
     values = image_metrics(images, reference.expand(len(images), -1, -1))
     return {name: float(values[name].mean()) for name in _METRICS}
 
 
 def data_error(images: Tensor, maps: Tensor, kspace: Tensor, where: Tensor) -> float:
-    """``‖M (F S x − y)‖ / ‖M y‖`` at the samples ``where``, averaged over the images.
+    """Return ``‖M (F S x − y)‖ / ‖M y‖``, averaged over the images.
 
     Args:
-        images: ``(count, ny, nx)``.
-        maps: ``(1, coils, ny, nx)`` that they were made with.
-        kspace: ``(1, coils, ny, nx)``.
-        where: ``(1, 1, ny, nx)`` bool, ``M``.
+        images: Images ``x`` of shape ``(count, ny, nx)``.
+        maps: Coil maps ``S`` of the reconstruction, ``(1, coils, ny, nx)``.
+        kspace: k-space ``y`` of shape ``(1, coils, ny, nx)``.
+        where: Samples ``M`` to compare, ``(1, 1, ny, nx)``, bool.
     """
     y = kspace * where
     error = CartesianSense(where, maps)(images) - y

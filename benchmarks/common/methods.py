@@ -1,4 +1,4 @@
-"""Every method on one measurement."""
+"""Reconstruction of one measurement by every method."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ BASELINE_NAMES = {
 
 @dataclass(frozen=True)
 class PriorSettings:
-    """How the prior is sampled.
+    """Settings of the prior.
 
     Attributes:
-        prompt: of the slice.
-        guidance_scales: every γ that is tried.
-        steps: diffusion steps.
-        samples: posterior samples.
-        solvers: each with its further arguments of the pipeline; those that draw give
-            ``samples``, the others one image.
-        seed: of the posterior samples, the same for every γ.
-        batch_size: images denoised at once.
+        prompt: Prompt of the slice.
+        guidance_scales: Guidance scales γ.
+        steps: Diffusion steps.
+        samples: Number of posterior samples.
+        solvers: Solvers, each with further arguments of the pipeline call. Solvers that sample
+            draw ``samples`` images, deterministic ones return one.
+        seed: Random seed of the posterior samples, the same for every γ.
+        batch_size: Images denoised at once.
     """
 
     prompt: str
@@ -54,7 +54,7 @@ class PriorSettings:
 
 
 def shipped_network() -> tuple[str, ReconstructionPipeline]:
-    """The network that comes with the package, and its name in tables."""
+    """Return the shipped reconstruction network, preceded by its name in tables."""
     pipe = load_reconstructor()
     pipe.set_progress_bar_config(disable=True)
     return type(pipe.reconstructor).__name__, pipe
@@ -70,21 +70,21 @@ def reconstruct_all(
     *,
     weights: Mapping[str, float | None] | None = None,
 ) -> dict[str, SliceResult]:
-    """Every method on one slice, with coil maps from the undersampled slice itself.
+    """Reconstruct one slice by every method, with coil maps from the undersampled slice.
 
     Args:
-        kspace: ``(1, coils, ny, nx)``, zero where ``mask`` is.
-        mask: ``(1, 1, ny, nx)`` bool.
-        pipe: the prior.
-        sampling: how it is sampled.
-        score: by which BART's weight is chosen.
-        bar: says which method runs.
-        weights: BART's weight for each of its names, where it has been chosen already.
+        kspace: k-space of shape ``(1, coils, ny, nx)``, zero outside ``mask``.
+        mask: Sampling mask of shape ``(1, 1, ny, nx)``, bool.
+        pipe: Diffusion prior.
+        sampling: Settings of the prior.
+        score: Score by which BART's weight is chosen.
+        bar: Progress bar that shows the running method.
+        weights: BART's weight by method name, if it has been chosen already.
 
     Returns:
-        Name to reconstruction. BART's are left out where it is not installed.
+        Reconstructions by method name, without BART's if BART is not installed.
     """
-    maps = estimate_coil_maps(kspace, mask, num_maps=1)  # BART and the others take one set
+    maps = estimate_coil_maps(kspace, mask, num_maps=1)  # not every method accepts two sets
     results: dict[str, SliceResult] = {}
     for key, name in BASELINE_NAMES.items():
         bar.set_postfix_str(name)
@@ -122,7 +122,7 @@ def _posterior(
     solver_and_call: tuple[DiffusionSolver, dict[str, Any]],
     gamma: float,
 ) -> dict[str, SliceResult]:
-    """An estimate, or one posterior sample (each of those drawn) and the mean of all of them."""
+    """Return a deterministic estimate, or the posterior samples and their mean."""
     solver, call = solver_and_call
     estimate = solver.deterministic
     samples = 1 if estimate else sampling.samples

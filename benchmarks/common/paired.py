@@ -1,4 +1,4 @@
-"""Paired statistics: intervals of mean differences, and telling two groups apart."""
+"""Paired statistics: intervals of mean differences, and separation of two groups."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ctxrecon.evaluation import summary
 LEVEL = 0.95
 
 Interval = dict[str, float | int | None]
-"""``mean``, ``low`` and ``high`` of its interval (``None`` for one value), and ``n``."""
+"""``mean``, the ends ``low`` and ``high`` of its interval (``None`` for one value), and ``n``."""
 
 
 def interval(values: ArrayLike, clusters: Sequence[str] | None = None) -> Interval:
-    """Mean with its 95 % interval by Student's t: ``x̄ ± t_{0.975, G−1} s``.
+    """Return the mean with its 95 % interval by Student's t, ``x̄ ± t_{0.975, G−1} s``.
+
+    ``s`` is the standard error of :func:`ctxrecon.evaluation.summary`, ``G`` counts the clusters.
 
     Args:
-        values: ``(n,)``.
-        clusters: of each value, such as the person whose slice it is. The standard error ``s`` is
-            that of :func:`ctxrecon.evaluation.summary`, and ``G`` counts the clusters; each value
-            is one of its own if they are not given, or if there is only one.
+        values: Values of shape ``(n,)``.
+        clusters: Cluster of each value, such as the person whose slice it is. Without clusters, or
+            with a single one, the values are independent.
     """
     entry = summary(values, clusters)
     mean, error, n = entry["mean"], entry["standard_error"], entry["n"]
@@ -36,22 +37,22 @@ def interval(values: ArrayLike, clusters: Sequence[str] | None = None) -> Interv
 
 
 def paired(one: ArrayLike, other: ArrayLike, clusters: Sequence[str] | None = None) -> Interval:
-    """Mean of ``one − other``, slice by slice, with its interval."""
+    """Return the mean of the slice-wise difference ``one − other`` with its interval."""
     difference = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
     return interval(difference, clusters)
 
 
 def above(estimate: Interval, limit: float = 0.0) -> bool:
-    """Whether the whole interval lies above ``limit``."""
+    """Return True if the whole interval lies above ``limit``."""
     low = estimate["low"]
     return low is not None and low > limit
 
 
 def roc_area(right: ArrayLike, wrong: ArrayLike) -> float:
-    """Area under the ROC curve of calling a case wrong where its number is high.
+    """Return the area under the ROC curve of detecting wrong cases by a high value.
 
-    It is the probability that a wrong case has a higher number than a right one (ties count half),
-    from the sum of ranks (Mann and Whitney, 1947): 0.5 tells nothing, 1 everything.
+    It is the probability that a wrong case has a higher value than a right one (ties count half),
+    computed from the rank sum (Mann and Whitney, 1947): 0.5 is chance, 1 perfect separation.
     """
     right, wrong = np.asarray(right), np.asarray(wrong)
     ranks = stats.rankdata(np.concatenate([right, wrong]))
@@ -62,15 +63,15 @@ def roc_area(right: ArrayLike, wrong: ArrayLike) -> float:
 def roc_interval(
     right: ArrayLike, wrong: ArrayLike, clusters: Sequence[str] | None = None
 ) -> Interval:
-    """:func:`roc_area` of cases that come in pairs, with its 95 % interval.
+    """Return :func:`roc_area` of paired cases with its 95 % interval, clipped to [0, 1].
 
-    The standard error is that of the jackknife, ``√((G−1)/G Σ_g (a_g − ā)²)`` with the area ``a_g``
-    without pair, or cluster, ``g``; an area of 0 or 1 has none. The interval ends at 0 and 1.
+    The standard error is that of the jackknife, ``√((G−1)/G Σ_g (a_g − ā)²)``, with the area
+    ``a_g`` without pair (or cluster) ``g``. It vanishes for an area of 0 or 1.
 
     Args:
-        right: ``(n,)``.
-        wrong: ``(n,)``, of the same slices.
-        clusters: of each pair, such as the person whose slice it is.
+        right: Values of the right cases, ``(n,)``.
+        wrong: Values of the wrong cases of the same slices, ``(n,)``.
+        clusters: Cluster of each pair, such as the person whose slice it is.
     """
     one, other = np.asarray(right), np.asarray(wrong)
     names = range(len(one)) if clusters is None else clusters
@@ -87,13 +88,13 @@ def roc_interval(
 
 
 def share_higher(right: ArrayLike, wrong: ArrayLike) -> float:
-    """Share of slices whose wrong case has the higher number than their own right one."""
+    """Return the share of slices whose wrong case has a higher value than their right one."""
     difference = np.asarray(wrong) - np.asarray(right)
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
 def with_interval(estimate: Interval, digits: int) -> str:
-    """``+0.41 [+0.35, +0.47]`` as text."""
+    """Return an estimate as text: ``+0.41 [+0.35, +0.47]``."""
     mean = f"{estimate['mean']:+.{digits}f}"
     if estimate["low"] is None:
         return mean

@@ -1,4 +1,4 @@
-"""Slices of real people: which are measured, and what a scanner would measure of them."""
+"""Slices of real people: selection and simulated acquisition."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.scan import Scan
 
 TEST_SEED = 0
-"""Seed of the test; every other one is for choices, and draws none of its slices."""
+"""Seed of the test set. Other seeds are for tuning and never draw a test slice."""
 _PHASE_ORDER = 4
 
 
@@ -30,10 +30,10 @@ class PersonSlice:
     """One slice of a person.
 
     Attributes:
-        number: in the data set.
-        person: whose it is.
-        kind: anatomy and contrast, such as ``"brain T2"``.
-        prompt: of its metadata.
+        number: Index in the data set.
+        person: Person whose slice it is.
+        kind: Anatomy and contrast, such as ``"brain T2"``.
+        prompt: Prompt written from its metadata.
     """
 
     number: int
@@ -43,18 +43,18 @@ class PersonSlice:
 
 
 def choose_slices(slices: ShardSlices, count: int, seed: int) -> list[PersonSlice]:
-    """Slices of each anatomy and contrast by turns, and in each of every person by turns.
+    """Choose slices in turn over anatomies and contrasts and, within each, over people.
 
-    The first of a larger count are those of a smaller one. Half of each person's slices of a kind,
-    the same for all seeds, are for :data:`TEST_SEED` alone, the other half for all other seeds.
+    A larger count extends the selection of a smaller one. Half of each person's slices of a kind
+    (the same half for all seeds) are reserved for :data:`TEST_SEED`, the rest for other seeds.
 
     Args:
-        slices: of people.
-        count: how many.
-        seed: of the order of people and slices.
+        slices: Slices of people.
+        count: Number of slices.
+        seed: Random seed of the order of people and slices.
 
     Raises:
-        InputError: there are not so many.
+        InputError: If there are fewer slices than ``count``.
     """
     metadata = [_metadata(slices, number) for number in range(len(slices))]
     by_kind: dict[str, dict[str, list[int]]] = {}
@@ -83,7 +83,7 @@ def choose_slices(slices: ShardSlices, count: int, seed: int) -> list[PersonSlic
 
 
 def _by_turns(people: Sequence[Sequence[int]], seed: int, rng: np.random.Generator) -> list[int]:
-    """The slices of one kind that the seed may draw, one of each person after the other."""
+    """Return the slices of one kind that the seed may draw, one person after the other."""
     shuffled = []
     for numbers in people:
         order = np.random.default_rng([len(numbers), numbers[0]]).permutation(numbers)
@@ -95,9 +95,9 @@ def _by_turns(people: Sequence[Sequence[int]], seed: int, rng: np.random.Generat
 
 
 def full_scan(slices: ShardSlices, one: PersonSlice, seed: int) -> Scan:
-    """The whole noisy k-space of a slice, from simulated coils; its target is the image as it is.
+    """Simulate the fully sampled noisy multi-coil k-space of a slice.
 
-    Magnitudes get a smooth phase.
+    The target is the unmodified image; magnitude images get a smooth random phase.
     """
     own_seed = scan_seed(seed, one.number)
     generator = torch.Generator().manual_seed(own_seed)

@@ -1,4 +1,4 @@
-"""Time of calls that take turns."""
+"""Timing of calls that run in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 def timed(
     entries: Mapping[str, Callable[[], object]], turns: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each turn, after one turn that does not count."""
+    """Time each call in turn; return the seconds of each turn after an optional warm-up turn."""
     seconds: dict[str, list[float]] = {name: [] for name in entries}
     for turn in range(0 if warm_up else 1, turns + 1):
         for name, entry in entries.items():
@@ -24,6 +24,6 @@ def timed(
 
 
 def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

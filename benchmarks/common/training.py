@@ -1,4 +1,4 @@
-"""Training runs that benchmarks start, or go on with."""
+"""Training runs that benchmarks start or resume."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _TRAINING = Path(__file__).resolve().parents[2] / "training"
 def train_run(
     script: str, options: list[str], folder: Path, steps: int, *, test_only: bool = False
 ) -> bool:
-    """Train to the last step, or go on with it; whether that is done.
+    """Train to the last step, resuming a stopped run; return True if the run is complete.
 
     Args:
-        script: in ``training/``.
-        options: all of its options but the folder and the number of steps.
-        folder: of the run.
-        steps: of the optimiser.
-        test_only: do not train, just look.
+        script: Script in ``training/``.
+        options: Its options except for the folder and the number of steps.
+        folder: Folder of the run.
+        steps: Optimizer steps.
+        test_only: Only check whether the run is complete.
 
     Raises:
-        InputError: the folder was trained otherwise, or training failed.
+        InputError: If the folder was trained with other options, or if training fails.
     """
     command = [f"training/{script}", *options, "--max_train_steps", str(steps)]
     note = folder / "command.json"
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != command:
         raise InputError(
-            f"{folder} was trained by another command: remove it, or give other --runs"
+            f"{folder} was trained by another command: remove it or choose other --runs"
         )
     if test_only or _is_trained(folder, steps):
         return _is_trained(folder, steps)
@@ -47,7 +47,7 @@ def train_run(
 
 
 def _is_trained(folder: Path, steps: int) -> bool:
-    """Whether the run has come to its last step, and exported it."""
+    """Return True if the run reached and exported its last step."""
     last, exported = folder / f"checkpoint-{steps}", folder / "pipeline" / "model_index.json"
     if not last.is_dir() or not exported.is_file():
         return False
@@ -55,5 +55,5 @@ def _is_trained(folder: Path, steps: int) -> bool:
 
 
 def slug(title: str) -> str:
-    """A title as the name of a folder."""
+    """Return a title as a folder name."""
     return re.sub(r"\W+", "_", title.replace("ℓ", "l").replace("⁺", "")).strip("_").lower()

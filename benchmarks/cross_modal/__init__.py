@@ -1,1 +1,1 @@
-"""What a T1 scan that is not aligned does for the reconstruction of a T2 scan."""
+"""Reconstruction of an undersampled T2 scan with an unaligned T1 scan as reference."""

@@ -1,29 +1,31 @@
-"""What a T1 scan that is not aligned does for the reconstruction of a T2 scan.
+"""Reconstruction of an undersampled T2 scan with an unaligned T1 scan as reference.
 
     python -m benchmarks.cross_modal --bank runs/brains.npz \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
 
-Networks of ``training/train_cross_modal.py`` (Wang et al., arXiv:2305.02774) are trained in folders
-of ``--runs``, where a run that was stopped goes on, once for each of ``--seeds``. People of the
-tests are in no bank; the T1 is that of the moved person. A figure in ``elastic`` pixels is of the
-image's matrix.
+Networks are trained by ``training/train_cross_modal.py`` (Wang et al., arXiv:2305.02774) in folders
+of ``--runs``, once for each of ``--seeds``; stopped runs resume. Test people occur in no bank, and
+the T1 scan shows the person after a motion. Deformations are in pixels of the image matrix.
 
-- ``help``: Tables III to V: without the reference; with the raw T1 as channels; with the raw T1 as
-  the fully sampled first contrast of the recurrent network (HRU-Net); with the T1 aligned
-  by the reconstruction loss and the ℓ1 distance of the synthetic image, as SAN does; the synthetic
-  T2 without alignment; as printed, where the reference does not enter the reconstruction; with the
-  synthetic T2 as a guide; and with the T1 of the person who has not moved, which none can beat. The
-  synthetic image alone is scored in a column of its own (Table IV). The diffusion prior is run as
-  it is, and by DDS from a synthetic T2 at an intermediate noise level (``--strength``).
-- ``ratios``: Tables I and II: three patterns at 25, 12.5 and 6.25 % of k-space.
-- ``misalignment``: people who have not moved, and bent by 1, 2 and 4 pixels.
+- ``help`` (Tables III to V): no reference; raw T1 as input channels; raw T1 as the fully sampled
+  first contrast of the recurrent network (HRU-Net); T1 aligned by the reconstruction loss and the
+  ℓ1 distance of the synthetic image, as in SAN; synthetic T2 without alignment; the method as
+  printed, where the reference does not enter the reconstruction; the synthetic T2 as a guide; and,
+  as an upper bound, the T1 of the person without motion. The synthetic image is also scored alone
+  (Table IV). Entries with "known motion first" start from an aligner that was trained alone on the
+  true displacement of other pairs, which the paper does not do. The diffusion prior runs with its
+  default solver, by DDS started from a synthetic T2 at an intermediate noise level
+  (``--strength``), and with a proximal term to it (``--proximal_weight``).
+- ``ratios`` (Tables I and II): three sampling patterns at 25, 12.5 and 6.25 % of k-space.
+- ``misalignment``: no motion, and deformations of 1, 2 and 4 pixels.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
-- ``complexity``: Table VI: parameters and operations; nothing is trained.
+- ``complexity`` (Table VI): parameters and operations, without training.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ from benchmarks.common.record import write_study
 from benchmarks.common.training import slug, train_run
 from benchmarks.cross_modal.complexity import complexity
 from benchmarks.cross_modal.picture import draw_picture
-from benchmarks.cross_modal.prior import STARTED, TITLE, alone, started
+from benchmarks.cross_modal.prior import PROXIMAL, STARTED, TITLE, alone, near, started
 from benchmarks.cross_modal.report import page
 from benchmarks.cross_modal.scans import Scores, TestScans, image_scores
 from benchmarks.cross_modal.tables import (
@@ -46,11 +48,14 @@ from benchmarks.cross_modal.tables import (
     Task,
     options_of,
     parse_args,
+    registration_options,
 )
 from ctxrecon.errors import InputError
 from ctxrecon.phantom import Misalignment
 from ctxrecon.pipelines import ContextMRIPipeline, CrossModalPipeline, load_cross_modal
 from ctxrecon.pipelines.cross_modal import CrossModalReconstruction
+
+_SCRIPT = "train_cross_modal.py"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             write_study(path, {"complexity": complexity()}, args, page)
             continue
         if args.bank is None:
-            raise InputError(f"the table {name} trains networks: give --bank")
+            raise InputError(f"expected --bank, because the table {name} trains networks")
         chosen = TABLES[name]
         pipes = [train_all(chosen, task, args) for task in chosen.tasks]
         if not args.train_only:
@@ -73,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
 def train_all(
     chosen: Table, task: Task, args: argparse.Namespace
 ) -> dict[str, list[CrossModalPipeline]]:
-    """The networks of each entry of a table, one for each seed, or those that there are."""
+    """Return the trained networks of each entry of a table, one for each seed."""
     found = {entry.title: train_entry(entry, task, args) for entry in chosen.entries}
     return {title: pipes for title, pipes in found.items() if pipes}
 
@@ -81,7 +86,7 @@ def train_all(
 def study(
     chosen: Table, trained: list[dict[str, list[CrossModalPipeline]]], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Scores of every entry on every task of a table, and the picture of the first one."""
+    """Score every entry on every task of a table, and draw the figure of the first task."""
     found: dict[str, Any] = {"tasks": {}}
     prior = None
     if chosen.started is not None:
@@ -114,7 +119,7 @@ def study(
 
 
 def draw(task: Task, args: argparse.Namespace) -> TestScans:
-    """The test scans of a task."""
+    """Draw the test scans of a task."""
     rotation, translation = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
     misalignment = Misalignment(rotation, translation, task.elastic)
     return TestScans.draw(
@@ -128,13 +133,13 @@ def with_prior(
     outputs: list[CrossModalReconstruction[Tensor]],
     args: argparse.Namespace,
 ) -> dict[str, tuple[list[Scores], Tensor]]:
-    """By title the scores of the diffusion prior and images, the first of several."""
-    found = {TITLE: [alone(prior, scans, args.batch_size)], STARTED: []}
+    """Return scores and first image of the diffusion prior, by title."""
+    size = args.batch_size
+    found = {TITLE: [alone(prior, scans, size)], STARTED: [], PROXIMAL: []}
     for output in outputs:
         assert output.synthetic is not None
-        found[STARTED].append(
-            started(prior, scans, output.synthetic, args.strength, args.batch_size)
-        )
+        found[STARTED].append(started(prior, scans, output.synthetic, args.strength, size))
+        found[PROXIMAL].append(near(prior, scans, output.synthetic, args.proximal_weight, size))
     return {
         title: ([image_scores(one, scans.target) for one in images], images[0])
         for title, images in found.items()
@@ -142,28 +147,41 @@ def with_prior(
 
 
 def mean_of(scores: list[Scores]) -> Scores:
-    """Scores of each scan, averaged over trainings."""
+    """Average the scores of each scan over trainings."""
     return {
         metric: np.mean([one[metric] for one in scores], axis=0).tolist() for metric in scores[0]
     }
 
 
 def train_entry(entry: Entry, task: Task, args: argparse.Namespace) -> list[CrossModalPipeline]:
-    """The networks of an entry, one for each seed, or those that there are."""
+    """Train the networks of an entry, one for each seed, and return those that are complete."""
     pipes = []
     for seed in args.seeds:
         where = f"{task.mask}_x{task.acceleration:g}_e{task.elastic:g}"
         folder = args.runs / f"{slug(entry.title)}_{where}_s{seed}"
-        options = options_of(entry, task, seed, args)
-        if train_run("train_cross_modal.py", options, folder, args.steps, test_only=args.test_only):
+        aligner = train_aligner(seed, args) if entry.registered else None
+        if entry.registered and aligner is None:
+            continue
+        options = options_of(entry, task, seed, args, aligner)
+        if train_run(_SCRIPT, options, folder, args.steps, test_only=args.test_only):
             pipe = load_cross_modal(folder / "pipeline")
             pipe.set_progress_bar_config(disable=True)
             pipes.append(pipe)
     return pipes
 
 
+def train_aligner(seed: int, args: argparse.Namespace) -> Path | None:
+    """Train the aligner of a seed on known motion; ``None`` if it is not complete."""
+    folder = args.runs / f"registration_s{seed}"
+    options = registration_options(seed, args)
+    steps = args.registration_steps
+    if train_run(_SCRIPT, options, folder, steps, test_only=args.test_only):
+        return folder / "pipeline"
+    return None
+
+
 def rate(scores: Scores, compared: Scores | None, people: list[str]) -> dict[str, Any]:
-    """Mean and standard deviation of every metric, and the PSNR less another's."""
+    """Return mean and standard deviation of every metric, and the PSNR gain over another entry."""
     found: dict[str, Any] = {
         metric: {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
         for metric, values in scores.items()

@@ -1,4 +1,4 @@
-"""Parameters and operations of the network of the paper's size."""
+"""Parameters and operations of the network at its published size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ctxrecon.reconstructors import CROSS_MODAL, SpectralCritic
 
 _SIZE = 320
 PUBLISHED = {"OT-based, published": (27.86, 104.01), "SAN, published": (47.23, 174.71)}
-"""Wang et al., Table VI: millions of parameters, 10⁹ multiplications with additions."""
+"""Wang et al., Table VI: millions of parameters, 10⁹ multiply-accumulates."""
 
 
 def complexity() -> dict[str, Any]:
-    """Millions of parameters and 10⁹ multiply-accumulates of each part at 320².
+    """Count parameters (10⁶) and multiply-accumulates (10⁹) of each part at 320².
 
-    The published program counts all networks once: so R is not guided here, and runs once.
+    The published program runs every network once; so R runs once here, without a guide.
     """
     network, critic = CROSS_MODAL["paper"](guidance="none", passes=1), SpectralCritic()
     images = torch.randn(1, _SIZE, _SIZE, dtype=torch.complex64)

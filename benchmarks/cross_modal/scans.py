@@ -1,4 +1,4 @@
-"""Test scans with references, and the scores of a network on them."""
+"""Test scans with references, and scores of a network on them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ctxrecon.pipelines.cross_modal import CrossModalReconstruction
 from ctxrecon.reconstructors.warp import endpoint_error, fold_share
 
 Scores = dict[str, list[float]]
-"""By metric, one value for each scan."""
+"""Values of each scan, by metric."""
 
 _STILL = Misalignment(rotation=0.0, translation=0.0, elastic=0.0)
 
 
 @dataclass(frozen=True)
 class TestScans:
-    """Undersampled T2 scans, each with the T1 of the moved person and of the same one unmoved.
+    """Undersampled T2 scans, each with a T1 scan of the person with and without motion.
 
     Attributes:
-        moved: with motion.
-        still: the same scans without.
-        masks: ``(scans, 1, n, n)`` bool.
-        people: of each scan.
+        moved: Scans with motion between T1 and T2.
+        still: The same scans without motion.
+        masks: Sampling masks of shape ``(scans, 1, n, n)``, bool.
+        people: Person of each scan.
     """
 
     moved: list[PairScan]
@@ -51,7 +51,7 @@ class TestScans:
         misalignment: Misalignment,
         seed: int,
     ) -> TestScans:
-        """Procedural brains that no bank holds, by turns with slices of label volumes."""
+        """Draw held-out procedural brains, in turn with slices of label volumes."""
         volumes = [load_label_volume(path) for path in label_volumes]
         kinds = ["brain", LABEL_VOLUME] if volumes else ["brain"]
         moved: list[PairScan] = []
@@ -91,26 +91,26 @@ class TestScans:
 
     @property
     def target(self) -> Tensor:
-        """``(scans, n, n)`` complex64."""
+        """Target images of shape ``(scans, n, n)``, complex64."""
         return torch.cat([scan.target for scan in self.moved])
 
     @property
     def kspace(self) -> Tensor:
-        """``(scans, 1, n, n)`` complex64, undersampled."""
+        """Undersampled k-space of shape ``(scans, 1, n, n)``, complex64."""
         return torch.cat([scan.kspace for scan in self.moved]) * self.masks
 
     @property
     def filled(self) -> Tensor:
-        """Zero-filled images, ``(scans, n, n)`` complex64."""
+        """Zero-filled images of shape ``(scans, n, n)``, complex64."""
         return ifft2c(self.kspace)[:, 0]
 
     @property
     def references(self) -> Tensor:
-        """T1 images of the moved people, ``(scans, n, n)`` complex64."""
+        """T1 images after motion, ``(scans, n, n)``, complex64."""
         return torch.cat([scan.reference for scan in self.moved])
 
     def zero_filled(self) -> Scores:
-        """Scores of zero-filling, and of the displacement that there is."""
+        """Score zero-filling, with the endpoint error of no alignment."""
         truth, head = self._displacement(self.moved)
         return {
             **image_scores(self.filled, self.target),
@@ -120,18 +120,18 @@ class TestScans:
     def reconstruct(
         self, pipe: CrossModalPipeline, *, still: bool = False
     ) -> CrossModalReconstruction[Tensor]:
-        """What a network makes of the scans.
+        """Reconstruct the scans by a network.
 
         Args:
-            pipe: of a single coil.
-            still: whether it gets the references of people who have not moved.
+            pipe: Single-coil pipeline.
+            still: Use the references without motion.
         """
         scans = self.still if still else self.moved
         reference = torch.cat([scan.reference for scan in scans])
         return pipe(self.kspace, self.masks, reference=reference)
 
     def rate(self, output: CrossModalReconstruction[Tensor], *, still: bool = False) -> Scores:
-        """Scores of images, and of what was made of the references."""
+        """Score images, synthetic images and displacements."""
         assert output.synthetic is not None
         assert output.displacement is not None
         truth, head = self._displacement(self.still if still else self.moved)
@@ -146,13 +146,13 @@ class TestScans:
 
     @staticmethod
     def _displacement(scans: list[PairScan]) -> tuple[Tensor, Tensor]:
-        """The true one, and where the head is."""
+        """Return the true displacement and a mask of the head."""
         truth = torch.stack([torch.from_numpy(scan.pair.displacement) for scan in scans])
         head = torch.stack([torch.from_numpy(scan.pair.labels > 0) for scan in scans])
         return truth, head
 
 
 def image_scores(images: Tensor, target: Tensor) -> Scores:
-    """PSNR, SSIM and NMSE of each image."""
+    """Return PSNR, SSIM and NMSE of each image."""
     scores = image_metrics(images, target)
     return {name: scores[name].tolist() for name in ("psnr", "ssim", "nmse")}

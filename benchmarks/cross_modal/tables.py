@@ -1,4 +1,4 @@
-"""The tables of the study: which networks, trained how, on what; and its options."""
+"""Tables of the study (networks, training and tasks) and its command-line options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.common.arguments import RESULTS, parse, study_parser
 
 ALONE = "R alone"
 METRICS = {"psnr": 2, "ssim": 4, "nmse": 4, "psnr_synthetic": 2, "endpoint_error": 2, "folds": 4}
-"""Metrics with the digits that tables show."""
+"""Metrics and their decimal places in tables."""
 
 _NO_CRITICS = ("--alignment_weight", "0", "--synthesis_weight", "0")
 _PLAIN = (*_NO_CRITICS, "--smoothness_weight", "0")
@@ -22,11 +22,12 @@ class Entry:
     """One way to use the reference.
 
     Attributes:
-        title: in the table.
-        guidance: what the reconstruction sees.
-        options: further ones of the training script.
-        network: further options of the network.
-        still: whether it is trained and tested with references that nobody moved for.
+        title: Name in the table.
+        guidance: Input of the reconstruction, a value of ``--guidance``.
+        options: Further options of the training script.
+        network: Further options of the network.
+        still: Train and test with references without motion.
+        registered: Start from an aligner that was trained alone on known motion.
     """
 
     title: str
@@ -34,21 +35,22 @@ class Entry:
     options: tuple[str, ...] = ()
     network: str = ""
     still: bool = False
+    registered: bool = False
 
     @property
     def synthesizes(self) -> bool:
-        """Whether anything trains the synthetic image."""
+        """True if a loss trains the synthetic image."""
         return self.options[: len(_PLAIN)] != _PLAIN
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is reconstructed.
+    """Sampling and motion of a reconstruction task.
 
     Attributes:
-        mask: name.
-        acceleration: of it.
-        elastic: largest bending between the scans, in pixels; 0 for no motion at all.
+        mask: Name of the sampling mask.
+        acceleration: Acceleration factor.
+        elastic: Largest deformation between the scans in pixels; 0 for no motion.
     """
 
     mask: str = "random1d"
@@ -56,7 +58,7 @@ class Task:
     elastic: float = 2.0
 
     def __str__(self) -> str:
-        """Of a table's caption."""
+        """Return the caption of the table."""
         moved = f"moved by {self.elastic:g} px" if self.elastic else "not moved"
         return f"{self.mask}, {100 / self.acceleration:g} % of k-space, {moved}"
 
@@ -71,12 +73,14 @@ _SYNTHETIC_RAW = Entry(
 )  # fmt: skip
 _PRINTED = Entry("OT, as printed", "none")
 _GUIDED = Entry("OT, guided", "synthetic")
+_L1_REGISTERED = replace(_L1, title="aligned T1, ℓ1, known motion first", registered=True)
+_GUIDED_REGISTERED = replace(_GUIDED, title="OT, guided, known motion first", registered=True)
 _RECURRENT = Entry("HRU-Net, raw T1", "aligned", _PLAIN, f"{_UNALIGNED}:recurrent=true")
 _CEILING = Entry("T1 not moved", "aligned", _PLAIN, _UNALIGNED, still=True)
 
 
 def _rounds() -> tuple[Entry, ...]:
-    """The alternating iteration taken apart."""
+    """Return entries that vary rounds and steps of the alternating iteration."""
     return (
         *(
             replace(
@@ -96,14 +100,13 @@ class Table:
     """A table of entries.
 
     Attributes:
-        title: over it.
-        entries: in their order.
-        tasks: each with networks of its own.
-        compared: title of the entry that all others are compared with, scan by scan.
-        started: title of the entry whose synthetic images the diffusion prior starts from, in rows
-            of its own; ``None`` for none of these.
-        picture: file of the entries beside each other, on one scan of the first task; ``None`` for
-            none.
+        title: Heading.
+        entries: Entries in their order.
+        tasks: Tasks, each with its own networks.
+        compared: Title of the entry that all others are compared with, scan by scan.
+        started: Title of the entry whose synthetic images start the diffusion prior; ``None`` for
+            no rows of the prior.
+        picture: File name of a figure of all entries on one scan of the first task, or ``None``.
     """
 
     title: str
@@ -117,7 +120,18 @@ class Table:
 TABLES = {
     "help": Table(
         "With and without synthesis and alignment",
-        (_ALONE, _RAW, _RECURRENT, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
+        (
+            _ALONE,
+            _RAW,
+            _RECURRENT,
+            _L1,
+            _L1_REGISTERED,
+            _SYNTHETIC_RAW,
+            _PRINTED,
+            _GUIDED,
+            _GUIDED_REGISTERED,
+            _CEILING,
+        ),
         started=_L1.title,
         picture="cross_modal_help.png",
     ),
@@ -132,65 +146,93 @@ TABLES = {
     ),
     "misalignment": Table(
         "Misalignment",
-        (_ALONE, _RAW, _L1, _GUIDED),
+        (_ALONE, _RAW, _L1_REGISTERED, _GUIDED_REGISTERED),
         tuple(Task(elastic=level) for level in (0.0, 1.0, 2.0, 4.0)),
         _RAW.title,
     ),
     "rounds": Table("Rounds and orders", _rounds(), compared="1 round"),
 }
 COMPLEXITY = "complexity"
-"""The table of parameters and operations, for which nothing is trained."""
+"""Table of parameters and operations, which needs no training."""
 
 
-def options_of(entry: Entry, task: Task, seed: int, args: argparse.Namespace) -> list[str]:
-    """What ``training/train_cross_modal.py`` is called with, but for the folder and the steps."""
-    moved = () if entry.still or not task.elastic else (args.rotation, args.translation)
-    rotation, translation = moved or (0.0, 0.0)
-    elastic = task.elastic if moved else 0.0
+def options_of(
+    entry: Entry, task: Task, seed: int, args: argparse.Namespace, aligner: Path | None = None
+) -> list[str]:
+    """Return the options of ``training/train_cross_modal.py`` except the folder and the steps.
+
+    Args:
+        entry: Row of the table.
+        task: Sampling and motion.
+        seed: Seed of the training.
+        args: Options of the study.
+        aligner: Pipeline whose aligner the training starts from.
+    """
     options = ["--network", args.network + entry.network, "--guidance", entry.guidance]
-    options += ["--bank", str(args.bank), "--resolution", str(args.resolution), "--magnitude"]
-    options += ["--masks", task.mask, "--accelerations", f"{task.acceleration:g}", "--snr", "0"]
-    options += ["--rotation", f"{rotation:g}", "--translation", f"{translation:g}"]
-    options += ["--elastic", f"{elastic:g}", "--scans", str(args.scans)]
-    options += ["--train_batch_size", str(args.batch_size), "--seed", str(seed)]
+    options += _of_scans(replace(task, elastic=0.0) if entry.still else task, seed, args)
+    options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
     options += ["--learning_rate", str(args.learning_rate)]
     options += ["--smoothness_weight", f"{args.smoothness_weight:g}"]
     options += ["--critic_width", str(args.critic_width), "--critic_depth", str(args.critic_depth)]
-    options += ["--mixed_precision", args.mixed_precision, "--validation_scans", "0"]
-    options += ["--checkpointing_steps", str(args.steps), "--report_to", "none"]
+    options += ["--checkpointing_steps", str(args.steps)]
+    options += [] if aligner is None else ["--aligner", str(aligner)]
     return [*options, *entry.options]
+
+
+def registration_options(seed: int, args: argparse.Namespace) -> list[str]:
+    """Return likewise the options that train an aligner alone on the motion of the first task."""
+    options = ["--order", "registration", "--network", args.network, *_NO_CRITICS]
+    options += _of_scans(Task(), seed, args)
+    options += ["--scans", str(args.registration_scans), "--train_batch_size", "16"]
+    options += ["--learning_rate", "2e-3", "--lr_scheduler", "linear", "--lr_warmup_steps", "50"]
+    options += ["--max_grad_norm", "1", "--ema_decay", "0.99"]
+    return [*options, "--checkpointing_steps", str(args.registration_steps)]
+
+
+def _of_scans(task: Task, seed: int, args: argparse.Namespace) -> list[str]:
+    """Return the options of a task's scans."""
+    rotation, translation = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
+    options = ["--bank", str(args.bank), "--resolution", str(args.resolution), "--magnitude"]
+    options += ["--masks", task.mask, "--accelerations", f"{task.acceleration:g}", "--snr", "0"]
+    options += ["--rotation", f"{rotation:g}", "--translation", f"{translation:g}"]
+    options += ["--elastic", f"{task.elastic:g}", "--seed", str(seed)]
+    options += ["--mixed_precision", args.mixed_precision, "--validation_scans", "0"]
+    return [*options, "--report_to", "none"]
 
 
 def parse_args(
     argv: Sequence[str] | None = None, description: str | None = None
 ) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = study_parser("cross_modal", description)
-    names = (*TABLES, COMPLEXITY)
-    parser.add_argument("--tables", nargs="+", choices=names, default=list(names))
-    parser.add_argument("--bank", type=Path, help="brains to train with")
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--runs", type=Path, default=Path("runs/cross_modal"))
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--network", default="small", help="paper or small, with options")
-    parser.add_argument("--critic_width", type=int, default=16)
-    parser.add_argument("--critic_depth", type=int, default=4)
-    parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--rotation", type=float, default=2.0)
-    parser.add_argument("--translation", type=float, default=2.0)
-    parser.add_argument("--smoothness_weight", type=float, default=1000.0)
-    parser.add_argument("--scans", type=int, default=600, help="to train with")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--mixed_precision", default="no")
-    parser.add_argument("--test_scans", type=int, default=48)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
-    parser.add_argument("--train_only", action="store_true", help="test another time")
-    parser.add_argument("--test_only", action="store_true", help="of what has been trained")
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--strength", type=float, default=0.3, help="of the prior's start")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", help="of the prior; CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0, help="of the test scans")
+    add, names = parser.add_argument, (*TABLES, COMPLEXITY)
+    add("--tables", nargs="+", choices=names, default=list(names), help="Tables (default: all).")
+    add("--bank", type=Path, help="Bank of brains to train with.")
+    add("--label_volumes", type=Path, nargs="*", default=[], help="Label volumes of test people.")
+    add("--runs", type=Path, default=Path("runs/cross_modal"), help="Folder of the trainings.")
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--network", default="small", help='Network, "paper" or "small", with options.')
+    add("--critic_width", type=int, default=16, help="Features of the critics.")
+    add("--critic_depth", type=int, default=4, help="Depth of the critics.")
+    add("--resolution", type=int, default=64, help="Matrix size.")
+    add("--rotation", type=float, default=2.0, help="Largest rotation of the T1 scan.")
+    add("--translation", type=float, default=2.0, help="Largest translation of the T1 scan.")
+    add("--smoothness_weight", type=float, default=1000.0, help="Weight of smooth displacements.")
+    add("--scans", type=int, default=600, help="Training scans.")
+    add("--steps", type=int, default=1000, help="Training steps.")
+    add("--registration_scans", type=int, default=3000, help="Training scans of an aligner.")
+    add("--registration_steps", type=int, default=1500, help="Training steps of an aligner.")
+    add("--batch_size", type=int, default=4, help="Batch size.")
+    add("--learning_rate", type=float, default=1e-3, help="Learning rate.")
+    add("--mixed_precision", default="no", help="Mixed precision of accelerate.")
+    add("--test_scans", type=int, default=48, help="Test scans.")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Random seeds of the trainings.")
+    add("--train_only", action="store_true", help="Train without testing.")
+    add("--test_only", action="store_true", help="Test completed trainings only.")
+    add("--prior", help="Checkpoint (default: the shipped prior).")
+    add("--strength", type=float, default=0.3, help="Fraction of the diffusion after the start.")
+    add("--proximal_weight", type=float, default=0.1, help="Weight of the term near the start.")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="Network precision.")
+    add("--device", help="Device of the prior (default: CUDA if available).")
+    add("--seed", type=int, default=0, help="Random seed of the test scans.")
     return parse(parser, argv)

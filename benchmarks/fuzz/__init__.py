@@ -1,1 +1,1 @@
-"""What becomes of scan files that are damaged: none may crash, hang or take the memory."""
+"""Fuzzing of the file readers: no damaged file may crash, hang or exhaust memory."""

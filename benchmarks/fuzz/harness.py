@@ -1,4 +1,4 @@
-"""Reads mutated files in worker processes, each with its limits of memory and time."""
+"""Reading of mutated files in worker processes with limited memory and time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUTCOMES = (EQUAL, LOGGED, DIFFERS, REFUSED, *FAILURES)
 
 @dataclass(frozen=True)
 class Limits:
-    """Of the reading of one file: bytes beyond what the process has before it, and seconds."""
+    """Limits for reading one file: additional memory in bytes, and time in seconds."""
 
     memory: int = 2 * 2**30
     seconds: float = 10.0
@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one mutation."""
+    """Outcome of one mutation."""
 
     subject: str
     index: int
@@ -47,25 +47,25 @@ class Result:
     detail: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields."""
+        """Return the fields as a dictionary."""
         return asdict(self)
 
 
 class _Log(logging.Handler):
-    """Keeps what is logged."""
+    """Log handler that collects messages."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.lines: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
+        """Store a message."""
         self.lines.add(f"{record.name}: {record.getMessage()}")
 
 
 @contextmanager
 def _logged() -> Iterator[set[str]]:
-    """The lines that the package logs in the block."""
+    """Collect the messages that the package logs in the ``with`` block."""
     logger, handler = logging.getLogger("ctxrecon"), _Log()
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -80,12 +80,12 @@ def _logged() -> Iterator[set[str]]:
 
 
 class Mutant:
-    """A subject whose files are mutated and read in a folder.
+    """A format whose files are mutated and read in a folder.
 
     Args:
-        subject: the format.
-        folder: empty, for its files.
-        seed: of the mutations.
+        subject: Format.
+        folder: Empty folder for its files.
+        seed: Random seed of the mutations.
     """
 
     def __init__(self, subject: Subject, folder: Path, seed: int) -> None:
@@ -101,10 +101,10 @@ class Mutant:
         self._lines = lines
 
     def write(self, index: int) -> str:
-        """Write the files with a mutation; says which part was changed."""
+        """Write the files with one mutation; return the part that was changed."""
         key = [self._seed, index, *self.subject.name.encode()]
         generator = np.random.default_rng(key)
-        # A small header is as good as the large file that it belongs to.
+        # Small header files are mutated as often as the large files that they belong to.
         changed = self.subject.files[int(generator.integers(len(self.subject.files)))]
         raw, part = mutate(self.originals[changed], self._payload[changed], generator)
         for name, original in self.originals.items():
@@ -112,7 +112,7 @@ class Mutant:
         return part
 
     def read(self) -> tuple[str, str]:
-        """The outcome of reading the files, and what was raised."""
+        """Read the files; return the outcome and the error message, if any."""
         try:
             with _logged() as lines:
                 found = repr(self.subject.read(self.folder / self.subject.files[0]))
@@ -130,13 +130,13 @@ class Mutant:
 def fuzz(
     subject: Subject, indices: Sequence[int], seed: int, limits: Limits | None = None
 ) -> Iterator[Result]:
-    """Mutate and read, in a process that is replaced where it ends or does not answer.
+    """Mutate and read files in a process that is restarted after a crash or hang.
 
     Args:
-        subject: the format.
-        indices: numbers of the mutations; the same with the same seed.
-        seed: of the mutations.
-        limits: of memory and time.
+        subject: Format.
+        indices: Numbers of the mutations, reproducible for a given seed.
+        seed: Random seed of the mutations.
+        limits: Limits of memory and time.
     """
     limits = limits or Limits()
     todo = list(indices)
@@ -149,7 +149,7 @@ def fuzz(
 
 
 class _Worker:
-    """A forked process that reads one mutation after the other."""
+    """Forked process that reads one mutation after the other."""
 
     def __init__(
         self, subject: Subject, folder: Path, seed: int, limits: Limits, indices: Sequence[int]
@@ -164,12 +164,12 @@ class _Worker:
         self._pipe = own
 
     def results(self) -> Iterator[Result]:
-        """Results up to the last mutation, or the one that ended the process."""
+        """Yield results up to the last mutation or the one that ended the process."""
         part = "structure"
         try:
             for index in self._indices:
                 try:
-                    if not self._pipe.poll(60):  # the mutation is written before its time begins
+                    if not self._pipe.poll(60):  # writing the mutation is not timed
                         raise EOFError
                     part = self._pipe.recv()
                     if not self._pipe.poll(self._limits.seconds):
@@ -214,7 +214,7 @@ def _address_space() -> int:
 
 
 def counts(results: Sequence[Result]) -> dict[str, dict[str, dict[str, int]]]:
-    """How many results of each subject, part and outcome there are."""
+    """Count the results by format, part and outcome."""
     found: dict[str, dict[str, dict[str, int]]] = {}
     for result in results:
         parts = found.setdefault(result.subject, {})
@@ -224,6 +224,6 @@ def counts(results: Sequence[Result]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def timed(results: Iterator[Result]) -> tuple[list[Result], float]:
-    """All results, and the seconds that they took."""
+    """Return all results and the elapsed seconds."""
     start = time.perf_counter()
     return list(results), time.perf_counter() - start

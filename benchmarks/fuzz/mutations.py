@@ -1,4 +1,4 @@
-"""Changes of the bytes of a file, drawn at random."""
+"""Random mutations of the bytes of a file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 Span = tuple[int, int]
-"""Start and end of a part of a file."""
+"""Start and end of a byte range."""
 
 STRUCTURE, PAYLOAD = "structure", "payload"
-"""Changes around the samples alone, or of any length; and those of samples in their places."""
+"""Mutations outside the samples or of the file's length, and in-place changes of samples."""
 _PAYLOAD_SHARE = 0.1
 _NUMBERS = re.compile(rb"\d+")
 _VALUES = (0, 1, 2, 127, 128, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
@@ -19,7 +19,7 @@ _WORDS = (b"0", b"-1", b"1", b"2", b"3", b"65536", b"999999999", b"1e999", b"nan
 
 
 def spans_of(raw: bytes, blocks: Sequence[bytes]) -> list[Span]:
-    """Where these blocks of samples lie in a file; those that do not are left out."""
+    """Locate blocks of samples in a file; blocks that do not occur are skipped."""
     found = []
     for block in blocks:
         start = raw.find(block)
@@ -31,12 +31,12 @@ def spans_of(raw: bytes, blocks: Sequence[bytes]) -> list[Span]:
 def mutate(
     raw: bytes, payload: Sequence[Span], generator: np.random.Generator
 ) -> tuple[bytes, str]:
-    """A changed file, and which part of it was changed.
+    """Mutate a file; return its bytes and the part that was changed.
 
     Args:
-        raw: the whole file.
-        payload: parts that hold samples alone.
-        generator: of every choice.
+        raw: Content of the file.
+        payload: Ranges that hold only samples.
+        generator: Random generator.
     """
     data = bytearray(raw)
     spans = payload if payload and generator.random() < _PAYLOAD_SHARE else _rest(raw, payload)
@@ -51,14 +51,14 @@ def mutate(
 
 
 def _rest(raw: bytes, payload: Sequence[Span]) -> list[Span]:
-    """The parts of a file that are not its payload."""
+    """Return the ranges of a file outside its payload."""
     edges = [0, *(edge for span in payload for edge in span), len(raw)]
     rest = [span for span in zip(edges[::2], edges[1::2], strict=True) if span[1] > span[0]]
     return rest or [(0, len(raw))]
 
 
 def _part(raw: bytes, data: bytearray, payload: Sequence[Span]) -> str:
-    """Whether samples changed in their places, or only what is around them."""
+    """Return whether samples changed in place or only the bytes around them."""
     same = len(raw) == len(data) and all(raw[i:j] == data[i:j] for i, j in payload)
     return STRUCTURE if same or len(raw) != len(data) else PAYLOAD
 
@@ -69,7 +69,7 @@ def _flip(data: bytearray, place: int, generator: np.random.Generator) -> None:
 
 
 def _overwrite(data: bytearray, place: int, generator: np.random.Generator) -> None:
-    """One to eight bytes with a number of special size, in either order of bytes."""
+    """Overwrite one to eight bytes by a boundary value in either byte order."""
     size = int(generator.choice([1, 2, 4, 8]))
     order = "little" if generator.random() < 0.8 else "big"
     value = _VALUES[int(generator.integers(len(_VALUES)))] % 256**size
@@ -100,7 +100,7 @@ def _repeat(data: bytearray, place: int, generator: np.random.Generator) -> None
 
 
 def _copy(data: bytearray, place: int, generator: np.random.Generator) -> None:
-    """A part of the file over another."""
+    """Copy one part of the file over another."""
     size = int(generator.choice([4, 8, 16, 64]))
     source = int(generator.integers(max(len(data), 1)))
     part = data[source : source + size]
@@ -108,7 +108,7 @@ def _copy(data: bytearray, place: int, generator: np.random.Generator) -> None:
 
 
 def _digits(data: bytearray, place: int, generator: np.random.Generator) -> None:
-    """Another number in place of the next one that is written in digits."""
+    """Replace the next number written in decimal digits."""
     match = _NUMBERS.search(data, place) or _NUMBERS.search(data)
     if match is not None:
         word = _WORDS[int(generator.integers(len(_WORDS)))]

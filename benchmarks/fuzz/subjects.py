@@ -1,4 +1,4 @@
-"""The formats that are fuzzed: a small file of each, and how it is read."""
+"""Fuzzed formats: a small file of each and a function that reads it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PROMPT = "knee, Slice 12, PDFS, Meniscus Tear, TurboSpinEcho, TR: 3150, TE: 33, 
 
 @dataclass(frozen=True)
 class Subject:
-    """One format.
+    """One file format.
 
     Attributes:
-        name: of the format.
-        files: names of the files that make a sample; the first is read.
-        write: writes them into a folder.
-        read: reads the first, to anything that can be compared by its ``repr``.
-        blocks: bytes of samples in the files, whose changes cannot be noticed.
+        name: Name of the format.
+        files: Names of its files; the first one is read.
+        write: Function that writes the files into a folder.
+        read: Function that reads the first file into an object comparable by its ``repr``.
+        blocks: Bytes of the samples in the files, whose changes cannot be detected.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Subject:
 
 
 def kspace(*shape: int) -> np.ndarray:
-    """Samples of a smooth object, of this shape, always the same."""
+    """Return deterministic samples of a smooth object in this shape."""
     generator = np.random.default_rng(7)
     values = generator.standard_normal(shape) + 1j * generator.standard_normal(shape)
     return values.astype(np.complex64)
 
 
 def fingerprint(scan: Scan) -> tuple[Any, ...]:
-    """All of a scan, short."""
+    """Return a short summary of everything in a scan."""
     return tuple(_short(getattr(scan, item.name)) for item in fields(scan))
 
 
@@ -221,7 +221,7 @@ def _read_prompt(path: Path) -> Any:
 
 
 def _lines(array: np.ndarray) -> tuple[bytes, ...]:
-    """The samples of each coil and line, as raw data store them."""
+    """Return the samples of each coil and line as stored in raw data."""
     return tuple(array[coil, :, n].tobytes() for n in range(NX) for coil in range(COILS))
 
 
@@ -264,5 +264,5 @@ SUBJECTS: tuple[Subject, ...] = (
 
 
 def subjects(names: Sequence[str] | None) -> tuple[Subject, ...]:
-    """The subjects of these names, or all."""
+    """Return the formats with these names, or all."""
     return tuple(one for one in SUBJECTS if not names or one.name in names)

@@ -1,4 +1,4 @@
-"""Small Siemens raw data files ``.dat``, in the layouts of the software VB and VD."""
+"""Writer of small Siemens raw-data files (``.dat``) in the VB and VD layouts."""
 
 from __future__ import annotations
 
@@ -51,17 +51,18 @@ def write_twix(
     earlier: Sequence[Sequence[Mapping[str, Any]]] = (),
     vd: bool = True,
 ) -> Path:
-    """Write a file.
+    """Write a raw-data file and return its path.
 
     Args:
-        path: to write.
-        readouts: each with ``data`` (coils, samples), and what is not 0 of ``line``, ``slice``,
-            ``partition``, ``contrast``, ``average``, ``repetition``, ``set``, ``phase``, ``flags``
-            (names), ``center`` (column, line, partition), ``cut``, ``position``, ``quaternion``.
-        protocol: lines of the protocol that replace those of :data:`PROTOCOL`.
-        parameters: likewise of :data:`PARAMETERS`.
-        earlier: measurements before the scan; VD only.
-        vd: the layout of VD rather than of VB.
+        path: File to write.
+        readouts: Readouts, each with ``data`` of shape (coils, samples) and optionally ``line``,
+            ``slice``, ``partition``, ``contrast``, ``average``, ``repetition``, ``set``,
+            ``phase``, ``flags`` (names), ``center`` (column, line, partition), ``cut``,
+            ``position`` and ``quaternion``.
+        protocol: Protocol lines that replace those of :data:`PROTOCOL`.
+        parameters: Parameters that replace those of :data:`PARAMETERS`.
+        earlier: Measurements stored before the scan (VD only).
+        vd: Write the VD layout instead of VB.
     """
     header = _header({**PROTOCOL, **(protocol or {})}, {**PARAMETERS, **(parameters or {})})
     blocks = [header + _data(part, vd) for part in (*earlier, readouts)]
@@ -87,7 +88,7 @@ def _header(protocol: Mapping[str, str], parameters: Mapping[str, str]) -> bytes
     body = b""
     for name, text in buffers.items():
         body += name.encode() + b"\0" + struct.pack("<I", len(text)) + text.encode()
-    # A file of VB starts with this length, and is told from VD by its being long.
+    # A VB file starts with this length; readers distinguish it from VD by its size.
     length = max(8 + len(body), 10016)
     length += -length % 32
     padding = length - 8 - len(body)

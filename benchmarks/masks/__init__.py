@@ -1,1 +1,1 @@
-"""Learned k-space masks with their networks."""
+"""Learned k-space sampling masks and their reconstruction networks."""

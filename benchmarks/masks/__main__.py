@@ -1,33 +1,33 @@
-"""Learned k-space sampling: samplers trained with a reconstruction, on people never trained on.
+"""Learned k-space sampling, trained jointly with a reconstruction and tested on held-out people.
 
     python -m benchmarks.masks --bank runs/bank.npz \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
 
-Each sampler is trained with its network by ``training/train_sampler.py`` in a folder of ``--runs``,
-where a run that was stopped goes on; within a table all have the same scans, steps and slices in a
-batch, but for one whose title says so. Test scans are subjects of seeds that no bank uses and,
-where volumes are given, slices of label volumes of people that the bank does not have. Masks have
-the exact number of lines, coil maps come from the centre that every mask takes.
+Each sampler is trained with its network by ``training/train_sampler.py`` in a folder of ``--runs``;
+stopped runs resume. Within a table, all models are trained with the same scans, steps and batch
+size, unless the title says otherwise. Test subjects have seeds that no bank uses; with
+``--label_volumes``, slices of people outside the bank are added. Masks have the exact number of
+lines, and coil maps come from the center that every mask samples.
 
 - ``networks``: Table I of JoJoNet: random (RM) or learned (LM) masks, shared by the contrasts (S)
-  or one each (I), and networks that hand over more and more from contrast to contrast. ``knees``:
-  the same with two contrasts.
-- ``accelerations``: its Figure 4. ``blocks``: its Figure 8.
-- ``task``: its Table II: masks and network trained for the T2* map, with equal accelerations of
-  the echoes and with learned ones. ``task_longer``: twice the steps, at ×4 alone.
+  or individual (I), with networks that share increasingly more information between contrasts.
+  ``knees``: the same with two contrasts.
+- ``accelerations``: Figure 4 of JoJoNet. ``blocks``: its Figure 8.
+- ``task``: Table II of JoJoNet: masks and network trained for the T2* map, with equal and with
+  learned accelerations of the echoes. ``task_longer``: twice the steps, at ×4 only.
 - ``ratios1d``, ``ratios2d``: Figure 5 and Table II of InfoMRI: one pattern generator for all
-  ratios, against LOUPE trained for each and fixed masks; its uncertainty.
-- ``backbones``: networks, and the diffusion prior without training, under learned and fixed
-  masks.
-- ``infomri2d``, ``infomri1d``: Figure 3 and Tables II and VI of InfoMRI in kind: its masks under
-  one U-Net, of magnitude images; SeqMRI's stages and PGMRI's lines are lower ratios of theirs.
-  ``amortised``: Figure 5, one pattern generator for all ratios and one for each.
-  ``infomri_backbones``: Table I.
+  sampling ratios, compared with fixed masks and with LOUPE trained for each ratio; its uncertainty.
+- ``backbones``: networks, and the diffusion prior without further training, under learned and
+  fixed masks.
+- ``infomri2d``, ``infomri1d``: analogues of Figure 3 and Tables II and VI of InfoMRI: its masks
+  and others with one U-Net on magnitude images. The stages of SeqMRI and the lines of PGMRI also
+  yield lower sampling ratios. ``amortised``: Figure 5, one pattern generator for all ratios and
+  one for each. ``infomri_backbones``: Table I.
 
-The tables ``networks``, ``knees``, ``task``, ``task_longer`` and ``backbones`` are of
-``--resolution``, the others of ``--sweep_resolution``. Standard errors are over the test scans;
-each was trained once. With ``--seeds`` each is trained from every seed and tested on the same
-scans, and the pages of the InfoMRI tables give 95 % intervals over the trainings.
+The tables ``networks``, ``knees``, ``task``, ``task_longer`` and ``backbones`` use
+``--resolution``, the others ``--sweep_resolution``. Standard errors are over the test scans of one
+training. With ``--seeds``, every model is trained from each seed and tested on the same scans, and
+the pages of the InfoMRI tables report 95 % intervals over the trainings.
 """
 
 from __future__ import annotations
@@ -100,13 +100,13 @@ def main(argv: list[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class Model:
-    """What has been trained.
+    """A trained model.
 
     Attributes:
-        entry: of a table.
-        seed: of the training.
-        folder: of the pipeline.
-        accelerations: that it is tested at.
+        entry: Entry of a table.
+        seed: Random seed of the training.
+        folder: Folder of the pipeline.
+        accelerations: Accelerations at which it is tested.
     """
 
     entry: Entry
@@ -118,7 +118,10 @@ class Model:
 def trained(
     name: str, table: Table, entry: Entry, resolution: int, seed: int, args: argparse.Namespace
 ) -> list[Model]:
-    """Models of an entry that have been trained with a seed, one or one for each acceleration."""
+    """Train the models of an entry with one seed; return those that are complete.
+
+    An amortized entry has one model, any other entry one for each acceleration.
+    """
     before = None
     if entry.after:
         base = trained(name, table, table.entry(entry.after), resolution, seed, args)

@@ -1,4 +1,4 @@
-"""Entries of the study's tables: a sampler with its network, and what it is tested at."""
+"""Entries of the study's tables: samplers with their networks and test accelerations."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Entry:
     """One sampler with its network.
 
     Attributes:
-        title: in the table.
-        sampler: as ``--sampler`` takes it; ``{ratio}`` stands for that of the acceleration it is
-            trained for.
-        network: as ``--network`` takes it.
-        accelerations: it is trained for each, or, serving a range of ratios, tested at each.
-        options: further ones of the training script.
-        times: how many times as long as the others it is trained.
-        tested: accelerations that a model trained for one is tested at; by default that one.
-        stages: whether every stage of its masks is a row of its own.
-        after: title of the entry whose network it goes on with, in place of one of its own.
-        published: its BD-PSNR and BD-rate in the publication, which the page shows.
+        title: Name in the table.
+        sampler: Value of ``--sampler``; ``{ratio}`` is replaced by the sampling ratio of training.
+        network: Value of ``--network``.
+        accelerations: Accelerations of training, one model each; for a model that serves a range of
+            ratios, accelerations of the test.
+        options: Further options of the training script.
+        times: Training length relative to the other entries.
+        tested: Accelerations at which a model is tested; by default the one of its training.
+        stages: Report every stage of its masks in a separate row.
+        after: Title of the entry whose network continues training; by default a new network.
+        published: BD-PSNR and BD-rate in the publication, shown on the page.
     """
 
     title: str
@@ -40,29 +40,29 @@ class Entry:
 
     @property
     def amortised(self) -> bool:
-        """Whether one model serves every acceleration."""
+        """True if one model serves every acceleration."""
         return "ratios" in self.sampler and "{ratio}" not in self.sampler
 
     def sampler_for(self, acceleration: float) -> str:
-        """``--sampler`` of the model that is trained for an acceleration, or for all."""
+        """Return the value of ``--sampler`` for a training acceleration."""
         return self.sampler.replace("{ratio}", f"{1 / acceleration:g}")
 
     def acceleration_for(self, acceleration: float) -> list[str]:
-        """``--acceleration`` of it, where a range of ratios does not say it."""
+        """Return ``--acceleration`` with its value, or nothing for a range of ratios."""
         return [] if "ratios" in self.sampler else ["--acceleration", f"{acceleration:g}"]
 
     def tested_at(self, acceleration: float) -> tuple[float, ...]:
-        """What the model trained for an acceleration is tested at."""
+        """Return the test accelerations of the model trained for an acceleration."""
         return self.tested or (self.accelerations if self.amortised else (acceleration,))
 
     def folder(self, runs: Path, table: str, acceleration: float, seed: str) -> Path:
-        """Where the model trained for an acceleration lies.
+        """Return the folder of the model trained for an acceleration.
 
         Args:
-            runs: folder of all runs.
-            table: its name.
-            acceleration: of training.
-            seed: what the name of the folder says of the seed, if anything.
+            runs: Folder of all runs.
+            table: Name of the table.
+            acceleration: Acceleration of training.
+            seed: Suffix that names the seed, or an empty string.
         """
         suffix = "" if self.amortised else f"_x{acceleration:.3g}"
         return runs / f"{table}_{slug(self.title)}{suffix}{seed}"
@@ -73,17 +73,17 @@ class Table:
     """A table of entries.
 
     Attributes:
-        title: over it.
-        entries: in its order.
-        compared: title of the entry that the others are compared with, scan by scan.
-        contrasts: of each subject.
-        options: of the training script, for all entries.
-        sweep: whether it is of the smaller matrix.
-        num_coils: of the simulated array.
-        batch_size: slices, or subjects with all their contrasts.
-        prior: whether the diffusion prior that is shipped, with its default solver,
-            reconstructs with the masks of the entries of the first network as well.
-        intervals: whether the page gives 95 % intervals over trainings from several seeds.
+        title: Heading.
+        entries: Entries in their order.
+        compared: Title of the entry that the others are compared with, scan by scan.
+        contrasts: Contrasts of each subject.
+        options: Options of the training script for all entries.
+        sweep: Use the smaller matrix.
+        num_coils: Number of simulated coils.
+        batch_size: Slices, or subjects with all their contrasts, in a batch.
+        prior: Also reconstruct by the shipped diffusion prior with its default solver, under the
+            masks of the entries with the first network.
+        intervals: Report 95 % intervals over trainings from several seeds.
     """
 
     title: str
@@ -99,19 +99,19 @@ class Table:
 
     @property
     def magnitude(self) -> bool:
-        """Whether magnitudes are scanned."""
+        """True if the scanned images are magnitudes."""
         return "--magnitude_images" in self.options
 
     @property
     def amortised(self) -> bool:
-        """Whether one model of an entry serves every acceleration."""
+        """True if one model of an entry serves every acceleration."""
         return any(entry.amortised for entry in self.entries)
 
     def entry(self, title: str) -> Entry:
-        """The entry of a title."""
+        """Return the entry with a title."""
         return next(entry for entry in self.entries if entry.title == title)
 
 
 def table_of(recorded: dict[str, Any]) -> Table:
-    """The table as a record holds it."""
+    """Return the table stored in a record."""
     return Table(**recorded | {"entries": tuple(Entry(**one) for one in recorded["entries"])})

@@ -21,13 +21,13 @@ from ctxrecon.tasks import LONGEST_T2_STAR
 
 _COLORS = ("#1f6f8b", "#e07a3f", "#5b8c3e", "#8a4f9e", "#b23a48", "#7a6a53", "#3a7ca5")
 _BIN = 1 / 32
-"""Width of a bin of lines; JoJoNet's is 10 of 320."""
+"""Width of a bin of lines as a fraction of the matrix (JoJoNet: 10 of 320)."""
 
 
 def write_figures(
     folder: Path, name: str, described: Table, found: Sequence[Found], scans: Sequence[ContrastScan]
 ) -> None:
-    """Every mask; images of the last scan; lines; quality against acceleration."""
+    """Draw masks, sampled lines, quality against sampling ratio, and images of the last scan."""
     if not found:
         return
     _save(folder / f"sampling_{name}_masks.png", _masks(found))
@@ -46,7 +46,7 @@ def write_figures(
         if maps:
             path = folder / f"sampling_{slug(f'{name}_map_x{acceleration:.3g}')}.png"
             title = f"T2* map of tissue, ×{acceleration:.3g}"
-            comparison_figure(path, maps, truth, reference_name="truth", title=title)
+            comparison_figure(path, maps, truth, reference_name="ground truth", title=title)
             shrink(path)
 
 
@@ -61,7 +61,7 @@ def _save(path: Path, figure: Figure) -> None:
 
 
 def _masks(found: Sequence[Found]) -> Figure:
-    """A row for each model with a column for each contrast; of one contrast, for each ×."""
+    """Draw a row of masks for each model, with a column for each contrast or acceleration."""
     rows: dict[str, list[tuple[str, Tensor]]] = {}
     for one in found:
         ratio = f"×{one.acceleration:.3g}"
@@ -85,7 +85,7 @@ def _masks(found: Sequence[Found]) -> Figure:
 
 
 def _lines(found: Sequence[Found]) -> Figure:
-    """Share of the lines that are taken in each bin along the phase-encoding axis."""
+    """Plot the sampled share of the lines in each bin along the phase-encoding axis."""
     figure, axes = _figure(7.5, 1.1 * len(found), len(found), 1)
     for axis, one in zip(axes[:, 0], found, strict=True):
         lines = np.array(one.model["lines"]).mean(axis=0)
@@ -100,7 +100,7 @@ def _lines(found: Sequence[Found]) -> Figure:
 
 
 def _quality(described: Table, found: Sequence[Found]) -> Figure:
-    """PSNR of the images, and of the map where there is one, against the sampled share."""
+    """Plot the PSNR of images, and of the map if there is one, against the sampling ratio."""
     shown = [name for name in ("psnr", "map_psnr_nbg") if name in found[0].scores]
     figure, axes = _figure(4.8 * len(shown), 3.8, 1, len(shown))
     for axis, metric in zip(axes[0], shown, strict=True):
@@ -117,7 +117,7 @@ def _quality(described: Table, found: Sequence[Found]) -> Figure:
                 markersize=4,
                 capsize=3,
             )
-        axis.set_xlabel("sampled share of k-space (%)")
+        axis.set_xlabel("sampling ratio (%)")
         axis.set_ylabel("PSNR (dB)" if metric == "psnr" else "PSNR of the map in the object (dB)")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False)

@@ -1,9 +1,9 @@
-"""The tables and figures of InfoMRI's sampling half, in kind.
+"""Analogues of the sampling tables and figures of InfoMRI.
 
-Magnitudes are scanned by one coil, so that k-space is conjugate symmetric, as where the paper
-counts redundant samples; nothing is always sampled but where a method needs a centre to start
-from. All are trained by InfoMRI's likelihood with the same U-Net, which gives mean and
-log-variance, so that the masks alone differ.
+Magnitude images are scanned by one coil, so that k-space is conjugate symmetric, as where the paper
+counts redundant samples. A fully sampled center is used only by methods that need one to start
+from. All models are trained by InfoMRI's likelihood with the same U-Net, which predicts mean and
+log-variance, so that only the masks differ.
 """
 
 from __future__ import annotations
@@ -106,4 +106,4 @@ INFOMRI = {
     ),
     "infomri_backbones": Table("InfoMRI with other networks", _BACKBONES, _UNROLL, **_ONE),
 }  # fmt: skip
-"""Figure 3, Tables II and VI (points, lines); Figure 5; Table I."""
+"""Tables by name: Figure 3 with Tables II and VI (points, lines), Figure 5, and Table I."""

@@ -1,4 +1,4 @@
-"""Tables over trainings from several seeds, with 95 % intervals."""
+"""Tables of models trained from several seeds, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from ctxrecon.evaluation import table
 from ctxrecon.metrics import bd_psnr, bd_rate
 
 Curve = tuple[list[float], NDArray[np.float64]]
-"""Ratios, and the PSNR at each of every scan, ``(points, scans)``."""
+"""Sampling ratios, and the PSNR of every scan at each ratio, ``(points, scans)``."""
 
 
 def caption(seeds: Sequence[int]) -> str:
-    """What the intervals are over."""
+    """Return the sentence that explains the intervals."""
     if len(seeds) > 1:
         return (
             f" Every model was trained {len(seeds)} times, from the seeds "
-            f"{', '.join(map(str, seeds))}, and tested on the same scans; in brackets 95 % "
+            f"{', '.join(map(str, seeds))}, and tested on the same scans. Brackets show 95 % "
             "intervals of the mean by Student's t over the trainings."
         )
-    return " In brackets 95 % intervals of the mean by Student's t over the subjects."
+    return " Brackets show 95 % intervals of the mean by Student's t over the subjects."
+
+
+def gain(own: Sequence[Scored], anchors: Sequence[Scored]) -> Interval:
+    """Return the mean PSNR difference from an anchor of the same seeds, with its interval."""
+    return _over(own, "psnr", anchors)
 
 
 def scores(described: Table, found: Sequence[Scored]) -> str:
-    """A row for each model at each acceleration."""
+    """Return the table of scores, one row for each model and acceleration."""
     groups: dict[tuple[str, float], list[Scored]] = {}
     for one in found:
         groups.setdefault((one.title, round(one.acceleration, 4)), []).append(one)
@@ -52,12 +57,12 @@ def scores(described: Table, found: Sequence[Scored]) -> str:
                 f"{own[0].model['parameters'] / 1e6:.2f}",
             ]
         )
-    heads = ["", "×", "share", "PSNR (dB)", "SSIM", f"less “{described.compared}” (dB)"]
-    return table([*heads, "redundancy", "M params"], lines)
+    heads = ["model", "×", "sampled", "PSNR (dB)", "SSIM", f"gain over “{described.compared}” (dB)"]
+    return table([*heads, "redundancy", "parameters (10⁶)"], lines)
 
 
 def distances(described: Table, found: Sequence[Scored]) -> str:
-    """Mean PSNR, and Bjøntegaard's distances to the anchor beside the published ones."""
+    """Return the table of mean PSNR and Bjøntegaard distances, with the published ones."""
     seeds = list(dict.fromkeys(one.seed for one in found))
     lines = []
     for title in dict.fromkeys(one.title for one in found):
@@ -84,11 +89,12 @@ def distances(described: Table, found: Sequence[Scored]) -> str:
                 next(entry.published for entry in described.entries if entry.title == title),
             ]
         )
-    return table(["", "mean PSNR (dB)", "BD-PSNR (dB)", "BD-rate (%)", "published"], lines)
+    heads = ["model", "mean PSNR (dB)", "BD-PSNR (dB)", "BD-rate (%)"]
+    return table([*heads, "published BD-PSNR, BD-rate"], lines)
 
 
 def _over(own: Sequence[Scored], metric: str, anchors: Sequence[Scored] = ()) -> Interval:
-    """Mean of a metric, or of its difference from an anchor of the same seed, with interval."""
+    """Return the mean of a metric, or of its difference from anchors of the same seeds."""
     others = {one.seed: one for one in anchors}
     pairs = [(one, others.get(one.seed)) for one in own if not anchors or one.seed in others]
     values = np.concatenate([one.scores[metric] for one, _ in pairs])
@@ -101,7 +107,7 @@ def _over(own: Sequence[Scored], metric: str, anchors: Sequence[Scored] = ()) ->
 
 
 def _curve(found: Sequence[Scored], title: str, seed: int) -> Curve | None:
-    """The curve of a model over the ratios, if it has two or more."""
+    """Return the curve of a model over the sampling ratios, or ``None`` for a single ratio."""
     own = [one for one in found if one.title == title and one.seed == seed]
     if len(own) < 2:
         return None
@@ -113,7 +119,7 @@ def _distance(
     curve: tuple[list[float], NDArray[np.float64]],
     anchor: tuple[list[float], NDArray[np.float64]],
 ) -> float:
-    """Bjøntegaard's distance; NaN for curves that have nothing in common."""
+    """Return a Bjøntegaard distance, NaN if the curves do not overlap."""
     try:
         return distance(*curve, *anchor)
     except InputError:
@@ -121,14 +127,14 @@ def _distance(
 
 
 def _known(values: Sequence[float], digits: int, clusters: Sequence[str] | None = None) -> str:
-    """Mean distance with its interval; nothing where one of them is not known."""
+    """Return the mean distance with its interval, or nothing if a distance is undefined."""
     if not values or not np.isfinite(values).all():
         return ""
     return _shown(interval(values, clusters), digits, "+")
 
 
 def _shown(estimate: Interval, digits: int, sign: str = "") -> str:
-    """``24.04 [23.5, 24.6]``, without brackets for a single value."""
+    """Return an estimate as ``24.04 [23.5, 24.6]``, without brackets for a single value."""
     if estimate["low"] is None:
         return f"{estimate['mean']:{sign}.{digits}f}"
     ends = ", ".join(f"{estimate[end]:{sign}.{digits}f}" for end in ("low", "high"))

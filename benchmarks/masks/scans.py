@@ -1,4 +1,4 @@
-"""Test subjects of learned samplers, and what a sampler with its network makes of them."""
+"""Test subjects of learned samplers, and scores of samplers with their networks."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Scored:
     """Scores of one model at one acceleration.
 
     Attributes:
-        title: of its entry.
-        acceleration: over all contrasts.
-        scores: of every metric, ``(scans,)`` each.
-        model: what else is known of it.
-        seed: that it was trained from.
+        title: Title of its entry.
+        acceleration: Acceleration over all contrasts.
+        scores: Values of every metric, each of shape ``(scans,)``.
+        model: Further properties of the model.
+        seed: Random seed of its training.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Scored:
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Scored:
-        """The scores that :meth:`record` wrote."""
+        """Read the scores written by :meth:`record`."""
         known = ("title", "acceleration", "scores", "seed")
         return cls(
             title=row["title"],
@@ -58,7 +58,7 @@ class Scored:
         )
 
     def record(self) -> dict[str, Any]:
-        """For the JSON file: every scan's scores."""
+        """Return every scan's scores in JSON types."""
         scores = {name: values.tolist() for name, values in self.scores.items()}
         return {
             "title": self.title,
@@ -74,9 +74,9 @@ class Found(Scored):
     """Scores and pictures of one model at one acceleration.
 
     Attributes:
-        masks: of the first scan, ``(contrasts, ny, nx)`` bool.
-        images: of the last scan, ``(contrasts, ny, nx)`` complex64.
-        maps: likewise, ``(ny, nx)``, or ``None``.
+        masks: Masks of the first scan, ``(contrasts, ny, nx)``, bool.
+        images: Images of the last scan, ``(contrasts, ny, nx)``, complex64.
+        maps: T2* map of the last scan, ``(ny, nx)``, or ``None``.
     """
 
     masks: Tensor
@@ -94,17 +94,17 @@ def held_out_contrasts(
     num_coils: int,
     magnitude: bool = False,
 ) -> list[ContrastScan]:
-    """Fully sampled noisy scans of one slice in several contrasts.
+    """Draw fully sampled noisy scans of one slice in several contrasts.
 
     Args:
-        count: how many: procedural anatomies and, but for pairs of PD and PDFS, slices of label
-            volumes by turns.
-        resolution: matrix size.
-        contrasts: as ``training/train_sampler.py`` takes them.
-        label_volumes: of people that the bank does not have.
-        seed: of the subjects.
-        num_coils: of the simulated array.
-        magnitude: whether their magnitudes are scanned, by one coil without a phase.
+        count: Number of scans: procedural anatomies and, except for pairs of PD and PDFS, slices of
+            label volumes in turn.
+        resolution: Matrix size.
+        contrasts: Value of ``--contrasts`` of ``training/train_sampler.py``.
+        label_volumes: Label volumes of people outside the bank.
+        seed: Random seed of the subjects.
+        num_coils: Number of simulated coils.
+        magnitude: Scan magnitude images by one coil without a phase.
     """
     kinds = list(_KINDS[contrasts])
     if label_volumes and contrasts != "pd_pair":
@@ -139,10 +139,10 @@ def score(
     *,
     stages: bool = False,
 ) -> list[Found]:
-    """Scores of a model at each acceleration, every scan with a mask of its own.
+    """Score a model at each acceleration, with a separate mask for every scan.
 
-    With ``stages`` those of each stage of the masks but the centre as well, as of the acceleration
-    that the stage has come to.
+    With ``stages``, also score each stage of the masks after the center, at the acceleration that
+    the stage has reached.
     """
     pipe.set_progress_bar_config(disable=True)
     found = []
@@ -167,7 +167,7 @@ def _found(
     outputs: Sequence[JointOutput],
     acceleration: float,
 ) -> Found:
-    """Scores of what a model made of each scan."""
+    """Score the reconstructions of a model."""
     rows, pairs = [], []
     for output, scan in zip(outputs, scans, strict=True):
         rows.append(joint_scores(pipe, output, scan))
@@ -194,7 +194,7 @@ def _found(
 def score_prior(
     title: str, pipe: JointPipeline, scans: Sequence[ContrastScan], acceleration: float, seed: int
 ) -> Found:
-    """The shipped diffusion prior with the masks of a model that was trained with a network."""
+    """Score the shipped diffusion prior under the masks of a model trained with a network."""
     prior = load_prior()
     prior.set_progress_bar_config(disable=True)
     rows, masks = [], []
@@ -230,7 +230,7 @@ def score_prior(
 
 
 def _of_masks(every: Tensor) -> dict[str, Any]:
-    """What is known of masks ``(scans, contrasts, 1, ny, nx)``."""
+    """Return properties of masks ``(scans, contrasts, 1, ny, nx)``."""
     return {
         "redundancy": redundancy_ratio(every).mean(dim=0).tolist(),
         "accelerations": (1 / every.float().mean(dim=(0, 2, 3, 4))).tolist(),
@@ -239,26 +239,32 @@ def _of_masks(every: Tensor) -> dict[str, Any]:
 
 
 def seen_by(coil_maps: Tensor | None, scan: ContrastScan) -> Tensor:
-    """The noiseless images with the phase that these maps, or a single coil, leave in them.
+    """Return the noiseless images as combined by estimated maps, ``Σ_c conj(Ŝ_c) S_c x``.
 
-    ``Σ_c conj(Ŝ_c) S_c x``, ``(contrasts, ny, nx)`` complex64.
+    Args:
+        coil_maps: Estimated maps ``Ŝ``, or ``None`` for a single coil.
+        scan: Scan with true maps ``S`` and images ``x``.
+
+    Returns:
+        Images of shape ``(contrasts, ny, nx)``, complex64.
     """
     estimated = torch.ones_like(scan.coil_maps) if coil_maps is None else coil_maps.cpu()
     return (estimated.conj() * scan.coil_maps).sum(dim=1) * scan.images[0]
 
 
 def expected_and_real(std: Tensor, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted variance and squared error of every pixel that some coil sees."""
+    """Return predicted variance and squared error of every pixel inside the coils' support."""
     inside = images != 0
     return std[inside].square(), (images - truth)[inside].abs().square()
 
 
 def uncertainty(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """How well a predicted variance tells the squared error.
+    """Compare predicted variance with squared error.
 
-    Pearson's correlation over the pixels of a scan, of the values and of their logarithms, the mean
-    over the scans; and over all pixels, in ten groups of rising variance, the mean variance and
-    squared error, whose ratio is 1 for a calibrated prediction.
+    Returns:
+        Pearson's correlation over the pixels of a scan, averaged over scans, of the values and of
+        their logarithms; mean variance and mean squared error in ten groups of pixels of rising
+        variance, and their total ratio, which is 1 for a calibrated prediction.
     """
     linear = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]
     logarithmic = [

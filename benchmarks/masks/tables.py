@@ -1,4 +1,4 @@
-"""The tables of the study: which samplers with which networks; and its options."""
+"""Tables of the study (samplers and networks) and its command-line options."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _INFO = "unet:width=24:depth=3"
 
 
 _GAUSSIAN = ("--loss", "gaussian", "--predict_std")
-# At the rate of the other tables single steps would settle the shares of the echoes.
+# At the learning rate of the other tables, single steps would settle the split over the echoes.
 _AIM = ("--aim", "task", "--sampler_learning_rate", "0.01")
 
 
 def _task(accelerations: tuple[float, ...], times: int = 1) -> tuple[Entry, ...]:
-    """Masks and network for the T2* map, with equal and with learned shares of the time."""
+    """Return entries for the T2* map, with equal and with learned accelerations of the echoes."""
     return tuple(
         Entry(f"{title} accelerations", sampler, _HRU, accelerations, _AIM, times)
         for title, sampler in (("equal", _EACH), ("learned", f"{_EACH}:learn_split=true"))
@@ -32,7 +32,7 @@ def _task(accelerations: tuple[float, ...], times: int = 1) -> tuple[Entry, ...]
 
 
 def _ratios(lines: bool) -> tuple[Entry, ...]:
-    """One generator of patterns, LOUPE for each ratio, and masks that are not learned."""
+    """Return one pattern generator, LOUPE for each ratio, and fixed masks."""
     kind = f"lines={str(lines).lower()}"
     served = f"ratios=[{_RATIOS[0]},{_RATIOS[-1]}]"
     accelerations = tuple(1 / ratio for ratio in _RATIOS)
@@ -121,26 +121,25 @@ TABLES = {
 
 
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = study_parser("masks", description)
-    parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=list(TABLES))
-    parser.add_argument("--entries", nargs="+", help="titles; by default all of the tables")
-    parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--runs", type=Path, default=Path("runs/sampling"))
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--resolution", type=int, default=96)
-    parser.add_argument("--sweep_resolution", type=int, default=64)
-    parser.add_argument("--scans", type=int, default=600, help="to train with")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--sampler_learning_rate", type=float, default=5e-2)
-    parser.add_argument("--mixed_precision", default="no")
-    parser.add_argument("--test_scans", type=int, default=48)
-    parser.add_argument("--train_only", action="store_true", help="test another time")
-    parser.add_argument("--test_only", action="store_true", help="of what has been trained")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", help="of the trainings, tested on the same scans; --seed"
-    )
+    add, names = parser.add_argument, tuple(TABLES)
+    add("--tables", nargs="+", choices=names, default=list(names), help="Tables (default: all).")
+    add("--entries", nargs="+", help="Titles of entries (default: all of the tables).")
+    add("--bank", type=Path, required=True, help="Bank of anatomies to train with.")
+    add("--label_volumes", type=Path, nargs="*", default=[], help="Label volumes of test people.")
+    add("--runs", type=Path, default=Path("runs/sampling"), help="Folder of the trainings.")
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--resolution", type=int, default=96, help="Matrix size.")
+    add("--sweep_resolution", type=int, default=64, help="Matrix size of the larger tables.")
+    add("--scans", type=int, default=600, help="Training scans.")
+    add("--steps", type=int, default=1500, help="Training steps.")
+    add("--learning_rate", type=float, default=1e-3, help="Learning rate of the networks.")
+    add("--sampler_learning_rate", type=float, default=5e-2, help="Learning rate of the samplers.")
+    add("--mixed_precision", default="no", help="Mixed precision of accelerate.")
+    add("--test_scans", type=int, default=48, help="Test scans.")
+    add("--train_only", action="store_true", help="Train without testing.")
+    add("--test_only", action="store_true", help="Test completed trainings only.")
+    add("--seed", type=int, default=0, help="Random seed.")
+    add("--seeds", type=int, nargs="+", help="Random seeds of the trainings (default: --seed).")
     return parse(parser, argv)

@@ -1,1 +1,1 @@
-"""Does metadata help? Prompts right, reduced and wrong."""
+"""Effect of metadata prompts: complete, reduced and wrong."""

@@ -1,45 +1,45 @@
-"""Does metadata help? Prompts right, reduced and wrong, on held-out phantom scans.
+"""Effect of metadata prompts (complete, reduced, wrong) on held-out scans.
 
     python -m benchmarks.metadata --output_dir benchmarks/results \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
 
-Experiments, of ContextMRI (arXiv:2501.04284) where a table or figure is named:
+Experiments (tables and figures are those of ContextMRI, arXiv:2501.04284):
 
-- ``guidance``: γ and an L1-wavelet baseline, four masks, knees and brains (Table 1, Figure 2b).
-  Brains are by turns procedural and slices of the label volumes, of people that the prior was not
-  trained on.
-- ``people``: the same with slices of real people, of the set that ``--people`` names, made by
-  ``ctxrecon prepare images … --only PEOPLE.txt`` of people whom the prior has not seen.
-- ``removal``: metadata taken out of the prompt step by step (Figure 4), at every γ.
+- ``guidance``: guidance scales γ and an L1-wavelet baseline, four masks, knees and brains (Table 1,
+  Figure 2b). Brains alternate between procedural ones and slices of the label volumes, which show
+  people outside the prior's training data.
+- ``people``: the same on slices of real people from the set ``--people``, made by ``ctxrecon
+  prepare images … --only PEOPLE.txt`` from people outside the prior's training data.
+- ``removal``: metadata removed from the prompt step by step (Figure 4), at every γ.
 - ``demographics``: with and without age and sex (Figure 5), procedural slices.
 - ``pathology``: the finding alone and with all metadata, right and wrong, on procedural slices that
   show one, by finding (Figure 6).
-- ``field_strength``: 1.5 T in place of 3 T and the other way round.
-- ``wrong_prompt``: another contrast, or wrong TR and TE: what they cost, and whether data residual
-  or posterior spread (two samples) reveal them.
-- ``evidence``: the evidence of the data for the right prompt against another contrast, anatomy,
-  TR and TE, or slice; see ``benchmarks.metadata.evidence``. Real people too, with ``--people``.
-- ``text_to_image``: images drawn from prompts beside phantom images of the same metadata; see
-  ``benchmarks.metadata.text_to_image`` for the measure.
+- ``field_strength``: 1.5 T swapped for 3 T and vice versa.
+- ``wrong_prompt``: cost of a wrong contrast or of wrong TR and TE, and whether the data residual or
+  the posterior spread (two samples) reveals them.
+- ``evidence``: evidence of the data for the right prompt compared with another contrast, anatomy,
+  TR and TE, or slice (``benchmarks.metadata.evidence``), with ``--people`` also on real people.
+- ``text_to_image``: images drawn from prompts, compared with phantom images of the same metadata
+  (``benchmarks.metadata.text_to_image`` defines the measure).
 
-The paper's own solver, beside the default one:
+The paper's solver instead of the default:
 
     python -m benchmarks.metadata --name dds --solver dds:data_weight=5 --steps 100 \
         --timesteps scheduler
 
-Another prior beside the first, without a prompt, in ``guidance`` and ``people``, such as one that
-was trained without prompts:
+A second prior, such as one trained without prompts, added without a prompt to ``guidance`` and
+``people``:
 
     python -m benchmarks.metadata --prior shipped unconditional=PATH --experiments guidance
 
-Scans have seeds that no training set uses, and numbers from 100,000 that ``benchmarks.phantom``
-does not reach. Whatever is tuned (ξ, steps, CG iterations) is tuned with another ``--seed``, 100
-say; ``--seed 0`` is for the test alone.
+Scans have seeds that no training set uses, and numbers from 100,000 on, which
+``benchmarks.phantom`` does not reach. Parameters (ξ, steps, CG iterations) must be tuned with
+another ``--seed``, such as 100; ``--seed 0`` is reserved for the test.
 
-Rows are appended to ``metadata.csv``, ``metadata_evidence.csv`` and ``metadata_images.csv``, batch
-of slices by batch of slices, with all cells of a batch inside: a run that was stopped goes on where
-it stopped, more experiments, γ and slices are added to those that are there, and ``--report_only``
-makes the tables of the slices that are complete. Other settings need another ``--name``.
+Rows are appended to ``metadata.csv``, ``metadata_evidence.csv`` and ``metadata_images.csv`` in
+batches of slices that include all cells. A stopped run resumes; further experiments, γ and slices
+are added to the existing rows, and ``--report_only`` generates the tables of the complete slices.
+Other settings need another ``--name``.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ def run(
     lpips: Lpips | None,
     args: argparse.Namespace,
 ) -> None:
-    """Measure what is missing, and add it to the files, to ``rows`` and to ``measured``.
+    """Measure missing cases; append them to the files, to ``rows`` and to ``measured``.
 
-    ``pipes`` are the priors by their names; that of which the study is has none.
+    ``pipes`` holds the priors by name; the prior of the study has an empty name.
     """
     pipe = pipes[""]
     real = "people" in chosen or (EVIDENCE in files and args.people is not None)
@@ -163,7 +163,7 @@ def run(
 
 
 def _lpips(resolution: int) -> Lpips | None:
-    """The metric where its weights are at hand."""
+    """Return the metric if its weights are available."""
     metric = Lpips()
     blank = torch.ones(1, resolution, resolution)
     try:
@@ -183,7 +183,7 @@ def report(
 ) -> None:
     """Write record, page and figures of the slices that are complete in each experiment."""
     sections = sections_of(measured, rows, args)
-    # Options that are not given have other defaults one day.
+    # Defaults may change; the record keeps every option.
     settings = settings | {"solver_in_full": repr(parse_solver(args.solver))}
     if args.people is not None:
         settings["people"] = args.people.name

@@ -1,4 +1,4 @@
-"""What a prompt is made of in each experiment: parts left out, and parts that are wrong."""
+"""Edits of the prompt in the experiments: omitted and wrong parts."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _FINDINGS = {"brain": BRAIN_FINDINGS, "knee": KNEE_FINDINGS}
 _OTHER_FIELD = {1.49: 2.89, 2.89: 1.49}
 _OTHER_ANATOMY = {"brain": "knee", "knee": "brain"}
 _SLICES = {"brain": BRAIN_SLICES, "knee": KNEE_SLICES}
-# T1 before the contrast agent is T1: the phantom computes both by one equation.
+# T1 before the contrast agent equals T1: the phantom computes both by the same equation.
 _SAME_CONTRAST = {"T1PRE": "T1"}
 
 Edit = Callable[[ScanMetadata, np.random.Generator], ScanMetadata]
 
 
 def swapped_pathology(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadata:
-    """Each finding swapped for another one of this anatomy that the slice does not show."""
+    """Replace each finding by another one of this anatomy that the slice does not show."""
     counts = Counter(metadata.pathologies)
     others = [
         name for name in _FINDINGS[metadata.anatomy or "brain"] if name not in metadata.pathologies
@@ -58,15 +58,15 @@ def _only_findings(metadata: ScanMetadata) -> ScanMetadata:
 
 
 def wrong_field(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadata:
-    """3 T for 1.5 T, and the other way round."""
+    """Swap 1.5 T and 3 T."""
     return replace(metadata, field_strength=_OTHER_FIELD[metadata.field_strength or 1.49])
 
 
 def wrong_contrast(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadata:
-    """A real protocol of another contrast of this anatomy at this field strength.
+    """Replace the protocol by a real one of another contrast, anatomy and field strength kept.
 
-    Drawn as often as it occurs. T1 with and without the word PRE count as one contrast. Of a slice
-    whose TR is not known, the word alone is another one.
+    Protocols are drawn by their frequency. T1 with and without the word PRE count as one contrast.
+    If the TR is unknown, only the word for the contrast is replaced.
     """
     of_field = metadata.tr is not None
 
@@ -89,12 +89,12 @@ def wrong_contrast(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMeta
 
 
 def wrong_anatomy(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadata:
-    """Knee for brain and the other way round, without findings, which would name it."""
+    """Swap knee and brain, and remove findings, which would reveal the anatomy."""
     return replace(metadata, anatomy=_OTHER_ANATOMY[metadata.anatomy or "brain"], pathologies=())
 
 
 def wrong_slice(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadata:
-    """A slice at least a third of the volume away."""
+    """Replace the slice number by one at least a third of the volume away."""
     number = metadata.slice
     if number is None:
         raise ValueError(f"expected a slice number in the metadata, got {metadata}")
@@ -104,7 +104,7 @@ def wrong_slice(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadat
 
 
 def wrong_times(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadata:
-    """TR and TE each doubled or halved, any of the four ways that keep TE below TR."""
+    """Double or halve TR and TE, in any of the four combinations with TE below TR."""
     tr, te = metadata.tr, metadata.te
     if tr is None or te is None:
         raise ValueError(f"expected TR and TE in the metadata, got {metadata}")
@@ -114,7 +114,7 @@ def wrong_times(metadata: ScanMetadata, rng: np.random.Generator) -> ScanMetadat
 
 
 _TAKEN_AWAY = (*MR_PARAMETERS, *DEMOGRAPHICS)
-"""Age and sex go with the MR parameters: the paper's Figure 4 has neither."""
+"""Age and sex are removed with the MR parameters, because the paper's Figure 4 has neither."""
 
 EDITS: dict[str, Edit] = {
     ALL: lambda metadata, rng: metadata,
@@ -131,17 +131,17 @@ EDITS: dict[str, Edit] = {
     WRONG_ANATOMY: wrong_anatomy,
     WRONG_SLICE: wrong_slice,
 }
-"""Name to what it makes of the true metadata; whatever is random comes from the generator."""
+"""Edits of the true metadata by name; randomness comes from the generator."""
 
 
 def edited_prompt(
     name: str, metadata: ScanMetadata, seed: int, form: PromptForm = "fastmri"
 ) -> str:
-    """The prompt of one slice after the edit ``name``; ``seed`` is the slice's own."""
+    """Return the prompt of one slice after the edit ``name``; ``seed`` belongs to the slice."""
     return EDITS[name](metadata, np.random.default_rng(seed)).to_prompt(form)
 
 
 def applies(name: str, metadata: ScanMetadata) -> bool:
-    """Whether the metadata say what the edit ``name`` makes wrong."""
+    """Return True if the metadata contain the field that the edit ``name`` changes."""
     needed = {WRONG_TIMES: ("tr", "te"), WRONG_SLICE: ("slice",), WRONG_FIELD: ("field_strength",)}
     return all(getattr(metadata, field) is not None for field in needed.get(name, ()))

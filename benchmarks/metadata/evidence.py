@@ -1,9 +1,9 @@
-"""Do the data tell a wrong prompt? Their evidence for right and wrong ones.
+"""Detection of wrong prompts by the evidence of the data.
 
 Each slice is reconstructed without a prompt, and the image is scored under every prompt by
-:func:`ctxrecon.inference.evidence.prompt_evidence`. Two questions are asked of the scores. Does the
-right prompt win against a wrong one, where both are at hand? And can one prompt be told to be wrong
-alone: is its score, less that of no prompt, lower than those of right ones?
+:func:`ctxrecon.inference.evidence.prompt_evidence`. The scores answer two questions. Does the right
+prompt score higher than a wrong one of the same slice? And can a single prompt be recognized as
+wrong, because its score minus that of no prompt is lower than for right prompts?
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from ctxrecon.pipelines import ContextMRIPipeline
 EVIDENCE_COLUMNS = ("pool", "mask", "scan", "kind", "prompt", "score", "seconds", "person")
 NONE = "no prompt"
 WRONG = (WRONG_CONTRAST, WRONG_ANATOMY, WRONG_TIMES, WRONG_SLICE)
-"""Prompts that are compared with the right one, where a slice's metadata allow."""
+"""Prompts that are compared with the right one if a slice's metadata allow it."""
 
 # Prompt -> slice -> score.
 _Scores = dict[str, dict[int, float]]
 
 
 def evidence_cells(args: argparse.Namespace) -> list[tuple[Pool, str]]:
-    """Pools and masks of the experiment."""
+    """Return the pools and masks of the experiment."""
     pools = (KNEE, BRAIN, *[PEOPLE] * bool(args.people))
     return [(pool, LADDER_MASKS[number]) for pool in pools for number in args.accelerations]
 
@@ -60,7 +60,7 @@ def evidence_batch(
     args: argparse.Namespace,
     bar: tqdm,
 ) -> None:
-    """Add the rows of ``numbers`` that are missing to file and ``rows``."""
+    """Measure the missing rows of ``numbers``; append them to the file and ``rows``."""
     done = {(row["pool"], row["mask"], int(row["scan"]), row["prompt"]) for row in rows}
     for pool, mask in evidence_cells(args):
         bar.set_description(f"evidence, {pool.name}, {mask}")
@@ -79,7 +79,7 @@ def evidence_batch(
 
 
 def _rate(case: Case, pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Row]:
-    """Scores of every prompt of a slice; the rows still lack their cell."""
+    """Score every prompt of a slice; the rows do not name their cell yet."""
     scan = case.scan
     edits = [edit for edit in (ALL, *WRONG) if applies(edit, scan.metadata[0])]
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def _rate(case: Case, pipe: ContextMRIPipeline, args: argparse.Namespace) -> lis
 
 
 def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
-    """How often the right prompt wins, and how well wrong ones are told; ``None`` of too few."""
+    """Return how well wrong prompts are detected, or ``None`` for too few slices."""
     section = Section({"n": 0, "cells": {}})
     body = []
     for mask in dict.fromkeys(mask for _, mask in evidence_cells(args)):
@@ -135,12 +135,14 @@ def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
                     )
     if not body:
         return None
-    header = ["", "n", "right less wrong", "right less none", "right one preferred", "ROC area"]
+    header = ["cell", "n", "right − wrong (nats)", "right − none (nats)"]
+    header += ["right prompt preferred", "ROC area"]
     section.text += [
-        "Differences of log evidence in nats, mean and 95 % interval; how often the right one of "
-        "the two prompts has more; and the area under the ROC curve of calling a prompt wrong "
-        "where its evidence less that of no prompt is low, one threshold for all slices (jackknife "
-        "over slices, or people). Chance is 0.5 for both.\n",
+        "Columns show the mean difference of the log evidence with its 95 % interval; the share of "
+        "slices whose right prompt has more evidence than the wrong one; and the area under the "
+        "ROC curve of detecting a wrong prompt by a low evidence relative to no prompt, with one "
+        "threshold for all slices (jackknife over slices, or people). Chance is 0.5 for the last "
+        "two.\n",
         table(header, body),
     ]
     return section
@@ -149,7 +151,7 @@ def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
 def _compare(
     rows: list[Row], pools: Sequence[Pool], mask: str, wrong: str, count: int
 ) -> dict[str, Any] | None:
-    """Right against wrong prompts of the slices that have both; ``None`` for fewer than two."""
+    """Compare right and wrong prompts; return ``None`` for fewer than two slices with both."""
     right_, wrong_, none_ = ([] for _ in range(3))
     people: list[str] = []
     for pool in pools:
@@ -173,7 +175,7 @@ def _compare(
 
 
 def _as_share(estimate: Interval) -> Interval:
-    """With limits from 0 to 1, which Student's t does not know of."""
+    """Clip the interval to [0, 1]."""
     low, high = estimate["low"], estimate["high"]
     return {
         **estimate,
@@ -183,12 +185,12 @@ def _as_share(estimate: Interval) -> Interval:
 
 
 def _wins(own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the first is higher, ½ where they are equal."""
+    """Return 1 where the first value is higher and ½ where they are equal."""
     return (own > other) + 0.5 * (own == other)
 
 
 def _scores_of(rows: list[Row], pool: Pool, mask: str) -> tuple[_Scores, dict[int, str]]:
-    """The scores of a cell, and whose slice each is."""
+    """Return the scores of a cell and the person of each slice."""
     scores: _Scores = {}
     owners: dict[int, str] = {}
     for row in rows:
@@ -200,7 +202,7 @@ def _scores_of(rows: list[Row], pool: Pool, mask: str) -> tuple[_Scores, dict[in
 
 
 def _share(estimate: dict[str, Any]) -> str:
-    """``0.81 [0.74, 0.88]``."""
+    """Return an estimate as ``0.81 [0.74, 0.88]``."""
     mean = f"{estimate['mean']:.3f}"
     if estimate["low"] is None:
         return mean

@@ -1,4 +1,4 @@
-"""Slices of the pools, and one batch of them in every cell of the experiments."""
+"""Slices of the pools, and measurement of one batch in every cell of the experiments."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Case:
     """One slice of a pool.
 
     Attributes:
-        number: in its pool.
-        seed: of everything random about it that its pool does not decide.
-        kind: anatomy, or :data:`~benchmarks.common.held_out.LABEL_VOLUME`; of real people their
-            anatomy and contrast.
-        scan: fully sampled, or what a mask left of it.
-        person: whose slice it is, where that is known.
-        form: of the prompt.
+        number: Number in its pool.
+        seed: Random seed of the slice.
+        kind: Anatomy, or :data:`~benchmarks.common.held_out.LABEL_VOLUME`; for real people anatomy
+            and contrast.
+        scan: Fully sampled or undersampled scan.
+        person: Person whose slice it is, if known.
+        form: Form of the prompt.
     """
 
     number: int
@@ -57,15 +57,15 @@ class Case:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(ny, nx)``."""
+        """Image shape ``(ny, nx)``."""
         return self.scan.image_shape
 
     def prompt(self, edit: str) -> str:
-        """The prompt after an edit, a key of :data:`benchmarks.metadata.edits.EDITS`."""
+        """Return the prompt after an edit, a key of :data:`benchmarks.metadata.edits.EDITS`."""
         return edited_prompt(edit, self.scan.metadata[0], self.seed, self.form)
 
     def row(self) -> Row:
-        """What every row says of the slice."""
+        """Return the columns that describe the slice."""
         findings = "; ".join(dict.fromkeys(self.scan.metadata[0].pathologies))
         return {
             "scan": str(self.number),
@@ -76,14 +76,14 @@ class Case:
 
 
 class Sources:
-    """Where the slices of every pool come from; each is drawn once.
+    """Source of the slices of every pool; each slice is drawn once.
 
     Args:
-        args: of the study.
-        people: whether slices of ``args.people`` are needed.
+        args: Options of the study.
+        people: Load slices of ``args.people``.
 
     Raises:
-        InputError: label volumes or people that cannot be read, or too few slices of people.
+        InputError: If label volumes or people cannot be read, or if there are too few slices.
     """
 
     def __init__(self, args: argparse.Namespace, *, people: bool) -> None:
@@ -99,10 +99,10 @@ class Sources:
             self._chosen = choose_slices(self._people, args.scans, args.seed)
 
     def check(self, path: Path, rows: Iterable[Row]) -> None:
-        """Refuse rows of other real people than these.
+        """Validate that rows of real people belong to this set of people.
 
         Raises:
-            InputError: naming the file.
+            InputError: If the file holds rows of other people.
         """
         for row in rows:
             if row["pool"] != PEOPLE.name or int(row["scan"]) >= len(self._chosen):
@@ -110,19 +110,19 @@ class Sources:
             one = self._chosen[int(row["scan"])]
             if (row["kind"], row["person"]) != (one.kind, one.person):
                 raise InputError(
-                    f"{path} holds rows of other people than --people {self._args.people}: give "
-                    "that set, or another --name"
+                    f"{path} holds rows of other people than --people {self._args.people}: use "
+                    "the original set or another --name"
                 )
 
     def case(self, pool: Pool, number: int) -> Case:
-        """The fully sampled slice."""
+        """Return the fully sampled slice."""
         key = (pool.name, number)
         if key not in self._cases:
             self._cases[key] = self._draw(pool, number)
         return self._cases[key]
 
     def sampled(self, pool: Pool, mask: str, number: int) -> Case:
-        """What a mask of its own leaves of the slice."""
+        """Return the slice undersampled by its own mask."""
         key = (pool.name, mask, number)
         if key not in self._sampled:
             full = self.case(pool, number)
@@ -132,7 +132,7 @@ class Sources:
         return self._sampled[key]
 
     def forget(self) -> None:
-        """Drop the slices of a batch that is done."""
+        """Drop the slices of a completed batch."""
         self._cases.clear()
         self._sampled.clear()
 
@@ -151,7 +151,7 @@ class Sources:
 
 
 def mask_of(name: str, shape: tuple[int, int], seed: int) -> Tensor:
-    """The mask of one slice, ``(1, 1, ny, nx)``."""
+    """Return the mask of one slice, ``(1, 1, ny, nx)``."""
     kind, acceleration = MASKS[name]
     return make_mask(kind, shape, acceleration, generator=torch.Generator().manual_seed(seed))
 
@@ -167,8 +167,8 @@ def reconstruct_batch(
     args: argparse.Namespace,
     bar: tqdm,
 ) -> None:
-    """Add the rows of ``numbers`` that are missing, in all cells, to file and ``measured``."""
-    # Experiments share cells: each is done once, in the order that it first appears in.
+    """Measure the missing rows of ``numbers``; append them to the file and ``measured``."""
+    # Experiments share cells; each cell is measured once.
     wanted = dict.fromkeys(cell for experiment in chosen for cell in cells(experiment))
     for pool, mask, method in wanted:
         bar.set_description(f"{pool.name}, {mask}, {method.name}")
@@ -183,7 +183,7 @@ def reconstruct_batch(
 
 
 def of_one_shape(cases: Sequence[Case]) -> list[list[Case]]:
-    """The cases by the shape of their image, which must be one in a batch."""
+    """Group the cases by image shape, because a batch needs a single shape."""
     ordered = sorted(cases, key=lambda case: case.shape)
     return [list(group) for _, group in groupby(ordered, key=lambda case: case.shape)]
 
@@ -195,7 +195,7 @@ def reconstruct(
     lpips: Lpips | None,
     args: argparse.Namespace,
 ) -> list[Row]:
-    """Reconstruct a batch of one slice each and rate it; the rows still lack their cell."""
+    """Reconstruct and score a batch of slices; the rows do not name their cell yet."""
     scans = [case.scan for case in cases]
     kspace = torch.cat([scan.kspace for scan in scans])
     mask = torch.cat([scan.cartesian_mask for scan in scans])
@@ -209,7 +209,7 @@ def reconstruct(
         prompts = [case.prompt(method.edit) for case in cases]
         solver: DiffusionSolver | None = parse_solver(args.solver)
         if method.samples > 1 and solver is not None and solver.deterministic:
-            solver = None  # the pipeline's own, which starts from that estimate
+            solver = None  # the pipeline's default for samples, which starts from that estimate
         output = pipe(
             kspace,
             mask,
@@ -246,5 +246,5 @@ def reconstruct(
 
 
 def _number(value: Tensor) -> str:
-    """Shortest text that reads back exactly; nothing where it was not measured."""
+    """Return the shortest exact text of a number, or an empty text if it was not measured."""
     return "" if bool(value.isnan()) else repr(float(value))

@@ -40,7 +40,7 @@ def _plain(axis: Axes) -> None:
 
 
 def _bars(estimates: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
-    """Means, and the distances to the ends of their intervals."""
+    """Return means and their distances to the ends of the intervals."""
     means = [float(one["mean"] or 0) for one in estimates]
     low, high = (
         np.array([one["mean"] if one[end] is None else one[end] for one in estimates], float)
@@ -50,7 +50,7 @@ def _bars(estimates: Sequence[Interval]) -> tuple[list[float], list[list[float]]
 
 
 def guidance_figure(path: Path, results: dict[str, Any], experiment: Experiment) -> None:
-    """Gain in PSNR over γ = 0 against γ, a line for each mask, a panel for each anatomy."""
+    """Plot the PSNR gain over γ = 0 against γ, a line per mask and a panel per anatomy."""
     figure, axes = _figure(9, 3.8, len(experiment.pools))
     guided = [method for method in experiment.methods if method.gamma]
     for axis, pool in zip(axes, experiment.pools, strict=True):
@@ -71,13 +71,13 @@ def guidance_figure(path: Path, results: dict[str, Any], experiment: Experiment)
             )
         axis.set_title(f"{pool.name}, n = {results['n']}", fontsize=10)
         axis.set_xlabel("guidance scale γ")
-        axis.set_ylabel("PSNR less that of γ = 0 (dB)")
+        axis.set_ylabel("PSNR gain over γ = 0 (dB)")
         axis.legend(fontsize=8, frameon=False)
     save_figure(path, figure, dpi=130)
 
 
 def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -> None:
-    """Gain in PSNR over no metadata against γ, a line for each prompt, a row for each mask."""
+    """Plot the PSNR gain over no metadata against γ, a line per prompt and a row per mask."""
     groups = [*(pool.name for pool in experiment.pools), BOTH]
     figure = Figure(figsize=(11, 3.4 * len(experiment.masks)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -106,13 +106,13 @@ def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -
             n, mean = first["psnr"]["less_none"]["n"], entries[none]["psnr"]["mean"]
             axis.set_title(f"{name}, {mask}, n = {n}; none {mean:.2f} dB", fontsize=8)
             axis.set_xlabel("guidance scale γ")
-            axis.set_ylabel("PSNR less that of no metadata (dB)", fontsize=8)
+            axis.set_ylabel("PSNR gain over no metadata (dB)", fontsize=8)
     grid[0, 0].legend(fontsize=8, frameon=False)
     save_figure(path, figure, dpi=110)
 
 
 def wrong_prompt_figure(path: Path, results: dict[str, Any]) -> None:
-    """What a wrong prompt changes, less the right one, with 95 % intervals."""
+    """Plot the difference of a wrong from the right prompt, with 95 % intervals."""
     telling = results["telling"]
     figure, axes = _figure(9, 3.4, 3)
     panels = {
@@ -127,7 +127,7 @@ def wrong_prompt_figure(path: Path, results: dict[str, Any]) -> None:
         )
         axis.set_xticks(range(len(means)), list(telling), fontsize=8)
         axis.set_xlim(-0.6, len(means) - 0.4)
-        axis.set_title(f"{title}, wrong less right, n = {estimates[0]['n']}", fontsize=9)
+        axis.set_title(f"{title}, wrong − right, n = {estimates[0]['n']}", fontsize=9)
         axis.ticklabel_format(axis="y", scilimits=(-3, 3))
     save_figure(path, figure, dpi=130)
 
@@ -139,7 +139,7 @@ def text_to_image_figure(
     pipe: ContextMRIPipeline,
     args: argparse.Namespace,
 ) -> None:
-    """Rows are prompts; a phantom image of the same metadata beside images drawn with each γ."""
+    """Draw one row per prompt: a phantom image of the same metadata and images at each γ."""
     numbers = list(range(_SHOWN))
     columns = ["phantom", *(method_name(gamma) for gamma in gammas)]
     figure = Figure(

@@ -1,4 +1,4 @@
-"""The files of rows that the experiments share: their names, columns and settings."""
+"""CSV files shared by the experiments: names, columns and settings."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ctxrecon.evaluation import Row
 from ctxrecon.files import read_json, write_json
 
 RECONSTRUCTIONS, EVIDENCE, IMAGES = "reconstructions", "evidence", "text_to_image"
-"""Kinds of rows; the last two are of the experiments of the same name."""
+"""Kinds of rows; the last two belong to the experiments of the same name."""
 FILE_COLUMNS = {
     RECONSTRUCTIONS: COLUMNS,
     EVIDENCE: EVIDENCE_COLUMNS,
     IMAGES: IMAGE_COLUMNS,
 }
 Rows = dict[str, list[Row]]
-"""By their kind."""
+"""Rows by kind."""
 _SUFFIXES = {RECONSTRUCTIONS: "", EVIDENCE: "_evidence", IMAGES: "_images"}
 
 
 def other_priors(args: argparse.Namespace) -> list[str]:
-    """Names of the priors beside the first, of which the study is."""
+    """Return the names of all priors after the first, which is the subject of the study."""
     return list(named_priors(args.prior))[1:]
 
 
 def check_others(folder: Path, args: argparse.Namespace, weights: Mapping[str, str]) -> None:
-    """Note the weights of the other priors beside the rows, or refuse those of before.
+    """Store the fingerprints of the other priors, or validate them against stored ones.
 
     Args:
-        folder: of the rows.
-        args: of the study.
-        weights: fingerprint of each of the other priors, by its name.
+        folder: Folder of the rows.
+        args: Options of the study.
+        weights: Fingerprint of each of the other priors by name.
 
     Raises:
-        InputError: a name that stood for other weights.
+        InputError: If a stored name belongs to other weights.
     """
     path = _others_file(folder, args)
     before = read_others(folder, args)
@@ -51,14 +51,14 @@ def check_others(folder: Path, args: argparse.Namespace, weights: Mapping[str, s
         if before.get(name, found) != found:
             raise InputError(
                 f"{path} holds the prior {name} with weights {before[name]}, this one has {found}: "
-                "give it another name"
+                "use another name"
             )
     if weights:
         write_json(path, {**before, **weights})
 
 
 def read_others(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Fingerprints of all other priors that were ever measured, by their names."""
+    """Return the stored fingerprints of all other priors by name."""
     path = _others_file(folder, args)
     if not path.is_file():
         return {}
@@ -70,18 +70,18 @@ def _others_file(folder: Path, args: argparse.Namespace) -> Path:
 
 
 def kinds_of(args: argparse.Namespace) -> list[str]:
-    """Kinds of rows that the chosen experiments need."""
+    """Return the kinds of rows that the chosen experiments need."""
     own = [kind for kind in (EVIDENCE, IMAGES) if kind in args.experiments]
     return [RECONSTRUCTIONS] * (len(own) < len(set(args.experiments))) + own
 
 
 def row_files(folder: Path, args: argparse.Namespace) -> dict[str, Path]:
-    """The file of each kind of rows that is needed."""
+    """Return the file of each kind of rows that is needed."""
     return {kind: folder / f"{stem(args)}{_SUFFIXES[kind]}.csv" for kind in kinds_of(args)}
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What rows of each kind must have in common, but for the prior and what it is rated by."""
+    """Return the settings that rows of each kind must share, except for prior and metric."""
 
     def given(*names: str) -> dict[str, Any]:
         return {name: getattr(args, name) for name in names}

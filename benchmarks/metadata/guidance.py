@@ -1,4 +1,4 @@
-"""The baseline and every guidance scale in each cell, for the page."""
+"""Page section on the baseline and every guidance scale."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common.held_out import LABEL_VOLUME
 from benchmarks.common.paired import above, paired, with_interval
+from benchmarks.common.words import change
 from benchmarks.metadata.measured import METRICS, Measured
 from benchmarks.metadata.plan import (
     ABLATION_MASK,
@@ -35,9 +36,9 @@ from ctxrecon.evaluation import summary, table
 
 AVERAGE = "average of all cells"
 MIN_GAIN_DB = 0.4
-"""What the best γ is to gain over γ = 0 at uniform1d ×8."""
+"""Gain over γ = 0 that the best γ must reach at uniform1d ×8."""
 STRONGEST_USEFUL = 3.0
-"""The γ beyond which the paper sees PSNR fall."""
+"""The γ above which PSNR decreases in the paper."""
 
 _LESS_NONE = " less γ = 0"
 _BEST = f"best γ{_LESS_NONE}"
@@ -45,13 +46,13 @@ _BEST = f"best γ{_LESS_NONE}"
 
 @dataclass(frozen=True)
 class _Group:
-    """Scores of some slices, and whose each of them is."""
+    """Scores of some slices, and the person of each slice."""
 
     scores: Scores
     people: list[str]
 
     def where(self, keep: NDArray[np.bool_]) -> _Group:
-        """The same of some of the slices."""
+        """Return the scores of a subset of the slices."""
         return _Group(
             {m: {n: c[keep] for n, c in columns.items()} for m, columns in self.scores.items()},
             [person for person, kept in zip(self.people, keep, strict=True) if kept],
@@ -64,7 +65,7 @@ _Groups = dict[str, _Group]
 def guidance(
     measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
 ) -> Section:
-    """Baseline and every γ in each cell; the paper's Table 1."""
+    """Return the section on baseline and every γ in each cell (the paper's Table 1)."""
     groups = _groups(measured, experiment, numbers)
     gains = {
         name: _gains(found, experiment.methods, fixed)
@@ -73,6 +74,7 @@ def guidance(
     }
     real = experiment.pools == (PEOPLE,)
     section = Section({"n": len(numbers), "cells": gains})
+    section.verdict = _verdict(gains, real, fixed)
     cells = list(groups["cells"])
     known = [metric for metric in METRICS if metric in gains[AVERAGE]["differences"][_BEST]]
     for metric in known:
@@ -80,19 +82,30 @@ def guidance(
             f"{metric.upper()}, mean ± standard deviation over the slices:\n",
             _mean_table(gains, cells, metric),
         ]
-    kinds = "each kind" if real else "procedural brains and label volumes apart"
+    kinds = "by kind" if real else "by kind of brain (procedural, label volume)"
     for title, names, metrics in (
-        ("each cell", [*cells, *groups["pooled"]], known),
+        ("by cell", [*cells, *groups["pooled"]], known),
         (kinds, list(groups["kinds"]), ["psnr"]),
     ):
         for metric in metrics:
             section.text += [
-                f"Paired differences in {metric.upper()}, mean and 95 % interval, {title}:\n",
+                f"Paired differences of {metric.upper()} with 95 % intervals, {title}:\n",
                 _difference_table(gains, names, metric),
             ]
     own = [f"{pool.name}, {mask}" for pool in experiment.pools for mask in experiment.masks]
     _claims(section, gains, own, [*groups["pooled"]] or own, experiment, fixed)
     return section
+
+
+def _verdict(gains: dict[str, Any], real: bool, fixed: float) -> str:
+    """Return the gains of the prompt on average and at the ablation mask, in words."""
+    name = f"γ = {fixed:g}{_LESS_NONE}"
+    where = f"{PEOPLE.name if real else BOTH}, {ABLATION_MASK}"
+    average = change(gains[AVERAGE]["differences"][name]["psnr"])
+    text = f"The prompt (γ = {fixed:g}) {average} on the average of all cells"
+    if where in gains:
+        text += f" and {change(gains[where]['differences'][name]['psnr'])} at {ABLATION_MASK}"
+    return f"{text}{' on real people' if real else ''}."
 
 
 def _claims(
@@ -103,15 +116,15 @@ def _claims(
     experiment: Experiment,
     fixed: float,
 ) -> None:
-    """Verdicts on Table 1 and Figure 2b: of the gain, of its size, of γ and of the spread.
+    """Add verdicts on Table 1 and Figure 2b: the gain, its size, the best γ and the spread.
 
     Args:
-        section: gets them.
-        gains: of every group.
-        cells: groups of one pool and mask.
-        by_mask: groups of all pools, for each mask.
-        experiment: whose results they are.
-        fixed: γ that was fixed beforehand.
+        section: Section that receives the verdicts.
+        gains: Gains of every group.
+        cells: Names of the groups of one pool and mask.
+        by_mask: Name of the group of all pools for each mask.
+        experiment: Experiment of the results.
+        fixed: Guidance scale γ fixed in advance.
     """
     at = {mask: name for mask, name in zip(experiment.masks, by_mask, strict=True)}
 
@@ -194,7 +207,7 @@ def _claims(
 
 
 def _groups(measured: Measured, experiment: Experiment, numbers: list[int]) -> dict[str, _Groups]:
-    """The cells and their average; all pools of each mask; and each kind of the last pool."""
+    """Return the cells and their average, all pools of each mask, and kinds of the last pool."""
     pools, masks, methods = experiment.pools, experiment.masks, experiment.methods
 
     def of(chosen: list[tuple[Pool, str]], combine: Combine = np.concatenate) -> _Group:
@@ -244,7 +257,7 @@ def _join(parts: Sequence[_Group]) -> _Group:
 
 
 def _gains(group: _Group, methods: Sequence[Condition], fixed: float) -> dict[str, Any]:
-    """Means of each method, and paired differences by their titles."""
+    """Return the means of each method and the paired differences by title."""
     found = group.scores
     guided = [method for method in methods if method.gamma]
     none = next(method for method in methods if method.gamma == 0)
@@ -284,7 +297,7 @@ def _gains(group: _Group, methods: Sequence[Condition], fixed: float) -> dict[st
 
 
 def _deviation(column: Column) -> float | None:
-    """Standard deviation over the slices."""
+    """Return the standard deviation over the slices."""
     return float(column.std(ddof=1)) if len(column) > 1 else None
 
 
@@ -300,7 +313,7 @@ def _mean_table(gains: dict[str, Any], names: list[str], metric: str) -> str:
 
     methods = list(gains[names[0]]["means"])
     return table(
-        ["", *methods],
+        ["cell", *methods],
         [[name, *(cell(gains[name]["means"][m][metric]) for m in methods)] for name in names],
     )
 
@@ -308,7 +321,7 @@ def _mean_table(gains: dict[str, Any], names: list[str], metric: str) -> str:
 def _difference_table(gains: dict[str, Any], names: list[str], metric: str) -> str:
     titles = list(gains[names[0]]["differences"])
     return table(
-        ["", *titles],
+        ["cell", *(title.replace(" less ", " − ") for title in titles)],
         [
             [
                 name,

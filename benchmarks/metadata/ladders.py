@@ -1,4 +1,4 @@
-"""Prompts from the best to none: PSNR at every γ, and what each step costs."""
+"""Page sections on prompts from complete to none: PSNR at every γ and the cost of each step."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from benchmarks.metadata.sections import BOTH, Scores, Section, evidence_of, sco
 from ctxrecon.evaluation import table
 
 _MOST_FINDINGS = 4
-"""Findings of each anatomy that are shown, the most frequent, as in the paper."""
+"""Number of the most frequent findings of each anatomy that are shown, as in the paper."""
 _LEAST_SLICES = 4
-"""Slices with a finding, of which there must be so many."""
+"""Smallest number of slices with a finding."""
 
 
 def ladder(measured: Measured, experiment: Experiment, numbers: list[int], fixed: float) -> Section:
-    """PSNR with every prompt: paired differences to none and to the next prompt of the same γ.
+    """Return a section of paired PSNR differences from no prompt and from the next prompt.
 
     Args:
-        measured: the rows.
-        experiment: whose methods end with that without prompt.
-        numbers: scans of each pool.
-        fixed: γ that is shown in full; another one where it was not measured.
+        measured: Rows of the study.
+        experiment: Experiment whose last method has no prompt.
+        numbers: Scans of each pool.
+        fixed: Guidance scale γ shown in full; the lowest measured one if it was not measured.
     """
     groups = {pool.name: (pool,) for pool in experiment.pools} | {BOTH: experiment.pools}
     section = Section({"n": len(numbers)})
@@ -50,7 +50,7 @@ def ladder(measured: Measured, experiment: Experiment, numbers: list[int], fixed
         section.text.append(f"### {mask}\n")
         if len(experiment.gammas) > 1:
             section.text += [
-                f"PSNR less that of no metadata, {BOTH}, mean and 95 % interval:\n",
+                f"PSNR gain over no metadata (dB) with 95 % interval, {BOTH}:\n",
                 _table_over_gammas(section.results[mask][BOTH], experiment),
             ]
         section.text.append(_table(section.results[mask], experiment, gamma))
@@ -60,7 +60,7 @@ def ladder(measured: Measured, experiment: Experiment, numbers: list[int], fixed
 def removal(
     measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
 ) -> Section:
-    """Metadata taken away step by step; the paper's Figure 4."""
+    """Return the section on metadata removed step by step (the paper's Figure 4)."""
     section = ladder(measured, experiment, numbers, fixed)
     for mask in experiment.masks:
         steps_of = {
@@ -92,7 +92,7 @@ def removal(
 
 
 def _others(steps_of: dict[float, Any], experiment: Experiment, fixed: float) -> str:
-    """At how many other γ every step falls."""
+    """Return the number of other γ at which PSNR decreases in every step."""
     others = [gamma for gamma in steps_of if gamma != _shown(experiment, fixed)]
     if not others:
         return ""
@@ -103,7 +103,7 @@ def _others(steps_of: dict[float, Any], experiment: Experiment, fixed: float) ->
 def demographics(
     measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
 ) -> Section:
-    """All metadata with and without age and sex; the paper's Figure 5."""
+    """Return the section on metadata with and without age and sex (the paper's Figure 5)."""
     section = ladder(measured, experiment, numbers, fixed)
     for mask in experiment.masks:
         gains = {
@@ -122,7 +122,7 @@ def demographics(
 def pathology(
     measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
 ) -> Section:
-    """The finding alone and with all metadata, right and wrong; the paper's Figure 6."""
+    """Return the section on the finding alone and with all metadata (the paper's Figure 6)."""
     section = ladder(measured, experiment, numbers, fixed)
     shown = _shown(experiment, fixed)
 
@@ -170,7 +170,7 @@ def pathology(
 def field_strength(
     measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
 ) -> Section:
-    """1.5 T for 3 T and the other way round."""
+    """Return the section on swapped field strengths, 1.5 T and 3 T."""
     section = ladder(measured, experiment, numbers, fixed)
     (mask,) = experiment.masks
     cost = _difference(measured, experiment, mask, numbers, (ALL, WRONG_FIELD), fixed)
@@ -190,7 +190,7 @@ def _difference(
     edits: tuple[str, str | None],
     gamma: float,
 ) -> dict[str, Any]:
-    """PSNR of one prompt less that of another, or of none, over all pools."""
+    """Return the PSNR difference of one prompt from another, or from none, over all pools."""
     methods = [
         experiment.method(ALL, 0.0) if edit is None else experiment.method(edit, gamma)
         for edit in edits
@@ -202,19 +202,19 @@ def _difference(
 
 
 def _elsewhere(gains: dict[float, Any], shown: float) -> str:
-    """The means at the other γ."""
+    """Return the means at the other γ as text."""
     rest = [f"{gain['mean']:+.3f} at γ = {gamma:g}" for gamma, gain in gains.items()]
     rest = [text for text, gamma in zip(rest, gains, strict=True) if gamma != shown]
     return f" ({', '.join(rest)})" if rest else ""
 
 
 def _shown(experiment: Experiment, fixed: float) -> float:
-    """γ that is shown in full."""
+    """Return the γ that is shown in full."""
     return fixed if fixed in experiment.gammas else experiment.gammas[0]
 
 
 def _entries(columns: Scores, experiment: Experiment) -> dict[str, Any]:
-    """Of each method mean, difference to none and to the next prompt of the same γ."""
+    """Return mean, difference from none, and difference from the next prompt, by method."""
     none = experiment.methods[-1]
     nexts: dict[str, str] = {}
     for gamma in experiment.gammas:
@@ -235,7 +235,7 @@ def _entries(columns: Scores, experiment: Experiment) -> dict[str, Any]:
 
 def _table_over_gammas(entries: dict[str, Any], experiment: Experiment) -> str:
     return table(
-        ["", *(f"γ = {gamma:g}" for gamma in experiment.gammas)],
+        ["prompt", *(f"γ = {gamma:g}" for gamma in experiment.gammas)],
         [
             [
                 edit,
@@ -252,7 +252,7 @@ def _table_over_gammas(entries: dict[str, Any], experiment: Experiment) -> str:
 
 
 def _table(results: dict[str, Any], experiment: Experiment, gamma: float) -> str:
-    """Means and differences of every prompt at one γ."""
+    """Return the table of means and differences of every prompt at one γ."""
     pools = [pool.name for pool in experiment.pools]
     none = experiment.methods[-1]
     rows = []
@@ -272,15 +272,15 @@ def _table(results: dict[str, Any], experiment: Experiment, gamma: float) -> str
         row += [with_interval(entry["psnr"]["less_next"], 3)]
         row += [with_interval(entry["ssim"]["less_none"], 4)]
         rows.append(row)
-    header = ["", *(f"PSNR, {name}" for name in results), f"less none, {BOTH}"]
-    header += [*(f"less none, {name}" for name in pools), f"less next, {BOTH}"]
-    return table([*header, "SSIM less none"], rows)
+    header = ["prompt", *(f"PSNR, {name}" for name in results), f"gain over none, {BOTH}"]
+    header += [*(f"gain over none, {name}" for name in pools), f"gain over the next row, {BOTH}"]
+    return table([*header, "SSIM gain over none"], rows)
 
 
 def _finding_table(
     section: Section, measured: Measured, experiment: Experiment, mask: str, numbers: list[int]
 ) -> list[str]:
-    """Differences to none over the slices that show each of the most frequent findings."""
+    """Return the table of gains over no prompt for each of the most frequent findings."""
     none = experiment.methods[-1]
     results: dict[str, dict[str, Any]] = {}
     for pool in experiment.pools:
@@ -310,14 +310,15 @@ def _finding_table(
         for finding, entry in results.items()
         for edit in experiment.edits
     ]
-    title = "PSNR less that of no metadata, of the slices (number) with each finding:\n"
-    return [title, table(["", *(f"γ = {gamma:g}" for gamma in experiment.gammas)], rows)]
+    title = "PSNR gain over no metadata (dB) on the slices (their number) with each finding:\n"
+    gammas = [f"γ = {gamma:g}" for gamma in experiment.gammas]
+    return [title, table(["finding and prompt", *gammas], rows)]
 
 
 def _most_frequent(
     measured: Measured, experiment: Experiment, pool: Pool, mask: str, numbers: list[int]
 ) -> dict[str, list[int]]:
-    """Places of the slices that show each of the most frequent findings."""
+    """Return the indices of the slices that show each of the most frequent findings."""
     method: Condition = experiment.methods[0]
     shown = [
         [name for name in text.split("; ") if name]

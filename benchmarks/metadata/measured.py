@@ -1,4 +1,4 @@
-"""The rows of reconstructions, by pool, mask, method and scan."""
+"""Rows of reconstructions by pool, mask, method and scan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.metadata.plan import Condition, Experiment, Pool, cells
 from ctxrecon.evaluation import Row
 
 METRICS = {"psnr": 2, "ssim": 4, "nmse": 4, "lpips": 4}
-"""Metrics with the digits that tables show; ``lpips`` is empty where its weights are missing."""
+"""Metrics and their decimal places; ``lpips`` is empty if its weights are missing."""
 COLUMNS = (
     *("pool", "mask", "scan", "kind", "method", *METRICS),
     *("residual", "spread", "seconds", "person", "findings"),
@@ -35,15 +35,15 @@ class Measured:
     def missing(
         self, pool: Pool, mask: str, method: Condition, numbers: Iterable[int]
     ) -> list[int]:
-        """Those of ``numbers`` without a row."""
+        """Return those of ``numbers`` without a row."""
         rows = self._rows.get((pool.name, mask, method.name), {})
         return [number for number in numbers if number not in rows]
 
     def begun(self, experiment: Experiment) -> Experiment:
-        """The experiment without prompts, γ and masks that nothing was measured of yet.
+        """Return the experiment restricted to prompts, γ and masks with measurements.
 
-        A prompt counts where there is one row of it; a γ and a mask where there are rows of all of
-        those prompts.
+        A prompt counts if it has at least one row; a γ and a mask count if all of these prompts
+        have rows.
         """
 
         def any_rows(mask: str, method: Condition) -> bool:
@@ -71,7 +71,7 @@ class Measured:
         return replace(experiment, masks=masks, methods=tuple(methods))
 
     def complete(self, experiment: Experiment, count: int) -> list[int]:
-        """The scans of each pool, up to ``count``, that every mask and method has done."""
+        """Return the scans below ``count`` that are complete for every pool, mask and method."""
         numbers = set(range(count))
         for pool, mask, method in cells(experiment):
             numbers -= set(self.missing(pool, mask, method, numbers))
@@ -80,13 +80,13 @@ class Measured:
     def column(
         self, pool: Pool, mask: str, method: Condition, name: str, numbers: Iterable[int]
     ) -> NDArray[np.float64]:
-        """One number of each scan; NaN where it was not measured."""
+        """Return one value of each scan, NaN if it was not measured."""
         rows = self._rows[pool.name, mask, method.name]
         return np.array([float(rows[number][name] or "nan") for number in numbers])
 
     def words(
         self, pool: Pool, mask: str, method: Condition, name: str, numbers: Iterable[int]
     ) -> list[str]:
-        """One word of each scan, its kind say; empty where the rows do not have it."""
+        """Return one text column of each scan, such as its kind; empty if the rows lack it."""
         rows = self._rows[pool.name, mask, method.name]
         return [rows[number].get(name, "") for number in numbers]

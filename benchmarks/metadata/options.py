@@ -1,4 +1,4 @@
-"""Options of the study."""
+"""Command-line options of the study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.metadata.text_to_image import CONTRASTS, GROUP
 from ctxrecon.solvers import parse_solver
 
 NAME = "metadata"
-"""Of the files of the study."""
+"""Prefix of the files of the study."""
 EXPERIMENTS = (
     "guidance",
     "people",
@@ -25,51 +25,49 @@ EXPERIMENTS = (
     "text_to_image",
 )
 _TAKEN = ("images", "evidence")
-"""Names of files that are another kind of rows."""
+"""Suffixes reserved for other kinds of rows."""
 
 
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = prior_parser("metadata", description, several=True)
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--people", type=Path, help="set of ctxrecon prepare images")
-    parser.add_argument(
+    add, spacings = parser.add_argument, ("quadratic", "scheduler")
+    gammas, factors = [0.0, 1.0, 2.0, 3.0, 5.0], list(LADDER_MASKS)
+    add("--label_volumes", type=Path, nargs="*", default=[], help="Label volumes of test people.")
+    add("--people", type=Path, help="Folder written by ctxrecon prepare images.")
+    add(
         "--experiments",
         nargs="+",
         choices=EXPERIMENTS,
-        help="all by default, people if there is --people, which evidence takes too",
+        help="Experiments (default: all; people only with --people, which evidence also uses).",
     )
-    parser.add_argument(
-        "--name", default="", help=f"writes {NAME}_NAME.* beside the files of other settings"
-    )
-    parser.add_argument("--scans", type=int, default=128, help="slices in each cell")
-    parser.add_argument("--images", type=int, default=32, help="images drawn of each contrast")
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument(
-        "--guidance_scales", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0, 5.0]
-    )
-    parser.add_argument("--guidance_scale", type=float, default=1.0, help="γ where it is fixed")
-    parser.add_argument(
+    add("--name", default="", help=f"Write {NAME}_NAME.*, separate from other settings.")
+    add("--scans", type=int, default=128, help="Slices in each cell.")
+    add("--images", type=int, default=32, help="Images drawn of each contrast.")
+    add("--resolution", type=int, default=128, help="Matrix size.")
+    add("--guidance_scales", type=float, nargs="+", default=gammas, help="Guidance scales γ.")
+    add("--guidance_scale", type=float, default=1.0, help="γ of experiments with a single one.")
+    add(
         "--prompt_scales",
         type=float,
         nargs="+",
-        help="γ of removal, demographics and pathology; those of --guidance_scales by default",
+        help="γ of removal, demographics and pathology (default: --guidance_scales).",
     )
-    parser.add_argument(
+    add(
         "--accelerations",
         type=int,
         nargs="+",
         choices=list(LADDER_MASKS),
-        default=list(LADDER_MASKS),
-        help="of uniform1d in removal, demographics, pathology and evidence",
+        default=factors,
+        help="Acceleration of uniform1d in removal, demographics, pathology and evidence.",
     )
-    parser.add_argument("--timesteps", choices=("quadratic", "scheduler"), default="quadratic")
-    parser.add_argument("--steps", type=int, default=10, help="diffusion steps")
-    parser.add_argument("--samples", type=int, default=1, help="posterior samples to average")
-    parser.add_argument("--solver", default="pnp_admm", help="such as dds:data_weight=50")
-    parser.add_argument("--levels", type=int, default=10, help="of noise in evidence")
-    parser.add_argument("--true_maps", action="store_true", help="use the simulated coil maps")
-    parser.add_argument("--report_only", action="store_true", help="tables of the rows that exist")
+    add("--timesteps", choices=spacings, default="quadratic", help="Spacing of the timesteps.")
+    add("--steps", type=int, default=10, help="Diffusion steps.")
+    add("--samples", type=int, default=1, help="Posterior samples to average.")
+    add("--solver", default="pnp_admm", help="Solver, such as dds:data_weight=50.")
+    add("--levels", type=int, default=10, help="Noise levels in evidence.")
+    add("--true_maps", action="store_true", help="Use the simulated coil maps.")
+    add("--report_only", action="store_true", help="Generate the tables of existing rows.")
     args = parse(parser, argv)
     parse_solver(args.solver)
     if args.batch_size < 1 or args.samples < 1 or not 2 <= args.scans <= MAX_SCANS:
@@ -91,10 +89,10 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
 
 
 def stem(args: argparse.Namespace) -> str:
-    """The name of the record, and the beginning of those of all other files."""
+    """Return the name of the record, with which the names of all other files begin."""
     return f"{NAME}_{args.name}" if args.name else NAME
 
 
 def drawn_gammas(args: argparse.Namespace) -> list[float]:
-    """γ of the images that are drawn from prompts."""
+    """Return the guidance scales γ of the images drawn from prompts."""
     return sorted({0.0, 1.0, args.guidance_scale})

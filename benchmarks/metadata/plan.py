@@ -1,4 +1,4 @@
-"""The plan of the study: pools of slices, masks, ways to prompt, and the experiments of them."""
+"""Plan of the study: pools of slices, masks, prompts and experiments."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ MASKS = {
     "Poisson ×15": ("poisson_disk2d", 15.0),
 }
 LADDER_MASKS = {4: "uniform1d ×4", 8: "uniform1d ×8"}
-"""Masks of the experiments that take metadata away, by their acceleration."""
+"""Masks of the experiments that remove metadata, by acceleration."""
 ABLATION_MASK = LADDER_MASKS[8]
-"""The mask of the experiments that have just one."""
+"""Mask of the experiments with a single mask."""
 LADDERS = ("removal", "demographics", "pathology")
 """Experiments over both of these masks and several γ."""
 MAX_SCANS = 100_000
-"""Slices of a pool: its scans' numbers must not reach those of the next."""
+"""Largest number of slices in a pool, so that scan numbers of pools do not overlap."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Where slices come from.
+    """Source of slices.
 
     Attributes:
-        name: for tables.
-        anatomy: ``"knee"``, ``"brain"``, or empty where a slice says it itself.
-        first: number of its first scan; ``benchmarks.phantom`` counts from 0, far below.
-        with_finding: every slice is procedural and shows a pathology.
-        mixed: every second slice is of a label volume, where there are any.
+        name: Name in tables.
+        anatomy: ``"knee"``, ``"brain"``, or empty if it varies between slices.
+        first: Number of its first scan, beyond those of ``benchmarks.phantom``.
+        with_finding: Every slice is procedural and shows a pathology.
+        mixed: Every second slice is from a label volume, if there are any.
     """
 
     name: str
@@ -58,7 +58,7 @@ KNEE = Pool("knee", "knee", MAX_SCANS)
 BRAIN = Pool("brain", "brain", 2 * MAX_SCANS, mixed=True)
 KNEE_FINDING = Pool("knee with a finding", "knee", 3 * MAX_SCANS, True)
 BRAIN_FINDING = Pool("brain with a finding", "brain", 4 * MAX_SCANS, True)
-# Numbers from 5 MAX_SCANS are those of images from prompts.
+# Numbers from 5 MAX_SCANS belong to the images drawn from prompts.
 KNEE_PERSON = Pool("knee of known age and sex", "knee", 6 * MAX_SCANS)
 BRAIN_PERSON = Pool("brain of known age and sex", "brain", 7 * MAX_SCANS)
 PEOPLE = Pool("real people", "", 8 * MAX_SCANS)
@@ -66,13 +66,13 @@ PEOPLE = Pool("real people", "", 8 * MAX_SCANS)
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to prompt the prior, or the baseline without one.
+    """One way to prompt the prior, or the baseline without a prior.
 
     Attributes:
-        edit: of the prompt, a key of :data:`benchmarks.metadata.edits.EDITS`.
-        gamma: γ, 0 for no prompt at all; ``None`` for the baseline, which has no prior.
-        samples: posterior samples.
-        prior: the name of another prior than the one that the study is of.
+        edit: Edit of the prompt, a key of :data:`benchmarks.metadata.edits.EDITS`.
+        gamma: Guidance scale γ, 0 for no prompt; ``None`` for the baseline.
+        samples: Number of posterior samples.
+        prior: Name of another prior than the subject of the study.
     """
 
     edit: str
@@ -82,7 +82,7 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """As in tables and rows."""
+        """Name in tables and rows."""
         if self.gamma is None:
             return "L1-wavelet"
         words = [self.prior] * bool(self.prior) + [self.edit] * bool(self.gamma)
@@ -95,7 +95,7 @@ L1_WAVELET = Condition("", None, 1)
 
 @dataclass(frozen=True)
 class Experiment:
-    """Every pool is measured with every mask by every method."""
+    """Combination of pools, masks and methods, all measured with each other."""
 
     pools: tuple[Pool, ...]
     masks: tuple[str, ...]
@@ -103,16 +103,16 @@ class Experiment:
 
     @property
     def edits(self) -> list[str]:
-        """Of the prompts that are used at all, each once."""
+        """Distinct edits of the prompts."""
         return list(dict.fromkeys(method.edit for method in self.methods if method.gamma))
 
     @property
     def gammas(self) -> list[float]:
-        """Of the methods with a prompt, ascending."""
+        """Guidance scales of the methods with a prompt, ascending."""
         return sorted({method.gamma for method in self.methods if method.gamma})
 
     def method(self, edit: str, gamma: float) -> Condition:
-        """The method of this edit and γ; γ = 0 has no prompt to edit, and comes first."""
+        """Return the method of an edit and γ; γ = 0 has no prompt to edit."""
         return next(
             method
             for method in self.methods
@@ -129,15 +129,15 @@ def planned_experiments(
     accelerations: Sequence[int] = tuple(LADDER_MASKS),
     others: Sequence[str] = (),
 ) -> dict[str, Experiment]:
-    """The experiments by name.
+    """Return the experiments by name.
 
     Args:
-        gammas: every γ of ``guidance`` and ``people``.
-        gamma: γ of the experiments that have just one.
-        samples: posterior samples; ``wrong_prompt`` takes at least two, to have a spread.
-        prompt_gammas: every γ of :data:`LADDERS`.
-        accelerations: of the masks of :data:`LADDERS`.
-        others: names of priors that stand beside in ``guidance`` and ``people``, without a prompt.
+        gammas: Guidance scales γ of ``guidance`` and ``people``.
+        gamma: Guidance scale γ of the experiments with a single one.
+        samples: Posterior samples; ``wrong_prompt`` uses at least two, to have a spread.
+        prompt_gammas: Guidance scales γ of :data:`LADDERS`.
+        accelerations: Accelerations of :data:`LADDERS`.
+        others: Names of further priors in ``guidance`` and ``people``, used without a prompt.
     """
 
     def prompts(scales: Iterable[float], count: int, *edits: str) -> tuple[Condition, ...]:
@@ -168,7 +168,7 @@ def planned_experiments(
 
 
 def cells(experiment: Experiment) -> list[tuple[Pool, str, Condition]]:
-    """Every pool, mask and method of an experiment."""
+    """Return every combination of pool, mask and method of an experiment."""
     return [
         (pool, mask, method)
         for pool in experiment.pools

@@ -1,4 +1,4 @@
-"""Tables and verdicts of wrong prompts, and of images from prompts alone."""
+"""Page sections on wrong prompts and on images drawn from prompts alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctxrecon.evaluation import Row, table
 def wrong_prompt(
     measured: Measured, experiment: Experiment, numbers: list[int], fixed: float
 ) -> Section:
-    """What a wrong prompt costs, and how residual and spread tell it from the right one."""
+    """Return the section on the cost of wrong prompts and their detection."""
     section = ladder(measured, experiment, numbers, fixed)
     cells = [(pool, ABLATION_MASK) for pool in experiment.pools]
     found = scores(
@@ -52,10 +52,12 @@ def wrong_prompt(
                 ]
             )
     section.text += [
-        "Wrong less right prompt. ROC area: one threshold for all slices; the last column compares "
-        "each slice with itself. 0.5 is chance for both.\n",
+        "Difference of the wrong from the right prompt, in PSNR and in the data residual or the "
+        "posterior spread. The ROC area uses one threshold for all slices; the last column is the "
+        "share of slices whose value is higher with the wrong prompt. Chance is 0.5 for both.\n",
         table(
-            ["", "PSNR (dB)", "of the right prompt", "difference", "ROC area", "higher when wrong"],
+            ["wrong part, value", "PSNR (dB)", "value with the right prompt", "difference"]
+            + ["ROC area", "higher when wrong"],
             rows,
         ),
     ]
@@ -63,7 +65,7 @@ def wrong_prompt(
 
 
 def text_to_image(rows: list[Row], methods: list[str], count: int) -> Section | None:
-    """Which contrast the images of each prompt are nearest to; ``None`` where there are too few."""
+    """Return the section on the nearest contrast of drawn images, ``None`` for too few images."""
     distances, numbers = distance_table(rows, [PHANTOM, *methods], count)
     if len(numbers) < GROUP:
         return None
@@ -88,16 +90,18 @@ def text_to_image(rows: list[Row], methods: list[str], count: int) -> Section | 
             ]
         )
         section.text += [
-            f"{method}: rows are prompts, columns the nearest contrast, groups of {GROUP} images\n",
+            f"Confusion matrix of “{method}”: prompts in rows, nearest contrast in columns, "
+            f"counted in groups of {GROUP} images:\n",
             table(
-                ["", *CONTRASTS],
+                ["prompt", *CONTRASTS],
                 [[name, *map(str, row)] for name, row in zip(CONTRASTS, matrix, strict=True)],
             ),
         ]
     section.text.insert(
         0,
         table(
-            ["", "accuracy", "distance to own contrast", "other contrasts less own"], summary_rows
+            ["images", "accuracy", "distance to own contrast", "distance to others − own"],
+            summary_rows,
         ),
     )
     best, chance = methods[-1], section.results[methods[0]]["accuracy"]

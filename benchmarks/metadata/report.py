@@ -1,4 +1,4 @@
-"""The page of the study, made of its rows."""
+"""Page of the study, generated from its rows."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _TITLES = {
     "people": "Guidance scale on real people",
     "removal": "Metadata removed step by step",
     "demographics": "With and without age and sex",
-    "pathology": "Right and wrong pathology, slices that show one",
+    "pathology": "Right and wrong pathology on slices that show one",
     "field_strength": "Right and wrong field strength",
-    "wrong_prompt": "Wrong prompts, two posterior samples averaged",
+    "wrong_prompt": "Wrong prompts, mean of two posterior samples",
     "evidence": "Evidence of the data for a prompt",
-    "text_to_image": "Images from prompts alone",
+    "text_to_image": "Images drawn from prompts alone",
 }
 _SECTIONS = {
     "guidance": guidance,
@@ -51,7 +51,7 @@ _SECTIONS = {
 
 
 def page(record: Record, folder: Path) -> str:
-    """The page of a record, from the rows beside it in ``folder``."""
+    """Return the page of a record, from the rows next to it in ``folder``."""
     args = parse_args(recorded_options(record["command"]))
     rows = {
         kind: read_rows(path) for kind, path in row_files(folder, args).items() if path.is_file()
@@ -61,7 +61,7 @@ def page(record: Record, folder: Path) -> str:
 
 
 def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
-    """The experiments on reconstructions that are asked for."""
+    """Return the requested experiments on reconstructions."""
     every = planned_experiments(
         args.guidance_scales,
         args.guidance_scale,
@@ -74,9 +74,9 @@ def chosen_of(args: argparse.Namespace) -> dict[str, Experiment]:
 
 
 def sections_of(measured: Measured, rows: Rows, args: argparse.Namespace) -> dict[str, Section]:
-    """Results of each experiment, of the slices that are complete in it.
+    """Return the section of each experiment, computed from its complete slices.
 
-    Masks and methods of which nothing was measured are left out.
+    Masks and methods without measurements are omitted.
     """
     sections: dict[str, Section] = {}
     for name, planned in chosen_of(args).items():
@@ -99,10 +99,13 @@ def sections_of(measured: Measured, rows: Rows, args: argparse.Namespace) -> dic
 def page_of(
     sections: dict[str, Section], args: argparse.Namespace, settings: dict[str, Any]
 ) -> str:
-    """Explanation, verdicts, and a part for each experiment."""
+    """Return the page: a verdict, the setting, all claims and a part for each experiment."""
     missing = [name for name in args.experiments if name not in sections]
-    text = ["# Does metadata help?\n", _explanation(args, settings)]
-    text.append(verdicts(sections.values()))
+    claims = [holds for section in sections.values() for _, holds, _ in section.claims]
+    lead = [section.verdict for section in sections.values() if section.verdict]
+    lead.append(f"Of the {len(claims)} claims tested, {sum(claims)} hold.")
+    text = ["# Does metadata help?\n", "\n".join(lead) + "\n", _explanation(args, settings)]
+    text += ["## Claims\n", _CLAIMS, verdicts(sections.values())]
     if missing:
         text.append(f"Too few complete slices yet: {', '.join(missing)}.\n")
     for name, section in sections.items():
@@ -111,39 +114,45 @@ def page_of(
 
 
 def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:
-    """What the tables show."""
-    brains = "by turns procedural and of label volumes" if args.label_volumes else "procedural"
-    maps = "the simulated ones" if args.true_maps else "from each undersampled slice"
+    """Return the description of the setting."""
+    brains = "procedural and label-volume brains in turn" if args.label_volumes else "procedural"
+    maps = "true coil maps" if args.true_maps else "coil maps from each undersampled slice"
     lpips = "" if settings.get("lpips") else " LPIPS was not measured."
     people = f"\n{_PEOPLE}" if "people" in args.experiments else ""
     others = settings.get("other_priors") or {}
-    beside = ", ".join(f"{name} ({weights})" for name, weights in others.items())
-    beside = f"\nBeside it, without a prompt, the prior(s) {beside}." if beside else ""
+    beside = ", ".join(f"{name} (`{weights}`)" for name, weights in others.items())
+    beside = f"\nFurther priors, used without a prompt: {beside}." if beside else ""
+    count = "1 sample" if args.samples == 1 else f"{args.samples} samples"
     slices = "Slices of real people"
     if set(args.experiments) != {"people"}:
         slices = (
-            f"Held-out phantom slices, as many knees as brains (n is that of each; "
-            f"brains {brains}),\n{args.resolution}²"
+            f"Held-out phantom slices, as many knees as brains ({brains}; n counts the slices of "
+            f"each),\n{args.resolution}²"
         )
     return f"""\
-{slices}, {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal, coil
-maps {maps}. Masks: {", ".join(MASKS)}. {settings["solver_in_full"]},
-prior {settings["prior"]}, {args.samples} sample(s), {args.steps} steps ({args.timesteps}); every
-prompt and γ of a slice starts from the same noise. Where samples are averaged and the solver draws
-none, they are those of DDS started from its image.
-Slice-wise metrics on magnitudes; intervals are of the mean paired difference, 95 %, Student's t.
-The average takes each slice's mean over the four masks first, so its interval is over slices.
-"Best γ" is the best on these very slices, so its gain is a little too good;
-γ = {args.guidance_scale:g} was fixed beforehand. Prompts without contrast and slice, or of a
-pathology alone, may be of a form that training showed seldom or never. The step "− MR parameters"
-takes age and sex away too. In brackets: the table or figure of ContextMRI (arXiv:2501.04284) that
-a claim is of.
-Whatever was tuned was tuned on scans of other seeds.{lpips}{beside}
+{slices}, {NUM_COILS} coils, complex noise of {1 / SNR:.0%} of the bright signal,
+{maps}. Masks: {", ".join(MASKS)}. Solver
+`{settings["solver_in_full"]}`, prior `{settings["prior"]}`,
+{count}, {args.steps} steps ({args.timesteps} spacing). Every prompt and γ of a slice starts
+from the same noise. Averaged samples of a deterministic solver are those of DDS started from its
+image. Nothing was tuned on these slices; other seeds were used.{lpips}{beside}
+
+Metrics are slice-wise on magnitudes. Differences are paired, in dB for PSNR, and intervals are 95 %
+intervals of the mean difference by Student's t over slices. The average of all cells first averages
+each slice over the masks. “Best γ” is chosen on these same slices, which slightly overestimates its
+gain; γ = {args.guidance_scale:g} was fixed in advance. Prompts without contrast and slice, or with
+a pathology alone, have a form that was rare or absent in training. The step “− MR parameters” also
+removes age and sex.
 {people}"""
 
 
+_CLAIMS = """\
+Parentheses name the table or figure of ContextMRI (arXiv:2501.04284) that makes the claim. “No”
+means that these data do not support it with this prior.
+"""
 _PEOPLE = """\
-Slices of real people whom the prior was not trained on, at their own size, anatomies, contrasts and
-people by turns; magnitude images have a smooth random phase. The reference is the image as it is,
-with its own noise. Intervals take the slices of one person as a cluster.
+Slices of real people are from people outside the prior's training data, at their original size, in
+turn over anatomies, contrasts and people; magnitude images have a smooth random phase. The
+reference is the unmodified image with its own noise. Intervals treat the slices of one person as a
+cluster.
 """

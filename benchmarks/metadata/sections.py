@@ -1,4 +1,4 @@
-"""What the parts of the page share: columns of the rows, sections, verdicts."""
+"""Code shared by the page sections: scores from the rows, sections and claims."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctxrecon.evaluation import table
 
 BOTH = "knee and brain"
 Column = NDArray[np.float64]
-# Condition name -> metric -> one number of each slice.
+# Condition name -> metric -> one value per slice.
 Scores = dict[str, dict[str, Column]]
 Combine = Callable[[list[Column]], Column]
 
@@ -26,17 +26,19 @@ class Section:
     """One experiment's part of the report.
 
     Attributes:
-        results: for the JSON file.
-        text: Markdown, block by block.
-        claims: statement, whether it holds, and the numbers that say so.
+        results: Results for the JSON file.
+        text: Blocks of Markdown.
+        claims: Statement, whether it holds, and the numbers that support the verdict.
+        verdict: Sentence for the beginning of the page, or empty.
     """
 
     results: dict[str, Any] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
     claims: list[tuple[str, bool, str]] = field(default_factory=list)
+    verdict: str = ""
 
     def claim(self, statement: str, holds: bool, evidence: str) -> None:
-        """Add a verdict."""
+        """Add a claim with its verdict."""
         self.claims.append((statement, holds, evidence))
 
 
@@ -48,10 +50,10 @@ def scores(
     combine: Combine = np.concatenate,
     names: Sequence[str] = tuple(METRICS),
 ) -> Scores:
-    """Numbers of each method over ``(pool, mask)`` cells, slice by slice.
+    """Return the scores of each method over ``(pool, mask)`` cells, slice by slice.
 
-    ``combine`` puts the cells together: one after the other, or averaged for each slice. Metrics
-    that were not measured are left out.
+    ``combine`` concatenates the cells or averages them for each slice. Metrics that were not
+    measured are omitted.
     """
     chosen = list(cells)
     found: Scores = {}
@@ -69,7 +71,7 @@ def scores(
 def people_of(
     measured: Measured, cells: Iterable[tuple[Pool, str]], method: Condition, numbers: Sequence[int]
 ) -> list[str]:
-    """Whose slice each is, cell after cell; a slice of nobody known is one of its own."""
+    """Return the person of each slice, cell after cell; unknown people are distinct."""
     return [
         person or f"{pool.name} {number}"
         for pool, mask in cells
@@ -84,11 +86,11 @@ def evidence_of(estimate: Interval, unit: str) -> str:
 
 
 def verdicts(sections: Iterable[Section]) -> str:
-    """Every claim with yes or no."""
+    """Return the table of all claims with their verdicts."""
     return table(
         ["claim", "holds", "measured"],
         [
-            [statement, "**yes**" if holds else "**no**", evidence]
+            [statement, "**yes**" if holds else "**no**", evidence.replace(" less ", " − ")]
             for section in sections
             for statement, holds, evidence in section.claims
         ],

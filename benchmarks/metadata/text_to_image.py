@@ -1,14 +1,13 @@
-"""Images drawn from prompts alone, beside phantom images of the same metadata.
+"""Images drawn from prompts alone, compared with phantom images of the same metadata.
 
-The measure of agreement. A generated image has no labels, so what its signal says is read from the
-distribution of its magnitudes, which the signal equation decides: how bright fluid, fat and the
-large tissues are relative to each other. Two images are compared by the 1-D Wasserstein distance
-between their magnitudes (99 % quantile at 1): the mean absolute difference of 64 quantiles. An
-image's distance to a contrast is its mean distance to the three nearest phantom images of that
-contrast, the one of its own number left out. Anatomies vary more than T1-weighted contrasts do, so
-the distances of four images of one contrast are averaged before the nearest contrast is named.
-Phantom images themselves, named in the same way, are what could be reached at most; images drawn
-with γ = 0, which saw no prompt, are what chance reaches.
+A generated image has no labels, so its contrast is judged by the distribution of its magnitudes,
+which the signal equation determines: the relative brightness of fluid, fat and the large tissues.
+Two images are compared by the 1-D Wasserstein distance between their magnitudes (99 % quantile
+scaled to 1), the mean absolute difference of 64 quantiles. The distance of an image to a contrast
+is its mean distance to the three nearest phantom images of that contrast, excluding the one with
+its own number. Because anatomies vary more than T1-weighted contrasts, the distances of four images
+of one contrast are averaged before the nearest contrast is determined. Phantom images classified in
+the same way are an upper bound; images drawn with γ = 0, without a prompt, show the chance level.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ CONTRASTS = {
 IMAGE_COLUMNS = ("contrast", "image", "method", *CONTRASTS)
 PHANTOM = "phantom"
 GROUP = 4
-"""Images whose distances are averaged before the nearest contrast is named."""
+"""Number of images whose distances are averaged."""
 
 _NEAREST = 3
 _LEVELS = (np.arange(64) + 0.5) / 64
@@ -54,9 +53,9 @@ class References:
     """Phantom images of every contrast with their metadata, and distances to them.
 
     Args:
-        count: images of each contrast.
-        resolution: matrix size.
-        seed: as of the measurement; the images are of no training set and no other experiment.
+        count: Images of each contrast.
+        resolution: Matrix size.
+        seed: Random seed of the study. The images occur in no training set or other experiment.
     """
 
     def __init__(self, count: int, resolution: int, seed: int) -> None:
@@ -76,12 +75,12 @@ class References:
 
     @staticmethod
     def seed_of(name: str, number: int, seed: int) -> int:
-        """Seed of the phantom image, and of the noise that images of its prompt start from."""
+        """Return the seed of the phantom image and of the initial noise of its prompt."""
         place = list(CONTRASTS).index(name)
         return scan_seed(seed, _FIRST + place * MAX_SCANS // len(CONTRASTS) + number)
 
     def distances(self, images: Tensor, numbers: list[int]) -> list[NDArray[np.float64]]:
-        """Distance of each image ``(len(numbers), ny, nx)`` to each contrast."""
+        """Return the distances of images ``(len(numbers), ny, nx)`` to each contrast."""
         found = []
         for own, number in zip(quantiles(images), numbers, strict=True):
             others = np.delete(self._quantiles, number, axis=1)
@@ -103,14 +102,14 @@ def _reference(contrast: tuple[str, str], seed: int, resolution: int) -> Scan:
 
 
 def quantiles(images: Tensor) -> NDArray[np.float64]:
-    """64 quantiles of each magnitude image ``(batch, ny, nx)``, its 99 % quantile at 1."""
+    """Return 64 quantiles of each image ``(batch, ny, nx)``, scaled by the 99 % quantile."""
     values = images.abs().flatten(1).cpu().double().numpy()
     bright = np.quantile(values, 0.99, axis=1, keepdims=True)
     return np.quantile(values / np.maximum(bright, 1e-12), _LEVELS, axis=1).T
 
 
 def method_name(gamma: float) -> str:
-    """As in the rows."""
+    """Return the name of a method in the rows."""
     return f"γ = {gamma:g}"
 
 
@@ -122,7 +121,7 @@ def generate(
     gamma: float,
     args: argparse.Namespace,
 ) -> Tensor:
-    """Images ``(len(numbers), ny, nx)`` of the prompts of these phantom images."""
+    """Draw images ``(len(numbers), ny, nx)`` from the prompts of these phantom images."""
     prompts = [references.scans[name][number].metadata[0].to_prompt() for number in numbers]
     seeds = [references.seed_of(name, number, args.seed) for number in numbers]
     output = pipe.generate(
@@ -146,7 +145,7 @@ def generate_batch(
     args: argparse.Namespace,
     bar: tqdm,
 ) -> None:
-    """Add the rows of ``numbers`` that are missing, of every contrast, to file and ``rows``."""
+    """Measure the missing rows of ``numbers``; append them to the file and ``rows``."""
     done = {(row["contrast"], row["method"], int(row["image"])) for row in rows}
     for name in CONTRASTS:
         for gamma in (None, *gammas):
@@ -181,9 +180,10 @@ def generate_batch(
 def distance_table(
     rows: list[Row], methods: list[str], count: int
 ) -> tuple[dict[str, NDArray[np.float64]], list[int]]:
-    """Distances of each method ``(contrasts of the prompt, images, contrasts)``.
+    """Return the distances of each method and the numbers of the complete images.
 
-    Only images, up to ``count``, that every contrast and method has; their numbers come second.
+    Distances have shape ``(contrasts of the prompt, images, contrasts)``. Only images below
+    ``count`` that every contrast and method has are included.
     """
     table: dict[Key, list[float]] = {
         (row["method"], row["contrast"], int(row["image"])): [float(row[c]) for c in CONTRASTS]
@@ -203,11 +203,11 @@ def distance_table(
 
 
 def confusion(distances: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Groups of each contrast (rows) by the contrast that they are nearest to (columns).
+    """Count groups of images by contrast (rows) and nearest contrast (columns).
 
     Args:
-        distances: ``(contrasts, images, contrasts)``; a rest of fewer than :data:`GROUP` images
-            is left out.
+        distances: Distances of shape ``(contrasts, images, contrasts)``. An incomplete group of
+            fewer than :data:`GROUP` images is ignored.
     """
     contrasts, images, _ = distances.shape
     groups = images // GROUP

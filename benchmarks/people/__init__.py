@@ -1,1 +1,1 @@
-"""Priors and baselines on slices of real people whom no prior was trained on."""
+"""Priors and baselines on slices of held-out real people."""

@@ -1,16 +1,16 @@
-"""Priors and baselines on slices of real people whom no prior was trained on.
+"""Priors and baselines on slices of held-out real people.
 
     python -m benchmarks.people --data FOLDER [--prior shipped NAME=PATH …]
 
-``FOLDER`` is a set of people whom none of the priors has seen, made by ``ctxrecon prepare images …
---only PEOPLE.txt``. Anatomies, contrasts and people take turns. A magnitude image gets a smooth
-phase; each slice is measured by 8 simulated coils with known maps, complex noise of 1 % of the
-bright signal and a mask of its own, and is the reference as it is, with its own noise: beside each
-score stands what that noise leaves possible. Seed 0 is for the test alone; whatever is chosen is
-to be chosen with another one, which draws other slices.
+``FOLDER`` is a set of people who occur in the training of none of the priors, made by ``ctxrecon
+prepare images … --only PEOPLE.txt``. Slices alternate between anatomies, contrasts and people.
+Magnitude images get a smooth phase. Each slice is measured by 8 simulated coils with known maps,
+complex noise of 1 % of the bright signal and its own mask. The reference is the unmodified image
+with its own noise; the tables therefore also show the best score that this noise permits. Seed 0 is
+reserved for the test; use another seed, which draws other slices, to tune anything.
 
-Rows are appended to ``people.csv`` slice by slice. A run that was stopped goes on where it stopped,
-and more slices, priors or methods are added to those that are there.
+Rows are appended to ``people.csv`` slice by slice. A stopped run resumes, and further slices,
+priors or methods are added to the existing rows.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ logger = logging.getLogger(__name__)
 
 Priors = dict[str, tuple[ContextMRIPipeline, str]]
 Run = Callable[[Scan, PersonSlice], dict[str, Tensor]]
-"""Reconstructs a slice: ``(count, ny, nx)`` by the title of the row; scores are averaged."""
+"""Function that reconstructs a slice, ``(count, ny, nx)`` by row title; scores are averaged."""
 Runs = dict[tuple[str, ...], tuple[Run, str]]
-"""What makes the rows of these titles, and the fingerprint of the weights that it uses."""
+"""Reconstruction function and fingerprint of its weights, by the titles of its rows."""
 
 
 class Scorer:
-    """Scores of images; LPIPS where its package is installed."""
+    """Image metrics, with LPIPS if its package is installed."""
 
     def __init__(self) -> None:
         self.lpips: Lpips | None = Lpips()
@@ -77,7 +77,7 @@ class Scorer:
             self.lpips = None
 
     def __call__(self, images: Tensor, reference: Tensor) -> dict[str, float]:
-        """Of each of ``(count, ny, nx)`` against ``(1, ny, nx)``, averaged."""
+        """Return mean scores of ``(count, ny, nx)`` images against ``(1, ny, nx)``."""
         references = reference.expand(len(images), -1, -1)
         values = image_metrics(images, references)
         if self.lpips is not None:
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def prior_methods(args: argparse.Namespace, names: Any) -> list[PriorMethod]:
-    """Every prior in every way, with the prompt and without."""
+    """Return every combination of prior and solver, with and without the prompt."""
     found = []
     for text in args.methods:
         draws = text != DEFAULT and not solver_and_call(text)[0].deterministic
@@ -134,7 +134,7 @@ def prior_methods(args: argparse.Namespace, names: Any) -> list[PriorMethod]:
 
 
 def all_runs(args: argparse.Namespace, priors: Priors, methods: list[PriorMethod]) -> Runs:
-    """Everything that is measured but the ceiling."""
+    """Return every method except for the ceiling."""
 
     def baseline(title: str, function: Callable[..., Tensor], **options: float) -> Run:
         def run(scan: Scan, one: PersonSlice) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ def all_runs(args: argparse.Namespace, priors: Priors, methods: list[PriorMethod
 
 
 def prior_run(pipe: ContextMRIPipeline, method: PriorMethod, args: argparse.Namespace) -> Run:
-    """The image of a prior; for a solver that draws the mean of its samples and the samples."""
+    """Return a function that reconstructs by a prior: an image, or samples and their mean."""
     call: dict[str, Any] = {}
     if method.text != DEFAULT:
         solver, call = solver_and_call(method.text)
@@ -191,7 +191,7 @@ def missing_runs(
     acceleration: float,
     runs: Runs,
 ) -> Runs:
-    """The runs of a slice that the rows do not hold."""
+    """Return the runs of a slice without rows."""
     case = (str(one.number), f"{acceleration:g}")
     done = {
         (row["method"], row["weights"])
@@ -213,7 +213,7 @@ def rate(
     scorer: Scorer,
     seed: int,
 ) -> list[Row]:
-    """The rows of a slice at one acceleration, the ceiling first."""
+    """Score a slice at one acceleration; return the rows, the ceiling first."""
     few = measured(scan, one, acceleration, seed)
     reference = scan.target
     assert reference is not None
@@ -241,7 +241,7 @@ def rate(
 
 
 def current(rows: list[Row], runs: Runs) -> list[Row]:
-    """The rows of these runs and of these weights, each once."""
+    """Return the rows of these runs and weights, without duplicates."""
     known = {(title, found) for titles, (_, found) in runs.items() for title in titles}
     known.add((CEILING, ""))
     kept = {
@@ -260,7 +260,7 @@ def draw(
     results: dict[str, Any],
     args: argparse.Namespace,
 ) -> str:
-    """Name of a figure of the first T2 slice at the highest acceleration."""
+    """Draw the first T2 slice at the highest acceleration; return the file name."""
     one = next((one for one in chosen if one.kind.endswith("T2")), chosen[0])
     acceleration = max(args.accelerations)
     scan = full_scan(slices, one, args.seed)
@@ -279,7 +279,7 @@ def draw(
         images,
         scan.target[0],
         reference_name="reference",
-        title=f"{one.kind} of a person whom no prior was trained on, ×{acceleration:g}",
+        title=f"{one.kind} of a held-out person, ×{acceleration:g}",
     )
     shrink(path)
     return path.name

@@ -1,4 +1,4 @@
-"""Options of the study, and the names of its methods."""
+"""Command-line options of the study and names of its methods."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from benchmarks.common.arguments import parse, prior_parser
 
 DEFAULT = "default"
-"""What ``load_prior`` gives does when nothing is said but k-space, mask and prompt."""
+"""The pipeline of ``load_prior`` called with k-space, mask and prompt only."""
 ZERO_FILLED, CG_SENSE, CEILING = "zero-filled", "CG-SENSE", "ceiling"
 L1_WEIGHTS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
-"""Weights of L1-wavelet that are tried."""
+"""Candidate weights of L1-wavelet."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class PriorMethod:
     """One way to use a prior.
 
     Attributes:
-        prior: its name.
+        prior: Name of the prior.
         text: :data:`DEFAULT`, or a solver with its options.
-        prompted: whether γ is 1, not 0.
-        samples: of which the mean is taken; 1 for a solver that draws nothing.
+        prompted: Use the prompt (γ = 1) or not (γ = 0).
+        samples: Number of samples to average; 1 for a deterministic solver.
     """
 
     prior: str
@@ -33,17 +33,17 @@ class PriorMethod:
 
     @property
     def title(self) -> str:
-        """As in rows and tables, of the image or of the mean."""
+        """Name of the image, or of the mean of samples, in rows and tables."""
         return self._base if self.samples == 1 else f"{self._base}, mean of {self.samples}"
 
     @property
     def sample_title(self) -> str:
-        """As in rows and tables, of one sample."""
+        """Name of a single sample in rows and tables."""
         return f"{self._base}, one sample"
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """Of all rows."""
+        """Names of all rows."""
         return (self.title,) if self.samples == 1 else (self.title, self.sample_title)
 
     @property
@@ -53,25 +53,26 @@ class PriorMethod:
 
 
 def l1_title(weight: float) -> str:
-    """L1-wavelet with one weight, as in rows."""
+    """Return the name of L1-wavelet with one weight, as in rows."""
     return f"L1-wavelet, λ = {weight:g}"
 
 
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = prior_parser("people", description, several=True)
-    parser.add_argument("--data", type=Path, required=True, help="set of ctxrecon prepare images")
-    parser.add_argument("--scans", type=int, default=60, help="slices; those of fewer come first")
-    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0])
-    parser.add_argument(
+    add, weights = parser.add_argument, list(L1_WEIGHTS)
+    add("--data", type=Path, required=True, help="Folder written by ctxrecon prepare images.")
+    add("--scans", type=int, default=60, help="Slices; more slices extend fewer ones.")
+    add("--accelerations", type=float, nargs="+", default=[4.0, 8.0], help="Acceleration factors.")
+    add(
         "--methods",
         nargs="+",
         default=[DEFAULT],
-        help=f"of the priors: {DEFAULT!r}, or solvers such as dds:eta=0.5",
+        help=f"Methods of the priors: {DEFAULT!r}, or solvers such as dds:eta=0.5.",
     )
-    parser.add_argument("--samples", type=int, default=8, help="of solvers that draw")
-    parser.add_argument("--steps", type=int, default=30, help="diffusion steps")
-    parser.add_argument("--l1_weights", type=float, nargs="+", default=list(L1_WEIGHTS))
+    add("--samples", type=int, default=8, help="Samples of stochastic solvers.")
+    add("--steps", type=int, default=30, help="Diffusion steps.")
+    add("--l1_weights", type=float, nargs="+", default=weights, help="Weights of L1-wavelet.")
     args = parse(parser, argv)
     if args.scans < 1 or args.samples < 2 or args.batch_size < 1:
         parser.error("expected --scans and --batch_size of 1 or more and --samples of 2 or more")

@@ -1,4 +1,4 @@
-"""The page of the study, and the statistics that it shows."""
+"""Page of the study and its statistics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.common.held_out import NUM_COILS, SNR, center_fraction
 from benchmarks.common.paired import interval, paired, with_interval
 from benchmarks.common.people import PersonSlice
 from benchmarks.common.record import Record
+from benchmarks.common.words import change, listed
 from benchmarks.people.options import (
     CEILING,
     CG_SENSE,
@@ -26,12 +27,12 @@ from benchmarks.people.options import (
 from ctxrecon.evaluation import Row, table
 
 SCORES = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "nmse": ("NMSE", 4), "lpips": ("LPIPS", 3)}
-"""Scores with their names and the digits that tables show."""
+"""Scores with their names and decimal places in tables."""
 L1 = "L1-wavelet, best λ"
 ALL = "all"
 
 Values = dict[str, dict[str, np.ndarray]]
-"""``(slices,)`` of each score of each method."""
+"""Scores of shape ``(slices,)`` by method and metric."""
 
 
 def summarize(
@@ -40,7 +41,7 @@ def summarize(
     methods: Sequence[PriorMethod],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Scores and paired differences at each acceleration, of all slices and of each kind."""
+    """Return scores and paired differences at each acceleration, overall and by kind."""
     table_of = {(row["scan"], row["acceleration"], row["method"]): row for row in rows}
     scores = [name for name in SCORES if all(row[name] for row in rows)]
     groups = {ALL: list(range(len(chosen)))}
@@ -86,7 +87,7 @@ def summarize(
 
 
 def pairs_of(methods: Sequence[PriorMethod]) -> list[tuple[str, str]]:
-    """Titles that are compared slice by slice, the second taken off the first."""
+    """Return pairs of titles whose slice-wise difference (first minus second) is reported."""
     first = methods[0].prior
     pairs = [(title, L1) for method in methods for title in method.titles]
     for method in methods:
@@ -101,7 +102,7 @@ def pairs_of(methods: Sequence[PriorMethod]) -> list[tuple[str, str]]:
 
 
 def _scores(values: Values, places: list[int], people: list[str]) -> dict[str, Any]:
-    """Mean of every score with its interval, and how far it is from L1-wavelet to the ceiling."""
+    """Return every mean score with its interval and its position from L1-wavelet to ceiling."""
     clusters = [people[place] for place in places]
     found: dict[str, Any] = {}
     for title, columns in values.items():
@@ -118,7 +119,7 @@ def _scores(values: Values, places: list[int], people: list[str]) -> dict[str, A
 def _differences(
     values: Values, places: list[int], people: list[str], pairs: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Every pair by what is taken off what."""
+    """Return the paired differences by name of the pair."""
     clusters = [people[place] for place in places]
     return {
         f"{one} less {other}": {
@@ -134,17 +135,17 @@ def _unbounded(value: float | int | None) -> bool:
 
 
 def page(record: Record) -> str:
-    """Explanation, and for each acceleration the scores and the paired differences."""
+    """Return the page: a verdict, the setting, and for each acceleration scores and differences."""
     args, results = parse_args(recorded_options(record["command"])), record["results"]
-    text = ["# Held-out people\n", _explanation(args, results)]
+    text = ["# Held-out people\n", _verdict(args, results), _explanation(args, results)]
     for acceleration in args.accelerations:
         entry = results[f"x{acceleration:g}"]
         text += [
             f"## uniform1d ×{acceleration:g}, {center_fraction(acceleration):.0%} center\n",
             _table_of_scores(entry),
-            "PSNR (dB) of each kind:\n",
+            "PSNR (dB) by kind of slice:\n",
             _table_of_kinds(entry),
-            "Paired differences with 95 % intervals, of PSNR in dB where no score is named:\n",
+            "Paired differences with 95 % intervals; columns without a metric show PSNR in dB:\n",
             _table_of_differences(entry),
         ]
     highest = max(args.accelerations)
@@ -152,11 +153,31 @@ def page(record: Record) -> str:
     return "\n".join(text)
 
 
+def _verdict(args: argparse.Namespace, results: dict[str, Any]) -> str:
+    """Return the gains of the first prior over L1-wavelet, and of its prompt, in words."""
+    found = results[f"x{args.accelerations[0]:g}"]["differences"][ALL]
+    over = next(pair for pair in found if pair.endswith(f" less {L1}"))
+    prior = over.split(",")[0]
+    prompted = [pair for pair in found if pair.startswith(f"{prior}, prompt less {prior}, no")]
+    lines = []
+    for pair, subject in (
+        (over, f"In PSNR, “{over.removesuffix(f' less {L1}')}”"),
+        *((one, "Its prompt") for one in prompted),
+    ):
+        each = [
+            f"{change(results[f'x{factor:g}']['differences'][ALL][pair]['psnr'])} at ×{factor:g}"
+            for factor in args.accelerations
+        ]
+        against = f" over “{L1}”" if pair == over else ""
+        lines.append(f"{subject} {listed(each)}{against}.")
+    return "\n".join(lines) + "\n"
+
+
 def _table_of_scores(entry: dict[str, Any]) -> str:
     found = entry["methods"][ALL]
     names = list(found[CEILING])
     return table(
-        ["", *(SCORES[name][0] for name in names), "seconds"],
+        ["method", *(SCORES[name][0] for name in names), "seconds"],
         [
             [
                 title,
@@ -171,7 +192,7 @@ def _table_of_scores(entry: dict[str, Any]) -> str:
 def _table_of_kinds(entry: dict[str, Any]) -> str:
     kinds = [group for group in entry["methods"] if group != ALL]
     return table(
-        ["", *kinds],
+        ["method", *kinds],
         [
             [title, *(_with_share(entry["methods"][k][title]["psnr"], 2, title) for k in kinds)]
             for title in entry["methods"][ALL]
@@ -184,10 +205,10 @@ def _table_of_differences(entry: dict[str, Any]) -> str:
     names = [name for name in next(iter(by_group[ALL].values())) if name in ("psnr", "ssim")]
     kinds = [group for group in by_group if group != ALL]
     return table(
-        ["", *(SCORES[name][0] for name in names), *kinds],
+        ["difference", *(SCORES[name][0] for name in names), *kinds],
         [
             [
-                pair,
+                pair.replace(" less ", " − "),
                 *(with_interval(values[name], SCORES[name][1]) for name in names),
                 *(with_interval(by_group[kind][pair]["psnr"], 2) for kind in kinds),
             ]
@@ -197,7 +218,7 @@ def _table_of_differences(entry: dict[str, Any]) -> str:
 
 
 def _with_share(scores: dict[str, Any], digits: int, title: str) -> str:
-    """``36.22 (41 %)``."""
+    """Return a score with its position from L1-wavelet to the ceiling: ``36.22 (41%)``."""
     if scores["mean"] is None:
         return "∞"
     text = f"{scores['mean']:.{digits}f}"
@@ -207,10 +228,10 @@ def _with_share(scores: dict[str, Any], digits: int, title: str) -> str:
 
 
 def _explanation(args: argparse.Namespace, results: dict[str, Any]) -> str:
-    """What the tables show."""
+    """Return the description of setting, ceiling and intervals."""
     groups = results["groups"]
     kinds = ", ".join(
-        f"{name} {entry['slices']} of {entry['people']}"
+        f"{entry['slices']} {name} ({entry['people']} people)"
         for name, entry in groups.items()
         if name != ALL
     )
@@ -223,24 +244,25 @@ def _explanation(args: argparse.Namespace, results: dict[str, Any]) -> str:
         for text in args.methods
     )
     whole, backbone = groups[ALL], results["settings"]["lpips"]
-    lpips = f" LPIPS has the backbone {backbone!r}; lower is better." if backbone else ""
+    lpips = f" LPIPS uses the backbone `{backbone}`; lower is better." if backbone else ""
     return f"""\
-{whole["slices"]} slices of {whole["people"]} people of whom the priors have seen nothing: {kinds}.
-{NUM_COILS} simulated coils whose maps are known, complex noise of {1 / SNR:.0%} of the bright
-signal, a mask for each slice; magnitude images have a smooth random phase. Slice-wise metrics on
-magnitudes, against the image as it is.
-Priors: {ways}, {args.steps} steps, {args.dtype}; γ = 1 with the prompt and 0 without.
-L1-wavelet: the best λ of {len(args.l1_weights)} by the mean PSNR of these very slices ({best}),
-which a user cannot know. The other methods run at their defaults.{lpips}
+{whole["slices"]} slices of {whole["people"]} people outside the training data of the priors:
+{kinds}. {NUM_COILS} simulated coils with known maps,
+complex noise of {1 / SNR:.0%} of the bright signal, a different mask for each slice; magnitude
+images have a smooth random phase. Metrics are slice-wise on magnitudes, against the unmodified
+image. Priors: {ways}, {args.steps} steps, {args.dtype}; γ = 1 with the prompt and 0 without it.
+L1-wavelet uses the best λ of {len(args.l1_weights)} by the mean PSNR of these same slices ({best}),
+which a user cannot know; the other methods run at their defaults.{lpips}
 
-**Ceiling.** The references are noisy, and what is noise in samples that were not measured cannot be
-predicted: the mean squared error of the magnitude is at least (1 − s) v, with the share s of
-k-space that is sampled and the variance v of the noise in the reference's magnitude. It is read off
-the finest diagonal Haar detail, in the body and around it apart, and averaged over the image. SSIM
-and LPIPS of the ceiling are those of the reference with noise of that size. Coils whose maps are
-known, and edges beyond which nothing is, tell a little of that noise after all, so the ceiling is
-no strict bound. In brackets: the share of the way from L1-wavelet to it.
+**Ceiling.** The references are noisy, and the noise of samples that were not measured cannot be
+predicted. The mean squared error of the magnitude is therefore at least (1 − s) v, where s is the
+sampled share of k-space and v the noise variance of the reference's magnitude. The variance is
+estimated from the finest diagonal Haar detail, separately inside and outside the body, and averaged
+over the image. SSIM and LPIPS of the ceiling are those of the reference with noise of that size.
+Known coil maps and the empty background carry a little information about that noise, so the ceiling
+is not a strict bound. Percentages in brackets are the position from L1-wavelet (0 %) to the ceiling
+(100 %).
 
-**Intervals.** Student's t, 95 %, with the slices of one person as a cluster; of three or four
-people they are wide and rough.
+**Intervals.** 95 % intervals by Student's t with the slices of one person as a cluster. With only
+three or four people they are wide and approximate.
 """

@@ -1,4 +1,4 @@
-"""How slices of people are measured, and what the noise of a reference leaves possible."""
+"""Simulated measurement of people's slices, and the best scores that noisy references permit."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ctxrecon.scan import Scan
 from ctxrecon.training.slices import image_noise
 
 _BODY = 0.1
-"""Magnitude from which a pixel belongs to the body, relative to the bright signal."""
+"""Threshold of the body, relative to the bright signal."""
 
 
 def measured(scan: Scan, one: PersonSlice, acceleration: float, seed: int) -> Scan:
-    """What a mask of its own leaves of a scan, with the true coil maps."""
+    """Undersample a scan by its own mask, keeping the true coil maps."""
     return undersample(scan, acceleration, scan_seed(seed, one.number), true_maps=True)
 
 
 def noise_deviation(image: Tensor) -> Tensor:
-    """Standard deviation of the noise in each pixel of a magnitude image ``(ny, nx)``.
+    """Estimate the noise standard deviation in each pixel of a magnitude image ``(ny, nx)``.
 
-    One value in the body and another around it: there noise is Rayleigh distributed, or was set to
-    zero.
+    The body and the background have separate values, because background noise is Rayleigh
+    distributed or was set to zero.
     """
     pixels = image.abs().numpy()
     body = pixels > _BODY
@@ -37,15 +37,15 @@ def noise_deviation(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Scores of an image that is wrong by the reference's noise in unmeasured samples alone.
+    """Scores of an image whose only error is the reference's noise in unmeasured samples.
 
-    Noise that was not measured cannot be predicted, whatever is known of the body: the mean squared
-    error of the magnitude is at least ``(1 − s) v``, with the share ``s`` of k-space that is
-    sampled and the mean variance ``v`` of the noise in the reference's magnitude.
+    This noise cannot be predicted: the mean squared error of the magnitude is at least
+    ``(1 − s) v``, where ``s`` is the sampled share of k-space and ``v`` the mean noise variance of
+    the reference's magnitude.
 
     Attributes:
-        error: that mean squared error.
-        image: ``(1, ny, nx)``, the reference with an error of that size, for the other scores.
+        error: Mean squared error ``(1 − s) v``.
+        image: Reference with an error of that size, ``(1, ny, nx)``, for the other scores.
     """
 
     error: float
@@ -53,7 +53,7 @@ class Ceiling:
 
     @classmethod
     def of(cls, reference: Tensor, mask: Tensor, seed: int) -> Ceiling:
-        """The ceiling of a reference ``(1, ny, nx)`` under a mask ``(1, 1, ny, nx)``."""
+        """Return the ceiling of a reference ``(1, ny, nx)`` under a mask ``(1, 1, ny, nx)``."""
         missing = 1 - float(mask.double().mean())
         deviation = math.sqrt(missing) * noise_deviation(reference[0])
         generator = torch.Generator().manual_seed(seed)
@@ -62,7 +62,7 @@ class Ceiling:
         return cls(error, reference.abs() + deviation * noise)
 
     def scores(self, reference: Tensor) -> dict[str, float]:
-        """PSNR and NMSE by the formula."""
+        """Return PSNR and NMSE computed from the error."""
         power = reference.abs().double().square()
         with np.errstate(divide="ignore"):
             psnr = 10 * np.log10(np.float64(power.max()) / self.error)

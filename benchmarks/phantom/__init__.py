@@ -1,1 +1,1 @@
-"""Baselines, the shipped network and the prior on held-out phantom scans."""
+"""Baselines, networks and the diffusion prior on held-out phantom scans."""

@@ -3,13 +3,12 @@
     python -m benchmarks.phantom --output_dir benchmarks/results \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
 
-The scans are procedural knees and brains of seeds that no training set uses and, where label
-volumes are given (of people that the prior was not trained on), slices of those; each with its own
+The scans are procedural knees and brains with seeds that no training set uses and, with
+``--label_volumes`` (of people outside the prior's training data), slices of those. Each has its own
 protocol, 8 simulated coils, complex noise of 1 % of the bright signal, its own mask, and coil maps
-estimated from the undersampled scan itself unless ``--true_maps`` is given.
+estimated from the undersampled scan unless ``--true_maps`` is set.
 
-Rows are appended to ``phantom_table.csv`` as they are done, and a run that was stopped goes on
-where it stopped.
+Rows are appended to ``phantom_table.csv`` as they finish; a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from ctxrecon.solvers import Solver, parse_solver
 
 _COLUMNS = ("acceleration", "scan", "kind", "method", *METRICS, "seconds")
 
-# Reconstructs the scans of these numbers, ``(len, ny, nx)``.
+# Reconstructs the scans with these numbers, ``(len, ny, nx)``.
 Runner = Callable[[list[int]], Tensor]
 
 
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = open_rows(path, _COLUMNS, settings)
     scans = held_out_scans(args.scans, args.resolution, args.label_volumes, args.seed)
     run_missing(path, rows, scans, pipe, args)
-    # Options that are not given have other defaults one day.
+    # Defaults may change; the record keeps every option.
     in_full = [repr(parse_solver(text)) for text in args.solvers]
     results = {
         "settings": settings | {"solvers_in_full": in_full},
@@ -96,7 +95,7 @@ def methods_of(
     pipe: ContextMRIPipeline,
     args: argparse.Namespace,
 ) -> dict[str, Runner]:
-    """Every method by its name in the table; ``measured`` holds the scans that are asked for."""
+    """Return every method by its name; ``measured`` must hold the scans to reconstruct."""
     prompts = [scan.metadata[0].to_prompt() for _, scan in scans]
     partner = shuffled(len(scans), args.seed)
 
@@ -162,7 +161,7 @@ def run_missing(
     pipe: ContextMRIPipeline,
     args: argparse.Namespace,
 ) -> None:
-    """Reconstruct what the CSV file does not hold yet, and add it to file and ``rows``."""
+    """Reconstruct the cases missing in the CSV file; append them to the file and ``rows``."""
     done = {(row["acceleration"], int(row["scan"]), row["method"]) for row in rows}
     count = len(scans) * len(args.accelerations) * len(names_of(args))
     with tqdm(total=count, unit="image") as bar:
@@ -204,7 +203,7 @@ def rate(
     images: Tensor,
     seconds: float,
 ) -> list[Row]:
-    """The row of each image."""
+    """Score each image; return the rows."""
     targets = [measured[number].target for number in numbers]
     reference = torch.cat([target for target in targets if target is not None])
     values = image_metrics(images, reference)
@@ -228,7 +227,7 @@ def draw(
     pipe: ContextMRIPipeline,
     args: argparse.Namespace,
 ) -> None:
-    """A figure of the first scan of the kind that is hardest to draw."""
+    """Draw the first label-volume scan, or the first brain without label volumes."""
     kinds = [kind for kind, _ in scans]
     number = kinds.index("label volume" if "label volume" in kinds else "brain")
     scan = scans[number][1]

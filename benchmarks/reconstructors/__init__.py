@@ -1,1 +1,1 @@
-"""Networks that reconstruct directly, trained alike and compared."""
+"""Reconstruction networks trained under equal conditions and compared."""

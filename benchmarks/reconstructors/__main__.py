@@ -1,29 +1,28 @@
-"""Networks that reconstruct directly, trained alike and compared on people never trained on.
+"""Reconstruction networks trained under equal conditions and compared on held-out people.
 
     python -m benchmarks.reconstructors --bank runs/bank.npz \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
 
-Each network is trained by ``training/train_reconstructor.py`` in a folder of ``--runs``, where a
-run that was stopped goes on, with the same number of scans, steps and slices in a batch. Test
-scans are procedural knees and brains of seeds that no bank uses and, where volumes are given,
-slices of label volumes of people that the bank does not have. Every method gets the same masks,
-and coil maps from the undersampled scan itself.
+Each network is trained by ``training/train_reconstructor.py`` in a folder of ``--runs`` with the
+same number of scans, steps and slices in a batch; stopped runs resume. Test scans are procedural
+knees and brains with seeds that no bank uses; with ``--label_volumes``, slices of people outside
+the bank are added. Every method uses the same masks and coil maps from the undersampled scan.
 
-- ``objectives``: Table II of the Wasserstein GAN paper, and what fastMRI users expect beside it:
-  variable-density Poisson samples, 10-fold. Without paired labels the generator also minimises
-  ``‖A x − y‖₂``, the consistency with its own samples; one entry does without, as the paper.
+- ``objectives``: Table II of the Wasserstein GAN paper, with further networks familiar from
+  fastMRI: variable-density Poisson sampling at ×10. Without paired labels, the generator also
+  minimizes the data consistency ``‖A x − y‖₂``; one entry omits it, as in the paper.
 - ``critics``: the unpaired Wasserstein GAN with the paper's critic and with a wider one.
   ``longer``: the former and ℓ1 with twice the steps.
-- ``adversarial``: its Figure 8: a single coil, 3-fold, all labels, without the pixel-wise loss.
-  Critics are wider, and trained as Gulrajani et al. do (arXiv:1704.00028): five steps, each of
-  which counts, for one of the generator.
-- ``labels``: its Table I: labels of a third and of a fifth of the scans, at 5-, 7- and 9-fold.
+- ``adversarial``: Figure 8 of that paper: single coil, ×3, all labels, no pixel-wise loss. Critics
+  are wider and trained as in Gulrajani et al. (arXiv:1704.00028), five steps (all of them counted)
+  for each step of the generator.
+- ``labels``: Table I of that paper: labels for a third and a fifth of the scans, ×5, ×7 and ×9.
 - ``prompt``: the same network with and without the prompt.
 
-``adversarial`` and ``labels`` are of ``--sweep_resolution``, the others of ``--resolution``.
+``adversarial`` and ``labels`` use ``--sweep_resolution``, the others ``--resolution``.
 
-Standard errors are over the test scans; each network was trained once. The weight of CS-wavelet is
-the best of several on scans that no table shows.
+Standard errors are over the test scans of one training. The weight of CS-wavelet is the best of
+several on separate scans.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
                 ):
                     pipe = load_reconstructor(folder / "pipeline")
                     parameters = sum(value.numel() for value in pipe.reconstructor.parameters())
-                    # A record is not of this machine's folders.
+                    # Records do not name folders of this machine.
                     options = [one.replace(str(shipped_prior()), "PRIOR") for one in entry.options]
                     trained[folder.name] = {
                         **asdict(entry),
@@ -112,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def options_of(entry: Entry, task: Task, args: argparse.Namespace) -> list[str]:
-    """What ``training/train_reconstructor.py`` is called with."""
+    """Return the options of ``training/train_reconstructor.py``."""
     options = ["--network", entry.network, "--bank", str(args.bank)]
     options += ["--resolution", str(task.resolution), "--num_coils", str(task.num_coils)]
     options += ["--masks", _MASK, "--accelerations", f"{task.acceleration:g}"]
@@ -123,7 +122,7 @@ def options_of(entry: Entry, task: Task, args: argparse.Namespace) -> list[str]:
 
 
 def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
-    """L1-wavelet with the weight that is best on scans of another seed."""
+    """Return L1-wavelet with the best weight on scans of another seed."""
 
     def weighted(weight: float) -> Method:
         def run(batch: Batch) -> Reconstruction:
@@ -141,7 +140,7 @@ def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
 def measure(
     methods: list[Method], task: Task, args: argparse.Namespace, *, scans: int, seed: int
 ) -> list[Row]:
-    """Rows of every method on so many scans of a seed."""
+    """Score every method on scans of a seed; return the rows."""
     with tempfile.TemporaryDirectory() as temporary:
         files, rows = Path(temporary) / "scans", Path(temporary) / "rows"
         files.mkdir()
@@ -164,7 +163,7 @@ def measure(
 
 
 def rate(rows: list[Row], method: str, compared: str) -> dict[str, Any]:
-    """Mean and standard error of every metric, and of the SNR less another's, over the scans."""
+    """Return mean and standard error of every metric and of the SNR gain over another method."""
     mine, others = columns(rows, method), columns(rows, compared)
     found: dict[str, Any] = {name: summary(values) for name, values in mine.items()}
     if len(others["snr"]):
@@ -173,13 +172,13 @@ def rate(rows: list[Row], method: str, compared: str) -> dict[str, Any]:
 
 
 def columns(rows: list[Row], method: str) -> dict[str, np.ndarray]:
-    """Every metric of one method in the order of the scans, ``(scans,)`` each."""
+    """Return every metric of one method in scan order, each of shape ``(scans,)``."""
     mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["scan"])
     return {name: np.array([float(row[name]) for row in mine]) for name in METRICS}
 
 
 def draw(path: Path, methods: list[Method], task: Task, args: argparse.Namespace) -> None:
-    """A figure of the last kind of scan: a label volume's, or a brain."""
+    """Draw a figure of a label-volume slice, or of a brain without label volumes."""
     kinds = 2 + bool(args.label_volumes)
     drawn = held_out_scans(
         kinds, task.resolution, args.label_volumes, args.seed, num_coils=task.num_coils

@@ -1,4 +1,4 @@
-"""The tables of the study: which networks, trained how; and its options."""
+"""Tables of the study (networks and their training) and its command-line options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.common.held_out import NUM_COILS
 from ctxrecon.loading.components import shipped_prior
 
 METRICS = {"snr": 2, "psnr": 2, "ssim": 3, "hfen": 3, "sharpness": 2}
-"""Metrics with the digits that tables show."""
+"""Metrics and their decimal places in tables."""
 
 _UNPAIRED = ("--loss", "none", "--adversarial")
 _UNROLLED, _PLAIN = "unrolled:width=32", "resnet:width=32"
@@ -26,10 +26,10 @@ class Entry:
     """One network of a table.
 
     Attributes:
-        title: in the table.
-        network: as ``--network`` takes it.
-        options: further ones of the training script.
-        times: how many times as many steps as those of the other tables it is trained for.
+        title: Name in the table.
+        network: Value of ``--network``.
+        options: Further options of the training script.
+        times: Training length relative to ``--steps``.
     """
 
     title: str
@@ -39,13 +39,13 @@ class Entry:
 
 
 def disjoint(kind: str, scans: int) -> tuple[str, ...]:
-    """As many magnitudes of other scans as there are scans."""
+    """Return options for unpaired magnitude labels, as many as scans, from other people."""
     labels = ("--labels", "disjoint", "--labeled", str(scans), "--magnitude_labels")
     return (*labels, *_UNPAIRED, kind)
 
 
 def objectives(scans: int) -> list[Entry]:
-    """Table II, and other networks."""
+    """Return the entries of Table II and other networks."""
     return [
         Entry("WGAN, unpaired", _UNROLLED, disjoint("wgan_gp", scans)),
         Entry("WGAN, unpaired, no consistency", _UNROLLED,
@@ -63,7 +63,7 @@ def objectives(scans: int) -> list[Entry]:
 
 
 def critics(scans: int) -> list[Entry]:
-    """Unpaired, with critics of several widths."""
+    """Return unpaired entries with critics of several widths."""
     unpaired = disjoint("wgan_gp", scans)
     return [
         Entry("ℓ1", _UNROLLED),
@@ -75,7 +75,7 @@ def critics(scans: int) -> list[Entry]:
 
 
 def longer(scans: int) -> list[Entry]:
-    """Paired and unpaired, twice the steps."""
+    """Return a paired and an unpaired entry with twice the steps."""
     return [
         Entry("ℓ1", _UNROLLED, times=2),
         Entry("WGAN, unpaired", _UNROLLED, disjoint("wgan_gp", scans), times=2),
@@ -83,7 +83,7 @@ def longer(scans: int) -> list[Entry]:
 
 
 def adversarial(scans: int) -> list[Entry]:
-    """Figure 8: every label, no pixel-wise loss."""
+    """Return the entries of Figure 8: all labels, no pixel-wise loss."""
     return [
         Entry(title, _PLAIN, (*_UNPAIRED, kind, *_PLAYED), times=5)
         for title, kind in (("WGAN-GP", "wgan_gp"), ("LSGAN", "lsgan"), ("entropic", "entropic"))
@@ -91,7 +91,7 @@ def adversarial(scans: int) -> list[Entry]:
 
 
 def fewer_labels(scans: int) -> list[Entry]:
-    """Table I: 6 and 3 of 17 subjects, unpaired, with their phase and without; all, paired."""
+    """Return the entries of Table I: a third and a fifth of the labels, unpaired; all, paired."""
     partial = ("--labels", "partial", *_UNPAIRED, "wgan_gp", "--labeled")
     return [
         Entry("ℓ1, all labels", _PLAIN),
@@ -105,7 +105,7 @@ def fewer_labels(scans: int) -> list[Entry]:
 
 
 def with_prompt(scans: int) -> list[Entry]:
-    """The same network, with the text encoder of the shipped prior and without."""
+    """Return the same network with and without the text encoder of the shipped prior."""
     return [
         Entry("unrolled, no prompt", _UNROLLED),
         Entry("unrolled, prompt", _UNROLLED, ("--text_encoder", str(shipped_prior()))),
@@ -117,12 +117,12 @@ class Table:
     """A table of entries.
 
     Attributes:
-        title: over it.
-        entries: of so many scans.
-        accelerations: a network of its own for each.
-        compared: title of the entry that all others are compared with, scan by scan.
-        sweep: whether it is of the smaller matrix.
-        num_coils: of the simulated array.
+        title: Heading.
+        entries: Function that returns the entries for a number of training scans.
+        accelerations: Accelerations, each with its own networks.
+        compared: Title of the entry that all others are compared with, scan by scan.
+        sweep: Use the smaller matrix.
+        num_coils: Number of simulated coils.
     """
 
     title: str
@@ -135,20 +135,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Task:
-    """What the networks of one table reconstruct."""
+    """Acquisition that the networks of one table reconstruct."""
 
     acceleration: float
     resolution: int
     num_coils: int
 
     def __str__(self) -> str:
-        """Of a table's caption."""
+        """Return the caption of the table."""
         coils = f"{self.num_coils} coil{'s' * (self.num_coils > 1)}"
         return f"Poisson ×{self.acceleration:g}, {self.resolution}², {coils}"
 
 
 def task_of(table: Table, acceleration: float, args: argparse.Namespace) -> Task:
-    """The task of a table at one of its accelerations."""
+    """Return the task of a table at one of its accelerations."""
     resolution = args.sweep_resolution if table.sweep else args.resolution
     return Task(acceleration, resolution, table.num_coils)
 
@@ -166,22 +166,23 @@ TABLES = {
 
 
 def parse_args(argv: list[str] | None = None, description: str | None = None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = study_parser("reconstructors", description)
-    parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=list(TABLES))
-    parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--runs", type=Path, default=Path("runs/reconstructors"))
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--resolution", type=int, default=96)
-    parser.add_argument("--sweep_resolution", type=int, default=64)
-    parser.add_argument("--scans", type=int, default=600, help="to train with")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--mixed_precision", default="no")
-    parser.add_argument("--test_scans", type=int, default=48)
-    parser.add_argument("--train_only", action="store_true", help="test another time")
-    parser.add_argument("--test_only", action="store_true", help="of what has been trained")
-    parser.add_argument("--seed", type=int, default=0)
+    add, names = parser.add_argument, tuple(TABLES)
+    add("--tables", nargs="+", choices=names, default=list(names), help="Tables (default: all).")
+    add("--bank", type=Path, required=True, help="Bank of anatomies to train with.")
+    add("--label_volumes", type=Path, nargs="*", default=[], help="Label volumes of test people.")
+    add("--runs", type=Path, default=Path("runs/reconstructors"), help="Folder of the trainings.")
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--resolution", type=int, default=96, help="Matrix size.")
+    add("--sweep_resolution", type=int, default=64, help="Matrix size of the larger tables.")
+    add("--scans", type=int, default=600, help="Training scans.")
+    add("--steps", type=int, default=1500, help="Training steps.")
+    add("--batch_size", type=int, default=4, help="Slices in a batch.")
+    add("--learning_rate", type=float, default=1e-3, help="Learning rate.")
+    add("--mixed_precision", default="no", help="Mixed precision of accelerate.")
+    add("--test_scans", type=int, default=48, help="Test scans.")
+    add("--train_only", action="store_true", help="Train without testing.")
+    add("--test_only", action="store_true", help="Test completed trainings only.")
+    add("--seed", type=int, default=0, help="Random seed.")
     return parse(parser, argv)

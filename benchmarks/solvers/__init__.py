@@ -1,1 +1,1 @@
-"""Solvers: quality against evaluations, calibration, the default noise level."""
+"""Solvers of the diffusion prior."""

@@ -1,17 +1,17 @@
-"""Are the error bars of posterior samples right? Coverage, correlation, and what the mean gains.
+"""Calibration of posterior samples: coverage, correlation with the error, and gain of the mean.
 
     python -m benchmarks.solvers.calibration --output_dir benchmarks/results \
         --label_volumes DIR/training_seg_1[3-6].nii.gz \
         --fit_label_volumes DIR/training_seg_12.nii.gz
 
-The error of a pixel's magnitude is held against the standard deviation ``s`` of its K samples: an
+The error of a pixel's magnitude is compared with the standard deviation ``s`` of its K samples; the
 interval around the mean is that of ``ReconstructionOutput.interval``. Its factor f is fitted on
-scans of other seeds and volumes, so that 80 % intervals cover 80 %; f = 1 is the samples as they
-are. Only pixels of the object count.
+scans of other seeds and volumes such that 80 % intervals cover 80 %; f = 1 keeps the samples
+unchanged. Only pixels inside the object count.
 
-Solvers that take a noise level get that of the scan from the pipeline, ``posterior_dds`` too, which
-draws from the posterior with enough ``--steps``. What the mean of the samples gains over one of
-them says whether their spread is that of a posterior: see :func:`gain_of_posterior`.
+Solvers that accept a noise level get the scan's from the pipeline, including ``posterior_dds``,
+which samples the posterior with enough ``--steps``. The gain of the mean of the samples over a
+single one indicates whether their spread is that of a posterior: see :func:`gain_of_posterior`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from benchmarks.common.arguments import (
 from benchmarks.common.figures import save_figure
 from benchmarks.common.held_out import NUM_COILS, SNR, held_out_scans, scan_seed, undersample
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.words import listed
 from ctxrecon.evaluation import (
     Row,
     append_rows,
@@ -62,25 +63,26 @@ METHODS = (
 )
 _FIT_SEED = 100
 _OBJECT = 0.05
-"""Share of the 99 % quantile of the magnitude above which a pixel is of the object."""
+"""Threshold of the object relative to the 99 % quantile of the magnitude."""
 _RATIOS = [f"ratio{level:g}" for level in LEVELS]
 _COLUMNS = (
     *("method", "acceleration", "seed", "scan", "kind", "psnr_one", "psnr_mean"),
     *("correlation", "spread", "error", *_RATIOS, "ratios"),
 )
-# Enough of the ratios' distribution to find any coverage from it later.
+# Stored quantiles of the error ratios, from which any coverage can be computed later.
 _QUANTILES = 201
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = held_out_parser("solvers.calibration", __doc__)
-    parser.add_argument("--fit_label_volumes", type=Path, nargs="*", default=[])
-    parser.add_argument("--scans", type=int, default=33)
-    parser.add_argument("--fit_scans", type=int, default=12)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance_scale", type=float, default=1.0)
+    add, volumes = parser.add_argument, "Label volumes of the scans that f is fitted on."
+    add("--fit_label_volumes", type=Path, nargs="*", default=[], help=volumes)
+    add("--scans", type=int, default=33, help="Test scans.")
+    add("--fit_scans", type=int, default=12, help="Scans that f is fitted on.")
+    add("--methods", nargs="+", default=list(METHODS), help="Solvers with their options.")
+    add("--samples", type=int, default=8, help="Posterior samples of a scan.")
+    add("--steps", type=int, default=20, help="Diffusion steps.")
+    add("--guidance_scale", type=float, default=1.0, help="Guidance scale γ.")
     args = parse(parser, argv)
     if args.samples < 3 or args.scans < 2 or args.seed == _FIT_SEED:
         parser.error(f"expected --samples of 3 or more, --scans of 2, --seed not {_FIT_SEED}")
@@ -120,7 +122,7 @@ def run_missing(
     pipe: ContextMRIPipeline,
     args: argparse.Namespace,
 ) -> None:
-    """Draw samples of what the CSV file does not hold yet, and add it to file and ``rows``."""
+    """Sample the cases missing in the CSV file; append them to the file and ``rows``."""
     done = {(row["method"], row["acceleration"], row["seed"], row["scan"]) for row in rows}
     cases = list(product(args.methods, args.accelerations, range(len(scans))))
     for method, acceleration, number in tqdm(cases, unit="scan", desc=f"seed {seed}"):
@@ -139,7 +141,7 @@ def run_missing(
 def draw_samples(
     method: str, scan: Scan, seed: int, pipe: ContextMRIPipeline, args: argparse.Namespace
 ) -> tuple[Tensor, Tensor]:
-    """Samples ``(K, ny, nx)`` and their mean ``(ny, nx)``, complex."""
+    """Draw samples ``(K, ny, nx)``; return them and their mean ``(ny, nx)``, complex."""
     solver, call = solver_and_call(method)
     output: ReconstructionOutput[Tensor] = pipe(
         scan.kspace,
@@ -159,7 +161,7 @@ def draw_samples(
 
 
 def spread_and_error(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Standard deviation of the magnitude, error of its mean, and where the object is."""
+    """Return standard deviation of the magnitude, error of its mean, and object mask."""
     magnitudes = samples.abs()
     true = target.abs()
     inside = true > _OBJECT * true.quantile(0.99)
@@ -167,7 +169,7 @@ def spread_and_error(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def rate(samples: Tensor, scan: Scan) -> Row:
-    """What is kept of one scan's samples."""
+    """Return the row of one scan's samples."""
     assert scan.target is not None
     target = scan.target[0]
     spread, error, inside = spread_and_error(samples, target)
@@ -191,24 +193,25 @@ def rate(samples: Tensor, scan: Scan) -> Row:
 
 
 def coverage(row: Row, level: float, factor: float, samples: int) -> float:
-    """Share of the pixels in the interval, from the quantiles of their ratios."""
+    """Return the share of pixels inside the interval, from the stored quantiles."""
     limit = factor * interval_width(level, samples)
     return float(np.interp(limit, json.loads(row["ratios"]), np.linspace(0, 1, _QUANTILES)))
 
 
 def gain_of_posterior(samples: int) -> float:
-    """``10 log10(2 / (1 + 1/K))``: dB by which the mean of K samples of a posterior beats one.
+    """Return ``10 log10(2 / (1 + 1/K))``, the gain in dB of the mean of K exact posterior samples.
 
-    The truth is one more draw, so a sample is wrong by twice the posterior's variance and their
-    mean by ``1 + 1/K`` times that: 2.5 dB for 8 samples, 3.0 dB for many. Samples that gain less
-    agree with each other more than with the truth. The complex image's mean squared error is meant,
-    that of magnitudes does nearly so.
+    The ground truth is one more posterior sample. A sample therefore has an expected squared error
+    of twice the posterior variance, and the mean of K samples of ``1 + 1/K`` times that variance:
+    a gain of 2.5 dB for 8 samples and 3.0 dB for many. Samples that gain less agree with each other
+    more than with the ground truth. The formula holds for complex images and approximately for
+    magnitudes.
     """
     return 10 * math.log10(2 / (1 + 1 / samples))
 
 
 def summarize(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What is known of every method at each acceleration."""
+    """Return the statistics of every method at each acceleration."""
     results: dict[str, dict[str, Any]] = {}
     for acceleration in args.accelerations:
         for method in args.methods:
@@ -237,21 +240,38 @@ def summarize(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, 
 
 
 def page(record: Record) -> str:
-    """Explanation, and a table for each acceleration."""
+    """Return the page: a verdict, the setting and a table for each acceleration."""
     args, results = parse_args(recorded_options(record["command"])), record["results"]
-    text = ["# Calibration of posterior samples\n", _explanation(args, results["settings"])]
-    header = ["", "PSNR, one", f"PSNR, mean of {args.samples}", "gain of the mean"]
-    header += [*(f"{level:.0%}" for level in LEVELS), "f"]
-    header += [f"{level:.0%} with f" for level in LEVELS]
-    header += ["spread with error, pixels", "scans"]
+    text = ["# Calibration of posterior samples\n", _verdict(args, results)]
+    text.append(_explanation(args, results["settings"]))
+    header = ["solver", "PSNR, one sample (dB)", f"PSNR, mean of {args.samples} (dB)"]
+    header += ["gain of the mean (dB)", *(f"in {level:.0%} interval" for level in LEVELS), "f"]
+    header += [f"in {level:.0%} with f" for level in LEVELS]
+    header += ["correlation over pixels", "correlation over scans"]
     for acceleration in args.accelerations:
         lines = [_line(method, results[f"x{acceleration:g} {method}"]) for method in args.methods]
         text += [f"## uniform1d ×{acceleration:g}, n = {args.scans}\n", table(header, lines)]
+    text.append("![Error and spread of one scan](calibration.png)\n")
     return "\n".join(text)
 
 
+def _verdict(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> str:
+    """Return the coverage of nominal 95 % intervals of every method, in words."""
+    level = max(LEVELS)
+    lines = []
+    for method in args.methods:
+        each = [
+            f"{results[f'x{factor:g} {method}'][f'coverage {level:g}']['mean']:.0%} at ×{factor:g}"
+            for factor in args.accelerations
+        ]
+        lines.append(
+            f"- `{method}`: intervals with a nominal coverage of {level:.0%} cover {listed(each)}."
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _line(method: str, found: dict[str, Any]) -> list[str]:
-    """The row of a method."""
+    """Return the row of a method."""
     return [
         f"`{method}`",
         with_error(found["psnr_one"], 2),
@@ -266,7 +286,7 @@ def _line(method: str, found: dict[str, Any]) -> list[str]:
 
 
 def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
-    """The error beside the spread, for the first brain at the largest acceleration."""
+    """Draw error and spread of the first brain at the largest acceleration."""
     scans = held_out_scans(2, args.resolution, [], args.seed)
     seed, acceleration = scan_seed(args.seed, 1), max(args.accelerations)
     measured = undersample(scans[1][1], acceleration, seed, False)
@@ -280,7 +300,7 @@ def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
         spread, error, inside = spread_and_error(samples, target)
         white, most = float(target.abs().quantile(0.995)), float(error[inside].quantile(0.99))
         images = {
-            "true": target.abs(),
+            "ground truth": target.abs(),
             f"mean of {len(samples)}": mean.abs(),
             "error of the mean": error,
             "standard deviation": spread,
@@ -298,17 +318,20 @@ def draw(args: argparse.Namespace, pipe: ContextMRIPipeline) -> None:
 
 
 def _explanation(args: argparse.Namespace, settings: dict[str, object]) -> str:
-    """What the tables show."""
+    """Return the description of setting and columns."""
     return f"""\
-{args.samples} samples of each held-out phantom scan, {args.resolution}², {NUM_COILS} coils, complex
-noise of {1 / SNR:.0%} of the bright signal; prior {settings["prior"]}, {args.steps} steps spaced
-quadratically, γ = {args.guidance_scale:g}, network in {args.dtype}. Shares of the object's pixels
-whose magnitude lies in the interval of 50, 80 and 95 %, with the samples as they are and with the
-spread multiplied by f, which was fitted on {args.fit_scans} scans of other seeds and volumes.
-Correlation of the spread with the absolute error, over the pixels of a scan (mean ± standard
-error) and of their root mean squares over the scans. The mean of {args.samples} samples of an exact
-posterior gains {gain_of_posterior(args.samples):.1f} dB over one of them, of many samples 3.0 dB:
-the truth is one more draw.
+{args.samples} posterior samples of each held-out phantom scan, {args.resolution}², {NUM_COILS}
+coils, complex noise of {1 / SNR:.0%} of the bright signal; prior `{settings["prior"]}`,
+{args.steps} steps with quadratic spacing, γ = {args.guidance_scale:g}, network in {args.dtype}.
+Values are means over the scans, ± standard error.
+
+The interval columns show the share of the object's pixels whose true magnitude lies inside the
+50, 80 and 95 % interval, for the unmodified samples and with the spread multiplied by f, which was
+fitted on {args.fit_scans} scans of other seeds and volumes. The correlations are those of the
+spread with the absolute error: over the pixels of a scan, and over the scans between their root
+mean squares. For an exact posterior, the mean of {args.samples} samples gains
+{gain_of_posterior(args.samples):.1f} dB over one sample (3.0 dB for many samples), because the
+ground truth is one more sample; a smaller gain means that the samples agree too much.
 """
 
 

@@ -1,12 +1,12 @@
-"""Quality against network evaluations: every solver at 5 to 100 steps, on held-out phantom scans.
+"""Quality against network evaluations: every solver at 5 to 100 steps on held-out phantom scans.
 
     python -m benchmarks.solvers.curves --output_dir benchmarks/results \
         --label_volumes DIR/training_seg_1[3-6].nii.gz
 
-The first method is the paper's DDS at 100 evenly spaced steps; the others are compared with it
-scan by scan. Methods that answer what fewer evaluations need run on ``--scans`` scans, the other
-solvers on the first ``--solver_scans`` of them. Rows are appended to ``solver_curves/`` as they
-are done, and a run that was stopped goes on where it stopped.
+The first method is the paper's DDS at 100 evenly spaced steps; the others are compared with it scan
+by scan. Methods that reduce the number of evaluations run on ``--scans`` scans, all solvers on the
+first ``--solver_scans`` of them. Rows are appended to ``solver_curves/`` as they finish; a stopped
+run resumes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from accelerate import PartialState
@@ -29,6 +30,7 @@ from benchmarks.common.figures import save_figure
 from benchmarks.common.held_out import NUM_COILS, SNR, held_out_scans
 from benchmarks.common.methods import shipped_network
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.words import change
 from ctxrecon.evaluation import (
     Grid,
     Method,
@@ -49,7 +51,7 @@ from ctxrecon.pipelines import ContextMRIPipeline
 
 STEPS = (5, 10, 20, 50, 100)
 PAPER = "dds:eta=0.8:data_weight=5:cg_iterations=5:timesteps=scheduler"
-"""As published, with evenly spaced timesteps."""
+"""DDS as published, with evenly spaced timesteps."""
 
 _TUNED = "dds:data_weight=50:cg_iterations=10"
 _IDEAS: dict[str, tuple[int, ...]] = {
@@ -63,21 +65,22 @@ _IDEAS: dict[str, tuple[int, ...]] = {
     "dds:image=pnp_admm:strength=0.3": (20,),
     "dds:image=network:strength=0.3": (20,),
 }
-"""What each idea for fewer evaluations gives, one after the other."""
+"""Methods that reduce the number of evaluations, and their numbers of steps."""
 
 _SOLVERS = (
     *(PAPER, "dds", "ddnm", "dps", "pigdm", "diffpir", "red_diff", "daps"),
     *("pnp_hqs", "pnp_admm", "score_mri:corrector_steps=0"),
 )
-"""Each at every number of steps."""
+"""Solvers that run at every number of steps."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = held_out_parser("solvers.curves", __doc__)
-    parser.add_argument("--scans", type=int, default=66)
-    parser.add_argument("--solver_scans", type=int, default=12)
-    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="of every solver")
-    parser.add_argument("--guidance_scale", type=float, default=1.0)
+    add = parser.add_argument
+    add("--scans", type=int, default=66, help="Scans of the first part.")
+    add("--solver_scans", type=int, default=12, help="Scans of the comparison of all solvers.")
+    add("--steps", type=int, nargs="+", default=list(STEPS), help="Steps of every solver.")
+    add("--guidance_scale", type=float, default=1.0, help="Guidance scale γ.")
     return parse(parser, argv)
 
 
@@ -120,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_scans(folder: Path, args: argparse.Namespace) -> None:
-    """The held-out scans as files, in their order."""
+    """Write the held-out scans to files, in their order."""
     drawn = held_out_scans(args.scans, args.resolution, args.label_volumes, args.seed)
     for number, (kind, scan) in enumerate(drawn):
         write_scan(folder / f"{number:03d}_{kind.replace(' ', '_')}.npz", scan)
@@ -129,7 +132,7 @@ def write_scans(folder: Path, args: argparse.Namespace) -> None:
 def methods_of(
     text: str, steps: tuple[int, ...], pipe: ContextMRIPipeline, args: argparse.Namespace
 ) -> list[Method]:
-    """One solver with its options at several numbers of steps."""
+    """Return one solver with its options at several numbers of steps."""
     solver, call = solver_and_call(text)
     return solver_methods(
         text,
@@ -145,23 +148,24 @@ def methods_of(
 
 
 def ideas(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Method]:
-    """The paper's DDS, what was tried to need fewer evaluations, L1-wavelet, and a network."""
+    """Return the paper's DDS, methods with fewer evaluations, L1-wavelet and a network."""
     found = [one for text, steps in _IDEAS.items() for one in methods_of(text, steps, pipe, args)]
     shipped = network_method(*shipped_network())
     return [*found, baseline_method("l1-wavelet", "l1_wavelet"), shipped]
 
 
 def every_solver(pipe: ContextMRIPipeline, args: argparse.Namespace) -> list[Method]:
-    """Every solver at every number of steps, the paper's DDS at the most steps first."""
+    """Return every solver at every number of steps, the paper's DDS at the most steps first."""
     steps = tuple(sorted(args.steps, reverse=True))
     return [one for text in _SOLVERS for one in methods_of(text, steps, pipe, args)]
 
 
 def page(record: Record) -> str:
-    """Explanation, and a table for each part and acceleration."""
+    """Return the page: a verdict, the setting and a table for each part and acceleration."""
     args, results = parse_args(recorded_options(record["command"])), record["results"]
-    text = ["# Quality against network evaluations\n", _explanation(args, results["settings"])]
-    titles = {"ideas": ("What fewer evaluations need", args.scans)}
+    text = ["# Quality against network evaluations\n", _verdict(args, results)]
+    text.append(_explanation(args, results["settings"]))
+    titles = {"ideas": ("Fewer evaluations", args.scans)}
     titles["solvers"] = ("Every solver", args.solver_scans)
     for name, (title, count) in titles.items():
         cells = [Cell(**cell) for cell in results[name]]
@@ -170,11 +174,26 @@ def page(record: Record) -> str:
             text += [
                 f"uniform1d ×{acceleration:g}:\n",
                 table(
-                    ["", "steps", "evaluations", "PSNR (dB)", "less the first", "SSIM"],
+                    ["method", "steps", "evaluations", "PSNR (dB)", "gain (dB)", "SSIM"],
                     [_line(cell) for cell in cells if cell.acceleration == acceleration],
                 ),
             ]
+    text.append("![PSNR against network evaluations](solver_curves.png)\n")
     return "\n".join(text)
+
+
+def _verdict(args: argparse.Namespace, results: dict[str, Any]) -> str:
+    """Return the best method of the first part at each acceleration, in words."""
+    lines = []
+    for acceleration in args.accelerations:
+        own = [Cell(**one) for one in results["ideas"] if one["acceleration"] == acceleration]
+        best = max(own, key=lambda cell: cell.scores["psnr"]["mean"] or 0.0)
+        lines.append(
+            f"At ×{acceleration:g}, `{best.method}` has the highest PSNR; with "
+            f"{best.evaluations:g} evaluations it {change(best.less_first['psnr'])} over the "
+            f"paper's DDS with {own[0].evaluations:g}."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _line(cell: Cell) -> list[str]:
@@ -189,7 +208,7 @@ def _line(cell: Cell) -> list[str]:
 
 
 def draw(path: Path, cells: list[Cell], args: argparse.Namespace) -> None:
-    """PSNR against evaluations, a panel for each acceleration and a line for each solver."""
+    """Plot PSNR against evaluations, a panel for each acceleration and a line for each solver."""
     figure, panels = plt.subplots(
         1, len(args.accelerations), figsize=(5.2 * len(args.accelerations), 4.2), squeeze=False
     )
@@ -221,15 +240,15 @@ def draw(path: Path, cells: list[Cell], args: argparse.Namespace) -> None:
 
 
 def _explanation(args: argparse.Namespace, settings: dict[str, object]) -> str:
-    """What the tables show."""
+    """Return the description of setting and columns."""
     kinds = "knees, brains" + ", label volumes" * bool(args.label_volumes)
     return f"""\
 Held-out phantom scans ({kinds}), {args.resolution}², {NUM_COILS} coils, complex noise of
-{1 / SNR:.0%} of the bright signal, a mask for each scan, coil maps from the undersampled scan
-itself; prior {settings["prior"]}, γ = {args.guidance_scale:g}, network in {args.dtype}. Slice-wise
-metrics on magnitudes, mean ± standard error; "less the first" is the paired difference to the
-paper's DDS at 100 evenly spaced steps. Steps are spaced quadratically where nothing else is said.
-Nothing was tuned on these scans.
+{1 / SNR:.0%} of the bright signal, a different mask for each scan, coil maps from the undersampled
+scan; prior `{settings["prior"]}`, γ = {args.guidance_scale:g}, network in {args.dtype}. Metrics are
+slice-wise on magnitudes, mean ± standard error over the scans; “gain” is the paired difference from
+the first row, the paper's DDS at 100 evenly spaced steps. Steps are spaced quadratically unless the
+method says `timesteps=scheduler`. Nothing was tuned on these scans.
 """
 
 

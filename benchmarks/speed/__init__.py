@@ -1,1 +1,1 @@
-"""What takes how long."""
+"""Timings of reconstruction, training and their parts."""

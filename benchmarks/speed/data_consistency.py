@@ -1,11 +1,10 @@
-"""Time of the data-consistency step: conjugate gradient on ``(I + ξ AᴴA) x = b``.
+"""Time of the data-consistency step: conjugate gradients on ``(I + ξ AᴴA) x = b``.
 
-The yardstick is the time of the FFTs that the step would do at the least, one forward and one
-inverse per coil and iteration: 2-D for the 2-D mask, along nx for the mask constant along ny. It is
-taken for the whole coil stack and for a few coils at a time, which stays in cache.
-The competitors take turns, since other work on the machine comes and goes; in its turn each runs
-once for nothing, so that it finds the memory as it leaves it itself, and then five times. Medians
-are over the turns of several fresh processes.
+The reference is the time of the FFTs that the step needs at least, one forward and one inverse per
+coil and iteration: 2-D for the 2-D mask, along nx for the mask that is constant along ny. They are
+timed for the whole coil stack and for a few coils at a time, which stay in cache. The methods run
+in turn, because the load of the machine varies; each runs once for warm-up and then five times.
+Medians are over the turns of several new processes.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def step(operator: CartesianSense, rhs: Tensor, iterations: int) -> Tensor:
 
 
 def shifted_step(mask: Tensor, maps: Tensor, rhs: Tensor, iterations: int) -> Tensor:
-    """``AᴴA`` as it is often written: centred FFTs, four shifted copies of the coil stack."""
+    """Run the step with ``AᴴA`` as often written, by centered FFTs with four shifted copies."""
 
     def normal(x: Tensor) -> Tensor:
         return x + DATA_WEIGHT * (maps.conj() * ifft2c(mask * fft2c(maps * x[:, None]))).sum(dim=1)
@@ -59,7 +58,7 @@ def shifted_step(mask: Tensor, maps: Tensor, rhs: Tensor, iterations: int) -> Te
 def deepinv_step(
     mask: Tensor, maps: Tensor, rhs: Tensor, iterations: int
 ) -> Callable[[], object] | None:
-    """deepinv's proximal step with its own multi-coil MRI physics, if it is installed."""
+    """Return deepinv's proximal step with its multi-coil MRI physics, if it is installed."""
     try:
         from deepinv.physics import MultiCoilMRI
     except ImportError:
@@ -91,7 +90,7 @@ def competitors(
 
 
 def measure(entries: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each turn."""
+    """Measure the milliseconds of each turn."""
     times: dict[str, list[float]] = {name: [] for name in entries}
     for _ in range(repeats):
         for name, entry in entries.items():
@@ -104,7 +103,7 @@ def measure(entries: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def measure_cases(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Every competitor's times for every mask, in this process."""
+    """Measure every method for every mask in this process."""
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(arguments.seed)
     shape = (arguments.size, arguments.size)
@@ -126,7 +125,7 @@ def measure_cases(arguments: argparse.Namespace) -> dict[str, dict[str, list[flo
 
 
 def compare(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Medians, minima and ratios to both yardsticks."""
+    """Return medians, minima and ratios to both reference times."""
     result = {}
     for name, values in times.items():
         row = {"median_ms": statistics.median(values), "minimum_ms": min(values)}
@@ -140,20 +139,21 @@ def compare(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("speed.data_consistency", __doc__)
-    parser.add_argument("--coils", type=int, default=15)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--iterations", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3, help="turns in each process")
-    parser.add_argument("--processes", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS / "data_consistency.json")
+    add, output = parser.add_argument, RESULTS / "data_consistency.json"
+    add("--coils", type=int, default=15, help="Number of coils.")
+    add("--size", type=int, default=320, help="Matrix size.")
+    add("--iterations", type=int, default=5, help="Conjugate-gradient iterations.")
+    add("--repeats", type=int, default=3, help="Turns in each process.")
+    add("--processes", type=int, default=7, help="Number of processes, one after the other.")
+    add("--threads", type=int, default=2, help="CPU threads.")
+    add("--seed", type=int, default=0, help="Random seed.")
+    add("--output", type=Path, default=output, help="JSON file.")
     return parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_args(argv)
-    # One process in several is slower than the others from start to end: one is no sample.
+    # Some processes are slower than others throughout, so a single one is not representative.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         processes = pool.map(measure_cases, [arguments] * arguments.processes, chunksize=1)
 

@@ -1,9 +1,9 @@
-"""Time to draw a mask of each learned sampler on the CPU, after set-up.
+"""Time to draw a mask from each learned sampler on the CPU, after set-up.
 
     python -m benchmarks.speed.masks
 
-One mask at a time, 320 × 320, lines and single samples; the median of many draws. What does not
-change from mask to mask, the network's probabilities, is computed before.
+One mask of 320 × 320 at a time, lines and single points; the median of many draws. The network's
+probabilities, which do not change between masks, are computed in advance.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ctxrecon.masks.learned import LOUPE, PatternGenerator, PerContrastSampler, 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("speed.masks", __doc__)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--acceleration", type=float, default=8.0)
-    parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
+    parser.add_argument("--size", type=int, default=320, help="Matrix size.")
+    parser.add_argument("--acceleration", type=float, default=8.0, help="Acceleration factor.")
+    parser.add_argument("--draws", type=int, default=200, help="Number of draws.")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads.")
+    parser.add_argument("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
     return parse(parser, argv)
 
 
 def median_ms(sampler: Sampler, acceleration: float, draws: int) -> float:
-    """Median time of a draw in ms."""
+    """Return the median time of a draw in ms."""
     sampler.eval()
     generator = torch.Generator().manual_seed(0)
     sampler(acceleration, generator=generator)  # computes the probabilities

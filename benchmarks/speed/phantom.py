@@ -1,4 +1,4 @@
-"""Phantom slices a second, as a training run draws them from cached anatomies.
+"""Phantom slices per second, drawn from cached anatomies as in training.
 
 python -m benchmarks.speed.phantom
 """
@@ -19,11 +19,12 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices, brain_anatomy, knee_ana
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("speed.phantom", __doc__)
-    parser.add_argument("--slices", type=int, default=2000)
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS / "phantom_speed.json")
+    add, output = parser.add_argument, RESULTS / "phantom_speed.json"
+    add("--slices", type=int, default=2000, help="Number of slices.")
+    add("--resolution", type=int, default=128, help="Matrix size.")
+    add("--workers", type=int, default=2, help="Worker processes.")
+    add("--seed", type=int, default=0, help="Random seed.")
+    add("--output", type=Path, default=output, help="JSON file.")
     return parse(parser, argv)
 
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     began = time.perf_counter()
     count = sum(len(batch) for batch in loader)
     rate = count / (time.perf_counter() - began)
-    print(f"{rate:.0f} slices of {args.resolution}² a second with {args.workers} workers")
+    print(f"{rate:.0f} slices of {args.resolution}² per second with {args.workers} workers")
     results = {"slices_per_second": rate, "workers": args.workers, "resolution": args.resolution}
     write_record(args.output, results, args)
 

@@ -1,4 +1,4 @@
-"""ContextMRI's reconstruction loop written down as published, with nothing done for speed."""
+"""ContextMRI's reconstruction loop as published, without optimization for speed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _AXES = (-2, -1)
 
 
 def fft2_shifted(x: Tensor) -> Tensor:
-    """Centred orthonormal FFT, by shifting there and back."""
+    """Return the centered orthonormal FFT, computed by shifting before and after."""
     shifted = torch.fft.ifftshift(x, dim=_AXES)
     return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=_AXES)
 
 
 def ifft2_shifted(y: Tensor) -> Tensor:
-    """Its inverse."""
+    """Return the inverse of :func:`fft2_shifted`."""
     shifted = torch.fft.ifftshift(y, dim=_AXES)
     return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=_AXES)
 
@@ -41,27 +41,27 @@ def plain_dds(
     latents: Tensor,
     draw: Callable[[], Tensor],
 ) -> Tensor:
-    """DDS with conjugate gradients on ``(I + ξ AᴴA) x = x̂_0 + ξ Aᴴ y``.
+    """Reconstruct by DDS with conjugate gradients on ``(I + ξ AᴴA) x = x̂_0 + ξ Aᴴ y``.
 
-    ``A`` and ``Aᴴ`` shift at each transform, ``Aᴴ y`` is computed at each step, guidance takes two
-    passes of the network one after the other, and everything is float32.
+    ``A`` and ``Aᴴ`` shift at each transform, ``Aᴴ y`` is recomputed at each step, guidance runs the
+    network twice in sequence, and everything is float32.
 
     Args:
-        pipe: whose networks are used.
-        kspace: ``(1, coils, ny, nx)`` at the training scale.
-        mask: ``(1, 1, ny, nx)`` bool.
-        maps: ``(1, coils, ny, nx)``.
-        prompt: of the slice.
-        timesteps: descending.
-        guidance_scale: γ.
-        eta: η.
-        data_weight: ξ.
-        cg_iterations: of each step.
-        latents: starting noise ``(1, 2, ny, nx)``.
-        draw: gives unit noise like it.
+        pipe: Pipeline whose networks are used.
+        kspace: k-space of shape ``(1, coils, ny, nx)`` at the training scale.
+        mask: Sampling mask of shape ``(1, 1, ny, nx)``, bool.
+        maps: Coil maps of shape ``(1, coils, ny, nx)``.
+        prompt: Prompt of the slice.
+        timesteps: Descending timesteps.
+        guidance_scale: Guidance scale γ.
+        eta: Stochasticity η.
+        data_weight: Data weight ξ.
+        cg_iterations: Conjugate-gradient iterations of each step.
+        latents: Initial noise of shape ``(1, 2, ny, nx)``.
+        draw: Function that draws unit noise of the same shape.
 
     Returns:
-        ``(1, ny, nx)`` complex64.
+        Image of shape ``(1, ny, nx)``, complex64.
     """
     alphas_bar = pipe.scheduler.alphas_cumprod
     conditional, unconditional = pipe.encode_prompt([prompt]), pipe.encode_prompt([""])

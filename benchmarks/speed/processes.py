@@ -1,10 +1,10 @@
-"""How much faster two processes finish a folder of scans than one, and that the numbers agree.
+"""Speed-up from several processes on a folder of scans, and agreement of their results.
 
     python -m benchmarks.speed.processes --output_dir benchmarks/results
 
-``ctxrecon benchmark`` over simulated scans, from its start to its end, by turns with one process
-and with several of one thread each (torchrun on the CPU). Rows are compared to their last digit,
-all but their seconds.
+``ctxrecon benchmark`` runs over simulated scans, in turn with one process and with several
+processes of one thread each (torchrun on the CPU). Times include start-up. All columns of the rows
+except for the seconds must agree to the last digit.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from ctxrecon.io import write_scan
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = prior_parser("speed.processes", __doc__)
     parser.set_defaults(batch_size=1)
-    parser.add_argument("--scans", type=int, default=24)
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--methods", default="pnp_admm")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--turns", type=int, default=3)
+    add = parser.add_argument
+    add("--scans", type=int, default=24, help="Number of scans.")
+    add("--resolution", type=int, default=128, help="Matrix size.")
+    add("--methods", default="pnp_admm", help="Methods of ctxrecon benchmark.")
+    add("--steps", type=int, default=20, help="Diffusion steps.")
+    add("--processes", type=int, nargs="+", default=[1, 2], help="Numbers of processes.")
+    add("--turns", type=int, default=3, help="Runs with each number of processes.")
     return parse(parser, argv)
 
 
@@ -60,7 +61,6 @@ def main(argv: list[str] | None = None) -> None:
                 rows[count].append(measured(out / "rows.csv"))
     first = args.processes[0]
     medians = {count: statistics.median(values) for count, values in seconds.items()}
-    # Every turn of every number of processes.
     same = {count: all(turn == rows[first][0] for turn in rows[count]) for count in args.processes}
     results = {
         **{
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def page(record: Record) -> str:
-    """What was reconstructed, and a row for each number of processes."""
+    """Return the page: a verdict and a row for each number of processes."""
     found = record["results"]
     rows = [
         [
@@ -86,13 +86,20 @@ def page(record: Record) -> str:
         ]
         for count, seconds in found["seconds"].items()
     ]
-    head = ["processes of one thread", "seconds", "times faster", "same numbers"]
-    explanation = "{scans} scans of {resolution}², {methods}, {steps} steps:\n".format(**found)
+    head = ["processes of one thread", "seconds", "speed-up", "same results"]
+    most = max(found["times_faster"], key=int)
+    same = "the same" if all(found["same_numbers"].values()) else "DIFFERENT"
+    explanation = (
+        f"{most} processes are {found['times_faster'][most]:.2f} times as fast as "
+        f"{next(iter(found['seconds']))} and produce {same} results.\n\n"
+        "`ctxrecon benchmark` on {scans} scans of {resolution}² by `{methods}` with {steps} steps, "
+        "median seconds including start-up.\n".format(**found)
+    )
     return "\n".join(["# Several processes\n", explanation, table(head, rows)])
 
 
 def run(processes: int, arguments: list[str]) -> float:
-    """Seconds of ``ctxrecon benchmark`` with so many processes of one thread."""
+    """Time ``ctxrecon benchmark`` with a number of processes of one thread, in seconds."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc_per_node", str(processes), "-m", "ctxrecon.cli", "benchmark"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
@@ -104,7 +111,7 @@ def run(processes: int, arguments: list[str]) -> float:
 
 
 def measured(path: Path) -> list[Row]:
-    """The rows without what differs from run to run."""
+    """Read the rows without their seconds, which differ from run to run."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             {name: value for name, value in row.items() if name != "seconds"}

@@ -1,18 +1,18 @@
-"""Where the time of a reconstruction goes, and how long others take for the same.
+"""Time of a reconstruction: profile, and comparison with the published loop and deepinv.
 
     python -m benchmarks.speed.reconstruction --output_dir benchmarks/results
 
-One slice of 320² with 15 coils, coil maps given, so that what is timed is the reconstruction.
+One slice of 320² with 15 coils and given coil maps, so that only the reconstruction is timed.
 
-- Profile: the share of the network, and of all the rest, for the shipped network and for one of
+- Profile: time of the network and of everything else, for the shipped network and for one of
   ContextMRI's size (``--large``, 400 M parameters, random weights), by mask and precision.
-- DDS beside the published loop written down plainly (``_plain_loop.py``): same network, steps,
-  noise and result. Then with half-precision network.
-- The published loop with its 100 steps and guidance beside the default, whose 30 steps, most of
-  them at half of the pixels, make a better image (``benchmarks.solvers.curves``).
-- DiffPIR and DPS beside deepinv's, where it is installed, at equal evaluations.
+- DDS compared with a plain implementation of the published loop (``plain_loop.py``): same network,
+  steps, noise and result; then with the network in half precision.
+- The published loop with its 100 steps and guidance compared with the default, whose 30 steps, most
+  of them at half of the pixels, yield a better image (``benchmarks.solvers.curves``).
+- DiffPIR and DPS compared with deepinv's, if it is installed, at equal evaluations.
 
-All that is compared runs by turns in one process.
+Everything that is compared runs in turn in one process.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _PROMPT = "Knee, Slice 20, PDFS, TR: 3150, TE: 33"
 
 @dataclass(frozen=True)
 class Slice:
-    """One undersampled slice with its maps."""
+    """One undersampled slice with its coil maps."""
 
     kspace: Tensor
     mask: Tensor
@@ -65,17 +65,18 @@ class Slice:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("speed.reconstruction", __doc__)
-    parser.add_argument("--prior", help="checkpoint; the shipped prior by default")
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--coils", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=4, help="of what is compared")
-    parser.add_argument("--profile_steps", type=int, default=20, help="of the profile")
-    parser.add_argument("--published_steps", type=int, default=100)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--large", action="store_true", help="profile a 400 M network too")
-    parser.add_argument("--device", help="CUDA by default where there is one")
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--prior", help="Checkpoint (default: the shipped prior).")
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--size", type=int, default=320, help="Matrix size.")
+    add("--coils", type=int, default=15, help="Number of coils.")
+    add("--steps", type=int, default=4, help="Steps of the comparisons.")
+    add("--profile_steps", type=int, default=20, help="Steps of the profile.")
+    add("--published_steps", type=int, default=100, help="Steps of the published setting.")
+    add("--turns", type=int, default=3, help="Timed runs of each method.")
+    add("--large", action="store_true", help="Also profile a network of 400 M parameters.")
+    add("--device", help="Device (default: CUDA if available).")
+    add("--seed", type=int, default=0, help="Random seed.")
     return parse(parser, argv)
 
 
@@ -99,27 +100,32 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def page(record: Record) -> str:
-    """A table for each comparison."""
+    """Return the page: a verdict and a table for each comparison."""
     found = record["results"]
-    head = ["network", "mask", "precision", "network, ms a step", "rest, ms a step", "rest"]
+    head = ["network", "mask", "precision", "network (ms per step)", "rest (ms per step)"]
+    plain, default = (list(found[key]["times_faster"].values()) for key in ("plain", "defaults"))
     text = [
         "# Speed of a reconstruction\n",
-        f"One slice, {found['size']}², {found['coils']} coils.\n",
-        "## Where the time goes (DDS, γ = 1)\n",
-        table(head, map(_profile_line, found["profile"])),
-        "## DDS beside the published loop (uniform1d ×4, γ = 2)\n",
+        f"The default is {default[1]:.1f} times as fast as the published loop with its own "
+        f"setting, and {default[-1]:.1f} times with the network in bfloat16. With the same solver "
+        f"and steps, the factors are {plain[1]:.2f} and {plain[-1]:.2f}.\n",
+        f"One slice, {found['size']}², {found['coils']} coils, given coil maps. Seconds are "
+        "medians; “speed-up” is relative to the first row of each table.\n",
+        "## Profile (DDS, γ = 1)\n",
+        table([*head, "share of the rest"], map(_profile_line, found["profile"])),
+        "## DDS and the published loop (uniform1d ×4, γ = 2)\n",
         _ratios(found["plain"]),
-        "## The published setting beside the default (uniform1d ×4)\n",
+        "## Published setting and default (uniform1d ×4)\n",
         _ratios(found["defaults"]),
     ]
     if "deepinv" in found:
-        text.append("## Beside deepinv (uniform1d ×4, γ = 1)\n")
+        text.append("## Comparison with deepinv (uniform1d ×4, γ = 1)\n")
         text += map(_ratios, found["deepinv"].values())
     return "\n".join(text)
 
 
 def make_slice(mask_name: str, args: argparse.Namespace, device: torch.device) -> Slice:
-    """A phantom slice at the training scale."""
+    """Simulate a phantom slice at the training scale."""
     generator = torch.Generator().manual_seed(args.seed)
     shape = (args.size, args.size)
     target = phantom_scan("knee", shape=shape, generator=generator).target
@@ -135,7 +141,7 @@ def make_slice(mask_name: str, args: argparse.Namespace, device: torch.device) -
 def reconstruct(
     pipe: ContextMRIPipeline, one: Slice, steps: int, gamma: float, **options: Any
 ) -> Tensor:
-    """One slice by the pipeline."""
+    """Reconstruct one slice by the pipeline."""
     output: ReconstructionOutput[Tensor] = pipe(
         one.kspace,
         one.mask,
@@ -152,7 +158,7 @@ def reconstruct(
 def profile(
     pipe: ContextMRIPipeline, slices: dict[str, Slice], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Seconds of the network and of the rest, a step."""
+    """Measure the seconds per step of the network and of everything else."""
     own = pipe.unet
     networks = {"shipped": own}
     if args.large:
@@ -181,7 +187,7 @@ def profile(
 
 
 def large_network(own: UNet2DConditionModel, device: torch.device) -> UNet2DConditionModel:
-    """A random U-Net of ContextMRI's layout that takes the text states of the shipped one."""
+    """Return a random U-Net of ContextMRI's layout that accepts the shipped text states."""
     config = UNet2DConditionModel.load_config(_LARGE)
     width = own.config.encoder_hid_dim or own.config.cross_attention_dim
     config |= {"encoder_hid_dim": width, "addition_embed_type": None}
@@ -190,7 +196,7 @@ def large_network(own: UNet2DConditionModel, device: torch.device) -> UNet2DCond
 
 
 def _watch(network: torch.nn.Module, seconds: list[float]) -> list[Any]:
-    """Append the time of every evaluation."""
+    """Register hooks that append the time of every evaluation to ``seconds``."""
 
     def before(*_: object) -> None:
         synchronize()
@@ -215,10 +221,10 @@ def _as_entry(
 def compare_with_plain(
     pipe: ContextMRIPipeline, one: Slice, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """DDS by the pipeline and by the plain loop, from the same noise."""
+    """Compare DDS by the pipeline and by the plain loop from the same noise."""
     shape = (1, 2, args.size, args.size)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(pipe.device)
-    # Where ᾱ is nearly 0 the pipeline bounds what the published loop divides by √ᾱ.
+    # For ᾱ near 0 the pipeline bounds the division by √ᾱ and would differ from the published loop.
     steps = quadratic_timesteps(args.steps, start=_FIRST_TIMESTEP)
     plain = plain_loop(pipe, one, steps, latents)
     call = {"timesteps": steps, "latents": latents, "solver": DDS(eta=0.0)}
@@ -236,7 +242,7 @@ def compare_with_plain(
 def plain_loop(
     pipe: ContextMRIPipeline, one: Slice, steps: list[int], latents: Tensor
 ) -> Callable[[], Tensor]:
-    """The published loop at γ = 2 from this noise, without noise on the way."""
+    """Return the published loop at γ = 2 from this initial noise, without added noise (η = 0)."""
     scale = prepare_measurement(one.kspace, one.mask, one.maps).intensity_scale()[:, None, None]
     return lambda: (
         scale
@@ -260,7 +266,7 @@ def plain_loop(
 def in_half_precision(
     pipe: ContextMRIPipeline, entry: Callable[[], Tensor]
 ) -> Callable[[], Tensor]:
-    """The same with the network in bfloat16."""
+    """Return the same call with the network in bfloat16."""
     full, half = pipe.unet, copy.deepcopy(pipe.unet).to(torch.bfloat16)
 
     def run() -> Tensor:
@@ -275,7 +281,7 @@ def in_half_precision(
 def compare_defaults(
     pipe: ContextMRIPipeline, one: Slice, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """The published loop with its 100 steps, and what a user gets who says nothing."""
+    """Compare the published loop with its 100 steps and the pipeline with its defaults."""
     latents = torch.zeros((1, 2, args.size, args.size), device=pipe.device)
     steps = quadratic_timesteps(args.published_steps, start=_FIRST_TIMESTEP)
     ours = _as_entry(pipe, one, _DEFAULT_STEPS, 1.0)
@@ -291,7 +297,7 @@ def compare_defaults(
 def compare_with_deepinv(
     pipe: ContextMRIPipeline, one: Slice, args: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """DiffPIR and DPS by the pipeline and by deepinv, at equal evaluations."""
+    """Compare DiffPIR and DPS by the pipeline and by deepinv at equal evaluations."""
     try:
         import deepinv
     except ImportError:
@@ -301,7 +307,7 @@ def compare_with_deepinv(
     levels = ((1 - denoiser.alphas_cumprod) / denoiser.alphas_cumprod).sqrt()
 
     class Wrapped(deepinv.models.Denoiser):
-        """The same network for deepinv: images in [0, 1] have noise of half the size."""
+        """The same network for deepinv; images in [0, 1] have half the noise level."""
 
         def __init__(self, unit: bool) -> None:
             super().__init__()
@@ -355,7 +361,7 @@ def compare_with_deepinv(
 
 
 def _compared(seconds: dict[str, list[float]], first: str) -> dict[str, Any]:
-    """Medians, and how many times faster than the first."""
+    """Return median times and speed-ups relative to the first entry."""
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     faster = {name: medians[first] / value for name, value in medians.items()}
     return {"seconds": seconds, "median_seconds": medians, "times_faster": faster}
@@ -375,16 +381,14 @@ def _profile_line(entry: dict[str, Any]) -> list[str]:
 
 def _ratios(found: dict[str, Any] | str) -> str:
     if isinstance(found, str):
-        return f"deepinv {found}\n"
+        return f"Version {found} of deepinv:\n"
     evaluations = found.get("evaluations", {})
-    return table(
-        ["", "seconds", "times faster", "evaluations"],
-        [
-            [name, f"{value:.2f}", f"{found['times_faster'][name]:.2f}",
-             str(evaluations.get(name, ""))]
-            for name, value in found["median_seconds"].items()
-        ],
-    )  # fmt: skip
+    heads = ["method", "seconds", "speed-up", *["evaluations"] * bool(evaluations)]
+    lines = []
+    for name, value in found["median_seconds"].items():
+        line = [name, f"{value:.2f}", f"{found['times_faster'][name]:.2f}"]
+        lines.append([*line, str(evaluations[name])] if evaluations else line)
+    return table(heads, lines)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Time of a slice by networks beside compressed sensing, and what MoDL's gradients keep.
+"""Time per slice of networks and compressed sensing, and memory of MoDL's gradients.
 
     python -m benchmarks.speed.reconstructors --output_dir benchmarks/results
 
-- One slice of 256² with 8 coils, Poisson 10-fold, coil maps given: L1-wavelet, ours, SigPy's and
-  BART's (30 iterations, as in the Wasserstein GAN paper, and BART's 100; with the start of the
-  program and its files, as a user has to wait for them), and every network, by turns in one
-  process, each twice in a row: the second counts, as for the slices of a volume. Weights do not
-  matter for the time: but for those of the shipped network they are random. Generators and
-  the shipped network once more in bfloat16, and how far that takes its image.
-- MoDL: bytes kept for the backward pass, and the relative difference of the gradients, with
-  implicit and with unrolled conjugate gradients, by their number of iterations.
+- One slice of 256² with 8 coils, Poisson ×10, coil maps given: L1-wavelet of ctxrecon, SigPy and
+  BART (30 iterations, as in the Wasserstein GAN paper, and BART's 100; BART's times include start
+  and files, for which a user also has to wait), and every network. All run in turn in one process,
+  twice in a row; the second run counts, as for the slices of a volume. Weights do not affect the
+  time and are random except for the shipped network. Generators and the shipped network also run in
+  bfloat16, with the change of the shipped network's image.
+- MoDL: memory kept for the backward pass and relative difference of the gradients, with implicit
+  and with unrolled conjugate gradients, by number of iterations.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ _WAVELET, _SHIPPED, _HALF = "CS-wavelet", "shipped", "bfloat16"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("speed.reconstructors", __doc__)
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--coils", type=int, default=8)
-    parser.add_argument("--width", type=int, default=32, help="features of both generators")
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--cg_iterations", type=int, nargs="+", default=[5, 10, 20, 40, 80])
-    parser.add_argument("--seed", type=int, default=0)
+    add, counts = parser.add_argument, [5, 10, 20, 40, 80]
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--size", type=int, default=256, help="Matrix size.")
+    add("--coils", type=int, default=8, help="Number of coils.")
+    add("--width", type=int, default=32, help="Features of both generators.")
+    add("--turns", type=int, default=9, help="Timed runs of each method.")
+    add("--cg_iterations", type=int, nargs="+", default=counts, help="Conjugate-gradient steps.")
+    add("--seed", type=int, default=0, help="Random seed.")
     return parse(parser, argv)
 
 
@@ -80,15 +81,22 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def page(record: Record) -> str:
-    """Times of a slice, and what MoDL's gradients keep."""
+    """Return the page: a verdict, times per slice and memory of MoDL's gradients."""
     found = record["results"]
     medians = found["median_seconds"]
     wavelets = {name: value for name, value in medians.items() if name.startswith(_WAVELET)}
+    networks = {name: value for name, value in medians.items() if name not in wavelets}
+    fastest = min(networks, key=lambda name: networks[name])
+    first = next(iter(wavelets))
     text = [
-        "# Time of a slice, and memory of MoDL\n",
-        f"One slice, {found['size']}², {found['coils']} coils, Poisson ×{_ACCELERATION:g}:\n",
+        "# Time of networks and compressed sensing\n",
+        f"The fastest network, “{fastest}”, takes {1e3 * networks[fastest]:.0f} ms per slice, "
+        f"“{first}” {1e3 * wavelets[first]:.0f} ms.\n",
+        f"One slice, {found['size']}², {found['coils']} coils, Poisson ×{_ACCELERATION:g}, given "
+        "coil maps. The last columns show the speed-up over each compressed-sensing "
+        "reconstruction.\n",
         table(
-            ["", "ms", *(f"times faster than {name}" for name in wavelets)],
+            ["method", "ms", *(f"speed-up over {name}" for name in wavelets)],
             [
                 [
                     name,
@@ -98,11 +106,13 @@ def page(record: Record) -> str:
                 for name, value in medians.items()
             ],
         ),
-        "In bfloat16 the image of the network that ships differs by "
-        f"{found['rounding']:.1e} of its norm.\n",
-        "Kept for the backward pass of one system, and what its gradients differ by:\n",
+        f"In bfloat16, the image of the shipped network changes by {found['rounding']:.1e} of its "
+        "norm.\n",
+        "## Memory of MoDL's gradients\n",
+        "Memory kept for the backward pass of one linear system, with implicit and with unrolled "
+        "conjugate gradients, and the relative difference of the gradients:\n",
         table(
-            ["CG iterations", "implicit, MiB", "unrolled, MiB", "difference"],
+            ["CG iterations", "implicit (MiB)", "unrolled (MiB)", "difference"],
             [
                 [
                     str(entry["cg_iterations"]),
@@ -118,7 +128,7 @@ def page(record: Record) -> str:
 
 
 def measure(args: argparse.Namespace) -> tuple[Tensor, CartesianSense]:
-    """k-space of a phantom slice, and its operator."""
+    """Return k-space of a phantom slice and its operator."""
     generator = torch.Generator().manual_seed(args.seed)
     shape = (args.size, args.size)
     target = phantom_scan("knee", shape=shape, generator=generator).target
@@ -132,7 +142,7 @@ def measure(args: argparse.Namespace) -> tuple[Tensor, CartesianSense]:
 def entries(
     kspace: Tensor, operator: CartesianSense, args: argparse.Namespace
 ) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """Return the timed calls by name."""
     mask, maps = operator.mask, operator.coil_maps
     assert maps is not None
     found: dict[str, Callable[[], object]] = {
@@ -162,14 +172,14 @@ def entries(
 
 
 def halved(pipe: ReconstructionPipeline) -> ReconstructionPipeline:
-    """The same with the network in bfloat16."""
+    """Return the pipeline with its network in bfloat16."""
     half = ReconstructionPipeline(copy.deepcopy(pipe.reconstructor).to(torch.bfloat16))
     half.set_progress_bar_config(disable=True)
     return half
 
 
 def cost_of_rounding(kspace: Tensor, operator: CartesianSense) -> float:
-    """``‖x̂ − x‖ / ‖x‖``, x̂ of the shipped network in bfloat16."""
+    """Return ``‖x̂ − x‖ / ‖x‖`` for ``x̂`` of the shipped network in bfloat16."""
     _, pipe = shipped_network()
     outputs: list[Any] = [
         each(kspace, operator.mask, coil_maps=operator.coil_maps) for each in (pipe, halved(pipe))
@@ -179,7 +189,7 @@ def cost_of_rounding(kspace: Tensor, operator: CartesianSense) -> float:
 
 
 def sigpy_l1_wavelet(kspace: Tensor, mask: Tensor, maps: Tensor, iterations: int) -> Tensor:
-    """SigPy's own application, ``(ny, nx)``."""
+    """Reconstruct by SigPy's application, ``(ny, nx)``."""
     import sigpy.mri
 
     app = sigpy.mri.app.L1WaveletRecon(
@@ -194,12 +204,12 @@ def sigpy_l1_wavelet(kspace: Tensor, mask: Tensor, maps: Tensor, iterations: int
 
 
 def damped_normal(operator: CartesianSense, damping: Tensor, x: Tensor) -> Tensor:
-    """``(AᴴA + λ) x``."""
+    """Return ``(AᴴA + λ) x``."""
     return operator.normal(x) + damping * x
 
 
 def compare_gradients(kspace: Tensor, operator: CartesianSense, iterations: int) -> dict[str, Any]:
-    """Bytes kept and gradients of ``‖x‖²/2``, x of ``(AᴴA + λ) x = Aᴴy``."""
+    """Compare memory and gradients of ``‖x‖²/2`` for ``x`` of ``(AᴴA + λ) x = Aᴴy``."""
     kept: dict[str, int] = {}
     gradients: dict[str, Tensor] = {}
     for name in ("implicit", "unrolled"):

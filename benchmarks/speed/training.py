@@ -1,13 +1,13 @@
-"""Images a second of ``train_prior.py``'s loop and of diffusers' text-to-image loop.
+"""Images per second of the training loop of ``train_prior.py`` and of diffusers' loop.
 
     python -m benchmarks.speed.training --bank runs/bank.npz --mixed_precision bf16
 
-The same network, batch, precision, optimiser and machine, in one run, block by block in turn.
-diffusers' loop is the body of its ``examples/text_to_image/train_text_to_image.py`` with a frozen
-text encoder and without the VAE (the prior works on pixels), fed with batches that are ready in
-memory. Ours is timed three times: fed likewise; with phantom slices that workers draw and the
-device that trains renders; and with shards of prepared slices read from disk. What the data cost is
-the difference; the rate of the rendering alone stands beside.
+Network, batch, precision, optimizer and machine are the same; all loops run in one process, block
+by block in turn. diffusers' loop is the body of its
+``examples/text_to_image/train_text_to_image.py`` with a frozen text encoder and without the VAE
+(the prior works on pixels), fed with batches in memory. Our loop is timed with the same batches,
+with phantom slices that workers draw and the training device renders, and with shards of prepared
+slices read from disk. The differences are the cost of the data; the rendering is also timed alone.
 """
 
 from __future__ import annotations
@@ -49,19 +49,20 @@ DIFFUSERS, MEMORY, PHANTOM, SHARDS = (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = study_parser("speed.training", __doc__)
-    parser.add_argument("--bank", type=Path, required=True)
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument("--workers", type=int, default=0, help="of the data loader")
-    parser.add_argument("--steps", type=int, default=8, help="of a block")
-    parser.add_argument("--blocks", type=int, default=4)
+    add, precisions = parser.add_argument, ("no", "bf16", "fp16")
+    add("--bank", type=Path, required=True, help="Bank of anatomies.")
+    add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
+    add("--resolution", type=int, default=128, help="Matrix size.")
+    add("--batch_size", type=int, default=8, help="Batch size.")
+    add("--mixed_precision", choices=precisions, default="no", help="Mixed precision.")
+    add("--workers", type=int, default=0, help="Worker processes of the data loader.")
+    add("--steps", type=int, default=8, help="Steps of a block.")
+    add("--blocks", type=int, default=4, help="Blocks of each loop.")
     return parse(parser, argv)
 
 
 class InMemory:
-    """The batches of a few steps, kept with their pixels."""
+    """Rendered batches of a few steps, kept in memory."""
 
     def __init__(self, samples: PriorSamples, batch_size: int, count: int) -> None:
         self.size = batch_size
@@ -76,12 +77,12 @@ class InMemory:
         return place[1] // self.size % len(self.batches)
 
     def collate(self, items: list[int]) -> dict[str, Tensor]:
-        """The batch of these samples."""
+        """Return the batch of these samples."""
         return self.batches[items[0]]
 
 
 def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[float]:
-    """Seconds from one call of the network to the next in :func:`ctxrecon.training.train`."""
+    """Measure the seconds between network calls in :func:`ctxrecon.training.train`."""
     pipe = build_pipeline(sample_size=args.resolution)
     prior = Prior(pipe, train_text_encoder=False)
     times: list[float] = []
@@ -108,7 +109,7 @@ def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[floa
 
 
 def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
-    """Seconds of each step of diffusers' loop."""
+    """Measure the seconds of each step of diffusers' loop."""
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     pipe = build_pipeline(sample_size=args.resolution)
     unet, text_encoder = pipe.unet.train(), pipe.text_encoder.requires_grad_(False)
@@ -150,7 +151,7 @@ def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
 
 
 def rendering_rate(samples: PriorSamples, args: argparse.Namespace) -> float:
-    """Images a second of pixels alone, on the device that trains; the median of blocks."""
+    """Measure the images per second of rendering alone, on the training device (median)."""
     device = Accelerator(mixed_precision=args.mixed_precision).device
     batch = samples.collate([samples[0, number] for number in range(args.batch_size)])
     batch = send_to_device(batch, device)
@@ -165,7 +166,7 @@ def rendering_rate(samples: PriorSamples, args: argparse.Namespace) -> float:
 def loops(
     args: argparse.Namespace, folder: Path
 ) -> Iterator[tuple[str, Callable[[], list[float]]]]:
-    """Each loop by its name."""
+    """Yield each loop with its name."""
     pipe = build_pipeline(sample_size=args.resolution)
     slices = PhantomSlices(AnatomyBank.load(args.bank), resolution=args.resolution)
     shards = folder / "shards"
@@ -216,11 +217,11 @@ def main(argv: list[str] | None = None) -> None:
     write_record(args.output_dir / "training_speed.json", results, args, seed=0)
     print(
         table(
-            ["", "images a second", "× diffusers' loop"],
+            ["loop", "images per second", "relative to diffusers' loop"],
             [[name, f"{r:.2f}", f"{r / rates[DIFFUSERS]:.2f}"] for name, r in rates.items()],
         )
     )
-    print(f"rendering alone: {rendered:.0f} images a second")
+    print(f"rendering alone: {rendered:.0f} images per second")
 
 
 if __name__ == "__main__":

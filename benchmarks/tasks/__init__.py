@@ -1,1 +1,1 @@
-"""Tasks that are read straight from k-space."""
+"""Tasks solved directly from undersampled k-space."""

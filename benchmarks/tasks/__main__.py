@@ -1,4 +1,4 @@
-r"""Tasks read from undersampled k-space, in kind the tables of InfoMRI, on people never trained on.
+r"""Tasks solved from undersampled k-space on held-out people: analogues of the InfoMRI tables.
 
     python training/build_bank.py --output runs/masses.npz --brains 400 --knees 0 --finding Mass
     python -m benchmarks.tasks --bank runs/masses.npz
@@ -7,13 +7,13 @@ r"""Tasks read from undersampled k-space, in kind the tables of InfoMRI, on peop
     python -m benchmarks.tasks --tables privacy_knees frontier --knees runs/knees.npz
     python -m benchmarks.tasks --tables privacy_digits   # no bank is needed
 
-Networks are trained by ``training/train_task.py`` in folders of ``--runs``, where a run that was
-stopped goes on, once for each of ``--seeds``; tables share what they have in common. Test people
-are of seeds that no bank and no validation uses.
+Networks are trained by ``training/train_task.py`` in folders of ``--runs``, once for each of
+``--seeds``; stopped runs resume, and tables share trainings where they can. Test people have seeds
+that no bank and no validation set uses.
 
-``privacy_*`` and ``frontier`` ask what somebody else sees in measurements that were sampled for a
-classification: the sampler is frozen, and attackers are trained on its masks. Digits are rendered,
-and trained and tested in one go.
+``privacy_*`` and ``frontier`` measure how well an attacker can reconstruct the image from
+measurements sampled for a classification task. The sampler is frozen and attackers are trained on
+its masks. Digits are rendered on the fly; their training and testing run together.
 """
 
 from __future__ import annotations

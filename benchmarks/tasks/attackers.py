@@ -1,8 +1,9 @@
-"""Who would see the image in measurements that were sampled for a task.
+"""Attackers that reconstruct the image from measurements sampled for a task.
 
-Of digits: the small network of InfoMRI, section IV-C, and the best linear estimate, which needs no
-training and knows where every sample lies. Of knees, in :mod:`benchmarks.tasks.knees`: networks
-that ``training/train_reconstructor.py`` trains on the sampler's masks, and the diffusion prior.
+For digits, these are the small network of InfoMRI, section IV-C, and the best linear estimate,
+which needs no training and knows every mask. For knees, in :mod:`benchmarks.tasks.knees`, these are
+networks trained on the sampler's masks by ``training/train_reconstructor.py``, and the diffusion
+prior.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from ctxrecon.masks.learned import MaskNetwork
 from ctxrecon.metrics import psnr
 
 _VALIDATION_MASKS = 10**6
-"""Seed of the masks that an attacker's training ends by."""
+"""Seed of the validation masks that stop an attacker's training."""
 
 
 class LinearAttacker:
-    """``x̂ = x̄ + C Aᵀ (A C Aᵀ + s I)⁻¹ (y − A x̄)``: of all linear estimates that of least error.
+    """Linear estimate with the least error, ``x̂ = x̄ + C Aᵀ (A C Aᵀ + s I)⁻¹ (y − A x̄)``.
 
-    x̄ and C are mean and covariance of real images, A takes the real and the imaginary parts of the
-    samples of the mask, s is half of the variance of their noise. Without samples it is x̄.
+    x̄ and C are mean and covariance of real images, A returns the real and imaginary parts of the
+    sampled k-space, and s is half of the noise variance. Without samples, the estimate is x̄.
 
     Args:
-        images: ``(count, n, n)`` real, two or more.
-        noise_std: σ of the complex noise of a sample.
+        images: Two or more real images of shape ``(count, n, n)``.
+        noise_std: Standard deviation σ of the complex noise of a sample.
 
     Raises:
-        InputError: fewer than two images, or a noise that is not positive.
+        InputError: If there are fewer than two images or if the noise is not positive.
     """
 
     def __init__(self, images: Tensor, noise_std: float) -> None:
@@ -51,11 +52,11 @@ class LinearAttacker:
         self.joint = kspace.T @ kspace
 
     def __call__(self, kspace: Tensor, masks: Tensor) -> Tensor:
-        """Images ``(count, n, n)`` float32.
+        """Estimate images of shape ``(count, n, n)``, float32.
 
         Args:
-            kspace: ``(count, n, n)`` complex64.
-            masks: ``(count, 1, n, n)`` bool.
+            kspace: k-space of shape ``(count, n, n)``, complex64.
+            masks: Sampling masks of shape ``(count, 1, n, n)``, bool.
         """
         difference = _parts(kspace.to(torch.complex128) - fft2c(self.mean.to(torch.complex128)))
         images = []
@@ -70,12 +71,12 @@ class LinearAttacker:
 
 
 def _parts(kspace: Tensor) -> Tensor:
-    """Real parts, then imaginary ones, ``(count, 2 n²)``."""
+    """Return real parts followed by imaginary parts, ``(count, 2 n²)``."""
     return torch.view_as_real(kspace.flatten(1)).permute(0, 2, 1).flatten(1)
 
 
 def published_network() -> nn.Module:
-    """InfoMRI's attacker of digits: channels of the zero-filled image in, the image out."""
+    """Return InfoMRI's attacker of digits, from channels of the zero-filled image to an image."""
     return nn.Sequential(
         nn.Conv2d(2, 32, 3, padding=1),
         nn.ReLU(),
@@ -87,12 +88,12 @@ def published_network() -> nn.Module:
 
 @dataclass(frozen=True)
 class AttackRun:
-    """How the published network is trained: its batch size is published, the rate is not.
+    """Training of the published network; its batch size is published, the learning rate is not.
 
     Attributes:
-        most_epochs: it ends before, as soon as the error on the validation set does not fall.
-        batch_size: digits.
-        learning_rate: of Adam.
+        most_epochs: Largest number of epochs; training stops when the validation error rises.
+        batch_size: Digits in a batch.
+        learning_rate: Learning rate of Adam.
     """
 
     most_epochs: int = 10
@@ -108,15 +109,15 @@ def train_attacker(
     run: AttackRun,
     seed: int,
 ) -> nn.Module:
-    """Train the published network on the masks of a frozen sampler, drawn anew for every epoch.
+    """Train the published network on masks of a frozen sampler, redrawn for every epoch.
 
     Args:
-        sampler: whose measurements are attacked.
-        acceleration: of its masks.
-        digits: to train with.
-        validation: training ends where the mean squared error on these no longer falls.
-        run: how long and how fast.
-        seed: of first weights, order and masks.
+        sampler: Sampler whose measurements are attacked.
+        acceleration: Acceleration of its masks.
+        digits: Training digits.
+        validation: Digits on which the mean squared error stops the training.
+        run: Training settings.
+        seed: Random seed of initial weights, order and masks.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -145,18 +146,18 @@ def train_attacker(
 
 @torch.no_grad()
 def attacked(network: nn.Module, zero_filled: Tensor) -> Tensor:
-    """Images ``(count, n, n)`` float32 of a network."""
+    """Reconstruct images ``(count, n, n)``, float32, by a network."""
     parts = complex_to_channels(zero_filled).split(250)
     return torch.cat([network(part)[:, 0] for part in parts])
 
 
 def attack_psnr(images: Tensor, truth: Tensor) -> Tensor:
-    """PSNR in dB of each image, ``(count,)``, cut to the range that is known of them."""
+    """Return the PSNR in dB of each image clipped to [0, 1], ``(count,)``."""
     return psnr(images.clamp(0, 1), truth)
 
 
 def mean_psnr(training: Tensor, truth: Tensor) -> Tensor:
-    """PSNR of the mean image of a training set: what is known before anything is measured."""
+    """Return the PSNR of the mean training image, which needs no measurement."""
     return attack_psnr(training.mean(dim=0).expand_as(truth), truth)
 
 

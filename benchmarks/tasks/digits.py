@@ -1,7 +1,7 @@
-"""Digits to classify from k-space, and the training of samplers with their classifier.
+"""Digits to classify from k-space, and training of samplers with their classifier.
 
-MNIST's role without its files: digits are rendered with the fonts that come with matplotlib, moved,
-turned, sheared and scaled at random.
+The digits replace MNIST: they are rendered with the fonts of matplotlib and randomly shifted,
+rotated, sheared and scaled.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _FONTS = (
     *("STIXGeneralBol", "STIXGeneralItalic", "cmr10", "cmss10", "cmtt10", "cmb10"),
 )
 _FINE = 2
-"""Fine pixels along one of an image, so that edges are smooth."""
+"""Oversampling of the rendering, for smooth edges."""
 _HEIGHT = 19.0
-"""Of a digit in pixels, before it is scaled."""
+"""Height of a digit in pixels before scaling."""
 _TURN, _SHEAR, _SHIFT = math.radians(25), 0.25, 3.0
-"""Largest angle, shear, and shift in pixels."""
+"""Largest rotation, shear, and shift in pixels."""
 _SCALES = (0.75, 1.15)
 _AT_ONCE = 250
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Digits with their noisy k-space, one coil without a phase.
+    """Digits with noisy k-space of one coil without a phase.
 
     Attributes:
-        images: ``(count, n, n)`` float32 from 0 to 1.
-        labels: ``(count,)`` int64.
-        kspace: ``(count, n, n)`` complex64, fully sampled, with noise.
+        images: Images of shape ``(count, n, n)``, float32 from 0 to 1.
+        labels: Labels of shape ``(count,)``, int64.
+        kspace: Fully sampled noisy k-space of shape ``(count, n, n)``, complex64.
     """
 
     images: Tensor
@@ -59,12 +59,12 @@ class Digits:
 
     @classmethod
     def draw(cls, count: int, seed: int, snr: float) -> Digits:
-        """So many digits; the first of a larger count are those of a smaller one.
+        """Draw digits; a larger count extends a smaller one.
 
         Args:
-            count: how many.
-            seed: of everything random.
-            snr: of white to the complex noise of a sample.
+            count: Number of digits.
+            seed: Random seed.
+            snr: Ratio of white to the complex noise of a sample.
         """
         images, labels = render_digits(count, seed)
         generator = torch.Generator().manual_seed(seed)
@@ -78,25 +78,26 @@ class Digits:
         return len(self.labels)
 
     def first(self, count: int) -> Digits:
-        """The first ones, all of them where there are no more."""
+        """Return the first ``count`` digits, or all if there are fewer."""
         return Digits(self.images[:count], self.labels[:count], self.kspace[:count])
 
     def zero_filled(self, masks: Tensor) -> Tensor:
-        """``Fᴴ M y`` of every digit, ``(count, n, n)`` complex64.
+        """Return ``Fᴴ M y`` of every digit, ``(count, n, n)``, complex64.
 
         Args:
-            masks: ``(count, 1, n, n)``.
+            masks: Sampling masks of shape ``(count, 1, n, n)``.
         """
         return ifft2c(self.kspace * masks[:, 0])
 
 
 def render_digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Images ``(count, 28, 28)`` float32 from 0 to 1, and labels ``(count,)`` int64.
+    """Render digits, each determined by the seed and its number.
 
-    Each follows from the seed and its number.
+    Returns:
+        Images of shape ``(count, 28, 28)``, float32 from 0 to 1, and labels ``(count,)``, int64.
 
     Raises:
-        InputError: fewer than one.
+        InputError: If ``count`` is less than one.
     """
     if count < 1:
         raise InputError(f"expected one digit or more, got {count}")
@@ -109,7 +110,7 @@ def render_digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _render(digit: str, rng: np.random.Generator) -> np.ndarray:
-    """One digit in a font of its own, about the middle of the image."""
+    """Render one digit in a random font near the center of the image."""
     from PIL import Image, ImageDraw
 
     n = SIZE * _FINE
@@ -121,7 +122,7 @@ def _render(digit: str, rng: np.random.Generator) -> np.ndarray:
     angle, shear = rng.uniform(-_TURN, _TURN), rng.uniform(-_SHEAR, _SHEAR)
     cos, sin = math.cos(angle), math.sin(angle)
     turned = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]])
-    # From a pixel of the image to that of the canvas: the inverse of the digit's own transform.
+    # Maps image pixels to canvas pixels: the inverse of the digit's transform.
     back = turned / rng.uniform(*_SCALES, size=2)[:, None]
     middle = np.full(2, (n - 1) / 2)
     offset = middle - back @ (middle + _FINE * rng.uniform(-_SHIFT, _SHIFT, 2))
@@ -132,7 +133,7 @@ def _render(digit: str, rng: np.random.Generator) -> np.ndarray:
 
 @lru_cache(maxsize=len(_FONTS))
 def _font(name: str) -> FreeTypeFont:
-    """A font whose digits are so high."""
+    """Return a font scaled to the height of a digit."""
     from pathlib import Path
 
     from matplotlib import get_data_path
@@ -145,29 +146,30 @@ def _font(name: str) -> FreeTypeFont:
 
 
 class DigitTraining(TaskTraining):
-    """``NLL(z|y) + |β| Ĥ(y)`` with one categorical variable: InfoMRI, equations (12) and (26).
+    """Objective ``NLL(z|y) + |β| Ĥ(y)`` for one categorical variable.
 
-    Arguments are those of :class:`~ctxrecon.training.tasks.objective.TaskTraining`.
+    See InfoMRI, equations (12) and (26). The arguments are those of
+    :class:`~ctxrecon.training.tasks.objective.TaskTraining`.
     """
 
     def task_loss(
         self, zero_filled: Tensor, batch: dict[str, Tensor], noise: list[torch.Generator]
     ) -> Tensor:
-        """See :class:`~ctxrecon.training.tasks.objective.TaskTraining`."""
+        """Return the cross entropy of each digit."""
         logits = self.network(zero_filled)
         return nn.functional.cross_entropy(logits, batch["truth"], reduction="none")
 
 
 @dataclass(frozen=True)
 class DigitRun:
-    """How long and how fast samplers and classifiers are trained.
+    """Training settings of samplers and classifiers.
 
     Attributes:
-        epochs: over the training set.
-        batch_size: digits.
-        width: of the classifier's first stage.
-        learning_rate: of the classifier; all fall as a cosine to 0.
-        sampler_learning_rate: of the sampler.
+        epochs: Epochs over the training set.
+        batch_size: Digits in a batch.
+        width: Features of the classifier's first stage.
+        learning_rate: Learning rate of the classifier, with a cosine schedule to 0.
+        sampler_learning_rate: Learning rate of the sampler, with the same schedule.
     """
 
     epochs: int = 8
@@ -186,18 +188,18 @@ def train_digits(
     snr: float,
     seed: int,
 ) -> TaskPipeline:
-    """Train a sampler with the classifier of its samples.
+    """Train a sampler jointly with the classifier of its measurements.
 
     Args:
-        sampler: with new weights, or of fixed masks.
-        digits: to train with.
-        run: how long and how fast.
-        entropy_weight: ``|β|``.
-        snr: of the digits.
-        seed: of the classifier's first weights, the order and the masks.
+        sampler: Untrained sampler, or fixed masks.
+        digits: Training digits.
+        run: Training settings.
+        entropy_weight: Weight ``|β|`` of the entropy.
+        snr: Signal-to-noise ratio of the digits.
+        seed: Random seed of the classifier's initial weights, the order and the masks.
 
     Returns:
-        The pipeline, in evaluation mode.
+        Pipeline in evaluation mode.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -224,12 +226,12 @@ def train_digits(
 
 
 def sample_entropies(digits: Digits, snr: float) -> SampleEntropies:
-    """What each sample adds to the entropy of a measurement of these digits."""
+    """Return the contribution of each sample to the entropy of a measurement of these digits."""
     return KSpaceStatistics.of(digits.images).entropies(1 / snr)
 
 
 def _batches(digits: Digits, run: DigitRun, seed: int) -> Iterator[dict[str, Any]]:
-    """Batches as :class:`DigitTraining` takes them, each epoch in another order."""
+    """Yield batches for :class:`DigitTraining`, shuffled in each epoch."""
     maps = torch.ones((1, 1, SIZE, SIZE), dtype=torch.complex64)
     for epoch in range(run.epochs):
         rng = np.random.default_rng([seed, epoch])
@@ -244,13 +246,13 @@ def _batches(digits: Digits, run: DigitRun, seed: int) -> Iterator[dict[str, Any
 
 
 def draw_masks(sampler: MaskNetwork, acceleration: float, count: int, seed: int) -> Tensor:
-    """A mask for each of so many digits, ``(count, 1, n, n)`` bool."""
+    """Draw a mask for each of ``count`` digits, ``(count, 1, n, n)``, bool."""
     return sampler(acceleration, count, torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
 def classified(pipe: TaskPipeline, digits: Digits, masks: Tensor) -> Tensor:
-    """Which digits are classified rightly, ``(count,)`` bool."""
+    """Return which digits are classified correctly, ``(count,)``, bool."""
     network: Any = pipe.network
     parts = digits.zero_filled(masks).split(_AT_ONCE)
     found = torch.cat([network(part).argmax(dim=1) for part in parts])

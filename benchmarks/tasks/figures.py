@@ -1,4 +1,4 @@
-"""Samples of segmentations beside those of raters."""
+"""Figure of segmentation samples next to those of raters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from benchmarks.tasks.scans import Found
 from ctxrecon.training.tasks.validation import Scored
 
 _PEOPLE, _SHOWN = 4, 4
-"""Scans of the figure, and segmentations of each row."""
+"""Number of scans in the figure, and of segmentations in each group."""
 
 
 def draw_samples(path: Path, found: Sequence[Found], scans: Sequence[Scored]) -> None:
-    """A row for each scan: raters, and samples at every acceleration of ``found``."""
+    """Draw one row per scan: raters, and samples at every acceleration of ``found``."""
     count = min(_PEOPLE, len(scans))
     columns = _SHOWN * (1 + len(found))
     figure = Figure(figsize=(0.85 * columns, 0.95 * count + 0.3), layout="constrained")
@@ -43,5 +43,5 @@ def draw_samples(path: Path, found: Sequence[Found], scans: Sequence[Scored]) ->
 
 
 def _spread(opinions: Tensor) -> Tensor:
-    """A few raters, such that of two opinions, by turns, both are seen."""
+    """Return the first few raters, who alternate between two opinions."""
     return opinions[torch.arange(_SHOWN).clamp(max=len(opinions) - 1)]

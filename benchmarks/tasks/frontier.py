@@ -1,4 +1,4 @@
-"""Findings of knees against what attackers see: Table V of InfoMRI in kind, and its frontier."""
+"""Classification of knee findings against attacks (InfoMRI, Table V), and their trade-off."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.common.record import Record
+from benchmarks.common.words import change
 from benchmarks.tasks.frontier_figures import draw_frontier, draw_images
 from benchmarks.tasks.knees import (
     ATTACKERS,
@@ -40,42 +41,41 @@ from ctxrecon.tasks import FINDINGS
 
 PRIOR = "diffusion prior"
 TOLERANCE = 0.01
-"""Mean AUROC that a suppression may cost where its weight is chosen."""
+"""Loss of mean AUROC allowed when the weight of the suppression is chosen."""
 _VALIDATION = 100
-"""Seed of the people that weights are chosen by, added to that of the test."""
+"""Offset from the test seed to the seed of the validation people."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of both tables."""
-    parser.add_argument("--knees", type=Path, help="bank of knees to train with")
-    parser.add_argument("--knee_resolution", type=int, default=96)
-    parser.add_argument("--knee_acceleration", type=float, default=8.0)
-    parser.add_argument("--knee_scans", type=int, default=1500, help="to train with")
-    parser.add_argument("--knee_steps", type=int, default=400)
-    parser.add_argument("--attack_steps", type=int, default=100)
-    parser.add_argument("--test_knees", type=int, default=300, help="half as many validate")
-    parser.add_argument("--prior_knees", type=int, default=3, help="that the prior attacks")
-    parser.add_argument(
+    """Add the options of both tables."""
+    add, attackers = parser.add_argument, [*ATTACKERS, PRIOR]
+    add("--knees", type=Path, help="Bank of knees to train with.")
+    add("--knee_resolution", type=int, default=96, help="Matrix size of the knees.")
+    add("--knee_acceleration", type=float, default=8.0, help="Acceleration of the knees.")
+    add("--knee_scans", type=int, default=1500, help="Training scans.")
+    add("--knee_steps", type=int, default=400, help="Training steps of samplers.")
+    add("--attack_steps", type=int, default=100, help="Training steps of attackers.")
+    add("--test_knees", type=int, default=300, help="Test people; half as many for validation.")
+    add("--prior_knees", type=int, default=3, help="Test people that the prior attacks.")
+    add(
         "--knee_weights",
         type=float,
         nargs="+",
         default=[0.0, 0.003, 0.01],
-        help="|β|, two or more, 0 first",
+        help="Weights |β|, two or more, 0 first.",
     )
-    parser.add_argument(
-        "--attackers", nargs="+", choices=[*ATTACKERS, PRIOR], default=[*ATTACKERS, PRIOR]
-    )
+    add("--attackers", nargs="+", choices=attackers, default=attackers, help="Attackers.")
 
 
 @dataclass
 class Attacked:
-    """What one sampler lets be found and seen of every knee.
+    """Classification and attack results of one sampler.
 
     Attributes:
-        entry: the sampler with its classifier.
-        scores: ``(count, findings)`` probabilities.
-        psnr: of each attacker by name, ``(count,)`` in dB; of the prior of the first knees.
-        images: of each attacker by name, of the first knee, ``(n, n)`` complex64.
+        entry: Sampler with its classifier.
+        scores: Probabilities of the findings, ``(count, findings)``.
+        psnr: PSNR in dB by attacker, ``(count,)``; of the prior only for the first knees.
+        images: Reconstruction of the first knee by attacker, ``(n, n)``, complex64.
     """
 
     entry: KneeEntry
@@ -85,7 +85,7 @@ class Attacked:
 
 
 def privacy_knees(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Table V: every sampler, InfoMRI's without suppression and with the weight chosen."""
+    """Measure every sampler, InfoMRI's without suppression and with the chosen weight."""
     found = _measure(OTHERS, args)
     if found is None:
         return None
@@ -96,7 +96,7 @@ def privacy_knees(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def frontier(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Attack PSNR against AUROC over all weights, with uniform random masks; draws both figures."""
+    """Measure attack PSNR and AUROC for all weights and uniform random masks; draw both figures."""
     found = _measure((UNIFORM,), args)
     if found is None:
         return None
@@ -115,9 +115,9 @@ def frontier(args: argparse.Namespace) -> dict[str, Any] | None:
 def _measure(
     others: Sequence[KneeEntry], args: argparse.Namespace
 ) -> tuple[dict[str, Any], list[Attacked], Knees] | None:
-    """Train and attack these samplers and InfoMRI's with every weight; then the record."""
+    """Train and attack these samplers and InfoMRI's with every weight; return the record."""
     if args.knees is None:
-        raise InputError("knees are trained with a bank: give --knees")
+        raise InputError("expected --knees, a bank of knees to train with")
     if len(args.knee_weights) < 2 or args.knee_weights[0] != 0:
         raise InputError(
             f"expected --knee_weights with 0 first and another, got {args.knee_weights}"
@@ -185,7 +185,7 @@ def _seen(
     networks: dict[tuple[str, str], Path],
     args: argparse.Namespace,
 ) -> Tensor | None:
-    """What an attacker sees of the first knees; ``None`` where it is not trained."""
+    """Return an attacker's reconstructions, or ``None`` if it is not trained."""
     if attacker == PRIOR:
         prior = load_prior()
         prior.set_progress_bar_config(disable=True)
@@ -214,7 +214,7 @@ def _attacked(
 
 
 def _validated(one: Attacked, knees: Knees, attacker: str) -> dict[str, float]:
-    """What a weight is chosen by."""
+    """Return the validation scores by which a weight is chosen."""
     return {
         "entropy_weight": one.entry.entropy_weight,
         "task": macro_auroc(one.scores, knees.findings),
@@ -223,7 +223,7 @@ def _validated(one: Attacked, knees: Knees, attacker: str) -> dict[str, float]:
 
 
 def _row(one: Attacked, plain: Attacked, knees: Knees) -> dict[str, Any]:
-    """For the JSON file, with differences from InfoMRI's sampler that suppresses nothing."""
+    """Return a row of the record, with differences from InfoMRI's sampler without suppression."""
     truth, count = knees.findings.numpy(), len(knees)
 
     def area(scores: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
@@ -250,7 +250,7 @@ def _row(one: Attacked, plain: Attacked, knees: Knees) -> dict[str, Any]:
 
 
 def page(record: Record) -> str:
-    """What was found, of either table."""
+    """Return the page of either table: a verdict, the setting, scores and the choice of β."""
     found = record["results"]
     is_frontier = found["table"] == "frontier"
     n, (validation, test) = found["resolution"], found["knees"]
@@ -260,24 +260,26 @@ def page(record: Record) -> str:
     steps, attack_steps = found["steps"]
     text = [
         f"# Privacy: knees{', the frontier' if is_frontier else ''}\n",
-        f"Magnitudes of phantom knees of {n}², one coil, SNR {found['snr']:g}, ×"
-        f"{found['acceleration']:g}, single samples. Each sampler is trained with a ResNet-18 of a "
-        f"quarter of the published width for {steps} steps of 16 out of {found['scans']} scans, "
-        f"each trained attacker for {attack_steps} steps of 8 on the masks of the frozen sampler. "
-        f"Tested on {test} people whom no bank holds ({positive}).\n",
-        "AUROC: the mean over the findings. Attack: PSNR of the image; the diffusion prior is the "
-        "shipped one with its default solver, on the first knees only. The mean image of other "
-        f"people, for which nothing has to be measured, has {shown(found['mean_image'], 2)} dB. In "
-        "brackets 95 % bootstrap intervals over the people; each was trained once. InfoMRI, "
-        "Table V, in kind.\n",
+        _verdict(found),
+        f"Magnitude images of phantom knees, {n}², one coil, SNR {found['snr']:g}, "
+        f"×{found['acceleration']:g}, sampled as single points. Each sampler is trained with a "
+        f"ResNet-18 of a quarter of the published width for {steps} steps of 16 on "
+        f"{found['scans']} scans, each trained attacker for {attack_steps} steps of 8 on the masks "
+        f"of the frozen sampler. The test set has {test} people outside the bank ({positive}).\n",
+        "AUROC is the mean over the findings. Columns in dB show the PSNR of the image "
+        "reconstructed by each attacker; the shipped diffusion prior with its default solver "
+        "attacks only the first knees. The mean image of other people, which needs no measurement, "
+        f"has {shown(found['mean_image'], 2)} dB. Brackets show 95 % bootstrap intervals over the "
+        "people; every model was trained once. The table is an analogue of InfoMRI, Table V.\n",
         _scores(found["rows"]),
-        "",
-        "Less InfoMRI with β = 0, person by person:\n",
+        "## Effect of the sampler\n",
+        "Paired differences from InfoMRI with β = 0, person by person:\n",
         _differences(found["rows"]),
-        "",
-        f"On {validation} other people β = {-found['chosen']:g} was chosen: of the weights that "
-        f"cost at most {found['tolerance']:g} of AUROC the one with the lowest PSNR of the "
-        f"{found['chosen_by']}, or, where all cost more, the one that costs least.\n",
+        "## Choice of β\n",
+        f"On {validation} other people, β = {-found['chosen']:g} was chosen. Of the weights that "
+        f"cost at most {found['tolerance']:g} of AUROC, the one with the lowest PSNR of the "
+        f"attacker “{found['chosen_by']}” is chosen; if there is none, the one with the highest "
+        "AUROC.\n",
         table(
             ["β", "AUROC", "attack (dB)"],
             [
@@ -285,14 +287,29 @@ def page(record: Record) -> str:
                 for one in found["grid"]
             ],
         ),
-        "",
     ]
     if is_frontier:
         text += [
-            "![attack PSNR against AUROC](tasks_frontier.png)\n",
-            "![images that attackers see](tasks_frontier_images.png)\n",
+            "![PSNR of the attack against AUROC](tasks_frontier.png)\n",
+            "![Images reconstructed by the attackers](tasks_frontier_images.png)\n",
         ]
     return "\n".join(text)
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    """Return what the chosen weight changes compared with no suppression, in words."""
+    attacker = found["chosen_by"]
+    for row in found["rows"]:
+        less = row.get("less_plain")
+        if less and row["entropy_weight"] == found["chosen"] and attacker in less["psnr"]:
+            area = change(less["auroc"], 3, "", ("raises AUROC by", "lowers AUROC by"))
+            verbs = (f"raises the PSNR of “{attacker}” by", f"lowers the PSNR of “{attacker}” by")
+            seen = change(less["psnr"][attacker], 2, " dB", verbs)
+            return (
+                f"Compared with no suppression, the chosen β = {-found['chosen']:g} {area} and "
+                f"{seen}.\n"
+            )
+    return ""
 
 
 def _scores(rows: Sequence[dict[str, Any]]) -> str:
@@ -306,7 +323,7 @@ def _scores(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return table(["", "AUROC", *FINDINGS, *(f"{name} (dB)" for name in attackers)], lines)
+    return table(["sampler", "AUROC", *FINDINGS, *(f"{name} (dB)" for name in attackers)], lines)
 
 
 def _differences(rows: Sequence[dict[str, Any]]) -> str:
@@ -320,7 +337,7 @@ def _differences(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
         if "less_plain" in row
     ]
-    return table(["", "AUROC", *(f"{name} (dB)" for name in attackers)], lines)
+    return table(["sampler", "AUROC", *(f"{name} (dB)" for name in attackers)], lines)
 
 
 def _attackers(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of the frontier between findings and privacy."""
+"""Figures of the trade-off between classification and privacy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLORS = ("#1f6f8b", "#e07a3f", "#5b8c3e")
 
 
 def draw_frontier(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Attack PSNR against AUROC: InfoMRI's weights joined, other samplers as open circles."""
+    """Plot attack PSNR against AUROC: InfoMRI's weights joined, other samplers as open circles."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -57,12 +57,12 @@ def draw_frontier(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def draw_images(path: Path, images: Mapping[str, Mapping[str, Tensor]], truth: Tensor) -> None:
-    """What each attacker sees of one knee, a row for each sampler, the knee itself at the left.
+    """Draw the attackers' reconstructions of one knee, one row per sampler, next to the knee.
 
     Args:
-        path: of the PNG.
-        images: of each attacker ``(n, n)``, by the title of the sampler.
-        truth: ``(n, n)``.
+        path: PNG file.
+        images: Reconstructions ``(n, n)`` by title of the sampler and name of the attacker.
+        truth: Ground truth of shape ``(n, n)``.
     """
     attackers = list(dict.fromkeys(name for row in images.values() for name in row))
     columns = ["knee", *attackers]

@@ -1,7 +1,7 @@
-"""Samplers trained with the findings of knees, and what attackers see in their measurements.
+"""Samplers trained to classify findings of knees, and attacks on their measurements.
 
-Magnitudes are scanned by one coil, so that k-space is conjugate symmetric, single samples are
-chosen and none is always taken.
+Magnitude images are scanned by one coil, so that k-space is conjugate symmetric. Samplers choose
+single points without a fully sampled center.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class KneeEntry:
     """One sampler with its classifier.
 
     Attributes:
-        title: in the tables.
-        sampler: as ``--sampler`` takes it; ``{ratio}`` and ``{acceleration}`` stand for those of
+        title: Name in the tables.
+        sampler: Value of ``--sampler``; ``{ratio}`` and ``{acceleration}`` are replaced by those of
             the study.
-        entropy_weight: ``|β|``.
+        entropy_weight: Weight ``|β|`` of the entropy.
     """
 
     title: str
@@ -46,7 +46,7 @@ class KneeEntry:
 
     @property
     def folder(self) -> str:
-        """The title in the name of a folder."""
+        """Title as part of a folder name."""
         return slug(self.title.replace("β", "beta"))
 
 
@@ -60,16 +60,16 @@ OTHERS = (
     KneeEntry("LOUPE", f"loupe:acceleration={{acceleration}}:{_POINTS}"),
 )
 ATTACKERS = {"U-Net": "unet:width=16:depth=3", "unrolled": "unrolled:width=16:iterations=3"}
-"""Networks that are trained to attack, by their names in the tables."""
+"""Trained attackers by their names in the tables."""
 
 
 def generator_entry(entropy_weight: float) -> KneeEntry:
-    """InfoMRI's sampler with this ``|β|``."""
+    """Return InfoMRI's sampler with a weight ``|β|``."""
     return KneeEntry(f"InfoMRI, β = {-entropy_weight or 0:g}", GENERATOR, entropy_weight)
 
 
 def _shared(args: argparse.Namespace) -> list[str]:
-    """Options of both training scripts."""
+    """Return the options shared by both training scripts."""
     return [
         *("--bank", str(args.knees), "--resolution", str(args.knee_resolution)),
         *("--num_coils", "1", "--magnitude_images", "--snr", f"{SNR:g}"),
@@ -78,7 +78,7 @@ def _shared(args: argparse.Namespace) -> list[str]:
 
 
 def trained_task(entry: KneeEntry, args: argparse.Namespace) -> Path | None:
-    """Folder of the pipeline of an entry, trained if need be; ``None`` if it may not be."""
+    """Train an entry if necessary; return its folder, or ``None`` if training is not allowed."""
     acceleration = args.knee_acceleration
     folder = args.runs / f"knees_{entry.folder}_x{acceleration:g}"
     sampler = entry.sampler.format(ratio=f"{1 / acceleration:g}", acceleration=f"{acceleration:g}")
@@ -90,7 +90,7 @@ def trained_task(entry: KneeEntry, args: argparse.Namespace) -> Path | None:
 
 
 def trained_attacker(task: Path, attacker: str, args: argparse.Namespace) -> Path | None:
-    """Folder of the network that one of :data:`ATTACKERS` becomes on a task's measurements."""
+    """Train one of :data:`ATTACKERS` on a task's measurements; return its folder or ``None``."""
     folder = task.parent.with_name(f"{task.parent.name}_{slug(attacker)}")
     options = ["--network", ATTACKERS[attacker], "--loss", "mse", *_shared(args)]
     options += ["--sampler", str(task), "--accelerations", f"{args.knee_acceleration:g}"]
@@ -103,13 +103,13 @@ def trained_attacker(task: Path, attacker: str, args: argparse.Namespace) -> Pat
 
 @dataclass(frozen=True)
 class Knees:
-    """Slices of knees, each of another person, scanned as in training.
+    """Slices of knees of different people, scanned as in training.
 
     Attributes:
-        images: ``(count, n, n)`` complex64, magnitudes without noise.
-        kspace: ``(count, 1, n, n)`` complex64, fully sampled, with noise.
-        findings: ``(count, findings)`` bool.
-        prompts: of their metadata, for the prior.
+        images: Noiseless magnitudes of shape ``(count, n, n)``, complex64.
+        kspace: Fully sampled noisy k-space of shape ``(count, 1, n, n)``, complex64.
+        findings: Presence of the findings, ``(count, findings)``, bool.
+        prompts: Prompts of their metadata, for the prior.
     """
 
     images: Tensor
@@ -122,12 +122,12 @@ class Knees:
 
 
 def draw_knees(count: int, resolution: int, seed: int) -> Knees:
-    """Knees of people whom no bank holds; the first of a larger count are those of a smaller one.
+    """Draw knees of people outside the banks; a larger count extends a smaller one.
 
     Args:
-        count: how many.
-        resolution: matrix size n.
-        seed: of the people.
+        count: Number of knees.
+        resolution: Matrix size n.
+        seed: Random seed of the people.
     """
     scans = []
     for number in tqdm(range(count), desc="drawing knees", unit="scan"):
@@ -148,14 +148,14 @@ def draw_knees(count: int, resolution: int, seed: int) -> Knees:
 
 
 def masks_of(pipe: TaskPipeline, acceleration: float, count: int, seed: int) -> Tensor:
-    """A mask of the sampler for each of so many knees, ``(count, 1, n, n)`` bool."""
+    """Draw a mask for each of ``count`` knees, ``(count, 1, n, n)``, bool."""
     sampler: Any = pipe.sampler
     return sampler(acceleration, count, torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
 def read_findings(pipe: TaskPipeline, knees: Knees, masks: Tensor) -> Tensor:
-    """Probability of each finding, ``(count, findings)`` float32."""
+    """Return the probability of each finding, ``(count, findings)``, float32."""
     network: Any = pipe.network
     zero_filled = ifft2c(knees.kspace * masks)[:, 0]
     return torch.cat([torch.sigmoid(network(part)) for part in zero_filled.split(_AT_ONCE)])
@@ -163,7 +163,7 @@ def read_findings(pipe: TaskPipeline, knees: Knees, masks: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attack_by_network(pipe: ReconstructionPipeline, knees: Knees, masks: Tensor) -> Tensor:
-    """What a trained attacker sees, ``(count, n, n)`` complex64."""
+    """Reconstruct all knees by a trained attacker, ``(count, n, n)``, complex64."""
     images = []
     for kspace, mask in zip(knees.kspace.split(_AT_ONCE), masks.split(_AT_ONCE), strict=True):
         operator = CartesianSense(mask, torch.ones_like(kspace))
@@ -174,7 +174,7 @@ def attack_by_network(pipe: ReconstructionPipeline, knees: Knees, masks: Tensor)
 def attack_by_prior(
     prior: ContextMRIPipeline, knees: Knees, masks: Tensor, count: int, seed: int
 ) -> Tensor:
-    """What a diffusion prior with its default solver sees of the first knees, without training."""
+    """Reconstruct the first knees by a diffusion prior with its default solver."""
     images = []
     for number in range(min(count, len(knees))):
         mask = masks[number][None]

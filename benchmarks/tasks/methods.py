@@ -1,4 +1,4 @@
-"""The methods of the tables of segmentation, and how each is trained, stage by stage."""
+"""Methods of the segmentation tables and their training stages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ class Stage:
     """One training run.
 
     Attributes:
-        name: of its folder; methods that share a stage name it alike.
-        options: of the training script; ``{ratios}`` stands for the range of the accelerations.
-        after: the stage that it goes on from.
-        samples: whether it learns from measurements of one acceleration, so that there is a run for
-            each.
-        unets: whether U-Nets learn, which have a learning rate of their own.
+        name: Name of its folder, shared by methods that share a stage.
+        options: Options of the training script; ``{ratios}`` is replaced by the range of ratios.
+        after: Stage that it continues from.
+        samples: Learns from measurements, with one run for each acceleration.
+        unets: Trains U-Nets, which have a separate learning rate.
     """
 
     name: str
@@ -32,14 +31,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a table.
+    """One method of the segmentation tables.
 
     Attributes:
-        title: of the row.
-        stage: the last one.
-        amortised: whether one model serves every acceleration.
-        deterministic: whether all of its draws are the same.
-        published: by table of the paper, its values at each acceleration.
+        title: Name in the tables.
+        stage: Last training stage.
+        amortised: One model serves every acceleration.
+        deterministic: All samples are identical.
+        published: Published values at each acceleration, by table of the paper.
     """
 
     title: str
@@ -62,7 +61,7 @@ _GENERATOR = ("--sampler", "pattern_generator:lines=false:embedding=1:width=16:r
 
 
 def info_mri(name: str, *options: str) -> Stage:
-    """InfoMRI with further options, in a folder of this name."""
+    """Return the stage of InfoMRI with further options and this folder name."""
     return Stage(name, (*_GENERATOR, "--network", "{latent}", *options))
 
 
@@ -126,13 +125,16 @@ METHODS = (
 def trained(
     stage: Stage, acceleration: float | None, seed: int, args: argparse.Namespace
 ) -> Path | None:
-    """The pipeline of a stage, after those before it; ``None`` where it is not trained yet.
+    """Train a stage after the stages before it.
 
     Args:
-        stage: to train.
-        acceleration: that it is trained for; ``None`` for a range.
-        seed: of the training.
-        args: of the study.
+        stage: Stage to train.
+        acceleration: Acceleration of training; ``None`` for a range.
+        seed: Random seed of the training.
+        args: Options of the study.
+
+    Returns:
+        Folder of the pipeline, or ``None`` if the stage is not trained yet.
     """
     before = None
     if stage.after is not None:
@@ -148,19 +150,21 @@ def trained(
     if "--sampler" in options and single:
         options += ["--acceleration", f"{acceleration:g}"]
     rate = args.unets_learning_rate if stage.unets else args.learning_rate
-    options += ["--seed", str(seed), "--learning_rate", str(rate), *common_options(args)]
-    if train_run("train_task.py", options, folder, args.steps, test_only=args.test_only):
+    # A model for all ratios trains as many steps per ratio as a model for one.
+    steps = args.steps * (len(args.accelerations) if acceleration is None else 1)
+    options += ["--seed", str(seed), "--learning_rate", str(rate), *common_options(args, steps)]
+    if train_run("train_task.py", options, folder, steps, test_only=args.test_only):
         return folder / "pipeline"
     return None
 
 
-def common_options(args: argparse.Namespace) -> list[str]:
-    """Options that all trainings of the study have."""
+def common_options(args: argparse.Namespace, steps: int) -> list[str]:
+    """Return the options shared by all trainings of the study, for a number of steps."""
     options = ["--bank", str(args.bank), "--resolution", str(args.resolution)]
     options += ["--field_of_view", f"{args.field_of_view:g}", "--snr", f"{args.snr:g}"]
     options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
     options += ["--rater_spread", f"{args.rater_spread:g}"]
-    options += ["--latent_warmup_steps", str(args.steps // 2)]
+    options += ["--latent_warmup_steps", str(steps // 2)]
     options += ["--lr_warmup_steps", "50"]
     options += ["--ema_decay", str(args.ema_decay), "--mixed_precision", args.mixed_precision]
     options += ["--validation_scans", "0", "--checkpointing_steps", str(args.checkpointing_steps)]
@@ -171,7 +175,7 @@ def common_options(args: argparse.Namespace) -> list[str]:
 
 
 def _filled(options: Sequence[str], args: argparse.Namespace) -> list[str]:
-    """Options with the study's sizes in place of their names."""
+    """Replace placeholders in the options by the sizes of the study."""
     ends = (1 / max(args.accelerations), 1 / min(args.accelerations))
     names = {
         "{latent}": args.latent_network,

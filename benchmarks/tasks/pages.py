@@ -1,4 +1,4 @@
-"""The pages of the tables of segmentation."""
+"""Pages of the segmentation tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.paired import Interval, interval, paired, with_interval
 from benchmarks.common.record import Record
+from benchmarks.common.words import change, listed
 from benchmarks.tasks.methods import INFO, METHODS
 from benchmarks.tasks.options import parse_args
 from ctxrecon.evaluation import table
@@ -26,7 +27,7 @@ _SAMPLES = {
 
 
 def segmentation(record: Record) -> str:
-    """GED and Dice of every method; InfoMRI's Table III."""
+    """Return the page on GED and Dice of every method (analogue of InfoMRI's Table III)."""
     rows, args = record["results"]["rows"], _options(record)
     lines = []
     for row in rows:
@@ -47,11 +48,15 @@ def segmentation(record: Record) -> str:
                 _published("segmentation", row, rows),
             ]
         )
-    heads = ["", "×", "GED", f"GED less {INFO.title}'s", "Dice", "Dice of majorities"]
-    heads += ["diversity", "M params", "published GED / DSC"]
+    heads = ["method", "×", "GED", f"GED difference from {INFO.title}", "Dice"]
+    heads += ["Dice of majority votes", "diversity", "parameters (10⁶)", "published GED / Dice"]
     diversity = np.mean(rows[0]["scores"]["reference_diversity"])
+    ged = [
+        (row["title"], row["acceleration"], float(np.mean(row["scores"]["ged"]))) for row in rows
+    ]
     text = [
-        "# Segmentation straight from k-space\n",
+        "# Segmentation from undersampled k-space\n",
+        _lowest("GED", ged),
         _caption(args),
         _OF_RATERS.format(f"{diversity:.3f}"),
         _PUBLISHED,
@@ -63,7 +68,7 @@ def segmentation(record: Record) -> str:
 
 
 def calibration(record: Record) -> str:
-    """ECE and Brier score; Table X."""
+    """Return the page on ECE and Brier score (analogue of Table X)."""
     rows, args = record["results"]["rows"], _options(record)
     lines = [
         [
@@ -75,77 +80,97 @@ def calibration(record: Record) -> str:
         ]
         for row in rows
     ]
-    text = ["# Calibration of the probability of a pixel\n", _caption(args)]
+    ece = [(row["title"], row["acceleration"], row["calibration"]["ece"]["mean"]) for row in rows]
+    text = ["# Calibration of pixel probabilities\n", _lowest("ECE", ece), _caption(args)]
     text += [
-        "The probability is the mean over the samples; every rater's mark counts. Both are of all "
-        "pixels together, with intervals of the jackknife over people.\n",
+        "The probability of a pixel is the mean over the samples, and it is compared with every "
+        "rater. The expected calibration error (ECE) and the Brier score are computed over all "
+        "pixels together, with jackknife intervals over people; lower is better.\n",
         _PUBLISHED,
-        table(["", "×", "ECE", "Brier score", "published ECE / Brier"], lines),
+        table(["method", "×", "ECE", "Brier score", "published ECE / Brier score"], lines),
     ]
     return "\n".join(text)
 
 
 def loss_weights(record: Record) -> str:
-    """GED over the weights of the loss; Table XI."""
-    args = _options(record)
-    text = ["# Weights of InfoMRI's loss\n", _caption(args)]
+    """Return the page on GED against the weights of the loss (analogue of Table XI)."""
+    args, rows = _options(record), record["results"]["rows"]
+    best = min(rows, key=lambda row: float(np.mean(row["scores"]["ged"])))
+    text = ["# Weights of InfoMRI's loss\n"]
+    text += [f"The GED is lowest with {best['title']}: {_mean(best, 'ged')}.\n", _caption(args)]
     text += [
-        "λ₂ is relative to the bound of the likelihood, in which it is 1; how the published one, "
-        "50, is normalized is not known, so its numbers (1: .7087, 5: .5884, 10: .2388, 50: .0943, "
-        "100: .0953) belong to none of these. While one weight varies the other is 1.\n",
-        _of_one_model(record["results"]["rows"], "published GED", _IMAGE),
+        "λ₂ is relative to the bound of the likelihood, where it is 1. The normalization of the "
+        "published weight, 50, is unknown, so the published numbers (1: .7087, 5: .5884, "
+        "10: .2388, 50: .0943, 100: .0953) cannot be assigned to these rows. While one weight "
+        "varies, the other is 1.\n",
+        _of_one_model(rows, "published GED", _IMAGE),
     ]
     return "\n".join(text)
 
 
 def samples(record: Record) -> str:
-    """GED and Dice over the number of samples; Table XII."""
-    text = ["# Number of samples\n", _caption(_options(record))]
+    """Return the page on GED and Dice against the number of samples (analogue of Table XII)."""
+    rows = record["results"]["rows"]
+    ends = " and ".join(f"{_mean(row, 'ged')} with {row['title']}" for row in (rows[0], rows[-1]))
+    text = ["# Number of samples\n", f"The GED is {ends}.\n", _caption(_options(record))]
     text += [
-        "The estimate of GED has no bias for two samples or more; of one there are no pairs, and "
-        "it stands for a method that never varies. Seconds are of a slice, with other work on the "
-        "machine.\n",
-        _of_one_model(record["results"]["rows"], "published GED / DSC", _SAMPLES, seconds=True),
+        "The estimate of the GED is unbiased for two or more samples. A single sample has no pairs "
+        "and is rated like a method without variation. Times are per slice on a machine that also "
+        "ran other work.\n",
+        _of_one_model(rows, "published GED / Dice", _SAMPLES, seconds=True),
     ]
     return "\n".join(text)
 
 
 def accelerations(record: Record) -> str:
-    """GED and Dice of one model from 1x to 32x; Figure 15."""
+    """Return the page on one model at ×1 to ×32 (analogue of Figure 15)."""
     rows = record["results"]["rows"]
     lines = [
         [f"{row['acceleration']:g}", *(_mean(row, name) for name in ("ged", "dice", "diversity"))]
         for row in rows
     ]
-    text = ["# One model at every acceleration\n", _caption(_options(record))]
+    ends = " and ".join(
+        f"{_mean(row, 'ged')} at ×{row['acceleration']:g}" for row in (rows[0], rows[-1])
+    )
+    text = ["# One model at every acceleration\n", f"The GED of one model is {ends}.\n"]
     text += [
-        "Published: the loss is negligible up to about ×10.\n",
+        _caption(_options(record)),
+        "In the publication, the loss is negligible up to about ×10.\n",
         table(["×", "GED", "Dice", "diversity"], lines),
     ]
     return "\n".join(text)
 
 
 def bimodal(record: Record) -> str:
-    """GED where half of the raters include the edema."""
+    """Return the page on GED if half of the raters include the edema."""
     args, rows = _options(record), record["results"]["rows"]
     bound = np.array(rows[0]["scores"]["ged"])
-    lines = []
+    lines, verdicts = [], []
     for row in rows:
         values = np.array(row["scores"]["ged"])
-        less = "" if row is rows[0] else with_interval(paired(values, bound), 3)
+        difference = paired(values, bound)
+        less = "" if row is rows[0] else with_interval(difference, 3)
         others = [_mean(row, name) for name in ("dice", "diversity", "reference_diversity")]
         lines.append([row["title"], _mean(row, "ged"), less, *others])
+        if "dice" in row["scores"]:
+            apart = change(difference, 3, "", ("is higher by", "is lower by"))
+            verdicts.append(f"The GED of “{row['title']}” {apart} than that of always choosing")
+            verdicts.append("the better of the two opinions.")
     text = [
         "# Two opinions: a mass with or without its edema\n",
-        f"{args.test_scans} held-out people of {args.resolution}² with a field of view of half of "
-        "the head, T1 after contrast agent, variable-density masks ×4. Half of the raters mark "
-        "the mass alone, A, the others the edema with it, B ⊃ A, without other differences. A "
-        "method that always gives the same has a GED of ½ d(A, B) at least, a perfect sampler 0, "
-        "and draws of independent pixels lie between. Here exactly half of the 16 raters have "
-        "either opinion, which lowers all numbers by d(A, B) / 30. "
-        f"{args.steps} steps of {args.batch_size}; in brackets 95 % intervals over people.\n",
+        "\n".join(verdicts) + "\n",
+        f"{args.test_scans} held-out people, {args.resolution}², field of view of half the head, "
+        "T1 after contrast agent, variable-density masks at ×4. Half of the 16 raters mark only "
+        "the mass (A), the others the mass with its edema (B ⊃ A); there are no other differences. "
+        "The generalized energy distance (GED, lower is better) to the raters is at least "
+        "½ d(A, B) for a method that always returns the same segmentation and 0 for a perfect "
+        "sampler; independent pixels lie in between. Because exactly half of the raters hold each "
+        f"opinion, all values are lower by d(A, B) / 30. Models were trained for {args.steps} "
+        f"steps of {args.batch_size}. Brackets show 95 % intervals over people. The first three "
+        "rows know the raters; the others see only the measurement.\n",
         table(
-            ["", "GED", "less the first row", "Dice", "diversity", "that of raters"],
+            ["method", "GED", "difference from the first row", "Dice", "diversity of samples"]
+            + ["diversity of raters"],
             lines,
         ),
         "![Raters and samples](tasks_bimodal_samples.png)\n",
@@ -154,13 +179,31 @@ def bimodal(record: Record) -> str:
 
 
 _PUBLISHED = (
-    "Published numbers are of QUBIQ's prostates at four accelerations, from low to high, that the "
-    "text lost; they are beside the same place of ours, for the order of the methods alone.\n"
+    "Published values were measured on the prostates of QUBIQ at four accelerations, from low to "
+    "high, whose numbers are missing in the text. They are listed at the corresponding position "
+    "and only show the order of the methods.\n"
 )
 _OF_RATERS = (
-    "GED is the generalized energy distance to the raters, its estimate without bias; the raters' "
-    "own diversity is {}. Dice is the mean over single samples and single raters.\n"
+    "GED is the unbiased estimate of the generalized energy distance to the raters (lower is "
+    "better); the raters' own diversity is {}. Dice is the mean over single samples and single "
+    "raters.\n"
 )
+
+
+def _lowest(metric: str, found: Sequence[tuple[str, float, float]]) -> str:
+    """Return which method has the lowest value of a metric at which acceleration.
+
+    Args:
+        metric: Name of the metric.
+        found: Title, acceleration and value of each row.
+    """
+    places: dict[str, list[str]] = {}
+    for acceleration in dict.fromkeys(place for _, place, _ in found):
+        own = [(value, title) for title, place, value in found if place == acceleration]
+        value, title = min(own)
+        places.setdefault(title, []).append(f"×{acceleration:g} ({value:.3f})")
+    best = listed([f"“{title}” at {listed(where)}" for title, where in places.items()])
+    return f"The {metric} is lowest with {best}.\n"
 
 
 def _options(record: Record) -> argparse.Namespace:
@@ -169,13 +212,13 @@ def _options(record: Record) -> argparse.Namespace:
 
 def _caption(args: argparse.Namespace) -> str:
     times = len(args.seeds)
-    trained = "once" if times == 1 else f"{times} times, and scores averaged"
+    averaged = "" if times == 1 else " Scores are averaged over the trainings."
     return (
-        f"Phantom {args.target.replace('_', ' ')}, {args.test_scans} held-out people of "
-        f"{args.resolution}², each with 16 raters; every stage of every model was trained "
-        f"{trained}, with {args.scans} scans for {args.steps} steps of {args.batch_size}, InfoMRI "
-        "once for all accelerations and the others for each. In brackets 95 % intervals over "
-        "people.\n"
+        f"Segmentation of the phantom's {args.target.replace('_', ' ')} for {args.test_scans} "
+        f"held-out people, {args.resolution}², each with 16 raters. Every stage of every model was "
+        f"trained {'once' if times == 1 else f'{times} times'} on {args.scans} scans for "
+        f"{args.steps} steps of {args.batch_size} for each acceleration, InfoMRI jointly for all "
+        f"of them.{averaged} Brackets show 95 % intervals over people.\n"
     )
 
 
@@ -188,8 +231,8 @@ def _of_one_model(
         line += [_mean(row, "diversity")]
         line += [f"{row['seconds']:.2f}"] if seconds else []
         lines.append([*line, published.get(row["title"], "")])
-    heads = ["", "GED", "Dice", "Dice of majorities", "diversity", *["s"] * seconds, head]
-    return table(heads, lines)
+    heads = ["setting", "GED", "Dice", "Dice of majority votes", "diversity"]
+    return table([*heads, *["seconds per slice"] * seconds, head], lines)
 
 
 def _row(rows: Sequence[Row], title: str, acceleration: float) -> Row | None:
@@ -199,7 +242,7 @@ def _row(rows: Sequence[Row], title: str, acceleration: float) -> Row | None:
 
 
 def _published(name: str, row: Row, rows: Sequence[Row]) -> str:
-    """The number in the same place of the paper's four accelerations."""
+    """Return the published value at the same position among the paper's four accelerations."""
     known = {method.title: method.published for method in METHODS}
     values = known.get(row["title"], {}).get(name, ())
     places = sorted({one["acceleration"] for one in rows})

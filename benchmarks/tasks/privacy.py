@@ -1,4 +1,4 @@
-"""Digits classified from few samples that tell little else: Table IV of InfoMRI, in kind."""
+"""Classification of digits from few samples that reveal little else (InfoMRI, Table IV)."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from ctxrecon.metrics import bootstrap_interval, redundancy_ratio
 
 SNR = 50.0
 TOLERANCE = 0.005
-"""Accuracy that a suppression may cost where its weight is chosen."""
+"""Loss of accuracy allowed when the weight of the suppression is chosen."""
 _SHAPE = (SIZE, SIZE)
 _TEST_MASKS = 10**7
 _RESAMPLES = 400
 _TRAINING, _VALIDATION, _TEST = 1, 2, 3
-"""Seeds of the digits."""
+"""Random seeds of the digits."""
 INFOMRI = "InfoMRI"
 
 FIXED: dict[str, Callable[[float], MaskNetwork]] = {
@@ -54,11 +54,11 @@ FIXED: dict[str, Callable[[float], MaskNetwork]] = {
     "variable density": lambda acceleration: FixedMasks(_SHAPE, acceleration, "variable_density2d"),
     "LOUPE": lambda acceleration: LOUPE(_SHAPE, acceleration, lines=False, center_fraction=0.0),
 }
-"""Samplers that InfoMRI is compared with, by title: of an acceleration, with new weights."""
+"""Untrained samplers that InfoMRI is compared with, as functions of the acceleration."""
 
 
 def pattern_generator(acceleration: float) -> MaskNetwork:
-    """InfoMRI's sampler at its published size, for one acceleration."""
+    """Return InfoMRI's sampler at its published size for one acceleration."""
     ratio = 1 / acceleration
     return PatternGenerator(
         _SHAPE, (ratio, ratio), lines=False, center_fraction=0.0, embedding=1, width=16
@@ -66,30 +66,25 @@ def pattern_generator(acceleration: float) -> MaskNetwork:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this table."""
-    parser.add_argument("--digits", type=int, default=4000, help="to train with")
-    parser.add_argument("--test_digits", type=int, default=600, help="half as many validate")
-    parser.add_argument("--digit_epochs", type=int, default=6)
-    parser.add_argument("--attack_digits", type=int, default=400, help="to train attackers with")
-    parser.add_argument("--digit_accelerations", type=float, nargs="+", default=[8.0, 16.0])
-    parser.add_argument(
-        "--digit_weights",
-        type=float,
-        nargs="+",
-        default=[0.003, 0.01, 0.03, 0.1],
-        help="|β| to choose of",
-    )
+    """Add the options of this table."""
+    add, weights, factors = parser.add_argument, [0.003, 0.01, 0.03, 0.1], [8.0, 16.0]
+    add("--digits", type=int, default=4000, help="Training digits.")
+    add("--test_digits", type=int, default=600, help="Test digits; half as many for validation.")
+    add("--digit_epochs", type=int, default=6, help="Training epochs.")
+    add("--attack_digits", type=int, default=400, help="Training digits of the attackers.")
+    add("--digit_accelerations", type=float, nargs="+", default=factors, help="Accelerations.")
+    add("--digit_weights", type=float, nargs="+", default=weights, help="Candidate weights |β|.")
 
 
 @dataclass(frozen=True)
 class Rated:
-    """What one sampler lets be classified and seen.
+    """Classification and attack results of one sampler.
 
     Attributes:
-        row: for the record, without differences from others.
-        validation: what its weight is chosen by.
-        right: 1 for each test digit that was classified rightly, else 0.
-        seen: PSNR of each test digit by the attacker who sees most on average, in dB.
+        row: Row of the record, without differences from other samplers.
+        validation: Validation scores by which the weight is chosen.
+        right: 1 for each test digit that was classified correctly, else 0.
+        seen: PSNR in dB of each test digit by the strongest attacker on average.
     """
 
     row: dict[str, Any]
@@ -98,7 +93,7 @@ class Rated:
     seen: list[float]
 
     def less(self, plain: Rated) -> dict[str, Any]:
-        """The row with the differences from the sampler that suppresses nothing."""
+        """Return the row with the differences from the sampler without suppression."""
         differences = {
             "accuracy": mean_of(np.subtract(self.right, plain.right)),
             "strongest": mean_of(np.subtract(self.seen, plain.seen)),
@@ -107,15 +102,15 @@ class Rated:
 
 
 Estimate = dict[str, float]
-"""``mean``, and the ends ``low`` and ``high`` of its 95 % interval."""
+"""``mean`` and the ends ``low`` and ``high`` of its 95 % interval."""
 
 
 def estimate(statistic: Callable[[NDArray[np.int64]], float], count: int) -> Estimate:
-    """A statistic of all rows, with its 95 % bootstrap interval over them.
+    """Return a statistic of all rows with its 95 % bootstrap interval over the rows.
 
     Args:
-        statistic: of the rows with these indices.
-        count: of the rows, each of another person or digit.
+        statistic: Function of the indices of the rows.
+        count: Number of rows, each of a different person or digit.
     """
     every = np.arange(count)
     low, high = bootstrap_interval(statistic, every, resamples=_RESAMPLES)
@@ -123,13 +118,13 @@ def estimate(statistic: Callable[[NDArray[np.int64]], float], count: int) -> Est
 
 
 def mean_of(values: ArrayLike) -> Estimate:
-    """:func:`estimate` of the mean of values ``(count,)``."""
+    """Return :func:`estimate` for the mean of values ``(count,)``."""
     known = np.asarray(values, np.float64)
     return estimate(lambda rows: float(known[rows].mean()), len(known))
 
 
 class _Sets:
-    """Digits of the three parts, and the attacker who learned from the first; drawn when needed."""
+    """Training, validation and test digits with the linear attacker, created when needed."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.counts = (args.digits, *_tested(args))
@@ -152,15 +147,15 @@ class _Sets:
 
 
 def _tested(args: argparse.Namespace) -> tuple[int, int]:
-    """How many digits validate, and how many test."""
+    """Return the numbers of validation and test digits."""
     return max(args.test_digits // 2, 1), args.test_digits
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Train and attack every sampler at every acceleration, from every seed.
+    """Train and attack every sampler at every acceleration and seed.
 
-    What each gives is kept in ``--runs``, so that a study that was stopped goes on. ``None`` where
-    training and testing are to be apart: no classifier is kept.
+    Results are stored in ``--runs``, so that a stopped study resumes. Returns ``None`` if training
+    or testing alone is requested, because classifiers are not stored.
     """
     if args.test_only or args.train_only:
         return None
@@ -193,12 +188,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def choose_weight(found: Sequence[dict[str, float]], tolerance: float) -> float:
-    """``|β|`` of the least attack PSNR among those that cost at most so much of the task.
+    """Choose the ``|β|`` with the lowest attack PSNR within a tolerance of the task's score.
+
+    If every weight exceeds the tolerance, the one with the best score is chosen.
 
     Args:
-        found: ``entropy_weight``, ``task`` and ``psnr`` in validation, of weight 0 first. Where
-            every other one costs more, the one that costs least is taken.
-        tolerance: of the task's score.
+        found: ``entropy_weight``, ``task`` and ``psnr`` in validation, for weight 0 first.
+        tolerance: Allowed loss of the task's score.
     """
     plain, *others = found
     allowed = [one for one in others if one["task"] >= plain["task"] - tolerance]
@@ -215,18 +211,18 @@ def rated(
     sets: _Sets,
     args: argparse.Namespace,
 ) -> Rated:
-    """What a sampler lets be classified and seen: found now, or before.
+    """Measure a sampler, or read its stored results.
 
     Args:
-        title: one of :data:`FIXED`, or InfoMRI.
-        weight: ``|β|``.
-        acceleration: of the masks, in training and in use.
-        seed: of the training.
-        sets: of digits.
-        args: of the study.
+        title: One of :data:`FIXED`, or InfoMRI.
+        weight: Weight ``|β|`` of the entropy.
+        acceleration: Acceleration of the masks in training and test.
+        seed: Random seed of the training.
+        sets: Training, validation and test digits.
+        args: Options of the study.
 
     Raises:
-        InputError: it was found with other options.
+        InputError: If the stored results were measured with other options.
     """
     names = ("digits", "test_digits", "digit_epochs", "attack_digits")
     asked = {name: getattr(args, name) for name in names}
@@ -236,8 +232,8 @@ def rated(
         found = read_record(path)
         if found["asked"] != asked:
             raise InputError(
-                f"{path} was found with {found['asked']}, not {asked}: remove it, or give other "
-                "--runs"
+                f"{path} was measured with {found['asked']}, not {asked}: remove it or choose "
+                "other --runs"
             )
         return Rated(**found["rated"])
     one = _rated(title, weight, acceleration, seed, sets, args)
@@ -256,7 +252,7 @@ def _rated(
     sets: _Sets,
     args: argparse.Namespace,
 ) -> Rated:
-    """Train, choose by the validation digits, attack the test digits."""
+    """Train a sampler, score it on the validation digits and attack the test digits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sampler = FIXED.get(title, pattern_generator)(acceleration)

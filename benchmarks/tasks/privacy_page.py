@@ -1,4 +1,4 @@
-"""The page of the digits, and how estimates are written on pages of privacy."""
+"""Page of the digits, and the format of estimates on the privacy pages."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common.record import Record
+from benchmarks.common.words import change
 from benchmarks.tasks.digits import SIZE
 from benchmarks.tasks.privacy import INFOMRI, Estimate
 from ctxrecon.evaluation import table
 
 
 def page(record: Record) -> str:
-    """What was found of the digits."""
+    """Return the page: a verdict, the setting, scores, differences and the choice of β."""
     found = record["results"]
     training, validation, test = found["counts"]
     seeds = ", ".join(map(str, found["seeds"]))
     text = [
         "# Privacy: digits\n",
-        f"Digits of {SIZE}² rendered with fonts, not MNIST: {training} to train with, {validation} "
-        f"to choose by, {test} to test; one coil, SNR {found['snr']:g}, single samples, no centre "
-        "but that of variable density. Every sampler is trained with a ResNet-18 of an eighth "
-        "of the published width, for the acceleration of its row, LOUPE by the same objective as "
-        "InfoMRI with β = 0. InfoMRI, Table IV, in "
-        "kind.\n",
-        "Attack: PSNR of the image that the stronger of two attackers gives of the measurement: "
-        "the published network, trained on the sampler's masks, and the best linear estimate, "
-        "which knows the masks. The mean image of the training set, for which nothing has to be "
-        f"measured, has {shown(found['mean_image'], 2)} dB. In brackets 95 % bootstrap intervals "
-        f"over the test digits; training seeds: {seeds}.\n",
+        _verdict(found),
+        f"Digits of {SIZE}² rendered with fonts (not MNIST): {training} for training, {validation} "
+        f"for validation, {test} for the test; one coil, SNR {found['snr']:g}, sampled as single "
+        "points, with a fully sampled center only for variable density. Every sampler is trained "
+        "with a ResNet-18 of an eighth of the published width for the acceleration of its row; "
+        "LOUPE has the same objective as InfoMRI with β = 0. The table is an analogue of InfoMRI, "
+        "Table IV.\n",
+        "“Attack” is the PSNR of the image reconstructed from the measurement by the stronger of "
+        "two attackers: “network”, the published network trained on the sampler's masks, and "
+        "“linear”, the best linear estimate given the masks. The mean training image, which needs "
+        f"no measurement, has {shown(found['mean_image'], 2)} dB. Brackets show 95 % bootstrap "
+        f"intervals over the test digits. Training seeds: {seeds}.\n",
         _rows(found["rows"]),
-        "",
-        "What the suppression changes, digit by digit:\n",
+        "## Effect of the suppression\n",
+        "Paired differences from InfoMRI with β = 0, digit by digit:\n",
         _differences(found["rows"]),
-        "",
-        f"Chosen on the validation digits: {_chosen(found)}: of those that cost at most "
-        f"{100 * found['tolerance']:g} % of accuracy the one with the lowest PSNR of the linear "
-        "estimate, where there is one, else the one that costs least; seed "
+        "## Choice of β\n",
+        f"Chosen on the validation digits: {_chosen(found)}. Of the weights that cost at most "
+        f"{100 * found['tolerance']:g} % of accuracy, the one with the lowest PSNR of the linear "
+        "estimate is chosen; if there is none, the one with the highest accuracy. Seed "
         f"{found['seeds'][0]}.\n",
         table(
             ["×", "β", "accuracy", "linear (dB)", "redundancy"],
@@ -51,9 +53,30 @@ def page(record: Record) -> str:
                 for one in found["grid"]
             ],
         ),
-        "",
     ]
     return "\n".join(text)
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    """Return what the chosen weight changes at each acceleration, in words."""
+    weights = {one["acceleration"]: one["entropy_weight"] for one in found["chosen"]}
+    sentences = []
+    for row in found["rows"]:
+        chosen = row["entropy_weight"] == weights.get(row["acceleration"])
+        if "less_plain" in row and chosen and row["seed"] == found["seeds"][0]:
+            less, verbs = row["less_plain"], ("raises {} by", "lowers {} by")
+            accuracy, attack = (
+                change(less[key], digits, unit, (verbs[0].format(name), verbs[1].format(name)))
+                for key, digits, unit, name in (
+                    ("accuracy", 3, "", "accuracy"),
+                    ("strongest", 2, " dB", "the PSNR of the attack"),
+                )
+            )
+            sentences.append(
+                f"At ×{row['acceleration']:g}, suppression with the chosen "
+                f"β = {-row['entropy_weight']:g} {accuracy} and {attack}."
+            )
+    return "\n".join(sentences) + "\n"
 
 
 def _chosen(found: dict[str, Any]) -> str:
@@ -82,8 +105,8 @@ def _rows(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in sorted(rows, key=lambda row: row["acceleration"])
     ]
-    heads = ["×", "", "seed", "accuracy", "attack (dB)", "network", "linear", "redundancy"]
-    return table(heads, lines)
+    heads = ["×", "sampler", "seed", "accuracy", "attack (dB)", "network (dB)", "linear (dB)"]
+    return table([*heads, "redundancy"], lines)
 
 
 def _differences(rows: Sequence[dict[str, Any]]) -> str:
@@ -102,6 +125,6 @@ def _differences(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def shown(found: Estimate, digits: int, sign: str = "") -> str:
-    """``24.04 [23.5, 24.6]``."""
+    """Return an estimate as ``24.04 [23.5, 24.6]``."""
     ends = ", ".join(f"{found[end]:{sign}.{digits}f}" for end in ("low", "high"))
     return f"{found['mean']:{sign}.{digits}f} [{ends}]"

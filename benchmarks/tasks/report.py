@@ -1,4 +1,4 @@
-"""The page of a table."""
+"""Pages of the study."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from benchmarks.tasks.tables import TABLES
 
 
 def page(record: Record) -> str:
-    """What the table of a record has for a page."""
+    """Return the page of a record."""
     return TABLES[record["results"]["table"]].page(record)

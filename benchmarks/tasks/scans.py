@@ -1,4 +1,4 @@
-"""Test scans with raters, and what a model makes of them."""
+"""Test scans with raters, and scores of a model on them."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ from ctxrecon.training.tasks import parse_args as training_options
 from ctxrecon.training.tasks.validation import Scored, run_task
 
 _FIRST = 10**6
-"""Number of the first test scan: validation has those below."""
+"""Number of the first test scan; smaller numbers are for validation."""
 
 
 @dataclass
 class Found:
-    """What a model, or several of other seeds, scored on every scan.
+    """Scores of a method on every scan, averaged over models of several seeds.
 
     Attributes:
-        title: of the method.
-        acceleration: of the masks; ``None`` of what reads no measurement.
-        scores: by metric, ``(scans,)`` each, means over the seeds.
-        calibration: of all scans together, each an interval.
-        parameters: of the network, in 10⁶.
-        seconds: of one slice.
-        samples: of the first scan, ``(draws, n, n)``, and its image if there is one; of the first
-            seed.
+        title: Name of the method.
+        acceleration: Acceleration of the masks; ``None`` for methods without a measurement.
+        scores: Scores by metric, each of shape ``(scans,)``.
+        calibration: Calibration metrics over all scans, with intervals.
+        parameters: Parameters of the network in 10⁶.
+        seconds: Seconds per slice.
+        samples: Samples ``(draws, n, n)`` of each scan by the model of the first seed.
     """
 
     title: str
@@ -53,7 +52,7 @@ class Found:
     samples: list[Tensor] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """For the JSON file."""
+        """Return the scores in JSON types."""
         return {
             "title": self.title,
             "acceleration": self.acceleration,
@@ -65,9 +64,9 @@ class Found:
 
 
 def draw_scans(args: argparse.Namespace) -> list[Scored]:
-    """People of no bank and no validation, with raters beside those of training."""
+    """Draw test people outside bank and validation, with their raters."""
     options = ["--target", args.target, "--output_dir", "none", "--max_train_steps", "1"]
-    options += common_options(args)
+    options += common_options(args, args.steps)
     config = training_options(options)
     size = config.resolution
     everything = torch.ones(1, 1, size, size, dtype=torch.bool)
@@ -82,7 +81,7 @@ def score(
     acceleration: float,
     num_samples: int,
 ) -> Found:
-    """Scores of models that differ in the seed of their training alone."""
+    """Score models that differ only in the seed of their training."""
     seeds, p, z, samples = [], [], [], []
     started, count = time.perf_counter(), 0
     for number, pipe in enumerate(pipes):
@@ -120,7 +119,7 @@ def _jackknife(
     z: Sequence[Tensor],
     people: Sequence[Sequence[int]],
 ) -> dict[str, float]:
-    """A statistic of all scans together with the 95 % interval of the jackknife over people."""
+    """Return a statistic over all scans with its 95 % jackknife interval over people."""
 
     def of(chosen: Sequence[int]) -> float:
         return statistic(torch.stack([p[n] for n in chosen]), torch.stack([z[n] for n in chosen]))

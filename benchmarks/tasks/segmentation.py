@@ -1,4 +1,4 @@
-"""What the tables of segmentation measure."""
+"""Measurements of the segmentation tables."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ctxrecon.metrics import class_masks, generalized_energy_distance
 from ctxrecon.pipelines import TaskPipeline, load_task
 
 Results = dict[str, Any] | None
-"""What goes into a record; ``None`` where nothing was tested."""
+"""Results for the record; ``None`` if nothing was tested."""
 
 LATENT_WEIGHTS = (0.02, 0.1, 0.3, 1.0, 3.0)
-"""λ₂ of Table XI, relative to the bound's."""
+"""λ₂ of Table XI, relative to the weight in the bound."""
 RECONSTRUCTION_WEIGHTS = (0.0, 0.1, 0.5, 1.0, 10.0)
 """λ₃ of Table XI."""
 SAMPLES = (1, 2, 4, 8, 16)
 """K of Table XII."""
 ACCELERATIONS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)
-"""Of Figure 15."""
+"""Accelerations of Figure 15."""
 DRAWS = 32
-"""Samples that distances of distributions are estimated from."""
+"""Samples for the estimation of distances between distributions."""
 _BIMODAL: dict[str, Any] = {
     "target": "mass_or_edema",
     "contrast": "T1POST",
@@ -56,7 +56,7 @@ BIMODAL = (
 
 
 def segmentation(args: argparse.Namespace) -> Results:
-    """All methods at every acceleration, with a figure of samples beside raters."""
+    """Score all methods at every acceleration; draw samples next to raters."""
     found, scans = _measured(METHODS, args.accelerations, args)
     drawn = [one for one in found if one.title == INFO.title]
     if drawn:
@@ -65,13 +65,13 @@ def segmentation(args: argparse.Namespace) -> Results:
 
 
 def calibration(args: argparse.Namespace) -> Results:
-    """The same models; their probabilities."""
+    """Score the pixel probabilities of the models of :func:`segmentation`."""
     known = [method for method in METHODS if "calibration" in method.published]
     return _record(_measured(known, args.accelerations, args)[0])
 
 
 def loss_weights(args: argparse.Namespace) -> Results:
-    """InfoMRI with other weights, at the lowest acceleration."""
+    """Score InfoMRI with other loss weights at the lowest acceleration."""
     latent = [
         replace(INFO, title=f"λ₂ = {weight:g}", stage=_weighted("latent_weight", weight, 1.0))
         for weight in LATENT_WEIGHTS
@@ -86,7 +86,7 @@ def loss_weights(args: argparse.Namespace) -> Results:
 
 
 def samples(args: argparse.Namespace) -> Results:
-    """InfoMRI with other numbers of samples, at the lowest acceleration."""
+    """Score InfoMRI with other numbers of samples at the lowest acceleration."""
     pipes = _pipes(INFO, None, args)
     if not pipes or args.train_only:
         return None
@@ -96,14 +96,14 @@ def samples(args: argparse.Namespace) -> Results:
 
 
 def accelerations(args: argparse.Namespace) -> Results:
-    """InfoMRI trained for the whole range of ratios, from 1x to 32x."""
+    """Score InfoMRI trained for the whole range of sampling ratios, ×1 to ×32."""
     wide = argparse.Namespace(**{**vars(args), "accelerations": list(ACCELERATIONS)})
     method = replace(INFO, stage=info_mri("infomri_every_ratio"))
     return _record(_measured([method], ACCELERATIONS, wide)[0])
 
 
 def bimodal(args: argparse.Namespace) -> Results:
-    """Half of the raters include the edema: samples against the best single prediction."""
+    """Compare samples with the best single prediction if half of the raters include the edema."""
     own = argparse.Namespace(**{**vars(args), **_BIMODAL})
     found, scans = _measured(BIMODAL, own.accelerations, own)
     if not found:
@@ -124,7 +124,7 @@ def _record(found: Sequence[Found]) -> Results:
 
 
 def _weighted(option: str, weight: float, usual: float) -> Stage:
-    """InfoMRI with a weight of its own, or as it is where that is the usual one."""
+    """Return the stage of InfoMRI with another weight, shared for the usual weight."""
     if weight == usual:
         return INFO.stage
     return info_mri(f"infomri_{option}_{weight:g}", f"--{option}", f"{weight:g}")
@@ -133,7 +133,7 @@ def _weighted(option: str, weight: float, usual: float) -> Stage:
 def _measured(
     methods: Sequence[Method], each: Sequence[float], args: argparse.Namespace
 ) -> tuple[list[Found], list[Scored]]:
-    """Scores of every method that is trained, after training what is not; and the scans."""
+    """Train missing models, score every trained method, and return the scores and scans."""
     models: list[tuple[Method, float, list[TaskPipeline]]] = []
     for method in methods:
         if args.methods and method.title not in args.methods:
@@ -154,9 +154,9 @@ def _measured(
 def _pipes(
     method: Method, acceleration: float | None, args: argparse.Namespace
 ) -> list[TaskPipeline]:
-    """The models of a method that are trained, one for each seed."""
+    """Return the trained models of a method, one for each seed."""
     if args.bank is None:
-        raise InputError("tables of segmentation train networks: give --bank")
+        raise InputError("expected --bank, because the segmentation tables train networks")
     pipes = []
     for seed in args.seeds:
         folder = trained(method.stage, acceleration, seed, args)
@@ -167,26 +167,26 @@ def _pipes(
 
 
 def _best_single(said: Tensor, generator: torch.Generator) -> Tensor:
-    """The opinion, out of those that there are, that is closest to all."""
+    """Return the rater's opinion that is closest to all opinions."""
     opinions = torch.unique(said, dim=0)
     each = [generalized_energy_distance(one[None], said) for one in opinions]
     return opinions[int(torch.stack(each).argmin())][None]
 
 
 def _independent(said: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws whose pixels are marked independently, with the share of raters who mark them."""
+    """Draw pixels independently, each marked with the share of raters who mark it."""
     share = said.float().mean(dim=0)
     drawn = torch.rand(DRAWS, *share.shape, generator=generator)
     return drawn < share
 
 
 def _raters(said: Tensor, generator: torch.Generator) -> Tensor:
-    """Opinions drawn again."""
+    """Draw from the raters' opinions with replacement."""
     return said[torch.randint(len(said), (DRAWS,), generator=generator)]
 
 
 def _reference(title: str, scans: Sequence[Scored], draw: Any) -> Found:
-    """The distance of what is drawn with the raters known, of which one class is asked."""
+    """Return the GED of segmentations drawn from the known opinions of the raters."""
     generator = torch.Generator().manual_seed(0)
     values = []
     for scan in scans:

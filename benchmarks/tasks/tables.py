@@ -1,4 +1,4 @@
-"""The tables of the study by name; each is measured by a function and has a page."""
+"""Tables of the study by name, each with its measurement and its page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from benchmarks.tasks import frontier, pages, privacy, privacy_page, segmentatio
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """One table of the study.
 
     Attributes:
-        measure: trains and tests as the options ask; what it gives goes into the record, and
-            ``None`` where nothing was tested.
-        page: of its record.
+        measure: Function that trains and tests according to the options and returns the results, or
+            ``None`` if nothing was tested.
+        page: Function that generates the page from the record.
     """
 
     measure: Callable[[argparse.Namespace], dict[str, Any] | None]
@@ -39,4 +39,4 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         "frontier": Table(frontier.frontier, frontier.page),
     }
 )
-"""Name -> table."""
+"""Tables by name."""

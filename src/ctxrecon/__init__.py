@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = ["Measurement", "Scan", "__version__", "load", "read_scan"]
 
-# Imported when they are asked for: the command line's help needs no torch.
+# Imported lazily, so that the command line's help does not need torch.
 _MODULES = {
     "Measurement": "ctxrecon.measurement",
     "Scan": "ctxrecon.scan",

@@ -1,4 +1,4 @@
-"""``ctxrecon.load``: the pipeline that a name or a checkpoint stands for."""
+"""``ctxrecon.load``: load a pipeline from a method's name or a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ctxrecon.pipelines import (
 from ctxrecon.solvers import SOLVERS, parse_solver
 
 PRIOR, NETWORK = "prior", "network"
-"""The prior and the network that come with the package."""
+"""Names of the shipped prior and the shipped network."""
 
 _LOADERS: dict[
     str,
@@ -38,7 +38,7 @@ _LOADERS: dict[
     "cross_modal": load_cross_modal,
     "task": load_task,
 }
-"""What opens each kind of checkpoint but a prior."""
+"""Loader of each kind of checkpoint other than a prior."""
 
 
 def load(
@@ -55,27 +55,42 @@ def load(
     | CrossModalPipeline
     | TaskPipeline
 ):
-    """Load the pipeline that a method's name or a checkpoint stands for.
-
-    Example:
-        >>> pipe = ctxrecon.load()  # the prior that comes with the package
-        >>> output = pipe(kspace, mask, prompt="Knee, PDFS, TR: 3150")
-        >>> zero_filled = ctxrecon.load("zero_filled")(kspace, mask)
-        >>> mine = ctxrecon.load("runs/varnet/pipeline", device="cuda")
+    """Load a reconstruction pipeline from a method's name or a checkpoint.
 
     Args:
-        source: "prior" or "network", those that come with the package; a baseline such as
-            "l1_wavelet"; a solver with its options, "dds:data_weight=50", of the shipped prior; or
-            a folder or hub repository with a prior, a network, a network with the sampler of its
-            masks, for images or for a task, or one that a reference of another contrast helps. A
-            folder with the name of a method is ``./NAME``.
-        dtype: of the networks: float32, bfloat16 or float16, or its name.
-        device: where to put them; the CPU by default.
-        **options: of :func:`ctxrecon.pipelines.load_prior`, for priors.
+        source: One of
+
+            - ``"prior"`` or ``"network"``, the models shipped with the package;
+            - a baseline such as ``"l1_wavelet"``;
+            - a diffusion solver with options, such as ``"dds:data_weight=50"``, which uses the
+              shipped prior;
+            - a folder or hub repository with a prior, a reconstruction network, a joint model of
+              sampling masks and reconstruction, a task model, or a network that uses a reference
+              of another contrast. Write ``./NAME`` for a folder named like a method.
+        dtype: Data type of the networks, or its name: float32, bfloat16 or float16.
+        device: Device of the networks (default: CPU).
+        **options: For priors, options of :func:`ctxrecon.pipelines.load_prior`.
+
+    Returns:
+        The pipeline; call it with k-space and a sampling mask.
 
     Raises:
-        InputError: a name that is none of these, a missing, damaged or unsuitable part, or options
-            of a prior for something else.
+        InputError: If the source is unknown, a part of the checkpoint is missing, damaged or
+            unsuitable, or options of a prior are given for something else.
+
+    Example:
+        >>> import torch
+        >>> import ctxrecon
+        >>> pipe = ctxrecon.load("zero_filled")
+        >>> kspace = torch.ones(1, 32, 32, dtype=torch.complex64)
+        >>> pipe(kspace, torch.ones(32, dtype=torch.bool)).images.shape
+        torch.Size([1, 32, 32])
+
+        The shipped prior and a checkpoint of your own::
+
+            pipe = ctxrecon.load()
+            output = pipe(kspace, mask, prompt="Knee, PDFS, TR: 3150")
+            network = ctxrecon.load("runs/varnet/pipeline", device="cuda")
     """
     name = str(source)
     method = name.partition(":")[0]
@@ -102,4 +117,4 @@ def load(
 def _check_no_options(name: str, options: dict[str, Any]) -> None:
     given = [key for key, value in options.items() if value is not None]
     if given:
-        raise InputError(f"{name} holds no diffusion prior: leave {given[0]} out")
+        raise InputError(f"{name} is not a diffusion prior: leave the option {given[0]} out")

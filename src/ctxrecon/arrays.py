@@ -1,4 +1,4 @@
-"""Arrays that users give, NumPy or torch, checked and brought into canonical shapes."""
+"""Validation of user arrays (NumPy or torch) and conversion to canonical shapes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ctxrecon.plausibility import check_coil_axis
 
 ArrayLike: TypeAlias = "Tensor | np.ndarray"
 
-# torch has no long doubles, few unsigned integers and one byte order.
+# torch lacks long doubles, most unsigned integers and foreign byte orders.
 _PORTABLE = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64, "c": np.complex64}
 
 _FAINTEST, _BRIGHTEST = 1e-30, 1e19
 
-# Compound types by which files keep complex numbers: h5py and MATLAB.
+# Compound types with which h5py and MATLAB store complex numbers.
 _COMPLEX_FIELDS = ({"r", "i"}, {"real", "imag"})
 
 
 def as_tensor(value: ArrayLike, name: str) -> Tensor:
-    """A tensor of what torch has a type for; ``name`` is for the error."""
+    """Convert an array to a tensor of a type that torch supports; ``name`` is for messages."""
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             raise InputError(f"expected {name} as a dense tensor, got a sparse one: use to_dense()")
@@ -36,7 +36,7 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(
             f"expected {name} as a plain array, got a masked array, which hides some values: "
-            "give array.filled(0), which makes them samples that were not measured"
+            "use array.filled(0) to mark them as not measured"
         )
     array: np.ndarray = value
     if array.dtype.names is not None and set(array.dtype.names) in _COMPLEX_FIELDS:
@@ -44,19 +44,25 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
         array = real + np.complex64(1j) * imaginary
     if array.dtype.kind not in _PORTABLE:
         remedy = (
-            "give arrays of one shape, joined with np.stack"
+            "give arrays of one shape, combined with np.stack"
             if array.dtype.kind == "O"
             else "convert it with astype(np.complex64)"
         )
         raise InputError(
             f"expected numbers in {name}, got a NumPy array of {array.dtype}: {remedy}"
         )
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused later
+    with np.errstate(over="ignore"):  # infinite values are rejected later
         return torch.from_numpy(array.astype(_PORTABLE[array.dtype.kind], order="C"))
 
 
 def check_kspace(kspace: ArrayLike) -> Tensor:
-    """Complex64 k-space ``(batch, coils, ny, nx)``; see ``Measurement.from_arrays``."""
+    """Validate k-space and return it as ``(batch, coils, ny, nx)``, complex64.
+
+    Accepted shapes are those of ``Measurement.from_arrays``.
+
+    Raises:
+        InputError: If it is not complex, empty, not finite, or its scale does not suit float32.
+    """
     y = as_tensor(kspace, "k-space")
     shape = tuple(y.shape)
     if not y.is_complex():
@@ -65,9 +71,9 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
         )
     if y.ndim not in (2, 3, 4):
         remedy = (
-            "join the leading axes with kspace.reshape(-1, *kspace.shape[-3:])"
+            "merge the leading axes with kspace.reshape(-1, *kspace.shape[-3:])"
             if y.ndim > 4
-            else "give it the shape of its grid with kspace.reshape(ny, nx)"
+            else "restore the grid with kspace.reshape(ny, nx)"
         )
         raise InputError(
             "expected k-space (batch, coils, ny, nx), (coils, ny, nx) or (ny, nx), "
@@ -75,51 +81,61 @@ def check_kspace(kspace: ArrayLike) -> Tensor:
         )
     if y.numel() == 0:
         raise InputError(
-            f"expected k-space with samples in it, got the empty shape {shape}: "
+            f"expected at least one k-space sample, got the empty shape {shape}: "
             "check how it was read"
         )
     y = y.to(torch.complex64)[(None,) * (4 - y.ndim)]
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
-        raise InputError("k-space holds NaN or infinite values: find out where they come from")
+        raise InputError(
+            "k-space contains NaN or infinite values: check how it was read or computed"
+        )
     peak = y.abs().flatten(1).amax(dim=1)
     vanished = not bool(peak.any()) and _largest(kspace) > 0
     if vanished or bool(((peak > 0) & ((peak < _FAINTEST) | (peak > _BRIGHTEST))).any()):
         raise InputError(
             f"expected k-space whose largest sample lies between {_FAINTEST:g} and "
-            f"{_BRIGHTEST:g}, which single precision can square, got {_largest(kspace):.3g}: "
-            "multiply it by a constant"
+            f"{_BRIGHTEST:g}, so that its square fits single precision, got "
+            f"{_largest(kspace):.3g}: multiply k-space by a constant"
         )
     check_coil_axis(y)
     return y
 
 
 def _largest(values: Any) -> float:
-    """The largest magnitude of an array as it was given."""
+    """Return the largest magnitude of an array in its own type."""
     if getattr(values.dtype, "names", None):  # real and imaginary part
         return max(float(abs(values[name]).max()) for name in values.dtype.names)
     return float(abs(values).max())
 
 
 def _join_parts(shape: tuple[int, ...]) -> str:
-    """How real k-space of this shape becomes complex."""
+    """Return advice on how to make real k-space of this shape complex."""
     if shape and shape[-1] == 2:
         return (
-            "join real and imaginary part with kspace[..., 0] + 1j * kspace[..., 1] "
+            "combine real and imaginary parts with kspace[..., 0] + 1j * kspace[..., 1] "
             "(torch.view_as_complex)"
         )
     if len(shape) >= 3 and shape[-3] == 2:
         return (
-            "join real and imaginary part with "
+            "combine real and imaginary parts with "
             "kspace[..., 0, :, :] + 1j * kspace[..., 1, :, :] (torch.complex)"
         )
     return (
-        "give the complex samples, since nothing can be reconstructed without their phase "
-        "(torch.view_as_complex joins real and imaginary parts)"
+        "give the complex samples, because the phase is required "
+        "(torch.view_as_complex combines real and imaginary parts)"
     )
 
 
 def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
-    """A mask ``(batch or 1, 1, ny, nx)`` bool for ``shape`` ``(batch, ny, nx)``; see there too."""
+    """Validate a mask and return it as ``(batch or 1, 1, ny, nx)``, bool.
+
+    Args:
+        mask: Sampling mask of any shape that ``Measurement.from_arrays`` accepts.
+        shape: Shape ``(batch, ny, nx)`` of the k-space without coils.
+
+    Raises:
+        InputError: If it has other values than 0 and 1 or another shape, or samples nothing.
+    """
     batch, ny, nx = shape
     sampled = as_tensor(mask, "the mask")
     got = tuple(sampled.shape)
@@ -127,7 +143,7 @@ def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
         if sampled.is_complex() or not bool(((sampled == 0) | (sampled == 1)).all()):
             raise InputError(
                 f"expected a mask of booleans or of 0 and 1, got other values of {mask.dtype}: "
-                "give mask != 0 if it is not zero where k-space was measured"
+                "give mask != 0 if it is non-zero where k-space was measured"
             )
         sampled = sampled == 1
     if got == (nx,):
@@ -147,23 +163,29 @@ def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
 
 
 def _reshape_mask(shape: tuple[int, ...], size: tuple[int, int]) -> str:
-    """How a mask of this shape comes to fit, where that is plain."""
+    """Return advice on how to make a mask of this shape fit, if there is an obvious way."""
     ny, nx = size
     if shape == (ny,):
-        return "; for lines along nx give np.repeat(mask[:, None], nx, axis=1)"
+        return "; for lines along nx use np.repeat(mask[:, None], nx, axis=1)"
     if shape[-2:] == (nx, ny):
-        return "; exchange its axes with np.swapaxes(mask, -1, -2)"
+        return "; swap its axes with np.swapaxes(mask, -1, -2)"
     if len(shape) == 4 and shape[-2:] == size:
-        return "; one mask serves all coils, mask[:, :1]"
+        return "; all coils share one mask, mask[:, :1]"
     return ""
 
 
 def check_coil_maps(
     coil_maps: ArrayLike, shape: tuple[int, int, int, int], empty: Tensor | None = None
 ) -> Tensor:
-    """Return complex64 maps ``(batch or 1, [sets,] coils, ny, nx)`` for k-space of ``shape``.
+    """Validate coil maps and return them as ``(batch or 1, [sets,] coils, ny, nx)``, complex64.
 
-    Those of a slice that is ``empty`` may be zero everywhere.
+    Args:
+        coil_maps: Coil maps of any shape that ``Measurement.from_arrays`` accepts.
+        shape: Shape ``(batch, coils, ny, nx)`` of the k-space.
+        empty: Flags of slices without signal, shape ``(batch,)``, whose maps may be zero.
+
+    Raises:
+        InputError: If they are not complex and finite, have another shape, or are zero.
     """
     batch, coils, ny, nx = shape
     maps = as_tensor(coil_maps, "coil maps")
@@ -179,7 +201,7 @@ def check_coil_maps(
         )
     maps = maps.to(torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
-        raise InputError("coil maps hold NaN or infinite values: estimate them again")
+        raise InputError("coil maps contain NaN or infinite values: estimate them again")
     blind = (maps == 0).flatten(1).all(dim=1)
     if empty is not None and len(blind) == len(empty):
         blind = blind & ~empty.to(blind.device)

@@ -1,4 +1,4 @@
-"""Checks of the type and range of options, each refused in one sentence."""
+"""Validation of the type and range of options."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 from ctxrecon.errors import InputError
 
-# Largest number of layers, heads or iterations, and of parameters, that a network may have.
+# Limits on the layers, heads or iterations, and on the parameters, of a network.
 MOST_LAYERS = 1024
 _MOST_PARAMETERS = 2**31
-# Widths and sizes cost no time before memory is taken, which the parameters are counted for.
+# Widths and sizes are only limited by memory, for which the parameters are counted.
 _SIZES = re.compile(r"size|dim|width|channels|embed|token|timesteps|shape")
 _LARGEST_SIZE = 2**20
 _MOST_PIXELS = 2**26
@@ -24,7 +24,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one real number, which a truth value is not."""
+    """Return whether a value is one real number; truth values are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -38,19 +38,26 @@ def check_number(
     below: float | None = None,
     finite: bool = True,
 ) -> None:
-    """Refuse what is not one real number in a range.
+    """Validate that a value is one real number in a range.
 
     Args:
-        name: of the option.
-        value: what was given.
-        least: smallest value accepted.
-        above: what it must be larger than.
-        most: largest value accepted.
-        below: what it must be smaller than.
-        finite: whether infinity is refused.
+        name: Name of the option, for the message.
+        value: Value to check.
+        least: Smallest accepted value.
+        above: Exclusive lower bound.
+        most: Largest accepted value.
+        below: Exclusive upper bound.
+        finite: Whether infinite values are rejected.
 
     Raises:
-        InputError: with the name, the range and what came.
+        InputError: If the value is not a number in the range.
+
+    Example:
+        >>> from ctxrecon.checks import check_number
+        >>> check_number("eta", 1.5, least=0, most=1)
+        Traceback (most recent call last):
+        ...
+        ctxrecon.errors.InputError: expected eta between 0 and 1, got 1.5
     """
     fits = is_number(value) and not math.isnan(value) and (math.isfinite(value) or not finite)
     for limit, within in (
@@ -65,15 +72,15 @@ def check_number(
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is one whole number, which a truth value is not."""
+    """Return whether a value is one whole number; truth values are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Refuse what is not a whole number from ``least`` to ``most``.
+    """Validate that a value is a whole number from ``least`` to ``most``.
 
     Raises:
-        InputError: with the name, the range and what came.
+        InputError: If the value is not a whole number in the range.
     """
     if not is_whole(value):
         raise InputError(f"expected {name} as a whole number, got {value!r}")
@@ -83,20 +90,25 @@ def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse what is neither ``True`` nor ``False``.
+    """Validate that a value is ``True`` or ``False``.
 
     Raises:
-        InputError: with the name and what came.
+        InputError: If it is anything else.
     """
     if not isinstance(value, bool):
         raise InputError(f"expected {name} as True or False, got {value!r}")
 
 
 def as_dtype(dtype: Any) -> torch.dtype:
-    """The precision of a network, from itself or its name.
+    """Return the data type of a network, given as a torch type or by name.
 
     Raises:
-        InputError: another than float32, bfloat16 and float16.
+        InputError: If it is not float32, bfloat16 or float16.
+
+    Example:
+        >>> from ctxrecon.checks import as_dtype
+        >>> as_dtype("bfloat16")
+        torch.bfloat16
     """
     found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or found not in _DTYPES.values():
@@ -105,10 +117,10 @@ def as_dtype(dtype: Any) -> torch.dtype:
 
 
 def as_device(device: Any) -> torch.device:
-    """A device that is there, from itself or its name; the CPU for ``None``.
+    """Return an available device, given as a torch device or by name; the CPU for ``None``.
 
     Raises:
-        InputError: one that torch does not know, or that this machine lacks.
+        InputError: If torch does not know the device, or this machine does not have it.
     """
     try:
         found = torch.device("cpu" if device is None else device)
@@ -120,8 +132,8 @@ def as_device(device: Any) -> torch.device:
         torch.empty(1, device=found).tolist()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"the device {str(device)!r} cannot be used on this machine: take 'cpu', or one that "
-            "torch finds"
+            f"the device {str(device)!r} cannot be used on this machine: use 'cpu', or a device "
+            "that torch finds"
         ) from error
     return found
 
@@ -129,7 +141,7 @@ def as_device(device: Any) -> torch.device:
 def _wanted(
     name: str, least: float | None, above: float | None, most: float | None, below: float | None
 ) -> str:
-    """The sentence's middle: ``eta between 0 and 1``, ``a positive zeta``."""
+    """Return what was expected, such as ``eta between 0 and 1`` or ``a positive zeta``."""
     lower = least if least is not None else above
     upper = most if most is not None else below
     if lower is None and upper is None:
@@ -148,15 +160,15 @@ def _wanted(
 
 
 def check_config(where: str, config: Any, name: str = "") -> None:
-    """Refuse a configuration whose numbers no network has, before one is built by it.
+    """Validate the numbers in a network's configuration before the network is built.
 
     Args:
-        where: it comes from, for the message.
-        config: what JSON gives, of any depth.
-        name: of the entry that is looked at.
+        where: Origin of the configuration, for the message.
+        config: Parsed JSON of any depth.
+        name: Name of the entry that is being checked.
 
     Raises:
-        InputError: naming the entry.
+        InputError: If a number is not finite or is implausibly large; the message names the entry.
     """
     if isinstance(config, dict):
         for key, value in config.items():
@@ -175,14 +187,14 @@ def check_config(where: str, config: Any, name: str = "") -> None:
 
 
 def check_parameters(where: str, build: Callable[[], torch.nn.Module]) -> None:
-    """Refuse a network that no memory has room for, without taking any.
+    """Validate that a network is not too large for any memory, without allocating it.
 
     Args:
-        where: its options come from, for the message.
-        build: makes the network.
+        where: Origin of the options, for the message.
+        build: Function that builds the network.
 
     Raises:
-        InputError: it cannot be made, or has too many parameters.
+        InputError: If the network cannot be built, or has too many parameters.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The command ``ctxrecon``: a thin shell around the package."""
+"""The ``ctxrecon`` command-line program: a thin layer over the package."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ctxrecon import __version__
 from ctxrecon.commands.adapt import adapt
+from ctxrecon.commands.bank import bank
 from ctxrecon.commands.benchmark import benchmark
 from ctxrecon.commands.demo import demo
 from ctxrecon.commands.info import info
@@ -23,14 +24,14 @@ from ctxrecon.commands.prepare import prepare
 from ctxrecon.commands.reconstruct import reconstruct
 from ctxrecon.commands.simulate import simulate
 from ctxrecon.commands.task import task
-from ctxrecon.commands.train import train
+from ctxrecon.commands.train import PASSED_ON, train
 from ctxrecon.errors import InputError, one_line
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
 
 
 class _Commands(TyperGroup):
-    """Ends with the status of shells when it is interrupted."""
+    """Command group that exits with the shells' status 130 when it is interrupted."""
 
     def invoke(self, context: typer.Context) -> object:  # type: ignore[override]
         try:
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 for _command in (demo, reconstruct, task, adapt, simulate, info, benchmark):
     app.command()(_command)
+prepare.command(context_settings=PASSED_ON)(bank)
 app.add_typer(prepare, name="prepare")
 app.add_typer(train, name="train")
 
@@ -72,16 +74,16 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: status 0, or another with one line on stderr.
+    """Run a command and exit with status 0, or with a one-line error on stderr.
 
-    The status is 2 for bad input, 1 where the machine fails (a full disk, no memory), and 130
-    after an interrupt. Any other exception is a defect of the program: its traceback goes to a
-    file that the line names, or to the terminal where ``CTXRECON_DEBUG`` is set.
+    The status is 2 for invalid input, 1 if the machine fails (full disk, out of memory), and 130
+    after an interrupt. Any other exception is a bug: its traceback is written to a file that the
+    error line names, or to the terminal if ``CTXRECON_DEBUG`` is set.
 
     Args:
-        arguments: those of the process by default.
+        arguments: Command-line arguments without the program name (default: ``sys.argv[1:]``).
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+    for stream in (sys.stdout, sys.stderr):  # file names need not be valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except MemoryError:
-        _fail("out of memory: choose fewer slices with --slices, or fewer samples", 1)
+        _fail("out of memory: select fewer slices with --slices, or draw fewer samples", 1)
     except Exception as error:
         if os.environ.get("CTXRECON_DEBUG"):
             raise
@@ -108,7 +110,7 @@ def _fail(message: str, status: int) -> None:
 
 
 def _traceback_file(error: Exception) -> str:
-    """Where the traceback of a defect lies, or the exception itself where none can be written."""
+    """Write the traceback to a file and name it; if that fails, return the exception alone."""
     said = traceback.format_exception_only(type(error), error)[-1].strip()
     try:
         with tempfile.NamedTemporaryFile(

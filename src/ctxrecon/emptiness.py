@@ -1,4 +1,4 @@
-"""Slices that hold no signal: zeros, or nothing but the noise of air."""
+"""Detection of slices without signal: zeros, or only noise from air."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ from torch import Tensor
 from ctxrecon.fourier import ifft2c
 
 _SIGNIFICANCE = 1e-2
-"""Probability, over all tests together, that white noise is taken for signal."""
+"""Probability, over all tests together, that white noise is classified as signal."""
 _LEAST_SAMPLES = 256
-"""Positions of k-space below which nothing is said to be noise."""
+"""Number of k-space positions below which no slice is classified as noise."""
 _RADII = (0, 1, 1.5, 2.5, 4, 8)
 _TILES = 8
 _PLAIN = 100.0
-"""Energy of the centre, over the mean of all samples, that needs no test: noise has e⁻¹⁰⁰."""
+"""Ratio of the center's energy to the mean above which no test is needed (for noise, e⁻¹⁰⁰)."""
 
 
 def find_empty(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Which slices hold no signal: all zeros, or white noise that no test can tell from it.
+    """Find slices without signal: all zeros, or indistinguishable from white noise.
 
-    Noise alone has the same expected energy everywhere. The coils are whitened by the covariance
-    of all samples, after which the energy of ``n`` samples follows a gamma distribution of the
-    shape ``n · coils``. A slice holds signal if that is exceeded anywhere: in a disc around the
-    centre of k-space, in a tile of k-space, in a tile or a single pixel of the zero-filled image.
-    So a slice is called empty only where its centre is no brighter than its edge: the weakest
-    scan of which anything could be seen is far from that. Less than a hundredth of the slices of
-    noise is taken for signal, which only costs the time of reconstructing them.
+    Noise alone has the same expected energy everywhere. The coils are whitened with the covariance
+    of all samples, after which the energy of ``n`` samples follows a gamma distribution of shape
+    ``n · coils``. A slice contains signal if that energy is improbably high anywhere: in a disc
+    around the center of k-space, in a tile of k-space, or in a tile or a single pixel of the
+    zero-filled image. A slice is thus empty only if its center is no brighter than its edge, which
+    even the weakest useful scan is far from. Less than a hundredth of the noise slices are
+    classified as signal, which merely costs the time to reconstruct them.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex, zero frequency at ``n // 2``.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
+        kspace: Complex k-space of shape ``(batch, coils, ny, nx)``, with zero frequency at
+            ``n // 2``.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool.
 
     Returns:
-        ``(batch,)`` bool on the CPU. With fewer than 256 samples, or 16 for each coil, only zeros
-        are empty.
+        Flags of shape ``(batch,)``, bool, on the CPU. With fewer than 256 samples, or fewer than
+        16 per coil, only all-zero slices are empty.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.emptiness import find_empty
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> kspace = torch.randn(2, 4, 32, 32, dtype=torch.complex64, generator=generator)
+        >>> kspace[1, :, 16, 16] += 100
+        >>> find_empty(kspace, torch.ones(1, 1, 32, 32, dtype=torch.bool))
+        tensor([ True, False])
     """
     masks = mask.expand(len(kspace), -1, -1, -1)
     return torch.tensor(
@@ -44,13 +54,13 @@ def find_empty(kspace: Tensor, mask: Tensor) -> Tensor:
 
 
 def _is_empty(y: Tensor, sampled: Tensor) -> bool:
-    """The same for one slice ``(coils, ny, nx)`` and its mask ``(ny, nx)``."""
+    """Return whether one slice ``(coils, ny, nx)`` with its mask ``(ny, nx)`` is empty."""
     y = y / y.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     live = y[(y != 0).flatten(1).any(dim=1)]
     coils = len(live)
     if coils == 0:
         return True
-    # Samples that are exactly zero were filled in.
+    # Samples that are exactly zero are zero filling, not measurements.
     sampled = sampled & (live != 0).any(dim=0)
     count = int(sampled.sum())
     if count < max(_LEAST_SAMPLES, 16 * coils):
@@ -62,12 +72,12 @@ def _is_empty(y: Tensor, sampled: Tensor) -> bool:
     samples = live[:, sampled].to(torch.complex128)
     values, vectors = torch.linalg.eigh(samples @ samples.mH / count)
     if not float(values[0]) > 1e-12 * float(values[-1]):
-        return False  # combinations of coils that hold no noise: not what a receiver measures
+        return False  # singular covariance, which receiver noise does not have
     white = torch.zeros(live.shape, dtype=torch.complex128, device=y.device)
     white[:, sampled] = (vectors / values.sqrt()).mH @ samples
     energy = white.abs().square().sum(dim=0)
     image = ifft2c(white).abs().square().sum(dim=0)
-    # A pixel has the expected energy, and at most the freedom, of its share of the samples.
+    # A pixel has the expected energy, and at most the degrees of freedom, of its share of samples.
     shares = torch.full_like(image, count / sampled.numel())
     tests = [
         *_discs(energy, sampled),
@@ -80,7 +90,7 @@ def _is_empty(y: Tensor, sampled: Tensor) -> bool:
 
 
 def _discs(energy: Tensor, sampled: Tensor) -> list[Tensor]:
-    """Energy and samples within each radius of the centre, ``(2, 1)`` each."""
+    """Return energy and number of samples within each radius of the center, ``(2, 1)`` each."""
     y, x = (torch.arange(n, device=energy.device) - n // 2 for n in energy.shape)
     squares = y[:, None] ** 2 + x**2
     inside = [squares <= radius**2 for radius in _RADII]
@@ -88,7 +98,7 @@ def _discs(energy: Tensor, sampled: Tensor) -> list[Tensor]:
 
 
 def _tiles(energy: Tensor, samples: Tensor) -> Tensor:
-    """Energy and samples of each tile of a grid, ``(2, tiles)``."""
+    """Return energy and number of samples of each tile of a grid, ``(2, tiles)``."""
     both = torch.stack([energy, samples])
     rows = [part.sum(dim=1) for part in both.tensor_split(_TILES, dim=1)]
     columns = torch.stack(rows, dim=1).tensor_split(_TILES, dim=2)
@@ -96,7 +106,7 @@ def _tiles(energy: Tensor, samples: Tensor) -> Tensor:
 
 
 def _is_noise(test: Tensor, coils: int, limit: float) -> bool:
-    """Whether no energy of the test, ``(2, places)``, is improbably high for its samples."""
+    """Return whether no energy of a test ``(2, places)`` is improbably high for its samples."""
     energy, samples = test[:, test[1] > 0]
     if len(energy) == 0:
         return True

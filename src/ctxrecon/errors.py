@@ -1,4 +1,4 @@
-"""The one exception that bad input raises, and the check that most options need."""
+"""The exception for invalid input, and helpers for its messages."""
 
 _LONGEST = 1000
 _CONTROL = {
@@ -7,34 +7,43 @@ _CONTROL = {
 
 
 class InputError(ValueError):
-    """Bad input, refused at the door.
+    """Invalid input.
 
-    The message is one sentence a person can act on: what was expected, what came, what to do.
-    The command line prints it and exits with status 2; nothing else is caught there.
+    The message states what was expected, what was given, and what to do. The command line prints
+    it without a traceback and exits with status 2.
+
+    Example:
+        >>> from ctxrecon import Measurement
+        >>> from ctxrecon.errors import InputError
+        >>> try:
+        ...     Measurement.from_arrays([1, 2, 3])
+        ... except InputError as error:
+        ...     print(error)
+        expected k-space as a NumPy array or a torch tensor, got list: convert it with np.asarray
     """
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse options that are not whole numbers from 1 on.
+    """Validate that options are positive whole numbers.
 
     Raises:
-        InputError: naming the option.
+        InputError: If one is not; the message names it.
     """
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"expected {name} as a whole number from 1 on, got {value!r}")
+            raise InputError(f"expected {name} as a whole number of 1 or more, got {value!r}")
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: control characters become ``\\x1b`` and so on, line ends stay.
+    """Replace control characters by escapes such as ``\\x1b``, except for line ends and tabs.
 
-    Names of files, prompts and headers may hold the escape sequences that a terminal obeys.
+    File names, prompts and headers may contain escape sequences that a terminal would execute.
     """
     return text.translate(_CONTROL)
 
 
 def one_line(message: str) -> str:
-    """A message for a terminal, in one line; of one that is too long the middle is left out."""
+    """Return a message as one printable line; the middle of a very long one is omitted."""
     line = printable(" ".join(message.split()))
     if len(line) <= _LONGEST:
         return line

@@ -1,4 +1,4 @@
-"""Figures of reconstructions: images and errors on one stated scale."""
+"""Figures of reconstructions and their errors on a common scale."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 ArrayLike: TypeAlias = "Tensor | np.ndarray"
 
 ERROR_GAIN = 5
-"""Errors and standard deviations are shown this many times brighter than the images."""
+"""Factor by which errors and standard deviations are brighter than the images."""
 
 _WINDOW_QUANTILE = 0.995
 _MAX_COLUMNS = 5
-# Inches.
+# Lengths in inches.
 _PANEL = 2.35
 _GAP = 0.05
 _TITLE = 0.42
@@ -34,7 +34,7 @@ _DETAIL = 0.155
 _MARGIN = 0.2
 _LABEL = 0.3
 _DETAIL_LENGTH = 38
-"""Characters under the title of a panel that fit over it."""
+"""Length in characters of a line under the title of a panel."""
 _BACKGROUND, _TEXT, _MUTED = "#0d0f12", "#f2f4f7", "#a4acb8"
 
 
@@ -50,33 +50,33 @@ def comparison_figure(
 ) -> Path:
     """Write a PNG with the magnitudes of several reconstructions and their errors.
 
-    All magnitudes share one grey window, from 0 to the 99.5 % quantile of the reference (of the
-    last image where there is none). Below each image lies its error ``||x| − |reference||``,
-    :data:`ERROR_GAIN` times as bright, and its title states PSNR and SSIM. The standard deviation
-    of posterior samples has a column of its own, beside the error of the last image and on the
-    scale of the errors, so that the two compare.
+    All magnitudes share one gray window, from 0 to the 99.5 % quantile of the reference (of the
+    last image without a reference). The error ``||x| − |reference||`` is shown below each image,
+    brightened by :data:`ERROR_GAIN`, and the title states PSNR and SSIM. The standard deviation of
+    the posterior samples has a separate column next to the error of the last image, on the scale
+    of the errors for comparison.
 
     Args:
-        path: a ``.png``; written beside and then renamed.
-        images: names and ``(ny, nx)`` complex or real images, NumPy or torch.
-        reference: ``(ny, nx)`` ground truth in the same units.
-        std: ``(ny, nx)`` standard deviation of the posterior samples.
-        std_name: what it is.
-        reference_name: what the reference is.
-        title: printed above.
+        path: Output ``.png`` file, written atomically.
+        images: Names and images of shape ``(ny, nx)``, complex or real, NumPy or torch.
+        reference: Ground truth of shape ``(ny, nx)`` in the same units.
+        std: Standard deviation of the posterior samples, shape ``(ny, nx)``.
+        std_name: Title of the standard deviation.
+        reference_name: Title of the reference.
+        title: Title of the figure.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        InputError: no image, images that are not ``(ny, nx)`` of one shape, another suffix than
-            ``.png``, a folder that is not there, a reference that the metrics refuse.
+        InputError: If there is no image, the shapes differ or are not ``(ny, nx)``, the suffix is
+            not ``.png``, the folder does not exist, or the metrics reject the reference.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise InputError(f"cannot write the figure {path}: expected a name that ends in .png")
+        raise InputError(f"cannot write the figure {path}: expected a name ending in .png")
     if not images:
-        raise InputError("expected at least one image to make a figure of, got none")
+        raise InputError("expected at least one image for the figure, got none")
     magnitudes = {name: _magnitude(name, image) for name, image in images.items()}
     truth = None if reference is None else _magnitude(reference_name, reference)
     spread = None if std is None else _magnitude("the standard deviation", std)
@@ -94,7 +94,7 @@ def comparison_figure(
     return path
 
 
-# A panel: title, lines below, and the pictures (image, colour map, white level) under them.
+# A panel: title, lines below it, and the pictures (image, color map, white level) under them.
 _Picture: TypeAlias = "tuple[np.ndarray, str, float]"
 _Panel: TypeAlias = "tuple[str, list[str], list[_Picture | None]]"
 
@@ -110,7 +110,7 @@ def _panels(
     dim = white / ERROR_GAIN
     deviation: list[_Panel] = []
     if spread is not None:
-        above = [] if truth is None else [None]  # beside the errors
+        above = [] if truth is None else [None]  # next to the errors
         deviation = [(f"{std_name} ×{ERROR_GAIN}", [], [*above, (spread, "magma", dim)])]
     if truth is None:
         panels: list[_Panel] = [
@@ -136,7 +136,7 @@ def _panels(
 
 
 def _split(name: str) -> tuple[str, list[str]]:
-    """``"method, detail"`` in two, the detail in lines, so that long names fit over a panel."""
+    """Split ``"method, detail"`` into the method and lines of detail that fit over a panel."""
     head, _, detail = name.partition(", ")
     return head, textwrap.wrap(detail, _DETAIL_LENGTH)
 
@@ -154,7 +154,7 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     block_height = above + rows * (height + _GAP) + _GAP
     width = label + columns * (_PANEL + _GAP) + 2 * _GAP
     room = width - label - 2 * _GAP
-    heading = textwrap.wrap(title or "", int(9 * room))  # capitals that fit
+    heading = textwrap.wrap(title or "", int(9 * room))  # number of capitals that fit
     legend = textwrap.wrap(caption, int(15 * width))
     header = _LINE * len(heading) + _MARGIN if heading else _GAP
     footer = _LINE * len(legend) + _MARGIN
@@ -163,8 +163,8 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
     FigureCanvasAgg(figure)
 
     def text(x: float, y: float, words: str, **style: Any) -> None:
-        """Words at ``x`` from the left and ``y`` from the top, in inches."""
-        shown = words.encode("utf-8", "replace").decode("utf-8")  # names of files may be no text
+        """Draw words at ``x`` from the left and ``y`` from the top, in inches."""
+        shown = words.encode("utf-8", "replace").decode("utf-8")  # file names may be invalid text
         figure.text(x / size[0], 1 - y / size[1], shown, parse_math=False, **style)
 
     left = label + _GAP
@@ -181,7 +181,7 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
         middle = left + _PANEL / 2
         empty = pictures.count(None) if pictures[0] is None else 0
         y = top + (0.17 if lines else 0.26)
-        if empty:  # right above its first picture
+        if empty:  # place the title directly above the first picture
             y = top + above + empty * (height + _GAP) - 0.16
         text(middle, y, name, color=_TEXT, size=9.5, ha="center", va="center", weight="bold")
         for line, words in enumerate(lines):
@@ -206,10 +206,10 @@ def _draw(panels: list[_Panel], shape: tuple[int, ...], title: str | None, capti
 
 def _caption(reference_name: str, has_truth: bool, std_name: str | None) -> str:
     source = f"the {reference_name}" if has_truth else "the last image"
-    caption = f"one grey window, 0 to the 99.5 % quantile of {source}"
+    caption = f"one gray window, 0 to the 99.5 % quantile of {source}"
     shown = ["errors"] * has_truth + ([] if std_name is None else [std_name])
     if shown:
-        caption += f"; {' and '.join(shown)} {ERROR_GAIN} times brighter, on one scale"
+        caption += f"; {' and '.join(shown)} {ERROR_GAIN} times brighter, on a common scale"
     return caption
 
 

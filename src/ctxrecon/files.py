@@ -1,4 +1,4 @@
-"""What every format shares: checks on files from outside, and writing beside then renaming."""
+"""Checks on untrusted files, and atomic writing, shared by all file formats."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ MAGIC = {
     b"MATLAB": "MATLAB .mat",
 }
 
-# A file may claim any shape. Compressed or never-written arrays larger than the first figure are
-# refused when they claim more than the second figure times the bytes that are really there;
-# undersampled k-space compresses by its acceleration, far below that.
+# A file may state any shape. Compressed or sparse arrays that are larger than the first limit are
+# rejected if their stated size exceeds the stored bytes by more than the second limit. Undersampled
+# k-space compresses only by its acceleration factor.
 _FREE_BYTES = 256 * 2**20
 _MAX_EXPANSION = 200
 
 
 def check_input(path: str | os.PathLike[str]) -> Path:
-    """The path of an existing, readable, non-empty regular file; anything else is refused."""
+    """Validate that a path is an existing, readable, non-empty regular file, and return it."""
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name one scan file in it")
+        raise InputError(f"{path} is a folder: give one scan file in it")
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name")
     if not path.is_file():
         raise InputError(f"{path} is not a regular file: copy the scan to one")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path} may not be read: check its permissions")
+        raise InputError(f"{path} is not readable: check its permissions")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty: copy it again")
     return path
 
 
 def sniff(path: Path) -> str | None:
-    """The format that the first bytes of the file show, or ``None`` if they show none."""
+    """Return the file's format according to its first bytes, or ``None`` if it is unknown."""
     with path.open("rb") as file:
         start = file.read(8)
     return next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
@@ -56,37 +56,37 @@ def sniff(path: Path) -> str | None:
 def check_expansion(
     path: Path, num_bytes: int, stored: int, what: str, *, free: int = _FREE_BYTES
 ) -> None:
-    """Refuse an array that claims far more memory than the file has bytes for it.
+    """Validate that the stated size of an array is plausible for the bytes stored for it.
 
     Args:
-        path: of the file.
-        num_bytes: that are claimed.
-        stored: in the file for them.
-        what: is claimed.
-        free: bytes that any file may claim: compressed zeros take next to nothing.
+        path: File.
+        num_bytes: Stated size in bytes.
+        stored: Number of bytes stored in the file.
+        what: Name of the array, for the message.
+        free: Size in bytes that is always accepted, because zeros compress to almost nothing.
 
     Raises:
-        InputError: the array is not to be made.
+        InputError: If the size is implausible, so that the array must not be allocated.
     """
     if num_bytes > free and num_bytes > _MAX_EXPANSION * max(stored, 1):
         large = num_bytes >= 2**30
         size = f"{num_bytes / 2**30:.1f} GiB" if large else f"{num_bytes / 2**20:.0f} MiB"
         raise InputError(
-            f"{path}: {what} claims {size} but the file stores only "
-            f"{stored} bytes of it: the file is damaged or not to be trusted"
+            f"{path}: {what} states {size} but the file stores only "
+            f"{stored} bytes of it: the file is damaged or untrustworthy"
         )
 
 
 def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file from outside.
+    """Read a JSON object from an untrusted file.
 
     Args:
-        path: of the file.
-        what: it should hold, such as ``"the settings of a run"``.
-        remedy: what to do where it does not.
+        path: File.
+        what: Expected content, such as ``"the settings of a run"``, for the message.
+        remedy: Advice for the message.
 
     Raises:
-        InputError: a file that cannot be read, or that holds something else.
+        InputError: If the file cannot be read, or does not contain a JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -97,18 +97,18 @@ def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is damaged, not valid JSON ({error!s:.80}): {remedy}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds no JSON object, it is not {what}: {remedy}")
+        raise InputError(f"{path} does not contain {what} as a JSON object: {remedy}")
     return found
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that could not be written, before the work whose result it is to hold.
+    """Validate that a file can be written, before its content is computed.
 
-    A temporary file is created beside it and removed again, as :func:`written_beside` does.
+    Creates and removes a temporary file next to it, as :func:`written_beside` does.
 
     Raises:
-        InputError: the folder is not there or may not be written, no file can be created in it,
-            the path is a folder or a device, or the file that is there is write-protected.
+        InputError: If the folder does not exist or is not writable, the path is a folder or a
+            device, or an existing file is write-protected.
     """
     path = Path(path)
     _check_target(path)
@@ -123,13 +123,13 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed to ``path`` when the block succeeds.
+    """Yield a temporary path in the same folder that is renamed to ``path`` on success.
 
-    So ``path`` is either as it was before or complete, never half-written. The temporary name
-    keeps the suffix because some writers choose the format by it.
+    The file at ``path`` is therefore either unchanged or complete, never partially written. The
+    temporary name keeps the suffix, because some writers choose the format by it.
 
     Raises:
-        InputError: what :func:`check_output` refuses, or a disk that is full.
+        InputError: If the file cannot be written (see :func:`check_output`), or the disk is full.
     """
     path = Path(path)
     _check_target(path)
@@ -144,14 +144,14 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write what JSON can hold, beside the file and then renamed."""
+    """Write JSON content atomically."""
     with written_beside(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_target(path: Path) -> None:
     if "\0" in str(path):
-        raise InputError(f"cannot write {str(path)!r}: its name holds a NUL, name another file")
+        raise InputError(f"cannot write {str(path)!r}: its name contains NUL, give another name")
     try:
         if not path.parent.is_dir():
             raise InputError(
@@ -163,24 +163,24 @@ def _check_target(path: Path) -> None:
     if found is None:
         return
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"cannot write {path}: it is a folder or a device, name a file")
-    # A rename would replace it whatever its permissions.
+        raise InputError(f"cannot write {path}: it is a folder or a device, give a file")
+    # Renaming would replace the file despite its permissions.
     if not found.st_mode & 0o222 or not os.access(path, os.W_OK):
         raise InputError(
-            f"cannot write {path}: the file is write-protected, name another or change its "
-            "permissions"
+            f"cannot write {path}: the file is write-protected, change its permissions or give "
+            "another file"
         )
 
 
 def _temporary(path: Path) -> Path:
-    # The end of a name that is near the longest that a file system takes.
+    # Keeps only the end of the name, because file systems limit its length.
     return path.with_name(f".{secrets.token_hex(8)}-{path.name[-40:]}")
 
 
 def _remove(temporary: Path) -> None:
-    with suppress(OSError):  # such as on a read-only file system, where it was never created
+    with suppress(OSError):  # for example on a read-only file system, where it was not created
         temporary.unlink()
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or error}, name another place for it")
+    return InputError(f"cannot write {path}: {error.strerror or error}, give another path")

@@ -1,4 +1,4 @@
-"""The measurement that every method takes: data, operator, and what is known of both."""
+"""Validated measurements ``y = A x + n``, the common input of all reconstruction methods."""
 
 from __future__ import annotations
 
@@ -31,28 +31,33 @@ from ctxrecon.scan import Scan
 logger = logging.getLogger(__name__)
 
 _SCALE_ITERATIONS = 8
-# Normalized maps are that near to a root sum of squares of 1 whoever estimated them.
+# Maps from any estimator count as normalized within this distance of a root sum of squares of 1.
 _NEARLY_NORMALIZED = 0.02
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A checked measurement ``y = A x + n``, all on one device.
-
-    Example:
-        >>> measurement = Measurement.from_arrays(kspace, mask)
-        >>> output = pipe(measurement, prompt="Knee, PDFS, TR: 3150")
+    """A validated measurement ``y = A x + n`` on one device.
 
     Attributes:
-        y: complex64, ``(batch, coils, ny, nx)`` and zero outside the mask for k-space on a grid,
-            the operator's ``range_shape`` for others.
-        operator: ``A``, from images ``(batch or 1, ny, nx)``.
-        empty: ``(batch,)`` bool, slices of zeros or of nothing but noise, whose maps are the same
-            for every coil.
-        mask: ``(batch or 1, 1, ny, nx)`` bool; ``None`` where ``A`` has none.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64; ``None`` where ``A`` has none.
-        noise_std: ``(batch,)`` standard deviation of the noise of a complex sample as the scanner
-            measured it, in the units of ``y``; ``None`` if it did not.
+        y: Measured data, complex64: for Cartesian k-space ``(batch, coils, ny, nx)`` and zero
+            outside the mask, for other operators their ``range_shape``.
+        operator: Forward operator ``A``, from images of shape ``(batch or 1, ny, nx)``.
+        empty: Flags of slices without signal (zeros, or only noise), shape ``(batch,)``, bool.
+            Their coil maps are the same for every coil.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool; ``None`` if ``A`` has none.
+        coil_maps: Coil maps of shape ``(batch or 1, [sets,] coils, ny, nx)``, complex64; ``None``
+            if ``A`` has none.
+        noise_std: Standard deviation of the noise of a complex sample as measured by the scanner,
+            in the units of ``y``, shape ``(batch,)``; ``None`` if it was not measured.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon import Measurement
+        >>> kspace = torch.ones(1, 32, 32, dtype=torch.complex64)
+        >>> measurement = Measurement.from_arrays(kspace, torch.ones(32))
+        >>> measurement.y.shape, measurement.image_shape
+        (torch.Size([1, 1, 32, 32]), (32, 32))
     """
 
     y: Tensor
@@ -72,31 +77,30 @@ class Measurement:
         calibration: ArrayLike | None = None,
         noise_std: float | None = None,
     ) -> Measurement:
-        """Cartesian k-space with its mask and coil maps, ``A = M F S``.
+        """Build a measurement from Cartesian k-space, a sampling mask and coil maps, ``A = M F S``.
 
-        What looks as if another convention had been meant is logged as a warning with the remedy;
-        see :func:`ctxrecon.plausibility.check_conventions`. Slices without signal, such as those
-        of air at the ends of a volume, stay in the batch; see
-        :func:`ctxrecon.emptiness.find_empty`.
+        If the data seem to follow another convention, a warning with the remedy is logged; see
+        :func:`ctxrecon.plausibility.check_conventions`. Slices without signal, such as air at the
+        ends of a volume, stay in the batch; see :func:`ctxrecon.emptiness.find_empty`.
 
         Args:
-            kspace: complex, centred (zero frequency at ``n // 2``): ``(batch, coils, ny, nx)``,
-                ``(coils, ny, nx)`` or, for a single coil, ``(ny, nx)``. NumPy or torch.
-            mask: where k-space was sampled: ``(nx,)`` lines, ``(ny, nx)``, ``(batch or 1, ny, nx)``
-                or ``(batch or 1, 1, ny, nx)``, bool or numbers 0 and 1. ``None`` takes the samples
-                that are not zero in some coil, and logs it. Samples outside a given mask are set
-                to zero, and that is logged too.
-            coil_maps: complex, ``(coils, ny, nx)``, ``(batch or 1, coils, ny, nx)`` or several
-                orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates them
-                from the calibration region of ``kspace``, two sets where the field of view is
-                smaller than the object (a single coil needs none).
-            calibration: complex, ``(coils, cy, cx)`` or ``(batch or 1, coils, cy, cx)``: the fully
-                sampled center of k-space of a separate scan with the same field of view, from
-                which coil maps are estimated instead.
-            noise_std: of the noise of a complex sample, where the scanner measured it.
+            kspace: Complex k-space ``(batch, coils, ny, nx)``, ``(coils, ny, nx)`` or, for a single
+                coil, ``(ny, nx)``, with zero frequency at ``n // 2``; NumPy or torch.
+            mask: Sampling mask of shape ``(nx,)`` (lines), ``(ny, nx)``, ``(batch or 1, ny, nx)``
+                or ``(batch or 1, 1, ny, nx)``, bool or 0 and 1. ``None`` infers it from non-zero
+                samples. This is logged, as are samples outside a given mask, which are set to zero.
+            coil_maps: Complex coil maps ``(coils, ny, nx)``, ``(batch or 1, coils, ny, nx)`` or,
+                for orthonormal sets, ``(batch or 1, sets, coils, ny, nx)``. ``None`` estimates
+                them from the autocalibration region of ``kspace``, with two sets if the field of
+                view is smaller than the object. A single coil needs none.
+            calibration: Fully sampled center of k-space from a separate scan with the same field
+                of view, complex, ``(coils, cy, cx)`` or ``(batch or 1, coils, cy, cx)``. If given,
+                coil maps are estimated from it.
+            noise_std: Noise standard deviation of a complex sample, if the scanner measured it.
 
         Raises:
-            InputError: for anything malformed, in a sentence of its own.
+            InputError: If an array has the wrong type or shape or values that are not finite, if
+                the mask does not fit the k-space, or if the coil maps cannot be estimated.
         """
         y = check_kspace(kspace)
         batch, coils, ny, nx = y.shape
@@ -115,17 +119,17 @@ class Measurement:
             lines = None if calibration is None else check_kspace(calibration).to(y.device)
             maps = estimate_slice_maps(y, sampled, ~empty, lines)
             if maps.ndim == 5:
-                logger.info("two sets of coil maps explain the data better than one")
+                logger.info("two sets of coil maps are used, which fit the data better than one")
             empty = empty | (maps == 0).flatten(1).all(dim=1)
         measured = None if noise_std is None else torch.full((batch,), noise_std, device=y.device)
         return cls(y, sense_operator(sampled, maps), empty, sampled, maps, measured)
 
     @classmethod
     def from_scan(cls, scan: Scan) -> Measurement:
-        """What a scan file holds; see :meth:`from_arrays`, and :func:`sense_along` of others.
+        """Build a measurement from a scan, with :meth:`from_arrays` or :func:`sense_along`.
 
         Raises:
-            InputError: slices along different trajectories, or what those refuse.
+            InputError: If the slices have different trajectories, or the data are invalid.
         """
         noise_std = scan.noise_std or None
         if scan.trajectory is None:
@@ -138,7 +142,7 @@ class Measurement:
             )
         if len(scan.trajectory) > 1:
             raise InputError(
-                "the slices lie along different trajectories: make a measurement of each, scan[i]"
+                "the slices have different trajectories: build one measurement per slice, scan[i]"
             )
         kspace, trajectory = scan.kspace.flatten(2), scan.trajectory[0].flatten(0, 1)
         maps = scan.coil_maps
@@ -153,17 +157,16 @@ class Measurement:
     def from_operator(
         cls, operator: LinearOperator, y: ArrayLike, *, noise_std: float | None = None
     ) -> Measurement:
-        """Data of any linear operator, such as a radial scan or an image with missing pixels.
+        """Build a measurement for any linear operator, such as inpainting.
 
         Args:
-            operator: ``A``, from images ``(batch or 1, ny, nx)``. Contrasts of a
-                :class:`~ctxrecon.operators.MultiEcho` become slices, contrast by contrast of each
-                slice.
-            y: complex, of the operator's ``range_shape``; NumPy or torch.
-            noise_std: of the noise of a complex sample, where it is known.
+            operator: Forward operator ``A``, from images ``(batch or 1, ny, nx)``. The contrasts of
+                each slice of a :class:`~ctxrecon.operators.MultiEcho` become consecutive slices.
+            y: Complex data of the operator's ``range_shape``, NumPy or torch.
+            noise_std: Standard deviation of the noise of a complex sample, if known.
 
         Raises:
-            InputError: data that do not fit the operator, or that are not finite.
+            InputError: If the data do not fit the operator, or are not finite.
         """
         data = as_tensor(y, "the measurement")
         if isinstance(operator, MultiEcho):
@@ -173,18 +176,18 @@ class Measurement:
         data = data.to(operator.device or data.device, torch.complex64)
         empty = (data == 0).flatten(1).all(dim=1)
         known = None if noise_std is None else torch.full((len(data),), noise_std).to(data.device)
-        # The mask of other operators is not one of k-space.
+        # The masks of other operators are not k-space masks.
         mask = operator.mask if isinstance(operator, CartesianSense | SoftSense) else None
         return cls(data, operator, empty, mask, operator.coil_maps, known)
 
     def __len__(self) -> int:
-        """Number of slices."""
+        """Return the number of slices."""
         return len(self.y)
 
     def __getitem__(self, slices: int | slice | Sequence[int] | Tensor) -> Measurement:
-        """The measurement of some slices, each as often as its index is given.
+        """Return the measurement of some slices; an index may occur several times.
 
-        Sets of coil maps that are zero in all of them are left out.
+        Trailing sets of coil maps that are zero in all selected slices are dropped.
         """
         index = torch.arange(len(self), device=self.y.device)[slices].reshape(-1)
 
@@ -204,7 +207,7 @@ class Measurement:
         return Measurement(self.y[index], operator, self.empty[index], mask, maps, noise_std)
 
     def to(self, device: torch.device | str) -> Measurement:
-        """The measurement on another device; itself if it is there."""
+        """Return the measurement on another device, or itself if it is already there."""
         if self.y.device == torch.device(device):
             return self
         mask, maps, noise_std = (
@@ -222,28 +225,28 @@ class Measurement:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """``(ny, nx)`` of a slice's image, whatever the number of sets of coil maps."""
+        """Size ``(ny, nx)`` of a slice's image, also for several sets of coil maps."""
         return image_shape(self.operator)
 
     @property
     def number_of_sets(self) -> Tensor:
-        """How many sets of coil maps each slice has that are not zero, ``(batch,)``."""
+        """Number of non-zero sets of coil maps of each slice, shape ``(batch,)``."""
         if isinstance(self.operator, SoftSense):
             return _used_sets(self.operator.coil_maps).expand(len(self))
         return torch.ones(len(self), dtype=torch.long, device=self.y.device)
 
     @property
     def filled(self) -> Tensor:
-        """Indices of the slices that hold signal; the others are left out of all work."""
+        """Indices of the slices with signal; reconstruction skips the others."""
         return (~self.empty).nonzero()[:, 0]
 
     def combine(self, images: Tensor) -> Tensor:
-        """``(batch, ny, nx)`` of images whose sets lie one below the other; others as they are."""
+        """Combine images whose sets are stacked along ``ny``; return others unchanged."""
         ny, _ = self.image_shape
         return images if images.shape[1] == ny else combine_sets(images.unflatten(1, (-1, ny)))
 
     def intensity_scale(self) -> Tensor:
-        """The scale of a CG-SENSE image of 8 iterations of each slice, ``(batch,)``; 1 if empty."""
+        """Compute the scale of an 8-iteration CG-SENSE image, ``(batch,)``; 1 if empty."""
         filled = self.filled
         scale = torch.ones(len(self), device=self.y.device)
         if len(filled) == 0:
@@ -256,13 +259,13 @@ class Measurement:
         return scale
 
     def normalized(self) -> tuple[Measurement, Tensor]:
-        """The same images to be found from coil maps with ``max Σ_c |S_c|² = 1``.
+        """Return an equivalent measurement with coil maps of ``max Σ_c |S_c|² = 1``.
 
-        Solvers and networks weigh the data for such maps. ``A x = y`` and ``(A/g) x = y/g`` have
-        the same solution, so maps in other units, or ones for every coil, only need both divided.
+        Solvers and networks weight the data for such maps. ``A x = y`` and ``(A/g) x = y/g`` have
+        the same solution, so maps in other units only require both to be divided by ``g``.
 
         Returns:
-            The measurement, and what y was divided by, ``(batch or 1,)``.
+            The measurement, and the divisor of ``y`` of shape ``(batch or 1,)``.
         """
         if self.coil_maps is None or self.mask is None:
             return self, torch.ones(1, device=self.y.device)
@@ -284,23 +287,23 @@ def prepare_measurement(
     operator: LinearOperator | None = None,
     noise_std: float | None = None,
 ) -> Measurement:
-    """The measurement that a pipeline's call gives, in whichever of the three forms.
+    """Build the measurement for a pipeline's arguments, which have one of three forms.
 
     Args:
-        kspace: k-space for :meth:`Measurement.from_arrays`; the data of ``operator`` for
-            :meth:`Measurement.from_operator`; or a measurement, which is returned as it is.
-        mask: where k-space was sampled.
-        coil_maps: of k-space on a grid.
-        operator: ``A``, where it is another one than ``M F S``.
-        noise_std: of the noise of a complex sample, where the scanner measured it.
+        kspace: K-space for :meth:`Measurement.from_arrays`; data of ``operator`` for
+            :meth:`Measurement.from_operator`; or a measurement, which is returned unchanged.
+        mask: Sampling mask of Cartesian k-space.
+        coil_maps: Coil maps of Cartesian k-space.
+        operator: Forward operator ``A``, if it is not ``M F S``.
+        noise_std: Standard deviation of the noise of a complex sample, if the scanner measured it.
 
     Raises:
-        InputError: for anything malformed, in a sentence of its own.
+        InputError: If the arguments are invalid, or the mask or the coil maps are given twice.
     """
     if isinstance(kspace, Measurement):
         if mask is not None or coil_maps is not None or operator is not None:
             raise InputError(
-                "a measurement holds its operator, mask and coil maps: leave them out, or give "
+                "a measurement contains its operator, mask and coil maps: leave them out, or give "
                 "k-space"
             )
         return kspace
@@ -312,12 +315,12 @@ def prepare_measurement(
             "ctxrecon.operators"
         )
     if mask is not None or coil_maps is not None:
-        raise InputError("an operator holds its mask and coil maps: leave them out")
+        raise InputError("an operator contains its mask and coil maps: leave them out")
     return Measurement.from_operator(operator, kspace, noise_std=noise_std)
 
 
 def count_slices(kspace: ArrayLike | Measurement, operator: LinearOperator | None = None) -> int:
-    """Number of slices of what a pipeline's call gives, before it has been checked."""
+    """Return the number of slices of a pipeline's arguments before they have been validated."""
     if isinstance(kspace, Measurement):
         return len(kspace)
     shape = tuple(getattr(kspace, "shape", ()))
@@ -330,9 +333,9 @@ def count_slices(kspace: ArrayLike | Measurement, operator: LinearOperator | Non
 
 
 def maps_gain(coil_maps: Tensor) -> Tensor:
-    """``√max Σ_c |S_c|²`` of each slice's maps, ``(batch,)``; 1 where they are normalized or zero.
+    """Compute ``√max Σ_c |S_c|²`` of each slice's maps, ``(batch,)``; 1 if normalized or zero.
 
-    Another value is logged.
+    Other values are logged.
     """
     peak = coil_maps.abs().flatten(1).amax(dim=1)
     peak = torch.where(peak > 0, peak, 1.0)
@@ -356,30 +359,30 @@ def _used_sets(maps: Tensor) -> Tensor:
 
 
 def _check_not_all_outside(y: Tensor, inside: Tensor) -> None:
-    """Refuse slices whose samples all lie outside the mask."""
+    """Validate that no slice has all its samples outside the mask."""
     there, kept = ((each != 0).flatten(1).any(dim=1) for each in (y, inside))
     lost = there & ~kept
     if bool(lost.any()):
         raise InputError(
             f"k-space of slice {int(lost.nonzero()[0])} is zero everywhere inside the mask: "
-            "give the mask that it was measured with"
+            "give the mask of this scan"
         )
 
 
 def _infer_mask(y: Tensor) -> Tensor:
     sampled = (y != 0).any(dim=1, keepdim=True)
-    # Of a slice of zeros nothing is known; its image is zero whatever was sampled.
+    # An all-zero slice shows no mask; its image is zero whichever mask is used.
     sampled |= ~sampled.flatten(1).any(dim=1)[:, None, None, None]
     fraction = float(sampled.float().mean())
     logger.info(
-        "no mask given: the samples that are not zero are taken as sampled (%.1f %%)",
+        "no mask given: samples that are not zero are assumed to be measured (%.1f %%)",
         100.0 * fraction,
     )
     return sampled
 
 
 def _check_data(y: Tensor, operator: LinearOperator) -> None:
-    """Refuse data that do not fit an operator on images ``(batch, ny, nx)``."""
+    """Validate that data fit an operator on images ``(batch, ny, nx)``."""
     if len(operator.domain_shape) != 3:
         raise InputError(
             "expected an operator on images (batch, ny, nx), got one on the domain "
@@ -388,10 +391,10 @@ def _check_data(y: Tensor, operator: LinearOperator) -> None:
     batch, *rest = operator.range_shape
     if y.ndim != 1 + len(rest) or list(y.shape[1:]) != rest or batch not in (1, len(y)):
         raise InputError(
-            f"expected data of the operator's range ({batch if batch > 1 else 'any batch'}, "
+            f"expected data in the operator's range ({batch if batch > 1 else 'any batch'}, "
             f"{', '.join(map(str, rest))}), got shape {tuple(y.shape)}"
         )
     if not y.is_complex():
-        raise InputError(f"expected complex data, got {y.dtype}: their phase is needed")
+        raise InputError(f"expected complex data, got {y.dtype}: the phase is required")
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
-        raise InputError("the data hold NaN or infinite values: find out where they come from")
+        raise InputError("the data contain NaN or infinite values: check how they were computed")

@@ -1,4 +1,4 @@
-"""NIfTI files from outside, by nibabel, which is imported when one is read."""
+"""Reading of untrusted NIfTI files through nibabel, which is imported lazily."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ctxrecon.files import check_expansion
 
 @contextmanager
 def nibabel_for(path: Path) -> Iterator[Any]:
-    """Give nibabel to read a file with, and make what it raises of damage an error of ours.
+    """Provide nibabel for reading a file, and convert its exceptions to InputError.
 
     Raises:
-        InputError: nibabel is not installed, or the file is damaged.
+        InputError: If nibabel is not installed, or the file is damaged.
     """
     try:
         import nibabel
@@ -48,13 +48,13 @@ def nibabel_for(path: Path) -> Iterator[Any]:
 
 
 class StoredVolume(NamedTuple):
-    """A volume as a NIfTI file stores it.
+    """Volume as stored in a NIfTI file.
 
     Attributes:
-        data: three axes, float32.
-        affine: ``(4, 4)`` float64, from indices to mm to the right, front and head.
-        is_placed: whether the file says so itself; an affine that follows from the voxel size
-            alone is no place.
+        data: Real values with three axes, float32.
+        affine: Affine of shape ``(4, 4)``, float64, from indices to mm in RAS+.
+        is_placed: Whether the file states the affine; otherwise the affine only reflects the voxel
+            size.
     """
 
     data: NDArray[np.float32]
@@ -63,10 +63,10 @@ class StoredVolume(NamedTuple):
 
 
 def read_stored(path: Path) -> StoredVolume:
-    """The real volume in a NIfTI file.
+    """Read the real-valued volume in a NIfTI file.
 
     Raises:
-        InputError: nibabel is missing, the file is damaged, or it is no real volume.
+        InputError: If nibabel is missing, or the file is damaged or not a real-valued volume.
     """
     with nibabel_for(path) as nibabel:
         image: Any = nibabel.load(path)
@@ -76,8 +76,8 @@ def read_stored(path: Path) -> StoredVolume:
             raise InputError(f"{path}: expected magnitudes as real numbers, got {dtype}")
         if len(shape) < 3 or math.prod(shape[3:]) != 1 or min(shape) < 1:
             raise InputError(
-                f"{path}: expected a volume of three axes, got shape {shape}: give one volume of "
-                "a series"
+                f"{path}: expected a volume with three axes, got shape {shape}: give one volume of "
+                "the series"
             )
         num_bytes = math.prod(shape) * max(dtype.itemsize, 4)
         check_expansion(path, num_bytes, path.stat().st_size, "the volume")
@@ -90,11 +90,11 @@ def read_stored(path: Path) -> StoredVolume:
 
 
 def _check_to_the_end(path: Path) -> None:
-    """Compare a compressed stream with its checksum, behind the last byte that nibabel reads.
+    """Decompress the whole stream to verify its checksum, which nibabel does not reach.
 
     Raises:
-        InputError: a stream that expands beyond all measure.
-        OSError: another checksum or length.
+        InputError: If the stream expands implausibly.
+        OSError: If the checksum or the length is wrong.
     """
     stored, count = path.stat().st_size, 0
     with gzip.open(path) as file:

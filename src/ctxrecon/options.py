@@ -1,4 +1,4 @@
-"""A name with options in one word, ``"dds:data_weight=50:eta=0.5"``, for solvers and networks."""
+"""Names with options in one string, ``"dds:data_weight=50:eta=0.5"``, of solvers and networks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from ctxrecon.errors import InputError
 
 
 def split_options(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its options: ``"dds:data_weight=50:image=l1_wavelet"``, numbers or words.
+    """Split a name and its options, whose values are numbers or words.
+
+    Args:
+        text: Name with options, such as ``"dds:data_weight=50:image=l1_wavelet"``.
 
     Raises:
-        InputError: an option without a value, or with another kind of one.
+        InputError: If an option has no value, or a value that is not a number or word.
+
+    Example:
+        >>> from ctxrecon.options import split_options
+        >>> split_options("dds:data_weight=50:image=l1_wavelet")
+        ('dds', {'data_weight': 50, 'image': 'l1_wavelet'})
     """
     if not isinstance(text, str):
         raise InputError(f"expected a name with options as text, got {type(text).__name__}")

@@ -1,4 +1,4 @@
-"""The mode of written files."""
+"""Permissions of written files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def with_umask_mode(path: str | os.PathLike[str]) -> None:
-    """Give a written file, or every file in a folder, the mode of a newly created one.
+    """Give a written file, or every file in a folder, the mode of a newly created file.
 
-    Libraries that write through a private temporary file, as safetensors does from 0.8 on, leave
-    files that only their owner can read, whatever the umask.
+    Libraries that write through a private temporary file, such as safetensors since 0.8, create
+    files that only their owner can read, regardless of the umask.
 
     Args:
-        path: a file, or a folder whose files are all changed, also in its subfolders.
+        path: File, or folder whose files are changed, including those in subfolders.
     """
     path = Path(path)
     files = [found for found in path.rglob("*") if found.is_file()] if path.is_dir() else [path]
@@ -29,9 +29,9 @@ def with_umask_mode(path: str | os.PathLike[str]) -> None:
 
 
 def _new_file_mode(folder: Path) -> int:
-    """Mode of a file that is created in ``folder`` now.
+    """Return the mode of a file newly created in ``folder``.
 
-    The umask itself can only be read by changing it, which other threads would notice.
+    The umask cannot be read without changing it, which would affect other threads.
     """
     probe = folder / f".{secrets.token_hex(8)}"
     descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)

@@ -1,9 +1,10 @@
-"""Things by name: solvers, baselines, networks, masks and samplers of masks.
+"""Registries of solvers, baselines, networks, masks and mask samplers by name.
 
-Each kind has one registry, and adding to it is one line, from inside the package or outside:
+Each kind has one registry. Adding an entry takes one line, from inside the package or outside it::
 
-    >>> from ctxrecon.solvers import SOLVERS
-    >>> SOLVERS.register("my_solver", MySolver, title="My solver")
+    from ctxrecon.solvers import SOLVERS
+
+    SOLVERS.register("my_solver", MySolver, title="My solver")
 """
 
 from __future__ import annotations
@@ -18,13 +19,20 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 class Registry(MutableMapping[str, Made], Generic[Made]):
-    """Names of one kind of thing, with what makes it.
+    """Mapping from names to the classes or functions of one kind.
 
-    Names are read in any case and with hyphens or underscores: ``"l1-wavelet"`` is
+    Names are case-insensitive, and hyphens equal underscores: ``"l1-wavelet"`` is
     ``"l1_wavelet"``.
 
     Args:
-        kind: such as ``"solver"``, for messages.
+        kind: Kind of the entries, such as ``"solver"``, for messages.
+
+    Example:
+        >>> from ctxrecon.registry import Registry
+        >>> windows = Registry("window")
+        >>> windows.register("hann", lambda n: n, title="Hann window", aliases=["hanning"])
+        >>> windows.find("Hanning"), windows.title("hann")
+        ('hann', 'Hann window')
     """
 
     def __init__(self, kind: str) -> None:
@@ -44,13 +52,13 @@ class Registry(MutableMapping[str, Made], Generic[Made]):
         """Add an entry.
 
         Args:
-            name: an identifier, as in ``SOLVERS["dds"]``.
-            factory: class or function that makes it, or does it.
-            title: in tables and figures; the name by default.
-            aliases: further names.
+            name: Name, a lower-case identifier as in ``SOLVERS["dds"]``.
+            factory: Class or function.
+            title: Title in tables and figures (default: the name).
+            aliases: Further names.
 
         Raises:
-            InputError: a name that is taken, or none.
+            InputError: If the name is not a lower-case identifier, or is already registered.
         """
         if not name.isidentifier() or name != _key(name):
             raise InputError(
@@ -58,26 +66,26 @@ class Registry(MutableMapping[str, Made], Generic[Made]):
             )
         for each in (name, *aliases):
             if self._canonical(each) in self._entries:
-                raise InputError(f"there is a {self.kind} {each!r} already: take another name")
+                raise InputError(f"there is already a {self.kind} {each!r}: use another name")
         self._entries[name] = factory
         self._titles[name] = name if title is None else title
         self._aliases.update({_key(alias): name for alias in aliases})
 
     def find(self, name: object) -> str:
-        """The entry's own name, from any form of it.
+        """Return the canonical name of an entry, from any of its spellings.
 
         Raises:
-            InputError: an unknown name, with those that there are.
+            InputError: If the name is unknown; the message lists the known ones.
         """
         if not isinstance(name, str) or name not in self:
             raise InputError(f"unknown {self.kind} {name!r}: expected one of {', '.join(self)}")
         return self._canonical(name)
 
     def make(self, name: str, options: Mapping[str, Any]) -> Any:
-        """Make an entry that is a dataclass, whose fields are its options.
+        """Instantiate an entry that is a dataclass, whose fields are its options.
 
         Raises:
-            InputError: an unknown name, or an option that it does not have.
+            InputError: If the name is unknown, or the entry does not have an option.
         """
         name = self.find(name)
         chosen: Any = self[name]
@@ -86,16 +94,16 @@ class Registry(MutableMapping[str, Made], Generic[Made]):
         if unknown:
             raise InputError(
                 f"the {self.kind} {name} has no option {', '.join(unknown)}: "
-                f"expected some of {', '.join(known)}"
+                f"expected one of {', '.join(known)}"
             )
         return chosen(**options)
 
     def title(self, name: str) -> str:
-        """How the entry is called in tables and figures."""
+        """Return the title of an entry in tables and figures."""
         return self._titles[self.find(name)]
 
     def name_of(self, factory: object) -> str | None:
-        """The name under which a factory is known, ``None`` if it is not."""
+        """Return the name under which a factory is registered, or ``None``."""
         return next((name for name, known in self._entries.items() if known is factory), None)
 
     def _canonical(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Volumes on the voxels of another scan, through the coordinates of the scanner."""
+"""Resampling of volumes to the voxels of another scan, through scanner coordinates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctxrecon.errors import InputError
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3
-"""Of a ratio of voxel edges, which headers round."""
+"""Tolerance for ratios of voxel edges, which headers round."""
 
 
 def resample(
@@ -23,46 +23,55 @@ def resample(
     target_affine: NDArray[np.float64],
     target_shape: tuple[int, int, int],
 ) -> NDArray[np.float32]:
-    """A volume on another grid: trilinear, and the mean over each voxel of a coarser grid.
+    """Resample a volume to another grid, averaging over the voxels of a coarser grid.
 
-    Trilinear interpolation alone would pick single voxels out of a finer volume, and alias. So
-    each voxel of the target is sampled at points spread evenly over it, at most an edge of the
-    volume's voxels apart, and these are averaged: the profile of a thick slice is a box. Along
-    axes where the target is as fine or finer there is one point, the center.
+    Trilinear interpolation alone would pick single voxels from a finer volume, and alias.
+    Therefore each target voxel is sampled at evenly distributed points, at most one voxel edge of
+    the volume apart, whose values are averaged; a thick slice then has a box profile. Along axes
+    where the target is as fine as the volume or finer, there is only the center point.
 
-    Outside the volume, whose voxels reach half an edge beyond their centers, the result is 0; the
-    share of such voxels is logged.
+    Outside the volume, whose voxels extend half an edge beyond their centers, the result is 0; the
+    fraction of such voxels is logged.
 
     Args:
-        volume: real, three axes.
-        affine: ``(4, 4)``, from indices of the volume to mm.
-        target_affine: likewise of the result.
-        target_shape: of the result.
+        volume: Real volume with three axes.
+        affine: Affine of the volume, shape ``(4, 4)``, from indices to mm.
+        target_affine: Affine of the result, shape ``(4, 4)``, from indices to mm.
+        target_shape: Shape of the result.
 
     Returns:
-        an array of ``target_shape``.
+        The resampled volume of shape ``target_shape``, float32.
 
     Raises:
-        InputError: the two grids do not overlap.
+        InputError: If the two grids do not overlap.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrecon.resampling import resample
+        >>> volume = np.arange(8.0).reshape(2, 2, 2)
+        >>> coarse = np.diag([2.0, 2, 2, 1])
+        >>> coarse[:3, 3] = 0.5
+        >>> resample(volume, np.eye(4), coarse, (1, 1, 1))
+        array([[[3.5]]], dtype=float32)
     """
     from scipy.ndimage import map_coordinates
 
     if volume.ndim != 3:
-        raise InputError(f"expected a volume of three axes, got shape {volume.shape}")
+        raise InputError(f"expected a volume with three axes, got shape {volume.shape}")
     to_source = np.linalg.solve(affine, target_affine)
     step, origin = to_source[:3, :3], to_source[:3, 3]
     volume = np.ascontiguousarray(volume, np.float32)
     ends = np.array(volume.shape)[:, None, None] - 1
     points = [_spread(float(np.abs(along).max())) for along in step.T]
     offsets = [step @ np.array(offset) for offset in product(*points)]
-    # The last axis is walked, so that the coordinates of one plane alone are in memory.
+    # Plane by plane, so that only the coordinates of one plane are in memory.
     rows, columns, planes = target_shape
     plane = np.einsum("ai,iyx->ayx", step[:, :2], np.mgrid[:rows, :columns].astype(np.float64))
     result = np.zeros(target_shape, np.float32)
     covered = 0
     for number in range(planes):
         centers = plane + (origin + number * step[:, 2])[:, None, None]
-        # Rounding of the affines must not decide about the outermost voxels.
+        # Tolerance, so that rounding of the affines does not exclude the outermost voxels.
         inside = ((centers >= -0.5 - 1e-6) & (centers <= ends + 0.5 + 1e-6)).all(axis=0)
         covered += int(inside.sum())
         if not inside.any():
@@ -76,8 +85,8 @@ def resample(
     if not covered:
         raise InputError(
             f"the volume of {_box(affine, volume.shape)} mm does not overlap the grid of "
-            f"{_box(target_affine, target_shape)} mm: check that both are of one person and one "
-            "examination"
+            f"{_box(target_affine, target_shape)} mm: check that both are from the same "
+            "examination of one person"
         )
     if share:
         logger.info("%.1f %% of the voxels lie outside the volume and are 0", 100 * share)
@@ -85,17 +94,17 @@ def resample(
 
 
 def _spread(ratio: float) -> NDArray[np.float64]:
-    """Offsets from a voxel's center, in its edges, of points that share it evenly.
+    """Return offsets of evenly distributed points from a voxel's center, in units of its edge.
 
     Args:
-        ratio: voxels of the volume along one edge of the target's.
+        ratio: Number of the volume's voxels along one edge of a target voxel.
     """
     count = max(math.ceil(ratio - _TOLERANCE), 1)
     return (np.arange(count) + 0.5) / count - 0.5
 
 
 def _box(affine: NDArray[np.float64], shape: tuple[int, ...]) -> str:
-    """Where a grid lies, for messages: its extent along each axis of the scanner."""
+    """Return the extent of a grid along each axis of the scanner, for messages."""
     corners = np.array(list(product(*((-0.5, n - 0.5) for n in shape)))).T
     places = affine[:3, :3] @ corners + affine[:3, 3:]
     return " × ".join(

@@ -1,4 +1,4 @@
-"""A scan: measured k-space with everything that is known about it."""
+"""Measured k-space with its mask, coil maps, metadata and position."""
 
 from __future__ import annotations
 
@@ -14,37 +14,58 @@ from torch import Tensor
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 
-# Some "fully sampled" raw files are zero-filled at the edges of k-space.
+# Some raw files that are called fully sampled are zero-filled at the edges of k-space.
 FULLY_SAMPLED = 0.7
-"""Sampled share from which on a scan counts as fully sampled."""
+"""Least sampled fraction at which a scan counts as fully sampled."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One or more slices, on a Cartesian grid or along a trajectory.
+    """One or more slices of k-space, Cartesian or with a trajectory.
 
     Attributes:
-        kspace: ``(batch, coils, ny, nx)`` complex64, centred, zero where not sampled. One
-            batch item is one slice; ``nx`` is the phase-encode axis of 1-D patterns. Along a
-            ``trajectory`` it is ``(batch, coils, shots, samples)``.
-        mask: ``(batch or 1, 1, ny, nx)`` bool, ``True`` where sampled; ``None`` along a trajectory.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64 with ``Σ_c |S_c|² = 1`` inside the
-            object, or ``None`` when they are to be estimated.
-        metadata: one :class:`ScanMetadata` for each slice, or empty when nothing is known.
-        target: ``(batch, ny, nx)`` complex64 ground truth, when there is one.
-        noise_std: standard deviation of the complex noise of a k-space sample
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex64, with zero frequency at
+            ``n // 2``, zero where not sampled. Each batch item is one slice; ``nx`` is the
+            phase-encoding direction of 1-D patterns. With a ``trajectory`` the shape is
+            ``(batch, coils, shots, samples)``.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool, ``True`` where sampled;
+            ``None`` with a trajectory.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64, with
+            ``Σ_c |S_c|² = 1`` inside the object, or ``None`` if they are to be estimated.
+        metadata: One :class:`ScanMetadata` per slice, or empty if nothing is known.
+        target: Ground truth image of shape ``(batch, ny, nx)``, complex64, or ``None``.
+        noise_std: Standard deviation of the complex noise of a k-space sample
             (``noise_std² / 2`` in each part), in the units of ``kspace``; ``None`` if unknown.
-        voxel_size: (ny, nx, slice) in mm of the images that the k-space makes; ``None`` if unknown.
-        trajectory: ``(batch or 1, shots, samples, 2)`` float64, ``(k_y, k_x)`` in radians per
-            pixel; ``None`` for a Cartesian grid.
-        matrix: ``(ny, nx)`` of the images; ``None`` for a Cartesian grid, which has its own.
-        affine: ``(4, 4)`` float64, the place of the images in the scanner: multiplied by
-            ``(y, x, slice, 1)``, whole numbers at pixel centers, it gives a point in mm in the
-            patient's axes right, anterior, superior (RAS+, as NIfTI). ``None`` if unknown, or if
-            the slices are not parallel and equally spaced. ``voxel_size`` follows from it.
-        calibration: ``(batch or 1, coils, cy, cx)`` complex64, the fully sampled center of k-space
-            of a separate scan with the same field of view, zero frequency at ``n // 2``, from which
-            coil maps are to be estimated; ``None`` where ``kspace`` has its own.
+        voxel_size: Voxel size (ny, nx, slice) of the images in mm; ``None`` if unknown.
+        trajectory: Trajectory ``(k_y, k_x)`` in radians per pixel, shape
+            ``(batch or 1, shots, samples, 2)``, float64; ``None`` for Cartesian scans.
+        matrix: Size ``(ny, nx)`` of the images of a trajectory; ``None`` for Cartesian scans, whose
+            k-space has the same size.
+        affine: Affine of shape ``(4, 4)``, float64: its product with ``(y, x, slice, 1)``, with
+            integer indices at pixel centers, is a point in mm in the patient axes right,
+            anterior, superior (RAS+, as in NIfTI). ``None`` if unknown, or if the slices are not
+            parallel and equally spaced. It determines ``voxel_size``.
+        calibration: Fully sampled center of k-space from a separate calibration scan with the same
+            field of view, shape ``(batch or 1, coils, cy, cx)``, complex64, with zero frequency at
+            ``n // 2``. Coil maps are estimated from it; ``None`` if they are estimated from
+            ``kspace``.
+
+    Raises:
+        InputError: If the shapes or types do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon import Scan
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> scan = Scan(
+        ...     kspace=torch.ones(2, 4, 32, 32, dtype=torch.complex64),
+        ...     mask=torch.ones(1, 1, 32, 32, dtype=torch.bool),
+        ...     metadata=(ScanMetadata("knee", slice=0), ScanMetadata("knee", slice=1)),
+        ... )
+        >>> len(scan), scan.image_shape
+        (2, (32, 32))
+        >>> scan[1].metadata[0].slice
+        1
     """
 
     kspace: Tensor
@@ -69,8 +90,8 @@ class Scan:
             (self.trajectory is None) != (self.matrix is None)
         ):
             raise InputError(
-                "expected a scan with a mask, or with a trajectory and the matrix (ny, nx) of its "
-                "images: give the one or the other"
+                "expected a scan with either a mask, or a trajectory and the matrix (ny, nx) of "
+                "its images"
             )
         batch, coils, *samples = self.kspace.shape
         ny, nx = self.image_shape
@@ -108,7 +129,7 @@ class Scan:
         if self.affine is not None:
             check_affine(self.affine)
             edges = self.affine[:3, :3].norm(dim=0).tolist()
-            # Frozen: what follows from another field is set once, here.
+            # The dataclass is frozen; this derived field is set only once.
             object.__setattr__(self, "voxel_size", tuple(edges))
         if self.voxel_size is not None:
             check_voxel_size(self.voxel_size)
@@ -118,7 +139,7 @@ class Scan:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """``(ny, nx)`` of a slice's image."""
+        """Size ``(ny, nx)`` of a slice's image."""
         if self.matrix is not None:
             return self.matrix
         ny, nx = self.kspace.shape[2:]
@@ -126,20 +147,20 @@ class Scan:
 
     @property
     def cartesian_mask(self) -> Tensor:
-        """The mask, for what needs k-space on a grid.
+        """Sampling mask, for code that requires Cartesian k-space.
 
         Raises:
-            InputError: a scan along a trajectory.
+            InputError: If the scan has a trajectory.
         """
         if self.mask is None:
             raise InputError(
-                "expected a Cartesian scan, got one along a trajectory: reconstruct it as it is, "
-                "with Measurement.from_scan"
+                "expected a Cartesian scan, got one with a trajectory: reconstruct it with "
+                "Measurement.from_scan"
             )
         return self.mask
 
     def __getitem__(self, index: int | slice) -> Scan:
-        """One slice (batch of 1) or a range of slices."""
+        """Return one slice (with a batch of 1) or a range of slices."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"slice {index} of a scan with {len(self)} slices")
@@ -165,19 +186,19 @@ class Scan:
 
 
 _OFF_GRID = 0.01
-"""Distance in mm up to which slices count as equally spaced: headers round to as much."""
+"""Tolerance in mm for equally spaced slices, because headers round positions."""
 
 
 def affine_of_slices(affine: Tensor, numbers: Sequence[int]) -> Tensor | None:
-    """The affine of some slices of a volume, in the order that they are taken.
+    """Return the affine of some slices of a volume.
 
     Args:
-        affine: ``(4, 4)`` of the volume.
-        numbers: of the slices in it, from 0.
+        affine: Affine of the volume, shape ``(4, 4)``.
+        numbers: Numbers of the slices in the volume, from 0, in their new order.
 
     Returns:
-        ``(4, 4)``, ``None`` where the slices are not equally spaced. That of one slice keeps the
-        distance to the next of the volume.
+        The affine of shape ``(4, 4)``, or ``None`` if the slices are not equally spaced. A single
+        slice keeps the slice distance of the volume.
     """
     steps = {later - sooner for sooner, later in pairwise(numbers)} or {1}
     if len(steps) > 1 or steps == {0}:
@@ -190,14 +211,14 @@ def affine_of_slices(affine: Tensor, numbers: Sequence[int]) -> Tensor | None:
 
 
 def joined_affine(affines: Sequence[Tensor | None]) -> Tensor | None:
-    """The affine of a volume, of those of its slices.
+    """Join the affines of single slices into the affine of a volume.
 
     Args:
-        affines: ``(4, 4)`` of each slice, or ``None``.
+        affines: Affine of each slice, shape ``(4, 4)``, or ``None`` if it is unknown.
 
     Returns:
-        ``(4, 4)``, ``None`` where one is not known or the slices are not parallel and equally
-        spaced.
+        The affine of shape ``(4, 4)``, or ``None`` if one is unknown or the slices are not
+        parallel and equally spaced.
     """
     known = [affine for affine in affines if affine is not None]
     if len(known) < len(affines) or not known:
@@ -213,16 +234,16 @@ def joined_affine(affines: Sequence[Tensor | None]) -> Tensor | None:
             return None
     try:
         check_affine(joined)
-    except InputError:  # the slices lie in one plane
+    except InputError:  # all slices lie in one plane
         return None
     return joined
 
 
 def check_voxel_size(voxel_size: Any) -> None:
-    """Refuse what is not three edges above 0 mm.
+    """Validate a voxel size of three edges above 0 mm.
 
     Raises:
-        InputError: anything else.
+        InputError: If it is anything else.
     """
     good = isinstance(voxel_size, tuple | list) and len(voxel_size) == 3
     if not good or not all(
@@ -234,11 +255,11 @@ def check_voxel_size(voxel_size: Any) -> None:
 
 
 def check_affine(affine: Any) -> None:
-    """Refuse what is not an invertible map from pixels to mm.
+    """Validate an affine from pixel indices to mm.
 
     Raises:
-        InputError: another shape or type, values that are not finite, axes that are parallel or
-            zero, or a last row that is not (0, 0, 0, 1).
+        InputError: If it is not a finite float64 tensor of shape ``(4, 4)`` with three independent
+            axes and the last row (0, 0, 0, 1).
     """
     good = (
         isinstance(affine, Tensor)

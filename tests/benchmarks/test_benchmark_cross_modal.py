@@ -28,7 +28,7 @@ def brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(brains):
-    """Runs that tables share are trained alike, and titles make folders of their own."""
+    """Tables share runs with equal options, and titles map to distinct folders."""
     commands: dict[tuple[str, tables.Task], tables.Entry] = {}
     configs: dict[str, trainer.CrossModalConfig] = {}
     args = tables.parse_args(["--bank", str(brains)])
@@ -43,9 +43,28 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(brains):
                 command = tables.options_of(entry, task, 0, args)
                 command += ["--output_dir", "x", "--max_train_steps", "1"]
                 configs[entry.title] = trainer.parse_args(command)
-    assert len(configs) == 8 + 5
+    assert len(configs) == 10 + 5
     for config in configs.values():
         starting_point(config)
+
+
+def test_aligners_are_trained_before_what_starts_from_them(brains, monkeypatch):
+    started: list[tuple[list[str], str, int]] = []
+
+    def note(script: str, options: list[str], folder: Path, steps: int, **_: object) -> bool:
+        started.append((options, folder.name, steps))
+        return folder.name.startswith("registration")
+
+    monkeypatch.setattr(study, "train_run", note)
+    args = tables.parse_args(["--bank", str(brains), "--seeds", "3", "--registration_steps", "7"])
+    entry = next(one for one in tables.TABLES["help"].entries if one.registered)
+    study.train_entry(entry, tables.Task(elastic=4.0), args)
+    (first, name, steps), (then, _, _) = started
+    assert (name, steps) == ("registration_s3", 7)
+    assert first[first.index("--order") + 1] == "registration"
+    assert first[first.index("--elastic") + 1] == "2"
+    assert then[then.index("--aligner") + 1] == str(args.runs / name / "pipeline")
+    trainer.parse_args([*first, "--output_dir", "x", "--max_train_steps", "1"])
 
 
 def test_what_nobody_moved_for_is_no_motion(brains):
@@ -80,7 +99,7 @@ def test_networks_are_trained_once_and_rated(brains, prior, tmp_path, monkeypatc
     study.main(command)
     results = json.loads((tmp_path / "cross_modal_help.json").read_text())["results"]
     (scores,) = results["tasks"].values()
-    of_prior = ["prior", "prior, from the synthetic T2"]
+    of_prior = ["prior", "prior, from the synthetic T2", "prior, near the synthetic T2"]
     assert list(scores) == ["zero-filled", "R alone", "OT, guided", *of_prior, "T1 not moved"]
     assert scores[of_prior[0]]["psnr"] != scores[of_prior[1]]["psnr"]
     assert "endpoint_error" not in scores[of_prior[0]]
@@ -117,7 +136,7 @@ def test_scans_with_and_without_motion_are_of_the_same_people():
 
 
 def test_the_papers_complexity(tmp_path, monkeypatch):
-    """104.01 billion multiply-accumulates are published for the parts together."""
+    """The publication reports 104.01 billion multiply-accumulates in total."""
     monkeypatch.setattr("benchmarks.cross_modal.complexity._SIZE", 64)
     found = complexity()
     together = found["together"]

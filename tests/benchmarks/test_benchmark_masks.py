@@ -186,7 +186,7 @@ def test_intervals_stages_and_policies(both, tmp_path, monkeypatch):
 
 
 def test_distances_are_those_of_the_curves():
-    """With intervals over the trainings, or over the scans of one."""
+    """Intervals are over several trainings, or over the scans of a single one."""
     generator = np.random.default_rng(0)
     shift = {"one": 0.0, "other": -1.5}
 

@@ -41,7 +41,7 @@ KNEE = ScanMetadata(
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> Path:
-    """Magnitude images of two brains and two knees, of a size of their own each."""
+    """Magnitude images of two brains and two knees, each of a different size."""
     folder = tmp_path_factory.mktemp("people")
     for anatomy, contrast, size in (("brain", "T2", 32), ("knee", "PD", 48)):
         scans = [
@@ -74,14 +74,14 @@ def command(tmp_path_factory, people) -> list[str]:
 def run(command, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        # A faster stand-in: what the baseline is worth is tested elsewhere.
+        # A faster stand-in; the baseline is tested elsewhere.
         patch.setitem(BASELINES, "l1_wavelet", BASELINES["zero_filled"])
         study.main([*command, "--output_dir", str(folder)])
     return folder
 
 
 def _rows(path: Path) -> tuple[list[list[str]], list[float]]:
-    """The words and the numbers of each row but the time that it took."""
+    """Return words and numbers of each row without its seconds."""
     with path.open(encoding="utf-8") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
     names = ("pool", "mask", "kind", "method", "contrast", "person", "findings", "prompt")

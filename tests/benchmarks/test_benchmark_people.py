@@ -185,7 +185,7 @@ def test_the_study_goes_on_where_it_stopped_and_takes_more_priors(
     lines = [untimed.rsplit(",", 1)[0] for untimed in rows.read_text().splitlines()]
     before = [untimed.rsplit(",", 1)[0] for untimed in whole.splitlines()]
     assert set(before) <= set(lines)
-    # The ceiling of each slice that was gone on with is written again.
+    # Resumed slices write their ceiling again.
     assert len(lines) - len(set(lines)) == 2
     results = json.loads((tmp_path / "people.json").read_text())["results"]
     pair = results["x4"]["differences"]["all"]["two, prompt less one, prompt"]["psnr"]
@@ -193,7 +193,7 @@ def test_the_study_goes_on_where_it_stopped_and_takes_more_priors(
     difference = found["two, prompt"]["psnr"]["mean"] - found["one, prompt"]["psnr"]["mean"]
     assert pair["mean"] == pytest.approx(difference)
     assert pair["n"] == 2
-    with pytest.raises(InputError, match="holds rows of a run with steps 1, this one has 3"):
+    with pytest.raises(InputError, match="a run with steps 1, but this run has 3"):
         study.main([*command(people, tmp_path, priors[0]), "--steps", "3"])
 
 

@@ -88,7 +88,7 @@ class TestDigits:
 
 
 class TestAttackers:
-    """What is seen of nothing, of everything and in between."""
+    """Linear estimates from no samples, from all samples and from some."""
 
     def test_the_linear_one_sees_the_mean_image_of_nothing(self, some):
         attacker = LinearAttacker(some.images, 1 / 50)
@@ -101,7 +101,7 @@ class TestAttackers:
         )
 
     def test_the_linear_one_is_the_posterior_mean_of_a_gaussian(self):
-        """By the information form, in the coordinates of the image: another way to it."""
+        """The information form in image space yields the same estimate."""
         n, sigma = 4, 0.1
         images = torch.randn(60, n, n, generator=seeded(0))
         mask = torch.rand(1, 1, n, n, generator=seeded(1)) < 0.4
@@ -128,7 +128,7 @@ class TestAttackers:
         assert attackers.attacked(network, some.kspace[:2]).shape == (2, 28, 28)
 
     def test_the_published_one_sees_no_more_than_the_mean_image_of_nothing(self, some):
-        """It does not know where a pixel lies, so that it finds hardly more than a constant."""
+        """A shift-invariant network learns hardly more than a constant from random masks."""
         sampler = Nothing((28, 28), 2.0, "uniform2d")
         run = AttackRun(most_epochs=15, learning_rate=1e-2)
         network = attackers.train_attacker(sampler, 2.0, some, some.first(40), run, seed=0)
@@ -227,7 +227,7 @@ class TestTables:
         assert "InfoMRI, β = -0.1" in text
         assert "β = -0.1 at ×8" in text
         assert "|β|" not in text  # a bar would end the cell of a table
-        # What was found is kept, and nothing of it is trained again.
+        # Results are stored; nothing is trained again.
         monkeypatch.setattr(privacy, "train_digits", lambda *_, **__: pytest.fail("trained"))
         study.main(command)
         assert (tmp_path / "tasks_privacy_digits.md").read_text() == text

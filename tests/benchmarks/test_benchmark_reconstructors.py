@@ -1,4 +1,4 @@
-"""The benchmark of networks that reconstruct directly, at its smallest size."""
+"""The benchmark of reconstruction networks, at its smallest size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctxrecon.training import reconstructor as trainer
 
 
 def test_every_entry_of_every_table_is_what_the_training_script_takes(bank):
-    """Titles make folders of their own, and options belong together."""
+    """Titles map to distinct folders, and options are consistent."""
     names = set()
     for name, chosen in tables.TABLES.items():
         for entry in chosen.entries(30):

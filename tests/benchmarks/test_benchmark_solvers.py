@@ -51,7 +51,7 @@ def test_solver_curves_compare_every_solver_with_the_papers(prior, tmp_path, mon
 
 
 def test_calibration_of_gaussian_samples_is_what_theory_says():
-    """Samples and truth of one distribution: intervals cover what they say, f is 1."""
+    """Samples and ground truth of one distribution: coverage is nominal and f is 1."""
     source, count = seeded(0), 6
     mean = 5 + torch.zeros(1, 150, 150)
     target = (mean + torch.randn(1, 150, 150, generator=source)).to(torch.complex64)

@@ -48,7 +48,7 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_every_stage_is_what_the_training_script_takes(masses, tmp_path, monkeypatch):
-    """Of all methods; what two of them share is trained once."""
+    """All methods are scored; stages shared by two of them are trained once."""
     commands: dict[Path, list[str]] = {}
 
     def note(script: str, words: list[str], folder: Path, steps: int, **_: Any) -> bool:
@@ -148,7 +148,7 @@ def test_distances_of_what_needs_no_network():
 
 
 def test_intervals_of_the_jackknife():
-    """Of a mean it is Student's."""
+    """The jackknife interval of a mean is Student's t interval."""
     p = [torch.full((4,), value) for value in (0.2, 0.5, 0.9)]
     z = [torch.zeros(4)] * 3
     found = scans._jackknife(lambda p, z: float((p - z).mean()), p, z, [[0], [1], [2]])

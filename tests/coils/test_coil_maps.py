@@ -60,7 +60,7 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def residual(images: Tensor, maps: Tensor) -> float:
-    """What of the coil images the maps cannot explain, relative."""
+    """Return the relative norm of the coil images outside the span of the maps."""
     explained = maps * (maps.conj() * images).sum(dim=1, keepdim=True)
     return float(torch.linalg.vector_norm(images - explained) / torch.linalg.vector_norm(images))
 
@@ -336,7 +336,7 @@ def test_real_undersampled_scan(shared_data):
 
 @pytest.mark.parametrize("snr", [0.5, 1.0, 3.0])
 def test_strong_noise_does_not_empty_the_maps(snr):
-    """Held-back noise is predicted best by nothing at all, which is no choice."""
+    """For pure noise, an empty prediction of held-out samples is best; no setting is chosen."""
     generator = torch.Generator().manual_seed(int(10 * snr))
     scan = phantom_scan(shape=(96, 96), num_coils=8, snr=snr, generator=generator)
     mask = uniform1d((96, 96), 4, 0.2, generator=generator)

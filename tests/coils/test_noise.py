@@ -1,4 +1,4 @@
-"""The noise of a measurement: estimated, told to solvers, held against the residual."""
+"""Noise of a measurement: estimation, use in solvers, comparison with the residual."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_too_few_samples_to_tell():
     ids=repr,
 )
 def test_a_noise_level_of_each_image(make):
-    """A batch with a level each gives what its images give alone with theirs."""
+    """A batch with different noise levels equals its images reconstructed alone."""
     source = seeded(5)
     prior, operator = random_prior((6, 5), source), random_sense((6, 5), source)
     y = operator(complex_noise((3, 6, 5), source))

@@ -56,7 +56,7 @@ def test_options_refused(scans, tmp_path, capsys, options, word):
 def test_a_folder_of_something_else_stays(scans, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     words = refused(capsys, "adapt", *scans, "--out", tmp_path, "--overwrite")
-    assert "other files" in words
+    assert "files other than a prior" in words
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

@@ -79,7 +79,7 @@ def test_simulate_writes_a_scan_that_info_describes(tmp_path, capsys):
 
     succeed("info", out)
     shown = capsys.readouterr().out
-    for words in ("48 × 64", "25.0 %, acceleration 4.00", "centre 48 ×", "knee, Slice", "PDFS"):
+    for words in ("48 × 64", "25.0 %, acceleration 4.00", "center 48 ×", "knee, Slice", "PDFS"):
         assert words in shown
 
 
@@ -310,8 +310,8 @@ def test_a_network_is_told_from_a_prior_by_its_checkpoint(tmp_path, measured, ca
     assert (tmp_path / "out_std.npy").is_file()  # the error that it expects
     for options, sentence in (
         (("--method", "contextmri"), "network, not contextmri"),
-        (("--samples", 2), "--samples is of"),
-        (("--solver", "dds"), "--solver is of"),
+        (("--samples", 2), "--samples applies to"),
+        (("--solver", "dds"), "--solver applies to"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([str(a) for a in ("reconstruct", measured, "--out", tmp_path / "no", "--model",

@@ -138,7 +138,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no extension": (_file("a_file"), "is empty"),
     "real numbers": (_file("real.npy"), "expected complex k-space"),
     "five axes": (_file("five.npy"), "got shape (1, 1, 4, 24, 20)"),
-    "only zeros": (_file("zeros.npy"), "holds only zeros"),
+    "only zeros": (_file("zeros.npy"), "only zeros"),
     "pickled objects": (_file("objects.npy"), "never loaded"),
     "not a number": (_file("nan.npy"), "are not finite"),
     "no kspace": (_file("unnamed.npz"), "named 'kspace'"),
@@ -151,7 +151,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "slices of words": (_plain("--slices", "all"), "expected --slices as a:b"),
     "three bounds": (_plain("--slices", "1:2:3"), "got '1:2:3'"),
     "no such slice": (_plain("--slices", "5"), "there is no slice 5"),
-    "no slice left": (_plain("--slices", "3:3"), "no slice is left"),
+    "no slice left": (_plain("--slices", "3:3"), "selects none"),
     "unknown format": (_plain(out="x.jpg"), "got .jpg"),
     "no output folder": (_plain(out="none/x.npy"), "folder none"),
     "a file as folder": (_plain(out="a_file"), "it is a file"),
@@ -289,7 +289,7 @@ def test_usage_errors_have_status_2_too():
 
 
 def test_logging_of_the_process_stays_as_it_was(tmp_path, caplog):
-    """Also what other handlers get: every record, unchanged, while a command runs and after."""
+    """Other log handlers receive every record unchanged, during a command and afterwards."""
     logger = logging.getLogger("ctxrecon")
     before = logger.level, logger.handlers[:], logger.filters[:], logger.propagate
     errors = io.StringIO()

@@ -1,4 +1,4 @@
-"""Options that nothing would look at are refused; the version; defects of the machine."""
+"""Options without effect are rejected; the version; defects of the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ctxrecon.phantom import phantom_scan
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory) -> Path:
-    """A fully sampled slice that says nothing about itself."""
+    """A fully sampled slice without metadata."""
     path = tmp_path_factory.mktemp("scan") / "scan.npz"
     generator = torch.Generator().manual_seed(0)
     made = phantom_scan("brain", shape=(32, 32), num_coils=2, generator=generator)
@@ -32,22 +32,22 @@ def scan(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--acceleration", 4), "--acceleration is of --undersample"),
-        (("--center-fraction", 0.1), "--center-fraction is of"),
-        (("--method", "tv", "--strength", 0), "--strength is of --start"),
-        (("--strength", 0.3), "--strength is of --start"),
-        (("--method", "tv", "--samples", 1), "--samples is of"),
-        (("--method", "tv", "--steps", 20), "--steps is of"),
-        (("--method", "tv", "--guidance-scale", 1), "--guidance-scale is of"),
-        (("--method", "tv", "--solver", "dds"), "--solver is of"),
-        (("--method", "tv", "--noise-std", 1), "--noise-std is of"),
-        (("--method", "tv", "--start", "tv"), "--start is of"),
-        (("--method", "tv", "--seed", 0), "--seed is of randomness"),
-        (("--method", "tv", "--dtype", "float32"), "--dtype is of networks"),
-        (("--method", "tv", "--device", "cpu"), "--device is of networks"),
-        (("--method", "tv", "--prompt", "Brain"), "--prompt is of"),
-        (("--method", "network", "--prompt", "Brain"), "--prompt is of"),
-        (("--method", "network", "--seed", 1), "--seed is of randomness"),
+        (("--acceleration", 4), "--acceleration applies to --undersample"),
+        (("--center-fraction", 0.1), "--center-fraction applies to"),
+        (("--method", "tv", "--strength", 0), "--strength applies to --start"),
+        (("--strength", 0.3), "--strength applies to --start"),
+        (("--method", "tv", "--samples", 1), "--samples applies to"),
+        (("--method", "tv", "--steps", 20), "--steps applies to"),
+        (("--method", "tv", "--guidance-scale", 1), "--guidance-scale applies to"),
+        (("--method", "tv", "--solver", "dds"), "--solver applies to"),
+        (("--method", "tv", "--noise-std", 1), "--noise-std applies to"),
+        (("--method", "tv", "--start", "tv"), "--start applies to"),
+        (("--method", "tv", "--seed", 0), "--seed sets the random"),
+        (("--method", "tv", "--dtype", "float32"), "--dtype applies to networks"),
+        (("--method", "tv", "--device", "cpu"), "--device applies to networks"),
+        (("--method", "tv", "--prompt", "Brain"), "--prompt applies to"),
+        (("--method", "network", "--prompt", "Brain"), "--prompt applies to"),
+        (("--method", "network", "--seed", 1), "--seed sets the random"),
         (("--method", "prior", "--guidance-scale", 2), "there is none"),
         (("--prompt", "Br\udce4in"), "UTF-8"),
     ],
@@ -78,12 +78,12 @@ def test_a_seed_is_used_by_masks(tmp_path, scan):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--acceleration", 4), "--acceleration is of --undersample"),
-        (("--center-fraction", 0.1), "--center-fraction is of"),
+        (("--acceleration", 4), "--acceleration applies to --undersample"),
+        (("--center-fraction", 0.1), "--center-fraction applies to"),
         (("--position", 0.5), "--position"),
         (("--shape", 20000, 20000), "matrix of up to 2048 2048"),
         (("--coils", 100000), "--coils up to 256"),
-        (("--anatomy", "knee", "--labels", "x.nii"), "knee is not of"),
+        (("--anatomy", "knee", "--labels", "x.nii"), "knee does not apply to"),
     ],
 )
 def test_simulate_refuses_likewise(tmp_path, capsys, options, words):
@@ -93,9 +93,9 @@ def test_simulate_refuses_likewise(tmp_path, capsys, options, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--methods", "tv", "--samples", 2), "--samples is of"),
-        (("--methods", "tv", "--guidance-scale", 2), "--guidance-scale is of"),
-        (("--methods", "tv", "--dtype", "float32"), "--dtype is of networks"),
+        (("--methods", "tv", "--samples", 2), "--samples applies to"),
+        (("--methods", "tv", "--guidance-scale", 2), "--guidance-scale applies to"),
+        (("--methods", "tv", "--dtype", "float32"), "--dtype applies to networks"),
         (("--prompts", "none", "--guidance-scale", 2), "--prompts none"),
         (("--methods", "dds:eta=x"), "eta as a number"),
     ],
@@ -114,7 +114,7 @@ def test_benchmark_refuses_likewise(tmp_path, scan, capsys, options, words):
         ("dds:eta=[1]", "eta as a number"),
         ("dds:image=tv:strength=x", "strength as a number"),
         ("dds:timesteps=5", "timesteps as a word"),
-        ("dds:eta=0.1:eta=0.2", "gives an option twice"),
+        ("dds:eta=0.1:eta=0.2", "an option twice"),
     ],
 )
 def test_values_of_another_kind_are_refused(text, words):

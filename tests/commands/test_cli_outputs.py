@@ -1,4 +1,4 @@
-"""Nothing is lost: what a command may replace, and when it finds out that it cannot write."""
+"""Output files: what a command may replace, and early detection of unwritable places."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def test_a_benchmark_does_not_write_into_results_of_something_else(scan, tmp_pat
     for name, content, words in (
         ("summary.md", "kept", "no settings.json"),
         ("settings.json", "{", "damaged"),
-        ("settings.json", "[]", "no JSON object"),
-        ("settings.json", '{"editor.tabSize": 4}', "not of a measurement"),
+        ("settings.json", "[]", "JSON object"),
+        ("settings.json", '{"editor.tabSize": 4}', "not belong to a measurement"),
     ):
         out = tmp_path / f"out{len(content)}"
         out.mkdir()
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(scan, capsys
     assert "Read-only file system" in refused(capsys, *command)
     monkeypatch.setattr(Path, "mkdir", denied)
     command = ("reconstruct", scan, "--out", scan.parent / "new", *PLAIN)
-    assert "cannot make the folder" in refused(capsys, *command)
+    assert "cannot create the folder" in refused(capsys, *command)
 
 
 def test_a_refusal_leaves_no_folder_behind(scan, capsys):

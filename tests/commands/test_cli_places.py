@@ -1,4 +1,4 @@
-"""Images that leave the command line keep their place, their parts and their names."""
+"""Images written by the command line keep their position, complex parts and names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = ("--method", "zero-filled")
 
 
 def write(path: Path, **fields) -> Path:
-    """A scan of one coil, fully sampled, whose images tell where they lie."""
+    """A fully sampled single-coil scan whose pixel values encode their position."""
     affine = PLACES["oblique, from the head"]
     image = torch.tensor(images(affine), dtype=torch.complex64) * torch.exp(torch.tensor(0.5j))
     metadata = tuple(ScanMetadata(contrast="T1", slice=number, tr=500) for number in range(5))
@@ -96,10 +96,10 @@ def test_dicom_of_a_volume_is_one_file_or_one_a_slice(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("a.npy", "--phase"), "--phase is of NIfTI and DICOM"),
-        (("a.png", "--phase"), "--phase is of"),
-        (("a.nii", "--single-frames"), "--single-frames is of DICOM"),
-        (("a.npy", "--batch-size", 2), "--batch-size is of networks"),
+        (("a.npy", "--phase"), "--phase applies to NIfTI and DICOM"),
+        (("a.png", "--phase"), "--phase applies to"),
+        (("a.nii", "--single-frames"), "--single-frames applies to DICOM"),
+        (("a.npy", "--batch-size", 2), "--batch-size applies to networks"),
         (("a.npy", "--repetition", 1), "have no"),
         (("a.npy", "--contrast", 1), "have no"),
         (("a.npy", "--cardiac-phase", 1), "have no"),
@@ -121,7 +121,7 @@ def test_options_that_do_not_belong_to_the_scan_or_the_file(tmp_path, capsys, ar
 def test_dicom_needs_a_place(tmp_path, capsys):
     scan = write(tmp_path / "scan.npz", affine=None)
     command = ("reconstruct", scan, "--out", tmp_path / "a.dcm", *PLAIN)
-    assert "where in the patient" in refused(capsys, *command)
+    assert "position of the image" in refused(capsys, *command)
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
 
 

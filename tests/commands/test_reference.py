@@ -49,7 +49,7 @@ def write(path: Path, shape: tuple[int, int, int], axes: np.ndarray, brightness:
 
 
 def brightest(images: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Where the marker lies: centroid in mm of what is bright of ``(slices, ny, nx)``."""
+    """Return the marker's position: centroid in mm of the bright voxels ``(slices, ny, nx)``."""
     weight = np.where(images > 0.7 * images.max(), images, 0)
     slices, rows, columns = np.indices(images.shape)
     index = [float((weight * axis).sum() / weight.sum()) for axis in (rows, columns, slices)]
@@ -126,7 +126,7 @@ def test_references_that_are_refused(folder, tmp_path, prior, capsys):
     del content["affine"]
     np.savez(tmp_path / "nowhere.npz", **content)
     said = refused(capsys, "reconstruct", tmp_path / "nowhere.npz", *reference, *model)
-    assert "where its slices lie" in said
+    assert "position of its slices" in said
     unplaced = nibabel.load(folder / "T1.nii.gz")
     unplaced.set_sform(None)
     unplaced.set_qform(None)

@@ -249,7 +249,7 @@ def test_collections_and_their_people(tmp_path, capsys):
     told = capsys.readouterr()
     assert "1 volume with 2 slices" in told.out
     assert "people: 2 in the set, 1 others" in told.out
-    assert "1 name of the lists that nobody has: nobody" in told.err
+    assert "1 name in the lists that match no volume: nobody" in told.err
     assert run(*arguments, "--out", tmp_path / "test", "--only", held) == 0
     capsys.readouterr()
 
@@ -270,8 +270,8 @@ def test_collections_and_their_people(tmp_path, capsys):
     assert run(*arguments, "--out", tmp_path / "train", "--leave-out", held) == 0
     told = capsys.readouterr()
     assert contents(tmp_path / "train") == before
-    assert "there before: 1" in told.out
-    assert "nobody has: nobody" in told.err
+    assert "already done: 1" in told.out
+    assert "match no volume: nobody" in told.err
     # With other people, or other notes, it is another set.
     held.write_text("bob\n")
     assert run(*arguments, "--out", tmp_path / "train", "--leave-out", held) == 2

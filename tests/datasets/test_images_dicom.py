@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "spacing": ({"PixelSpacing": [0, 1]}, "cannot be"),
     "color": ({"PhotometricInterpretation": "RGB"}, "gray values"),
     "negative": ({"RescaleIntercept": "-1.5"}, "expected magnitudes"),
-    "huge": ({"Rows": 65535, "Columns": 65535}, "claims"),
+    "huge": ({"Rows": 65535, "Columns": 65535}, "states"),
     "short": ({"PixelData": bytes(40)}, "pixels cannot be read"),
 }
 

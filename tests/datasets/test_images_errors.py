@@ -1,4 +1,4 @@
-"""``ctxrecon prepare images``: what is damaged, claims too much or is no magnitude is refused."""
+"""``ctxrecon prepare images``: damaged, oversized and non-magnitude files are rejected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def affine(path, matrix):
 VOLUMES = {
     "text": (lambda p: p.write_text("no volume"), "not a readable NIfTI"),
     "cut": (lambda p: (write_nifti(p), p.write_bytes(p.read_bytes()[:900])), "not a readable"),
-    "huge": (lambda p: header(p, 42, "<3h", 32767, 32767, 32767), "claims"),
+    "huge": (lambda p: header(p, 42, "<3h", 32767, 32767, 32767), "states"),
     "nan": (nan, "not all finite"),
     "phase": (lambda p: write_nifti(p, np.sin(7 * BODY)), "expected magnitudes"),
     "zeros": (lambda p: write_nifti(p, 0 * BODY), "is empty"),
@@ -85,7 +85,7 @@ def member(folder: Path, content: bytes) -> None:
 
 
 def claims(folder: Path) -> None:
-    """A terabyte by its header."""
+    """The header announces a terabyte."""
     text = repr({"descr": "|u1", "fortran_order": False, "shape": (2**24, 256, 256)})
     text = text + " " * (117 - len(text)) + "\n"
     member(folder, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode())

@@ -119,7 +119,7 @@ def test_fastmri(tmp_path, capsys):
     before = contents(out)
     assert run(*arguments, "--annotations", table) == 0
     assert contents(out) == before
-    assert "there before: 2" in capsys.readouterr().out
+    assert "already done: 2" in capsys.readouterr().out
     # Other annotations are other settings.
     table.write_text(table.read_text().replace("Tear", "tear"))
     assert run(*arguments, "--annotations", table) == 2
@@ -269,7 +269,7 @@ def test_killed_in_the_middle_and_resumed(tmp_path):
 
 
 class DyingSource(VolumeSource):
-    """Kills the process that reads a volume, as a system without memory does."""
+    """Kills the process that reads a volume, as a system that runs out of memory does."""
 
     kind = "dying"
     suffixes = (".h5",)

@@ -52,7 +52,7 @@ def test_damaged_volumes_are_left_out_and_named(tmp_path, capsys):
         assert failed[name] in shown.err
     assert set(contents(out)) == {"good.safetensors"}
 
-    # Mended, it is made by the same command.
+    # After a repair, the same command succeeds.
     write_fastmri(cut, truth)
     assert run("prepare", "fastmri", good, cut, "--out", out, "--size", *SIZE) == 0
     assert contents(out)["cut.safetensors"]
@@ -88,7 +88,7 @@ REFUSED = {
     "folder": ("fastmri set.h5 --out new", "set.h5 is a folder"),
     "tiny": ("fastmri file1.h5 --out new --size 4 4", "a size of at least 16"),
     "no slices": ("labels file1.nii --out new --slices_per_volume 0", "slices_per_volume of 1"),
-    "file for a folder": ("fastmri file1.h5 --out text.txt/set", "cannot make the folder"),
+    "file for a folder": ("fastmri file1.h5 --out text.txt/set", "cannot create the folder"),
     "two absent": ("fastmri absent.h5 gone.h5 --out new", "(and 1"),
     "no table": ("fastmri file1.h5 --out new --annotations k.csv", "k.csv"),
     "no settings": ("fastmri file1.h5 --out no_settings", "but no settings.json"),

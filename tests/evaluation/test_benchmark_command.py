@@ -227,7 +227,7 @@ def test_two_processes_give_the_numbers_of_one(measured, scans, prior, tmp_path)
     ("change", "sentence"),
     [
         (["--methods", "dds,unet"], "unknown solver 'unet'"),
-        (["--methods", "dds,dds"], "--methods names dds twice"),
+        (["--methods", "dds,dds"], "--methods contains dds twice"),
         (["--methods", "dds,"], "expected --methods as words"),
         (["--methods", "dds:weight=3"], "no option weight"),
         (["--methods", "dds:eta"], "as dds:option=number"),
@@ -236,7 +236,7 @@ def test_two_processes_give_the_numbers_of_one(measured, scans, prior, tmp_path)
         (["--methods", "tv:steps=3"], "steps=3"),
         (["--masks", "spiral"], "unknown mask 'spiral'"),
         (["--accelerations", "two"], "expected --accelerations as numbers"),
-        (["--accelerations", "2,2.0"], "--accelerations names a number twice"),
+        (["--accelerations", "2,2.0"], "--accelerations contains a number twice"),
         (["--accelerations", "0.5"], "acceleration of at least 1"),
         (["--accelerations", "16"], "×16 at 32×32"),
         (["--steps", "2.5"], "expected --steps as numbers"),
@@ -260,7 +260,7 @@ def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path):
     with pytest.raises(InputError, match=r"expected scans .* found none"):
         find_scans([tmp_path])
     shutil.copy(scans / "a.npz", tmp_path)
-    with pytest.raises(InputError, match="have one name"):
+    with pytest.raises(InputError, match="the same name"):
         find_scans([scans, tmp_path])
     scan = read_scan(scans / "b.npz")
     mask = torch.zeros_like(scan.cartesian_mask)
@@ -277,7 +277,7 @@ def test_a_scan_without_metadata_has_no_prompt(scans, prior, tmp_path, capsys):
     np.save(tmp_path / "c.npy", read_scan(scans / "b.npz").kspace.numpy())
     arguments = (tmp_path / "c.npy", "--prior", prior, "--steps", 1, "--accelerations", 2)
     shown = refused(capsys, *arguments, "--out", tmp_path / "out", "--methods", "dds")
-    assert "c.npy says nothing about itself" in shown
+    assert "c.npy has no metadata" in shown
     none = ("--methods", "dds", "--prompts", "none")
     run(*arguments, "--out", tmp_path / "out", *none)
     assert len(read(tmp_path / "out")) == 1
@@ -287,7 +287,7 @@ def test_rows_of_other_settings_are_refused(measured, scans, prior, tmp_path, ca
     shutil.copytree(measured, tmp_path / "out")
     arguments = (scans, "--out", tmp_path / "out", "--prior", prior, *GRID)
     shown = refused(capsys, *arguments, "--seed", 1)
-    assert "holds rows of a run with seed 0, this one has 1" in shown
+    assert "a run with seed 0, but this run has 1" in shown
     assert "samples 1" in refused(capsys, *arguments, "--samples", 2)
     rows = tmp_path / "out" / "rows.csv"
     rows.write_text(rows.read_text().replace("psnr", "snr", 1))

@@ -139,12 +139,12 @@ def test_known_pixels_differ_from_slice_to_slice_and_not_from_run_to_run(scans):
         (("--operators", "radial,radial"), "names radial twice"),
         (("--operators", "radial:spokes=2"), "radial:spokes=2 at 32×32: .* too sparsely"),
         (("--operators", "super_resolution:factor=5"), "multiples of 5"),
-        (("--operators", "radial", "--accelerations", "4"), "--accelerations is of masks"),
+        (("--operators", "radial", "--accelerations", "4"), "--accelerations applies to masks"),
         (
             ("--operators", "inpainting", "--methods", "pnp_admm:noise_std=auto"),
             "estimates the noi",
         ),
-        (("--operators", "radial", "--networks", "folder"), "networks take Cartesian k-space"),
+        (("--operators", "radial", "--networks", "folder"), "Cartesian k-space"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_first_row(options, message, scans, tmp_path, capsys):

@@ -14,7 +14,7 @@ OBLIQUE = np.linalg.qr(np.array([[0.9, 0.3, 0.1], [-0.2, 1.0, 0.4], [0.0, -0.3, 
 
 @dataclass(frozen=True)
 class Scanner:
-    """What is excited, and how it is encoded.
+    """Excited points and their encoding.
 
     Attributes:
         points: ``(points, 3)`` in mm, patient's left, posterior, superior.
@@ -42,7 +42,7 @@ class Scanner:
         return (np.exp(self.sign * 2j * np.pi * turns) @ self.density)[None]
 
     def head(self, center: np.ndarray) -> dict:
-        """What a readout states of its place."""
+        """Return the position entries of a readout's header."""
         names = ("read_dir", "phase_dir", "slice_dir")
         return {"position": center, **dict(zip(names, self.axes, strict=True))}
 

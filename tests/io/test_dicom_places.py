@@ -237,7 +237,7 @@ def test_one_slice_of_an_unknown_scan_and_images_of_zeros(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"affine": None}, "where in the patient"),
+        ({"affine": None}, "position of the image"),
         ({"part": "complex"}, "magnitude and phase"),
         ({"affine": np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])}, "angle"),
         ({"header": replace(HEADER, metadata=METADATA[:2])}, "metadata"),

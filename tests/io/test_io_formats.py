@@ -328,7 +328,7 @@ def test_impossible_metadata_in_a_file_are_left_out(tmp_path, caplog):
     np.savez(tmp_path / "k.npz", kspace=kspace, prompts=["knee, TR: -5, PD"])
     assert read_scan(tmp_path / "k.npz").metadata == (ScanMetadata(anatomy="knee", contrast="PD"),)
     assert "k.npz: expected TR" in caplog.text
-    assert "'TR: -5' is left out" in caplog.text
+    assert "'TR: -5' is dropped" in caplog.text
 
 
 def test_a_file_is_the_same_by_another_name(tmp_path):

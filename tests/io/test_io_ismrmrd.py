@@ -196,7 +196,7 @@ def test_noise_readouts_prewhiten_coils_and_keep_their_units(tmp_path):
     [
         (np.full((2, 40), 0.5 + 0j), "not prewhitened: .* linearly independent"),
         (np.full((2, 40), np.nan + 0j), "zero or not finite"),
-        (np.ones((3, 40), complex), "of other coils"),
+        (np.ones((3, 40), complex), "other coils"),
     ],
 )
 def test_noise_readouts_that_cannot_whiten_leave_the_scan_as_it_is(

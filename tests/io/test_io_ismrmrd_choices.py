@@ -1,4 +1,4 @@
-"""ISMRMRD raw data: what is chosen of repeated measurements, and what is said of it."""
+"""ISMRMRD raw data: selection among repeated measurements, and its log messages."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_center_of_reversed_readouts_in_both_conventions(tmp_path, size, con
     expected = kspace.copy()
     expected[:, : 16 - size] = 0
     np.testing.assert_array_equal(scan.kspace[0].numpy(), expected)
-    assert "4 readouts measured in reverse" in notes(path)
+    assert "4 readouts were measured in reverse" in notes(path)
     assert ("partial echo" in notes(path)) == (size < 16)
 
 

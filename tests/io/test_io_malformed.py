@@ -1,4 +1,4 @@
-"""Every malformed file gets one sentence of its own that names the file."""
+"""Every malformed file raises a specific error that names the file."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ CASES = {
     # name: (file name, how to write it, what the sentence says)
     "folder": ("scan.h5", lambda path: path.mkdir(), "is a folder"),
     "absent": ("scan.npy", lambda path: None, "does not exist"),
-    "a billion slices": ("scan.h5", a_billion_slices, "claims 1000000000 slices"),
+    "a billion slices": ("scan.h5", a_billion_slices, "states 1000000000 slices"),
     "fifo": ("scan.npy", os.mkfifo, "is not a regular file"),
     "empty": ("scan.npz", content(b""), "is empty"),
     "unknown extension": ("scan.xyz", content(b"x"), r"got \.xyz"),
@@ -255,7 +255,7 @@ CASES = {
     ),
     "fastmri number": ("k.h5", hdf5(kspace=K, ismrmrd_header=3), "a string in 'ismrmrd_header'"),
     "breast": ("fastMRI_breast_001_2.h5", hdf5(kspace=K), "radial"),
-    "fastmri time": ("k.h5", time_type, "type that is not read"),
+    "fastmri time": ("k.h5", time_type, "unsupported type"),
     "fastmri null": ("k.h5", hdf5(kspace=h5py.Empty("c8")), "'kspace', got nei"),
     "fastmri noise": ("k.h5", attribute("ctxrecon_noise_std", "a"), "one number, got 'a'"),
     # ISMRMRD
@@ -264,10 +264,10 @@ CASES = {
         hdf5(**{"d/xml": header_xml(), "d/data/a": 1}),
         "a table of ISMRMRD",
     ),
-    "raw flags": ("k.h5", fractional_flags, r"\['flags'\] as whole"),
+    "raw flags": ("k.h5", fractional_flags, r"integer .* \['flags'\]"),
     "raw no encoding": ("k.h5", raw("<a/>"), "has no <encoding>"),
     "raw no number": ("k.h5", raw(header_xml(center="x")), "<center> .* 'x'"),
-    "raw matrix": ("k.h5", raw(header_xml((10**6, 8, 1))), "are not between 1 and 65535"),
+    "raw matrix": ("k.h5", raw(header_xml((10**6, 8, 1))), "from 1 to 65535"),
     "raw radial": (
         "k.h5",
         raw(header_xml(trajectory="radial")),
@@ -280,7 +280,7 @@ CASES = {
     "raw all noise": ("k.h5", raw(flags=1 << 18), "none of its 8"),
     "raw short": ("k.h5", short_readout, "readout 3 .*62.* 64"),
     "raw coils": ("k.h5", different_coils, r"same coils .*\[1, 2\]"),
-    "raw no readouts": ("k.h5", lambda p: write_raw(p, []), "holds no readouts"),
+    "raw no readouts": ("k.h5", lambda p: write_raw(p, []), "contains no readouts"),
     "raw table": ("k.h5", table_without("flags"), r"\['flags'\]"),
     # BART
     "cfl alone": ("k.cfl", cfl(None), "k.hdr"),
@@ -291,12 +291,12 @@ CASES = {
     "cfl absurd": (
         "k.cfl",
         cfl(DIMS + "999999999 " * 4),
-        "need 7999999968000000047999.* bytes, 2048",
+        "require 7999999968000000047999.* bytes, .* 2048",
     ),
     "cfl truncated": (
         "k.cfl",
         cfl(DIMS + "16 8 1 2", K.tobytes()[:-8]),
-        "need 2048 bytes, 2040 ar",
+        "require 2048 bytes, .* 2040",
     ),
     "cfl slabs": ("k.cfl", cfl(DIMS + "4 8 4 1 1 1 1 1 1 1 1 1 1 2"), r"one slab.*SLICE \(13\)"),
     "cfl maps": ("k.cfl", cfl(DIMS + "16 8 1 1 2"), r"MAPS \(4\).* 2.*bart slice"),
@@ -370,7 +370,7 @@ def test_sequences_longer_than_the_file(tmp_path, chunks, member):
         file["dataset"].create_dataset("data", data=values, dtype=dtype, chunks=chunks)
     assert len(read_scan(path)) == 1
     claim(path, "dataset/data" if member else "dataset/xml", member)
-    with pytest.raises(InputError, match=f"{member or 'xml'}' claims"):
+    with pytest.raises(InputError, match=f"{member or 'xml'}' states"):
         read_scan(path)
 
 
@@ -387,7 +387,7 @@ def test_elements_and_chunks_larger_than_the_file(tmp_path):
         shape = (1, 1, 2, 2)
         chunks = (2, 8, 2048, 2048)
         file.create_dataset("kspace", shape, "c8", maxshape=(None,) * 4, chunks=chunks)
-    with pytest.raises(InputError, match="a chunk of 'kspace' claims"):
+    with pytest.raises(InputError, match="a chunk of 'kspace' states"):
         read_scan(path)
 
 
@@ -395,7 +395,7 @@ def test_few_readouts_of_a_large_matrix(tmp_path):
     size = (64, 60000, 1)
     readouts = lines(phantom(ny=64))
     path = write_raw(tmp_path / "raw.h5", readouts, header_xml(size, size, 30000, 59999))
-    with pytest.raises(InputError, match="claims"):
+    with pytest.raises(InputError, match="states"):
         read_scan(path)
 
 

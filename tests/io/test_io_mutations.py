@@ -1,4 +1,4 @@
-"""Damaged files of every format: read, or refused by one sentence; never an end of the process."""
+"""Damaged files of every format are read or rejected with an error; the process never ends."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_bytes_behind_the_end_of_hdf5(tmp_path, caplog, libver, userblock):
     with h5py.File(path, "w", libver=libver, userblock_size=userblock) as file:
         file["kspace"] = [[[1 + 1j] * 4] * 4]
     read_scan(path) if not userblock else h5py.File(path).close()
-    assert "behind its end" not in caplog.text
+    assert "after its end" not in caplog.text
     path.write_bytes(path.read_bytes() + b"12345")
     if userblock:
         path = path.rename(path.with_suffix(".mat"))
@@ -99,4 +99,4 @@ def test_bytes_behind_the_end_of_hdf5(tmp_path, caplog, libver, userblock):
         raw[:6] = b"MATLAB"
         path.write_bytes(raw)
     read_scan(path)
-    assert "5 bytes behind its end" in caplog.text
+    assert "5 bytes after its end" in caplog.text

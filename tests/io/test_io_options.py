@@ -16,8 +16,8 @@ K = phantom()
     ("options", "sentence"),
     [
         ({"slices": 3}, "no slice 3"),
-        ({"slices": []}, "no slice is left"),
-        ({"slices": slice(5, 9)}, "no slice is left"),
+        ({"slices": []}, "selects none"),
+        ({"slices": slice(5, 9)}, "selects none"),
         ({"contrast": 1}, r"have no contrasts.*--contrast"),
         ({"phase": 1}, r"leave phase \(--cardiac-phase\) out"),
         ({"crop_readout": True}, r"oversampling.*--crop-readout"),

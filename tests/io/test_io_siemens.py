@@ -198,7 +198,7 @@ def test_echoes_that_pulseq_does_not_count(tmp_path, caplog):
     for number in range(3):
         scan = read_scan(path, contrast=number, crop_readout=False)
         assert np.array_equal(scan.kspace[0], square[number])
-    assert "3 echoes by turns" in caplog.text
+    assert "3 interleaved echoes" in caplog.text
     assert scan.metadata[0].tr is None
     one_by_one = [
         {"data": square[n // 16][:, :, n % 16], "line": n, "center": (8, 0, 0)} for n in range(48)
@@ -217,10 +217,10 @@ def claim(path: Path, offset: int, layout: str, value: int) -> Path:
 @pytest.mark.parametrize(
     ("offset", "layout", "value", "sentence"),
     [
-        (16, "<Q", 2**60, "measurement 0 claims"),
-        (24, "<Q", 2**60, "measurement 0 claims"),
+        (16, "<Q", 2**60, "measurement 0 states"),
+        (24, "<Q", 2**60, "measurement 0 states"),
         (4, "<I", 0, "no measurement"),
-        (10240, "<I", 2**31, "header claims"),
+        (10240, "<I", 2**31, "header states"),
     ],
 )
 def test_sizes_that_lie(tmp_path, offset, layout, value, sentence):
@@ -256,18 +256,18 @@ def test_blocks_that_do_not_follow(tmp_path, caplog, vd, block, offset, value):
     (length,) = struct.unpack_from("<I", path.read_bytes(), start)
     size = 192 + 2 * (32 + 8 * 16) if vd else 2 * (128 + 8 * 16)
     read_scan(path)
-    assert "do not follow" not in caplog.text
+    assert "inconsistent" not in caplog.text
     read_scan(claim(path, start + length + block * size + offset, "<I", value))
-    assert "1 of 9 blocks do not follow" in caplog.text
+    assert "1 of 9 blocks are inconsistent" in caplog.text
 
 
 def test_readouts_without_an_end(tmp_path, caplog):
     path = write_twix(tmp_path / "meas.dat", lines(), vd=False)
     read_scan(path)
-    assert "without a mark" not in caplog.text
+    assert "no end marker" not in caplog.text
     path.write_bytes(path.read_bytes()[:-128])
     assert read_scan(path).kspace.shape == (1, 2, 8, 8)
-    assert "without a mark" in caplog.text
+    assert "no end marker" in caplog.text
 
 
 @pytest.mark.parametrize(

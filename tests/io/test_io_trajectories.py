@@ -126,7 +126,7 @@ def test_a_third_number_is_left_out_and_a_third_axis_refused(tmp_path, caplog):
         (lambda r: {"traj": 12 * r["traj"]}, "cycles per pixel .* scale it"),
         (lambda r: {"traj": 1e-3 * r["traj"]}, "cycles per pixel .* scale it"),
         (lambda r: {"traj": np.nan * r["traj"]}, "not finite"),
-        (lambda r: {"traj": r["traj"][:, :1]}, r"2 or 3 coordinates a sample, got \[1\]"),
+        (lambda r: {"traj": r["traj"][:, :1]}, r"2 or 3 coordinates per sample, got \[1\]"),
         (
             lambda r: {"discard_pre": r["kspace_encode_step_1"] % 2},
             r"readouts of \[15, 16\] samples",
@@ -145,14 +145,14 @@ def test_trajectories_that_cannot_be_read(tmp_path, change, message):
 def test_a_trajectory_shorter_than_its_readout(tmp_path):
     readouts = along_lines(phantom())
     readouts[3]["traj"] = readouts[3]["traj"][:-1]
-    with pytest.raises(InputError, match="readout 3 holds 30 numbers, expected 32"):
+    with pytest.raises(InputError, match="readout 3 contains 30 numbers, expected 32"):
         read_scan(write_raw(tmp_path / "raw.h5", readouts, header()))
 
 
 def test_a_scan_has_a_mask_or_a_trajectory_with_a_matrix(tmp_path):
     kspace, trajectory = torch.zeros(1, 2, 3, 4, dtype=torch.complex64), torch.zeros(1, 3, 4, 2)
     for given in ({"mask": None}, {"mask": None, "trajectory": trajectory}):
-        with pytest.raises(InputError, match="with a mask, or with a trajectory"):
+        with pytest.raises(InputError, match="a mask, or a trajectory"):
             Scan(kspace, **given)
     with pytest.raises(InputError, match="trajectory of shape"):
         Scan(kspace, None, trajectory=trajectory[:, :2], matrix=(8, 8))
@@ -257,10 +257,10 @@ def test_the_prior_reconstructs_it(scanned, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--undersample", "uniform1d"), "--undersample is of Cartesian scans"),
-        (("--mask", "mask.npy"), "--mask is of Cartesian scans"),
-        (("--method", "network"), "networks take Cartesian k-space"),
-        (("--start", "network"), "networks take Cartesian k-space"),
+        (("--undersample", "uniform1d"), "--undersample applies to Cartesian scans"),
+        (("--mask", "mask.npy"), "--mask applies to Cartesian scans"),
+        (("--method", "network"), "Cartesian k-space"),
+        (("--start", "network"), "Cartesian k-space"),
     ],
 )
 def test_what_needs_a_grid_is_refused(scanned, tmp_path, capsys, monkeypatch, options, message):

@@ -27,7 +27,7 @@ IMAGE = np.ones((2, 4, 4), np.complex64)
         ("image.png", IMAGE * np.nan, {}, "not finite"),
         ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "three numbers"),
         ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "NIfTI"),
-        ("image.npy", IMAGE, {"montage": True}, "only PNG makes a montage"),
+        ("image.npy", IMAGE, {"montage": True}, "only PNG"),
     ],
 )
 def test_images_that_cannot_be_written(tmp_path, name, images, options, sentence):

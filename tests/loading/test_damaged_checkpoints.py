@@ -1,4 +1,4 @@
-"""Checkpoints that were edited or damaged: a sentence, or the result, never anything else."""
+"""Edited or damaged checkpoints raise an InputError or load correctly, nothing else."""
 
 from __future__ import annotations
 

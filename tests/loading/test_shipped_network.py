@@ -1,4 +1,4 @@
-"""The network that comes with the package."""
+"""The shipped reconstruction network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prior that ships with the package is one: it loads, it is small, and it denoises."""
+"""The shipped prior loads, is small, and denoises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks by the strongest samples of images, and masks of a name that learn nothing."""
+"""Masks of the strongest samples of images, and fixed masks by name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_energy_is_the_mean_over_images():
 
 
 class TestFixedMasks:
-    """What learned samplers are held against."""
+    """Fixed masks, the baseline of learned samplers."""
 
     @pytest.mark.parametrize("mask", ["uniform1d", "gaussian1d", "poisson_disk2d"])
     def test_they_are_the_masks_of_that_name(self, mask, tmp_path):

@@ -55,7 +55,7 @@ def test_the_pattern_depends_on_the_ratio():
 
 
 def test_a_narrow_range_of_ratios_changes_the_pattern_as_much_as_a_wide_one():
-    """Else some percent more or less would hardly be told apart in training."""
+    """Otherwise training could hardly distinguish ratios that differ by a few percent."""
     ends = []
     for low, high in ((0.1, 0.9), (0.1, 0.12)):
         torch.manual_seed(0)

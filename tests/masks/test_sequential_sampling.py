@@ -1,4 +1,4 @@
-"""Samplers that look at the measurement, and what is said of a finished mask."""
+"""Samplers that adapt to the measurement, and properties of finished masks."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_later_stage_reaches_an_earlier_one_through_the_image():
 
 
 def test_training_finds_the_lines_of_each_image():
-    """Two kinds of images, told apart by the centre, with their energy in lines of their own."""
+    """Two kinds of images, distinguishable by the center, with energy in different lines."""
     torch.manual_seed(0)
     sampler = SequentialSampler((4, 24), 6, stages=1, center_fraction=2 / 24, width=8)
     kspace = torch.zeros(2, 4, 24, dtype=torch.complex64)

@@ -251,7 +251,7 @@ def test_times_in_seconds_are_told_by_their_size(tmp_path, caplog, elements, exp
     found = from_dicom(write_dicom(tmp_path / "a.dcm", **elements))
     assert (found.tr, found.te, found.ti) == pytest.approx(expected)
     given = tuple(elements.get(f"{name}Time") for name in ("Repetition", "Echo", "Inversion"))
-    assert ("taken as" in caplog.text) == (given != expected)
+    assert ("implausible" in caplog.text) == (given != expected)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_contrast_from_a_series_description(tmp_path, description, contrast):
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
-        ({"PatientAge": "old"}, "got 'old'"),
+        ({"PatientAge": "old"}, "'old'"),
         ({"FlipAngle": 400}, "got 400"),
     ],
 )
@@ -293,7 +293,7 @@ def test_other_modalities_are_refused(tmp_path):
 
 def test_files_that_are_no_dicom_are_refused(tmp_path):
     pytest.importorskip("pydicom")
-    with pytest.raises(InputError, match="no DICOM file at"):
+    with pytest.raises(InputError, match="DICOM file"):
         from_dicom(tmp_path / "none.dcm")
     (tmp_path / "a.dcm").write_text("hello")
     with pytest.raises(InputError, match="DICOM file"):
@@ -308,7 +308,7 @@ def test_damaged_dicom(tmp_path, caplog):
     assert element in content
     path.write_bytes(content.replace(element, b"DS\x06\x003x20.0"))
     assert from_dicom(path) == ScanMetadata(flip_angle=90)
-    assert "expected RepetitionTime" in caplog.text
+    assert "ignored RepetitionTime" in caplog.text
     path.write_bytes(content.replace(element, b"FD\x06\x003120.0"))
     with pytest.raises(InputError, match="cannot be read"):
         from_dicom(path)
@@ -334,7 +334,7 @@ def test_deflated_dicom(tmp_path):
         from_dicom(write_deflated(tmp_path / "a.dcm", b"\xff" * 40))
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = stream.compress(bytes(2**24)) + stream.flush(zlib.Z_FULL_FLUSH)
-    with pytest.raises(InputError, match="not to be trusted"):
+    with pytest.raises(InputError, match="untrustworthy"):
         from_dicom(write_deflated(tmp_path / "a.dcm", bomb + 40 * bomb[: len(bomb)]))
 
 

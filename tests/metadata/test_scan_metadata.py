@@ -1,4 +1,4 @@
-"""What is known of a scan: spelling, numbers, and values that cannot be."""
+"""Scan metadata: spelling, numbers, and impossible values."""
 
 from __future__ import annotations
 

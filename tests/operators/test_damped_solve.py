@@ -1,4 +1,4 @@
-"""Solutions of ``(AᴴA + damping) x = b`` with gradients of their own."""
+"""Solutions of ``(AᴴA + damping) x = b`` with implicit gradients."""
 
 from __future__ import annotations
 

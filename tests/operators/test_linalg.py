@@ -97,7 +97,7 @@ def test_singular_operator_with_consistent_data(generator):
 
 @pytest.mark.parametrize("start", [None, 1e3])
 def test_rounding_in_the_null_space_is_not_followed(start, generator):
-    """After one step along a projection nothing but rounding is left, however long one goes on."""
+    """After one step with a projection only rounding remains, for any number of iterations."""
     factor = torch.randn(3, 40, 8, dtype=torch.complex64, generator=generator)
     basis = torch.linalg.qr(factor).Q
     projection = basis @ basis.mH

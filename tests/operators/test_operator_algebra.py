@@ -1,4 +1,4 @@
-"""Sums, products, multiples, adjoints and Gram operators, beside the same of dense matrices."""
+"""Sums, products, multiples, adjoints and Gram operators compared with dense matrices."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ctxrecon.operators import (
     Inpainting,
     LinearOperator,
     SoftSense,
+    StackedOperator,
     SuperResolution,
     WeightedSense,
     valid_adjoint,
@@ -62,6 +63,9 @@ DERIVED = {
     "shifted for each sample": WEIGHTS + A.gram,
     "all of it": (1 + 2j * M + 5 * (A @ M).gram).H,
     "identity": Identity((2, NY, NX)),
+    "stacked": StackedOperator(A, 0.5 * Identity((1, NY, NX))),
+    "stacked batches": StackedOperator(sense(3), M),
+    "stacked compositions": 2 * StackedOperator(A @ S, S),
 }
 
 
@@ -220,7 +224,7 @@ def test_shapes_that_do_not_fit():
         (lambda: A + 1, "gram"),
         (lambda: 0.5 + S, "gram"),
         (lambda: torch.ones(3) + A, "gram"),
-        (lambda: torch.ones(2) * sense(3), r"\(3,\) with one per sample"),
+        (lambda: torch.ones(2) * sense(3), r"\(3,\) with one"),
         (lambda: torch.ones(3, 1) * A, "any batch"),
         (lambda: torch.ones(0) * A, "any batch"),
         (lambda: float("nan") * A, "finite number"),
@@ -270,3 +274,33 @@ def test_weighted_and_masked_operators_are_siblings():
     assert not isinstance(random_sense((NY, NX), seeded(0)), WeightedSense)
     x = complex_noise((1, NY, NX), seeded(1))
     torch.testing.assert_close(weighted.gram(x), weighted.H(weighted(x)))
+
+
+def test_a_stacked_identity_is_a_proximal_penalty():
+    """``(AᴴA + λ I) x = Aᴴ y + λ x₀``."""
+    y = complex_noise(A.range_shape, seeded(7))
+    x0 = complex_noise(A.domain_shape, seeded(8))
+    stacked = StackedOperator(A, 0.5 * Identity((1, NY, NX)))
+    found = conjugate_gradient(
+        stacked.gram, stacked.H(stacked.join(y, 0.5 * x0)), num_iterations=60
+    )
+    expected = conjugate_gradient(A.gram + 0.25, A.H(y) + 0.25 * x0, num_iterations=60)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_stacked_measurements_are_split_as_they_were_joined():
+    stacked = StackedOperator(sense(3), M)
+    y, z = complex_noise((3, 3, NY, NX), seeded(1)), complex_noise((3, NY, NX), seeded(2))
+    first, second = stacked.split(stacked.join(y, z))
+    assert torch.equal(first, y)
+    assert torch.equal(second, z)
+    x = complex_noise((3, NY, NX), seeded(3))
+    chosen = torch.tensor([2, 0])
+    assert torch.equal(stacked[chosen](x[chosen]), stacked(x)[chosen])
+
+
+def test_stacked_operators_share_a_domain():
+    with pytest.raises(InputError, match="domains differ"):
+        StackedOperator(A, S)
+    with pytest.raises(InputError, match="second measurement"):
+        StackedOperator(A, M).join(torch.zeros(A.range_shape), torch.zeros(1, NX, NY))

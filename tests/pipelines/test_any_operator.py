@@ -162,7 +162,7 @@ def test_each_slice_keeps_its_own_mask_and_maps(image):
         (lambda y, a: {"kspace": y, "operator": a, "mask": torch.ones(32)}, "leave them out"),
         (
             lambda y, a: {"kspace": Measurement.from_operator(a, y), "operator": a},
-            "holds its operator",
+            "contains its operator",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A reference of another contrast behind the common call, and its checkpoints."""
+"""Pipeline with a reference of another contrast, and its checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices of air or of zeros in every pipeline, alone and beside others."""
+"""Slices of air or of zeros in every pipeline, alone and in a batch with others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers with reconstructors: one call, what training differentiates, checkpoints."""
+"""Samplers with reconstructors: pipeline call, gradients in training, checkpoints."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = [*RECONSTRUCTORS, *MULTI_CONTRAST]
 
 
 def network(name: str, contrasts: int = 2, **options: Any) -> Any:
-    """A small network that does something."""
+    """A small network without layers initialized to zero."""
     sizes: dict[str, Any] = {"width": 4, **options}
     if name in ("unet", "varnet", *MULTI_CONTRAST):
         sizes["depth"] = 2
@@ -110,7 +110,7 @@ class TestPipeline:
         torch.testing.assert_close(given.images, one.images)
 
     def test_maps_come_from_the_contrast_with_the_most_signal(self):
-        """A contrast without any signal has no say in them."""
+        """A contrast without signal does not affect the coil maps."""
         pipe = joint()
         kspace, _ = scan()
         kspace[:, 0] *= 1e-3
@@ -140,7 +140,7 @@ class TestPipeline:
 
     @pytest.mark.parametrize("kind", ["sequential", "greedy"])
     def test_stages_are_lower_ratios(self, kind):
-        """Each is what a mask given by hand gives, and has what the one before had."""
+        """Each stage equals its mask passed explicitly and contains the stage before."""
         sampler = {
             "sequential": SequentialSampler(SHAPE, 2.0, 2, center_fraction=0.25, width=4),
             "greedy": GreedyPolicy(SHAPE, 3.0, center_fraction=0.25, width=4),

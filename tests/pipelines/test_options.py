@@ -1,4 +1,4 @@
-"""Options of the wrong type or range: a sentence, before any work, wherever they are given."""
+"""Options of the wrong type or range raise an error before any work, at every entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks behind the common call, and their checkpoints."""
+"""Pipeline of reconstruction networks, and their checkpoints."""
 
 from __future__ import annotations
 

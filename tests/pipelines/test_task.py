@@ -1,4 +1,4 @@
-"""Tasks from k-space: one call, draws that batches do not change, checkpoints."""
+"""Tasks from k-space: pipeline call, samples independent of the batch, checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trust in the prior, chosen by samples that are held back."""
+"""Weight of the prior, chosen by held-out samples."""
 
 from __future__ import annotations
 

@@ -37,4 +37,4 @@ def test_slices_in_place_of_coils_are_refused():
 def test_more_coils_than_pixels_are_warned_of(caplog):
     kspace = torch.randn(1, 24, 16, 16, dtype=torch.complex64, generator=seeded(0))
     prepare_measurement(kspace, None, simulate_coil_maps(24, (16, 16), generator=seeded(1)))
-    assert "24 coils of 16x16 pixels" in caplog.text
+    assert "more coils (24) than pixels (16x16)" in caplog.text

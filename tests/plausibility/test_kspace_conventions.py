@@ -56,14 +56,14 @@ def test_a_point_says_nothing(warned):
 def test_the_unit_does_not_matter(warned, brain_scan, scale):
     kspace = brain_scan.kspace * scale
     assert warned(kspace * MASK, MASK, brain_scan.coil_maps) == ""
-    assert "centred" in warned(torch.fft.ifftshift(kspace, dim=AXES), MASK | True)
+    assert "centered" in warned(torch.fft.ifftshift(kspace, dim=AXES), MASK | True)
 
 
 def test_two_slices_of_different_units_are_judged_alike(warned, brain_scan):
     wrong = torch.fft.ifftshift(brain_scan.kspace, dim=AXES)
     sentence = warned(torch.cat([brain_scan.kspace, 1e12 * wrong, wrong]), EVERYWHERE)
     assert sentence.startswith("slices 1, 2: ")
-    assert "centred" in sentence
+    assert "centered" in sentence
 
 
 # Wrong ones are warned, with the remedy.
@@ -76,19 +76,19 @@ def images_of(scan):
 WRONG_KSPACE = {
     "fft2 alone": (
         lambda x: torch.fft.fft2(x),
-        "centred along both axes.*half the field",
+        "centered along both axes.*half the field",
     ),
     "no last shift": (
         lambda x: torch.fft.fft2(torch.fft.ifftshift(x, dim=AXES)),
-        r"centred along both axes.*np.fft.fftshift\(kspace, axes=\(-2, -1\)\)",
+        r"centered along both axes.*np.fft.fftshift\(kspace, axes=\(-2, -1\)\)",
     ),
     "not along x": (
         lambda x: torch.fft.ifftshift(fft2c(x), dim=-1),
-        r"centred along x.*np.fft.fftshift\(kspace, axes=-1\)",
+        r"centered along x.*np.fft.fftshift\(kspace, axes=-1\)",
     ),
     "not along y": (
         lambda x: torch.fft.ifftshift(fft2c(x), dim=-2),
-        r"centred along y.*np.fft.fftshift\(kspace, axes=-2\)",
+        r"centered along y.*np.fft.fftshift\(kspace, axes=-2\)",
     ),
     "no first shift": (
         lambda x: torch.fft.fftshift(torch.fft.fft2(x), dim=AXES),
@@ -118,7 +118,7 @@ def test_kspace_of_another_convention_is_warned_of(warned, brain_scan, kind, und
     change, sentence = WRONG_KSPACE[kind]
     kspace = change(images_of(brain_scan))
     sampled = MASK if undersampled else EVERYWHERE
-    if undersampled and "centred" in sentence:
+    if undersampled and "centered" in sentence:
         sampled = torch.fft.ifftshift(MASK, dim=AXES)  # sampled in the same order as k-space
     assert re.search(sentence, warned(kspace * sampled, sampled))
 
@@ -179,7 +179,7 @@ def test_spokes_are_no_cartesian_lines(warned, brain_scan):
 def test_every_pipeline_warns(brain_scan, caplog):
     wrong = torch.fft.ifftshift(brain_scan.kspace, dim=AXES)
     BaselinePipeline("zero_filled")(wrong, coil_maps=brain_scan.coil_maps)
-    assert "centred" in caplog.text
+    assert "centered" in caplog.text
 
 
 class Work(TorchDispatchMode):
@@ -226,7 +226,7 @@ def test_real_scans_are_silent_until_something_is_wrong(warned, shared_data):
     maps = estimate_coil_maps(kspace * sampled, sampled)
     assert warned(kspace * sampled, sampled, maps) == ""
     assert "swapaxes(coil_maps" in warned(kspace * sampled, sampled, maps.mT)
-    assert "centred" in warned(torch.fft.fft2(x), sampled | True)
+    assert "centered" in warned(torch.fft.fft2(x), sampled | True)
     assert "images" in warned(x, sampled | True)
     measured = np.load(shared_data / "brain_t1_8ch_undersampled" / "cartesian_ksp.npy")
     y = torch.from_numpy(measured).to(torch.complex64)[None]

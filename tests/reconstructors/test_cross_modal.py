@@ -1,4 +1,4 @@
-"""The network that a reference of another contrast helps, and its critics."""
+"""Network with a reference of another contrast, and its critics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that give the variance of each part of a pixel beside its mean, and their likelihood."""
+"""Networks that predict mean and variance of each pixel, and their likelihood."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of several contrasts: what each hands to the next, and what holds for all."""
+"""Networks of several contrasts: information passed between them, and common properties."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIAGONAL = [[True, False, False], [False, True, False], [False, False, True]]
 
 
 def build(name: str, contrasts: int = 3, **options: Any) -> Any:
-    """A small network that does something: layers that start at zero are moved."""
+    """A small network whose zero-initialized layers are perturbed."""
     sizes = {"width": 4, "depth": 2, "blocks": 2, **options}
     return small_network(name, contrasts, **sizes).eval()
 
@@ -64,7 +64,7 @@ def name(request) -> str:
 
 
 class TestForAll:
-    """What every class promises."""
+    """Properties of every class."""
 
     @torch.no_grad()
     def test_a_batch_gives_what_its_slices_give(self, name):
@@ -150,7 +150,7 @@ class TestForAll:
 
 
 class TestStates:
-    """What goes from contrast to contrast, and from block to block."""
+    """Information passed from contrast to contrast and from block to block."""
 
     @pytest.mark.parametrize("blocks", [1, 2])
     def test_information_flows_forwards_only(self, name, blocks):
@@ -378,5 +378,5 @@ def test_individual_unets_have_their_number():
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"depth": 0}, {"blocks": 1.5}])
 def test_sizes_that_make_no_network(name, options):
-    with pytest.raises(InputError, match="a whole number from 1 on"):
+    with pytest.raises(InputError, match="a whole number of 1 or more"):
         build(name, **options)

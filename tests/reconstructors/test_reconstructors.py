@@ -1,4 +1,4 @@
-"""Networks that reconstruct directly: what holds for all, and the mathematics of each."""
+"""Reconstruction networks: common properties, and the mathematics of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEXT = 5
 
 
 def build(name: str, **options: Any) -> Reconstructor:
-    """A small network that does something: layers that start at zero are moved."""
+    """A small network whose zero-initialized layers are perturbed."""
     small: dict[str, dict[str, int]] = {
         "unet": {"depth": 2},
         "varnet": {"depth": 2, "cascades": 2},
@@ -220,7 +220,7 @@ def test_inner_products_stay_whole_under_autocast():
     [{"width": 0}, {"width": 2.5}, {"iterations": 0}, {"cg_iterations": True}],
 )
 def test_counts_that_make_no_network(options):
-    with pytest.raises(InputError, match="a whole number from 1 on"):
+    with pytest.raises(InputError, match="a whole number of 1 or more"):
         MoDL(**options)
 
 

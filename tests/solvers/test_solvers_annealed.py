@@ -1,4 +1,4 @@
-"""RED-diff, DAPS, plug-and-play and Score-MRI, each against what it should find."""
+"""RED-diff, DAPS, plug-and-play and Score-MRI compared with exact solutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all solvers have in common: batching, callbacks, refusals, names."""
+"""Properties common to all solvers: batching, callbacks, validation, names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DPS and DiffPIR beside those of deepinv: same denoiser, same seeds, same numbers."""
+"""DPS and DiffPIR compared with deepinv: same denoiser, same seeds, same results."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_dps_step_by_step(problem, generator):
     # deepinv adds −w ∇‖y − A x̂_0‖ to the score, so that an ancestral step scales it by
     # √(ᾱ_{t−1}/ᾱ_t) (1 − ᾱ_t/ᾱ_{t−1}); the paper, and we, take ζ ∇‖y − A x̂_0‖ off x_{t−1} whatever
     # the step. With ζ set to that factor each step is the same. It is deepinv's
-    # variance-preserving SDE with DDPM steps that is the paper's walk; its schedule is continuous,
-    # ours are its values at the steps.
+    # variance-preserving SDE with DDPM steps that matches the paper; its schedule is continuous,
+    # ours has its values at the steps.
     physics, operator, x = problem
     y, count, weight, seed = physics.A(x), 6, 3.0, 5
     theirs = deepinv.sampling.DPS(

@@ -1,14 +1,16 @@
 """DDNM, DPS, ΠGDM and DiffPIR on linear-Gaussian problems.
 
-What each is held against:
+References of each solver:
 
-- DDNM: ``A x = y`` without noise; the correction is that of a dense pseudo-inverse; the whole walk
-  is a transcription of the paper in its DDPM form. DDNM+: the noise of ``x_{t−1}`` adds up to σ_t².
-- DPS: its gradient, in closed form and by finite differences. Its ``x_0`` has no moments of a
-  posterior: the step is normalised whatever the noise. What is not measured keeps the prior's law.
-- ΠGDM: for a prior of unit covariance the guided image of a step is ``E[x_0 | x_t, y]``, and the
-  walk without adaptive weights ends at the posterior's mean and covariance.
-- DiffPIR: the proximal step is the mean of a posterior; the whole walk is a transcription.
+- DDNM: ``A x = y`` without noise; the correction equals that of a dense pseudo-inverse; the whole
+  loop equals a transcription of the paper in its DDPM form. DDNM+: the noise of ``x_{t−1}`` adds up
+  to σ_t².
+- DPS: its gradient, in closed form and by finite differences. Its ``x_0`` does not have the moments
+  of the posterior, because the step is normalized for any noise. Unmeasured coefficients keep the
+  prior's distribution.
+- ΠGDM: for a prior of unit covariance, the guided image of a step is ``E[x_0 | x_t, y]``, and the
+  loop without adaptive weights ends at the posterior's mean and covariance.
+- DiffPIR: the proximal step is the mean of a posterior; the whole loop equals a transcription.
 """
 
 from __future__ import annotations
@@ -233,8 +235,8 @@ def test_pigdm_walk_ends_at_the_posterior_of_a_unit_prior(white, single_coil, ge
     noise_std = 0.5
     y = single_coil(complex_noise((1, NY, NX), generator))
     y = (y + noise_std * complex_noise(y.shape, generator)).masked_fill(~single_coil.mask, 0)
-    # At η = 0 the walk is x = m + G x_T, and G is diagonal in Fourier space: from zeros it gives
-    # the mean, from ones the standard deviation of each coefficient.
+    # At η = 0 the loop maps x_T to m + G x_T, and G is diagonal in Fourier space: zeros yield the
+    # mean, ones the standard deviation of each coefficient.
     ones = ifft2c(torch.ones(1, NY, NX, dtype=torch.complex64))
     x = PiGDM(noise_std, eta=0.0, adaptive_weights=False)(
         white,

@@ -1,4 +1,4 @@
-"""Steps, noise and traits: what a solver is made of, and solvers that users write themselves."""
+"""Building blocks of solvers (steps, noise, traits), and solvers written by users."""
 
 from __future__ import annotations
 

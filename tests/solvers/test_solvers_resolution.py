@@ -32,7 +32,7 @@ def small_images(monkeypatch):
 
 
 class Shapes(GaussianDenoiser):
-    """A white prior for images of any size, which notes what it is asked."""
+    """A white prior for images of any size that records its calls."""
 
     size_multiple = 2
 

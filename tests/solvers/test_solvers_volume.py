@@ -34,7 +34,7 @@ def multicoil(generator):
 
 
 class Constant(Untouched):
-    """A denoiser that always has the same images in mind."""
+    """A denoiser that always predicts the same images."""
 
     def __init__(self, images):
         super().__init__()

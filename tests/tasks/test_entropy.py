@@ -1,4 +1,4 @@
-"""The entropy of k-space samples: against whole covariances, its gradient, what it prefers."""
+"""Entropy of k-space samples: comparison with full covariances, gradient, preferred masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that InfoMRI is compared with: sizes, what they see, draws that are all the same."""
+"""Networks that InfoMRI is compared with: sizes, inputs, deterministic samples."""
 
 from __future__ import annotations
 

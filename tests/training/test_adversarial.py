@@ -1,4 +1,4 @@
-"""What a critic and a generator play for, and the losses of reconstructors."""
+"""Objectives of critic and generator, and losses of reconstructors."""
 
 from __future__ import annotations
 

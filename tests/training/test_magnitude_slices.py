@@ -1,4 +1,4 @@
-"""Magnitude images as training slices: people, crops, contrast, and what is added to them."""
+"""Magnitude images as training slices: people, crops, contrast, and augmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks are trained on, and the losses that are minimized."""
+"""Training data and losses of tasks."""
 
 from __future__ import annotations
 

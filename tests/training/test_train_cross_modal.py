@@ -145,6 +145,7 @@ def test_every_phase_changes_its_own_part_alone(brains, guidance):
         ({"alignment": 0.0, "synthesis": 0.0, "paired": 1.0}, [{THETA, S, M}]),
         ({"alignment": 0.0}, [{THETA, S, M}, {M}, {OMEGA}]),
         ({"synthesis": 0.0}, [{THETA, S, M}, {S}, {GAMMA}]),
+        ({"order": "registration", "rounds": 3}, [{S}]),
     ],
 )
 def test_orders(options, parts):
@@ -325,6 +326,42 @@ def test_validation_measures_the_alignment(run, tmp_path):
     assert (folder / "validation-3.png").stat().st_size > 5_000
 
 
+def test_registration_trains_the_aligner_that_another_run_starts_from(run, tmp_path):
+    """By the distance from the true motion, of the full image and of the zero-filled one."""
+    first = run(tmp_path / "first", "--order", "registration", "--max_train_steps", "1")
+    before = weights(first, 1)
+    second = run(tmp_path / "second", "--order", "registration", "--learning_rate", "1e-2")
+    after = weights(second, 3)
+    moved = {name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
+    assert moved == {"aligner"}
+    other = "small:width=3:depth=1:cascades=1:synthesis_cascades=1:align_width=2:align_depth=1"
+    options = (
+        "--network",
+        other,
+        "--aligner",
+        str(second / "pipeline"),
+        "--learning_rate",
+        "1e-30",
+    )
+    third = load_cross_modal(run(tmp_path / "third", *options, *CRITICS_OFF) / "pipeline")
+    trained = present(load_cross_modal(second / "pipeline").reconstructor.aligner)
+    for name, value in present(third.reconstructor.aligner).state_dict().items():
+        torch.testing.assert_close(value, trained.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("small:width=2:depth=1:align_width=4:align_depth=1", "align_width"),
+        ("small:width=2:depth=1:alignment=false:passes=1", "alignment=false"),
+    ],
+)
+def test_an_aligner_that_does_not_fit(run, tmp_path, network, said):
+    first = run(tmp_path / "first", "--order", "registration", "--max_train_steps", "1")
+    with pytest.raises(InputError, match=said):
+        run(tmp_path / "second", "--network", network, "--aligner", str(first / "pipeline"))
+
+
 def test_a_text_encoder_modulates(run, prior, tmp_path):
     folder = run(tmp_path / "run", "--text_encoder", str(prior), "--max_train_steps", "1")
     pipe = load_cross_modal(folder / "pipeline")
@@ -339,6 +376,11 @@ def test_a_text_encoder_modulates(run, prior, tmp_path):
         (("--rounds", "0"), UsageError, "order joint"),
         (("--order", "backwards"), UsageError, "backwards"),
         (("--network", "huge"), InputError, "paper, small"),
+        (
+            ("--order", "registration", "--network", "small:alignment=false:passes=1"),
+            InputError,
+            "aligner",
+        ),
         (("--network", "small:passes=1"), InputError, "passes=2"),
         (("--magnitude", "--num_coils", "4", "--center_fraction", "0.25"), InputError, "coils"),
         (("--critic_depth", "8"), InputError, "128 pixels"),

@@ -224,7 +224,7 @@ def test_a_prepared_slice_is_not_taken_for_two_scans(tmp_path, options, sentence
 
 
 class TestSamples:
-    """What a network learns from."""
+    """Training data of a network."""
 
     @staticmethod
     def samples(bank: Path, labels: Labels, **options: object) -> MeasurementSamples:

@@ -1,4 +1,4 @@
-"""The script that trains samplers, and the command line with what it wrote."""
+"""The script that trains samplers, and the command line with its checkpoints."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_bad_options(run, tmp_path, options, sentence):
 
 
 class TestCommandLine:
-    """``ctxrecon reconstruct --model`` with what was trained."""
+    """``ctxrecon reconstruct --model`` with the trained model."""
 
     @staticmethod
     def echoes(folder: Path) -> Path:
@@ -340,4 +340,4 @@ class TestCommandLine:
         assert masks[:, 0, 0].sum(axis=-1).tolist() == [16] * 5
         np.save(tmp_path / "mask.npy", masks[0, 0])
         assert status(*call, "--mask", tmp_path / "mask.npy", "--overwrite") == 2
-        assert "undersampled already" in capsys.readouterr().err
+        assert "already undersampled" in capsys.readouterr().err

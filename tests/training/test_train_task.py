@@ -50,7 +50,7 @@ def arguments(bank: Path, folder: Path) -> list[str]:
 
 
 def without_network(words: list[str]) -> list[str]:
-    """The same, for what goes on from an earlier run."""
+    """Train in this process from an earlier run."""
     left = list(words)
     for name in ("--network", "--sampler"):
         del left[left.index(name) : left.index(name) + 2]
@@ -287,7 +287,7 @@ def test_a_bank_of_before(run, masses, tmp_path):
 
 
 class TestCommandLine:
-    """``ctxrecon task`` with what was trained."""
+    """``ctxrecon task`` with the trained model."""
 
     @staticmethod
     def scan(folder: Path) -> Path:
@@ -330,7 +330,7 @@ class TestCommandLine:
         np.save(tmp_path / "mask.npy", masks[0, 0])
         call += ["--mask", tmp_path / "mask.npy", "--out", tmp_path / "again"]
         assert status(*call, "--acceleration", "2") == 2
-        assert "undersampled already" in capsys.readouterr().err
+        assert "already undersampled" in capsys.readouterr().err
         assert status(*call) == 0
         again = np.load(tmp_path / "again" / "segmentation_masks.npy")
         np.testing.assert_array_equal(again[0], masks[0])

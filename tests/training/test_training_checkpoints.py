@@ -1,4 +1,4 @@
-"""Training checkpoints: whole or not there, without pickle, for any number of processes."""
+"""Training checkpoints: complete or absent, without pickle, for any number of processes."""
 
 from __future__ import annotations
 

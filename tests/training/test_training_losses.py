@@ -1,4 +1,4 @@
-"""The training loss, its weights and timesteps, and the prompts it is taken with."""
+"""The training loss, its weights, timesteps and prompts."""
 
 from __future__ import annotations
 

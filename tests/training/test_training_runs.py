@@ -1,4 +1,4 @@
-"""A run's folder: kept from other runs, whole after every kill, gone on with as if nothing was."""
+"""A run's folder: protected from other runs, intact after every kill, and resumed exactly."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def kill_myself(*_: object) -> None:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    """All that may not depend on kills."""
+    """Return everything that must not depend on kills."""
     logs = {
         name: [
             {key: value for key, value in line.items() if key != "seconds_per_step"}

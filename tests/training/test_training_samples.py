@@ -1,4 +1,4 @@
-"""What the prior is trained on: mixes, sizes, flips, and which process sees which sample."""
+"""Training samples of the prior: mixtures, sizes, flips, and distribution over processes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands of ``ctxrecon``, one file each; heavy imports happen when a command runs."""
+"""Commands of ``ctxrecon``, one per file; heavy imports are deferred until a command runs."""

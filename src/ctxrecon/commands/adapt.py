@@ -1,4 +1,4 @@
-"""``ctxrecon adapt``: a prior that knows a lab's own scanner, from a few of its scans."""
+"""``ctxrecon adapt``: fine-tune a prior on a few scans of one scanner."""
 
 from __future__ import annotations
 
@@ -23,39 +23,45 @@ _MOST_MINUTES = 7 * 24 * 60
 
 def adapt(
     context: typer.Context,
-    scans: Annotated[list[Path], typer.Argument(help=f"Scans: {SCAN_SUFFIXES}, of one kind.")],
-    out: Annotated[Path, typer.Option(help="Folder of the adapted prior.")],
+    scans: Annotated[list[Path], typer.Argument(help=f"Scan files of one kind: {SCAN_SUFFIXES}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapted prior.")],
     prompt: Annotated[
         str | None,
-        typer.Option(help="Such as 'Knee, PDFS'. (default: the metadata of each file)"),
+        typer.Option(
+            help="Text prompt of all scans, such as 'Knee, PDFS' (default: each file's metadata)."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "--prior",
-            help="Folder or hub name of the prior to adapt. (default: the one that is shipped)",
+            help="Folder or hub name of the prior to adapt (default: the shipped prior).",
         ),
     ] = None,
     subfolder: Annotated[
-        str | None, typer.Option(help="Of the U-Net in --model, such as fastmri or skm-tea.")
+        str | None,
+        typer.Option(help="Subfolder of the U-Net in --model, such as fastmri or skm-tea."),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="That all of it takes, about.")] = 10.0,
+    minutes: Annotated[float, typer.Option(help="Approximate total run time in minutes.")] = 10.0,
     steps: Annotated[
         int | None,
-        typer.Option(help="Training steps, in place of --minutes: the same on every machine."),
+        typer.Option(
+            help="Number of training steps instead of --minutes, the same on every machine."
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = None,
     crop_readout: CropReadout = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a prior that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing prior.")
     ] = False,
 ) -> None:
     """Adapt a prior to your scanner with a few of its scans.
 
-    Scans may be fully sampled or undersampled. A part of them is held out; where the adapted prior
-    predicts its hidden samples no better than the prior did before, that one is written as it was.
+    Scans may be fully sampled or undersampled. Some of them are held out: if the adapted prior
+    does not predict their held-out samples better than the original prior, the original prior is
+    written unchanged.
     """
     if prompt is not None:
         check_prompt(prompt)
@@ -64,7 +70,7 @@ def adapt(
     refuse_ignored(
         context,
         {
-            "subfolder": (model, "chooses a U-Net of --model: give both"),
+            "subfolder": (model, "selects a U-Net of --model: give both"),
             "minutes": (steps is None, "is replaced by --steps: give one of them"),
         },
     )
@@ -92,7 +98,7 @@ def adapt(
 def _read(
     file: Path, prompt: str | None, crop_readout: bool | None
 ) -> tuple[Measurement, list[str] | None]:
-    """A scan with one set of coil maps, and the prompt of each of its slices."""
+    """Read a scan with one set of coil maps, and the prompt of each of its slices."""
     from ctxrecon.coils import estimate_coil_maps
     from ctxrecon.coils.slices import maps_of_calibration
     from ctxrecon.commands.volume import Volume
@@ -101,7 +107,7 @@ def _read(
     volume = Volume(file, crop_readout=crop_readout)
     if volume.masks is None:
         raise InputError(
-            f"{file} lies along a trajectory: adapt to Cartesian scans, and leave it out"
+            f"{file} is non-Cartesian: leave it out, priors are adapted to Cartesian scans"
         )
     volume.check_memory("adapting")
     scan = volume.read(range(len(volume)))
@@ -117,16 +123,16 @@ def _read(
 
 
 def _check_out(out: Path, inputs: list[Path | str], *, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written, that is no prior, or that holds an input."""
+    """Check that the folder can be written, and holds nothing but a prior and no input."""
     from ctxrecon.training.folders import check_folder
 
     check_folder(out)
     held = [file for file in input_files(*inputs) if out.absolute() in file.absolute().parents]
     if held:
-        raise InputError(f"cannot write {out}: it holds the input {held[0]}, name another --out")
+        raise InputError(f"cannot write {out}: it holds the input {held[0]}, give another --out")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not (out / _PRIOR_FILE).is_file():
-        raise InputError(f"{out} holds other files than a prior: name another --out")
+        raise InputError(f"{out} holds files other than a prior: give another --out")
     if not overwrite:
         raise InputError(f"{out} exists: give --overwrite to replace it, or another --out")

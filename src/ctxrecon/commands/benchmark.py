@@ -1,4 +1,4 @@
-"""``ctxrecon benchmark``: methods side by side over a folder of scans."""
+"""``ctxrecon benchmark``: compare methods on a folder of scans."""
 
 from __future__ import annotations
 
@@ -33,78 +33,89 @@ if TYPE_CHECKING:
     from ctxrecon.evaluation import Method
     from ctxrecon.evaluation.operators import OperatorAcquisition
 
-# A network sees one image after the other as fast on a CPU, and a GPU many at once faster.
+# Batches are no faster than single images on a CPU, but faster on a GPU.
 _BATCH_SIZE = {"cpu": 1, "cuda": 8}
 
 
 def benchmark(
     context: typer.Context,
     scans: Annotated[
-        list[Path], typer.Argument(help="Fully sampled scans, or folders of them.", metavar="SCANS")
+        list[Path],
+        typer.Argument(
+            help="Fully sampled scan files, or folders that contain them.", metavar="SCANS"
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the rows; a stopped run goes on in it.")],
+    out: Annotated[
+        Path, typer.Option(help="Results folder; give the same folder to resume a stopped run.")
+    ],
     methods: Annotated[
         str,
         typer.Option(
-            help="Solvers (dds, ddnm, …), with options such as dds:eta=0.5 or those of the "
-            "pipeline (image, strength, timesteps, noise_std=auto), and baselines "
-            f"({', '.join(BASELINES)}); the first is what others are compared with."
+            help="Solvers (dds, ddnm, …), with options such as dds:eta=0.5 or pipeline options "
+            "(image, strength, timesteps, noise_std=auto), and baselines "
+            f"({', '.join(BASELINES)}); the others are compared with the first."
         ),
     ] = "pnp_admm,dds,l1-wavelet,zero-filled",
     masks: Annotated[
         str | None,
         typer.Option(
-            help="Such as uniform1d,poisson_disk2d. (default: uniform1d, none with --operators)"
+            help="Sampling masks, such as uniform1d,poisson_disk2d (default: uniform1d, or none "
+            "with --operators)."
         ),
     ] = None,
-    accelerations: Annotated[str, typer.Option(help="Of every mask.")] = "4,8",
+    accelerations: Annotated[str, typer.Option(help="Acceleration factors of every mask.")] = "4,8",
     operators: Annotated[
         str | None,
         typer.Option(
-            help="Other operators than masks, with options: radial:spokes=64, "
+            help="Operators other than masks, with options: radial:spokes=64, "
             "spiral:interleaves=16:turns=4:alpha=2, inpainting:fraction=0.5, "
             "super-resolution:factor=2."
         ),
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="For solvers: metadata (those of the scan), none, or both.")
+        str,
+        typer.Option(help="Prompts for solvers: metadata (from the scan), none, or both."),
     ] = "metadata",
-    guidance_scale: Annotated[float, typer.Option(help="Weight of the prompt.")] = 1.0,
-    steps: Annotated[str, typer.Option(help="Diffusion steps.")] = "30",
-    samples: Annotated[int, typer.Option(help="Posterior samples: their mean is measured.")] = 1,
+    guidance_scale: Annotated[float, typer.Option(help="Guidance scale of the prompt.")] = 1.0,
+    steps: Annotated[str, typer.Option(help="Numbers of diffusion steps.")] = "30",
+    samples: Annotated[
+        int, typer.Option(help="Number of posterior samples; their mean is evaluated.")
+    ] = 1,
     prior: Annotated[
         str | None,
         typer.Option(
             "--prior",
             "--model",
-            help="Checkpoint folder or hub name. (default: the prior that is shipped)",
+            help="Checkpoint folder or hub name of the prior (default: the shipped prior).",
         ),
     ] = None,
     networks: Annotated[
         str | None,
-        typer.Option(help="Folders of networks that reconstruct directly, measured as well."),
+        typer.Option(help="Folders of direct reconstruction networks to evaluate as well."),
     ] = None,
     subfolder: Annotated[
-        str | None, typer.Option(help="Of the U-Net in --prior, such as fastmri or skm-tea.")
+        str | None,
+        typer.Option(help="Subfolder of the U-Net in --prior, such as fastmri or skm-tea."),
     ] = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Slices reconstructed at once. (default: 8 on CUDA, 1 on CPU)"),
+        typer.Option(min=1, help="Slices reconstructed at once (default: 8 on CUDA, 1 on CPU)."),
     ] = None,
 ) -> None:
-    """Measure methods × masks × accelerations × prompts × steps on every slice of the scans.
+    """Evaluate methods × masks × accelerations × prompts × steps on every slice of the scans.
 
-    Lists are separated by commas: --masks uniform1d,poisson_disk2d --steps 20,50. Each slice is
-    undersampled by a mask of its own and measured against the scan's target image, or the MVUE
-    image of all its data. Radial and spiral operators sample its coil images, and inpainting and
-    super-resolution are of that image. The folder gets rows.csv with a row for each slice, and a
-    summary with standard errors as Markdown, JSON and a figure of PSNR against time.
+    Separate list items with commas: --masks uniform1d,poisson_disk2d --steps 20,50. Each slice is
+    undersampled with its own mask and compared with the scan's target image, or else with the
+    MVUE image of the fully sampled data. Radial and spiral operators sample the coil images of
+    that reference; inpainting and super-resolution are applied to the reference itself. The
+    results folder receives rows.csv, with one row per slice, and a summary with standard errors
+    as Markdown, JSON and a figure of PSNR against time.
 
-    Split over GPUs by "accelerate launch -m ctxrecon.cli benchmark …", over processes on the CPU by
-    "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ctxrecon.cli benchmark …". The same
-    command again goes on where a run was stopped; more methods, masks, steps or scans add to it.
+    Distribute over GPUs with "accelerate launch -m ctxrecon.cli benchmark …", or over CPU processes
+    with "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ctxrecon.cli benchmark …". Repeat
+    the same command to resume a stopped run; further methods, masks, steps or scans extend it.
     """
     wanted = _words(methods, "methods")
     others = [] if operators is None else _words(operators, "operators")
@@ -142,9 +153,9 @@ def benchmark(
     check_outputs(
         [out / name for name in ("settings.json", "rows.csv", *FILES)],
         input_files(*(scan.path for scan in found), prior),
-        overwrite=(out / "settings.json").is_file(),  # a benchmark that goes on
+        overwrite=(out / "settings.json").is_file(),  # resumes or extends a benchmark
         folder=out,
-        remedy=" and has no settings.json beside it that says what it is of, name another --out",
+        remedy=" but has no settings.json, so it cannot be resumed: give another --out",
     )
     state = _state()
     device = device_of(state)
@@ -181,13 +192,13 @@ def benchmark(
     for folder_name in [] if networks is None else _words(networks, "networks"):
         network = open_model(folder_name, str(device), None, dtype)
         if method_of(network) != NETWORK:
-            raise InputError(f"{folder_name} holds a prior, not a network: give it by --prior")
+            raise InputError(f"{folder_name} holds a prior, not a network: pass it to --prior")
         network.set_progress_bar_config(disable=True)
         if network.reconstructor.text_width is not None:
             check_prompts(network, found)
         name = model_name(folder_name)
         if name in made:
-            raise InputError(f"two methods are called {name}: rename the folder of the network")
+            raise InputError(f"two methods are called {name}: rename the network's folder")
         made[name] = [network_method(name, network)]
         settings |= {f"network {name}": fingerprint(network), "dtype": dtype}
     names = dict.fromkeys([*wanted, *made])
@@ -224,22 +235,23 @@ def _check_methods(
     solvers: Mapping[str, tuple[object, dict[str, Any]]],
     networks: str | None,
 ) -> None:
-    """Refuse methods that cannot reconstruct from an operator.
+    """Check that the methods can reconstruct from the operators.
 
     Raises:
-        InputError: networks, or a noise level to be estimated where there is no k-space.
+        InputError: If networks are combined with operators other than masks, or the noise level
+            is to be estimated from an operator that does not measure k-space.
     """
     for acquisition in acquisitions:
         if networks is not None:
             raise InputError(
-                f"networks take Cartesian k-space, not {acquisition.mask}: measure them by --masks "
-                "alone, in a run of their own"
+                f"networks accept Cartesian k-space, not {acquisition.mask}: evaluate them with "
+                "--masks alone, in a separate run"
             )
         for text, (_, call) in solvers.items():
             if "noise_std" in call and not acquisition.operator.measures_kspace:
                 raise InputError(
-                    f"{text} estimates the noise from k-space, and {acquisition.mask} measures "
-                    "none: leave noise_std=auto out, or give a number"
+                    f"{text} estimates the noise from k-space, which {acquisition.mask} does not "
+                    "measure: leave noise_std=auto out, or give a number"
                 )
 
 
@@ -250,22 +262,22 @@ def _users(
     prompts: list[str],
     masks: list[str],
 ) -> Users:
-    """Options that some methods alone use."""
-    of_solvers = (solvers, "is of diffusion solvers, and --methods names none: leave it out")
+    """Return the options that only some methods use."""
+    of_solvers = (solvers, "applies to diffusion solvers, and --methods names none: leave it out")
     guided = of_solvers
     if solvers and prompts == ["none"]:
-        guided = ({}, "weighs a prompt, and --prompts none leaves it out: leave out one of them")
+        guided = ({}, "weights a prompt, and --prompts none disables it: leave out one of them")
     return {
-        "accelerations": (masks, "is of masks, and --operators has none: give --masks too"),
-        "subfolder": (prior, "chooses a U-Net of --prior: give both"),
+        "accelerations": (masks, "applies to masks, and --operators has none: give --masks too"),
+        "subfolder": (prior, "selects a U-Net of --prior: give both"),
         **dict.fromkeys(("steps", "samples", "prompts", "prior"), of_solvers),
         "guidance_scale": guided,
-        "dtype": (solvers or networks, "is of networks, and no method has one: leave it out"),
+        "dtype": (solvers or networks, "applies to networks, and no method has one: leave it out"),
     }
 
 
 def _state() -> PartialState:
-    """This process among those that accelerate or torchrun started."""
+    """Return this process's place among those that accelerate or torchrun started."""
     import torch
     from accelerate import PartialState
 
@@ -275,7 +287,7 @@ def _state() -> PartialState:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Do not log for every slice what is inferred: its centre lines, its calibration region."""
+    """Suppress the messages on center lines and calibration regions inferred for every slice."""
     logger = logging.getLogger("ctxrecon")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -286,13 +298,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _words(text: str, option: str) -> list[str]:
-    """What stands between the commas."""
+    """Split a comma-separated option."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise InputError(f"expected --{option} as words with a comma between, got {text!r}")
+        raise InputError(f"expected --{option} as words separated by commas, got {text!r}")
     twice = [word for word in words if words.count(word) > 1]
     if twice:
-        raise InputError(f"--{option} names {twice[0]} twice: leave one out")
+        raise InputError(f"--{option} contains {twice[0]} twice: leave one out")
     return words
 
 
@@ -301,20 +313,20 @@ def _numbers(text: str, option: str, kind: type) -> list[Any]:
         numbers = [kind(word) for word in _words(text, option)]
     except ValueError:
         raise InputError(
-            f"expected --{option} as numbers with a comma between, got {text!r}"
+            f"expected --{option} as numbers separated by commas, got {text!r}"
         ) from None
     if len(set(numbers)) < len(numbers):
-        raise InputError(f"--{option} names a number twice, {text!r}: leave one out")
+        raise InputError(f"--{option} contains a number twice, {text!r}: leave one out")
     return numbers
 
 
 def _is_baseline(text: str) -> bool:
-    """Whether a method is one without a learned prior.
+    """Return whether a method is a baseline without a learned prior.
 
     Raises:
-        InputError: a baseline with options.
+        InputError: If options are given for a baseline.
     """
     name, _, options = text.partition(":")
     if options and name in BASELINES:
-        raise InputError(f"{name} runs with its default weights: leave {options!r} out")
+        raise InputError(f"{name} uses its default weights: leave {options!r} out")
     return name in BASELINES

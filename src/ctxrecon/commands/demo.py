@@ -1,4 +1,4 @@
-"""``ctxrecon demo``: every method on the scan that is shipped."""
+"""``ctxrecon demo``: reconstruct the shipped scan with every method."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SEED = 0
 
 
 def demo_scan() -> Path:
-    """The scan that is shipped, a slice of the digital phantom.
+    """Return the path of the shipped scan, a slice of the digital phantom.
 
-    Made by ``ctxrecon simulate --out demo_scan.npz --anatomy brain --contrast T2 --undersample
-    uniform1d --acceleration 4 --center-fraction 0.08 --seed 6``.
+    It was written by ``ctxrecon simulate --out demo_scan.npz --anatomy brain --contrast T2
+    --undersample uniform1d --acceleration 4 --center-fraction 0.08 --seed 6``.
     """
     import ctxrecon.checkpoints
 
@@ -42,10 +42,11 @@ def demo(
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
-    """Reconstruct a shipped scan by every method; half a minute on two free cores.
+    """Reconstruct a shipped scan with every method; takes half a minute on two free cores.
 
-    The scan is a slice of the digital phantom, which prior and network were trained on (this slice
-    they have not seen): the demo shows how things work, not how they do on patients.
+    The scan is a slice of the digital phantom on which the prior and the network were trained;
+    this slice was not in the training set. The demo shows how the methods work, not how they
+    perform on patients.
     """
     picture, measured = out / "comparison.png", out / "metrics.json"
     check_outputs((picture, measured), overwrite=overwrite, folder=out)
@@ -63,7 +64,7 @@ def demo(
     achieved = 1 / float(scan.cartesian_mask.float().mean())
     say(f"scan: {demo_scan()}\n{coils} coils, {ny}×{nx}, acceleration {achieved:.2f}")
     say(f"prompt: {prompts[0]}\n")
-    measurement = prepare_measurement(scan.kspace, scan.mask)  # coil maps from the scan itself
+    measurement = prepare_measurement(scan.kspace, scan.mask)  # estimates the coil maps
 
     table = Table(scan.target)
     results = []

@@ -1,4 +1,4 @@
-"""The images that a command writes, with their place in the scanner and what they are."""
+"""Writing of image files with their position in the scanner and their metadata."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class ImageWriter:
-    """Writes images of the slices of a volume in the format of the outputs.
+    """Writer of images of a volume's slices in the format of the outputs.
 
-    Those that are written as DICOM belong to one study, each to a series of its own.
+    All DICOM images belong to one study, each kind of image to its own series.
 
     Attributes:
-        outputs: names of the files.
-        volume: whose place and metadata the images have.
-        acceleration: of the k-space.
-        single_frames: one DICOM file a slice.
-        written: the files, in the order in which they were written.
+        outputs: Names of the files.
+        volume: Volume that provides the images' position and metadata.
+        acceleration: Acceleration factor of the k-space.
+        single_frames: Whether to write one DICOM file per slice.
+        written: Files written so far, in order.
     """
 
     outputs: Outputs
@@ -50,14 +50,14 @@ class ImageWriter:
         *,
         metadata: bool = True,
     ) -> tuple[Path, ...]:
-        """Write images; returns their files.
+        """Write images and return their files.
 
         Args:
-            path: in the format of the outputs.
-            images: ``(batch, ny, nx)``.
-            method: how they were made.
-            quantity: what they are; only phases are not what the values themselves are.
-            metadata: whether there is one image for each slice of the volume.
+            path: Output path, in the format of the outputs.
+            images: Images of shape ``(batch, ny, nx)``, real or complex.
+            method: Name of the method that reconstructed them.
+            quantity: Quantity that they show; ``"phase"`` writes the phase of complex images.
+            metadata: Whether there is one image per slice of the volume, with its metadata.
         """
         from ctxrecon.io import write_image
 
@@ -96,15 +96,15 @@ class ImageWriter:
 
 
 def check_place(outputs: Outputs, volume: Volume) -> None:
-    """Refuse DICOM of a scan that does not say where it lies, before any work is done.
+    """Check that a scan states its position if DICOM is to be written.
 
     Raises:
-        InputError: naming formats that need no place.
+        InputError: If the format is DICOM and the position of the slices is unknown.
     """
     if outputs.suffix.lower() == DICOM and volume.affine is None:
         raise InputError(
-            f"cannot write {outputs.image}: DICOM states where in the patient an image lies, and "
-            f"{volume.file} states no place of parallel, equally spaced slices: write NIfTI"
+            f"cannot write {outputs.image}: DICOM needs the position of the image in the patient, "
+            f"and {volume.file} does not state parallel, equally spaced slices: write NIfTI"
         )
 
 
@@ -117,7 +117,7 @@ def result_files(
     phase: bool,
     single_frames: bool,
 ) -> list[Path]:
-    """Every file that a reconstruction may write."""
+    """Return every file that a reconstruction may write."""
     joint = JOINT in (method, *others)
     images = [outputs.image, *([outputs.phase] if phase else [])]
     if samples > 1 or method in (NETWORK, JOINT):
@@ -143,7 +143,7 @@ def write_results(
     phase: bool,
     keep_all: bool,
 ) -> None:
-    """Write the images of all slices, and a figure of the middle one."""
+    """Write the images of all slices, and a figure of the middle slice."""
     from ctxrecon.figures import comparison_figure
 
     final, outputs, volume = results[-1], writer.outputs, writer.volume

@@ -1,4 +1,4 @@
-"""``ctxrecon info``: what is in a scan file."""
+"""``ctxrecon info``: summarize a scan file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def info(
     group: Group = None,
     calibration: Calibration = None,
 ) -> None:
-    """Print what is in a scan file, what is done with it, and the prompt that it implies."""
+    """Summarize a scan file: its content, the steps done when it is read, and its prompt."""
     from ctxrecon.io import read_scan, scan_info
     from ctxrecon.plausibility import check_coil_axis, check_conventions
 
@@ -74,7 +74,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     if len(found.get("groups", ())) > 1:
         lines.append(("measurements", ", ".join(found["groups"])))
     lines += [("done" if number == 0 else "", note) for number, note in enumerate(found["notes"])]
-    lines.append(("prompt", found["prompt"] or "none: the file says nothing about the scan"))
+    lines.append(("prompt", found["prompt"] or "none: the file has no metadata"))
     return lines
 
 
@@ -92,7 +92,7 @@ def _sampling(found: dict[str, Any]) -> list[tuple[str, str]]:
     sampled = f"{100 * found['sampled_fraction']:.1f} %, acceleration {found['acceleration']:.2f}"
     return [
         ("sampled", sampled),
-        ("fully sampled centre", "none" if region is None else f"{region[0]} × {region[1]}"),
+        ("fully sampled center", "none" if region is None else f"{region[0]} × {region[1]}"),
         *([] if separate is None else [("calibration scan", f"{separate[0]} × {separate[1]}")]),
     ]
 

@@ -1,4 +1,4 @@
-"""What ``ctxrecon reconstruct`` is given beside the scan: prompts, masks, noise."""
+"""Inputs of ``ctxrecon reconstruct`` in addition to the scan: prompts, masks and noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def parse_noise(text: str | None) -> float | str | None:
-    """``None``, ``"auto"`` or a number."""
+    """Parse ``--noise-std``: ``None``, ``"auto"`` or a number."""
     if text is None or text == "auto":
         return text
     try:
@@ -26,7 +26,7 @@ def parse_noise(text: str | None) -> float | str | None:
 
 
 def check_prompt(prompt: str) -> None:
-    """Refuse a prompt without words, or one that is no text."""
+    """Validate that a prompt is not empty and is encodable text."""
     if not prompt.strip():
         raise InputError(
             "the prompt is empty: describe the scan, or give --guidance-scale 0 to use none"
@@ -40,7 +40,7 @@ def check_prompt(prompt: str) -> None:
 
 
 def prompts_of(volume: Volume, prompt: str | None) -> tuple[list[str] | None, str]:
-    """One prompt a slice, and where it comes from."""
+    """Return one prompt per slice, or ``None``, and the origin of the prompts for messages."""
     if prompt is not None:
         return [prompt] * len(volume), "given"
     implied = [item.to_prompt() for item in volume.metadata]
@@ -48,11 +48,11 @@ def prompts_of(volume: Volume, prompt: str | None) -> tuple[list[str] | None, st
 
 
 def say_prompt(run: PriorRun, origin: str) -> None:
-    """Print the prompt that is used, or why none is."""
+    """Print the prompt that is used, or the reason why there is none."""
     from ctxrecon.metadata import canonical_prompt
 
     if run.prompts is None:
-        say("prompt: none, the file says nothing about the scan: --prompt would describe it")
+        say("prompt: none, because the file has no metadata: describe the scan with --prompt")
     elif not run.uses_prompt:
         say("prompt: not used at guidance scale 0")
     else:
@@ -62,7 +62,7 @@ def say_prompt(run: PriorRun, origin: str) -> None:
 
 
 def say_scan(volume: Volume, acceleration: float) -> None:
-    """Print what is reconstructed."""
+    """Print the size and the acceleration factor of the scan."""
     coils, ny, nx = volume.shape
     count = len(volume)
     say(
@@ -73,39 +73,46 @@ def say_scan(volume: Volume, acceleration: float) -> None:
 
 
 def cartesian_masks(volume: Volume, option: str) -> Tensor:
-    """The masks of the scan itself, for an option that changes them.
+    """Return the scan's own masks, for an option that modifies them.
+
+    Args:
+        volume: Scan.
+        option: Name of the option, for the error message.
 
     Raises:
-        InputError: a scan along a trajectory, which has none.
+        InputError: If the scan is non-Cartesian, and so has no mask.
     """
     if volume.masks is None:
-        raise InputError(f"{option} is of Cartesian scans, not of {volume.file}: leave it out")
+        raise InputError(
+            f"{option} applies to Cartesian scans, and {volume.file} is not one: leave it out"
+        )
     return volume.masks
 
 
 def check_trajectory(
     volume: Volume, method: str, pipes: dict[str, Any], start: str | None
 ) -> dict[str, Any]:
-    """The pipelines that reconstruct a scan, without those that it cannot be compared with.
+    """Return the pipelines without those that cannot reconstruct a non-Cartesian scan.
 
     Raises:
-        InputError: the method itself, or what it starts from, cannot.
+        InputError: If the method, or the method that provides its starting point, is a network
+            and the scan is non-Cartesian.
     """
     if volume.masks is not None:
         return pipes
     there = [name for name in (method, start) if name in (NETWORK, JOINT)]
     if there:
         raise InputError(
-            f"networks take Cartesian k-space, and {volume.file} lies along a trajectory: take "
+            f"networks need Cartesian k-space, and {volume.file} is non-Cartesian: use "
             f"another method than {there[0]}"
         )
     if NETWORK in pipes:
-        say("network: left out, it takes Cartesian k-space")
+        say("network: left out, because it needs Cartesian k-space")
     return {name: pipe for name, pipe in pipes.items() if name not in (NETWORK, JOINT)}
 
 
 def read_mask(path: Path, volume: Volume) -> Tensor:
-    """The masks of a file, ``(slices or 1, 1, ny, nx)``."""
+    """Read sampling masks from a file, shape ``(slices or 1, 1, ny, nx)``, bool."""
     from ctxrecon.arrays import check_mask
     from ctxrecon.files import check_input
     from ctxrecon.io.numpy_format import read_array
@@ -119,7 +126,7 @@ def read_mask(path: Path, volume: Volume) -> Tensor:
 def draw_masks(
     volume: Volume, name: str, acceleration: float, center_fraction: float | None, seed: int
 ) -> Tensor:
-    """Masks for retrospective undersampling, inside what was measured."""
+    """Draw masks for retrospective undersampling, restricted to the measured samples."""
     import torch
 
     from ctxrecon.masks import make_mask
@@ -129,8 +136,8 @@ def draw_masks(
     sampled = float(masks.float().mean())
     if sampled < FULLY_SAMPLED:
         raise InputError(
-            f"--undersample needs fully sampled k-space, and {100 * sampled:.0f} % of this file's "
-            "is sampled: leave it out to reconstruct what was measured"
+            f"--undersample needs fully sampled k-space, but only {100 * sampled:.0f} % of this "
+            "file is sampled: leave --undersample out to reconstruct the file as it is"
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = make_mask(name, volume.shape[1:], acceleration, center_fraction, generator=generator)
@@ -138,18 +145,18 @@ def draw_masks(
 
 
 def read_other_contrast(path: Path, volume: Volume) -> Tensor:
-    """A reference of another contrast on the voxels of the scan, ``(slices, ny, nx)``.
+    """Resample a reference image of another contrast to the scan, shape ``(slices, ny, nx)``.
 
     Raises:
-        InputError: a file that cannot be read, a scan or a file that does not say where it lies, or
-            slices of the scan where the reference shows nothing.
+        InputError: If the file cannot be read, if the scan or the file does not state its
+            position, or if the reference is empty at some slices of the scan.
     """
     from ctxrecon.io.volumes import read_reference
 
     if volume.affine is None:
         raise InputError(
-            f"{volume.file} does not say where its slices lie, so {path} cannot be brought onto "
-            "them: call the network from Python, with a reference of the scan's matrix"
+            f"{volume.file} does not state the position of its slices, so {path} cannot be "
+            "resampled to them: call the network from Python with a reference of the scan's matrix"
         )
     _, ny, nx = volume.shape
     found = read_reference(path, volume.affine, (len(volume), ny, nx))
@@ -160,7 +167,7 @@ def read_other_contrast(path: Path, volume: Volume) -> Tensor:
     ]
     if empty:
         raise InputError(
-            f"{path} shows nothing at slice {', '.join(empty)} of {volume.file}: choose others by "
+            f"{path} is empty at slice {', '.join(empty)} of {volume.file}: choose others with "
             "--slices"
         )
     return found

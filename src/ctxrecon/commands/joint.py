@@ -1,4 +1,4 @@
-"""Scans in several contrasts, sampled and reconstructed by a model that was trained for both."""
+"""Scans sampled and reconstructed by a joint model, trained for both on one or more contrasts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JointResult:
-    """What a joint model gave.
+    """Output of a joint model.
 
     Attributes:
-        result: its images, a slice of the scan each.
-        measurement: the samples that it took, for other methods.
-        t2star: ``(subjects, ny, nx)`` T2* in ms, or ``None``.
+        result: Images, one per slice of the scan.
+        measurement: Samples that the model chose, for the other methods.
+        t2star: T2* maps in ms of shape ``(subjects, ny, nx)``, or ``None``.
     """
 
     result: Result
@@ -42,23 +42,23 @@ def run_joint(
     seed: int,
     name: str,
 ) -> JointResult:
-    """Take the scan's slices as the contrasts of one subject, or each for itself.
+    """Reconstruct a scan's slices as the contrasts of one subject, or one by one.
 
-    A model of several contrasts gets all slices together. Fully sampled scans are undersampled
-    by the model's own masks; others are reconstructed as they are.
+    A model of several contrasts receives all slices together. Fully sampled scans are
+    undersampled with the model's own masks; other scans are reconstructed as they are.
 
     Args:
-        pipe: the model.
-        scan: with one slice for each contrast.
-        mask: in place of the scan's own, or ``None``.
-        prompts: one for each slice, or ``None``.
-        acceleration: of the model's masks; ``None`` for its own.
-        seed: of the masks.
-        name: of the model.
+        pipe: Joint pipeline.
+        scan: Scan, with one slice per contrast for a model of several contrasts.
+        mask: Sampling mask that replaces the scan's own, or ``None``.
+        prompts: One prompt per slice, or ``None``.
+        acceleration: Acceleration factor of the model's masks, or ``None`` for its own.
+        seed: Random seed of the masks.
+        name: Display name of the model.
 
     Raises:
-        InputError: an acceleration for a scan that is undersampled already; another number of
-            slices than the contrasts of the model.
+        InputError: If an acceleration is given for a scan that is already undersampled, or if the
+            number of slices differs from the model's number of contrasts.
     """
     import torch
 
@@ -70,8 +70,8 @@ def run_joint(
     together = contrasts > 1
     if together and len(scan) != contrasts:
         raise InputError(
-            f"this model is of {contrasts} contrasts of one slice, the scan has {len(scan)} "
-            "slices: choose the contrasts of one with --slices"
+            f"this model needs {contrasts} contrasts of one slice, and the scan has {len(scan)} "
+            "slices: select the contrasts of one slice with --slices"
         )
     axis = 0 if together else 1
     sampled = (
@@ -82,12 +82,12 @@ def run_joint(
     full = mask is None and is_fully_sampled(scan)
     if not full and acceleration is not None:
         raise InputError(
-            "--acceleration is of the model's own masks, and this scan is undersampled already: "
-            "leave it out"
+            "--acceleration applies to the model's own masks, and this scan is already "
+            "undersampled: leave it out"
         )
     maps = scan.coil_maps
     if together and maps is not None and len(maps) > 1:
-        maps = None  # one set for all contrasts is estimated anew
+        maps = None  # the pipeline estimates one set for all contrasts
     output = pipe(
         scan.kspace.unsqueeze(axis),
         None if full else sampled.expand(len(scan), -1, -1, -1).unsqueeze(axis),
@@ -111,7 +111,7 @@ def run_joint(
 
 
 def write_sampling(outputs: Outputs, found: JointResult, writer: ImageWriter) -> list[Path]:
-    """Write masks as .npy, their lines in the order of a scan as JSON, and the map of T2*."""
+    """Write the masks as ``.npy``, their line order as JSON, and the T2* map if there is one."""
     import numpy as np
 
     from ctxrecon.files import written_beside

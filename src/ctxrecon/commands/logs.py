@@ -1,4 +1,4 @@
-"""What is shown on the terminal: results, and each warning once."""
+"""Terminal output: results, and log messages without repetitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from ctxrecon.errors import InputError, printable
 
-# Warnings of one kind that are shown, such as one for each slice of a volume.
+# Number of similar warnings to show, such as one for each slice of a volume.
 _SHOWN = 3
 
 _unsaid: ContextVar[str | None] = ContextVar("words of lines that are not shown", default=None)
@@ -22,7 +22,7 @@ _number: ContextVar[int | None] = ContextVar("number of the slice", default=None
 
 
 class _Lines(logging.StreamHandler):
-    """Shows each line once, with the number of the slice that is being reconstructed."""
+    """Handler that shows each line once, with the number of the current slice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Lines(logging.StreamHandler):
         line = self._line(record)
         if line not in self._seen:
             self._seen.add(line)
-            shown = copy.copy(record)  # other handlers get the record as it is
+            shown = copy.copy(record)  # leaves the record unchanged for other handlers
             shown.msg, shown.args = printable(line), ()
             super().emit(shown)
 
@@ -49,17 +49,17 @@ class _Lines(logging.StreamHandler):
             line = f"slice {number}: {line}"
         if line not in self._seen:
             self._kinds[kind] += 1
-        return line if self._kinds[kind] <= _SHOWN else "the same of further slices"
+        return line if self._kinds[kind] <= _SHOWN else "further slices have the same warning"
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print a line, without what a terminal would obey; on standard error if asked."""
+    """Print a line without control characters, on standard error if ``err`` is set."""
     typer.echo(printable(str(text)), err=err)
 
 
 @contextmanager
 def logged_to_stderr() -> Iterator[None]:
-    """Show the package's log on stderr, and leave logging as it was found."""
+    """Show the package's log on stderr, and restore the logging configuration afterwards."""
     logger = logging.getLogger("ctxrecon")
     level = logger.level
     handler = _Lines()
@@ -75,7 +75,7 @@ def logged_to_stderr() -> Iterator[None]:
 
 @contextmanager
 def unsaid(words: str | None) -> Iterator[None]:
-    """Lines with these words, which do not hold for the command, are not shown inside."""
+    """Suppress lines that contain ``words``, which do not apply to the command."""
     token = _unsaid.set(words)
     try:
         yield
@@ -85,7 +85,7 @@ def unsaid(words: str | None) -> Iterator[None]:
 
 @contextmanager
 def slice_named(number: int | None) -> Iterator[None]:
-    """What is logged or refused inside is of this slice of the file, not of slice 0 of a batch."""
+    """Attribute log messages and errors to this slice of the file, not slice 0 of a batch."""
     token = _number.set(number)
     try:
         yield

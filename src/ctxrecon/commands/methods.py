@@ -1,4 +1,4 @@
-"""The methods that the command line knows, run one after the other on one measurement."""
+"""The reconstruction methods of the command line, and how each of them runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PRIOR = "contextmri"
 NETWORK = "network"
 JOINT = "joint"
-"""A model with masks of its own, which comes by ``--model`` alone."""
+"""A model with its own sampling masks, available only with ``--model``."""
 # Command-line name -> key of ctxrecon.baselines.BASELINES.
 BASELINES = {
     "zero-filled": "zero_filled",
@@ -38,31 +38,30 @@ BASELINES = {
     "tv": "total_variation",
 }
 COMPARED = ("zero-filled", "cg-sense", "l1-wavelet", "tv")
-"""The baselines that others are compared with: not those of partial Fourier scans alone."""
+"""Baselines for comparisons: all except those for partial Fourier scans."""
 METHODS = (PRIOR, NETWORK, *BASELINES)
 ALIASES = {"prior": PRIOR}
 _OTHER_SPELLINGS = {"total-variation": "tv"}
 SHIPPED_PRIOR, SHIPPED_NETWORK = "shipped prior", "shipped network"
-"""What those that come with the package are called."""
+"""Names of the models that are shipped with the package."""
 
 
 @dataclass(frozen=True)
 class PriorRun:
-    """How the prior is sampled: the options of ``ContextMRIPipeline`` and its solver.
+    """Settings for sampling the prior: options of ``ContextMRIPipeline`` and its solver.
 
     Attributes:
-        prompts: one for each slice, or ``None`` for reconstruction without text.
-        guidance_scale: γ.
-        steps: diffusion steps.
-        samples: posterior samples of each slice.
-        seed: of all randomness.
-        solver: with its options; the pipeline's default if ``None``.
-        call: further arguments of the pipeline.
-        prior: what it is called in tables and figures.
-        batch_size: images at once; by default one on a CPU, else what takes little memory.
-        first: number of the first slice: each slice of a volume has noise of its own, whichever
-            of them are reconstructed.
-        network: makes the image to start from, where ``call`` names it.
+        prompts: One prompt per slice, or ``None`` for reconstruction without text.
+        guidance_scale: Guidance scale γ.
+        steps: Number of diffusion steps.
+        samples: Number of posterior samples per slice.
+        seed: Random seed.
+        solver: Solver with its options, or ``None`` for the pipeline's default.
+        call: Further keyword arguments of the pipeline.
+        prior: Name of the prior in tables and figures.
+        batch_size: Images per batch; by default 1 on a CPU, else limited by memory.
+        first: Number of the first slice in the file, from which the noise of each slice follows.
+        network: Network whose image is the starting point if ``call`` names it.
     """
 
     prompts: list[str] | None
@@ -79,25 +78,25 @@ class PriorRun:
 
     @property
     def uses_prompt(self) -> bool:
-        """Whether text enters: at γ = 0 it does not."""
+        """True if the prompt has an effect, which it does not at γ = 0."""
         return self.prompts is not None and self.guidance_scale > 0
 
 
 def check_method(name: str) -> str:
-    """A method of the command line, by its own name or another.
+    """Return the canonical name of a command-line method, and resolve aliases.
 
     Raises:
-        InputError: a method that is not known.
+        InputError: If the method is unknown.
     """
     known = spelled(name, (*ALIASES, *METHODS), "method")
     return ALIASES.get(known, known)
 
 
 def spelled(name: str, known: Collection[str], what: str) -> str:
-    """A name as the command line spells it: ``l1_wavelet`` is ``l1-wavelet``.
+    """Return a name in the spelling of the command line: ``l1_wavelet`` becomes ``l1-wavelet``.
 
     Raises:
-        InputError: a name that is not known.
+        InputError: If the name is unknown.
     """
     plain = name.lower().replace("_", "-")
     plain = _OTHER_SPELLINGS.get(plain, plain)
@@ -107,12 +106,12 @@ def spelled(name: str, known: Collection[str], what: str) -> str:
 
 
 def model_name(path: str | Path, subfolder: str | None = None) -> str:
-    """What a model is called: ``varnet`` of ``runs/varnet/pipeline`` and of ``runs/varnet``."""
+    """Return a model's name: ``varnet`` for ``runs/varnet`` and ``runs/varnet/pipeline``."""
     folder = Path(path)
     known = folder.is_dir()
     folder = folder.resolve() if known else folder
     named = folder.parent.name if folder.name == "pipeline" and folder.parent.name else folder.name
-    name = named if known else str(path)  # a hub repository keeps its owner
+    name = named if known else str(path)  # hub repositories are shown with their owner
     return name if subfolder is None else f"{name}/{subfolder}"
 
 
@@ -122,9 +121,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 def open_prior(
     path: str | None, device: str | None, subfolder: str | None = None, dtype: str = DTYPES[0]
 ) -> ContextMRIPipeline:
-    """Load a prior, without its libraries' loading bars; on CUDA by default where there is one.
+    """Load a prior without its libraries' progress bars.
 
-    ``dtype`` is that of the networks; what concerns the measurement is complex64 in any case.
+    The default device is CUDA if available. ``dtype`` is the data type of the networks; the
+    measurement is always complex64.
     """
     from ctxrecon.pipelines import load_prior
 
@@ -132,7 +132,7 @@ def open_prior(
 
 
 def open_network(device: str | None, dtype: str = DTYPES[0]) -> ReconstructionPipeline:
-    """Load the network that is shipped, likewise."""
+    """Load the shipped network; arguments as for :func:`open_prior`."""
     from ctxrecon.pipelines import load_reconstructor
 
     return _opened(lambda **on: load_reconstructor(**on), device, dtype)
@@ -143,11 +143,11 @@ def open_model(
 ) -> (
     ContextMRIPipeline | ReconstructionPipeline | CrossModalPipeline | JointPipeline | TaskPipeline
 ):
-    """Load whatever a checkpoint holds, likewise.
+    """Load the pipeline of any kind of checkpoint, on the device as in :func:`open_prior`.
 
     Raises:
-        InputError: also for a network that needs a ``reference`` of another contrast where there
-            is none, and the other way round.
+        InputError: If the checkpoint cannot be loaded, if its network needs a reference of another
+            contrast and none was given, or if one was given that it does not use.
     """
     from ctxrecon.api import load
     from ctxrecon.pipelines import CrossModalPipeline
@@ -155,13 +155,13 @@ def open_model(
     opened = _opened(lambda **on: load(path, subfolder=subfolder, **on), device, dtype)
     if isinstance(opened, CrossModalPipeline) and not reference:
         raise InputError(
-            f"{path} needs a reference of another contrast beside the scan: give its NIfTI file "
-            "to ctxrecon reconstruct by --reference"
+            f"{path} needs a reference of another contrast in addition to the scan: pass its NIfTI "
+            "file to ctxrecon reconstruct with --reference"
         )
     if reference and not isinstance(opened, CrossModalPipeline):
         raise InputError(
-            f"{path} does not look at a reference of another contrast: leave --reference out, or "
-            "give a --model of training/train_cross_modal.py"
+            f"{path} does not use a reference of another contrast: leave --reference out, or "
+            "give a --model trained by training/train_cross_modal.py"
         )
     return opened
 
@@ -176,21 +176,22 @@ def open_methods(
     *,
     reference: bool = False,
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """The method that is meant, and the pipelines of it and of those that it is compared with.
-
-    Both pipelines and what their models are called are by method.
+    """Load the selected method and the methods that it is compared with.
 
     Args:
-        method: as given; by default what ``model`` is, or the diffusion prior.
-        compare: whether the baselines, the prior and the network run too.
-        model: checkpoint of one of them; the others are those that are shipped.
-        device: of the networks.
-        subfolder: of ``model``.
-        dtype: of the networks.
-        reference: whether there is a reference of another contrast.
+        method: Requested method; by default the method of ``model``, or the diffusion prior.
+        compare: Whether the baselines, the prior and the network also run.
+        model: Checkpoint for one of the methods; the others use the shipped models.
+        device: Device of the networks.
+        subfolder: Subfolder of the U-Net in ``model``.
+        dtype: Data type of the networks.
+        reference: Whether a reference image of another contrast was given.
+
+    Returns:
+        The method, the pipelines by method, and the display names of their models by method.
 
     Raises:
-        InputError: a model that is not what the method asks for.
+        InputError: If ``model`` does not match the requested method.
     """
     pipes: dict[str, Any] = {}
     names = {PRIOR: SHIPPED_PRIOR, NETWORK: SHIPPED_NETWORK}
@@ -201,10 +202,10 @@ def open_methods(
         names[kind] = model_name(model, subfolder)
         if method in (PRIOR, NETWORK) and method != kind:
             raise InputError(
-                f"--model {model} serves the method {kind}, not {method}: leave --method out"
+                f"--model {model} is for the method {kind}, not {method}: leave --method out"
             )
         if method in BASELINES and not compare:
-            raise InputError(f"{method} takes no --model: leave it out, or give --compare")
+            raise InputError(f"{method} does not use --model: leave it out, or give --compare")
         method = method or kind
     method = method or PRIOR
     if PRIOR not in pipes and (method == PRIOR or compare):
@@ -228,7 +229,7 @@ def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(
-            f"the device {device!r} cannot be used ({reason}): give cpu or leave --device out"
+            f"the device {device!r} cannot be used ({reason}): use cpu or leave --device out"
         ) from error
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -238,23 +239,23 @@ def _opened(load: Callable[..., Any], device: str | None, dtype: str) -> Any:
 
 
 def method_of(pipe: Any) -> str:
-    """The method that a pipeline serves.
+    """Return the method that a pipeline implements.
 
     Raises:
-        InputError: one that reads a task.
+        InputError: If it is a task pipeline.
     """
     from ctxrecon.pipelines import JointPipeline, TaskPipeline
     from ctxrecon.pipelines.text_network import TextNetworkPipeline
 
     if isinstance(pipe, TaskPipeline):
-        raise InputError("this model reads a task from a scan: take ctxrecon task")
+        raise InputError("this model performs a task instead of reconstruction: use ctxrecon task")
     if isinstance(pipe, JointPipeline):
         return JOINT
     return NETWORK if isinstance(pipe, TextNetworkPipeline) else PRIOR
 
 
 def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) -> None:
-    """Refuse what the pipeline would refuse, before coil maps are estimated."""
+    """Validate what the pipeline would reject, before coil maps are estimated."""
     from ctxrecon.inference.noise import check_noise
     from ctxrecon.inference.warm_start import check_warm_start, choose_solver
 
@@ -273,12 +274,12 @@ def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) ->
 
 
 def _at_once(pipe: Any, batch_size: int | None) -> int | None:
-    """Images that a pipeline takes at once: larger batches are no faster on a CPU."""
+    """Return the batch size: 1 by default on a CPU, where larger batches are no faster."""
     return 1 if batch_size is None and pipe.device.type == "cpu" else batch_size
 
 
 def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement) -> Result:
-    """An estimate, one posterior sample, or the mean of several."""
+    """Compute a point estimate, one posterior sample, or the mean of several samples."""
     import torch
 
     from ctxrecon.inference.warm_start import choose_solver
@@ -286,7 +287,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
     call = dict(run.call)
     solver, start = choose_solver(run.solver, call.get("image"), run.samples)
     generator = torch.Generator().manual_seed(run.seed)
-    for _ in range(run.first * run.samples):  # what the pipeline draws for the slices before
+    for _ in range(run.first * run.samples):  # the pipeline's draws for the preceding slices
         torch.randint(2**62, (), generator=generator)
     started = time.perf_counter()
     if run.network is not None and start == NETWORK:
@@ -320,7 +321,7 @@ def run_prior(pipe: ContextMRIPipeline, run: PriorRun, measurement: Measurement)
 
 
 def _solver_title(solver: DiffusionSolver, start: Any) -> str:
-    """``DDS from PnP-ADMM``: the solver, and what it starts from."""
+    """Return a solver's title with its starting point, such as ``DDS from PnP-ADMM``."""
     from ctxrecon.baselines import BASELINES as KNOWN
     from ctxrecon.solvers import SOLVERS
 
@@ -333,10 +334,7 @@ def _solver_title(solver: DiffusionSolver, start: Any) -> str:
 
 
 def first_sample(result: Result, measurement: Measurement) -> Result:
-    """The first of several posterior samples as a result of its own.
-
-    Of two sets of coil maps the residual is not known: their images were combined.
-    """
+    """Return the first posterior sample as a result; its residual is NaN for combined sets."""
     import torch
 
     from ctxrecon.operators import SoftSense
@@ -365,9 +363,9 @@ def run_network(
     batch_size: int | None = None,
     reference: Tensor | None = None,
 ) -> Result:
-    """The image of a network, and the error that it expects where it says so.
+    """Reconstruct with a network, with its expected error if it predicts one.
 
-    A network that needs one gets the ``reference`` of another contrast, ``(batch, ny, nx)``.
+    The ``reference`` of another contrast has the shape ``(batch, ny, nx)``.
     """
     call: dict[str, Any] = {} if reference is None else {"reference": reference}
     started = time.perf_counter()
@@ -390,7 +388,7 @@ def run_network(
 
 
 def run_baseline(method: str, measurement: Measurement) -> Result:
-    """A method without a learned prior, with its default weights."""
+    """Reconstruct with a baseline without a learned prior, with its default weights."""
     from ctxrecon.baselines import BASELINES as KNOWN
     from ctxrecon.pipelines import BaselinePipeline
 

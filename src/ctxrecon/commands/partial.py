@@ -1,4 +1,4 @@
-"""Slices that are done, kept on disk until all are, so that a stopped command can go on."""
+"""Finished slices kept on disk until all are done, so that a stopped command can resume."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _WRITING = "writing"
 
 
 class PartialFolder:
-    """A folder with a ``.npz`` for each chunk of slices, and the settings they were made with.
+    """Folder with one ``.npz`` per chunk of slices, and the settings of their reconstruction.
 
     Args:
-        folder: made if it is not there.
-        settings: everything that the images depend on, in JSON types.
-        overwrite: whether slices of other settings may be thrown away.
+        folder: Folder, created if it does not exist.
+        settings: Everything that the images depend on, as JSON types.
+        overwrite: Whether slices made with other settings may be deleted.
 
     Raises:
-        InputError: the folder holds slices of other settings, or something else.
+        InputError: If the folder holds slices made with other settings, or other files.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -45,22 +45,22 @@ class PartialFolder:
 
     @staticmethod
     def was_writing(folder: Path, settings: Callable[[], Mapping[str, Any]]) -> bool:
-        """Whether a run of these settings was stopped while it wrote what its slices give.
+        """Return whether a run with these settings stopped while writing its final outputs.
 
         Args:
-            folder: of the slices.
-            settings: called where a run was stopped so.
+            folder: Folder of the slices.
+            settings: Function that returns the settings, called only if some run stopped so.
 
         Raises:
-            InputError: the settings of that run cannot be read.
+            InputError: If the settings of that run cannot be read.
         """
-        if not os.path.isfile(folder / _WRITING):  # False also where the name is too long
+        if not os.path.isfile(folder / _WRITING):  # also False if the name is too long
             return False
         before = _settings_of(folder)
         return all(before.get(name) == value for name, value in settings().items())
 
     def _is_of(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
-        """Whether its slices are of these settings; if not, it may be thrown away."""
+        """Return whether the slices match these settings; if not, they may be deleted."""
         names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         if not names:
             return True
@@ -71,25 +71,25 @@ class PartialFolder:
         if not overwrite:
             name = changed[0]
             raise InputError(
-                f"{self.folder} holds slices of a run with {name} {before.get(name)!s:.80}, this "
-                f"one has {settings[name]!s:.80}: give --overwrite to drop them, or name "
+                f"{self.folder} holds slices of a run with {name} {before.get(name)!s:.80}, but "
+                f"this run has {settings[name]!s:.80}: give --overwrite to delete them, or "
                 "another --out"
             )
         return False
 
     def __len__(self) -> int:
-        """Chunks that are done."""
+        """Return the number of finished chunks."""
         return len(list(self.folder.glob("slice_*.npz")))
 
     def load(self, number: int, shape: tuple[int, int, int]) -> Part | None:
-        """The chunk that begins with a slice, if it is done.
+        """Load the chunk that begins with a slice, or return ``None`` if it is not finished.
 
         Args:
-            number: of the slice.
-            shape: ``(batch, ny, nx)`` of its images.
+            number: Number of the slice.
+            shape: Shape ``(batch, ny, nx)`` of the chunk's images.
 
         Raises:
-            InputError: a file that is damaged, or of other slices or methods.
+            InputError: If the file is damaged, or holds other slices or methods.
         """
         path = self._path(number)
         if not path.is_file():
@@ -99,12 +99,12 @@ class PartialFolder:
             self._check_like_others(part)
         except (InputError, OSError) as error:
             raise InputError(
-                f"{path} is damaged or holds other slices: remove it to do it again"
+                f"{path} is damaged or holds other slices: delete it to reconstruct them again"
             ) from error
         return part
 
     def _check_like_others(self, part: Part) -> None:
-        """Chunks are joined, so all of them hold the same."""
+        """Check that a chunk has the same contents as the others, so that they can be joined."""
         layout = [(result.key, result.std is None) for result in part.results]
         found = (layout, part.reference is None)
         self._layout = self._layout or found
@@ -112,7 +112,7 @@ class PartialFolder:
             raise InputError(f"expected {self._layout}, got {found}")
 
     def save(self, number: int, part: Part) -> None:
-        """Keep the chunk that begins with a slice."""
+        """Save the chunk that begins with a slice."""
         import numpy as np
 
         from ctxrecon.files import written_beside
@@ -135,11 +135,11 @@ class PartialFolder:
             np.savez(path, **arrays)
 
     def begin_writing(self) -> None:
-        """Note that what the slices give is being written: from now on it is this run's own."""
+        """Record that this run has started to write its final outputs, which it may replace."""
         (self.folder / _WRITING).touch()
 
     def remove(self) -> None:
-        """Throw the folder away: all slices are where they belong."""
+        """Delete the folder once the final outputs are written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
@@ -147,18 +147,18 @@ class PartialFolder:
 
 
 def _settings_of(folder: Path) -> dict[str, Any]:
-    """The settings that its slices were made with."""
+    """Read the settings that the slices were made with."""
     from ctxrecon.files import read_json
 
     return read_json(
         folder / _SETTINGS,
-        "the settings of a run that was stopped",
-        "move its folder away, or name another --out",
+        "the settings of a stopped run",
+        "move its folder away, or give another --out",
     )
 
 
 def _read_part(path: Path, shape: tuple[int, int, int]) -> Part:
-    """What :meth:`PartialFolder.save` wrote; anything else is refused."""
+    """Read and validate what :meth:`PartialFolder.save` wrote."""
     import numpy as np
 
     from ctxrecon.io.numpy_format import Archive
@@ -189,7 +189,7 @@ def _read_part(path: Path, shape: tuple[int, int, int]) -> Part:
 
 
 def _tensor(archive: Archive, name: str, shape: tuple[int, ...]) -> Tensor | None:
-    """An array of the archive, if it is there, once it is of that shape."""
+    """Read an array of the archive and check its shape; return ``None`` if it is absent."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Where a command writes, checked before any work is done."""
+"""Output files of the commands, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 from ctxrecon.errors import InputError
 
-OVERWRITE = "Replace files that are there. An input is never replaced."
+OVERWRITE = "Replace existing files; input files are never replaced."
 """Help of ``--overwrite``."""
 
 NIFTI, DICOM = (".nii.gz", ".nii"), ".dcm"
-"""Suffixes of the formats that keep the place of images."""
+"""Suffixes of the formats that store the position of images in the scanner."""
 
 _IMAGE_SUFFIXES = (".npy", ".npz", ".cfl", *NIFTI, DICOM, ".png")
-# Package that writes a format -> its name on PyPI, and what it is for.
+# Suffix -> package that writes the format, and the format's name.
 _WRITERS = dict.fromkeys(NIFTI, ("nibabel", "NIfTI")) | {DICOM: ("pydicom", "DICOM")}
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files of one reconstruction; the figure and the metrics lie beside the image.
+    """Output files of one reconstruction; the figure and the metrics lie next to the image.
 
     Attributes:
-        image: in the format that its suffix names.
-        suffix: that of ``image``.
-        folder: that is to be made first, or ``None``.
+        image: Image file, in the format of its suffix.
+        suffix: Suffix of ``image``, which may have two parts, such as ``.nii.gz``.
+        folder: Folder to create first, or ``None``.
     """
 
     image: Path
@@ -37,59 +37,59 @@ class Outputs:
 
     @property
     def std(self) -> Path:
-        """Standard deviation of the posterior samples, in the format of the image."""
+        """Path of the standard deviation of the posterior samples, in the image's format."""
         return self.method("std")
 
     @property
     def phase(self) -> Path:
-        """Phase of the image; beside ``…_part-mag_…`` it is named as BIDS does."""
+        """Path of the phase image; for ``…_part-mag_…`` it follows the BIDS naming."""
         if "_part-mag_" in self.image.name:
             return self.image.with_name(self.image.name.replace("_part-mag_", "_part-phase_"))
         return self.method("phase")
 
     @property
     def figure(self) -> Path:
-        """PNG."""
+        """Path of the figure (PNG)."""
         return self._beside("_figure.png")
 
     @property
     def metrics(self) -> Path:
-        """JSON."""
+        """Path of the metrics (JSON)."""
         return self._beside("_metrics.json")
 
     @property
     def masks(self) -> Path:
-        """``.npy``, of a model that chooses its samples."""
+        """Path of the sampling masks (``.npy``) of a model that chooses its samples."""
         return self.array("masks")
 
     @property
     def lines(self) -> Path:
-        """JSON, of such a model."""
+        """Path of the line order (JSON) of a model that chooses its samples."""
         return self._beside("_lines.json")
 
     @property
     def t2star(self) -> Path:
-        """Of such a model: in the format of the image where that keeps places, else ``.npy``."""
+        """Path of the T2* map, in the image's format if that stores positions, else ``.npy``."""
         if self.suffix.lower() in (*NIFTI, DICOM):
             return self.method("t2star")
         return self.array("t2star")
 
     @property
     def summary(self) -> Path:
-        """JSON, of a model that reads a task."""
+        """Path of the summary (JSON) of a task model."""
         return self._beside("_summary.json")
 
     @property
     def partial(self) -> Path:
-        """Folder of the slices that are done, until all are."""
+        """Path of the folder that keeps finished slices until all are done."""
         return self.image.with_name(self.image.name + ".partial")
 
     def method(self, name: str) -> Path:
-        """Another image beside this one, in its format."""
+        """Return the path of another image next to this one, in its format."""
         return self._beside(f"_{name}{self.suffix}")
 
     def array(self, name: str) -> Path:
-        """``.npy`` beside the image, of any number of axes."""
+        """Return the path of a ``.npy`` array next to the image."""
         return self._beside(f"_{name}.npy")
 
     def _beside(self, ending: str) -> Path:
@@ -97,45 +97,46 @@ class Outputs:
 
 
 def output_folder(path: Path) -> Path:
-    """An existing folder, or a new one.
+    """Return a folder, which is created if it does not exist.
 
     Raises:
-        InputError: a file, or a folder that cannot be made.
+        InputError: If the path is a file, or the folder cannot be created.
     """
     try:
         if path.exists() and not path.is_dir():
-            raise InputError(f"cannot write into {path}: it is a file, name a folder")
+            raise InputError(f"cannot write into {path}: it is a file, give a folder")
         path.mkdir(exist_ok=True, parents=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the folder {path}: {error.strerror or error}, name another place"
+            f"cannot create the folder {path}: {error.strerror or error}; give another path"
         ) from error
-    except ValueError as error:  # a NUL in the name
-        raise InputError(f"cannot make the folder {str(path)!r}: {error}") from error
+    except ValueError as error:  # a NUL character in the name
+        raise InputError(f"cannot create the folder {str(path)!r}: {error}") from error
     return path
 
 
 def image_outputs(out: Path, name: str = "reconstruction") -> Outputs:
-    """The files that ``--out`` stands for: an image file, or a folder for ``reconstruction.npy``.
+    """Return the output files for ``--out``: an image file, or a folder for ``NAME.npy``.
 
-    A name without a suffix is a folder; :func:`check_outputs` makes it if it is not there.
+    A path without a suffix is a folder; :func:`check_outputs` creates it if it does not exist.
 
     Args:
-        out: as given.
-        name: of the image in a folder.
+        out: Path given to ``--out``.
+        name: Stem of the image in a folder.
 
     Raises:
-        InputError: a suffix that no image format has, or a format whose package is not installed.
+        InputError: If the suffix is not that of an image format, or if the package that writes
+            the format is not installed.
     """
     folder = None
     if os.path.isdir(out) or not out.suffix:
         if os.path.isfile(out):
-            raise InputError(f"cannot write into {out}: it is a file, name a folder")
+            raise InputError(f"cannot write into {out}: it is a file, give a folder")
         folder, out = out, out / f"{name}.npy"
     suffix = next((s for s in _IMAGE_SUFFIXES if out.name.lower().endswith(s)), None)
     if suffix is None:
         raise InputError(
-            f"cannot write {out}: expected a folder, or a name that ends in "
+            f"cannot write {out}: expected a folder, or a name ending in "
             f"{', '.join(_IMAGE_SUFFIXES)}, got {out.suffix}"
         )
     if suffix in _WRITERS:
@@ -151,7 +152,7 @@ def image_outputs(out: Path, name: str = "reconstruction") -> Outputs:
 
 
 def image_files(path: Path, count: int, *, single_frames: bool = False) -> list[Path]:
-    """The files that :func:`ctxrecon.io.write_image` makes of so many images."""
+    """Return the files that :func:`ctxrecon.io.write_image` writes for ``count`` images."""
     suffix = path.suffix.lower()
     if count > 1 and (suffix == ".png" or (suffix == DICOM and single_frames)):
         return [path.with_stem(f"{path.stem}_{index:03d}") for index in range(count)]
@@ -159,7 +160,7 @@ def image_files(path: Path, count: int, *, single_frames: bool = False) -> list[
 
 
 def input_files(*paths: Path | str | None) -> list[Path]:
-    """All files that a command reads: those of folders, and both files of a BART pair."""
+    """Return all files that a command reads: folder contents, and both files of a BART pair."""
     files: list[Path] = []
     for path in (Path(path) for path in paths if path is not None):
         if os.path.isdir(path):
@@ -180,17 +181,18 @@ def check_outputs(
     folder: Path | None = None,
     remedy: str = ": give --overwrite to replace it, or another --out",
 ) -> None:
-    """Refuse outputs that cannot be written or would replace what is to be kept.
+    """Check that outputs can be written and would not replace existing files or inputs.
 
     Args:
-        outputs: every file that the command may write.
-        inputs: every file that it reads, see :func:`input_files`; these are never replaced.
-        overwrite: whether other files may be replaced.
-        folder: that is made first; removed again if there is something to refuse.
-        remedy: end of the sentence about a file that is there.
+        outputs: Every file that the command may write.
+        inputs: Every file that it reads, see :func:`input_files`; these are never replaced.
+        overwrite: Whether other existing files may be replaced.
+        folder: Folder to create first; removed again if a check fails.
+        remedy: End of the error message about an existing file.
 
     Raises:
-        InputError: naming the file, for each in a sentence of its own.
+        InputError: If an output cannot be written, is also an input, or exists and may not be
+            replaced.
     """
     from ctxrecon.files import check_output
     from ctxrecon.io import overwrites
@@ -205,7 +207,7 @@ def check_outputs(
             other = overwrites(path, inputs)
             if other is not None:
                 raise InputError(
-                    f"cannot write {path}: it is the input {other}, name another --out"
+                    f"cannot write {path}: it is the input {other}, give another --out"
                 )
         for path in outputs:
             if os.path.lexists(path) and not overwrite:

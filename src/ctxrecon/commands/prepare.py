@@ -1,4 +1,4 @@
-"""``ctxrecon prepare``: raw volumes into a training set of shards."""
+"""``ctxrecon prepare``: convert raw volumes into a training set of shards."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ if TYPE_CHECKING:
     from ctxrecon.datasets import People, Summary, VolumeSource
 
 prepare = typer.Typer(
-    help="Turn raw volumes into a training set, one shard of slices for each volume.",
+    help="Convert raw volumes into a training set, with one shard of slices per volume.",
     no_args_is_help=True,
 )
 
 _Out = Annotated[
     Path,
     typer.Option(
-        help="Folder for the shards, made if missing; a stopped run goes on in it with the volumes "
-        "that have none."
+        help="Folder for the shards, created if missing; give the same folder to resume a stopped "
+        "run."
     ),
 ]
-_Size = Annotated[tuple[int, int], typer.Option(help="Centre crop, ny and nx.")]
+_Size = Annotated[tuple[int, int], typer.Option(help="Size of the center crop, ny and nx.")]
 _LeaveOut = Annotated[
     Path | None,
-    typer.Option("--leave-out", "--leave_out", help="List of people to leave out, one a line."),
+    typer.Option(
+        "--leave-out", "--leave_out", help="File that lists the people to leave out, one per line."
+    ),
 ]
-_Only = Annotated[Path | None, typer.Option(help="List of people to take alone, one a line.")]
+_Only = Annotated[
+    Path | None,
+    typer.Option(help="File that lists the only people to include, one per line."),
+]
 _Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes, one volume each. (default: all cores)")
+    int | None,
+    typer.Option(min=1, help="Number of processes, one volume each (default: all cores)."),
 ]
 
 
@@ -43,11 +49,12 @@ def fastmri(
     out: _Out,
     size: _Size = (320, 320),
     annotations: Annotated[
-        Path | None, typer.Option(help="fastMRI+ table of pathologies, such as knee.csv.")
+        Path | None,
+        typer.Option(help="fastMRI+ table of pathology annotations, such as knee.csv."),
     ] = None,
     workers: _Workers = None,
 ) -> None:
-    """Slices of fastMRI volumes: ESPIRiT maps, MVUE image, metadata of the header."""
+    """Prepare fastMRI slices with ESPIRiT maps, MVUE images and metadata from the headers."""
     from ctxrecon.datasets import FastMRISource
 
     _prepare(FastMRISource(size=size, annotations=annotations), inputs, out, workers)
@@ -57,18 +64,19 @@ def fastmri(
 def skmtea(
     inputs: Annotated[list[Path], typer.Argument(help="SKM-TEA files_recon_calib-24/*.h5.")],
     out: _Out,
-    headers: Annotated[Path, typer.Option(help="all_metadata.csv of the data set.")],
+    headers: Annotated[Path, typer.Option(help="The data set's all_metadata.csv.")],
     size: _Size = (512, 512),
     echo: Annotated[
-        str, typer.Option(metavar="1|2|both", help="Echo of the qDESS: PD (1), T2 (2) or both.")
+        str,
+        typer.Option(metavar="1|2|both", help="qDESS echo to include: PD (1), T2 (2) or both."),
     ] = "1",
     annotations: Annotated[
         Path | None,
-        typer.Option(help="Folder of the boxes of pathologies, such as annotations/v1.0.0."),
+        typer.Option(help="Folder with bounding boxes of pathologies, such as annotations/v1.0.0."),
     ] = None,
     workers: _Workers = None,
 ) -> None:
-    """Sagittal slices of SKM-TEA volumes, with the maps of the data set."""
+    """Prepare sagittal slices of SKM-TEA volumes with the data set's coil maps."""
     from ctxrecon.datasets import SKMTEASource
 
     source = SKMTEASource(headers=headers, size=size, echo=echo, annotations=annotations)
@@ -77,19 +85,21 @@ def skmtea(
 
 @prepare.command()
 def labels(
-    inputs: Annotated[list[Path], typer.Argument(help="NIfTI volumes of FreeSurfer labels.")],
+    inputs: Annotated[list[Path], typer.Argument(help="NIfTI volumes of FreeSurfer label maps.")],
     out: _Out,
     size: Annotated[tuple[int, int], typer.Option(help="Matrix size, ny and nx.")] = (256, 256),
     slices_per_volume: Annotated[
         int,
         typer.Option(
-            "--slices-per-volume", "--slices_per_volume", help="Simulated slices of each volume."
+            "--slices-per-volume",
+            "--slices_per_volume",
+            help="Number of simulated slices per volume.",
         ),
     ] = 60,
     seed: Seed = 0,
     workers: _Workers = None,
 ) -> None:
-    """Simulated brain slices of label volumes, each with its own protocol."""
+    """Simulate brain slices from label volumes, each with its own protocol."""
     from ctxrecon.datasets import LabelSource
 
     source = LabelSource(size=size, slices_per_volume=slices_per_volume, seed=seed)
@@ -101,7 +111,7 @@ def images(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="NIfTI volumes, or folders of them, of DICOM series, or of slices.npz with "
+            help="NIfTI volumes, or folders with NIfTI volumes, DICOM series, or slices.npz and "
             "slices.json."
         ),
     ],
@@ -109,33 +119,35 @@ def images(
     size: Annotated[
         tuple[int, int],
         typer.Option(
-            help="Matrix size, ny and nx: cropped around what an image shows, or filled with "
-            "zeros; where it does not fit, sampled anew by its k-space."
+            help="Matrix size, ny and nx. Images are cropped around the object or zero-padded; "
+            "where the object does not fit, they are resampled in k-space."
         ),
     ] = (256, 256),
     max_slices: Annotated[
         int,
         typer.Option(
-            "--max-slices", "--max_slices", help="Slices of each volume at most, evenly spaced."
+            "--max-slices",
+            "--max_slices",
+            help="Maximum number of slices per volume, evenly spaced.",
         ),
     ] = 60,
     anatomy: Annotated[
-        str | None, typer.Option(help="Anatomy of the images that do not tell theirs.")
+        str | None, typer.Option(help="Anatomy of images whose files do not state it.")
     ] = None,
     contrast: Annotated[
-        str | None, typer.Option(help="Contrast of the images that do not tell theirs.")
+        str | None, typer.Option(help="Contrast of images whose files do not state it.")
     ] = None,
     origin: Annotated[
         str | None,
         typer.Option(
-            help="Source and licence of the images that do not tell theirs, for the model card."
+            help="Source and license of images whose files do not state them, for the model card."
         ),
     ] = None,
     leave_out: _LeaveOut = None,
     only: _Only = None,
     workers: _Workers = None,
 ) -> None:
-    """Magnitude slices of images, which get phase, shading and noise in training."""
+    """Prepare magnitude image slices, which receive phase, shading and noise during training."""
     from ctxrecon.datasets import ImageSource
 
     people = _people(leave_out, only)
@@ -154,17 +166,20 @@ def images(
 def measured(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help=".npz files of k-space of one channel, each with its .json of notes."),
+        typer.Argument(
+            help="Single-channel k-space .npz files, each with a .json file of metadata."
+        ),
     ],
     out: _Out,
     size: Annotated[
-        tuple[int, int], typer.Option(help="Matrix size, ny and nx: k-space is filled with zeros.")
+        tuple[int, int],
+        typer.Option(help="Matrix size, ny and nx; k-space is zero-padded to it."),
     ] = (256, 256),
     leave_out: _LeaveOut = None,
     only: _Only = None,
     workers: _Workers = None,
 ) -> None:
-    """Complex slices of fully sampled k-space, with the phase and the noise of the scanner."""
+    """Prepare complex slices of fully sampled k-space, with the scanner's phase and noise."""
     from ctxrecon.datasets import MeasuredSource
 
     people = _people(leave_out, only)
@@ -172,7 +187,7 @@ def measured(
 
 
 def _people(leave_out: Path | None, only: Path | None) -> People:
-    """Whose slices the lists ask for."""
+    """Return the selection of people that the two lists define."""
     from ctxrecon.datasets import People, read_people
 
     return People(
@@ -188,7 +203,7 @@ def _prepare(
     workers: int | None,
     people: People | None = None,
 ) -> None:
-    """Run, tell what became of volumes and people, and exit with status 1 when some are missing."""
+    """Convert volumes, report on volumes and people, and exit with status 1 if any failed."""
     summary = _run(source, inputs, out, workers)
     if people is not None:
         _report_people(people, summary)
@@ -196,33 +211,33 @@ def _prepare(
 
 
 def _report_people(people: People, summary: Summary) -> None:
-    """Count those in the set, and name those of the lists whom no volume has."""
-    say(f"people: {len(summary.subjects)} in the set, {len(summary.left_out)} others not asked for")
+    """Report how many people are in the set, and which listed names match no volume."""
+    say(f"people: {len(summary.subjects)} in the set, {len(summary.left_out)} others left out")
     if unmatched := people.unmatched({*summary.subjects, *summary.left_out}):
         say(
-            f"{_counted(len(unmatched), 'name')} of the lists that nobody has: "
+            f"{_counted(len(unmatched), 'name')} in the lists that match no volume: "
             f"{', '.join(unmatched)}",
             err=True,
         )
 
 
 def _run(source: VolumeSource, inputs: list[Path], out: Path, workers: int | None) -> Summary:
-    """Run, and tell what was made."""
+    """Convert volumes and report what was written."""
     from ctxrecon.datasets import prepare_shards
 
     summary = prepare_shards(source, inputs, _made(out), workers=workers)
     say(
         f"{_counted(summary.volumes, 'volume')} with {_counted(summary.slices, 'slice')} in {out} "
-        f"(there before: {summary.resumed}; empty slices left out: {summary.empty_slices})"
+        f"(already done: {summary.resumed}; empty slices left out: {summary.empty_slices})"
     )
     return summary
 
 
 def _report_failures(summary: Summary, out: Path) -> None:
-    """Name the volumes that are missing, and exit with status 1 when there are some."""
+    """Report the volumes that failed, and exit with status 1 if there are any."""
     if summary.failed:
         say(
-            f"{len(summary.failed)} of {len(summary.failed) + summary.volumes} volumes failed, the "
+            f"{len(summary.failed)} of {len(summary.failed) + summary.volumes} volumes failed; the "
             f"reasons are above and in {out / 'summary.json'}: {', '.join(summary.failed)}",
             err=True,
         )
@@ -234,11 +249,11 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _made(out: Path) -> Path:
-    """The folder, made with its parents where it is missing."""
+    """Return the folder, created with its parents if missing."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the folder {out} ({error.strerror}): give another --out"
+            f"cannot create the folder {out} ({error.strerror}): give another --out"
         ) from error
     return out

@@ -1,4 +1,4 @@
-"""``ctxrecon reconstruct``: a scan file in, images and a figure out."""
+"""``ctxrecon reconstruct``: reconstruct a scan file into images, a figure and metrics."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 
 _STARTS = BASELINES | {NETWORK: NETWORK}
-"""Command-line name -> ``image`` of the diffusion prior."""
+"""Command-line name -> ``image`` argument of the diffusion prior."""
 
 
 def reconstruct(
@@ -82,80 +82,98 @@ def reconstruct(
     file: ScanFile,
     out: Annotated[
         Path,
-        typer.Option(help="Image file (.npy .npz .cfl .nii.gz .dcm .png), or a folder."),
+        typer.Option(help="Output image (.npy .npz .cfl .nii.gz .dcm .png), or a folder."),
     ],
     prompt: Annotated[
         str | None,
-        typer.Option(help="Such as 'Knee, PDFS, TR: 3150, TE: 33'. (default: the file's metadata)"),
+        typer.Option(
+            help="Text prompt, such as 'Knee, PDFS, TR: 3150, TE: 33' (default: the scan file's "
+            "metadata)."
+        ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {', '.join((*ALIASES, *METHODS[1:]))}. (default: prior, or what --model "
-            "is)"
+            help=f"Method, one of {', '.join((*ALIASES, *METHODS[1:]))} (default: the method of "
+            "--model, else prior)."
         ),
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Run all other methods too.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also run all other methods for comparison.")
+    ] = False,
     mask: MaskFile = None,
     coil_maps: CoilMapsFile = None,
     slices: Slices = None,
     undersample: Annotated[
         str | None,
-        typer.Option(help="Undersample fully sampled data by this mask, such as uniform1d."),
+        typer.Option(
+            help="Retrospectively undersample fully sampled data with this mask, such as uniform1d."
+        ),
     ] = None,
     acceleration: Annotated[
         float | None,
-        typer.Option(help="Of --undersample (default: 4), or of the masks of a joint --model."),
+        typer.Option(
+            help="Acceleration factor for --undersample (default: 4), or for a joint model's own "
+            "masks."
+        ),
     ] = None,
     center_fraction: Annotated[
-        float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
+        float | None,
+        typer.Option(
+            help="Fully sampled fraction for --undersample (default: 0.32 / acceleration in 1-D)."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "--prior",
-            help="Folder or hub name of a prior, a network, or a network with masks of its own. "
-            "(default: those that are shipped)",
+            help="Folder or hub name of a prior, a network, or a joint model with its own masks "
+            "(default: the models shipped with ctxrecon).",
         ),
     ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
             help="NIfTI volume of another contrast, of any matrix and orientation, for a --model "
-            "that it helps."
+            "that uses one."
         ),
     ] = None,
     subfolder: Annotated[
-        str | None, typer.Option(help="Of the U-Net in --model, such as fastmri or skm-tea.")
+        str | None,
+        typer.Option(help="Subfolder of the U-Net in --model, such as fastmri or skm-tea."),
     ] = None,
     guidance_scale: Annotated[
-        float, typer.Option(help="Weight of the prompt; 0 leaves it out.")
+        float, typer.Option(help="Guidance scale of the prompt; 0 ignores the prompt.")
     ] = 1.0,
-    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 30,
+    steps: Annotated[int, typer.Option(help="Number of diffusion steps.")] = 30,
     samples: Annotated[
-        int, typer.Option(help="Posterior samples: their mean and standard deviation.")
+        int,
+        typer.Option(
+            help="Number of posterior samples; their mean and standard deviation are written."
+        ),
     ] = 1,
     solver: Annotated[
         str | None,
         typer.Option(
-            help="Diffusion solver with options, such as daps or dds:data_weight=50. (default: "
-            "pnp_admm, and for several samples dds started from its image)"
+            help="Diffusion solver with options, such as daps or dds:data_weight=50 (default: "
+            "pnp_admm; for several samples, dds started from the pnp_admm image)."
         ),
     ] = None,
     noise_std: Annotated[
         str | None,
         typer.Option(
-            help="Noise of a k-space sample, for solvers that ask: a number, or auto to estimate "
-            "it and to trust the prior as far as it predicts samples that are held back."
+            help="Noise standard deviation of the k-space samples, for solvers that use it: a "
+            "number, or auto to estimate it and to weight the prior by how well it predicts "
+            "held-out samples."
         ),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(help=f"Start from one of {', '.join(_STARTS)} in place of noise."),
+        typer.Option(help=f"Start from the image of {', '.join(_STARTS)} instead of from noise."),
     ] = None,
     strength: Annotated[
-        float, typer.Option(help="Of --start: the share of the diffusion that is left.")
+        float, typer.Option(help="Fraction of the diffusion to run after --start, from 0 to 1.")
     ] = 0.3,
     seed: Seed = 0,
     dtype: Dtype = "float32",
@@ -164,16 +182,16 @@ def reconstruct(
         int | None,
         typer.Option(
             min=1,
-            help="Slices, and their samples, that networks take at once. (default: 1 on a CPU, "
-            "else what takes about 2.5 GB)",
+            help="Slices and samples that networks process at once (default: 1 on a CPU, else as "
+            "many as need about 2.5 GB).",
         ),
     ] = None,
     phase: Annotated[
-        bool, typer.Option("--phase", help="Write the phase too, beside NIfTI and DICOM.")
+        bool, typer.Option("--phase", help="Also write the phase, for NIfTI and DICOM.")
     ] = False,
     single_frames: Annotated[
         bool,
-        typer.Option("--single-frames", help="Write one DICOM file a slice, not one of all."),
+        typer.Option("--single-frames", help="Write one DICOM file per slice."),
     ] = False,
     crop_readout: CropReadout = None,
     repetition: Repetition = 0,
@@ -185,14 +203,14 @@ def reconstruct(
     calibration: Calibration = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
-    """Reconstruct a scan; writes the image, a figure and the metrics.
+    """Reconstruct a scan and write the image, a figure and the metrics.
 
-    Volumes are reconstructed slice by slice. Slices that are done lie in OUT.partial until all
-    are: after a stop the same command goes on with the next one.
+    Volumes are reconstructed slice by slice. Finished slices are kept in OUT.partial until the
+    whole volume is done: to resume a stopped run, repeat the same command.
     """
     method = None if method is None else check_method(method)
     if undersample is not None and mask is not None:
-        raise InputError("--undersample draws the mask itself: leave --mask out")
+        raise InputError("--undersample draws its own mask: leave --mask out")
     if prompt is not None:
         check_prompt(prompt)
     if start is not None:
@@ -290,8 +308,8 @@ def reconstruct(
     except KeyboardInterrupt:
         if kept is not None:
             say(
-                f"stopped: {len(kept)} of {len(chunks)} slices are kept in {outputs.partial}, "
-                "the same command goes on with the next",
+                f"stopped: {len(kept)} of {len(chunks)} slices are kept in {outputs.partial}; "
+                "repeat the same command to resume",
                 err=True,
             )
         raise
@@ -326,7 +344,7 @@ def _acceleration(masks: Tensor | None, volume: Volume) -> float:
 def _settings(
     context: typer.Context, pipes: dict[str, Any], inputs: tuple[Path | None, ...]
 ) -> dict[str, Any]:
-    """Everything that the slices of a run depend on, in JSON types."""
+    """Return everything that the slices of a run depend on, as JSON types."""
     import ctxrecon
     from ctxrecon.evaluation import fingerprint
 

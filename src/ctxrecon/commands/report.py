@@ -1,4 +1,4 @@
-"""Tables on the terminal and metrics in JSON."""
+"""Result tables on the terminal and metrics in JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _WIDTH = 9
 
 
 class Table:
-    """Prints a row for each method when it is done, and remembers the figures.
+    """Table that prints one row per method and collects its metrics.
 
     Args:
-        reference: ``(batch, ny, nx)`` ground truth, or ``None``; metrics are means over the
-            slices where it is not zero, residuals over those where the image is not.
+        reference: Ground truth of shape ``(batch, ny, nx)``, or ``None``. Metrics are averaged
+            over slices with a non-zero reference, residuals over slices with a non-zero image.
     """
 
     def __init__(self, reference: Tensor | None) -> None:
@@ -36,7 +36,7 @@ class Table:
             empty = int((reference == 0).flatten(1).all(dim=1).sum())
             if empty:
                 logger.warning(
-                    "the reference of %d of %d slices is zero: metrics are means over the others",
+                    "the reference of %d of %d slices is zero: metrics are averaged over the rest",
                     empty,
                     len(reference),
                 )
@@ -45,7 +45,7 @@ class Table:
         say(f"{'method':<{_NAME_WIDTH}}{heads}")
 
     def add(self, result: Result) -> None:
-        """Measure and print one result."""
+        """Compute the metrics of a result and print its row."""
         row: dict[str, Any] = {"method": result.name}
         if self.reference is not None:
             row |= {
@@ -65,7 +65,7 @@ class Table:
         say(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def write(self, path: Path, **about: Any) -> Path:
-        """Write what was printed, and what it is about, as JSON."""
+        """Write the printed metrics and the ``about`` entries as JSON."""
         content = {**about, "aggregation": "mean over slices", "methods": self.rows}
         write_json(path, content)
         return path
@@ -74,7 +74,7 @@ class Table:
 def _mean(
     metric: Callable[[Tensor, Tensor], Tensor], images: Tensor, reference: Tensor
 ) -> float | None:
-    """Mean over the slices with a reference, one by one: volumes take much memory."""
+    """Return the mean over slices with a reference, one slice at a time to save memory."""
     values = [
         float(metric(image, truth))
         for image, truth in zip(images.split(1), reference.split(1), strict=True)

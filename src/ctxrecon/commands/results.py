@@ -1,4 +1,4 @@
-"""What a method gave: for some slices, and for all of them."""
+"""Results of a method, for some slices or for all of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What one method gave.
+    """Result of one method.
 
     Attributes:
-        name: what ran, for tables and figures.
-        key: the method in the name of a file.
-        images: ``(batch, ny, nx)`` complex64 on the CPU.
-        residual: ``(batch,)`` relative data residual ``‖A x − y‖ / ‖y‖``.
-        seconds: wall-clock time, coil maps not counted; ``None`` where it was not measured alone.
-        std: ``(batch, ny, nx)`` over the posterior samples, or ``None``.
-        samples: ``(batch, num_samples, ny, nx)``, or ``None``.
+        name: Method and model, for tables and figures.
+        key: Method, for file names.
+        images: Complex64 images of shape ``(batch, ny, nx)`` on the CPU.
+        residual: Relative data residuals ``‖A x − y‖ / ‖y‖``, shape ``(batch,)``.
+        seconds: Wall-clock time without the estimation of coil maps, or ``None`` if it was not
+            measured separately.
+        std: Standard deviation over the posterior samples or expected error of a network, shape
+            ``(batch, ny, nx)``, or ``None``.
+        samples: Posterior samples of shape ``(batch, num_samples, ny, nx)``, or ``None``.
     """
 
     name: str
@@ -35,11 +37,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Part:
-    """Some slices by all methods.
+    """Results of all methods for some slices.
 
     Attributes:
-        results: of each method.
-        reference: ``(batch, ny, nx)``, or ``None``.
+        results: One result per method.
+        reference: Ground truth of shape ``(batch, ny, nx)``, or ``None``.
     """
 
     results: list[Result]
@@ -47,7 +49,7 @@ class Part:
 
 
 def join_results(parts: Sequence[Result]) -> Result:
-    """One method's result for all slices, of those for some; seconds are added."""
+    """Concatenate one method's results for consecutive slices; seconds are summed."""
     import torch
 
     def all_of(name: str) -> Tensor | None:
@@ -64,5 +66,5 @@ def join_results(parts: Sequence[Result]) -> Result:
 
 
 def figure_images(results: Sequence[Result], index: int) -> dict[str, Tensor]:
-    """Slice ``index`` of every result, under its name."""
+    """Return slice ``index`` of every result, by name of the method."""
     return {result.name: result.images[index] for result in results}

@@ -1,4 +1,4 @@
-"""``ctxrecon simulate``: a scan of the digital phantom, or of an image volume."""
+"""``ctxrecon simulate``: simulate a scan of the digital phantom or of an image volume."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ctxrecon.scan import Scan
 
 
-# Larger matrices are not measured, and would be simulated for hours.
+# Larger matrices do not occur in practice and would take hours to simulate.
 _LARGEST_MATRIX, _MOST_COILS = 2048, 256
-_OF_PHANTOM = "is of the phantom, not of an image volume: leave it out"
+_OF_PHANTOM = "applies to the phantom, not to an image volume: leave it out"
 
 
 def simulate(
@@ -32,43 +32,61 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Scan file to write, .npz or .h5.")],
     volume: Annotated[
         Path | None,
-        typer.Argument(help="NIfTI volume of images to measure. (default: the phantom)"),
+        typer.Argument(help="NIfTI image volume to simulate a scan of (default: the phantom)."),
     ] = None,
-    anatomy: Annotated[str, typer.Option(help="brain or knee.")] = "brain",
+    anatomy: Annotated[str, typer.Option(help="Anatomy, brain or knee.")] = "brain",
     contrast: Annotated[
-        str | None, typer.Option(help="Such as T2, FLAIR or PDFS. (default: drawn)")
+        str | None,
+        typer.Option(help="Contrast, such as T2, FLAIR or PDFS (default: drawn at random)."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="NIfTI volume of FreeSurfer labels to take a brain slice of."),
+        typer.Option(help="NIfTI volume of FreeSurfer labels from which to take a brain slice."),
     ] = None,
     position: Annotated[
-        float, typer.Option(help="Of that slice: 0 the lowest with brain, 1 the vertex.")
+        float,
+        typer.Option(
+            help="Position of the slice in --labels, from 0 (lowest with brain) to 1 (vertex)."
+        ),
     ] = 0.5,
     shape: Annotated[tuple[int, int], typer.Option(help="Matrix size, ny and nx.")] = (128, 128),
-    coils: Annotated[int, typer.Option(help="Receiver coils.")] = 8,
-    snr: Annotated[float, typer.Option(help="Bright signal over the noise of a coil.")] = 50.0,
+    coils: Annotated[int, typer.Option(help="Number of receiver coils.")] = 8,
+    snr: Annotated[
+        float, typer.Option(help="Ratio of the bright signal to the noise of one coil.")
+    ] = 50.0,
     undersample: Annotated[
-        str | None, typer.Option(help="Mask, such as uniform1d. (default: fully sampled)")
+        str | None,
+        typer.Option(help="Sampling mask, such as uniform1d (default: fully sampled)."),
     ] = None,
-    acceleration: Annotated[float, typer.Option(help="Of --undersample.")] = 4.0,
+    acceleration: Annotated[
+        float, typer.Option(help="Acceleration factor for --undersample.")
+    ] = 4.0,
     center_fraction: Annotated[
-        float | None, typer.Option(help="Of --undersample. (default: 0.32 / acceleration in 1-D)")
+        float | None,
+        typer.Option(
+            help="Fully sampled fraction for --undersample (default: 0.32 / acceleration in 1-D)."
+        ),
     ] = None,
     tr: Annotated[
-        float | None, typer.Option(help="Repetition time in ms. (default: drawn)")
+        float | None, typer.Option(help="Repetition time in ms (default: drawn at random).")
     ] = None,
-    te: Annotated[float | None, typer.Option(help="Echo time in ms. (default: drawn)")] = None,
-    ti: Annotated[float | None, typer.Option(help="Inversion time in ms. (default: drawn)")] = None,
-    flip_angle: Annotated[float | None, typer.Option(help="In degrees. (default: drawn)")] = None,
+    te: Annotated[
+        float | None, typer.Option(help="Echo time in ms (default: drawn at random).")
+    ] = None,
+    ti: Annotated[
+        float | None, typer.Option(help="Inversion time in ms (default: drawn at random).")
+    ] = None,
+    flip_angle: Annotated[
+        float | None, typer.Option(help="Flip angle in degrees (default: drawn at random).")
+    ] = None,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
-    """Simulate a scan of the phantom or of a volume; writes it with its true image, and a picture.
+    """Simulate a scan of the phantom or of an image volume, and write it with its true image.
 
-    Protocols are drawn from those of real scans; times that are given replace the drawn ones. Of a
-    volume the notes that BIDS keeps beside it are read, and its place in the scanner is kept.
-    Coil maps are not written: they are to be estimated from the data, as for any scan.
+    Protocols are drawn from a distribution of real protocols; options such as --tr replace the
+    drawn values. For a volume, metadata are read from its BIDS sidecar file and its position in
+    the scanner is kept. Coil maps are not written: estimate them from the data, as for any scan.
     """
     if out.suffix.lower() not in {".npz", ".h5", ".hdf5"}:
         raise InputError(
@@ -86,7 +104,7 @@ def simulate(
             **dict.fromkeys(("labels", "shape"), (volume is None, _OF_PHANTOM)),
             "anatomy": (
                 labels is None or anatomy == "brain",
-                f"{anatomy} is not of --labels, which are of a brain: leave one out",
+                f"{anatomy} does not apply to --labels, which show a brain: leave one out",
             ),
         },
     )
@@ -133,14 +151,14 @@ def simulate(
     assert scan.target is not None
     write_scan(out, replace(scan, coil_maps=None))
     write_image(picture, scan.target, montage=True)
-    say(f"prompt: {scan.metadata[0].to_prompt() or 'none, nothing is known about the volume'}")
+    say(f"prompt: {scan.metadata[0].to_prompt() or 'none, the volume has no metadata'}")
     say(f"scan: {out}\npicture of its true image: {picture}")
 
 
 def _from_labels(
     path: Path, position: float, shape: tuple[int, int], generator: torch.Generator
 ) -> Anatomy:
-    """A slice of a label volume at the field of view of a head."""
+    """Return a slice of a label volume with the field of view of a head scan."""
     import importlib.util
 
     from ctxrecon.phantom import anatomy_from_labels, load_label_volume
@@ -162,15 +180,15 @@ def _of_volume(
     drawn: Callable[[tuple[int, int]], torch.Tensor | None],
     generator: torch.Generator,
 ) -> Scan:
-    """The slices of an image volume, measured.
+    """Simulate a scan of an image volume, with one slice per slice of the volume.
 
     Args:
-        path: of a NIfTI file.
-        stated: metadata that replace those of the file.
-        coils: see :func:`simulate`.
-        snr: likewise; the bright signal is that of the whole volume.
-        drawn: gives the mask of a matrix size.
-        generator: draws mask, coils and noise.
+        path: NIfTI file.
+        stated: Metadata that replace those of the file.
+        coils: Number of receiver coils.
+        snr: Ratio of the whole volume's bright signal to the noise of one coil.
+        drawn: Function that returns the sampling mask for a matrix size ``(ny, nx)``.
+        generator: Random number generator for mask, coils and noise.
     """
     import torch
 
@@ -182,7 +200,7 @@ def _of_volume(
 
     found = read_volume(path)
     shape = (found.images.shape[1], found.images.shape[2])
-    _check_size(shape, coils, "cut the volume")
+    _check_size(shape, coils, "crop the volume")
     metadata: ScanMetadata = replace(read_metadata(path), **stated)
     images = (found.images / bright_signal(found.images.numpy())).to(torch.complex64)
     mask = drawn(shape)
@@ -195,7 +213,7 @@ def _of_volume(
 
 
 def _check_size(shape: tuple[int, int], coils: int, remedy: str) -> None:
-    """Refuse what would be simulated for hours."""
+    """Validate that a scan is small enough to be simulated in reasonable time."""
     if max(shape) > _LARGEST_MATRIX or coils > _MOST_COILS:
         raise InputError(
             f"expected a matrix of up to {_LARGEST_MATRIX} {_LARGEST_MATRIX} and --coils up to "

@@ -1,4 +1,4 @@
-"""A volume by all methods, a few slices at a time."""
+"""Reconstruction of a volume with all methods, a few slices at a time."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ if TYPE_CHECKING:
     from ctxrecon.pipelines import Measurement
     from ctxrecon.scan import Scan
 
-# Each slice alone on a CPU: as fast, and the same image whichever slices are asked for.
+# One slice at a time on a CPU: as fast, and images do not depend on which slices are selected.
 _AT_ONCE = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to every slice.
+    """Work to do on every slice.
 
     Attributes:
-        volume: the slices.
-        masks: ``(slices or 1, 1, ny, nx)`` of what is reconstructed; ``None`` leaves them to a
-            joint model, or is of a scan along a trajectory.
-        undersampled: whether the masks leave out some of what was measured on purpose.
-        methods: in the order in which they run.
-        pipes: of the methods that have one.
-        names: of their models.
-        run: of the diffusion prior, with the prompts of all slices.
-        prompts: of all slices, for networks that read them; ``None`` for none.
-        acceleration: of the joint model's own masks.
-        other_contrast: ``(slices, ny, nx)``, for a network that such a reference helps.
+        volume: Slices to reconstruct.
+        masks: Sampling masks of shape ``(slices or 1, 1, ny, nx)``, or ``None`` for the masks of
+            a joint model or for a non-Cartesian scan.
+        undersampled: Whether the masks retrospectively undersample the data.
+        methods: Methods in the order in which they run.
+        pipes: Pipelines by method, for methods that have one.
+        names: Display names of the models by method.
+        run: Settings of the diffusion prior, with the prompts of all slices.
+        prompts: Prompts of all slices for networks that read them, or ``None``.
+        acceleration: Acceleration factor of the joint model's own masks.
+        other_contrast: Reference images of another contrast of shape ``(slices, ny, nx)``, for
+            a network that uses them.
     """
 
     volume: Volume
@@ -64,36 +65,36 @@ class Work:
 
     @property
     def together(self) -> str | None:
-        """Who needs all slices at once, if somebody does."""
+        """Name of the method that needs all slices at once, or ``None``."""
         if JOINT in self.pipes:
-            return "a model with masks of its own"
+            return "a model with its own masks"
         solver = self.run.solver
         if PRIOR in self.pipes and solver is not None and solver.couples_batch:
             return solver.name
         return None
 
     def chunks(self) -> list[range]:
-        """Positions of the slices that are reconstructed at once.
+        """Return the positions of the slices to reconstruct together.
 
         Raises:
-            InputError: all have to be, and they would not fit into memory.
+            InputError: If all slices have to be reconstructed at once and do not fit into memory.
         """
         count = len(self.volume)
         if self.together is not None:
             self.volume.check_memory(self.together)
             return [range(count)]
-        if self.volume.masks is None:  # each slice may have a trajectory of its own
+        if self.volume.masks is None:  # each slice may have its own trajectory
             return [range(number, number + 1) for number in range(count)]
         devices = [pipe.device.type for pipe in self.pipes.values()]
         size = self.run.batch_size or min((_AT_ONCE.get(d, 1) for d in devices), default=1)
         return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def do(self, positions: range, seen: Callable[[Result, Tensor | None], None]) -> Done:
-        """Reconstruct some slices.
+        """Reconstruct some slices with all methods.
 
         Args:
-            positions: consecutive.
-            seen: called with each result and the reference.
+            positions: Consecutive positions of slices in the volume.
+            seen: Function called with each result and the reference.
         """
         from ctxrecon.evaluation.grid import is_fully_sampled, mvue_reference
 
@@ -161,7 +162,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """Some slices that are done, and what a joint model gave beside its images."""
+    """Finished slices, with the further outputs of a joint model."""
 
     part: Part
     joint: JointResult | None = None
@@ -173,16 +174,16 @@ def reconstruct_slices(
     kept: PartialFolder | None,
     show: Callable[[Result, Tensor | None], None],
 ) -> tuple[list[Result], Tensor | None, JointResult | None]:
-    """All slices by all methods.
+    """Reconstruct all slices with all methods.
 
     Args:
-        work: what is done to each.
-        chunks: see :meth:`Work.chunks`.
-        kept: the chunks that are done already, and those to come; ``None`` to keep none.
-        show: called with each method's result for all slices and the reference of all.
+        work: Work to do on every slice.
+        chunks: Positions of the slices to reconstruct together, see :meth:`Work.chunks`.
+        kept: Folder of finished chunks, to which new ones are added, or ``None`` to keep none.
+        show: Function called with each method's result for all slices and their reference.
 
     Returns:
-        the results, the reference, and what a joint model gave beside its images.
+        The results, the reference, and the further outputs of a joint model.
     """
     from tqdm.auto import tqdm
 
@@ -193,7 +194,7 @@ def reconstruct_slices(
     def seen(result: Result, reference: Tensor | None) -> None:
         nonlocal shown
         if len(parts) == len(chunks) - 1:
-            with slice_named(None):  # it is of all slices
+            with slice_named(None):  # the result covers all slices
                 show(
                     join_results([*(part.results[shown] for part in parts), result]),
                     _all_references([*(part.reference for part in parts), reference]),
@@ -222,7 +223,7 @@ def reconstruct_slices(
             bar.update(len(positions))
     results = [join_results(of_one) for of_one in zip(*(p.results for p in parts), strict=True)]
     reference = _all_references([part.reference for part in parts])
-    for result in results[shown:]:  # the last chunk was done before
+    for result in results[shown:]:  # if the last chunk was loaded from the folder
         show(result, reference)
     return results, reference, joint
 

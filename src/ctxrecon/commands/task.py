@@ -1,4 +1,4 @@
-"""``ctxrecon task``: a scan file in, segmentations or the probabilities of findings out."""
+"""``ctxrecon task``: segment a scan, or compute the probabilities of findings in it."""
 
 from __future__ import annotations
 
@@ -41,23 +41,25 @@ if TYPE_CHECKING:
     from ctxrecon.pipelines import TaskOutput, TaskPipeline
 
 _IMAGES = {"disagreement": "disagreement", "images": "image", "std": "std"}
-"""Field of the output -> what its image is called."""
+"""Field of the output -> name of its image file."""
 _ARRAYS = ("samples", "probabilities", "masks")
 
 
 def task(
     context: typer.Context,
     file: ScanFile,
-    model: Annotated[str, typer.Option(help="Folder or hub name of a task's model.")],
+    model: Annotated[str, typer.Option(help="Folder or hub name of the task model.")],
     out: Annotated[
         Path,
-        typer.Option(help="Segmentation (.npy .npz .cfl .nii.gz .png), or a folder."),
+        typer.Option(help="Output segmentation (.npy .npz .cfl .nii.gz .png), or a folder."),
     ],
     acceleration: Annotated[
         float | None,
-        typer.Option(help="Of the model's masks. (default: its own)"),
+        typer.Option(help="Acceleration factor of the model's masks (default: the model's own)."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Segmentations of each slice.")] = 8,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Number of segmentation samples per slice.")
+    ] = 8,
     mask: MaskFile = None,
     coil_maps: CoilMapsFile = None,
     slices: Slices = None,
@@ -66,15 +68,16 @@ def task(
     device: Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
-    """Read a task from a scan; writes what was read and how sure it is.
+    """Perform a task on a scan: segmentation or classification, with its uncertainty.
 
-    Fully sampled scans are undersampled by the model's own masks; others are taken as they are.
-    Of segmentations the likeliest classes are written, and beside them all samples, probabilities,
-    the disagreement of the samples and the image if the model gives one; of findings a JSON file.
+    Fully sampled scans are undersampled with the model's own masks; other scans are used as they
+    are. For segmentation, writes the most probable classes and next to them all samples,
+    probabilities, the disagreement between samples, and the image if the model reconstructs one;
+    for classification, writes a JSON file.
     """
     outputs = image_outputs(out, "segmentation")
     if outputs.suffix.lower() == DICOM:
-        raise InputError(f"cannot write {out}: segmentations are not written as DICOM, name NIfTI")
+        raise InputError(f"cannot write {out}: segmentations have no DICOM format, use NIfTI")
 
     from ctxrecon.commands.volume import Volume
     from ctxrecon.pipelines import TaskPipeline
@@ -83,10 +86,10 @@ def task(
     volume = Volume(file, slices, coil_maps, mask_given=mask is not None)
     masks = volume.masks if mask is None else read_mask(mask, volume)
     if masks is None:
-        raise InputError(f"tasks take Cartesian k-space, and {file} lies along a trajectory")
+        raise InputError(f"tasks need Cartesian k-space, and {file} is non-Cartesian")
     pipe = open_model(model, device, None, dtype)
     if not isinstance(pipe, TaskPipeline):
-        raise InputError(f"{model} reads no task: take ctxrecon reconstruct")
+        raise InputError(f"{model} does not perform a task: use ctxrecon reconstruct")
     own = mask is None and float(masks.float().mean()) >= FULLY_SAMPLED
     segments = _segments(pipe)
     if not segments:
@@ -96,9 +99,13 @@ def task(
         {
             "acceleration": (
                 own,
-                "is of the model's own masks, and this scan is undersampled already: leave it out",
+                "applies to the model's own masks, and this scan is already undersampled: "
+                "leave it out",
             ),
-            "samples": (segments, "is of segmentations, and this model finds: leave it out"),
+            "samples": (
+                segments,
+                "applies to segmentation, and this model classifies: leave it out",
+            ),
         },
     )
     check_outputs(
@@ -132,7 +139,7 @@ def _read(
     samples: int,
     seed: int,
 ) -> TaskOutput:
-    """One slice, whose randomness follows from the seed and its number in the file."""
+    """Process one slice, with random numbers that depend on the seed and the slice's number."""
     import torch
 
     scan = volume.read([position])
@@ -149,7 +156,7 @@ def _read(
 
 
 def _together(found: list[TaskOutput]) -> dict[str, torch.Tensor]:
-    """What there is of all slices."""
+    """Concatenate the outputs of all slices, by name; absent ones are left out."""
     import torch
 
     names = ("probabilities", "masks", "samples", "disagreement", "images", "std")
@@ -161,7 +168,7 @@ def _together(found: list[TaskOutput]) -> dict[str, torch.Tensor]:
 
 
 def _files(outputs: Outputs, pipe: TaskPipeline, count: int) -> list[Path]:
-    """Every file that may be written."""
+    """Return every file that may be written."""
     if not _segments(pipe):
         return [outputs.summary, outputs.masks]
     images = [outputs.image, *(outputs.method(name) for name in _IMAGES.values())]
@@ -195,9 +202,9 @@ def _write(
 
 
 def _write_images(outputs: Outputs, volume: Volume, found: dict[str, torch.Tensor]) -> list[Path]:
-    """The likeliest classes, and images beside them."""
+    """Write the most probable classes, and the other images next to them."""
     writer = ImageWriter(outputs, volume)
-    # Slices without signal have no probabilities, and nothing is segmented there.
+    # Slices without signal have NaN probabilities; they are left without segmentation.
     likeliest = found["probabilities"].nan_to_num().argmax(dim=1).to(found["samples"].dtype)
     writer.write(outputs.image, likeliest)
     for field, name in _IMAGES.items():
@@ -207,7 +214,7 @@ def _write_images(outputs: Outputs, volume: Volume, found: dict[str, torch.Tenso
 
 
 def _areas(found: dict[str, torch.Tensor], classes: list[str]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the samples of each class's number of pixels."""
+    """Return the mean and the standard deviation over samples of each class's pixel count."""
     rows: list[dict[str, Any]] = [{} for _ in found["samples"]]
     for number, name in enumerate(classes, start=1):
         pixels = (found["samples"] == number).flatten(2).sum(dim=2).double()
@@ -218,7 +225,7 @@ def _areas(found: dict[str, torch.Tensor], classes: list[str]) -> list[dict[str,
 
 
 def _probabilities(found: dict[str, torch.Tensor], classes: list[str]) -> list[dict[str, Any]]:
-    """Those of findings; ``None`` in slices without signal."""
+    """Return the probabilities of the findings; ``None`` in slices without signal."""
     return [
         {
             name: None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The slices of a scan file, read a few at a time so that a volume need not fit into memory."""
+"""Slices of a scan file, read a few at a time so that the volume need not fit into memory."""
 
 from __future__ import annotations
 
@@ -17,43 +17,45 @@ if TYPE_CHECKING:
     from ctxrecon.metadata import ScanMetadata
     from ctxrecon.scan import Scan
 
-# Scans up to this size are read once and kept.
+# Scans up to this size are read once and kept in memory.
 _KEPT_BYTES = 256 * 2**20
-# Peak memory of a whole volume over the size of its k-space in complex64: k-space, coil maps,
-# and what conjugate gradients on all coils take.
+# Peak memory for reconstructing a whole volume, relative to its complex64 k-space: k-space, coil
+# maps, and conjugate gradients on all coils.
 _WHOLE_FACTOR = 6
-# The same of reading it: samples as they are stored, sorted, and transformed.
+# Peak memory for reading a whole volume: samples as stored, sorted, and transformed.
 _READ_FACTOR = 3
 
 
 class Volume:
-    """The chosen slices of a scan.
+    """Selected slices of a scan.
 
-    All are looked at once, so that what is wrong with the last is known before the first is
-    reconstructed; of large files only masks and metadata are kept.
+    All slices are read once at the start, so that errors in any slice are reported before the
+    first one is reconstructed; of large files only masks and metadata are kept in memory.
 
     Args:
-        file: of any format.
-        slices: ``--slices`` as given, ``None`` for all.
-        coil_maps: file of coil maps, or ``None``.
-        mask_given: whether a mask replaces that of the file, so that nothing is said of it.
-        reading: further arguments of :func:`ctxrecon.io.read_scan`.
+        file: Scan file of any supported format.
+        slices: Value of ``--slices``, or ``None`` for all slices.
+        coil_maps: File of coil maps, or ``None``.
+        mask_given: Whether a mask replaces the file's; messages about the latter are suppressed.
+        reading: Further arguments of :func:`ctxrecon.io.read_scan`.
 
     Attributes:
-        file: as given.
-        total: slices in the file.
-        numbers: of the chosen slices, counted from 0 in the file.
-        shape: ``(coils, ny, nx)``.
-        masks: ``(slices or 1, 1, ny, nx)`` bool; ``None`` along a trajectory.
-        acceleration: of the masks, or relative to the Nyquist criterion along a trajectory.
-        metadata: of each slice, or empty.
-        has_target: whether the file holds a target image.
-        voxel_size: (ny, nx, slice) in mm, where it is known.
-        affine: ``(4, 4)`` of the chosen slices, from (y, x, slice) to mm in RAS+, where it is
-            known and they are parallel and equally spaced.
+        file: Scan file.
+        total: Number of slices in the file.
+        numbers: Numbers of the selected slices in the file, counted from 0.
+        shape: Shape ``(coils, ny, nx)``.
+        masks: Bool sampling masks of shape ``(slices or 1, 1, ny, nx)``, or ``None`` for
+            non-Cartesian scans.
+        acceleration: Acceleration factor of the masks, or relative to the Nyquist criterion for
+            non-Cartesian scans.
+        metadata: Metadata of each slice, or an empty tuple.
+        has_target: Whether the file holds a target image.
+        voxel_size: Voxel size (ny, nx, slice) in mm, or ``None`` if unknown.
+        affine: Affine of shape ``(4, 4)`` from (y, x, slice) indices to mm in RAS+, or ``None`` if
+            unknown or if the selected slices are not parallel and equally spaced.
 
     Raises:
-        InputError: a file or a choice of slices that cannot be read.
+        InputError: If the file or the selected slices cannot be read.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Volume:
         if scan.trajectory is not None:
             self.acceleration = nyquist_undersampling(scan.trajectory[0], scan.image_shape)
         else:
-            if any(filled):  # slices of zeros do not show their mask
+            if any(filled):  # all-zero slices do not reveal their mask
                 shown = masks[filled.index(True)]
                 masks = [m if there else shown for m, there in zip(masks, filled, strict=True)]
             alike = all(bool((mask == masks[0]).all()) for mask in masks)
@@ -113,11 +115,11 @@ class Volume:
 
     @property
     def whole_bytes(self) -> int:
-        """Estimate of the memory that all slices at once take."""
+        """Estimated memory in bytes for processing all slices at once."""
         return _WHOLE_FACTOR * 8 * len(self) * math.prod(self.shape)
 
     def read(self, positions: Sequence[int]) -> Scan:
-        """Consecutive slices, by their position among those that were chosen."""
+        """Read consecutive slices, by their positions among the selected slices."""
         if self._kept is not None:
             return self._kept[positions[0] : positions[-1] + 1]
         from ctxrecon.io import read_scan
@@ -131,21 +133,24 @@ class Volume:
             )
 
     def check_memory(self, who: str) -> None:
-        """Refuse a volume that would not fit into memory at once.
+        """Validate that the whole volume fits into memory.
+
+        Args:
+            who: Name of the method that needs all slices at once, for the message.
 
         Raises:
-            InputError: naming who needs all of it, and how much that would be.
+            InputError: If the estimated memory exceeds that of the machine.
         """
         there = _memory()
         if self.whole_bytes > there:
             raise InputError(
-                f"{who} takes all {len(self)} slices at once, which needs about "
-                f"{self.whole_bytes / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} "
-                "GiB: choose fewer with --slices, or another method"
+                f"{who} needs all {len(self)} slices at once and about "
+                f"{self.whole_bytes / 2**30:.0f} GiB of memory, but this machine has "
+                f"{there / 2**30:.0f} GiB: select fewer slices with --slices, or another method"
             )
 
     def _read_once(self) -> Scan | None:
-        """All slices, where they are small, or fit and each takes reading all of the file."""
+        """Read all slices if they are small, or if they fit and any read loads the whole file."""
         from ctxrecon.io import reads_whole
 
         first = self.read([0])
@@ -159,17 +164,17 @@ class Volume:
 
 
 def _memory() -> int:
-    """Bytes of this machine."""
+    """Return the physical memory of this machine in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def part_of(masks: Tensor, positions: Sequence[int]) -> Tensor:
-    """The masks of some slices, ``(slices or 1, 1, ny, nx)``."""
+    """Return the masks of some slices, shape ``(slices or 1, 1, ny, nx)``."""
     return masks if len(masks) == 1 else masks[positions[0] : positions[-1] + 1]
 
 
 def _choose(file: Path, text: str | None, total: int) -> Sequence[int]:
-    """The numbers of the slices that ``--slices`` means, ``"3"`` or ``"3:8"``."""
+    """Return the slice numbers that ``--slices`` selects, given as ``"3"`` or ``"3:8"``."""
     there = f"{file} has {total} slice{'s' * (total != 1)}, numbered from 0"
     if text is None:
         return range(total)
@@ -185,5 +190,5 @@ def _choose(file: Path, text: str | None, total: int) -> Sequence[int]:
         raise InputError(f"expected --slices as a:b or one number, got {text!r}")
     numbers = range(total)[bounds[0] : bounds[1]]
     if not numbers:
-        raise InputError(f"{there}: no slice is left by --slices {text}")
+        raise InputError(f"{there}: --slices {text} selects none")
     return numbers

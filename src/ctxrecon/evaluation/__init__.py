@@ -1,4 +1,4 @@
-"""Measurements of reconstruction methods: resumable rows, grids of cases, summaries."""
+"""Evaluation of reconstruction methods: grids of cases, resumable rows, and summaries."""
 
 from __future__ import annotations
 

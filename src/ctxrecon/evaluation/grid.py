@@ -1,4 +1,4 @@
-"""What is measured: slices of scans, each undersampled by several masks, and the methods."""
+"""Grids of an evaluation: slices of scans, acquisitions such as masks, and methods."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A file of fully sampled slices.
+    """File of fully sampled slices.
 
     Attributes:
-        path: what :func:`ctxrecon.io.read_scan` reads.
-        slices: how many it holds.
-        shape: ``(coils, ny, nx)``.
-        prompt: that its middle slice implies, ``None`` where nothing is known.
-        sampled: share of the samples of its middle slice that were measured.
+        path: Scan file that :func:`ctxrecon.io.read_scan` reads.
+        slices: Number of slices.
+        shape: Shape ``(coils, ny, nx)``.
+        prompt: Prompt from the metadata of the middle slice, or ``None`` without metadata.
+        sampled: Sampled fraction of the middle slice.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice of a file, known in rows by the file's name and its number."""
+    """One slice of a file, identified in rows by the file's name and the slice's number."""
 
     path: Path
     number: int
@@ -53,7 +53,7 @@ class Slice:
 
 
 class Acquisition(Protocol):
-    """How slices are measured: undersampled by masks, or by another operator."""
+    """Way of acquiring slices: undersampling with masks, or another operator."""
 
     @property
     def mask(self) -> str:
@@ -61,44 +61,51 @@ class Acquisition(Protocol):
 
     @property
     def acceleration(self) -> float | None:
-        """Of the mask, in rows; ``None`` of other operators."""
+        """Acceleration factor of the mask in rows; ``None`` for other operators."""
 
     @property
     def title(self) -> str:
-        """As in tables."""
+        """Title in tables."""
 
     def check(self, shape: tuple[int, int, int], seed: int) -> None:
-        """Refuse slices ``(coils, ny, nx)`` that cannot be measured so."""
+        """Validate that slices of shape ``(coils, ny, nx)`` can be acquired in this way."""
 
     def measure(
         self, full: Sequence[FullSlice], seeds: Sequence[int], device: torch.device
     ) -> Measurement:
-        """The measurement of slices of one shape; the seeds are of what is random in each."""
+        """Simulate the measurement of slices of one shape, with one random seed per slice."""
 
 
 @dataclass(frozen=True)
 class Undersampling:
-    """A mask of :data:`ctxrecon.masks.MASKS` at an acceleration, its centre the default."""
+    """A mask of :data:`ctxrecon.masks.MASKS` with an acceleration and the default center.
+
+    Example:
+        >>> from ctxrecon.evaluation import Undersampling
+        >>> uniform = Undersampling("uniform1d", 4)
+        >>> uniform.title, uniform.draw((64, 64), seed=0).shape
+        ('uniform1d ×4', torch.Size([1, 1, 64, 64]))
+    """
 
     mask: str
     acceleration: float
 
     @property
     def title(self) -> str:
-        """As in tables."""
+        """Title in tables."""
         return f"{self.mask} ×{self.acceleration:g}"
 
     def draw(self, shape: tuple[int, int], seed: int) -> Tensor:
-        """``(1, 1, ny, nx)`` bool."""
+        """Draw the mask, shape ``(1, 1, ny, nx)``, bool."""
         generator = torch.Generator().manual_seed(seed)
         return make_mask(self.mask, shape, self.acceleration, generator=generator)
 
     def check(self, shape: tuple[int, int, int], seed: int) -> None:
-        """Draw the mask once.
+        """Draw the mask once to validate it.
 
         Raises:
-            InputError: an unknown mask, an acceleration that leaves no sample, or a centre that
-                is too small for coil maps.
+            InputError: If the mask is unknown, the acceleration leaves no sample, or the center is
+                too small for coil maps.
         """
         coils, ny, nx = shape
         mask = self.draw((ny, nx), seed)
@@ -107,16 +114,16 @@ class Undersampling:
                 find_calibration_region(mask)
             except InputError as error:
                 raise InputError(
-                    f"{self.title} at {ny}×{nx} leaves too small a centre to estimate coil maps "
-                    "from: take a lower acceleration"
+                    f"{self.title} at {ny}×{nx} has too small a center for the estimation of coil "
+                    "maps: use a lower acceleration"
                 ) from error
 
     def measure(
         self, full: Sequence[FullSlice], seeds: Sequence[int], device: torch.device
     ) -> Measurement:
-        """Each slice with a mask of its own, and coil maps from what that leaves.
+        """Undersample each slice with its own mask, and estimate coil maps from the samples.
 
-        Maps of the file are not used: they may be of the full data, which no method is to see.
+        Coil maps in the file are not used, because they may be based on the full data.
         """
         kspaces, masks = [], []
         for whole, seed in zip(full, seeds, strict=True):
@@ -131,9 +138,9 @@ class Batch:
     """Undersampled slices of one shape, on one device.
 
     Attributes:
-        measurement: with coil maps from its own samples.
-        prompts: of each slice; empty where its file says nothing.
-        seeds: of each slice's noise.
+        measurement: Measurement with coil maps from its own samples.
+        prompts: Prompt of each slice; empty strings for files without metadata.
+        seeds: Seed of each slice's diffusion noise.
     """
 
     measurement: Measurement
@@ -143,12 +150,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a method gave for a batch.
+    """Output of a method for a batch.
 
     Attributes:
-        images: ``(batch, ny, nx)`` complex64 on the CPU.
-        residual: ``(batch,)`` ``‖A x − y‖ / ‖y‖`` on the CPU.
-        evaluations: of the network, for one slice.
+        images: Images of shape ``(batch, ny, nx)``, complex64, on the CPU.
+        residual: Relative data residuals ``‖A x − y‖ / ‖y‖``, shape ``(batch,)``, on the CPU.
+        evaluations: Number of network evaluations per slice.
     """
 
     images: Tensor
@@ -158,13 +165,18 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to reconstruct. Any reconstructor can be one: it takes a batch and gives images.
+    """A reconstruction method. Any function from a batch to images can be one.
 
     Attributes:
-        name: as the user gave it.
-        run: reconstructs a batch. Slices must not influence one another.
-        prompt: ``"metadata"`` or ``"none"``; empty for methods that know no prompt.
-        steps: of the diffusion; ``None`` for methods without.
+        name: Name as the user gave it.
+        run: Function that reconstructs a batch. Slices must not influence one another.
+        prompt: ``"metadata"`` or ``"none"``; empty for methods without prompts.
+        steps: Number of diffusion steps; ``None`` for methods without diffusion.
+
+    Example:
+        >>> from ctxrecon.evaluation import Method
+        >>> Method("dds", lambda batch: ..., prompt="metadata", steps=30).title
+        'dds, prompt, 30 steps'
     """
 
     name: str
@@ -174,27 +186,40 @@ class Method:
 
     @property
     def title(self) -> str:
-        """As in tables."""
+        """Title in tables."""
         count = self.steps
         steps = "" if count is None else f", {count} step{'s' * (count != 1)}"
         return curve_title(self.name, self.prompt) + steps
 
 
 def curve_title(name: str, prompt: str) -> str:
-    """A method whatever its number of steps, as in figures."""
+    """Return the title of a method regardless of its number of steps, for figures."""
     return name + {"": "", "metadata": ", prompt", "none": ", no prompt"}[prompt]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every slice is measured in every way and reconstructed by every method.
+    """Evaluation of every method for every slice and acquisition.
 
     Attributes:
-        slices: of all scans.
-        acquisitions: masks × accelerations, and other operators.
-        methods: the first is what others are compared with.
-        seed: of all masks and noise.
-        batch_size: slices reconstructed at once.
+        slices: Slices of all scans.
+        acquisitions: Masks × accelerations, and other operators.
+        methods: Methods; the others are compared with the first.
+        seed: Random seed of all masks and noise.
+        batch_size: Number of slices reconstructed at once.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ctxrecon.evaluation import Grid, Slice, Undersampling, baseline_method
+        >>> grid = Grid(
+        ...     slices=tuple(Slice(Path("scan.h5"), i, (4, 64, 64)) for i in range(5)),
+        ...     acquisitions=(Undersampling("uniform1d", 4), Undersampling("uniform1d", 8)),
+        ...     methods=(baseline_method("tv", "total_variation"),),
+        ...     seed=0,
+        ...     batch_size=2,
+        ... )
+        >>> [len(batch) for batch in grid.batches()]
+        [1, 2, 2]
     """
 
     slices: tuple[Slice, ...]
@@ -204,10 +229,10 @@ class Grid:
     batch_size: int
 
     def batches(self) -> list[tuple[Slice, ...]]:
-        """Slices of one shape, at most ``batch_size``, in parts of about one size.
+        """Split the slices into batches of one shape and about equal size, up to ``batch_size``.
 
-        They depend on the slices alone: a network's rounding depends on how many images it sees
-        at once, and results are to be the same for any number of processes.
+        The batches depend only on the slices, because the rounding of networks depends on the batch
+        size, and results must not depend on the number of processes.
         """
         by_shape: dict[tuple[int, int, int], list[Slice]] = {}
         for one in self.slices:
@@ -220,10 +245,10 @@ class Grid:
         return parts
 
     def check(self) -> None:
-        """Try what may fail once for each shape.
+        """Validate every acquisition for each shape of the slices.
 
         Raises:
-            InputError: slices that cannot be measured in one of the ways.
+            InputError: If slices cannot be acquired in one of the ways.
         """
         for shape in dict.fromkeys(one.shape for one in self.slices):
             for acquisition in self.acquisitions:
@@ -231,11 +256,18 @@ class Grid:
 
 
 def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
-    """The scans among files and in folders (not in folders within), sorted by name.
+    """Find the scans among files and in folders (without subfolders), sorted by name.
 
     Raises:
-        InputError: a folder without scans, two files of one name, a name that is no text, a file
-            that cannot be read, or one that is undersampled and has no target image.
+        InputError: If a folder has no scans, two files have the same name, a name is not valid
+            text, a file cannot be read, or a scan is undersampled without a target image.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from ctxrecon.evaluation import find_scans
+        >>> (scan,) = find_scans([files("ctxrecon.checkpoints") / "demo_scan.npz"])
+        >>> scan.slices, scan.shape
+        (1, (8, 128, 128))
     """
     files: list[Path] = []
     for path in paths:
@@ -245,12 +277,12 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
         try:
             found = [child for child in path.iterdir() if child.suffix.lower() in SCAN_SUFFIXES]
         except OSError as error:
-            raise InputError(f"{path} may not be read: check its permissions") from error
+            raise InputError(f"{path} is not readable: check its permissions") from error
         if not found:
             raise InputError(f"{path}: expected scans ({', '.join(SCAN_SUFFIXES)}), found none")
         files += found
     if not files:
-        raise InputError("expected at least one scan, got none: name files, or folders of them")
+        raise InputError("expected at least one scan, got none: give files, or folders of them")
     names: dict[str, Path] = {}
     for path in files:
         if any(category(letter) in ("Cc", "Cs") for letter in path.name):
@@ -261,7 +293,8 @@ def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
         other = names.setdefault(path.name, path)
         if other is not path:
             raise InputError(
-                f"{other} and {path} have one name, and rows know a scan by it: rename one"
+                f"{other} and {path} have the same name, which identifies a scan in rows: rename "
+                "one"
             )
     return [_inspect(names[name]) for name in sorted(names)]
 
@@ -270,13 +303,13 @@ def _inspect(path: Path) -> ScanFile:
     info = scan_info(path)
     if "trajectory" in info:
         raise InputError(
-            f"{path} lies along a {info['trajectory']} trajectory, and nothing is known to measure "
-            "a reconstruction against: leave it out, --operators simulates trajectories"
+            f"{path} has a {info['trajectory']} trajectory, so there is no reference for the "
+            "reconstruction: leave it out, or simulate trajectories with --operators"
         )
     if info["sampled_fraction"] < FULLY_SAMPLED and not info["target"]:
         raise InputError(
             f"{path} is undersampled ({100 * info['sampled_fraction']:.0f} % sampled) and has no "
-            "target image: there is nothing to measure a reconstruction against, leave it out"
+            "target image, so there is no reference for the reconstruction: leave it out"
         )
     ny, nx = info["shape"]
     return ScanFile(
@@ -285,32 +318,32 @@ def _inspect(path: Path) -> ScanFile:
 
 
 def slices_of(scans: Sequence[ScanFile]) -> tuple[Slice, ...]:
-    """Every slice of every scan."""
+    """Return every slice of every scan."""
     return tuple(Slice(scan.path, i, scan.shape) for scan in scans for i in range(scan.slices))
 
 
 def case_seed(seed: int, one: Slice, acquisition: Acquisition, what: str) -> int:
-    """Seed of the mask or the noise of one case, the same in every process and run.
+    """Return the seed of the mask or noise of one case, the same in every process and run.
 
-    A hash of the seed, the file's name, the slice's number and the acquisition, so that it
-    depends on nothing else that is measured.
+    It is a hash of the seed, the file's name, the slice's number and the acquisition, so that it
+    does not depend on the other cases.
     """
     mask, acceleration = acquisition.mask, float(acquisition.acceleration or 0)
     words = (seed, one.path.name, one.number, mask, repr(acceleration), what)
     digest = hashlib.sha256("\0".join(map(str, words)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits
+    return int.from_bytes(digest[:8], "big") >> 1  # torch accepts 63 bits
 
 
 @dataclass(frozen=True)
 class FullSlice:
-    """A slice as its file has it.
+    """A slice as stored in its file.
 
     Attributes:
-        kspace: ``(1, coils, ny, nx)``.
-        mask: ``(1, 1, ny, nx)`` where it was measured.
-        reference: ``(1, ny, nx)`` complex64, what reconstructions are measured against.
+        kspace: K-space of shape ``(1, coils, ny, nx)``.
+        mask: Sampling mask of shape ``(1, 1, ny, nx)``.
+        reference: Reference image of shape ``(1, ny, nx)``, complex64.
         reference_name: ``"target"`` or ``"MVUE"``.
-        prompt: that its metadata imply, empty where there are none.
+        prompt: Prompt from its metadata, or an empty string without metadata.
     """
 
     kspace: Tensor
@@ -321,10 +354,10 @@ class FullSlice:
 
 
 def load_slice(one: Slice) -> FullSlice:
-    """Read a slice; without a target its reference is the MVUE image with maps of all its data.
+    """Read a slice; without a target its reference is the MVUE image with maps from all data.
 
     Raises:
-        InputError: a file that cannot be read, or a reference that is zero.
+        InputError: If the file cannot be read, or the reference is zero.
     """
     scan = read_scan(one.path, slices=one.number)
     reference, name = scan.target, "target"
@@ -337,12 +370,12 @@ def load_slice(one: Slice) -> FullSlice:
 
 
 def is_fully_sampled(scan: Scan) -> bool:
-    """Whether enough is sampled to take the scan for the truth."""
+    """Return whether a scan is sampled densely enough to serve as ground truth."""
     return float(scan.cartesian_mask.float().mean()) >= FULLY_SAMPLED
 
 
 def mvue_reference(scan: Scan) -> Tensor:
-    """MVUE image ``(batch, ny, nx)`` of fully sampled data, with coil maps from all of it.
+    """Compute the MVUE images ``(batch, ny, nx)`` of fully sampled data with maps from all data.
 
     Slices without signal are zero.
     """
@@ -359,7 +392,7 @@ def measure(
     seed: int,
     device: torch.device,
 ) -> Batch:
-    """Slices of one shape as they are measured, with what is random seeded for each."""
+    """Simulate the measurement of slices of one shape, with case-specific seeds."""
     masks, noise = (
         [case_seed(seed, one, acquisition, what) for one in slices] for what in ("mask", "noise")
     )

@@ -1,4 +1,4 @@
-"""Baselines and diffusion solvers as methods of a grid."""
+"""Baselines, diffusion solvers and networks as methods of a grid."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ _CALL_OPTIONS = ("image", "strength", "timesteps")
 
 
 def baseline_method(name: str, key: str) -> Method:
-    """A baseline with its default weights.
+    """Return a baseline with its default weights as a method.
 
     Args:
-        name: in rows and tables.
-        key: of :data:`ctxrecon.baselines.BASELINES`.
+        name: Name in rows and tables.
+        key: Key of :data:`ctxrecon.baselines.BASELINES`.
+
+    Example:
+        >>> from ctxrecon.evaluation import baseline_method
+        >>> baseline_method("tv", "total_variation").title
+        'tv'
     """
     pipeline = BaselinePipeline(key)
 
@@ -43,18 +48,27 @@ def baseline_method(name: str, key: str) -> Method:
 
 
 def solver_and_call(text: str) -> tuple[DiffusionSolver, dict[str, Any]]:
-    """A solver with its own options, and those that are the pipeline's.
+    """Parse a solver with its own options, and the options of the pipeline.
 
     Args:
-        text: such as ``"dds:eta=0.5:image=l1_wavelet:strength=0.3"``.
+        text: Solver with options, such as ``"dds:eta=0.5:image=l1_wavelet:strength=0.3"``.
+
+    Returns:
+        The solver, and keyword arguments for the pipeline.
 
     Raises:
-        InputError: an unknown solver, or an option that neither has.
+        InputError: If the solver is unknown, or neither the solver nor the pipeline has an option.
+
+    Example:
+        >>> from ctxrecon.evaluation import solver_and_call
+        >>> solver, call = solver_and_call("dds:eta=0.5:image=l1_wavelet:strength=0.3")
+        >>> solver.eta, call
+        (0.5, {'image': 'l1_wavelet', 'strength': 0.3})
     """
     name, options = split_options(text)
     keys = [pair.partition("=")[0] for pair in text.split(":")[1:]]
     if len(set(keys)) < len(keys):
-        raise InputError(f"{text} gives an option twice: leave one out")
+        raise InputError(f"{text} contains an option twice: leave one out")
     call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
     _check_value(text, "strength", call.get("strength", 1.0), 1.0)
     for key in ("image", "timesteps"):
@@ -70,10 +84,10 @@ def solver_and_call(text: str) -> tuple[DiffusionSolver, dict[str, Any]]:
 
 
 def _check_value(text: str, key: str, value: Any, default: Any) -> None:
-    """Refuse a value that is not of the kind of an option's default; ``None`` stands for counts.
+    """Validate that a value has the type of an option's default; ``None`` is for whole numbers.
 
     Raises:
-        InputError: naming the option.
+        InputError: If the type differs; the message names the option.
     """
     if isinstance(default, bool):
         fits, kind = isinstance(value, bool), "true or false"
@@ -98,28 +112,29 @@ def solver_methods(
     batch_size: int,
     call: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Method]:
-    """A solver with every prompt and number of steps, started from the same noise.
+    """Return a solver as methods with every prompt and number of steps, from the same noise.
 
     Args:
-        name: in rows and tables.
-        solver: what the pipeline runs.
-        pipe: the prior.
-        prompts: ``"metadata"`` (those of the scan) and ``"none"`` (γ = 0).
-        guidance_scale: γ with a prompt.
-        steps: diffusion steps.
-        samples: posterior samples, of which the mean is taken.
-        batch_size: images denoised at once.
-        call: further arguments of the pipeline, such as ``image`` and ``strength``.
+        name: Name in rows and tables.
+        solver: Solver for the pipeline.
+        pipe: Pipeline of the prior.
+        prompts: ``"metadata"`` (the scan's own prompt) and ``"none"`` (γ = 0).
+        guidance_scale: Guidance scale γ with a prompt.
+        steps: Numbers of diffusion steps.
+        samples: Number of posterior samples, whose mean is evaluated.
+        batch_size: Number of images denoised at once.
+        call: Further arguments of the pipeline, such as ``image`` and ``strength``.
 
     Raises:
-        InputError: a prompt that is neither, γ = 0 with a prompt, or what the pipeline refuses.
+        InputError: If a prompt is neither of the two, γ is 0 with a prompt, or the pipeline
+            rejects an argument.
     """
     for prompt in prompts:
         if prompt not in PROMPTS:
             raise InputError(f"unknown prompt {prompt!r}: expected {' or '.join(PROMPTS)}")
     if METADATA in prompts and guidance_scale == 0:
         raise InputError(
-            "guidance scale 0 leaves the prompt out: give another, or take no prompt but 'none'"
+            "guidance scale 0 ignores the prompt: give another scale, or only the prompt 'none'"
         )
     check_warm_start(call.get("image"), call.get("strength", 1.0), solver)
     for count in steps:
@@ -156,11 +171,11 @@ def solver_methods(
 
 
 def network_method(name: str, pipe: ReconstructionPipeline) -> Method:
-    """A network that reconstructs directly.
+    """Return a direct reconstruction network as a method.
 
     Args:
-        name: in rows and tables.
-        pipe: the network; one that reads prompts gets those of the scan.
+        name: Name in rows and tables.
+        pipe: Pipeline of the network; one that reads prompts receives those of the scan.
     """
     reads = pipe.reconstructor.text_width is not None
 
@@ -177,25 +192,25 @@ def network_method(name: str, pipe: ReconstructionPipeline) -> Method:
 def check_prompts(
     pipe: ContextMRIPipeline | ReconstructionPipeline, scans: Sequence[ScanFile]
 ) -> None:
-    """Refuse scans whose metadata cannot serve as a prompt.
+    """Validate that the metadata of scans can serve as prompts.
 
     Raises:
-        InputError: a scan without metadata, or with a prompt that the tokenizer would cut short.
+        InputError: If a scan has no metadata, or a prompt that the tokenizer would truncate.
     """
     for scan in scans:
         if scan.prompt is None:
             raise InputError(
-                f"{scan.path} says nothing about itself, so there is no prompt {METADATA!r}: "
-                f"leave it out, or take only the prompt {NO_PROMPT!r}"
+                f"{scan.path} has no metadata, so there is no prompt {METADATA!r}: "
+                f"leave it out, or use only the prompt {NO_PROMPT!r}"
             )
         check_prompt_length(pipe.tokenizer, [scan.prompt])
 
 
 @contextmanager
 def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
-    """How many images the network sees at each call; guidance doubles them.
+    """Record the number of images in each network call; guidance doubles it.
 
-    Counted, because a solver may ask it several times a step.
+    Calls are counted because a solver may evaluate the network several times per step.
     """
     images: list[int] = []
     handle = network.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))

@@ -1,8 +1,8 @@
-"""Operators other than masks that a benchmark measures fully sampled scans by.
+"""Simulated operators other than masks, applied to fully sampled scans in benchmarks.
 
-Adding one is a frozen dataclass, whose fields are its options, and one line:
+To add one, define a frozen dataclass whose fields are its options, and register it::
 
-    >>> OPERATORS.register("my_operator", MyOperator, title="my operator")
+    OPERATORS.register("my_operator", MyOperator, title="my operator")
 """
 
 from __future__ import annotations
@@ -35,41 +35,50 @@ from ctxrecon.scan import FULLY_SAMPLED, Scan
 
 
 class SimulatedOperator(ABC):
-    """What makes a measurement of slices whose images are known."""
+    """Base class of operators that simulate the measurement of slices with known images.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.evaluation import OPERATORS
+        >>> operator = OPERATORS.make("super_resolution", {"factor": 2})
+        >>> image = torch.ones(1, 8, 8, dtype=torch.complex64)
+        >>> operator.measure(image[:, None], image, generators=[]).y.shape
+        torch.Size([1, 4, 4])
+    """
 
     measures_kspace: ClassVar[bool] = False
-    """Whether it needs the k-space of each coil, fully sampled, beside the image."""
+    """Whether the operator needs fully sampled k-space of each coil, not only the image."""
 
-    def check(self, shape: tuple[int, int, int]) -> None:  # noqa: B027 (most take any)
-        """Refuse slices ``(coils, ny, nx)`` that cannot be measured so."""
+    def check(self, shape: tuple[int, int, int]) -> None:  # noqa: B027 (most accept any)
+        """Validate that slices of shape ``(coils, ny, nx)`` can be measured."""
 
     @abstractmethod
     def measure(
         self, kspace: Tensor, images: Tensor, generators: Sequence[torch.Generator]
     ) -> Measurement:
-        """The measurement of a batch.
+        """Simulate the measurement of a batch.
 
         Args:
-            kspace: ``(batch, coils, ny, nx)`` complex64 of all samples.
-            images: ``(batch, ny, nx)`` complex64, what reconstructions are compared with.
-            generators: one for each slice.
+            kspace: Fully sampled k-space of shape ``(batch, coils, ny, nx)``, complex64.
+            images: Reference images of shape ``(batch, ny, nx)``, complex64.
+            generators: Random number generator of each slice.
         """
 
 
 class Trajectory(SimulatedOperator):
-    """Each coil's image, as the file has it with its noise, sampled along a trajectory.
+    """Sampling of each coil image, including its noise, along a trajectory.
 
-    Coil maps are estimated from these samples, as those of a measured scan are.
+    Coil maps are estimated from these samples, as for a measured scan.
     """
 
     measures_kspace = True
 
     @abstractmethod
     def shots(self, size: int) -> Tensor:
-        """``(shots, samples, 2)`` for an image of ``size`` pixels along its longer side."""
+        """Return the trajectory ``(shots, samples, 2)`` for an image of longer side ``size``."""
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a trajectory that coil maps cannot be estimated from."""
+        """Validate that coil maps can be estimated from the trajectory."""
         coils, ny, nx = shape
         trajectory = self.shots(max(ny, nx)).flatten(0, 1)
         if coils > 1:
@@ -78,7 +87,7 @@ class Trajectory(SimulatedOperator):
     def measure(
         self, kspace: Tensor, images: Tensor, generators: Sequence[torch.Generator]
     ) -> Measurement:
-        """The samples of :meth:`shots`."""
+        """Sample the coil images along :meth:`shots`."""
         ny, nx = kspace.shape[2:]
         shots = self.shots(max(ny, nx))
         ones = torch.ones(1, 1, ny, nx, dtype=torch.complex64, device=kspace.device)
@@ -97,7 +106,7 @@ class Radial(Trajectory):
         check_whole("spokes", self.spokes)
 
     def shots(self, size: int) -> Tensor:
-        """``(spokes, 2 size, 2)``."""
+        """Return the trajectory, shape ``(spokes, 2 size, 2)``."""
         return radial_trajectory(self.spokes, 2 * size).unflatten(0, (self.spokes, -1))
 
 
@@ -115,7 +124,7 @@ class Spiral(Trajectory):
         check_number("alpha", self.alpha, above=0)
 
     def shots(self, size: int) -> Tensor:
-        """``(interleaves, samples, 2)``, a little denser along the arc than it need be."""
+        """Return the trajectory ``(interleaves, samples, 2)``, slightly oversampled in arc."""
         samples = math.ceil(1.2 * math.pi * size * self.turns / (self.alpha + 1)) + 2
         spirals = spiral_trajectory(self.interleaves, samples, self.turns, alpha=self.alpha)
         return spirals.unflatten(0, (self.interleaves, -1))
@@ -123,7 +132,7 @@ class Spiral(Trajectory):
 
 @dataclass(frozen=True)
 class KnownPixels(SimulatedOperator):
-    """Pixels of the image, of which a random share is known, others in each slice."""
+    """Inpainting with a random fraction of known pixels, different in each slice."""
 
     fraction: float = 0.5
 
@@ -133,7 +142,7 @@ class KnownPixels(SimulatedOperator):
     def measure(
         self, kspace: Tensor, images: Tensor, generators: Sequence[torch.Generator]
     ) -> Measurement:
-        """The image with zeros in place of the others."""
+        """Return the images with zeros at the unknown pixels."""
         shape = (1, *images.shape[1:])
         known = [torch.rand(shape, generator=each) < self.fraction for each in generators]
         operator = Inpainting(torch.stack(known).to(images.device))
@@ -142,7 +151,7 @@ class KnownPixels(SimulatedOperator):
 
 @dataclass(frozen=True)
 class LowResolution(SimulatedOperator):
-    """The image of a scan at a lower resolution."""
+    """Super-resolution from the image of a scan at a lower resolution."""
 
     factor: int = 2
 
@@ -150,13 +159,13 @@ class LowResolution(SimulatedOperator):
         check_whole("factor", self.factor)
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a factor that does not divide the image."""
+        """Validate that the factor divides the image size."""
         SuperResolution((1, *shape[1:]), self.factor)
 
     def measure(
         self, kspace: Tensor, images: Tensor, generators: Sequence[torch.Generator]
     ) -> Measurement:
-        """The small image."""
+        """Return the low-resolution images."""
         operator = SuperResolution((1, *images.shape[1:]), self.factor)
         return Measurement.from_operator(operator, operator(images))
 
@@ -172,12 +181,12 @@ OPERATORS.register("super_resolution", LowResolution, title="super-resolution")
 
 @dataclass(frozen=True)
 class OperatorAcquisition:
-    """An operator of :data:`OPERATORS` as one of the ways in which a grid measures slices.
+    """An operator of :data:`OPERATORS` as an acquisition of a grid.
 
     Attributes:
-        mask: the operator with its options as the user gave it, in rows.
-        operator: what measures.
-        acceleration: ``None``; only masks have one.
+        mask: Operator with its options as the user gave it, for rows.
+        operator: Simulated operator.
+        acceleration: ``None``, because only masks have an acceleration factor.
     """
 
     mask: str
@@ -186,15 +195,15 @@ class OperatorAcquisition:
 
     @property
     def title(self) -> str:
-        """As in tables: the title, and the options as they were given."""
+        """Title in tables: the operator's title and its options."""
         name, *options = self.mask.split(":")
         return ", ".join([OPERATORS.title(name), *(option.replace("=", " ") for option in options)])
 
     def check(self, shape: tuple[int, int, int], seed: int) -> None:
-        """Refuse slices ``(coils, ny, nx)`` that cannot be measured so.
+        """Validate that slices of shape ``(coils, ny, nx)`` can be measured.
 
         Raises:
-            InputError: naming the operator.
+            InputError: If they cannot; the message names the operator.
         """
         try:
             self.operator.check(shape)
@@ -206,7 +215,7 @@ class OperatorAcquisition:
     def measure(
         self, full: Sequence[FullSlice], seeds: Sequence[int], device: torch.device
     ) -> Measurement:
-        """The measurement of slices of one shape."""
+        """Simulate the measurement of slices of one shape."""
         kspace, images = (
             torch.cat([getattr(whole, name) for whole in full]).to(device)
             for name in ("kspace", "reference")
@@ -216,24 +225,29 @@ class OperatorAcquisition:
 
 
 def operator_acquisition(text: str) -> OperatorAcquisition:
-    """An operator by its name with options, such as ``"radial:spokes=32"``.
+    """Parse an operator with options, such as ``"radial:spokes=32"``.
 
     Raises:
-        InputError: an operator or an option that there is not, or a value that is no number.
+        InputError: If the operator or an option is unknown, or a value is not a number.
+
+    Example:
+        >>> from ctxrecon.evaluation import operator_acquisition
+        >>> operator_acquisition("radial:spokes=32").title
+        'radial, spokes 32'
     """
     name, options = split_options(text)
     return OperatorAcquisition(text, OPERATORS.make(name, options))
 
 
 def check_scans(acquisition: OperatorAcquisition, scans: Sequence[ScanFile]) -> None:
-    """Refuse scans whose k-space has gaps, for operators that sample it anew.
+    """Validate that scans are fully sampled, for operators that resample their k-space.
 
     Raises:
-        InputError: naming the scan.
+        InputError: If a scan is undersampled; the message names it.
     """
     for scan in scans if acquisition.operator.measures_kspace else ():
         if scan.sampled < FULLY_SAMPLED:
             raise InputError(
                 f"{scan.path} is undersampled ({100 * scan.sampled:.0f} % sampled), and "
-                f"{acquisition.mask} samples its k-space anew: leave out one of them"
+                f"{acquisition.mask} resamples its k-space: leave out one of them"
             )

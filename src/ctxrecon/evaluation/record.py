@@ -1,4 +1,4 @@
-"""Results as JSON with what is needed to run the measurement again."""
+"""Records of results in JSON with the information needed to reproduce them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from ctxrecon import __version__
 from ctxrecon.files import write_json
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, threads, accelerator and versions of this machine."""
+    """Return processor, threads, accelerator and software versions of this machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_model(),
@@ -26,19 +27,28 @@ def hardware() -> dict[str, Any]:
         "platform": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "ctxrecon": __version__,
     }
 
 
 def write_record(path: str | Path, results: Any, *, command: str, seed: int | None) -> None:
-    """Write ``results`` as JSON with command, seed, date and hardware.
-
-    The file is written beside its place and then renamed, so that no reader sees half of it.
+    """Write ``results`` as JSON with command, seed, date and hardware, atomically.
 
     Args:
-        path: the JSON file; its folder is made if needed.
-        results: what was measured, in JSON types.
-        command: that makes the same results again.
-        seed: the seed of every random choice, ``None`` if there was none.
+        path: JSON file; its folder is created if needed.
+        results: Results, as JSON types.
+        command: Command that reproduces the results.
+        seed: Random seed, ``None`` if there was none.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from ctxrecon.evaluation import write_record
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "record.json"
+        ...     write_record(path, {"psnr": 38.0}, command="python measure.py", seed=0)
+        ...     json.loads(path.read_text())["results"]
+        {'psnr': 38.0}
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +63,7 @@ def write_record(path: str | Path, results: Any, *, command: str, seed: int | No
 
 
 def fingerprint(pipe: ContextMRIPipeline | ReconstructionPipeline) -> str:
-    """A short hash of the weights, so that a record says which prior or network it is of."""
+    """Return a short hash of the weights, which identifies the prior or network in a record."""
     digest = hashlib.sha256()
     for part in ("unet", "reconstructor", "text_encoder"):
         module = getattr(pipe, part, None)

@@ -1,4 +1,4 @@
-"""Summary of a measured grid: tables with standard errors, JSON, quality against time."""
+"""Report on a measured grid: tables with standard errors, JSON, and PSNR against time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNITS = {
     "hfen": "HFEN",
     "sharpness": "sharpness",
 }
-# Okabe and Ito's colours, told apart by everyone.
+# Colorblind-safe colors of Okabe and Ito.
 _COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"),
 )
@@ -37,23 +37,24 @@ _PANEL = (4.6, 3.6)
 _MAX_COLUMNS = 3
 _LEGEND_LINE = 0.22  # inches
 FILES = ("summary.md", "summary.json", "psnr_against_seconds.png")
-"""What :func:`write_report` writes."""
+"""Names of the files that :func:`write_report` writes."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method with one way of measuring, over all slices.
+    """Summary of one method with one acquisition over all slices.
 
     Attributes:
-        mask: name of the mask, or of another operator with its options.
-        acceleration: as stated; ``None`` of other operators.
-        method: name of the method.
+        mask: Name of the mask, or of another operator with its options.
+        acceleration: Nominal acceleration factor; ``None`` for other operators.
+        method: Name of the method.
         prompt: ``"metadata"``, ``"none"`` or empty.
-        steps: of the diffusion.
-        scores: mean, standard error and number of each metric.
-        less_first: the same of the paired differences to the grid's first method.
-        seconds: of one slice, the median over slices: the first on a GPU takes longer.
-        evaluations: of the network for one slice.
+        steps: Number of diffusion steps, or ``None``.
+        scores: Mean, standard error and number of values of each metric.
+        less_first: Mean, standard error and number of the paired differences to the grid's first
+            method, for each metric.
+        seconds: Median time per slice in seconds, which excludes the warm-up of a GPU.
+        evaluations: Number of network evaluations per slice.
     """
 
     mask: str
@@ -79,15 +80,15 @@ def write_report(
     """Write ``summary.md``, ``summary.json`` and ``psnr_against_seconds.png``.
 
     Args:
-        folder: existing.
-        rows: of the whole grid, as :func:`ctxrecon.evaluation.run_grid` gives them.
-        grid: what was measured.
-        command: that measured it.
-        processes: that it was split over.
-        prior: what the prior of the solvers is called; ``None`` where there is none.
+        folder: Existing folder.
+        rows: Rows of the whole grid from :func:`ctxrecon.evaluation.run_grid`.
+        grid: Measured grid.
+        command: Command that measured it.
+        processes: Number of processes that measured it.
+        prior: Name of the solvers' prior; ``None`` if there are no solvers.
 
     Returns:
-        The files.
+        The files written.
     """
     cells = summarize(rows, grid)
     words, data, picture = (folder / name for name in FILES)
@@ -112,7 +113,7 @@ def write_report(
 
 
 def summarize(rows: Sequence[Row], grid: Grid) -> dict[Acquisition, dict[Method, Cell]]:
-    """Every method with every acquisition, over all slices."""
+    """Summarize every method with every acquisition over all slices."""
     by_key = {row_key(row): row for row in rows}
     clusters = [one.path.name for one in grid.slices]
 
@@ -150,15 +151,15 @@ def _text(
 ) -> str:
     slices = len(grid.slices)
     solvers = "" if prior is None else f" Diffusion solvers with this prior: {prior}."
-    errors = "over scans, whose slices are not independent"
+    errors = "over scans, as slices of one scan are not independent"
     if scans == 1:
-        errors = "over the slices of the one scan, taken as independent"
+        errors = "over the slices of the one scan, assumed to be independent"
     lines = [
         f"{slices} slice{'s' * (slices > 1)} of {scans} scan{'s' * (scans > 1)}, reference "
         f"{' or '.join(references)}, slice-wise metrics on magnitudes, mean ± standard error "
-        f"({errors}). A mask for each slice, the same for every method, and coil maps from what "
-        f"is sampled. Seconds of one slice in batches of {grid.batch_size}, median, coil maps not "
-        f"counted.{solvers}\n"
+        f"({errors}). Each slice has its own mask, the same for every method, and coil maps "
+        f"estimated from its samples. Seconds: median time per slice in batches of "
+        f"{grid.batch_size}, without coil maps.{solvers}\n"
     ]
     first, *others = grid.methods
     for acquisition, part in cells.items():
@@ -202,7 +203,7 @@ def _draw(path: Path, cells: dict[Acquisition, dict[Method, Cell]], prior: str |
     rows = -(-len(cells) // columns)
     labels = list(dict.fromkeys(_curve_title(m) for part in cells.values() for m in part))
     across = max(1, min(len(labels), int(columns * _PANEL[0] / (0.085 * _longest(labels) + 0.6))))
-    notes = ["mean ± standard error; beside a point its diffusion steps"]
+    notes = ["mean ± standard error; numbers next to points are diffusion steps"]
     if prior is not None:
         notes.append(f"prior of the solvers: {prior}")
     below = _LEGEND_LINE * (-(-len(labels) // across) + len(notes)) + 0.15
@@ -238,7 +239,7 @@ def _longest(words: Iterable[str]) -> int:
 
 
 def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
-    """A point for each method and number of steps; the steps of a method are joined."""
+    """Draw a point for each method and number of steps, connected over the steps."""
     curves: dict[tuple[str, str], list[Cell]] = {}
     for cell in part.values():
         curves.setdefault((cell.method, cell.prompt), []).append(cell)
@@ -271,13 +272,13 @@ def _draw_panel(axes: Axes, part: dict[Method, Cell]) -> None:
                 )
     axes.set_xscale("log")
     _label_seconds(axes)
-    axes.set_xlabel("seconds a slice")
+    axes.set_xlabel("seconds per slice")
     axes.set_ylabel("PSNR (dB)")
     axes.grid(visible=True, which="major", alpha=0.3)
 
 
 def _label_seconds(axes: Axes) -> None:
-    """Ticks at 1, 2 and 5 times the powers of ten, or at the powers alone where they are many."""
+    """Set ticks at 1, 2 and 5 times the powers of ten, or only at the powers of a wide range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     first, last = axes.get_xlim()

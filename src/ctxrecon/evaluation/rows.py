@@ -1,4 +1,4 @@
-"""Rows of a measurement in CSV files that a stopped run goes on with."""
+"""Rows of a measurement in CSV files from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,37 @@ Row = dict[str, str]
 
 
 def open_rows(path: Path, columns: Sequence[str], settings: Mapping[str, object]) -> list[Row]:
-    """Rows of a run that was stopped; a new file where there is none.
+    """Open the rows of a stopped run, or create a new file.
 
-    The settings lie beside the file, in ``<stem>.settings.json``.
+    The settings are stored next to the file in ``<stem>.settings.json``.
+
+    Args:
+        path: CSV file.
+        columns: Columns of the rows.
+        settings: Settings on which the rows depend.
+
+    Returns:
+        The rows that are already complete.
 
     Raises:
-        InputError: the file belongs to a run with other settings, or to none that is known, or has
-            other columns.
+        InputError: If the file belongs to a run with other or unknown settings, or has other
+            columns.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from ctxrecon.evaluation import append_rows, open_rows
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, columns = Path(folder) / "rows.csv", ["slice", "psnr"]
+        ...     rows = open_rows(path, columns, {"seed": 0})
+        ...     append_rows(path, columns, [{"slice": "0", "psnr": "38.0"}])
+        ...     open_rows(path, columns, {"seed": 0})
+        [{'slice': '0', 'psnr': '38.0'}]
     """
     beside = path.with_suffix(".settings.json")
     if path.is_file() and not beside.is_file():
         raise InputError(
-            f"{path} has no {beside.name} beside it that says how it was measured: write to "
-            "another file"
+            f"{path} has no {beside.name} that states how it was measured: write to another file"
         )
     if not path.is_file():
         beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -42,10 +60,10 @@ def open_rows(path: Path, columns: Sequence[str], settings: Mapping[str, object]
 
 
 def check_settings(path: Path, settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings that the rows were made with.
+    """Return the settings with which the rows were measured.
 
     Raises:
-        InputError: there are none, or one of ``settings`` differs.
+        InputError: If there are none, or one of ``settings`` differs.
     """
     beside = path.with_suffix(".settings.json")
     if not (path.is_file() and beside.is_file()):
@@ -56,12 +74,12 @@ def check_settings(path: Path, settings: Mapping[str, object]) -> dict[str, obje
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows that were written to their end; the file stays as it is."""
+    """Read the complete rows of a file, which is not modified."""
     return list(csv.DictReader(io.StringIO(_whole_lines(path))))
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Add rows to the file at once."""
+    """Append rows to the file in a single write."""
     text = io.StringIO()
     csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
     with path.open("a", encoding="utf-8") as file:
@@ -69,16 +87,27 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
 
 
 class RowFolder:
-    """Rows that several processes measure together, in one folder.
+    """Rows that several processes measure together in one folder.
 
-    Every process appends to a file of its own, ``rows.rank<N>.csv``, and reads those of all, so
-    that a run that was stopped goes on with any number of processes. :meth:`merge` makes one
-    sorted ``rows.csv`` of them in the end.
+    Every process appends to its own file, ``rows.rank<N>.csv``, and reads all files, so that a
+    stopped run can resume with any number of processes. Finally, :meth:`merge` combines them into
+    one sorted ``rows.csv``.
 
     Args:
-        folder: an existing folder.
-        columns: of every row.
-        key: what tells a row from all others, as something that sorts.
+        folder: Existing folder.
+        columns: Columns of the rows.
+        key: Function that returns a unique, sortable key of a row.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from ctxrecon.evaluation import RowFolder
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = RowFolder(Path(name), ["slice", "psnr"], lambda row: (int(row["slice"]),))
+        ...     folder.append(0, [{"slice": "1", "psnr": "38.0"}])
+        ...     folder.append(1, [{"slice": "0", "psnr": "37.5"}])
+        ...     [row["slice"] for row in folder.merge()]
+        ['0', '1']
     """
 
     def __init__(
@@ -87,35 +116,35 @@ class RowFolder:
         self.folder, self.columns, self.key = folder, tuple(columns), key
 
     def check_settings(self, settings: Mapping[str, object]) -> dict[str, object]:
-        """What ``settings.json`` is to hold: what it holds already, and what is new.
+        """Return the new content of ``settings.json``: existing and further settings.
 
         Raises:
-            InputError: one of ``settings`` differs, or there are rows without settings.
+            InputError: If one of ``settings`` differs, or there are rows without settings.
         """
         path = self.folder / "settings.json"
         if not path.is_file():
             if self._files():
                 raise InputError(
-                    f"{self._files()[0]} has no settings.json beside it that says how it was "
-                    "measured: write to another folder"
+                    f"{self._files()[0]} has no settings.json that states how it was measured: "
+                    "write to another folder"
                 )
             return dict(settings)
         before = _read_settings(path)
         if not before.keys() & settings.keys():
-            raise InputError(f"{path} is not of a measurement: write to another folder")
-        # A run of baselines alone knows no prior; one that adds a solver does.
+            raise InputError(f"{path} does not belong to a measurement: write to another folder")
+        # A run with only baselines has no prior; a later one that adds a solver does.
         _refuse_others(path, before, {name: settings[name] for name in settings if name in before})
         return {**before, **settings}
 
     def write_settings(self, settings: Mapping[str, object]) -> None:
-        """Keep what :meth:`check_settings` gave."""
+        """Write the settings that :meth:`check_settings` returned."""
         write_json(self.folder / "settings.json", settings)
 
     def read(self) -> list[Row]:
-        """The rows of all processes and earlier runs, each once, sorted.
+        """Read the rows of all processes and earlier runs, sorted and without duplicates.
 
         Raises:
-            InputError: a file with other columns.
+            InputError: If a file has other columns, or a damaged row.
         """
         rows: dict[tuple[Any, ...], Row] = {}
         for path in self._files():
@@ -124,12 +153,12 @@ class RowFolder:
                 rows |= {self.key(row): row for row in read_rows(path)}
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(
-                    f"{path} holds a row that is damaged: remove it, or write to another folder"
+                    f"{path} has a damaged row: delete the file, or write to another folder"
                 ) from error
         return [rows[key] for key in sorted(rows)]
 
     def append(self, rank: int, rows: Iterable[Row]) -> None:
-        """Add rows to the file of one process, after what was written to its end before."""
+        """Append rows to the file of one process, after its last complete row."""
         path = self.folder / f"rows.rank{rank}.csv"
         if path.is_file():
             _drop_half_a_line(path)
@@ -138,7 +167,7 @@ class RowFolder:
         append_rows(path, self.columns, rows)
 
     def merge(self) -> list[Row]:
-        """Bring all rows into ``rows.csv``; no process may be writing any more."""
+        """Combine all rows in ``rows.csv``; no process may be writing at that time."""
         rows = self.read()
         parts = [path for path in self._files() if path.name != "rows.csv"]
         with written_beside(self.folder / "rows.csv") as temporary:
@@ -157,21 +186,21 @@ def _header(columns: Sequence[str]) -> str:
 
 
 def _check_columns(path: Path, columns: Sequence[str], place: str) -> None:
-    """Refuse rows of other columns.
+    """Validate the columns of a file.
 
     Raises:
-        InputError: naming the file, with the remedy of another ``place``.
+        InputError: If they differ; the message suggests another ``place``, a file or folder.
     """
     head = _whole_lines(path).partition("\n")[0]
     if head and head + "\n" != _header(columns):
-        raise InputError(f"{path} has other columns than are written now: write to another {place}")
+        raise InputError(f"{path} has other columns than expected: write to another {place}")
 
 
 def _read_settings(path: Path) -> dict[str, object]:
-    """What a file of settings holds.
+    """Read a settings file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: If it cannot be read.
     """
     return read_json(path, "the settings of a measurement", "write to another folder")
 
@@ -183,13 +212,13 @@ def _refuse_others(
     if changed:
         name = changed[0]
         raise InputError(
-            f"{path} holds rows of a run with {name} {before.get(name)!r}, this one has "
-            f"{settings[name]!r}: remove them, or write to another folder"
+            f"{path} belongs to a run with {name} {before.get(name)!r}, but this run has "
+            f"{settings[name]!r}: delete the rows, or write to another folder"
         )
 
 
 def _whole_lines(path: Path) -> str:
-    """Stopped while it wrote: the last row is done again."""
+    """Read the complete lines; a row that was interrupted while being written is dropped."""
     text = path.read_bytes()
     try:
         return text[: text.rfind(b"\n") + 1].decode("utf-8")
@@ -198,5 +227,5 @@ def _whole_lines(path: Path) -> str:
 
 
 def _drop_half_a_line(path: Path) -> None:
-    # In place: a file written anew could lose all its rows if stopped again here.
+    # In place, because rewriting the file could lose all rows if interrupted here.
     os.truncate(path, len(_whole_lines(path).encode("utf-8")))

@@ -1,4 +1,4 @@
-"""Measures what is missing of a grid, split over the processes that accelerate started."""
+"""Measurement of the missing cases of a grid, distributed over accelerate's processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ctxrecon.measurement import Measurement
 from ctxrecon.metrics import image_metrics
 
 METRICS = {"psnr": 2, "snr": 2, "ssim": 4, "nmse": 4, "hfen": 3, "sharpness": 3}
-"""Metrics with the digits that tables show."""
+"""Metrics, with the number of digits in tables."""
 CASE = ("scan", "slice", "mask", "acceleration")
 COLUMNS = (
     *CASE,
@@ -43,30 +43,30 @@ COLUMNS = (
 def run_grid(
     grid: Grid, folder: Path, settings: Mapping[str, object], state: PartialState
 ) -> list[Row] | None:
-    """Measure a grid, or go on with it.
+    """Measure a grid, or resume a stopped measurement.
 
-    Batches of slices are dealt to the processes in turn. Each appends its rows when a method is
-    done with a batch; the main process joins them in the end, in ``rows.csv``. Numbers other than
-    ``seconds`` depend neither on the number of processes nor on where a run was stopped.
+    Batches of slices are distributed over the processes in turn. Each process appends its rows
+    when a method has finished a batch; at the end, the main process combines them in ``rows.csv``.
+    Numbers other than ``seconds`` depend neither on the number of processes nor on interruptions.
 
     Args:
-        grid: what to measure.
-        folder: existing, for the rows; rows of a larger grid may lie there already.
-        settings: what the numbers depend on and rows do not say.
-        state: of accelerate.
+        grid: Grid to measure.
+        folder: Existing folder for the rows; it may already contain rows of a larger grid.
+        settings: Settings on which the numbers depend and that are not part of the rows.
+        state: State of accelerate.
 
     Returns:
-        The rows of this grid, sorted, in the main process; ``None`` in the others.
+        The sorted rows of this grid in the main process, ``None`` in the others.
 
     Raises:
-        InputError: the folder holds rows of other settings, a mask that cannot be drawn, or a
-            slice that cannot be read or reconstructed.
+        InputError: If the folder contains rows with other settings, a mask cannot be drawn, or a
+            slice cannot be read or reconstructed.
     """
     grid.check()
     store = RowFolder(folder, COLUMNS, row_key)
     known = store.check_settings(settings)
     wait = _barrier(state)
-    wait()  # all have looked before the first writes
+    wait()  # until all processes have checked the settings
     if state.is_main_process:
         store.write_settings(known)
     done = {row_key(row) for row in store.read()}
@@ -90,16 +90,16 @@ def run_grid(
 
 
 def device_of(state: PartialState) -> torch.device:
-    """Where this process computes."""
-    # Networks that are moved to accelerate's "cpu:1" get other strides, and so another rounding.
+    """Return the device of this process."""
+    # Networks moved to accelerate's "cpu:1" get other strides, and thus other rounding errors.
     return torch.device("cpu") if state.device.type == "cpu" else state.device
 
 
 def _barrier(state: PartialState) -> Callable[[], None]:
-    """Makes the processes wait for one another."""
+    """Return a function that waits for all processes."""
     if state.num_processes == 1:
         return lambda: None
-    # The first to be done may wait for hours; accelerate's own group gives up after minutes.
+    # The first process may wait for hours, but accelerate's own group times out after minutes.
     group: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
 
     def wait() -> None:
@@ -115,9 +115,9 @@ def _measure(
     device: torch.device,
     bar: tqdm,
 ) -> Iterable[list[Row]]:
-    """The rows that are missing for some slices, method by method.
+    """Yield the missing rows of some slices, method by method.
 
-    Where one is missing the whole batch is reconstructed: see :meth:`Grid.batches`.
+    If one slice is missing, the whole batch is reconstructed, see :meth:`Grid.batches`.
     """
     full: list[FullSlice] = []
     for acquisition in grid.acquisitions:
@@ -158,7 +158,7 @@ def _rate(
             "method": method.name,
             "prompt": method.prompt,
             "steps": "" if method.steps is None else str(method.steps),
-            # The shortest text that reads back exactly.
+            # The shortest text that restores the exact number.
             **{name: repr(float(values[name][place])) for name in (*METRICS, "residual")},
             "evaluations": f"{found.evaluations:g}",
             "seconds": f"{seconds:.4f}",
@@ -170,7 +170,7 @@ def _rate(
 
 
 def sampled_share(measurement: Measurement) -> Tensor:
-    """Samples of each coil over the pixels of the image, ``(batch,)`` on the CPU."""
+    """Compute the number of samples per coil over the number of pixels, ``(batch,)`` on the CPU."""
     operator, y = measurement.operator, measurement.y
     if operator.mask is not None:
         return operator.mask.float().mean(dim=(1, 2, 3)).cpu().expand(len(y))
@@ -180,7 +180,7 @@ def sampled_share(measurement: Measurement) -> Tensor:
 
 
 def case_key(one: Slice, acquisition: Acquisition, method: Method) -> tuple[Any, ...]:
-    """What tells a row from all others; rows are sorted by it."""
+    """Return the unique key of a case, by which rows are sorted."""
     return (
         *(one.path.name, one.number, acquisition.mask, acquisition.acceleration or 0.0),
         *(method.name, method.prompt, method.steps or 0),
@@ -188,7 +188,7 @@ def case_key(one: Slice, acquisition: Acquisition, method: Method) -> tuple[Any,
 
 
 def row_key(row: Row) -> tuple[Any, ...]:
-    """The same of a row in a file."""
+    """Return the key of a row in a CSV file, equal to its :func:`case_key`."""
     return (
         *(row["scan"], int(row["slice"]), row["mask"], float(row["acceleration"] or 0)),
         *(row["method"], row["prompt"], int(row["steps"] or 0)),

@@ -1,4 +1,4 @@
-"""Means with their standard errors, as numbers and in Markdown tables."""
+"""Means with standard errors, as numbers and in Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ Estimate: TypeAlias = "dict[str, float | int | None]"
 
 
 def summary(values: ArrayLike, clusters: Sequence[str] | None = None) -> Estimate:
-    """Mean, standard error of the mean, and number of values.
+    r"""Compute the mean, its standard error, and the number of values.
 
-    Values of one cluster (the slices of one scan) are alike, so they count less than as many
-    independent ones. With ``G`` clusters the squared standard error of the mean is
+    Values of one cluster (the slices of one scan) are correlated, so they carry less information
+    than independent values. With ``G`` clusters the squared standard error of the mean is
 
-        ``G/(G−1) · Σ_g (Σ_{i∈g} (x_i − x̄))² / n²``
+    .. math:: \frac{G}{G-1} \frac{1}{n^2} \sum_g \Big(\sum_{i \in g} (x_i - \bar x)\Big)^2
 
-    (Liang and Zeger, Biometrika 73, 13 (1986), for a mean), which is ``s²/n`` when every value is
-    a cluster of its own. Within a single cluster nothing is known of the spread between clusters,
-    and the values are taken as independent.
+    (Liang and Zeger, Biometrika 73, 13 (1986), for a mean), which is ``s²/n`` if every value is its
+    own cluster. A single cluster contains no information on the variation between clusters; its
+    values are assumed to be independent.
 
     Args:
-        values: ``(n,)``.
-        clusters: that of each value; each its own if not given.
+        values: Values of shape ``(n,)``.
+        clusters: Cluster of each value (default: each value is its own cluster).
 
     Returns:
         ``mean``, ``standard_error`` (``None`` for one value) and ``n``.
+
+    Example:
+        >>> from ctxrecon.evaluation import summary, with_error
+        >>> with_error(summary([37.0, 38.0, 39.0]), digits=2)
+        '38.00 ± 0.58'
     """
     array = np.asarray(values, dtype=np.float64)
     names = range(len(array)) if clusters is None else clusters
@@ -43,13 +48,22 @@ def summary(values: ArrayLike, clusters: Sequence[str] | None = None) -> Estimat
 
 
 def with_error(entry: Estimate, digits: int, *, sign: bool = False) -> str:
-    """``mean ± standard error`` as text."""
+    """Format ``mean ± standard error``."""
     mean = f"{entry['mean']:{'+' if sign else ''}.{digits}f}"
     error = entry["standard_error"]
     return mean if error is None else f"{mean} ± {error:.{digits}f}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
+    """Format a Markdown table whose first column is text and whose other columns are numbers.
+
+    Example:
+        >>> from ctxrecon.evaluation import table
+        >>> print(table(["method", "PSNR"], [["dds", "38.0"]]))
+        | method | PSNR |
+        | --- | ---: |
+        | dds | 38.0 |
+        <BLANKLINE>
+    """
     lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *map(list, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

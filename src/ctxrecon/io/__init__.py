@@ -1,24 +1,24 @@
-"""Scan files to :class:`~ctxrecon.scan.Scan` and back; one module a format.
+"""Reading of scan files into :class:`~ctxrecon.scan.Scan`, and writing of scans and images.
 
 ========================  ==========================================  =====================
 format                    k-space axes in the file                    read, write
 ========================  ==========================================  =====================
 NumPy ``.npy``            ([[slices,] coils,] ny, nx)                 scan; images
-NumPy ``.npz``            the same, under ``kspace``                  scan, images; both
+NumPy ``.npz``            as ``.npy``, in the array ``kspace``        scan, images; both
 fastMRI ``.h5``           ([averages,] slices, [coils,] ny, nx)       scan; scan
 Calgary-Campinas ``.h5``  (slices, ny, nx, 2 coils), real             scan
-ISMRMRD ``.h5``           single readouts with encoding or trajectory scan
+ISMRMRD ``.h5``           readouts with encoding or trajectory        scan
 Siemens ``.dat``          single readouts                             scan
 MATLAB ``.mat``           (ny, nx, coils, slices, frames)             scan
 BART ``.cfl`` + ``.hdr``  0 readout, 1 phase, 3 coil, 13 slice, …     scan; images
-NIfTI ``.nii[.gz]``       (nx, ny, slices), with their place          images (write)
-DICOM ``.dcm``            one Enhanced MR file, or one file a slice    images (write)
-PNG ``.png``              one file a slice, or a montage; magnitude   images (write)
+NIfTI ``.nii[.gz]``       (nx, ny, slices), with their position       images (write)
+DICOM ``.dcm``            one Enhanced MR file, or one per slice      images (write)
+PNG ``.png``              magnitudes, one per slice or a montage      images (write)
 ========================  ==========================================  =====================
 
-``docs/formats.md`` says what of each. Everywhere ``ny`` is the readout and ``nx`` the phase
-encoding. Files are not trusted: nothing is unpickled, no link out of a file is followed, and sizes
-are checked before memory is taken.
+``docs/formats.md`` describes each format; each has its own module. In all of them ``ny`` is the
+readout and ``nx`` the phase-encoding direction. Files are untrusted: nothing is unpickled, links to
+other files are not followed, and sizes are validated before memory is allocated.
 """
 
 from __future__ import annotations
@@ -76,40 +76,50 @@ def read_scan(
     group: str | None = None,
     calibration: str | os.PathLike[str] | None = None,
 ) -> Scan:
-    """Read measured k-space with everything that its file says about it.
+    """Read measured k-space together with its mask, coil maps, metadata and position.
 
     Args:
-        path: ``.npy``, ``.npz``, fastMRI, ISMRMRD or Calgary-Campinas ``.h5``, Siemens ``.dat``,
-            MATLAB ``.mat``, or BART ``.cfl``.
-        slices: which slices to read (an index, a ``slice``, several indices); all by default.
-            Only these are read from big files.
-        metadata: replaces what the file says: one for each slice read, or one for all.
-        coil_maps: a ``.npy`` or ``.cfl`` file with ``(coils, ny, nx)`` or
-            ``(slices, coils, ny, nx)`` coil maps that belong to the scan, before prewhitening.
-        crop_readout: crop the readout oversampling away. By default this is done for ISMRMRD and
-            Siemens raw data and not for fastMRI files; the other formats do not say how much there
-            is.
-        prewhiten: decorrelate the coils of raw data that hold noise readouts, and give each the
-            mean noise of all, so that ``noise_std`` is that of every coil. Coil maps are
-            transformed likewise; the units of k-space and the power of the maps stay.
-        repetition: which repetition of raw data, counted from 0 among those there; in BART
-            files the place in dimension 10.
-        contrast: which contrast (echo), counted in the same way; in BART files in dimension 5.
-        phase: which cardiac phase, counted in the same way; in BART files in dimension 11, of
-            MATLAB arrays on the fifth axis.
-        set: which set (such as a velocity encoding) of raw data, counted in the same way.
-        average: which average, counted in the same way; in BART files in dimension 14, and on the
-            first of five axes in fastMRI files. The mean of all by default.
-        group: name of the measurement in an ISMRMRD file, or of the variable in a MATLAB file,
-            that holds several.
-        calibration: another scan file, of any format, whose fully sampled center serves to
-            estimate the coil maps; of the same slices or of one.
+        path: Scan file: ``.npy``, ``.npz``, fastMRI, ISMRMRD or Calgary-Campinas ``.h5``, Siemens
+            ``.dat``, MATLAB ``.mat``, or BART ``.cfl``.
+        slices: Slices to read: an index, a ``slice``, or several indices (default: all). Of large
+            files, only these slices are loaded.
+        metadata: Metadata that replace the file's, one per slice that is read or one for all.
+        coil_maps: ``.npy`` or ``.cfl`` file with coil maps of shape ``(coils, ny, nx)`` or
+            ``(slices, coils, ny, nx)``, for the coils before prewhitening.
+        crop_readout: Whether to remove readout oversampling. By default it is removed for ISMRMRD
+            and Siemens raw data and kept for fastMRI files; the other formats do not state it.
+        prewhiten: Whether to prewhiten the coils of raw data that contain noise readouts. All
+            coils then have the noise level ``noise_std``, their mean noise. Coil maps are
+            transformed accordingly; the units of k-space and the power of the maps are kept.
+        repetition: Repetition to read from raw data, counted from 0 among those in the file; in
+            BART files the index in dimension 10.
+        contrast: Contrast (echo) to read, counted from 0 among those in the file; in BART files
+            the index in dimension 5.
+        phase: Cardiac phase to read, counted from 0 among those in the file; in BART files the
+            index in dimension 11, in MATLAB arrays on the fifth axis.
+        set: Set (such as a velocity encoding) to read from raw data, counted from 0 among those in
+            the file.
+        average: Average to read, counted from 0 among those in the file (default: the mean of
+            all); in BART files the index in dimension 14, in fastMRI files on the first of five
+            axes.
+        group: Name of the measurement to read from an ISMRMRD file, or of the variable from a
+            MATLAB file, if the file contains several.
+        calibration: Scan file of any format from whose fully sampled center the coil maps are
+            estimated; it has the same slices as the scan, or one.
 
     Returns:
-        The scan; the mask is inferred from exact zeros where the file holds none, and logged.
+        The scan. If the file has no mask, the mask is inferred from exact zeros, which is logged.
 
     Raises:
-        InputError: one sentence with the file's name for anything that cannot be read.
+        InputError: If the file cannot be read or does not match the options; the message names
+            the file.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from ctxrecon.io import read_scan
+        >>> scan = read_scan(files("ctxrecon.checkpoints") / "demo_scan.npz")
+        >>> scan.kspace.shape  # (slices, coils, ny, nx)
+        torch.Size([1, 8, 128, 128])
     """
     reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
@@ -134,7 +144,7 @@ def _with_calibration(
     whitening: Tensor | None,
     notes: Notes,
 ) -> Scan:
-    """The scan with the center of another scan file, whitened as the scan was."""
+    """Return the scan with the center of a calibration scan, prewhitened like the scan."""
     reader, other_path = find_reader(calibration)
     options = Options(prewhiten=False)
     whole = reader.shape(other_path, options)[0][0]
@@ -161,23 +171,31 @@ def scan_shape(
     average: int | None = None,
     group: str | None = None,
 ) -> tuple[int, int, int, int]:
-    """(slices, coils, ny, nx) of the k-space in a scan file, reading no samples.
+    """Return the k-space shape (slices, coils, ny, nx) of a scan file without reading samples.
 
-    ``ny`` counts the readout oversampling, which :func:`read_scan` may crop. For going through a
-    volume that is larger than the memory, some ``slices`` of :func:`read_scan` after the other.
+    ``ny`` includes readout oversampling, which :func:`read_scan` may remove. Use it to read a
+    volume that is larger than the memory with several calls of :func:`read_scan`.
 
     Args:
-        path: as for :func:`read_scan`, and so are the others.
-        crop_readout: of three-dimensional scans, whose slices may lie along the readout.
-        repetition: which repetition.
-        contrast: which contrast.
-        phase: which cardiac phase.
-        set: which set.
-        average: which average.
-        group: which measurement.
+        path: Scan file of any format of :func:`read_scan`.
+        crop_readout: Whether readout oversampling is removed; this matters for three-dimensional
+            scans whose slices lie along the readout.
+        repetition: Repetition, counted from 0.
+        contrast: Contrast (echo), counted from 0.
+        phase: Cardiac phase, counted from 0.
+        set: Set, counted from 0.
+        average: Average, counted from 0, or ``None`` for the mean of all.
+        group: Name of the measurement or variable.
 
     Raises:
-        InputError: one sentence with the file's name for anything that cannot be read.
+        InputError: If the file cannot be read or does not match the options; the message names
+            the file.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from ctxrecon.io import scan_shape
+        >>> scan_shape(files("ctxrecon.checkpoints") / "demo_scan.npz")
+        (1, 8, 128, 128)
     """
     reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
@@ -195,22 +213,30 @@ def reads_whole(
     average: int | None = None,
     group: str | None = None,
 ) -> bool:
-    """Whether reading a slice of a scan file takes reading, or decompressing, all of it.
+    """Return whether reading one slice requires reading or decompressing the whole scan file.
 
-    Such files are read once, and not some slices after the other, where they fit into memory.
+    If such a file fits into memory, read all slices at once.
 
     Args:
-        path: as for :func:`scan_shape`, and so are the others.
-        crop_readout: of three-dimensional scans, whose slices may lie along the readout.
-        repetition: which repetition.
-        contrast: which contrast.
-        phase: which cardiac phase.
-        set: which set.
-        average: which average.
-        group: which measurement.
+        path: Scan file of any format of :func:`read_scan`.
+        crop_readout: Whether readout oversampling is removed; this matters for three-dimensional
+            scans whose slices lie along the readout.
+        repetition: Repetition, counted from 0.
+        contrast: Contrast (echo), counted from 0.
+        phase: Cardiac phase, counted from 0.
+        set: Set, counted from 0.
+        average: Average, counted from 0, or ``None`` for the mean of all.
+        group: Name of the measurement or variable.
 
     Raises:
-        InputError: one sentence with the file's name for anything that cannot be read.
+        InputError: If the file cannot be read or does not match the options; the message names
+            the file.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from ctxrecon.io import reads_whole
+        >>> reads_whole(files("ctxrecon.checkpoints") / "demo_scan.npz")
+        True
     """
     reader, path = find_reader(path)
     choice = Choice(repetition, contrast, phase, set, average, group)
@@ -229,34 +255,45 @@ def scan_info(
     group: str | None = None,
     calibration: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """What is in a scan file, reading the sizes of all of it and the samples of one slice.
+    """Summarize a scan file, reading all sizes but the samples of only one slice.
 
     Args:
-        path: as for :func:`read_scan`, and so are the others.
-        crop_readout: whether the readout oversampling is cropped.
-        repetition: which repetition.
-        contrast: which contrast.
-        phase: which cardiac phase.
-        set: which set.
-        average: which average.
-        group: which measurement.
-        calibration: another file, for coil maps.
+        path: Scan file of any format of :func:`read_scan`.
+        crop_readout: Whether readout oversampling is removed.
+        repetition: Repetition, counted from 0.
+        contrast: Contrast (echo), counted from 0.
+        phase: Cardiac phase, counted from 0.
+        set: Set, counted from 0.
+        average: Average, counted from 0, or ``None`` for the mean of all.
+        group: Name of the measurement or variable.
+        calibration: Separate calibration scan for the coil maps.
 
     Returns:
-        ``path``, ``format``, ``size_on_disk`` (bytes), ``dtype``, ``slices``, ``coils``,
-        ``shape`` (ny, nx) of the k-space as :func:`read_scan` gives it; of the middle slice:
-        ``sampled_fraction``, ``acceleration``, ``calibration_region`` (ny, nx; ``None`` if there is
-        none), ``metadata``,
-        ``prompt`` (``None`` if nothing is known), ``noise_std``, and whether there are
-        ``coil_maps`` and a ``target``; ``voxel_size`` (ny, nx, slice) in mm of images of this
-        ``shape``, or ``None``; whether the ``affine`` is known; ``calibration_scan`` (ny, nx) of a
-        separate one, or ``None``; ``notes``, sentences on what is done with the file and why; for
-        BART, ISMRMRD and Siemens files whether they hold a 3-D scan, ``is_3d``; and, for the last
-        two, ``repetitions``, ``contrasts``, ``phases``, ``sets``, ``averages`` and
-        ``groups`` (the names of the measurements). Along a
-        trajectory ``shape`` is that of the image, ``sampled_fraction`` and ``calibration_region``
-        are ``None``, ``acceleration`` is relative to the Nyquist criterion, and there are
-        ``trajectory`` (its kind), ``shots`` and ``samples`` (of each).
+        A dictionary. All files have the entries ``path``, ``format``, ``size_on_disk`` (bytes),
+        ``dtype``, ``slices``, ``coils`` and ``shape`` (ny, nx), the last as :func:`read_scan`
+        returns the k-space. Further entries describe the middle slice: ``sampled_fraction``,
+        ``acceleration``, ``calibration_region`` (ny, nx; ``None`` if there is none), ``metadata``,
+        ``prompt`` (``None`` without metadata), ``noise_std``, ``coil_maps`` and ``target``
+        (whether the file has them), ``voxel_size`` (ny, nx, slice) in mm for images of this
+        ``shape`` or ``None``, ``affine`` (whether it is known), ``calibration_scan`` (ny, nx) of a
+        separate calibration scan or ``None``, and ``notes``, sentences on the processing of the
+        file and the reasons for it. BART, ISMRMRD and Siemens files have ``is_3d``, whether they
+        hold a 3-D scan; ISMRMRD and Siemens files also have ``repetitions``, ``contrasts``,
+        ``phases``, ``sets`` and ``averages``, and ISMRMRD files ``groups``, the names of the
+        measurements. For non-Cartesian scans ``shape`` is that of the image, ``sampled_fraction``
+        and ``calibration_region`` are ``None``, ``acceleration`` is relative to the Nyquist
+        criterion, and there are ``trajectory`` (its kind), ``shots`` and ``samples`` (per shot).
+
+    Raises:
+        InputError: If the file cannot be read or does not match the options; the message names
+            the file.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from ctxrecon.io import scan_info
+        >>> info = scan_info(files("ctxrecon.checkpoints") / "demo_scan.npz")
+        >>> info["format"], info["coils"], info["shape"]
+        ('npz', 8, (128, 128))
     """
     reader, path = find_reader(path)
     options = Options(crop_readout, choice=Choice(repetition, contrast, phase, set, average, group))
@@ -279,10 +316,28 @@ def scan_info(
 
 
 def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
-    """Write a Cartesian scan with everything it holds to ``.npz`` or fastMRI's ``.h5``, losslessly.
+    """Write a Cartesian scan and everything that belongs to it, without loss.
+
+    Args:
+        path: Output file: ``.npz``, or ``.h5`` in fastMRI's layout.
+        scan: Scan to write; :func:`read_scan` returns an identical one.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        InputError: another extension, or a scan along a trajectory.
+        InputError: If the extension is another one, or the scan is non-Cartesian.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from ctxrecon.io import scan_shape, write_scan
+        >>> from ctxrecon.scan import Scan
+        >>> scan = Scan(torch.ones(2, 4, 8, 8, dtype=torch.complex64), torch.ones(1, 1, 8, 8) > 0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scan_shape(write_scan(Path(folder) / "scan.h5", scan))
+        (2, 4, 8, 8)
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""From the arrays that a file holds to a checked :class:`~ctxrecon.scan.Scan`."""
+"""Conversion of arrays from files into a validated :class:`~ctxrecon.scan.Scan`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SliceChoice: TypeAlias = "int | slice | Sequence[int] | None"
 
 
 def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> Sequence[int]:
-    """The chosen slices as indices, in the order asked for; a file may claim any number."""
+    """Return the selected slices as indices, in the requested order."""
     if choice is None:
         return range(num_slices)
     chosen: Sequence[int]
@@ -45,12 +45,12 @@ def pick_slices(path: Path, choice: SliceChoice, num_slices: int) -> Sequence[in
                 raise InputError(f"{path} has {count}, numbered from 0: there is no slice {index}")
         chosen = [int(index) % num_slices for index in asked]
     if not chosen:
-        raise InputError(f"{path}: no slice is left of its {num_slices} by the choice {choice}")
+        raise InputError(f"{path}: the choice {choice} selects none of its {num_slices} slices")
     return chosen
 
 
 def read_slices(dataset: Any, chosen: Sequence[int]) -> np.ndarray:
-    """Those slices of an array on disk (HDF5 dataset or memory map), reading no others."""
+    """Read only the selected slices of an array on disk (HDF5 dataset or memory map)."""
     if (isinstance(chosen, range) and chosen.step == 1) or list(chosen) == list(
         range(chosen[0], chosen[-1] + 1)
     ):
@@ -59,13 +59,13 @@ def read_slices(dataset: Any, chosen: Sequence[int]) -> np.ndarray:
 
 
 def check_complex(path: Path, dtype: np.dtype, name: str = "k-space") -> None:
-    """Refuse a dtype that is not complex."""
+    """Validate that a data type is complex."""
     if dtype.kind != "c":
         raise InputError(f"{path}: expected complex {name}, got {dtype}: store it as complex64")
 
 
 def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """NumPy k-space shape as (slices, coils, ny, nx): 2-D is one coil, 3-D is one slice."""
+    """Return a NumPy k-space shape as (slices, coils, ny, nx); 2-D is one coil, 3-D one slice."""
     if len(shape) not in {2, 3, 4} or min(shape) < 1 or min(shape[-2:]) < 2:
         raise InputError(
             f"{path}: expected k-space (ny, nx), (coils, ny, nx) or (slices, coils, ny, nx), "
@@ -76,9 +76,10 @@ def kspace_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, in
 
 
 def infer_mask(kspace: torch.Tensor) -> torch.Tensor:
-    """Sampled where any coil is not exactly zero: ``(batch or 1, 1, ny, nx)`` bool.
+    """Infer the sampling mask, shape ``(batch or 1, 1, ny, nx)``, from samples that are not zero.
 
-    A slice of zeros says nothing: it counts as sampled wherever another slice is, or everywhere.
+    A sample counts as measured if any coil is not exactly zero. All-zero slices get the union of
+    the other slices' masks, or a full mask if all slices are zero.
     """
     mask = (kspace != 0).any(dim=1, keepdim=True)
     there = mask.flatten(1).any(dim=1)
@@ -88,7 +89,7 @@ def infer_mask(kspace: torch.Tensor) -> torch.Tensor:
 
 
 def metadata_to_json(metadata: Sequence[ScanMetadata]) -> str:
-    """Metadata of each slice as a JSON list; fields that are not known are left out."""
+    """Encode the metadata of each slice as a JSON list without unknown fields."""
     return json.dumps(
         [
             {k: v for k, v in dataclasses.asdict(item).items() if v is not None and v != ()}
@@ -98,7 +99,7 @@ def metadata_to_json(metadata: Sequence[ScanMetadata]) -> str:
 
 
 def metadata_from_json(path: Path, text: str) -> tuple[ScanMetadata, ...]:
-    """Inverse of :func:`metadata_to_json`; impossible values are left out with a warning."""
+    """Decode :func:`metadata_to_json`; implausible values are dropped with a warning."""
     try:
         items = json.loads(text)
         known = {field.name for field in dataclasses.fields(ScanMetadata)}
@@ -113,12 +114,12 @@ def metadata_from_json(path: Path, text: str) -> tuple[ScanMetadata, ...]:
             raise
         raise InputError(
             f"{path}: expected the metadata as a JSON list of objects with the fields of "
-            f"ScanMetadata, one a slice ({error})"
+            f"ScanMetadata, one per slice ({error})"
         ) from error
 
 
 def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetadata, ...]:
-    """One prompt a slice; what cannot be is left out with a warning."""
+    """Parse one prompt per slice; implausible values are dropped with a warning."""
 
     def metadata(prompt: str) -> ScanMetadata:
         try:
@@ -130,7 +131,7 @@ def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetad
         try:
             from_prompt(part)
         except InputError as error:
-            logger.warning("%s: %r is left out of the prompt: %s", path, part.strip(), error)
+            logger.warning("%s: %r is dropped from the prompt: %s", path, part.strip(), error)
             return False
         return True
 
@@ -140,9 +141,15 @@ def metadata_from_prompts(path: Path, prompts: Sequence[str]) -> tuple[ScanMetad
 def metadata_from_header(
     path: Path, numbers: Sequence[int], xml: str | None, acquisition: str | None = None
 ) -> tuple[ScanMetadata, ...]:
-    """What an ISMRMRD header and fastMRI's ``acquisition`` say, for slices of these numbers.
+    """Return metadata from an ISMRMRD header and fastMRI's ``acquisition``, for some slices.
 
-    Values that cannot be are left out with a warning.
+    Implausible values are dropped with a warning.
+
+    Args:
+        path: File name for messages.
+        numbers: Numbers of the slices.
+        xml: ISMRMRD header, or ``None``.
+        acquisition: Name of the contrast in fastMRI files, or ``None``.
     """
     try:
         item = from_fastmri_header(xml, acquisition)
@@ -154,7 +161,7 @@ def metadata_from_header(
 def override_metadata(
     path: Path, metadata: ScanMetadata | Sequence[ScanMetadata], batch: int
 ) -> tuple[ScanMetadata, ...]:
-    """The caller's metadata, one for each slice read; a single one stands for all."""
+    """Return the caller's metadata, one per slice that is read; a single one applies to all."""
     items = (metadata,) * batch if isinstance(metadata, ScanMetadata) else tuple(metadata)
     if not all(isinstance(item, ScanMetadata) for item in items):
         raise InputError(f"{path}: expected metadata as ScanMetadata, got {metadata!r:.60}")
@@ -172,13 +179,13 @@ def _finite(path: Path, array: np.ndarray, name: str) -> torch.Tensor:
     if bad:
         raise InputError(
             f"{path}: {bad} of the {array.size} values of {name} are not finite: "
-            "the file is damaged or was exported wrongly"
+            "the file is damaged or was not exported correctly"
         )
     return torch.from_numpy(array)
 
 
 def check_maps(path: Path, coil_maps: np.ndarray) -> torch.Tensor:
-    """Coil maps ``(coils, ny, nx)`` or with slices as complex64 ``(slices, coils, ny, nx)``."""
+    """Validate coil maps ``([slices,] coils, ny, nx)`` and return them with slices, complex64."""
     check_complex(path, coil_maps.dtype, "coil maps")
     maps = _finite(path, coil_maps, "coil maps")
     return maps[None] if maps.ndim == 3 else maps
@@ -219,22 +226,26 @@ def build_scan(
     matrix: tuple[int, int] | None = None,
     affine: torch.Tensor | None = None,
 ) -> Scan:
-    """Check what came from a file and make a scan of it.
+    """Validate arrays from a file and build a scan from them.
 
     Args:
-        path: the file, for messages.
-        kspace: complex, ``(batch, coils, ny, nx)``, or with a trajectory
+        path: File name for messages.
+        kspace: Complex k-space of shape ``(batch, coils, ny, nx)``, or with a trajectory
             ``(batch, coils, shots, samples)``.
-        mask: ``(nx,)``, ``(ny, nx)``, ``(batch or 1, ny, nx)`` or ``(batch or 1, 1, ny, nx)``;
-            inferred from the zeros of ``kspace`` when ``None``.
-        coil_maps: ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``.
-        target: ``(ny, nx)`` or ``(batch, ny, nx)``, real or complex.
-        metadata: one for each slice, or empty.
-        noise_std: standard deviation of the complex noise, in the units of ``kspace``.
-        voxel_size: (ny, nx, slice) in mm.
-        trajectory: ``(batch or 1, shots, samples, 2)`` in radians per pixel.
-        matrix: ``(ny, nx)`` of the images, with a trajectory.
-        affine: ``(4, 4)`` float64 of these slices, from (y, x, slice) to mm in RAS+.
+        mask: Sampling mask of shape ``(nx,)``, ``(ny, nx)``, ``(batch or 1, ny, nx)`` or
+            ``(batch or 1, 1, ny, nx)``; inferred from the zeros of ``kspace`` if ``None``.
+        coil_maps: Coil maps of shape ``(coils, ny, nx)`` or ``(batch or 1, coils, ny, nx)``.
+        target: Target image of shape ``(ny, nx)`` or ``(batch, ny, nx)``, real or complex.
+        metadata: Metadata, one per slice, or empty.
+        noise_std: Standard deviation of the complex noise, in the units of ``kspace``.
+        voxel_size: Voxel size (ny, nx, slice) in mm.
+        trajectory: Trajectory of shape ``(batch or 1, shots, samples, 2)`` in radians per pixel.
+        matrix: Image size ``(ny, nx)`` for a scan with a trajectory.
+        affine: Affine of these slices, shape ``(4, 4)``, float64, from (y, x, slice) indices to mm
+            in RAS+.
+
+    Raises:
+        InputError: If an array has the wrong type or shape, or values that are not finite.
     """
     check_complex(path, kspace.dtype)
     samples = _finite(path, kspace, "k-space")
@@ -254,7 +265,7 @@ def build_scan(
         if not bool(sampled.any()) and not bool(samples.any()):
             sampled = infer_mask(samples)
         if not bool(sampled.any()):
-            raise InputError(f"{path}: the mask is empty: it must keep at least one sample")
+            raise InputError(f"{path}: the mask is empty: it must contain at least one sample")
         if bool((samples * ~sampled != 0).any()):
             logger.info("%s: k-space outside the mask was set to zero", path)
             samples = samples * sampled
@@ -287,16 +298,19 @@ def build_scan(
 
 
 def remove_oversampling(path: Path, kspace: np.ndarray, num_readout: int) -> np.ndarray:
-    """Crop the field of view along the readout to its centre ``num_readout`` pixels.
+    """Crop the field of view along the readout to its central ``num_readout`` pixels.
 
     Args:
-        path: the file, for messages.
-        kspace: ``(batch, coils, ny, nx)`` with complete readouts: each line along ``ny`` is
-            either all measured or all zero.
-        num_readout: pixels of the readout to keep, at most ``ny``.
+        path: File name for messages.
+        kspace: K-space of shape ``(batch, coils, ny, nx)`` with complete readouts: each line along
+            ``ny`` is either fully sampled or zero.
+        num_readout: Number of readout pixels to keep, at most ``ny``.
 
     Returns:
-        ``(batch, coils, num_readout, nx)``; lines that were zero stay exactly zero.
+        K-space of shape ``(batch, coils, num_readout, nx)``; zero lines stay exactly zero.
+
+    Raises:
+        InputError: If ``num_readout`` is below 2 or above ``ny``.
     """
     ny = kspace.shape[-2]
     if not 2 <= num_readout <= ny:
@@ -314,27 +328,27 @@ def remove_oversampling(path: Path, kspace: np.ndarray, num_readout: int) -> np.
 def slices_along_readout(
     path: Path, volume: np.ndarray, num_readout: int, chosen: Sequence[int]
 ) -> np.ndarray:
-    """Slices of a 3-D scan along its readout, which is transformed into the image domain.
+    """Transform the readout of a 3-D scan to the image domain, where its pixels are the slices.
 
     Args:
-        path: the file, for messages.
-        volume: ``(coils, readout, first phase encoding, second phase encoding)``.
-        num_readout: pixels of the readout to keep in its middle.
-        chosen: slices among those.
+        path: File name for messages.
+        volume: K-space of shape ``(coils, readout, first phase encoding, second phase encoding)``.
+        num_readout: Number of central readout pixels to keep.
+        chosen: Slices to return, counted among these pixels.
 
     Returns:
-        ``(slices, coils, first, second)``; samples that were zero along the whole readout stay
-        exactly zero.
+        K-space of shape ``(slices, coils, first, second)``; samples that are zero along the whole
+        readout stay exactly zero.
 
     Raises:
-        InputError: a readout that was not fully sampled.
+        InputError: If the readout is not fully sampled.
     """
     sampled = (volume != 0).any(axis=0)
     lines = sampled.any(axis=0)
     if (lines != sampled.all(axis=0)).any():
         raise InputError(
-            f"{path}: expected 3-D k-space with a fully sampled readout, got one that is sampled "
-            "in part along its first axis: put the readout first, or zero incomplete readouts"
+            f"{path}: expected 3-D k-space with a fully sampled readout, got one that is partly "
+            "sampled along its first axis: put the readout first, or zero incomplete readouts"
         )
     length = volume.shape[1]
     start = length // 2 - num_readout // 2
@@ -345,13 +359,13 @@ def slices_along_readout(
 
 
 def mean_of_measured(averages: np.ndarray) -> np.ndarray:
-    """Mean over averages, of each sample over those in which it was measured.
+    """Average k-space, where each sample is averaged over the averages that measured it.
 
     Args:
-        averages: ``(averages, batch, coils, ny, nx)``, zero where not sampled.
+        averages: K-space of shape ``(averages, batch, coils, ny, nx)``, zero where not sampled.
 
     Returns:
-        ``(batch, coils, ny, nx)``.
+        K-space of shape ``(batch, coils, ny, nx)``.
     """
     measured = (averages != 0).any(axis=2, keepdims=True).sum(axis=0)
     return averages.sum(axis=0) / np.maximum(measured, 1).astype(np.float32)

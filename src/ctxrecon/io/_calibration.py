@@ -1,4 +1,4 @@
-"""K-space of a separate calibration scan, as the image's coil maps need it."""
+"""Separate calibration scans, converted for the estimation of an image's coil maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctxrecon.io._cartesian import inverse_transform
 from ctxrecon.scan import Scan
 
 SAME_FIELD_OF_VIEW = 0.01
-"""Relative difference up to which two fields of view are the same."""
+"""Relative difference below which two fields of view are considered equal."""
 
 _ANY_SIZE = 1 << 20
 
@@ -27,24 +27,25 @@ def calibration_block(
     fov: tuple[float, float],
     image_fov: tuple[float, float],
 ) -> np.ndarray:
-    """The fully sampled center of k-space, on the grid of the image's field of view.
+    """Extract the fully sampled center of k-space on the grid of the image's field of view.
 
     Args:
-        path: the file, for messages.
-        kspace: ``(batch, coils, ny, nx)``, zero frequency at ``n // 2``, zero where not sampled.
-        fov: its field of view along ``ny`` and ``nx``.
-        image_fov: that of the image, in the same units.
+        path: File name for messages.
+        kspace: K-space of shape ``(batch, coils, ny, nx)`` with zero frequency at ``n // 2``, zero
+            where not sampled.
+        fov: Field of view of ``kspace`` along ``ny`` and ``nx``.
+        image_fov: Field of view of the image, in the same units.
 
     Returns:
-        ``(batch, coils, cy, cx)`` complex64, zero frequency at ``n // 2``.
+        K-space of shape ``(batch, coils, cy, cx)``, complex64, with zero frequency at ``n // 2``.
 
     Raises:
-        InputError: the center is not fully sampled, or all is zero.
+        InputError: If the center is not fully sampled, or all samples are zero.
     """
     sampled = (kspace != 0).any(axis=1)
     sampled = sampled[sampled.any(axis=(1, 2))]
     if len(sampled) == 0:
-        raise InputError(f"{path}: its calibration scan holds only zeros")
+        raise InputError(f"{path}: its calibration scan contains only zeros")
     try:
         region = find_calibration_region(torch.from_numpy(sampled), max_size=(_ANY_SIZE, _ANY_SIZE))
     except InputError as error:
@@ -52,7 +53,7 @@ def calibration_block(
     parts = []
     for part, size in zip(region, kspace.shape[2:], strict=True):
         before, after = size // 2 - part.start, part.stop - size // 2
-        width = min(2 * before + 1, 2 * after)  # with the zero frequency at width // 2
+        width = min(2 * before + 1, 2 * after)  # so that zero frequency is at width // 2
         parts.append(slice(size // 2 - width // 2, size // 2 - width // 2 + width))
     block = kspace[:, :, parts[0], parts[1]]
     for axis, (own, wanted) in enumerate(zip(fov, image_fov, strict=True)):
@@ -62,19 +63,22 @@ def calibration_block(
 
 
 def calibration_of(path: Path, other: Scan, scan: Scan) -> Tensor:
-    """The center of another scan, for the coil maps of a scan.
+    """Extract the center of another scan for the coil maps of a scan.
 
     Args:
-        path: the file of the other scan, for messages.
-        other: the calibration scan.
-        scan: the scan of the image. Where one of the two does not state its field of view, they
-            are taken to have the same.
+        path: File name of the other scan, for messages.
+        other: Calibration scan.
+        scan: Scan of the image. If either scan does not state its field of view, they are assumed
+            to be equal.
+
+    Returns:
+        K-space of shape ``(batch, coils, cy, cx)``, complex64.
 
     Raises:
-        InputError: its center is not fully sampled, or it lies along a trajectory.
+        InputError: If the center is not fully sampled, or the calibration scan is non-Cartesian.
     """
     if other.trajectory is not None:
-        raise InputError(f"{path}: expected a Cartesian calibration scan, got one of a trajectory")
+        raise InputError(f"{path}: expected a Cartesian calibration scan, got a non-Cartesian one")
     fields = []
     for each in (other, scan):
         ny, nx = each.image_shape
@@ -88,16 +92,16 @@ def calibration_of(path: Path, other: Scan, scan: Scan) -> Tensor:
 
 
 def stated_calibration(path: Path, scan: Scan, stored: np.ndarray | None) -> Scan:
-    """The scan with the calibration scan that its file holds, if any.
+    """Return the scan with the calibration scan stored in its file, if there is one.
 
     Raises:
-        InputError: one that is not complex and finite, or does not fit the scan.
+        InputError: If the stored calibration is not complex and finite, or does not fit the scan.
     """
     if stored is None:
         return scan
     check_complex(path, stored.dtype, "calibration")
     if not np.isfinite(stored).all():
-        raise InputError(f"{path}: its calibration scan holds values that are not finite")
+        raise InputError(f"{path}: its calibration scan contains values that are not finite")
     try:
         return replace(scan, calibration=torch.from_numpy(stored.astype(np.complex64)))
     except InputError as error:
@@ -105,20 +109,20 @@ def stated_calibration(path: Path, scan: Scan, stored: np.ndarray | None) -> Sca
 
 
 def _regridded(kspace: np.ndarray, axis: int, ratio: float, *, crop: bool) -> np.ndarray:
-    """K-space of the same extent sampled for a field of view that is ``1 / ratio`` as large.
+    """Resample k-space of the same extent for a field of view that is ``1 / ratio`` as large.
 
-    By the discrete transform of the image of the samples, at frequencies between theirs.
+    Evaluates the discrete Fourier transform of the samples' image at intermediate frequencies.
 
     Args:
-        kspace: zero frequency at ``n // 2``.
-        axis: of the samples.
-        ratio: of the present field of view to the new one.
-        crop: whether the image is cut to the new field of view, as along the readout; along a
-            phase encoding what is outside wraps, as it does in the image.
+        kspace: K-space with zero frequency at ``n // 2``.
+        axis: Axis to resample.
+        ratio: Ratio of the present field of view to the new one.
+        crop: Whether to crop the image to the new field of view, as along the readout. Along a
+            phase-encoding direction the outside aliases, as it does in the image.
     """
     size = kspace.shape[axis]
     wanted = max(round(size / ratio), 1)
-    pixels = np.arange(size) - size // 2  # in pixels of the present image
+    pixels = np.arange(size) - size // 2  # of the present image
     frequencies = (np.arange(wanted) - wanted // 2) * ratio / size
     transform = np.exp(-2j * np.pi * np.outer(frequencies, pixels)) / np.sqrt(size)
     if crop:

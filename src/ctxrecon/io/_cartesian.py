@@ -1,4 +1,4 @@
-"""Readouts of an ISMRMRD file on the grid of the encoded matrix, and slices of what they fill."""
+"""Gridding of Cartesian ISMRMRD readouts to the encoded matrix, and splitting into slices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctxrecon.files import check_expansion
 from ctxrecon.io._header import EncodingHeader
 from ctxrecon.io._readouts import REVERSED, Raw, coils_of, has_flag, index_of, readouts
 
-# Raw data are not compressed: what is not sampled is a few times what is.
+# Raw data are not compressed, so the grid is only a few times as large as the samples.
 _FREE_BYTES = 16 * 2**20
 
 Axis: TypeAlias = 'Literal["readout", "phase", "partition"]'
@@ -27,27 +27,27 @@ AXES: dict[Axis | None, tuple[int, int, int]] = {
     "phase": (0, 2, 1),
     "readout": (2, 1, 0),
 }
-"""Axes (0 readout, 1 phase, 2 partition) that ``(ny, nx, slice)`` are, by the axis of slices.
+"""Encoding axes (0 readout, 1 phase, 2 partition) of ``(ny, nx, slice)``, by the slices' axis.
 
-``None`` is a two-dimensional scan. What is undersampled along one axis only varies along ``nx``.
+``None`` is a two-dimensional scan. Undersampling along only one axis always varies along ``nx``.
 """
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where readouts lie on the grid.
+    """Positions of readouts on the grid.
 
     Attributes:
-        rows: of the table.
-        slabs: the slice, or the slab of a three-dimensional scan, of each; counted among ``order``.
-        order: numbers of the slices or slabs.
-        starts: of the first sample along the readout, once reversed readouts are turned.
-        lengths: samples along the readout.
-        lines: along the phase encoding.
-        partitions: along the partition encoding.
-        matrix: samples of the grid along readout, phase and partition; one partition in two
-            dimensions.
-        turned: which readouts are stored in reverse.
+        rows: Rows of the readout table.
+        slabs: Slice, or slab of a three-dimensional scan, of each readout, as an index of
+            ``order``.
+        order: Numbers of the slices or slabs.
+        starts: Grid position of each first sample along the readout, after reversal.
+        lengths: Number of samples of each readout.
+        lines: Phase-encoding position of each readout.
+        partitions: Partition-encoding position of each readout.
+        matrix: Size of the grid along readout, phase and partition; one partition in 2-D.
+        turned: Whether each readout is stored in reverse.
     """
 
     rows: np.ndarray
@@ -62,7 +62,7 @@ class Places:
 
     @property
     def complete(self) -> bool:
-        """Whether every readout covers the whole grid."""
+        """True if every readout covers the whole grid."""
         return bool((self.lengths == self.matrix[0]).all())
 
 
@@ -74,18 +74,18 @@ def place(
     header: EncodingHeader,
     matrix: tuple[int, int, int] | None = None,
 ) -> Places:
-    """Find the places of readouts on the grid, zero frequency at ``n // 2`` of each axis.
+    """Find the positions of readouts on the grid, with zero frequency at ``n // 2`` of each axis.
 
     Args:
-        path: the file, for messages.
-        raw: what is in it.
-        rows: of the table; those of other slices than in ``order`` are left out.
-        order: numbers of the slices or slabs.
-        header: the encoding of these readouts.
-        matrix: of the grid, where it is another than the header's.
+        path: File name for messages.
+        raw: Content of the file.
+        rows: Rows of the readout table; those of slices that are not in ``order`` are left out.
+        order: Numbers of the slices or slabs.
+        header: Encoding of these readouts.
+        matrix: Size of the grid, if it differs from the header's.
 
     Raises:
-        InputError: readouts that lie outside the grid.
+        InputError: If readouts lie outside the grid.
     """
     slices = index_of(raw, rows, "slice")
     rows = rows[np.isin(slices, order)]
@@ -126,11 +126,11 @@ def place(
 def _along_readout(
     raw: Raw, rows: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First samples on the grid, lengths, and which readouts are stored in reverse.
+    """Return first samples on the grid, lengths, and which readouts are stored in reverse.
 
-    The center of a reversed readout is counted among the samples as they are stored, or, in what
-    is converted from Siemens data, as for the other readouts: the first where it fits the grid,
-    unless the others have the same center and it fits for the second too.
+    The center sample of a reversed readout may be counted in storage order or, in files converted
+    from Siemens data, as for forward readouts. Storage order is used if it fits the grid, unless
+    forward readouts have the same center and the second interpretation fits as well.
     """
     heads = raw.heads[rows]
     number, center, before, after = (
@@ -157,14 +157,14 @@ def _along_readout(
 
 
 def slice_axis(path: Path, places: Places) -> Axis | None:
-    """The axis along which a scan becomes slices by an inverse transform; ``None`` in two.
+    """Return the axis along which an inverse transform splits a scan into slices; ``None`` in 2-D.
 
-    The partitions, if all are measured wherever one is; else the phase encoding, if that is so of
-    it, so that what is left is undersampled along one axis and holds the readout; else the readout,
-    which leaves masks of points.
+    It is the partition axis if partitions are fully sampled wherever any is. Otherwise it is the
+    phase encoding if the same holds for it, so that the remaining data are undersampled along one
+    axis and contain the readout; otherwise the readout, which leaves point-wise masks.
 
     Raises:
-        InputError: no axis is fully sampled.
+        InputError: If no axis is fully sampled.
     """
     if places.matrix[2] == 1:
         return None
@@ -178,8 +178,8 @@ def slice_axis(path: Path, places: Places) -> Axis | None:
         return "readout"
     raise InputError(
         f"{path}: expected a three-dimensional scan that is fully sampled along one axis, got one "
-        "with partial echoes whose phase and partition encoding are both undersampled: it does "
-        "not fall into slices"
+        "with partial echoes whose phase and partition encoding are both undersampled: it "
+        "cannot be split into slices"
     )
 
 
@@ -190,18 +190,18 @@ def read_grid(
     axis: Axis | None,
     picks: Sequence[tuple[int, int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """K-space of some slices, lines that were measured several times averaged.
+    """Grid the k-space of some slices; lines that were measured several times are averaged.
 
     Args:
-        path: the file, for messages.
-        raw: what is in it.
-        places: of the readouts.
-        axis: along which the slices lie.
-        picks: for each slice the number of its slab, and its pixel along ``axis``.
+        path: File name for messages.
+        raw: Content of the file.
+        places: Positions of the readouts.
+        axis: Axis along which the slices lie.
+        picks: Number of the slab and pixel along ``axis``, for each slice.
 
     Returns:
-        K-space ``(slices, coils, ny, nx)`` complex64, and how often each sample was measured,
-        ``(slices, 1, ny, nx)``. Samples that are exactly zero in every coil were not.
+        K-space ``(slices, coils, ny, nx)``, complex64, and the number of measurements of each
+        sample, ``(slices, 1, ny, nx)``. Samples that are exactly zero in all coils do not count.
     """
     slabs, slab_of = np.unique([slab for slab, _ in picks], return_inverse=True)
     pixels, pixel_of = np.unique([pixel for _, pixel in picks], return_inverse=True)
@@ -244,7 +244,7 @@ def read_grid(
 
 
 def inverse_transform(kspace: np.ndarray, axis: int) -> np.ndarray:
-    """Centered orthonormal inverse transform along one axis, in the precision of the samples."""
+    """Apply the centered orthonormal inverse transform along one axis, in the input's precision."""
     shifted = torch.fft.ifftshift(torch.from_numpy(np.ascontiguousarray(kspace)), dim=axis)
     image = torch.fft.ifft(shifted, dim=axis, norm="ortho")
     return torch.fft.fftshift(image, dim=axis).numpy()

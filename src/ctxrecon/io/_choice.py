@@ -1,4 +1,4 @@
-"""Which of the measurements in a file of raw data is read."""
+"""Selection among the measurements in a raw data file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ctxrecon.errors import InputError
 
 @dataclass(frozen=True)
 class Choice:
-    """One of each kind of repeated measurement, counted from 0 among those that a file holds.
+    """One of each kind of repeated measurement, counted from 0 among those in the file.
 
     Attributes:
-        repetition: of the whole scan.
-        contrast: echo, or other contrast.
-        phase: of the cardiac cycle.
-        set: such as a velocity encoding.
-        average: one of the averages; ``None`` is the mean of all.
-        group: name of the measurement, in a file that holds several.
+        repetition: Repetition of the whole scan.
+        contrast: Echo or other contrast.
+        phase: Cardiac phase.
+        set: Set, such as a velocity encoding.
+        average: Average, or ``None`` for the mean of all.
+        group: Name of the measurement in a file that contains several.
     """
 
     repetition: int = 0
@@ -32,10 +32,10 @@ class Choice:
 
 
 def nth(path: Path, values: np.ndarray, number: int, what: str) -> int:
-    """The ``number``-th of the values that occur.
+    """Return the ``number``-th distinct value.
 
     Raises:
-        InputError: there are fewer.
+        InputError: If there are fewer distinct values.
     """
     present = np.unique(values)
     if isinstance(number, bool) or not isinstance(number, int | np.integer):

@@ -1,4 +1,4 @@
-"""Coil maps in a file of their own."""
+"""Coil maps from a separate file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def with_coil_maps(
     slices: SliceChoice,
     whitening: Tensor | None,
 ) -> Scan:
-    """The scan with the coil maps of another file, whitened as the scan was."""
+    """Return the scan with coil maps from another file, prewhitened like the scan."""
     maps_path = Path(coil_maps)
     if bart.is_bart(maps_path):
         maps = bart.read_maps(check_input(bart.data_file(maps_path)))
@@ -49,7 +49,7 @@ def with_coil_maps(
 
 
 def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
-    """Maps ``(batch, coils, ny, nx)`` of whitened coils, each pixel of the power it had."""
+    """Prewhiten maps ``(batch, coils, ny, nx)`` and restore the power of each pixel."""
     white = torch.einsum("dc,bcyx->bdyx", whitening, coil_maps)
     power, before = (maps.norm(dim=1, keepdim=True) for maps in (white, coil_maps))
     return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)

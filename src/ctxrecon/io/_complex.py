@@ -1,7 +1,7 @@
-"""Complex arrays as files store them: complex, {real, imag}, or with an axis of real and imaginary.
+"""Complex arrays as stored in files: complex, {real, imag}, or with an axis of two parts.
 
-An array of real numbers is one of real and imaginary parts where its first or its last axis, and
-not the other, has length 2.
+A real array has real and imaginary parts along its first or its last axis, if exactly one of the
+two has length 2.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _FIELDS = ({"real", "imag"}, {"r", "i"})
 
 
 class ComplexArray:
-    """An array on disk or in memory whose items along the first axis are complex.
+    """View of an array on disk or in memory whose items along the first axis are complex.
 
     Args:
-        path: the file, for messages.
+        path: File name for messages.
         stored: HDF5 dataset, memory map or array.
-        name: of the array, for messages.
+        name: Name of the array, for messages.
 
     Attributes:
-        shape: without the axis of real and imaginary parts.
-        dtype: complex.
+        shape: Shape without the axis of real and imaginary parts.
+        dtype: Complex data type.
 
     Raises:
-        InputError: an array that is not complex in any of these ways.
+        InputError: If the array is not complex in any of the supported ways.
     """
 
     def __init__(self, path: Path, stored: Any, name: str = "k-space") -> None:
@@ -45,7 +45,7 @@ class ComplexArray:
             self._names = real, imag
             kinds = dtype[real], dtype[imag]
             if any(kind.kind not in "fiu" or kind.shape for kind in kinds):
-                raise InputError(f"{path}: expected numbers as parts of {name}, got {dtype}")
+                raise InputError(f"{path}: expected numeric real and imaginary {name}, got {dtype}")
             dtype = np.result_type(*kinds, np.complex64)
         elif dtype.kind in "fiu":
             self._axis = _axis_of_parts(path, shape, dtype, name)
@@ -59,7 +59,7 @@ class ComplexArray:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Items by an index, a slice or a tuple of them, for the axes from the first on."""
+        """Return items by an index, a slice, or a tuple of them for the leading axes."""
         indices = index if isinstance(index, tuple) else (index,)
         if self._names is not None:
             values = np.asarray(self._stored[indices])
@@ -74,14 +74,14 @@ class ComplexArray:
             real, imag = values[..., 0], values[..., 1]
         if real.size and min(real.min(), imag.min()) >= 0:
             raise InputError(
-                f"{self._path}: expected real and imaginary parts in {self._name} of real numbers, "
-                "got none below 0, as of magnitudes: store the k-space as complex64"
+                f"{self._path}: expected real and imaginary parts in the real array {self._name}, "
+                "got no negative values, as in magnitudes: store the k-space as complex64"
             )
         return real + np.complex64(1j) * imag
 
 
 def _axis_of_parts(path: Path, shape: tuple[int, ...], dtype: np.dtype, name: str) -> int:
-    """0 or -1, the axis of real and imaginary parts."""
+    """Return the axis of real and imaginary parts, 0 or -1."""
     there = [axis for axis in (0, -1) if len(shape) > 2 and shape[axis] == 2]
     if len(there) != 1:
         found = "both are" if there else "neither is"

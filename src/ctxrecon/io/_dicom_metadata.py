@@ -1,4 +1,4 @@
-"""A scan's metadata in the elements of DICOM."""
+"""Scan metadata as DICOM elements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ctxrecon.metadata import ScanMetadata
 
-# Sequences -> values of ScanningSequence and SequenceVariant (PS3.3, C.8.3.1).
+# Sequence -> values of ScanningSequence and SequenceVariant (PS3.3, C.8.3.1).
 _SEQUENCES = {
     "TurboSpinEcho": ("SE", "SK"),
     "SpinEcho": ("SE", "NONE"),
@@ -21,7 +21,7 @@ _SEQUENCES = {
     "Qdess": ("GR", "SS"),
 }
 
-# Codes of SNOMED CT (PS3.16, CID 4031).
+# SNOMED CT codes (PS3.16, CID 4031).
 _REGIONS = {
     "knee": ("72696002", "Knee"),
     "brain": ("12738006", "Brain"),
@@ -35,7 +35,7 @@ _ANY_REGION = ("123037004", "Body structure")
 
 
 def patient_and_protocol(metadata: ScanMetadata) -> dict[str, Any]:
-    """Elements that MR and Enhanced MR images share."""
+    """Return the elements that MR and Enhanced MR images share."""
     body = (metadata.anatomy or "").upper()
     return {
         "PatientSex": metadata.sex or "",
@@ -46,13 +46,13 @@ def patient_and_protocol(metadata: ScanMetadata) -> dict[str, Any]:
 
 
 def anatomic_region(metadata: ScanMetadata) -> dict[str, Any]:
-    """The code of the anatomy; that of any part of a body where it is not known."""
+    """Return the code of the anatomy, or of an unspecified body structure if it is unknown."""
     code, meaning = _REGIONS.get(metadata.anatomy or "", _ANY_REGION)
     return {"CodeValue": code, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
 
 
 def classic_timing(metadata: ScanMetadata) -> dict[str, Any]:
-    """Timing and sequence of an MR Image; research mode where the sequence is not known."""
+    """Return timing and sequence of an MR Image; "research mode" if the sequence is unknown."""
     scanning, variant = _SEQUENCES.get(metadata.sequence or "", ("RM", "NONE"))
     return {
         "ScanningSequence": [scanning, "IR"] if _inverts(metadata) else scanning,
@@ -69,7 +69,7 @@ def classic_timing(metadata: ScanMetadata) -> dict[str, Any]:
 
 
 def functional_groups(metadata: ScanMetadata) -> dict[str, dict[str, Any]]:
-    """Timing of a frame of an Enhanced MR image, where it is known."""
+    """Return the known timing of a frame of an Enhanced MR image."""
     timing = {
         **_known("RepetitionTime", metadata.tr),
         **_known("FlipAngle", metadata.flip_angle),
@@ -84,7 +84,7 @@ def functional_groups(metadata: ScanMetadata) -> dict[str, dict[str, Any]]:
 
 
 def _inverts(metadata: ScanMetadata) -> bool:
-    """Whether the scan has an inversion: headers state inversion times of those without one too."""
+    """Return whether the scan uses inversion; headers also state TI for scans without it."""
     return metadata.contrast == "FLAIR" or metadata.sequence == "MPRAGE"
 
 
@@ -97,7 +97,7 @@ def _number(value: float | None) -> Any:
 
 
 def _age(years: float) -> str:
-    """Years, or months and days of children (PS3.5, AS)."""
+    """Format an age in years, or for children in months or days (PS3.5, AS)."""
     for unit, per_year in (("Y", 1), ("M", 12), ("D", 365)):
         count = int(years * per_year + 1e-6)
         if count >= 2 or unit == "D":

@@ -1,4 +1,4 @@
-"""Pixel values, numbers and sequences in the elements of DICOM."""
+"""DICOM elements for pixel values, numbers and sequences."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _MOST_EXPONENT = 300
 
 
 def signal_exponent(images: np.ndarray) -> int:
-    """The power of ten that brings the largest magnitude to four digits before the point."""
+    """Return the power of ten that scales the largest magnitude to four integer digits."""
     largest = float(np.abs(images).max())
     return min(3 - math.floor(math.log10(largest)), _MOST_EXPONENT) if largest > 0 else 0
 
 
 class Scaling(NamedTuple):
-    """From stored integers to values: ``slope · stored + intercept``.
+    """Mapping from stored integers to values, ``slope · stored + intercept``.
 
     Attributes:
-        slope: of the values.
-        intercept: of the values.
-        window: lower and upper bound of the values that are shown.
-        exponent: the values are those of the images times ten to this power.
+        slope: Rescale slope.
+        intercept: Rescale intercept.
+        window: Lower and upper bound of the displayed values.
+        exponent: Power of ten by which the images were multiplied.
     """
 
     slope: float
@@ -37,22 +37,22 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, images: np.ndarray, exponent: int) -> Scaling:
-        """That which uses all integers for these images."""
+        """Return the scaling that uses the full integer range for these images."""
         values = images * 10.0**exponent
         low, high = min(float(values.min()), 0.0), float(values.max())
-        # As they are read from the file, where numbers have 16 characters.
+        # Rounded to the 16 characters that the file stores.
         low = float(decimal(low))
         slope = float(decimal((high - low) / _LARGEST)) or 1.0
         top = float(np.percentile(values, WINDOW_PERCENTILE))
         return cls(slope, low, (low, top if top > low else low + slope * _LARGEST), exponent)
 
     def stored(self, images: np.ndarray) -> np.ndarray:
-        """The integers."""
+        """Return the integers that represent the images."""
         values = (images * 10.0**self.exponent - self.intercept) / self.slope
         return np.rint(values).clip(0, _LARGEST).astype("<u2")
 
     def rescale(self) -> dict[str, Any]:
-        """Of the values, for viewers."""
+        """Return the rescale elements."""
         return {
             "RescaleIntercept": decimal(self.intercept),
             "RescaleSlope": decimal(self.slope),
@@ -60,7 +60,7 @@ class Scaling(NamedTuple):
         }
 
     def shown(self) -> dict[str, Any]:
-        """Center and width of the window, at least the 1 that the standard asks for."""
+        """Return center and width of the window; the standard requires a width of at least 1."""
         low, high = self.window
         return {
             "WindowCenter": decimal((low + high) / 2),
@@ -68,11 +68,11 @@ class Scaling(NamedTuple):
         }
 
     def real_world(self, title: str, unit: str) -> dict[str, Any]:
-        """The values before they were multiplied by a power of ten.
+        """Return the mapping to the values before multiplication by a power of ten.
 
         Args:
-            title: of the quantity.
-            unit: code of UCUM.
+            title: Name of the quantity.
+            unit: UCUM code of the unit.
         """
         code = {"CodeValue": unit, "CodingSchemeDesignator": "UCUM", "CodeMeaning": unit}
         return {
@@ -87,7 +87,7 @@ class Scaling(NamedTuple):
 
 
 def put_pixels(data: Any, images: np.ndarray, scaling: Scaling) -> None:
-    """Put ``(frames, rows, columns)`` images into a data set."""
+    """Store images of shape ``(frames, rows, columns)`` in a data set."""
     _, rows, columns = images.shape
     fill(
         data,
@@ -106,7 +106,7 @@ def put_pixels(data: Any, images: np.ndarray, scaling: Scaling) -> None:
 
 
 def items(*contents: dict[str, Any]) -> list[Any]:
-    """The items of a sequence."""
+    """Return the items of a sequence."""
     from pydicom.dataset import Dataset
 
     made = []
@@ -118,13 +118,13 @@ def items(*contents: dict[str, Any]) -> list[Any]:
 
 
 def fill(data: Any, values: dict[str, Any]) -> None:
-    """Set elements of a data set by their keywords."""
+    """Set elements of a data set by keyword."""
     for name, value in values.items():
         setattr(data, name, value)
 
 
 def decimal(value: float) -> str:
-    """A decimal string of at most 16 characters."""
+    """Format a number as a decimal string of at most 16 characters."""
     if not math.isfinite(value):
         raise InputError(f"expected a finite number for a DICOM header, got {value}")
     return next(

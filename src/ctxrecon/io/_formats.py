@@ -1,4 +1,4 @@
-"""The table of scan formats, and which of them a file is of."""
+"""Table of the scan formats, and detection of a file's format."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ctxrecon.io._reader import Layout, Options, Reader
 from ctxrecon.io.hdf5 import open_hdf5
 from ctxrecon.scan import Scan
 
-_IMAGES = "holds images, not k-space"
+_IMAGES = "contains images, not k-space"
 _PHILIPS = "convert Philips raw data to ISMRMRD .h5 first (philips_to_ismrmrd)"
-_BRUKER = "Bruker raw data is read by brukerapi or MRIReco.jl: save its k-space as .npy"
+_BRUKER = "Bruker raw data can be read with brukerapi or MRIReco.jl: save its k-space as .npy"
 _GE = "convert GE raw data to ISMRMRD .h5 first (ge_to_ismrmrd, with GE's Orchestra)"
 _HINTS = {
     ".dcm": f"DICOM {_IMAGES}",
-    ".nii": f"NIfTI {_IMAGES}: ctxrecon simulate makes a scan of them",
-    ".gz": f"NIfTI {_IMAGES}: ctxrecon simulate makes a scan of them",
+    ".nii": f"NIfTI {_IMAGES}: simulate a scan from it with ctxrecon simulate",
+    ".gz": f"NIfTI {_IMAGES}: simulate a scan from it with ctxrecon simulate",
     ".png": f"PNG {_IMAGES}",
     ".7": _GE,
     ".raw": _PHILIPS,
@@ -45,14 +45,14 @@ _Read: TypeAlias = Callable[[Path, SliceChoice, Options, Notes], tuple[Scan, Ten
 
 
 def _shape_of_readouts(shape: Callable[..., Layout]) -> Callable[[Path, Options], Layout]:
-    """The layout of files of single readouts, whose oversampling is cropped by default."""
+    """Return the layout function for files of single readouts, cropped by default."""
     return lambda path, options: shape(
         path, crop_readout=options.crop_readout is not False, choice=options.choice
     )
 
 
 def _reader_of_readouts(read: Callable[..., tuple[Scan, Tensor | None]]) -> _Read:
-    """What reads such files."""
+    """Return the reading function for files of single readouts."""
     return lambda path, slices, options, notes: read(
         path,
         slices,
@@ -66,7 +66,7 @@ def _reader_of_readouts(read: Callable[..., tuple[Scan, Tensor | None]]) -> _Rea
 _siemens_shape = _shape_of_readouts(siemens.siemens_shape)
 _ismrmrd_shape = _shape_of_readouts(ismrmrd.ismrmrd_shape)
 
-# Of the formats that share a suffix, the first that holds.
+# Formats that share a suffix are tested in this order.
 READERS = (
     Reader(
         "npy",
@@ -148,22 +148,22 @@ READERS = (
 )
 
 
-# Options of the command line whose names are not those of Choice.
+# Command-line options that are named differently from the fields of Choice.
 _COMMAND_LINE = {"phase": "--cardiac-phase"}
 
 
 def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
-    """The reader of a scan file by its extension and content, and the file that holds its data.
+    """Find the reader of a scan file by extension and content, and the file with its data.
 
     Raises:
-        InputError: a file that cannot be read, or is of no format that is.
+        InputError: If the file cannot be read, or its format is not supported.
     """
     path = Path(path)
-    # BART names both of its files by their stem, too.
+    # BART also refers to its pair of files by their common stem.
     path = check_input(bart.data_file(path) if bart.is_bart(path) else path)
     suffix = path.suffix.lower()
     if suffix == ".h5" and path.name.startswith("ScanArchive"):
-        raise InputError(f"{path} has the name of a GE ScanArchive: {_GE}")
+        raise InputError(f"{path} is named like a GE ScanArchive: {_GE}")
     readers = [reader for reader in READERS if suffix in reader.suffixes]
     if not readers:
         hint = _HINTS.get(suffix or path.name.lower())
@@ -174,9 +174,7 @@ def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
     contents, found = readers[0].contents, sniff(path)
     if contents and found not in contents:
         content = f"the content of {found}" if found else "other content"
-        raise InputError(
-            f"{path} is named {suffix} but has {content}: give it its right name or copy it again"
-        )
+        raise InputError(f"{path} is named {suffix} but has {content}: rename it or copy it again")
     if readers[0].holds is None:
         return readers[0], path
     with open_hdf5(path) as file:
@@ -193,31 +191,31 @@ def find_reader(path: str | os.PathLike[str]) -> tuple[Reader, Path]:
 def read_with(
     reader: Reader, path: Path, slices: SliceChoice, options: Options, notes: Notes
 ) -> tuple[Scan, Tensor | None]:
-    """What a reader reads, once the options have a meaning for its format.
+    """Read a scan after validating that the options apply to its format.
 
-    A slice of zeros, such as one of air, is read; a file of nothing else is not.
+    All-zero slices, such as slices of air, are accepted; files of only zeros are not.
 
     Raises:
-        InputError: a choice that the format does not have, a readout that it cannot crop, or a
-            file of zeros.
+        InputError: If the format has no such choice or readout cropping, or if the file contains
+            only zeros.
     """
     _check_choice(reader, path, options)
     if options.crop_readout and not reader.crops:
         raise InputError(
-            f"{path}: a {reader.name} file does not state its readout oversampling: leave "
+            f"{path}: {reader.name} files do not state their readout oversampling: leave "
             "crop_readout (--crop-readout) out"
         )
     scan, whitening = reader.read(path, slices, options, notes)
     if not bool(scan.kspace.any()) and len(scan) >= reader.shape(path, options)[0][0]:
-        raise InputError(f"{path}: the k-space holds only zeros: nothing was measured")
+        raise InputError(f"{path}: the k-space contains only zeros: nothing was measured")
     return scan, whitening
 
 
 def shape_with(reader: Reader, path: Path, options: Options) -> Layout:
-    """The layout that a reader finds, once the choice has a meaning for its format.
+    """Read the layout of a file after validating that the choice applies to its format.
 
     Raises:
-        InputError: a choice that the format does not have.
+        InputError: If the format has no such choice.
     """
     _check_choice(reader, path, options)
     return reader.shape(path, options)
@@ -230,6 +228,6 @@ def _check_choice(reader: Reader, path: Path, options: Options) -> None:
         others = ", ".join(other.name for other in READERS if item.name in other.choices)
         option = _COMMAND_LINE.get(item.name, f"--{item.name}")
         raise InputError(
-            f"{path}: {reader.name} files have no {item.name}s to choose from, only those of "
-            f"{others} have: leave {item.name} ({option}) out"
+            f"{path}: {reader.name} files have no {item.name}s to choose from, only {others} "
+            f"files have them: leave {item.name} ({option}) out"
         )

@@ -1,4 +1,4 @@
-"""The geometry that an ISMRMRD XML header states; fastMRI files carry the same header."""
+"""Encoding geometry from an ISMRMRD XML header, which fastMRI files contain as well."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ NON_CARTESIAN = ("radial", "goldenangle", "spiral", "other")
 
 @dataclass(frozen=True)
 class EncodingHeader:
-    """Sizes in samples and mm, ordered (readout x, phase encode y, partition z).
+    """Encoding parameters; sizes are ordered (readout x, phase encode y, partition z).
 
     Attributes:
-        encoded_matrix: size of the measured grid, readout oversampling included.
-        recon_matrix: size of the image the scanner makes, which it may have interpolated.
-        encoded_fov: field of view of the measured grid in mm, or ``None`` when it is not stated.
-        recon_fov: that of the scanner's image, or ``None``.
-        center: phase-encode line of zero frequency, or ``None`` when it is not stated.
-        maximum: last phase-encode line, or ``None`` when it is not stated.
-        partition_center: partition of zero frequency, or ``None`` when it is not stated.
-        trajectory: ``"cartesian"``, ``"radial"``, …
-        calibration_mode: ``"embedded"``, ``"separate"``, … or ``None``.
-        echo_times: TE in ms of each contrast, ``None`` for one that is no number.
-        noise_bandwidth: relative receiver noise bandwidth, or ``None``.
-        vendor: of the scanner, or ``None``.
+        encoded_matrix: Size of the measured grid, including readout oversampling.
+        recon_matrix: Size of the scanner's image, which may be interpolated.
+        encoded_fov: Field of view of the measured grid in mm, or ``None`` if it is not stated.
+        recon_fov: Field of view of the scanner's image in mm, or ``None``.
+        center: Phase-encode line of zero frequency, or ``None`` if it is not stated.
+        maximum: Last phase-encode line, or ``None`` if it is not stated.
+        partition_center: Partition of zero frequency, or ``None`` if it is not stated.
+        trajectory: Kind of trajectory: ``"cartesian"``, ``"radial"``, …
+        calibration_mode: Parallel imaging calibration: ``"embedded"``, ``"separate"``, … or
+            ``None``.
+        echo_times: TE in ms of each contrast, ``None`` for one that is not a number.
+        noise_bandwidth: Relative receiver noise bandwidth, or ``None``.
+        vendor: Vendor of the scanner, or ``None``.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -51,19 +52,19 @@ class EncodingHeader:
     vendor: str | None
 
     def readout_size(self, ny: int) -> int:
-        """Pixels of a readout of ``ny`` samples that lie in the field of view of the image.
+        """Return how many pixels of a readout with ``ny`` samples lie in the image's FOV.
 
-        By the fields of view: the scanner's matrix may be that of an interpolated image.
+        Uses the fields of view, because the scanner's matrix may be interpolated.
         """
         return self.image_size(0, ny)
 
     def image_matrix(self) -> tuple[int, int]:
-        """``(ny, nx)`` of the field of view of the image, in pixels of the encoded size."""
+        """Return the image size ``(ny, nx)`` in pixels of the encoded size."""
         encoded_y, encoded_x, _ = self.encoded_matrix
         return self.image_size(0, encoded_y), self.image_size(1, encoded_x)
 
     def image_size(self, axis: int, samples: int) -> int:
-        """Pixels of an axis of ``samples`` that lie in the field of view of the image."""
+        """Return how many pixels of an axis with ``samples`` samples lie in the image's FOV."""
         if self.encoded_fov is not None and self.recon_fov is not None:
             kept = round(samples * self.recon_fov[axis] / self.encoded_fov[axis])
         else:
@@ -71,18 +72,18 @@ class EncodingHeader:
         return min(kept, samples)
 
     def extent(self, axis: int) -> float:
-        """The encoded field of view in mm; in samples where the header states none."""
+        """Return the encoded field of view in mm, or in samples if the header states none."""
         return float((self.encoded_fov or self.encoded_matrix)[axis])
 
     @property
     def is_non_cartesian(self) -> bool:
-        """Whether readouts state their own places in k-space."""
+        """True if readouts have explicit k-space trajectories."""
         return self.trajectory in NON_CARTESIAN
 
     def voxel_size(self, ny: int, nx: int) -> tuple[float, float, float] | None:
-        """Voxel size (ny, nx, slice) in mm of the image that ``ny`` by ``nx`` samples make.
+        """Return the voxel size (ny, nx, slice) in mm of an image from ``ny`` by ``nx`` samples.
 
-        ``ny`` counts the readout oversampling, whether or not it is cropped afterwards.
+        ``ny`` includes readout oversampling, whether or not it is cropped afterwards.
         """
         if self.encoded_fov is None:
             return None
@@ -93,7 +94,7 @@ class EncodingHeader:
 
 
 def check_cartesian(path: Path, header: EncodingHeader) -> None:
-    """Refuse samples that do not lie on a grid."""
+    """Validate that the samples lie on a Cartesian grid."""
     if header.trajectory != "cartesian":
         raise InputError(
             f"{path}: expected a Cartesian trajectory, got {header.trajectory[:40]!r}: "
@@ -102,22 +103,28 @@ def check_cartesian(path: Path, header: EncodingHeader) -> None:
 
 
 def parse_header(path: Path, xml: str, space: int = 0) -> EncodingHeader:
-    """Parse an encoding of an ISMRMRD XML header, refusing entities and bad sizes.
+    """Parse one encoding of an ISMRMRD XML header, rejecting entities and invalid sizes.
 
-    Numbers that reconstruction can do without are left out with a warning where they are none.
+    Optional numbers that are invalid are dropped with a warning.
 
     Args:
-        path: the file, for messages.
-        xml: the header.
-        space: which of its encodings.
+        path: File name for messages.
+        xml: Header.
+        space: Index of the encoding.
+
+    Raises:
+        InputError: If the header is not valid XML, or has no valid encoding or matrix sizes.
     """
     root = parse_xml(path, xml)
     encodings = root.findall("encoding")
     if not encodings:
-        raise InputError(f"{path}: its ISMRMRD header has no <encoding>: the matrix is not known")
+        raise InputError(
+            f"{path}: its ISMRMRD header has no <encoding>, so the matrix is unknown: convert the "
+            "raw data again"
+        )
     if space >= len(encodings):
         raise InputError(
-            f"{path}: its readouts are of encoding space {space}, and its header describes "
+            f"{path}: its readouts use encoding space {space}, but its header describes only "
             f"{len(encodings)}: convert the raw data again"
         )
     encoding = encodings[space]
@@ -125,12 +132,14 @@ def parse_header(path: Path, xml: str, space: int = 0) -> EncodingHeader:
     encoded = _numbers(path, encoding, "encodedSpace", "matrixSize")
     recon = _numbers(path, encoding, "reconSpace", "matrixSize")
     if encoded is None or recon is None:
-        raise InputError(f"{path}: its ISMRMRD header states no encoded and recon matrix size")
+        raise InputError(
+            f"{path}: its ISMRMRD header does not state the encoded and recon matrix sizes"
+        )
     matrices = [tuple(int(n) for n in matrix) for matrix in (encoded, recon)]
     if any(not 1 <= n <= 65535 for matrix in matrices for n in matrix):
         raise InputError(
-            f"{path}: the matrix sizes {matrices[0]} and {matrices[1]} of its ISMRMRD header "
-            "are not between 1 and 65535"
+            f"{path}: expected matrix sizes from 1 to 65535 in its ISMRMRD header, got "
+            f"{matrices[0]} and {matrices[1]}"
         )
     limits = {
         (step, name): _number(
@@ -144,7 +153,7 @@ def parse_header(path: Path, xml: str, space: int = 0) -> EncodingHeader:
         "relativeReceiverNoiseBandwidth",
     )
     if bandwidth is not None and bandwidth <= 0:
-        logger.warning("%s: a relative noise bandwidth of %g is left out", path, bandwidth)
+        logger.warning("%s: ignored a relative noise bandwidth of %g", path, bandwidth)
         bandwidth = None
     return EncodingHeader(
         encoded_matrix=(matrices[0][0], matrices[0][1], matrices[0][2]),
@@ -170,7 +179,7 @@ def _whole(number: float | None) -> int | None:
 
 
 def parse_xml(path: Path, xml: str) -> Element:
-    """The root of an ISMRMRD header, tags without their namespace."""
+    """Parse an ISMRMRD header and return its root, with tags without their namespace."""
     try:
         return parse_header_xml(xml)
     except InputError as error:
@@ -200,13 +209,13 @@ def _parse_number(path: Path, text: str, name: str) -> float:
 
 
 def _optional_number(path: Path, text: str | None, name: str) -> float | None:
-    """A number, or ``None`` with a warning where the text is none."""
+    """Return a number, or ``None`` with a warning if the text is not a number."""
     if text is None:
         return None
     try:
         return _parse_number(path, text, name)
     except InputError as error:
-        logger.warning("%s: left out", error)
+        logger.warning("%s: ignored", error)
         return None
 
 
@@ -216,13 +225,13 @@ def _numbers(path: Path, element: Element, *names: str) -> tuple[float, float, f
 
 
 def _field_of_view(path: Path, encoding: Element, space: str) -> tuple[float, float, float] | None:
-    """In mm; ``None`` where it is not stated, or is none, which is logged."""
+    """Return the field of view in mm, or ``None`` (with a warning if it is invalid)."""
     try:
         fov = _numbers(path, encoding, space, "fieldOfView_mm")
     except InputError as error:
-        logger.warning("%s: left out", error)
+        logger.warning("%s: ignored", error)
         return None
     if fov is not None and min(fov) <= 0:
-        logger.warning("%s: a field of view of %s mm in <%s> is left out", path, fov, space)
+        logger.warning("%s: ignored a field of view of %s mm in <%s>", path, fov, space)
         return None
     return fov

@@ -1,4 +1,4 @@
-"""What there is to say of a slice of a scan."""
+"""Summary of one slice of a scan."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ctxrecon.errors import InputError
 from ctxrecon.masks import nyquist_undersampling
 from ctxrecon.scan import Scan
 
-# The search for the region takes memory of the square of its length.
+# The memory of the search for the region grows with the square of its length.
 _LONGEST_REGION = 2048
 
 
 def describe(scan: Scan) -> dict[str, Any]:
-    """The entries of :func:`ctxrecon.io.scan_info` that one slice shows."""
+    """Return the entries of :func:`ctxrecon.io.scan_info` that can be computed from one slice."""
     item = scan.metadata[0] if scan.metadata else None
     separate = scan.calibration
     return {
@@ -33,7 +33,7 @@ def describe(scan: Scan) -> dict[str, Any]:
 
 
 def _sampling(scan: Scan) -> dict[str, Any]:
-    """How the slice is sampled."""
+    """Return the entries on sampling."""
     if scan.trajectory is not None:
         acceleration = nyquist_undersampling(scan.trajectory[0], scan.image_shape)
         shots, samples = scan.kspace.shape[2:]
@@ -50,7 +50,7 @@ def _sampling(scan: Scan) -> dict[str, Any]:
     try:
         region = find_calibration_region(mask, max_size=(longest, longest))
         calibration = tuple(part.stop - part.start for part in region)
-    except InputError:  # too few central samples: a fact to report here, not an error
+    except InputError:  # too few central samples, which is a valid result here
         calibration = None
     return {
         "sampled_fraction": fraction,

@@ -1,7 +1,7 @@
-"""Arrays of numbers in MATLAB files of v5 to v7, as MathWorks describes them ("MAT-File Format").
+"""Numeric arrays in MATLAB files of version 5 to 7 (MathWorks, "MAT-File Format").
 
-SciPy reads these files too, but ends the process at some that are damaged, so it is not for files
-from outside. Text, cells, structures and sparse arrays are passed over.
+SciPy also reads these files, but crashes the process on some damaged ones, so it is unsuitable for
+untrusted files. Text, cells, structures and sparse arrays are skipped.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MOST_AXES = 32
 
 @dataclass(frozen=True)
 class Variable:
-    """An array of numbers in a file.
+    """Numeric array in a file.
 
     Attributes:
-        name: of the variable.
-        shape: by MATLAB's indices.
-        is_complex: whether it has imaginary parts.
-        order: ``"<"`` or ``">"``, of bytes.
-        parts: the elements of real and imaginary parts.
+        name: Name of the variable.
+        shape: Shape in MATLAB's order of axes.
+        is_complex: Whether there are imaginary parts.
+        order: Byte order, ``"<"`` or ``">"``.
+        parts: Encoded elements of the real and imaginary parts.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Variable:
     parts: bytes
 
     def load(self, path: Path) -> np.ndarray:
-        """The array, real or complex.
+        """Decode the array, real or complex.
 
         Raises:
-            InputError: fewer numbers than the shape has.
+            InputError: If the number of values does not match the shape.
         """
         values = []
         position = 0
@@ -68,15 +68,15 @@ class Variable:
 
 
 def read_variables(path: Path) -> dict[str, Variable]:
-    """The arrays of numbers in a file by their names.
+    """Read the numeric arrays of a file, by name.
 
     Raises:
-        InputError: a damaged file, or one whose arrays expand to more than it has bytes for.
+        InputError: If the file is damaged, or arrays would expand implausibly.
     """
     raw = path.read_bytes()
     order = {b"IM": "<", b"MI": ">"}.get(raw[126:128])
     if order is None:
-        raise _damaged(path, "its header does not state the order of bytes")
+        raise _damaged(path, "its header does not state the byte order")
     found = {}
     position = _HEADER
     while position + 8 <= len(raw):
@@ -99,35 +99,35 @@ def _damaged(path: Path, what: str) -> InputError:
 def _element(
     path: Path, raw: bytes, position: int, order: str, *, aligned: bool = True
 ) -> tuple[int, bytes, int]:
-    """Type and data of the element at a place, and the place of the next.
+    """Return type and data of the element at a position, and the position of the next one.
 
-    Elements inside others start at multiples of 8 bytes, and small ones are packed into 8.
+    Nested elements start at multiples of 8 bytes, and small ones are packed into 8 bytes.
     """
     if position + 8 > len(raw):
-        raise _damaged(path, f"it ends in the tag of an element at byte {position}")
+        raise _damaged(path, f"it ends inside the tag of an element at byte {position}")
     kind, size = struct.unpack_from(order + "II", raw, position)
     start = position + 8
     if kind >> 16:  # packed
         kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
         stop = position + 8
         if size > 4:
-            raise _damaged(path, f"a packed element at byte {position} claims {size} bytes")
+            raise _damaged(path, f"a packed element at byte {position} states {size} bytes")
     else:
         stop = start + (size + 7) // 8 * 8 if aligned else start + size
     if start + size > len(raw):
         raise _damaged(
-            path, f"an element at byte {position} claims {size} of {len(raw) - start} bytes"
+            path, f"an element at byte {position} states {size} of {len(raw) - start} bytes"
         )
     return kind, raw[start : start + size], stop
 
 
 def _inflated(path: Path, data: bytes, order: str) -> bytes:
-    """What a compressed element holds, once the size that it claims is believable."""
+    """Decompress an element after validating that its stated size is plausible."""
     stream = zlib.decompressobj()
     try:
         head = stream.decompress(data, 8)
         if len(head) < 8:
-            raise _damaged(path, "a compressed element holds nothing")
+            raise _damaged(path, "a compressed element is empty")
         (size,) = struct.unpack(order + "4xI", head)
         check_expansion(path, size, len(data), "a compressed array")
         rest = stream.decompress(stream.unconsumed_tail, size + 8)
@@ -136,12 +136,12 @@ def _inflated(path: Path, data: bytes, order: str) -> bytes:
     except zlib.error as error:
         raise _damaged(path, f"a compressed element cannot be read ({error})") from error
     if not stream.eof:
-        raise _damaged(path, "a compressed element is cut or longer than it states")
+        raise _damaged(path, "a compressed element is truncated or longer than stated")
     return head + rest
 
 
 def _variable(path: Path, data: bytes, order: str) -> Variable | None:
-    """The array in an element; ``None`` if it is none of numbers."""
+    """Parse an element as a numeric array; return ``None`` if it is something else."""
     if not data:
         return None
     _, flags, position = _element(path, data, 0, order)

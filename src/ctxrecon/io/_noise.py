@@ -1,4 +1,4 @@
-"""The noise readouts of an ISMRMRD file: the noise level, and the whitening of the coils."""
+"""Noise readouts of an ISMRMRD file: noise level and prewhitening of the coils."""
 
 from __future__ import annotations
 
@@ -19,25 +19,36 @@ logger = logging.getLogger(__name__)
 def read_noise(
     path: Path, raw: Raw, chosen: np.ndarray, prewhiten: bool
 ) -> tuple[float | None, Tensor | None]:
-    """Noise of an imaging sample by the noise readouts, and the matrix that whitens the coils.
+    """Estimate the noise level of the imaging samples and the prewhitening matrix.
 
-    The matrix ``σ L⁻¹`` of the noise covariance ``Ψ = L Lᴴ`` with ``σ² = tr Ψ / C`` keeps the
-    units of k-space, and coils of equal, independent noise as they are. The noise level is σ: noise
-    power goes with the bandwidth, 1 / dwell time, and the header's relative bandwidth corrects for
-    the noise readout's own filter (Kellman & McVeigh, doi:10.1002/mrm.20713).
+    With the noise covariance ``Ψ = L Lᴴ`` and ``σ² = tr Ψ / C``, the matrix ``σ L⁻¹`` keeps the
+    units of k-space, and leaves coils with equal, independent noise unchanged. The noise level is
+    σ, corrected for bandwidth: noise power is proportional to 1 / dwell time, and the header's
+    relative noise bandwidth accounts for the filter of the noise readout (Kellman & McVeigh,
+    doi:10.1002/mrm.20713).
+
+    Args:
+        path: File name for messages.
+        raw: Content of the file.
+        chosen: Rows of the imaging readouts.
+        prewhiten: Whether to compute the prewhitening matrix.
+
+    Returns:
+        Noise standard deviation of an imaging sample, or ``None``, and the matrix
+        ``(coils, coils)``, complex64, or ``None``.
     """
     heads = raw.heads
     coils = heads["active_channels"][chosen[0]]
     noise = heads["flags"].astype(np.uint64) & np.uint64(NOISE) != 0
     rows = np.flatnonzero(noise & (heads["active_channels"] == coils))
     if len(rows) < noise.sum():
-        logger.warning("%s: noise readouts of other coils than the image's are left out", path)
+        logger.warning("%s: noise readouts with other coils than the image's are ignored", path)
     if len(rows) == 0:
         return None, None
     samples = np.concatenate([values for _, values in readouts(path, raw, rows)], axis=1)
     power = float(np.mean(np.abs(samples.astype(np.complex128)) ** 2)) if samples.size else 0.0
     if not (np.isfinite(power) and power > 0):
-        logger.warning("%s: its noise readouts are zero or not finite, and are left out", path)
+        logger.warning("%s: its noise readouts are zero or not finite, and are ignored", path)
         return None, None
     noise_std = None
     dwell = float(heads["sample_time_us"][rows[0]])
@@ -54,7 +65,7 @@ def read_noise(
         return noise_std, None
     level = "unknown" if noise_std is None else f"{noise_std:.3g}"
     logger.info(
-        "%s: coils prewhitened by %d noise samples, noise of a k-space sample %s",
+        "%s: coils prewhitened with %d noise samples; noise level of a k-space sample: %s",
         path,
         samples.shape[1],
         level,

@@ -1,4 +1,4 @@
-"""What is done with a file and why, for the log and for the user."""
+"""Notes on the processing of a file, for the log and for the user."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ logger = logging.getLogger(__name__)
 
 
 class Notes:
-    """Sentences on what is done with a file, each logged once.
+    """Sentences on the processing of a file, each logged once.
 
     Args:
-        path: of the file, with which the lines of the log begin.
+        path: File name, with which log messages begin.
     """
 
     def __init__(self, path: Path) -> None:

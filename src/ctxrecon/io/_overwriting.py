@@ -1,4 +1,4 @@
-"""Whether an output replaces an input."""
+"""Detection of outputs that would replace an input."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from ctxrecon.io import bart
 def overwrites(
     output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]
 ) -> Path | None:
-    """The first of the ``inputs`` that writing ``output`` would replace, or ``None``.
+    """Return the first of the ``inputs`` that writing ``output`` would replace, or ``None``.
 
-    A file is the same by another path, a symbolic or a hard link; a BART array is two files.
+    Recognizes the same file by another path, a symbolic link or a hard link. A BART array consists
+    of two files.
+
+    Args:
+        output: File to write.
+        inputs: Files to preserve.
+
+    Example:
+        >>> from ctxrecon.io import overwrites
+        >>> overwrites("scan.hdr", ["scan.cfl"]).name
+        'scan.cfl'
+        >>> overwrites("image.npy", ["scan.npy"]) is None
+        True
     """
     written = _files_of(Path(output))
     for name in inputs:
@@ -24,7 +36,7 @@ def overwrites(
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The files of a name: two of a BART array, else the one."""
+    """Return the files of a name: both files of a BART array, else the file itself."""
     if bart.is_bart(path):
         return [bart.data_file(path), bart.header_file(path)]
     return [path]
@@ -33,5 +45,5 @@ def _files_of(path: Path) -> list[Path]:
 def _same_file(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there yet, or cannot be looked at
+    except OSError:  # a file does not exist yet, or is not accessible
         return os.path.realpath(one) == os.path.realpath(other)

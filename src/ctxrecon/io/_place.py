@@ -1,4 +1,4 @@
-"""The place of a scan as files of this package state it."""
+"""Position of a scan as stated in files that this package wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ctxrecon.scan import affine_of_slices, check_affine
 def stated_affine(
     path: Path, values: np.ndarray | None, chosen: Sequence[int]
 ) -> torch.Tensor | None:
-    """The affine that a file states of all its slices, for the chosen ones."""
+    """Return the affine of the selected slices from a file's affine of all slices."""
     if values is None:
         return None
     if values.shape != (4, 4) or values.dtype.kind not in "fiu":

@@ -1,4 +1,4 @@
-"""What every scan format offers to :func:`ctxrecon.io.read_scan`."""
+"""Interface that each scan format implements for :func:`ctxrecon.io.read_scan`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ctxrecon.io._notes import Notes
 from ctxrecon.scan import Scan
 
 Layout: TypeAlias = "tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]"
-"""(slices, coils, ny, nx) and dtype of the k-space, and what else the file states."""
+"""Shape (slices, coils, ny, nx) and dtype of the k-space, and further entries of the summary."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller of :func:`ctxrecon.io.read_scan` asks for, beside the slices."""
+    """Options of :func:`ctxrecon.io.read_scan` in addition to the slices."""
 
     crop_readout: bool | None = None
     prewhiten: bool = True
@@ -33,16 +33,18 @@ class Reader:
     """One scan format.
 
     Attributes:
-        name: of the format.
-        suffixes: of its files, in lower case.
-        contents: what :func:`ctxrecon.files.sniff` finds in its files.
-        shape: the layout of a file, reading no samples.
-        read: the chosen slices of a file, with notes of what is done, and the matrix
-            ``(coils, coils)`` that prewhitened their coils, if any.
-        choices: names of the fields of :class:`Choice` that have a meaning for the format.
-        crops: whether its files state their readout oversampling.
-        reads_whole: whether a slice of a file takes reading, or decompressing, all of it.
-        holds: whether an open HDF5 file is of this format; for the formats that share HDF5.
+        name: Name of the format.
+        suffixes: File suffixes, in lower case.
+        contents: File contents that :func:`ctxrecon.files.sniff` reports for the format.
+        shape: Function that returns the layout of a file without reading samples.
+        read: Function that reads the selected slices of a file and adds notes on the processing;
+            it returns the scan and the prewhitening matrix ``(coils, coils)`` or ``None``.
+        choices: Names of the fields of :class:`Choice` that apply to the format.
+        crops: Whether files state their readout oversampling.
+        reads_whole: Function that returns whether reading a slice requires reading or decompressing
+            the whole file.
+        holds: Function that returns whether an open HDF5 file has this format, for the formats
+            that share HDF5.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The table of readouts of an ISMRMRD file: what it holds, and its rows one after the other."""
+"""Readout table of an ISMRMRD file, and iteration over its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def _flag(*numbers: int) -> int:
-    """ISMRMRD counts its flags from 1."""
+    """Return a bit mask; ISMRMRD counts its flags from 1."""
     return sum(1 << (number - 1) for number in numbers)
 
 
@@ -28,7 +28,7 @@ NOISE = _flag(19)
 CALIBRATION = _flag(20)
 CALIBRATION_AND_IMAGING = _flag(21)
 REVERSED = _flag(22)
-# Navigator, phase correction, feedback, dummy, surface coil correction, phase stabilisation.
+# Navigator, phase correction, feedback, dummy, surface coil correction, phase stabilization.
 NO_IMAGING = _flag(23, 24, 26, 27, 28, 29, 30, 31)
 
 _HEAD = {
@@ -50,21 +50,21 @@ _INDEX = {
     "set",
 }
 
-# Readouts read at once, and how many of a block may be passed over.
+# Limits on a block of readouts: its size, and its number of rows, some of which may be skipped.
 _BLOCK_BYTES = 16 * 2**20
 _MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The header and the heads of all readouts; the samples stay in the file.
+    """Header and heads of all readouts; the samples stay in the file.
 
     Attributes:
-        table: of readouts, in the file.
-        heads: of all readouts.
-        xml: the header as it is stored.
-        header: the encoding of the image.
-        space: its number.
+        table: Readout table in the file.
+        heads: Heads of all readouts.
+        xml: XML header as stored.
+        header: Encoding of the image.
+        space: Number of that encoding.
     """
 
     table: Any
@@ -75,7 +75,7 @@ class Raw:
 
 
 def find_groups(file: Any) -> dict[str, Any]:
-    """The groups with ``xml`` and ``data`` in them by their names."""
+    """Return the groups that contain ``xml`` and ``data``, by name."""
     import h5py
 
     found = {}
@@ -88,10 +88,11 @@ def find_groups(file: Any) -> dict[str, Any]:
 
 
 def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
-    """The measurement of this name; of a file that holds only one, that one.
+    """Open the measurement with this name, or the only measurement of the file.
 
     Raises:
-        InputError: there is none, several of which none was chosen, or a malformed one.
+        InputError: If there is no measurement, if there are several and none was selected, or if
+            the measurement is malformed.
     """
     import h5py
 
@@ -102,7 +103,7 @@ def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
         there = ", ".join(
             f"{key[:60]!r} ({group['data'].size} readouts)" for key, group in groups.items()
         )
-        raise InputError(f"{path} holds the measurements {there}: choose one with group")
+        raise InputError(f"{path} contains the measurements {there}: choose one with group")
     group = groups[name] if name is not None else next(iter(groups.values()))
     xml = hdf5_text(path, hdf5_member(path, group, "xml"), "xml")
     parse_header(path, xml)
@@ -115,11 +116,9 @@ def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
     if not missing:
         missing = _missing(head["idx"], _INDEX)
     if missing:
-        raise InputError(
-            f"{path}: its readouts lack the ISMRMRD fields {sorted(missing)} as whole numbers"
-        )
+        raise InputError(f"{path}: its readouts lack the integer ISMRMRD fields {sorted(missing)}")
     if len(table) == 0:
-        raise InputError(f"{path}: it holds no readouts: nothing was measured")
+        raise InputError(f"{path}: it contains no readouts: nothing was measured")
     stored = path.stat().st_size
     check_expansion(path, len(table) * table.dtype.itemsize, stored, "the table of readouts")
     for name in names:
@@ -133,10 +132,10 @@ def open_raw(path: Path, file: Any, name: str | None = None) -> Raw:
 
 
 def _image_space(path: Path, heads: np.ndarray) -> int:
-    """The encoding space of the image: the first with readouts that are not of something else.
+    """Return the encoding space of the image: the first one that has imaging readouts.
 
     Raises:
-        InputError: there is none.
+        InputError: If there are no imaging readouts.
     """
     other = NOISE | NO_IMAGING
     for skipped in (other | CALIBRATION, other):
@@ -148,12 +147,12 @@ def _image_space(path: Path, heads: np.ndarray) -> int:
 
 
 def has_flag(heads: np.ndarray, flag: int) -> np.ndarray:
-    """Which readouts have any of the flags."""
+    """Return which readouts have any of the flags."""
     return np.asarray(heads["flags"].astype(np.uint64) & np.uint64(flag) != 0)
 
 
 def index_of(raw: Raw, rows: np.ndarray, name: str) -> np.ndarray:
-    """A counter of the rows, such as ``"slice"``; 0 where the file does not have it."""
+    """Return a counter of the rows, such as ``"slice"``, or zeros if the file lacks it."""
     index = raw.heads["idx"]
     if name not in (index.dtype.names or ()):
         return np.zeros(len(rows), np.int64)
@@ -161,15 +160,15 @@ def index_of(raw: Raw, rows: np.ndarray, name: str) -> np.ndarray:
 
 
 def _missing(record: np.dtype, names: set[str]) -> set[str]:
-    """The names that are not fields of whole numbers."""
+    """Return the names that are not integer fields of a record."""
     return {n for n in names if n not in (record.names or ()) or record[n].kind not in "iu"}
 
 
 def coils_of(path: Path, raw: Raw, rows: np.ndarray) -> int:
-    """The number of coils of these readouts.
+    """Return the number of coils of these readouts.
 
     Raises:
-        InputError: it differs.
+        InputError: If it differs between readouts.
     """
     coils = np.unique(raw.heads["active_channels"][rows])
     if len(coils) != 1 or coils[0] < 1:
@@ -178,7 +177,7 @@ def coils_of(path: Path, raw: Raw, rows: np.ndarray) -> int:
 
 
 def readouts(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row with its readout ``(coils, samples)`` complex64, without samples to be discarded."""
+    """Yield each row and its readout, ``(coils, samples)`` complex64, without discarded samples."""
     for row, stored in _column(raw, rows, "data"):
         coils = int(raw.heads["active_channels"][row])
         values = _numbers(
@@ -189,7 +188,7 @@ def readouts(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.n
 
 
 def positions(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row with its trajectory ``(samples, dimensions)`` float32, likewise."""
+    """Yield each row and its trajectory, ``(samples, dimensions)``, without discarded samples."""
     for row, stored in _column(raw, rows, "traj"):
         dimensions = int(raw.heads["trajectory_dimensions"][row])
         values = _numbers(
@@ -199,7 +198,7 @@ def positions(path: Path, raw: Raw, rows: np.ndarray) -> Iterator[tuple[int, np.
 
 
 def _column(raw: Raw, rows: np.ndarray, name: str) -> Iterator[tuple[int, Any]]:
-    """Each row with what a column holds for it, read in blocks of the table."""
+    """Yield each row with its entry in a column, reading the table in blocks."""
     values = raw.heads["active_channels"].astype(np.int64) * raw.heads["number_of_samples"]
     largest = 8 * max(int(values.max()), 1)
     size = min(max(_BLOCK_BYTES // largest, 1), _MOST_ROWS)
@@ -216,19 +215,19 @@ def _column(raw: Raw, rows: np.ndarray, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _numbers(path: Path, raw: Raw, row: int, stored: Any, each: int, what: str) -> np.ndarray:
-    """The numbers of one readout as float32, ``each`` of them for a sample."""
+    """Return the numbers of one readout as float32, ``each`` of them per sample."""
     length = int(raw.heads["number_of_samples"][row])
     values = np.asarray(stored)
     if values.dtype.kind != "f" or values.size != each * length:
         raise InputError(
-            f"{path}: readout {row} holds {values.size} numbers, expected {each * length} for "
+            f"{path}: readout {row} contains {values.size} numbers, expected {each * length} for "
             f"{what.format(length)}: the file is damaged"
         )
     return values.astype(np.float32)
 
 
 def _kept(path: Path, raw: Raw, row: int) -> slice:
-    """The samples of a readout that are not to be discarded."""
+    """Return the range of a readout's samples that are not marked for discarding."""
     head = raw.heads[row]
     first = int(head["discard_pre"])
     stop = int(head["number_of_samples"]) - int(head["discard_post"])

@@ -1,4 +1,4 @@
-"""What the places of readouts say about a scan: partial Fourier, partial echoes, oversampling."""
+"""Notes on a scan's sampling: partial Fourier, partial echoes, reversed readouts, oversampling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def describe_sampling(places: Places, axis: Axis | None, notes: Notes) -> None:
     """Note partial echoes, partial Fourier and reversed readouts.
 
     Args:
-        places: of the readouts.
-        axis: along which the slices lie.
-        notes: of what is done.
+        places: Positions of the readouts on the grid.
+        axis: Axis along which the slices lie.
+        notes: Notes to extend.
     """
     if places.turned.any():
-        notes.add(f"{int(places.turned.sum())} readouts measured in reverse are turned")
+        notes.add(f"{int(places.turned.sum())} readouts were measured in reverse and are flipped")
     stops = places.starts + places.lengths
     extents = [
         (int(places.starts.min()), int(stops.max()), 1),
@@ -35,9 +35,9 @@ def describe_sampling(places: Places, axis: Axis | None, notes: Notes) -> None:
         kind = "partial echo" if number == 0 else "partial Fourier"
         notes.add(
             f"{kind} along the {_NAMES[number]}, {share:.2f} of k-space ({before} samples before "
-            f"the center, {after} from it on): what was not measured counts as undersampled, and "
-            "phase_constrained (--method phase-constrained) makes up for it where the phase is "
-            "smooth"
+            f"the center, {after} from the center on): unmeasured samples count as undersampled, "
+            "and phase_constrained (--method phase-constrained) compensates for them if the image "
+            "phase is smooth"
         )
 
 
@@ -46,18 +46,18 @@ def _encodings(places: Places) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gap(indices: np.ndarray) -> int:
-    """The largest distance of neighbours, by which the ends of undersampled k-space may differ."""
+    """Return the largest distance of neighbors, a tolerance for the ends of sampled k-space."""
     steps = np.diff(np.unique(indices))
     return int(steps.max()) if len(steps) else 1
 
 
 def describe_oversampling(header: EncodingHeader, axis: Axis | None, notes: Notes) -> None:
-    """Note oversampling that stays in the images.
+    """Note oversampling that remains in the images.
 
     Args:
-        header: the encoding of the image.
-        axis: along which the slices lie.
-        notes: of what is done.
+        header: Encoding of the image.
+        axis: Axis along which the slices lie.
+        notes: Notes to extend.
     """
     if header.encoded_fov is None or header.recon_fov is None:
         return
@@ -65,6 +65,6 @@ def describe_oversampling(header: EncodingHeader, axis: Axis | None, notes: Note
         encoded, wanted = header.encoded_fov[number], header.recon_fov[number]
         if number != 0 and encoded > 1.01 * wanted:
             notes.add(
-                f"oversampling along the {_NAMES[number]} stays in the images: their field of view "
-                f"is {encoded:g} mm, of which the scanner keeps {wanted:g} mm"
+                f"oversampling along the {_NAMES[number]} remains in the images: their field of "
+                f"view is {encoded:g} mm, of which the scanner keeps {wanted:g} mm"
             )

@@ -1,4 +1,4 @@
-"""Which readouts of an ISMRMRD file make the image, and which its coil maps."""
+"""Selection of the ISMRMRD readouts for the image and for its coil maps."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ctxrecon.io._readouts import (
 )
 
 COUNTERS = ("repetition", "contrast", "phase", "set", "average")
-"""Of repeated measurements, as :class:`~ctxrecon.io._choice.Choice` names them."""
+"""Counters of repeated measurements, as :class:`~ctxrecon.io._choice.Choice` names them."""
 
 SEPARATE = {"separate", "external"}
-"""Modes of calibration whose lines are no part of the image's k-space."""
+"""Calibration modes whose lines are not part of the image's k-space."""
 
 
 def roles(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
-    """Which readouts make the image, and which a separate calibration scan.
+    """Return which readouts belong to the image, and which to a separate calibration scan.
 
-    Lines with the calibration flag alone are part of the image's k-space where the header says
-    "embedded" or "interleaved"; where it says nothing, unless the image has lines at their places.
-    Those of another encoding space never are.
+    Lines that have only the calibration flag are part of the image's k-space if the header states
+    "embedded" or "interleaved". If it states nothing, they are unless the image has lines at the
+    same positions. Lines of another encoding space never are.
     """
     heads = raw.heads
     plain = ~has_flag(heads, NOISE | NO_IMAGING)
@@ -38,7 +38,7 @@ def roles(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
     alone = plain & has_flag(heads, CALIBRATION) & ~has_flag(heads, CALIBRATION_AND_IMAGING)
     imaging, alone_here = plain & here & ~alone, alone & here
     calibration = plain & ~here & has_flag(heads, CALIBRATION | CALIBRATION_AND_IMAGING)
-    if not imaging.any():  # a file of calibration lines
+    if not imaging.any():  # the file contains only calibration lines
         return alone_here, calibration
     if alone_here.any() and _are_separate(raw, alone_here, imaging):
         return imaging, calibration | alone_here
@@ -48,23 +48,23 @@ def roles(raw: Raw) -> tuple[np.ndarray, np.ndarray]:
 
 
 def select(path: Path, raw: Raw, choice: Choice, notes: Notes) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the table that make the image, and those of a separate calibration scan.
+    """Return the rows of the image, and the rows of a separate calibration scan.
 
     Args:
-        path: the file, for messages.
-        raw: what is in it.
-        choice: which of the measurements.
-        notes: of what is done.
+        path: File name for messages.
+        raw: Content of the file.
+        choice: Selected measurement.
+        notes: Notes to extend.
 
     Returns:
-        Rows of the image, and rows of the calibration scan, none where there is no such scan.
+        Rows of the image, and rows of the calibration scan, empty if there is none.
     """
     imaging, calibration = roles(raw)
     left_out = int((~imaging & ~calibration).sum())
     if left_out:
         notes.add(
             f"{left_out} of {len(raw.heads)} readouts are noise, navigators or of another "
-            "encoding, and no part of the image"
+            "encoding, and are not part of the image"
         )
     chosen, lines = np.flatnonzero(imaging), np.flatnonzero(calibration)
     for name in COUNTERS:
@@ -73,20 +73,20 @@ def select(path: Path, raw: Raw, choice: Choice, notes: Notes) -> tuple[np.ndarr
         len(np.unique(index_of(raw, rows, "slice"))) for rows in (chosen, np.flatnonzero(imaging))
     )
     if present < there:
-        notes.add(f"the chosen measurement has {present} of the {there} slices in the file")
+        notes.add(f"the selected measurement has {present} of the {there} slices in the file")
     mode = raw.header.calibration_mode
     if len(lines):
-        notes.add(f"{len(lines)} readouts of a separate calibration scan serve the coil maps")
+        notes.add(f"{len(lines)} readouts of a separate calibration scan are used for coil maps")
     elif mode in SEPARATE:
         notes.add(
-            f"the header says that calibration is {mode}, but there are no such lines in the file: "
-            "give calibration or coil_maps unless the image has a sampled center of its own"
+            f"the header states {mode} calibration, but the file has no such lines: give "
+            "calibration or coil_maps unless the image itself has a fully sampled center"
         )
     return chosen, lines
 
 
 def _are_separate(raw: Raw, alone: np.ndarray, imaging: np.ndarray) -> bool:
-    """Whether lines with the calibration flag alone are no part of the image's k-space."""
+    """Return whether lines that have only the calibration flag are not part of the image."""
     mode = raw.header.calibration_mode
     if mode in SEPARATE:
         return True
@@ -114,13 +114,13 @@ def _pick(
     number: int | None,
     notes: Notes,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the image and of the calibration scan with the chosen value of a counter."""
+    """Return the rows of image and calibration scan with the selected value of a counter."""
     chosen, lines = rows
     values = index_of(raw, chosen, name)
     count = len(np.unique(values))
     if number is None:
         if count > 1:
-            notes.add(f"the mean of {count} {name}s is taken")
+            notes.add(f"the mean of {count} {name}s is read")
         return rows
     value = nth(path, values, number, name)
     if count > 1:

@@ -1,4 +1,4 @@
-"""Variable-length HDF5 sequences, before HDF5 takes the memory and the time that they claim."""
+"""Validation of variable-length HDF5 sequences before HDF5 allocates the stated memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ _REFERENCE = np.dtype([("length", np.int64), ("heap", np.uint64)])
 
 
 def check_lengths(path: Path, dataset: Any, field: str | None = None) -> None:
-    """Refuse a dataset with a string or sequence that is longer than the file, or in a bad heap.
+    """Reject strings and sequences that are longer than the file, or are in a damaged heap.
 
-    HDF5 takes that memory before it looks at what the file holds, and for a table of readouts it
-    does so whichever field is read. Nothing is refused where the lengths are not to be seen: in
-    filtered or compact storage, or behind a user block.
+    HDF5 allocates memory before it inspects the content, and for a table of readouts it does so
+    whichever field is read. Nothing is rejected where the lengths are not accessible: in filtered
+    or compact storage, or behind a user block.
 
     Args:
-        path: of the file.
-        dataset: HDF5 dataset of at most one dimension.
-        field: of compound elements, the field to look at; one of fixed length passes.
+        path: File.
+        dataset: HDF5 dataset with at most one dimension.
+        field: Field of compound elements to check; a field of fixed length passes.
+
+    Raises:
+        InputError: If a sequence is longer than the file, or its heap is damaged.
     """
     import h5py
 
@@ -40,24 +43,24 @@ def check_lengths(path: Path, dataset: Any, field: str | None = None) -> None:
     if claimed > path.stat().st_size:
         name = field or str(dataset.name).rsplit("/", 1)[-1]
         raise InputError(
-            f"{path}: an element of {name!r} claims {claimed / 2**30:.1f} GiB, more than the file "
-            "has: it is damaged or not to be trusted"
+            f"{path}: an element of {name!r} states {claimed / 2**30:.1f} GiB, more than the file "
+            "has: it is damaged or untrustworthy"
         )
     stored = np.memmap(path, np.uint8, "r")
     for heap in np.unique(references["heap"][lengths > 0]):
         if not _ends(stored, int(heap)):
-            raise InputError(f"{path}: a heap of its HDF5 data never ends: it is damaged")
+            raise InputError(f"{path}: a heap of its HDF5 data has no end: it is damaged")
 
 
 def _ends(stored: np.ndarray, heap: int) -> bool:
-    """Whether reading a global heap ends: HDF5 goes on for ever at free space of no size.
+    """Return whether a global heap ends; HDF5 loops forever on free space of zero size.
 
-    A heap is 16 bytes that end with its size, and objects: 16 bytes that start with an index, 0 for
-    free space, and end with a size, which for free space counts those 16 bytes.
+    A heap consists of 16 bytes that end with its size, followed by objects. An object starts with
+    16 bytes: an index, 0 for free space, and a size, which for free space includes the 16 bytes.
     """
     head = stored[heap : heap + 16].tobytes()
     if len(head) < 16 or head[:4] != b"GCOL":
-        return True  # which HDF5 notices
+        return True  # HDF5 detects this itself
     size = int.from_bytes(head[8:], "little")
     position, stop = heap + 16, min(heap + size, len(stored))
     while stop - position >= 16:
@@ -69,9 +72,9 @@ def _ends(stored: np.ndarray, heap: int) -> bool:
 
 
 def _references(path: Path, dataset: Any, field: str | None) -> np.ndarray | None:
-    """Length and heap of each element, ``(elements,)``, 0 where none was written; or ``None``.
+    """Return length and heap of each element, zeros for unwritten ones, or ``None``.
 
-    A sequence is stored as its length (4 bytes, little-endian) and its place in a heap (8 bytes).
+    A sequence is stored as its length (4 bytes, little-endian) and its heap address (8 bytes).
     """
     import h5py
 
@@ -82,7 +85,7 @@ def _references(path: Path, dataset: Any, field: str | None) -> np.ndarray | Non
         start, element = element.get_member_offset(index), element.get_member_type(index)
     is_text = element.get_class() == h5py.h5t.STRING and element.is_variable_str()
     if is_text:
-        size = _TEXT_REFERENCE  # HDF5 tells that of a pointer in memory
+        size = _TEXT_REFERENCE  # HDF5 reports the size of a pointer in memory
     if not (is_text or element.get_class() == h5py.h5t.VLEN) or dataset.file.userblock_size:
         return None
     count = int(dataset.size)

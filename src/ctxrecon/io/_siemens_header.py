@@ -1,6 +1,6 @@
-"""What the protocol of Siemens raw data says, as an ISMRMRD header says it.
+"""Conversion of the protocol of Siemens raw data to an ISMRMRD header.
 
-The fields are those of siemens_to_ismrmrd (https://github.com/ismrmrd/siemens_to_ismrmrd).
+The mapping of fields follows siemens_to_ismrmrd (https://github.com/ismrmrd/siemens_to_ismrmrd).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ctxrecon.io._twix import Measurement
 logger = logging.getLogger(__name__)
 
 _SEQUENCES = {1: "Flash", 2: "SSFP", 4: "EPI", 8: "TurboSpinEcho"}
-_SEXES = {1: "F", 2: "M"}  # 3 is other, or not known
+_SEXES = {1: "F", 2: "M"}  # 3 is other or unknown
 _CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate"}
 _CALIBRATION_MODES |= dict.fromkeys((16, 32, 64), "interleaved")
 _NOISE_BANDWIDTH = 0.793
@@ -23,16 +23,17 @@ _CARTESIAN = 1
 
 
 def check_supported(path: Path, scan: Measurement) -> None:
-    """Refuse what does not lie on a grid.
+    """Validate that the samples lie on a Cartesian grid.
 
     Raises:
-        InputError: a trajectory that is not Cartesian, or samples on gradient ramps.
+        InputError: If the trajectory is not Cartesian, or samples lie on gradient ramps.
     """
     trajectory = scan.number("sKSpace.ucTrajectory", "ucTrajectory")
     if trajectory not in {None, 0, _CARTESIAN}:
         raise InputError(
-            f"{path}: expected a Cartesian trajectory, got number {trajectory:g} of the protocol: "
-            "convert it with siemens_to_ismrmrd, with the trajectory, and read the ISMRMRD file"
+            f"{path}: expected a Cartesian trajectory, got trajectory {trajectory:g} in the "
+            "protocol: convert it with siemens_to_ismrmrd, including the trajectory, and read the "
+            "ISMRMRD file"
         )
     if (scan.number("alRegridMode") or 1) > 1:
         raise InputError(
@@ -42,20 +43,20 @@ def check_supported(path: Path, scan: Measurement) -> None:
 
 
 def is_pulseq(scan: Measurement) -> bool:
-    """Whether the sequence is a Pulseq file, of which the protocol knows no times and angles."""
+    """Return whether the sequence is a Pulseq file, whose timing the protocol does not contain."""
     return "pulseq" in scan.protocol.get("tSequenceFileName", "").lower()
 
 
 def header_xml(
     path: Path, scan: Measurement, matrix: tuple[int, int, int], centers: tuple[int, int]
 ) -> str:
-    """An ISMRMRD header.
+    """Build an ISMRMRD header.
 
     Args:
-        path: the file, for messages.
-        scan: with the protocol.
-        matrix: samples along readout, phase and partition encoding.
-        centers: line and partition of zero frequency.
+        path: File name for messages.
+        scan: Measurement with its protocol.
+        matrix: Samples along readout, phase and partition encoding.
+        centers: Line and partition of zero frequency.
     """
     over = (
         max(scan.number("flReadoutOSFactor") or 1.0, 1.0),
@@ -98,7 +99,7 @@ def header_xml(
 
 
 def _space(matrix: tuple[int, ...] | list[int], edges: list[float]) -> str:
-    """Matrix and, where all edges are stated, field of view of an encoding."""
+    """Return the matrix and, if all edges are known, the field of view of an encoding space."""
     text = "".join(f"<{axis}>{size}</{axis}>" for axis, size in zip("xyz", matrix, strict=True))
     text = f"<matrixSize>{text}</matrixSize>"
     if len(edges) == 3:
@@ -109,7 +110,7 @@ def _space(matrix: tuple[int, ...] | list[int], edges: list[float]) -> str:
 
 def _sequence(path: Path, scan: Measurement) -> str:
     if is_pulseq(scan):
-        logger.info("%s: the protocol does not know TR, TE and angle of its Pulseq sequence", path)
+        logger.info("%s: the protocol does not contain TR, TE and flip angle of Pulseq", path)
         return ""
     kind = scan.number("ucSequenceType")
     echoes = min(int(scan.number("lContrasts") or 1), 128)

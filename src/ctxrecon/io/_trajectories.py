@@ -1,4 +1,4 @@
-"""Readouts of an ISMRMRD file that state their own places in k-space."""
+"""Non-Cartesian readouts of an ISMRMRD file, with their trajectories."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from ctxrecon.io._readouts import Raw, coils_of, positions, readouts
 logger = logging.getLogger(__name__)
 
 _LEAST_REACH = 0.25
-"""Of the k-space that the header's matrix spans: a trajectory in other units hardly meets it."""
+"""Least fraction of the header's k-space that a trajectory in the right units reaches."""
 _ROUNDING = 0.01
 
 
 def read_trajectory(
     path: Path, raw: Raw, chosen: np.ndarray, numbers: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples and trajectories of some slices.
+    """Read samples and trajectories of some slices.
 
-    ISMRMRD's first coordinate, x, is the readout of its Cartesian scans, here ``ny``.
+    ISMRMRD's first coordinate, x, is the readout of its Cartesian scans, which is ``ny`` here.
 
     Args:
-        path: the file, for messages.
-        raw: what is in it.
-        chosen: rows of the table.
-        numbers: of the slices.
+        path: File name for messages.
+        raw: Content of the file.
+        chosen: Rows of the readout table.
+        numbers: Numbers of the slices.
 
     Returns:
-        K-space ``(slices, coils, shots, samples)`` complex64, and ``(slices or 1, shots, samples,
-        2)`` float64, ``(k_y, k_x)`` in radians per pixel of the encoded matrix.
+        K-space ``(slices, coils, shots, samples)``, complex64, and trajectories
+        ``(slices or 1, shots, samples, 2)``, float64, as ``(k_y, k_x)`` in radians per pixel of
+        the encoded matrix.
 
     Raises:
-        InputError: readouts without a trajectory of two coordinates in units that are known, or
-            of different sizes.
+        InputError: If readouts have no 2-D trajectory in known units, or differ in size.
     """
     _check_dimensions(path, raw, chosen)
     by_slice = [chosen[raw.heads["idx"]["slice"][chosen] == number] for number in numbers]
@@ -49,7 +49,7 @@ def read_trajectory(
     shots = {len(rows) for rows in by_slice}
     if len(shots) > 1 or len(np.unique(lengths)) > 1 or lengths[0] < 1:
         raise InputError(
-            f"{path}: expected as many readouts of as many samples in each slice, got "
+            f"{path}: expected the same number of readouts and samples in each slice, got "
             f"{sorted(shots)} readouts of {np.unique(lengths).tolist()} samples: read one slice at "
             "a time, or leave some readouts out"
         )
@@ -69,23 +69,25 @@ def read_trajectory(
 
 
 def _check_dimensions(path: Path, raw: Raw, chosen: np.ndarray) -> None:
-    """Refuse readouts without two or three coordinates of each sample."""
+    """Validate that readouts have two or three coordinates per sample."""
     names = raw.heads.dtype.names or ()
     found = [0]
     if "trajectory_dimensions" in names and "traj" in (raw.table.dtype.names or ()):
         found = np.unique(raw.heads["trajectory_dimensions"][chosen]).tolist()
     if found not in ([2], [3]):
         raise InputError(
-            f"{path}: its header states a {raw.header.trajectory} trajectory, for which each "
-            f"readout needs 2 or 3 coordinates a sample, got {found}: convert the raw data with "
-            "their trajectory"
+            f"{path}: its header states a {raw.header.trajectory} trajectory, which requires "
+            f"2 or 3 coordinates per sample, got {found}: convert the raw data with their "
+            "trajectory"
         )
 
 
 def _in_radians(path: Path, raw: Raw, places: np.ndarray) -> np.ndarray:
-    """``(k_y, k_x)`` in radians per pixel, of coordinates ``(…, 3)`` in the units of the file."""
+    """Convert coordinates ``(…, 3)`` in file units to ``(k_y, k_x)`` in radians per pixel."""
     if not np.isfinite(places).all():
-        raise InputError(f"{path}: its trajectory holds values that are not finite: convert again")
+        raise InputError(
+            f"{path}: its trajectory contains values that are not finite: convert it again"
+        )
     third, trajectory = places[..., 2], places[..., :2]
     if (third < 0).any():
         raise InputError(
@@ -94,8 +96,8 @@ def _in_radians(path: Path, raw: Raw, places: np.ndarray) -> np.ndarray:
         )
     if third.any():
         logger.info(
-            "%s: the third number of each sample of the trajectory, a density weight in some "
-            "files, is left out",
+            "%s: the third number of each trajectory sample, a density weight in some files, is "
+            "ignored",
             path,
         )
     matrix = np.array(raw.header.encoded_matrix[:2])

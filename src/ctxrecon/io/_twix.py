@@ -1,8 +1,8 @@
-"""The structure of Siemens raw data ``.dat`` (twix): measurements, protocol and readouts.
+"""Structure of Siemens raw data ``.dat`` (twix): measurements, protocol and readouts.
 
-A file is a multi-measurement table (software VD, VE, XA), or one measurement (VB). A measurement is
-a header, named buffers of text, and readouts, each with a binary header of its own. twixtools knows
-those binary headers; what a file claims of its sizes is compared with its length before.
+A file is a multi-measurement table (software VD, VE, XA), or one measurement (VB). A measurement
+consists of a header with named text buffers, and readouts that each have a binary header. The
+binary headers are parsed with twixtools; stated sizes are first validated against the file's size.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ctxrecon.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_TABLE_ENTRY = 152  # bytes of one of the 64 measurements in the table of a VD file
+_TABLE_ENTRY = 152  # bytes per measurement in the table of a VD file, which has 64 entries
 _LARGEST_HEADER = 64 * 2**20
-_LONGEST_END = 2048  # the last block, and zeros up to the next multiple of 512 bytes
+_LONGEST_END = 2048  # the last block, and zero padding to a multiple of 512 bytes
 _END, _SYNC = "ACQEND", "SYNCDATA"
 _COUNTERS = {
     "line": "Lin",
@@ -39,20 +39,21 @@ _COUNTERS = {
 
 @dataclass(frozen=True)
 class Readouts:
-    """The readouts of a measurement in the order of time, one row each.
+    """Readouts of a measurement in chronological order, one per row.
 
     Attributes:
-        counters: ``(readouts,)`` of ``line``, ``partition``, ``slice``, ``contrast``,
+        counters: Arrays ``(readouts,)`` for ``line``, ``partition``, ``slice``, ``contrast``,
             ``average``, ``phase``, ``repetition`` and ``set``.
-        flags: ``(readouts,)`` of 64 bits.
-        bits: the number of the bit of each flag by its name.
-        sizes: (coils, samples).
-        offsets: of the samples' blocks in the file.
-        centers: column, line and partition of zero frequency, 0 where they are not stated.
-        cuts: samples at the start and the end that were not measured.
-        positions: of the slice's middle in mm, to the left, posterior and superior.
-        quaternions: scalar first, from (phase, readout, slice) to (left, posterior, superior).
-        header_bytes: before the samples of each coil in a block.
+        flags: 64-bit flags of shape ``(readouts,)``.
+        bits: Bit number of each flag, by name.
+        sizes: Numbers of (coils, samples).
+        offsets: File offsets of the sample blocks.
+        centers: Column, line and partition of zero frequency, 0 where they are not stated.
+        cuts: Numbers of unmeasured samples at the start and the end.
+        positions: Slice centers in mm, (left, posterior, superior).
+        quaternions: Rotations from (phase, readout, slice) to (left, posterior, superior), scalar
+            part first.
+        header_bytes: Number of bytes before the samples of each coil in a block.
     """
 
     counters: Mapping[str, np.ndarray]
@@ -67,12 +68,12 @@ class Readouts:
     header_bytes: int
 
     def having(self, *names: str) -> np.ndarray:
-        """Which readouts have one of the flags, ``(readouts,)`` bool."""
+        """Return which readouts have any of the flags, ``(readouts,)`` bool."""
         mask = sum(1 << self.bits[name] for name in names)
         return np.asarray(self.flags & np.uint64(mask) != 0)
 
     def samples(self, file: np.ndarray, row: int) -> np.ndarray:
-        """(coils, samples) of a readout in the order of time, of the bytes of the file."""
+        """Return a readout's samples (coils, samples) in chronological order, from file bytes."""
         coils, count = (int(size) for size in self.sizes[row])
         start, size = int(self.offsets[row]), coils * (self.header_bytes + 8 * count)
         block = file[start : start + size].reshape(coils, -1)[:, self.header_bytes :]
@@ -84,16 +85,16 @@ class Measurement:
     """One measurement of a file.
 
     Attributes:
-        protocol: its text, ``name → value`` with the path as name in the part that lists paths
-            (``sSliceArray.asSlice[0].dThickness``).
-        readouts: all but those of other devices.
+        protocol: Protocol as ``name → value``; entries of the path section are named by their
+            path (``sSliceArray.asSlice[0].dThickness``).
+        readouts: All readouts, without data of other devices.
     """
 
     protocol: Mapping[str, str]
     readouts: Readouts
 
     def number(self, *names: str) -> float | None:
-        """The first of the names that the protocol has as a finite number."""
+        """Return the first of the names for which the protocol has a finite number."""
         for name in names:
             words = self.protocol.get(name, "").split()
             try:
@@ -106,10 +107,10 @@ class Measurement:
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """All measurements of a file; the last is the scan, those before are adjustments.
+    """Read all measurements of a file; the last is the scan, the others are adjustments.
 
     Raises:
-        InputError: twixtools is not installed, or a file that is damaged or not of Siemens.
+        InputError: If twixtools is not installed, or the file is damaged or not a Siemens file.
     """
     with path.open("rb") as file:
         return [
@@ -120,15 +121,15 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 def _damaged(path: Path, what: str) -> InputError:
     return InputError(
-        f"{path} is truncated or damaged, or no Siemens raw data: {what}: copy it again"
+        f"{path} is truncated, damaged or not Siemens raw data: {what}: copy it again"
     )
 
 
 def _measurements(path: Path, file: IO[bytes]) -> list[tuple[int, int, bool]]:
-    """Start, end and whether it is in the layout of VD, of each measurement."""
+    """Return start, end and whether the layout is VD, for each measurement."""
     size = path.stat().st_size
     first, count = _unpack(path, file, 0, "<II")
-    if first >= 10000 or count > 64:  # VB: the length of the header comes first
+    if first >= 10000 or count > 64:  # VB starts with the length of the header
         return [(0, size, False)]
     found = []
     for entry in range(count):
@@ -138,7 +139,7 @@ def _measurements(path: Path, file: IO[bytes]) -> list[tuple[int, int, bool]]:
             continue
         if not 0 < start < stop <= size:
             raise _damaged(
-                path, f"measurement {entry} claims the bytes {start} to {stop} of {size}"
+                path, f"measurement {entry} states the bytes {start} to {stop} of {size}"
             )
         found.append((start, stop, True))
     if not found:
@@ -150,15 +151,15 @@ def _unpack(path: Path, file: IO[bytes], offset: int, layout: str) -> tuple[int,
     file.seek(offset)
     raw = file.read(struct.calcsize(layout))
     if len(raw) < struct.calcsize(layout):
-        raise _damaged(path, f"it ends in byte {offset + len(raw)}")
+        raise _damaged(path, f"it ends at byte {offset + len(raw)}")
     return struct.unpack(layout, raw)
 
 
 def _protocol(path: Path, file: IO[bytes], start: int, stop: int) -> dict[str, str]:
-    """The values of all buffers; of a name in several, the first with a value."""
+    """Read the values of all buffers; the first non-empty value of a name is used."""
     length, count = _unpack(path, file, start, "<II")
     if not 8 <= length <= min(stop - start, _LARGEST_HEADER):
-        raise _damaged(path, f"a header claims {length} bytes of {stop - start}")
+        raise _damaged(path, f"a header states {length} bytes of {stop - start}")
     file.seek(start + 8)
     text = file.read(length - 8)
     values: dict[str, str] = {}
@@ -180,7 +181,7 @@ _PARAMETER = re.compile(r'<Param(?:Bool|Long|String|Double|Choice)\."(\w{1,80})"
 
 
 def _values(buffer: str) -> Iterator[tuple[str, str]]:
-    """Names and values of a buffer, of lines ``path = value`` and of ``<ParamLong."name">``."""
+    """Yield names and values from the ``path = value`` lines and ``<ParamLong."name">`` entries."""
     inside = False
     for line in buffer.splitlines():
         if line.startswith("### ASCCONV"):
@@ -196,18 +197,18 @@ def _values(buffer: str) -> Iterator[tuple[str, str]]:
 
 
 def _after_tag(text: str) -> str:
-    """What follows ``<Precision> 16`` on its line; other tags take the line with them."""
+    """Return what follows ``<Precision> 16`` on its line; other tags remove the whole line."""
     words = text.split()
     return " ".join(words[2:]) if words[0] == "<Precision>" else ""
 
 
 def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> Readouts:
-    """The readouts of a measurement, once each lies in the file."""
+    """Read the headers of a measurement's readouts and check that each lies in the file."""
     try:
         from twixtools import mdh_def
     except ImportError as error:
         raise InputError(
-            f"{path}: Siemens raw data need the package twixtools: pip install 'ctxrecon[io]'"
+            f"{path}: Siemens raw data require the package twixtools: pip install 'ctxrecon[io]'"
         ) from error
     kind = np.dtype(mdh_def.Scan_header if vd else mdh_def.VB17_header)
     header = kind.itemsize
@@ -215,7 +216,7 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
     between = np.dtype(mdh_def.Channel_header).itemsize if vd else header
     place = kind.fields
     assert place is not None
-    read_size = struct.Struct("<I").unpack_from  # its lowest 25 bits
+    read_size = struct.Struct("<I").unpack_from  # the size is in the lowest 25 bits
     read_flags = struct.Struct(f"<{place['EvalInfoMask'][1]}xQHH").unpack_from
     end, sync = (1 << mdh_def.mask_dict[name] for name in (_END, _SYNC))
     (length,) = _unpack(path, file, start, "<I")
@@ -227,7 +228,7 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
         if flags & end:
             if stop - position > _LONGEST_END:
                 logger.warning(
-                    "%s: %d bytes behind its end are not read", path, stop - position - header
+                    "%s: %d bytes after its end are ignored", path, stop - position - header
                 )
             last = head
             break
@@ -236,14 +237,14 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
             size = read_size(head)[0] % 2**25
         if size < header or position + size > stop:
             raise _damaged(
-                path, f"the readout at byte {position} claims {size} of {stop - position} bytes"
+                path, f"the readout at byte {position} states {size} of {stop - position} bytes"
             )
         if not flags & sync:
             heads.append(head)
             offsets.append(position + before)
         position += size
     else:
-        logger.warning("%s: its readouts end without a mark: it was stopped, or cut short", path)
+        logger.warning("%s: it has no end marker: the scan was stopped, or the file is cut", path)
     table = np.frombuffer(b"".join(heads), kind)
     blocks = np.frombuffer(b"".join([*heads, last]), kind)
     _warn_of_breaks(path, blocks, len(heads), before, between if vd else None)
@@ -265,15 +266,15 @@ def _readouts(path: Path, file: IO[bytes], start: int, stop: int, vd: bool) -> R
 def _warn_of_breaks(
     path: Path, blocks: np.ndarray, count: int, before: int, between: int | None
 ) -> None:
-    """Warn of readouts that do not follow each other, as where bytes were inserted or removed.
+    """Warn of readouts that are not consecutive, as if bytes had been inserted or removed.
 
     Args:
-        path: of the file, for the message.
-        blocks: headers of the readouts, and of the end where there is one.
-        count: of the readouts.
-        before: bytes before the first coil of a readout.
-        between: bytes before the samples of each coil; ``None`` where the stated lengths are not
-            those of whole readouts.
+        path: File name for the message.
+        blocks: Headers of the readouts, and of the end marker if there is one.
+        count: Number of readouts.
+        before: Number of bytes before the first coil of a readout.
+        between: Number of bytes before the samples of each coil, or ``None`` if the stated
+            lengths are not those of whole readouts.
     """
     broken = blocks["MeasUID"] != blocks["MeasUID"][:1]
     table = blocks[:count]
@@ -284,8 +285,8 @@ def _warn_of_breaks(
         broken[:count] |= stated != before + coils * (between + 8 * samples)
     if broken.any():
         logger.warning(
-            "%s: %d of %d blocks do not follow from those before by their measurement, number or "
-            "length, as if bytes were missing or changed: copy it again",
+            "%s: %d of %d blocks are inconsistent with the preceding blocks in measurement, number "
+            "or length, as if bytes were missing or changed: copy the file again",
             path,
             np.count_nonzero(broken),
             len(blocks),
@@ -293,5 +294,5 @@ def _warn_of_breaks(
 
 
 def _columns(table: np.ndarray, *names: str) -> np.ndarray:
-    """Fields of a table side by side."""
+    """Stack fields of a table along a new last axis."""
     return np.stack([table[name] for name in names], axis=-1)

@@ -1,4 +1,4 @@
-"""What the writers of images share."""
+"""Shared parts of the image writers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from ctxrecon.errors import InputError
 
 WINDOW_PERCENTILE = 99.8
-"""The brightest 0.2 % (vessels, skin beside a coil) would otherwise darken all the rest."""
+"""Upper end of the display window; the brightest 0.2 % (vessels, skin near a coil) saturate."""
 
 
 def check_single_precision(path: Path, images: np.ndarray) -> None:
-    """Refuse values whose magnitude is beyond the range of 32-bit floats."""
+    """Validate that magnitudes are within the range of 32-bit floats."""
     largest = float(np.abs(images.astype(np.complex128)).max())
     if largest > float(np.finfo(np.float32).max):
         raise InputError(
-            f"cannot write {path}: it holds 32-bit floats, and the images reach {largest:.3g}: "
-            "divide them first, or write .npy"
+            f"cannot write {path}: the format stores 32-bit floats, and the images reach "
+            f"{largest:.3g}: scale them down, or write .npy"
         )

@@ -1,10 +1,10 @@
-"""BART ``.cfl`` + ``.hdr``: https://mrirecon.github.io/bart, complex64 in Fortran order.
+"""BART ``.cfl`` + ``.hdr`` (https://mrirecon.github.io/bart): complex64 in Fortran order.
 
 BART's dimensions are 0 readout, 1 phase encode, 2 second phase encode (partition), 3 coil,
 4 coil-map set, 5 echo, 10 and 11 time, 13 slice and 14 average. A 2-D scan has its readout in
 dimension 0 and dimension 2 of length 1; a slice of a 3-D scan has dimension 0 of length 1 and its
 two encoded axes in 1 and 2. So ``(batch, coils, ny, nx)`` is BART's (13, 3, 0, 1), or (13, 3, 1, 2)
-in the second case. A 3-D scan has all three; its slices lie along the readout.
+in the second case. A 3-D scan has all three encoded axes; its slices lie along the readout.
 """
 
 from __future__ import annotations
@@ -51,31 +51,31 @@ _CHOICES = {"contrast": 5, "repetition": 10, "phase": 11, "average": _AVERAGE}
 
 
 def is_bart(path: Path) -> bool:
-    """Whether the name is ``.cfl`` or ``.hdr``, or BART's way of naming both by their stem."""
+    """Return whether a path ends in ``.cfl`` or ``.hdr``, or is the common stem of both files."""
     if path.suffix.lower() in {".cfl", ".hdr"}:
         return True
     return not path.exists() and data_file(path).exists() and header_file(path).exists()
 
 
 def data_file(path: Path) -> Path:
-    """The ``.cfl`` file of a BART name with or without extension."""
+    """Return the ``.cfl`` file of a BART path with or without extension."""
     stem = path.with_suffix("") if path.suffix.lower() in {".cfl", ".hdr"} else path
     return stem.with_name(stem.name + ".cfl")
 
 
 def header_file(path: Path) -> Path:
-    """The ``.hdr`` file of a BART name with or without extension."""
+    """Return the ``.hdr`` file of a BART path with or without extension."""
     return data_file(path).with_suffix(".hdr")
 
 
 def read_cfl(path: Path) -> np.ndarray:
-    """The array of a ``.cfl`` file with BART's 16 dimensions, memory-mapped read-only."""
+    """Memory-map the array of a ``.cfl`` file, with BART's 16 dimensions, read-only."""
     header = header_file(path)
     if not header.exists():
-        raise InputError(f"{path} has no header: put {header.name} beside it")
+        raise InputError(f"{path} has no header: put {header.name} next to it")
     check_input(header)
     if header.stat().st_size > 2**20:
-        raise InputError(f"{header} is too big for a BART header: it is another kind of file")
+        raise InputError(f"{header} is too large for a BART header: it is another kind of file")
     lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
     starts = [i for i, line in enumerate(lines) if line.strip().lower() == "# dimensions"]
     if not starts or starts[0] + 1 >= len(lines):
@@ -90,14 +90,14 @@ def read_cfl(path: Path) -> np.ndarray:
     expected, found = 8 * prod(dims), path.stat().st_size
     if expected != found:
         raise InputError(
-            f"{path} is truncated or does not belong to its header: sizes {dims} need {expected} "
-            f"bytes, {found} are there"
+            f"{path} is truncated or does not match its header: sizes {dims} require {expected} "
+            f"bytes, the file has {found}"
         )
     return np.memmap(path, dtype="<c8", mode="r", shape=tuple(dims), order="F")
 
 
 def _chosen(path: Path, array: np.ndarray, choice: Choice) -> np.ndarray:
-    """The array with one echo, one frame and so on; with all averages, unless one is chosen."""
+    """Select one echo, frame and so on from an array; all averages are kept unless one is set."""
     for name, dim in _CHOICES.items():
         number, count = getattr(choice, name), array.shape[dim]
         if number is None:
@@ -110,24 +110,24 @@ def _chosen(path: Path, array: np.ndarray, choice: Choice) -> np.ndarray:
 
 
 def _is_volume(array: np.ndarray) -> bool:
-    """Whether there are three encoded axes."""
+    """Return whether there are three encoded axes."""
     return min(array.shape[:3]) > 1
 
 
 def _to_batch(path: Path, array: np.ndarray, ignored: tuple[int, ...] = ()) -> np.ndarray:
-    """16 BART dimensions to ``(batch, coils, ny, nx)``, still memory-mapped.
+    """Convert BART's 16 dimensions to a memory-mapped view ``(batch, coils, ny, nx)``.
 
-    The batch of a volume are the places along its dimension 0.
+    The batch of a 3-D scan consists of the positions along its dimension 0.
     """
     volume = _is_volume(array)
     plane = (0, 1) if array.shape[2] == 1 else (1, 2)
     kept = {*plane, _COIL, 0 if volume else _SLICE, *ignored}
     extra = {f"{_NAMES[d]} ({d})": n for d, n in enumerate(array.shape) if n > 1 and d not in kept}
     if extra:
-        slabs = ", of 3-D data one slab" if volume else ""
+        slabs = ", with one slab of 3-D data" if volume else ""
         raise InputError(
             f"{path}: expected encoded dimensions, coils (3) and slices (13){slabs}, got the sizes "
-            f"{extra} in further BART dimensions: take one of each with 'bart slice'"
+            f"{extra} in further BART dimensions: select one entry of each with 'bart slice'"
         )
     index: list[Any] = [0] * _NUM_DIMS
     for dim in (0, 1, 2, _COIL, _SLICE):
@@ -140,7 +140,7 @@ def _to_batch(path: Path, array: np.ndarray, ignored: tuple[int, ...] = ()) -> n
 
 
 def bart_shape(path: Path, choice: Choice = _FIRST) -> Layout:
-    """(slices, coils, ny, nx), dtype, and how many echoes and frames there are."""
+    """Return (slices, coils, ny, nx), dtype, and the numbers of echoes and frames."""
     array = read_cfl(path)
     one = array[(slice(None),) * _AVERAGE + (slice(1),)]
     slices, coils, ny, nx = _to_batch(path, _chosen(path, one, replace(choice, average=0))).shape
@@ -154,15 +154,16 @@ def bart_shape(path: Path, choice: Choice = _FIRST) -> Layout:
 
 
 def read_bart(path: Path, slices: SliceChoice = None, choice: Choice = _FIRST) -> Scan:
-    """Read the k-space of a ``.cfl`` file, as BART's own tools measure and transform it.
+    """Read the k-space of a ``.cfl`` file, in the conventions of BART's own tools.
 
-    Averages are averaged, each sample over those in which it was measured. The readout of a 3-D
-    scan, which must be fully sampled, is transformed, and its pixels are the slices.
+    Each sample is averaged over the averages in which it was measured. The readout of a 3-D scan,
+    which must be fully sampled, is transformed to the image domain, where its pixels are the
+    slices.
 
     Args:
-        path: the ``.cfl`` file.
-        slices: which slices.
-        choice: which echo (5), frame (10, as repetition; 11, as phase) and average (14).
+        path: The ``.cfl`` file.
+        slices: Slices to read.
+        choice: Echo (dimension 5), frame (10 as repetition, 11 as phase) and average (14).
     """
     array = _chosen(path, read_cfl(path), choice)
     averages = [
@@ -180,7 +181,7 @@ def read_bart(path: Path, slices: SliceChoice = None, choice: Choice = _FIRST) -
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """Coil maps ``(slices, coils, ny, nx)``; the first of several sets (soft SENSE)."""
+    """Read coil maps ``(slices, coils, ny, nx)``; of several sets (soft SENSE) only the first."""
     array = read_cfl(path)
     if array.shape[_MAPS] > 1:
         logger.info("%s: the first of %d sets of coil maps is used", path, array.shape[_MAPS])

@@ -1,8 +1,8 @@
 """Calgary-Campinas multi-channel raw data ``.h5`` (Souza et al., doi:10.3389/fninf.2022.887635).
 
-``kspace`` is real, ``(nx, ky, kz, 2 coils)`` with real and imaginary parts of each coil side by
-side. The readout is transformed into the image domain already, so that its pixels are the slices;
-zero frequency lies at index 0, and the image is that of an FFT without any shift.
+``kspace`` is real, ``(nx, ky, kz, 2 coils)``, with interleaved real and imaginary parts of each
+coil. The readout is already transformed to the image domain, so its pixels are the slices. Zero
+frequency lies at index 0, and the image is the FFT without any shift.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_calgary(path: Path, file: Any) -> bool:
-    """Whether an HDF5 file is of this layout: real numbers, and an even last axis above 2."""
+    """Return whether an HDF5 file has this layout: real, with an even last axis longer than 2."""
     import h5py
 
     dataset = hdf5_member(path, file, "kspace") if "kspace" in file else None
@@ -37,14 +37,14 @@ def is_calgary(path: Path, file: Any) -> bool:
 
 
 def calgary_shape(path: Path) -> Layout:
-    """(slices, coils, ny, nx) and dtype of the k-space."""
+    """Return (slices, coils, ny, nx) and dtype of the k-space."""
     with open_hdf5(path) as file:
         slices, ny, nx, parts = _kspace(path, file).shape
         return (slices, parts // 2, ny, nx), np.dtype(np.complex64), {}
 
 
 def read_calgary(path: Path, slices: SliceChoice = None) -> Scan:
-    """Read the chosen slices along the readout, with zero frequency brought to the middle."""
+    """Read the selected slices along the readout, with zero frequency moved to the center."""
     with open_hdf5(path) as file:
         dataset = _kspace(path, file)
         chosen = pick_slices(path, slices, dataset.shape[0])
@@ -52,8 +52,8 @@ def read_calgary(path: Path, slices: SliceChoice = None) -> Scan:
         check_expansion(path, num_bytes, dataset.id.get_storage_size(), "kspace")
         parts = read_slices(dataset, chosen).astype(np.float32)
     logger.info(
-        "%s: the real numbers along its last axis are taken as %d coils in the layout of "
-        "Calgary-Campinas, with zero frequency at index 0",
+        "%s: the real numbers along its last axis are interpreted as %d coils in the "
+        "Calgary-Campinas layout, with zero frequency at index 0",
         path,
         parts.shape[-1] // 2,
     )

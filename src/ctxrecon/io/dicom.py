@@ -1,9 +1,9 @@
-"""DICOM series of reconstructed images, through pydicom: PS3.3, MR and Enhanced MR Image.
+"""DICOM series of reconstructed images, through pydicom (PS3.3, MR and Enhanced MR Image).
 
-Values are 16-bit integers with one rescale slope and intercept for the series, which is what
-viewers and dcm2niix read. Signal, which may have any scale, is multiplied by a power of ten: the
-standard has no windows narrower than 1, and viewers none that are of use. A real-world value
-mapping beside gives the values as they were, and the units of maps.
+Values are 16-bit integers with one rescale slope and intercept per series, which viewers and
+dcm2niix support. Signal has an arbitrary scale and is multiplied by a power of ten, because the
+standard has no windows narrower than 1, and viewers handle small ones poorly. A real-world value
+mapping additionally states the original values, and the units of maps.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from ctxrecon.io._writing import check_single_precision
 from ctxrecon.metadata import ScanMetadata
 
 Quantity: TypeAlias = Literal["magnitude", "phase", "std", "t2star"]
-"""What the pixels of a series are."""
+"""Quantity that the pixels of a series represent."""
 
 _CLASSIC = "1.2.840.10008.5.1.4.1.1.4"
 _ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
-# Cosine between rows and columns up to which pixels are rectangles.
+# Largest cosine between rows and columns for which pixels count as rectangular.
 _RIGHT_ANGLE = 1e-3
 
 
 class _Kind(NamedTuple):
-    """How DICOM tells a quantity.
+    """DICOM attributes of a quantity.
 
     Attributes:
-        title: in the description of the series.
-        classic: third value of ImageType in an MR Image.
-        contrast: fourth value of ImageType in an Enhanced MR Image.
-        unit: code of UCUM.
-        is_signal: whether its scale is arbitrary.
+        title: Part of the series description.
+        classic: Third value of ImageType in an MR Image.
+        contrast: Fourth value of ImageType in an Enhanced MR Image.
+        unit: UCUM code of the unit.
+        is_signal: Whether the scale is arbitrary.
     """
 
     title: str
@@ -56,7 +56,7 @@ class _Kind(NamedTuple):
     is_signal: bool = False
 
     def real_world(self, scaling: Scaling) -> dict[str, Any]:
-        """What stored values stand for."""
+        """Return the mapping from stored values to the quantity."""
         return scaling.real_world(self.title or "magnitude", self.unit)
 
 
@@ -69,25 +69,32 @@ _KINDS: dict[Quantity, _Kind] = {
 
 
 def new_uid() -> str:
-    """A unique identifier of a random UUID (PS3.5, B.2)."""
+    """Return a unique identifier derived from a random UUID (PS3.5, B.2)."""
     return f"2.25.{uuid.uuid4().int}"
 
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a DICOM series says beside its pixels and their place.
+    """Attributes of a DICOM series other than its pixels and their position.
 
     Attributes:
-        method: how the images were made, such as ``"CG-SENSE"``; empty where it is not known.
-        acceleration: of the k-space, ``None`` where it is not known.
-        metadata: one for each slice, or empty.
-        quantity: what the pixels are; the unit of a T2* map is ms.
-        exponent: signal and its standard deviation are multiplied by ten to this power; give that
-            of the images for what belongs to them, see :func:`signal_exponent`. By default that of
-            the series itself.
-        number: of the series in its study.
-        study: identifier of the study, the same for the series of one scan.
-        frame_of_reference: identifier of the patient's axes, likewise.
+        method: Reconstruction method, such as ``"CG-SENSE"``; empty if unknown.
+        acceleration: Acceleration factor of the k-space, ``None`` if unknown.
+        metadata: Metadata, one per slice, or empty.
+        quantity: Quantity of the pixels; the unit of a T2* map is ms.
+        exponent: Signal and its standard deviation are multiplied by ten to this power. By default
+            it is computed from the series; for a map that belongs to an image, give the exponent
+            of the image, see :func:`signal_exponent`.
+        number: Number of the series in its study.
+        study: Identifier of the study, shared by the series of one scan.
+        frame_of_reference: Identifier of the patient coordinate system, shared by the series of
+            one scan.
+
+    Example:
+        >>> from ctxrecon.io import DicomHeader
+        >>> header = DicomHeader("CG-SENSE", acceleration=4.0)
+        >>> header.quantity
+        'magnitude'
     """
 
     method: str = ""
@@ -108,21 +115,24 @@ def write_images(
     *,
     single_frames: bool = False,
 ) -> tuple[Path, ...]:
-    """Write real ``(batch, ny, nx)`` images as one Enhanced MR file, or as one file a slice.
+    """Write real images of shape ``(batch, ny, nx)`` as one Enhanced MR file or one file per slice.
 
-    The patient is anonymous. The thickness of the slices is given as their distance, as the scan
-    states no other.
+    The patient is anonymous. The slice distance is written as the slice thickness, because a scan
+    does not state the latter.
 
     Args:
-        path: ``.dcm``; of several single frames ``name_000.dcm``, ``name_001.dcm``, ….
-        images: magnitudes, phases in radians, or maps.
-        affine: ``(4, 4)`` from (y, x, slice) to mm in RAS+.
-        header: what the images are.
-        single_frames: classic MR images instead of an Enhanced one.
+        path: ``.dcm`` file; several single frames become ``name_000.dcm``, ``name_001.dcm``, ….
+        images: Magnitudes, phases in radians, or maps.
+        affine: Affine of shape ``(4, 4)`` from (y, x, slice) indices to mm in RAS+.
+        header: Attributes of the series.
+        single_frames: Whether to write classic MR images instead of one Enhanced MR image.
+
+    Returns:
+        The files written.
 
     Raises:
-        InputError: pydicom is missing, values beyond single precision, pixels that are no
-            rectangles, or metadata of another number of slices.
+        InputError: If pydicom is missing, values exceed single precision, pixels are not
+            rectangular, or the number of metadata differs from the number of slices.
     """
     try:
         import pydicom  # noqa: F401
@@ -155,7 +165,7 @@ def write_images(
 
 
 class _Place(NamedTuple):
-    """Where the images lie, in DICOM's axes left, back, head (LPS)."""
+    """Position of the images in DICOM's axes left, posterior, superior (LPS)."""
 
     affine: np.ndarray
     orientation: list[str]
@@ -169,7 +179,7 @@ class _Place(NamedTuple):
         column, row = (patient[:3, :2] / edges).T
         if abs(column @ row) > _RIGHT_ANGLE:
             raise InputError(
-                f"cannot write {path}: DICOM has rectangular pixels, and rows and columns of this "
+                f"cannot write {path}: DICOM pixels are rectangular, but rows and columns of this "
                 "affine are not at right angles: write NIfTI"
             )
         distance = abs(float(np.cross(row, column) @ patient[:3, 2]))
@@ -181,7 +191,7 @@ class _Place(NamedTuple):
         )
 
     def position(self, index: int) -> list[str]:
-        """Of the first pixel of a slice."""
+        """Return the position of the first pixel of a slice."""
         return [decimal(value) for value in (self.affine @ [0, 0, index, 1])[:3]]
 
 
@@ -193,7 +203,7 @@ def _classic(
     scaling: Scaling,
     series: str,
 ) -> Any:
-    """An MR Image of one slice."""
+    """Build an MR Image of one slice."""
     kind = _KINDS[header.quantity]
     metadata = header.metadata[index] if header.metadata else ScanMetadata()
     data = _common(_CLASSIC, header, scaling, series, metadata)
@@ -215,7 +225,7 @@ def _classic(
 def _enhanced(
     images: np.ndarray, place: _Place, header: DicomHeader, scaling: Scaling, series: str
 ) -> Any:
-    """An Enhanced MR Image with a frame for each slice."""
+    """Build an Enhanced MR Image with one frame per slice."""
     kind = _KINDS[header.quantity]
     first = header.metadata[0] if header.metadata else ScanMetadata()
     data = _common(_ENHANCED, header, scaling, series, first)
@@ -295,7 +305,7 @@ _ACQUISITION_CONTRASTS = {
 def _common(
     sop_class: str, header: DicomHeader, scaling: Scaling, series: str, metadata: ScanMetadata
 ) -> Any:
-    """What both kinds of images say of patient, study, series, equipment and derivation."""
+    """Build the elements for patient, study, series, equipment and derivation."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -308,7 +318,7 @@ def _common(
     data.PatientName = "Anonymous"
     kind = _KINDS[header.quantity]
     how = f"acceleration {header.acceleration:.3g}" if header.acceleration else ""
-    contrast = (metadata.contrast or "").replace("*", "star")  # which no delimiter is taken for
+    contrast = (metadata.contrast or "").replace("*", "star")  # "*" is a wildcard in DICOM
     description = ", ".join(filter(None, (contrast, kind.title, header.method, how)))
     derivation = f"{kind.title or 'image'} reconstructed from k-space"
     derivation += f" by {header.method}" if header.method else ""
@@ -346,7 +356,7 @@ def _common(
 
 
 def _numbers(metadata: tuple[ScanMetadata, ...]) -> list[int]:
-    """Instance numbers: those of the slices where they are known and differ, else in order."""
+    """Return instance numbers: the slice numbers if they are known and distinct, else in order."""
     known = [item.slice for item in metadata if item.slice is not None]
     count = len(metadata)
     numbers = known if len(set(known)) == count else list(range(count))

@@ -1,9 +1,9 @@
-"""fastMRI HDF5: https://github.com/facebookresearch/fastMRI, files ``*.h5``.
+"""fastMRI HDF5 files ``*.h5`` (https://github.com/facebookresearch/fastMRI).
 
 ``kspace`` is ``(slices, coils, ny, nx)``, or ``(slices, ny, nx)`` for one coil, with the readout
 (2x oversampled) along ``ny`` and the phase encoding along ``nx``, as everywhere in this package.
-M4Raw's files have the same layout, a repetition each; those of fastMRI's prostate scans have an
-axis of averages before the others.
+M4Raw files have the same layout, with one repetition per file. fastMRI's prostate files have an
+additional first axis of averages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 _FIRST = Choice()
 _METADATA, _NOISE = "ctxrecon_metadata", "ctxrecon_noise_std"
 _VOXEL_SIZE, _AFFINE = "ctxrecon_voxel_size", "ctxrecon_affine"
-# Arrays that a file may hold, with the number of axes from which the first one counts slices.
+# Optional arrays, with the number of axes at which the first axis counts slices.
 _OPTIONAL = {
     "mask": 3,
     "coil_maps": 4,
@@ -65,12 +65,12 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
 
 
 def _kspace(path: Path, file: Any) -> tuple[ComplexArray, tuple[int, int, int, int, int]]:
-    """The k-space and (averages, slices, coils, ny, nx)."""
+    """Return the k-space and its shape (averages, slices, coils, ny, nx)."""
     dataset = _dataset(path, file, "kspace")
     if "temptv" in file or path.name.startswith("fastMRI_breast"):
         raise InputError(
             f"{path}: fastMRI's breast scans are radial stacks of stars without a trajectory: "
-            "transform their partitions and save the spokes with their trajectory as ISMRMRD .h5"
+            "transform their partitions and save the spokes with a trajectory as ISMRMRD .h5"
         )
     array = ComplexArray(path, dataset)
     shape = array.shape
@@ -79,10 +79,10 @@ def _kspace(path: Path, file: Any) -> tuple[ComplexArray, tuple[int, int, int, i
             f"{path}: expected fastMRI k-space (slices, coils, ny, nx), (slices, ny, nx) or "
             f"(averages, slices, coils, ny, nx), got shape {shape}"
         )
-    if max(shape[:-2]) > path.stat().st_size:  # slices are listed before they are read
+    if max(shape[:-2]) > path.stat().st_size:  # the slices are enumerated before they are read
         raise InputError(
-            f"{path}: kspace claims {max(shape[:-2])} slices, more than the file has bytes: it is "
-            "damaged or not to be trusted"
+            f"{path}: kspace states {max(shape[:-2])} slices, more than the file has bytes: it is "
+            "damaged or untrustworthy"
         )
     full = {3: (1, shape[0], 1, *shape[1:]), 4: (1, *shape), 5: shape}[len(shape)]
     return array, (full[0], full[1], full[2], full[3], full[4])
@@ -91,7 +91,7 @@ def _kspace(path: Path, file: Any) -> tuple[ComplexArray, tuple[int, int, int, i
 def _read_kspace(
     path: Path, file: Any, slices: SliceChoice, average: int | None
 ) -> tuple[np.ndarray, Sequence[int]]:
-    """The chosen slices (batch, coils, ny, nx) of one average or the mean of all."""
+    """Read the selected slices (batch, coils, ny, nx) of one average, or the mean of all."""
     array, (averages, num_slices, coils, ny, nx) = _kspace(path, file)
     chosen = pick_slices(path, slices, num_slices)
     wanted = range(averages)
@@ -111,7 +111,7 @@ def _read_kspace(
 
 
 def _load(path: Path, dataset: Any, chosen: Sequence[int] | None = None) -> np.ndarray:
-    """All of a dataset, or its chosen slices, once the size they claim is believable."""
+    """Load a dataset or its selected slices after validating that the stated size is plausible."""
     first = dataset.shape[:1] if chosen is None else (len(chosen),)
     num_bytes = dataset.dtype.itemsize * prod((*first, *dataset.shape[1:]))
     check_expansion(path, num_bytes, dataset.id.get_storage_size(), dataset.name.strip("/"))
@@ -137,7 +137,7 @@ def _metadata(
             return ()
         if len(items) <= max(chosen):
             raise InputError(
-                f"{path}: its metadata describe {len(items)} slices, fewer than its k-space has"
+                f"{path}: its metadata describe {len(items)} slices, but its k-space has more"
             )
         return tuple(items[index] for index in chosen)
     acquisition = _acquisition(path, file)
@@ -147,18 +147,18 @@ def _metadata(
 
 
 def _acquisition(path: Path, file: Any) -> str | None:
-    """The file's ``acquisition``, a string or an array of one; anything else is left out."""
+    """Return the file's ``acquisition``, a string or an array of one; ignore anything else."""
     value = file.attrs.get("acquisition")
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(())[()]
     if value is None or isinstance(value, bytes | str):
         return None if value is None else decoded(path, value, "acquisition")
-    logger.warning("%s: its 'acquisition' is no text and is left out: %.60r", path, value)
+    logger.warning("%s: ignored its 'acquisition', which is not text: %.60r", path, value)
     return None
 
 
 def _stated_voxel_size(path: Path, file: Any) -> tuple[float, float, float] | None:
-    """What :func:`write_fastmri` noted."""
+    """Return the voxel size that :func:`write_fastmri` stored."""
     value = file.attrs.get(_VOXEL_SIZE)
     if value is None:
         return None
@@ -169,7 +169,7 @@ def _stated_voxel_size(path: Path, file: Any) -> tuple[float, float, float] | No
 
 
 def _padding(header: EncodingHeader | None, nx: int) -> tuple[int, int] | None:
-    """The lines ``[start, stop)`` that were encoded; the rest of ``nx`` is zero padding."""
+    """Return the range ``[start, stop)`` of encoded lines; other lines of ``nx`` are padding."""
     if header is None or header.center is None or header.maximum is None:
         return None
     start = nx // 2 - header.center
@@ -178,7 +178,7 @@ def _padding(header: EncodingHeader | None, nx: int) -> tuple[int, int] | None:
 
 
 def fastmri_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, ny, nx) and dtype of the k-space, and what else the header states."""
+    """Return (slices, coils, ny, nx) and dtype of the k-space, and further entries."""
     with open_hdf5(path) as file:
         array, layout = _kspace(path, file)
         stated = {"averages": layout[0]} if layout[0] > 1 else {}
@@ -192,20 +192,19 @@ def read_fastmri(
     crop_readout: bool = False,
     choice: Choice = _FIRST,
 ) -> Scan:
-    """Read the chosen slices of a fastMRI file.
+    """Read the selected slices of a fastMRI file.
 
-    The mask is the file's (test and challenge splits), less the zero padding that the header
-    states, or is inferred from zeros. The target is ``reconstruction_rss`` (or
-    ``reconstruction_esc``) where its size is that of the k-space, which in the published files
-    it is not: there the reference is made from the fully sampled k-space.
+    The mask is the file's (test and challenge splits), without the zero padding that the header
+    states, or else inferred from zeros. The target is ``reconstruction_rss`` (or
+    ``reconstruction_esc``) if its size matches the k-space. In the published files it does not, so
+    the reference has to be computed from the fully sampled k-space.
 
     Args:
-        path: the ``.h5`` file.
-        slices: which slices to read; only these are read.
-        crop_readout: crop the readout oversampling away, to the field of view of the header's
-            image.
-        choice: which average; by default their mean, of each sample over the averages in which it
-            was measured (fastMRI's prostate scans share the lines among three).
+        path: The ``.h5`` file.
+        slices: Slices to read; only these are loaded.
+        crop_readout: Whether to crop the readout to the field of view of the header's image.
+        choice: Average to read; by default each sample is the mean over the averages in which it
+            was measured (fastMRI's prostate scans distribute the lines over three averages).
     """
     with open_hdf5(path) as file:
         num_slices = _kspace(path, file)[1][1]
@@ -239,14 +238,14 @@ def read_fastmri(
     if crop_readout:
         if encoding is None:
             raise InputError(
-                f"{path}: it has no ismrmrd_header, so the size to crop its readout to is not "
-                "known: read it with crop_readout=False"
+                f"{path}: it has no ismrmrd_header, so the cropped readout size is unknown: read "
+                "it with crop_readout=False"
             )
         ny = encoding.readout_size(ny)
         if mask is not None and mask.size != nx:
             raise InputError(
-                f"{path}: its mask is not one of whole lines, and cropping the readout would "
-                "mix sampled and unsampled: read it with crop_readout=False"
+                f"{path}: its mask does not consist of whole lines, and cropping the readout would "
+                "mix sampled and unsampled values: read it with crop_readout=False"
             )
         if mask is not None:
             kspace = kspace * mask.astype(bool)
@@ -274,7 +273,7 @@ def _target(path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int]) ->
         if name == "target" or arrays[name].shape[-2:] == size:
             return arrays[name]
         logger.info(
-            "%s: %s of size %s is left out, the k-space makes images of %s",
+            "%s: ignored %s of size %s, as the k-space has the image size %s",
             path,
             name,
             arrays[name].shape[-2:],
@@ -284,14 +283,14 @@ def _target(path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int]) ->
 
 
 def write_fastmri(path: Path, scan: Scan) -> None:
-    """Write everything a scan holds in fastMRI's layout; reading it gives the same scan back."""
+    """Write a scan in fastMRI's layout; reading the file returns the same scan."""
     import h5py
 
     names = ("kspace", "coil_maps", "target", "calibration")
     arrays = {name: getattr(scan, name) for name in names}
     mask = scan.cartesian_mask.cpu().numpy()
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
-    # In memory first: on a full disk HDF5 can neither write nor close, and ends the process.
+    # Written to memory first: on a full disk HDF5 can neither write nor close, and aborts.
     content = BytesIO()
     with h5py.File(content, "w") as file:
         for name, value in arrays.items():

@@ -1,4 +1,4 @@
-"""Images to files of every format."""
+"""Writing of images to files of all formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctxrecon.io.dicom import DicomHeader
 from ctxrecon.scan import check_affine, check_voxel_size
 
 Part: TypeAlias = Literal["magnitude", "phase", "complex"]
-"""What a file holds of complex images."""
+"""Part of complex images to store in a file."""
 
 
 def write_image(
@@ -31,25 +31,40 @@ def write_image(
     header: DicomHeader | None = None,
     single_frames: bool = False,
 ) -> tuple[Path, ...]:
-    """Write images in the format that the extension names, beside and then renamed.
+    """Write images in the format of the file extension, atomically.
 
     Args:
-        path: ``.npy``, ``.npz`` (under ``images``) and BART ``.cfl`` keep the values as they are;
-            ``.nii``, ``.nii.gz``, ``.dcm`` and ``.png`` hold one ``part`` of them.
-        images: ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
-        affine: ``(4, 4)`` from (y, x, slice) to mm in RAS+, for NIfTI and DICOM, which needs it. A
-            scan's ``affine`` belongs here, where it has one.
-        voxel_size: (ny, nx, slice) in mm, for NIfTI where the affine is not known; 1 mm where it is
-            not known either. A scan's ``voxel_size`` belongs here.
-        part: ``"magnitude"``, ``"phase"`` in radians, for NIfTI and DICOM, or ``"complex"``
-            (complex64), for NIfTI.
-        montage: one ``.png`` with all slices instead of one a slice (``_000``, ``_001``, …).
-        header: for DICOM, what the images are.
-        single_frames: one ``.dcm`` a slice (``_000``, ``_001``, …) instead of an Enhanced MR image
-            of all.
+        path: Output file. ``.npy``, ``.npz`` (array ``images``) and BART ``.cfl`` store the values
+            unchanged; ``.nii``, ``.nii.gz``, ``.dcm`` and ``.png`` store one ``part`` of them.
+        images: Images of shape ``(batch, ny, nx)`` or ``(ny, nx)``, real or complex.
+        affine: Affine of shape ``(4, 4)`` from (y, x, slice) indices to mm in RAS+, optional for
+            NIfTI and required for DICOM; usually the ``affine`` of the scan.
+        voxel_size: Voxel size (ny, nx, slice) in mm, for NIfTI without an affine (default: 1 mm);
+            usually the ``voxel_size`` of the scan.
+        part: ``"magnitude"``; for NIfTI and DICOM also ``"phase"`` in radians; for NIfTI also
+            ``"complex"`` (complex64).
+        montage: Whether to write one ``.png`` with all slices instead of one per slice (``_000``,
+            ``_001``, …).
+        header: Attributes of a DICOM series.
+        single_frames: Whether to write one ``.dcm`` per slice (``_000``, ``_001``, …) instead of
+            one Enhanced MR image.
 
     Returns:
         The files written.
+
+    Raises:
+        InputError: If the images are not finite numbers of this shape, or the format does not
+            support an option.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from ctxrecon.io import write_image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = write_image(Path(folder) / "image.png", torch.rand(2, 32, 32))
+        >>> [path.name for path in paths]
+        ['image_000.png', 'image_001.png']
     """
     path = Path(path)
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
@@ -60,7 +75,7 @@ def write_image(
             f"{array.shape} of {array.dtype}"
         )
     if not np.isfinite(array).all():
-        raise InputError(f"cannot write {path}: the images hold values that are not finite")
+        raise InputError(f"cannot write {path}: the images contain values that are not finite")
     place = _checked_place(path, affine, voxel_size)
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
@@ -69,17 +84,17 @@ def write_image(
         return _write_dicom(path, array, place, part, header, single_frames)
     if place is not None or voxel_size is not None:
         raise InputError(
-            f"cannot write {path}: only NIfTI and DICOM keep an affine or a voxel size, leave it "
+            f"cannot write {path}: only NIfTI and DICOM store an affine or a voxel size, leave it "
             "out"
         )
     if part != "magnitude":
         raise InputError(
-            f"cannot write {path}: only NIfTI and DICOM take another part, leave it out"
+            f"cannot write {path}: only NIfTI and DICOM support another part, leave it out"
         )
     if name.endswith(".png"):
         return png.write_images(path, array, montage=montage)
     if montage:
-        raise InputError(f"cannot write {path}: only PNG makes a montage, leave it out")
+        raise InputError(f"cannot write {path}: only PNG supports a montage, leave it out")
     if name.endswith((".npy", ".npz")):
         return numpy_format.write_images(path, array)
     if name.endswith(".cfl"):
@@ -95,7 +110,7 @@ def _checked_place(
     affine: Tensor | np.ndarray | None,
     voxel_size: tuple[float, float, float] | None,
 ) -> np.ndarray | None:
-    """The affine in NumPy, after it and the voxel size were looked at."""
+    """Validate the affine and the voxel size, and return the affine as a NumPy array."""
     place = None if affine is None else torch.as_tensor(affine, dtype=torch.float64).cpu()
     try:
         if voxel_size is not None:
@@ -115,15 +130,15 @@ def _write_dicom(
     header: DicomHeader | None,
     single_frames: bool,
 ) -> tuple[Path, ...]:
-    """A series of magnitudes, phases or maps."""
+    """Write a series of magnitudes, phases or maps."""
     if part == "complex":
         raise InputError(
-            f"cannot write {path}: DICOM holds real numbers, write magnitude and phase apart"
+            f"cannot write {path}: DICOM stores real numbers, write magnitude and phase separately"
         )
     if affine is None:
         raise InputError(
-            f"cannot write {path}: DICOM states where in the patient an image lies, and that "
-            "of these images is unknown: write NIfTI, or give the affine"
+            f"cannot write {path}: DICOM needs the position of the image in the patient, which "
+            "is unknown for these images: write NIfTI, or give the affine"
         )
     header = DicomHeader() if header is None else header
     if part == "phase":
@@ -133,7 +148,7 @@ def _write_dicom(
 
 
 def _part(path: Path, images: np.ndarray, part: Part) -> np.ndarray:
-    """Magnitude, phase in radians, or the complex values of images."""
+    """Return the magnitude, the phase in radians, or the complex values of images."""
     if part == "magnitude":
         return np.abs(images)
     if part == "phase":

@@ -1,11 +1,11 @@
 """ISMRMRD raw data ``.h5`` (Inati et al., Magn Reson Med 2017, doi:10.1002/mrm.26089).
 
-A group, usually ``dataset``, holds the XML header and a table of readouts, each with its place in
-k-space. They are sorted into ``(slices, coils, ny, nx)`` with the readout along ``ny``, or kept
-one after the other, ``(slices, coils, shots, samples)``, with the trajectory that each holds.
+A group, usually ``dataset``, holds the XML header and a table of readouts, each with its position
+in k-space. Cartesian readouts are sorted into ``(slices, coils, ny, nx)`` with the readout along
+``ny``; others are kept as ``(slices, coils, shots, samples)`` with their trajectories.
 
-Three-dimensional scans become slices by an inverse transform along an axis that is fully sampled
-(:func:`~ctxrecon.io._cartesian.slice_axis`): the partitions, whose slices are like those of a
+Three-dimensional scans are split into slices by an inverse transform along a fully sampled axis
+(:func:`~ctxrecon.io._cartesian.slice_axis`): the partitions, with slices like those of a
 two-dimensional scan; the phase encoding, with the readout along ``ny`` and the partitions along
 ``nx``; or the readout, with the partitions along ``ny`` and the phase encoding along ``nx``.
 """
@@ -60,17 +60,17 @@ _FIRST = Choice()
 
 @dataclass(frozen=True)
 class _Stack:
-    """The slices that the chosen readouts make.
+    """Slices formed by the selected readouts.
 
     Attributes:
-        order: numbers of the slices or slabs, as they lie.
-        frames: their places, or ``None``.
-        sorted_by_place: whether the numbers are not in the order of the places.
-        contrast: the number of the contrast.
-        places: of the readouts on the grid; ``None`` along a trajectory.
-        axis: along which the slices lie, ``None`` in two dimensions.
-        pixels: along it, in the order of the slabs.
-        matrix: samples along readout, phase and partition.
+        order: Numbers of the slices or slabs, in spatial order.
+        frames: Positions of the slices or slabs, or ``None``.
+        sorted_by_place: Whether the numbers are not in spatial order.
+        contrast: Number of the contrast.
+        places: Positions of the readouts on the grid, or ``None`` for non-Cartesian scans.
+        axis: Encoding axis along which the slices lie, or ``None`` in 2-D.
+        pixels: Pixels along that axis, in the order of the slabs.
+        matrix: Samples along readout, phase and partition.
     """
 
     order: tuple[int, ...]
@@ -89,25 +89,25 @@ class _Stack:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(ny, nx)`` of the encoded grid."""
+        """Size ``(ny, nx)`` of the encoded grid."""
         y, x, _ = AXES[self.axis]
         return self.matrix[y], self.matrix[x]
 
     @property
     def offsets(self) -> list[int] | None:
-        """Of the slices from the center of their slab, in pixels; ``None`` in two dimensions."""
+        """Distances of the slices from the center of their slab in pixels; ``None`` in 2-D."""
         if self.axis is None:
             return None
         center = self.matrix[AXES[self.axis][2]] // 2
         return [pixel - center for pixel in self.pixels]
 
     def picks(self, chosen: Sequence[int]) -> list[tuple[int, int]]:
-        """The slab of each slice, and its pixel along the axis."""
+        """Return the slab of each slice, and its pixel along the axis."""
         found = (divmod(number, len(self.pixels)) for number in chosen)
         return [(slab, self.pixels[pixel]) for slab, pixel in found]
 
     def voxel_size(self, header: EncodingHeader) -> tuple[float, float, float] | None:
-        """(ny, nx, slice) in mm, if the header states it."""
+        """Return the voxel size (ny, nx, slice) in mm, if the header states it."""
         if self.axis is None:
             return header.voxel_size(*self.shape)
         if header.encoded_fov is None:
@@ -119,7 +119,7 @@ class _Stack:
 def ismrmrd_shape(
     path: Path, *, crop_readout: bool = True, choice: Choice = _FIRST
 ) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, encoded ny, nx), dtype, and what else the file states."""
+    """Return (slices, coils, encoded ny, nx), dtype, and further entries."""
     with open_hdf5(path) as file:
         raw = open_raw(path, file, choice.group)
         layout, dtype, stated = raw_shape(path, raw, crop_readout=crop_readout, choice=choice)
@@ -129,7 +129,7 @@ def ismrmrd_shape(
 def raw_shape(
     path: Path, raw: Raw, *, crop_readout: bool, choice: Choice
 ) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """:func:`ismrmrd_shape` of readouts, whatever the file."""
+    """Return :func:`ismrmrd_shape` for readouts from any file."""
     measured = np.flatnonzero(roles(raw)[0])
     stated: dict[str, Any] = {}
     for name in COUNTERS:
@@ -155,23 +155,23 @@ def read_ismrmrd(
 ) -> tuple[Scan, Tensor | None]:
     """Sort the readouts of an ISMRMRD file into slices.
 
-    Those of a radial, spiral or other trajectory are kept as they are, with it. Lines measured
-    several times (averages) are averaged, each sample over as many as there are of it. The noise
-    level is that of the noise readouts, scaled to the bandwidth of the image.
+    Readouts with a radial, spiral or other trajectory are kept as they are, with the trajectory.
+    Lines that were measured several times are averaged, each sample over its own number of
+    measurements. The noise level is that of the noise readouts, scaled to the image's bandwidth.
 
     Args:
-        path: the ``.h5`` file.
-        slices: which slices, counted along the scanner.
-        crop_readout: crop the readout oversampling to the field of view of the header's image;
-            left undone (and logged) for asymmetric echoes, whose missing samples would not stay
-            zero. Along a trajectory it is the image that is cropped. Of a three-dimensional scan
-            the slices outside the field of view are left out too.
-        prewhiten: decorrelate the coils by the noise readouts.
-        choice: which of the measurements in the file.
-        notes: of what is done.
+        path: The ``.h5`` file.
+        slices: Slices to read, in spatial order.
+        crop_readout: Whether to crop the readout to the field of view of the header's image. This
+            is skipped (and logged) for asymmetric echoes, whose missing samples would not stay
+            zero. For non-Cartesian scans the image is cropped instead. Slices of a
+            three-dimensional scan outside the field of view are removed, too.
+        prewhiten: Whether to prewhiten the coils with the noise readouts.
+        choice: Selected measurement.
+        notes: Notes to extend.
 
     Returns:
-        The scan, and the matrix ``(coils, coils)`` that prewhitened its coils, if any.
+        The scan, and the prewhitening matrix ``(coils, coils)`` or ``None``.
     """
     with open_hdf5(path) as file:
         return read_raw(
@@ -195,7 +195,7 @@ def read_raw(
     choice: Choice,
     notes: Notes,
 ) -> tuple[Scan, Tensor | None]:
-    """:func:`read_ismrmrd` of readouts, whatever the file."""
+    """Build the result of :func:`read_ismrmrd` from readouts of any file."""
     rows, calibration_rows = select(path, raw, choice, notes)
     stack = _stack(path, raw, rows, crop_readout, notes)
     chosen = pick_slices(path, slices, stack.size)
@@ -210,14 +210,14 @@ def read_raw(
         kspace, count = read_grid(path, raw, stack.places, stack.axis, stack.picks(chosen))
     lines = _read_calibration(path, raw, calibration_rows, stack, chosen, kspace.shape[1])
     if matrix is not None:
-        notes.add("the coils are prewhitened by the noise readouts")
+        notes.add("the coils are prewhitened with the noise readouts")
         kspace = _whitened(matrix, kspace)
         lines = None if lines is None else _whitened(matrix, lines)
     if stack.places is None:
         shape = raw.header.image_matrix() if crop_readout else stack.shape
     else:
         if noise_std is not None:
-            # Averaging lowers the noise of a line; one figure must serve, so take the commonest.
+            # Averaging lowers the noise of a line; a single value is needed, so use the median.
             noise_std /= float(np.sqrt(np.median(count[count > 0])))
         mask = count > 0
         if len(times := np.unique(count[mask])) > 1:
@@ -254,18 +254,18 @@ def read_raw(
         try:
             block = _calibration_block(path, raw, calibration_rows, stack, lines, shape)
             scan = replace(scan, calibration=block)
-        except InputError as error:  # coil maps may be given, or come from the image's own center
-            logger.warning("the calibration scan is left out: %s", error)
+        except InputError as error:  # maps may be given, or estimated from the image's own center
+            logger.warning("the calibration scan is ignored: %s", error)
     return scan, matrix
 
 
 def _stack(path: Path, raw: Raw, rows: np.ndarray, crop: bool, notes: Notes) -> _Stack:
-    """The slices that the chosen readouts make."""
+    """Return the slices formed by the selected readouts."""
     numbers = np.unique(index_of(raw, rows, "slice")).tolist()
     frames = read_frames(path, raw, rows, numbers)
     by_place = spatial_order(frames) if frames is not None else None
     if frames is not None and by_place is not None:
-        notes.add("the slices are sorted by their positions, which are not in the order of numbers")
+        notes.add("the slices are sorted by position, which differs from the order of numbers")
         numbers = [numbers[number] for number in by_place]
         frames = [frames[number] for number in by_place]
     places, axis, pixels = None, None, range(1)
@@ -298,7 +298,7 @@ def _whitened(matrix: Tensor, kspace: np.ndarray) -> np.ndarray:
 def _cropped(
     path: Path, header: EncodingHeader, kspace: np.ndarray, mask: np.ndarray, notes: Notes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """K-space without the oversampling of a readout that lies along ``ny``, and its mask."""
+    """Remove the oversampling of a readout along ``ny``, and return the k-space and its mask."""
     all_samples = kspace.shape[2]
     size = header.readout_size(all_samples)
     if size == all_samples:
@@ -306,8 +306,8 @@ def _cropped(
     lines = mask.any(axis=2, keepdims=True)
     if (mask != lines).any():
         notes.add(
-            "readout oversampling is kept because echoes are asymmetric: what was not sampled "
-            "would not stay zero"
+            "readout oversampling is kept because echoes are asymmetric: unsampled values would "
+            "not stay zero"
         )
         return kspace, mask
     notes.add(
@@ -320,12 +320,12 @@ def _cropped(
 def _metadata(
     path: Path, raw: Raw, stack: _Stack, chosen: Sequence[int]
 ) -> tuple[ScanMetadata, ...]:
-    """What the header says of the slices, with the echo time of the contrast that is read."""
+    """Return the header's metadata of the slices, with the echo time of the selected contrast."""
     by_number = stack.axis is None and not stack.sorted_by_place
     numbers = [stack.order[number] if by_number else number for number in chosen]
     metadata = metadata_from_header(path, numbers, raw.xml)
     echo, times = stack.contrast, raw.header.echo_times
-    if echo > 0:  # the header's first echo time is not this echo's
+    if echo > 0:  # the header's first echo time belongs to another echo
         te = times[echo] if echo < len(times) else None
         metadata = tuple(plausible_metadata(str(path), **{**asdict(m), "te": te}) for m in metadata)
     return metadata
@@ -334,9 +334,10 @@ def _metadata(
 def _read_calibration(
     path: Path, raw: Raw, rows: np.ndarray, stack: _Stack, chosen: Sequence[int], coils: int
 ) -> np.ndarray | None:
-    """K-space ``(slices or 1, coils, ny, nx)`` of a separate calibration scan, if there is one.
+    """Read the k-space ``(slices or 1, coils, ny, nx)`` of a separate calibration scan.
 
-    It is left out, with a warning, where it does not fit the image, which has ``coils`` coils.
+    Returns ``None`` if there is none, or, with a warning, if it does not fit the image, which has
+    ``coils`` coils.
     """
     if len(rows) == 0:
         return None
@@ -351,11 +352,11 @@ def _read_calibration(
     elif len(order) not in {1, len(stack.order)}:
         problem = f"its slices are {sorted(present)} and the image's {sorted(stack.order)}"
     elif header.is_non_cartesian:
-        problem = f"it lies along a {header.trajectory} trajectory"
+        problem = f"it has a {header.trajectory} trajectory"
     elif stack.axis is not None and not _same_along(raw.header, header, AXES[stack.axis][2]):
-        problem = "its field of view along the slices is another than the image's"
+        problem = "its field of view along the slices differs from the image's"
     if problem:
-        logger.warning("%s: the calibration scan is left out: %s", path, problem)
+        logger.warning("%s: the calibration scan is ignored: %s", path, problem)
         return None
     matrix = None
     if stack.axis is not None:
@@ -371,7 +372,7 @@ def _read_calibration(
 
 
 def _same_along(one: EncodingHeader, other: EncodingHeader, axis: int) -> bool:
-    """Whether two encodings have the same field of view along an axis."""
+    """Return whether two encodings have the same field of view along an axis."""
     first, second = one.extent(axis), other.extent(axis)
     return abs(first / second - 1) < SAME_FIELD_OF_VIEW
 
@@ -384,7 +385,7 @@ def _calibration_block(
     lines: np.ndarray,
     shape: tuple[int, int],
 ) -> Tensor:
-    """The fully sampled center of a separate calibration scan, for images of this shape."""
+    """Extract the fully sampled center of a calibration scan for images of this shape."""
     header = parse_header(path, raw.xml, int(raw.heads["encoding_space_ref"][rows[0]]))
     y, x, _ = AXES[stack.axis]
     own = (header.extent(y), header.extent(x))

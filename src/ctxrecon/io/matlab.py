@@ -1,9 +1,9 @@
-"""MATLAB ``.mat``: v7.3, which is HDF5, and v5 to v7.
+"""MATLAB ``.mat`` files of v7.3, which is HDF5, and of v5 to v7.
 
-By MATLAB's indices k-space is ``(readout, phase encode, coil, slice, frame)``, the last ones as far
-as there are any, as in the CMRxRecon challenges (Wang et al., doi:10.1038/s41597-024-03525-4);
-their single-coil files, ``kspace_single_…``, have no axis of coils. HDF5 lists the axes in
-reverse.
+In MATLAB's order of axes, k-space is ``(readout, phase encode, coil, slice, frame)``, where
+trailing axes may be absent, as in the CMRxRecon challenges (Wang et al.,
+doi:10.1038/s41597-024-03525-4). Their single-coil arrays, ``kspace_single_…``, have no coil axis.
+HDF5 lists the axes in reverse.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FIRST = Choice()
 
 
 def matlab_shape(path: Path, choice: Choice = _FIRST) -> Layout:
-    """(slices, coils, ny, nx), dtype, and how many frames there are."""
+    """Return (slices, coils, ny, nx), dtype, and the number of frames."""
     with _kspace(path, choice.group) as (name, array):
         frames, slices, coils, nx, ny = _layout(path, name, array.shape)
         stated = {"phases": frames} if frames > 1 else {}
@@ -43,10 +43,10 @@ def read_matlab(path: Path, slices: SliceChoice = None, choice: Choice = _FIRST)
     """Read the k-space of a ``.mat`` file.
 
     Args:
-        path: of the file.
-        slices: which slices.
-        choice: ``group`` is the name of the variable, where several are complex arrays, and
-            ``phase`` the frame.
+        path: The ``.mat`` file.
+        slices: Slices to read.
+        choice: ``group`` names the variable, if several are complex arrays, and ``phase`` is the
+            frame.
     """
     with _kspace(path, choice.group) as (name, array):
         frames, count, coils, nx, ny = _layout(path, name, array.shape)
@@ -77,7 +77,7 @@ class _Frame:
 
 
 def _axes(name: str, shape: tuple[int, ...]) -> list[str]:
-    """Names of the axes in the order of HDF5."""
+    """Return the names of the axes in HDF5's order."""
     names = ["readout", "phase encode", "coil", "slice", "frame"]
     if "single" in name.lower():
         names.remove("coil")
@@ -85,21 +85,21 @@ def _axes(name: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def _layout(path: Path, name: str, shape: tuple[int, ...]) -> tuple[int, int, int, int, int]:
-    """(frames, slices, coils, nx, ny) of an array in the order of HDF5."""
+    """Return (frames, slices, coils, nx, ny) of an array in HDF5's order of axes."""
     axes = _axes(name, shape)
     sizes = dict(zip(axes, shape, strict=False))
     ny, nx, coils = sizes["readout"], sizes["phase encode"], sizes.get("coil", 1)
     if len(axes) < len(shape) or min(ny, nx) < 2 or coils > 2 * min(ny, nx) or 0 in shape:
         raise InputError(
-            f"{path}: expected {name!r} as (readout, phase encode, coil, slice, frame) by MATLAB's "
-            f"indices, the last ones as far as there are any, got {shape[::-1]}: permute it"
+            f"{path}: expected {name!r} as (readout, phase encode, coil, slice, frame) in MATLAB's "
+            f"order of axes, without absent trailing axes, got {shape[::-1]}: permute it"
         )
     return sizes.get("frame", 1), sizes.get("slice", 1), coils, nx, ny
 
 
 @contextmanager
 def _kspace(path: Path, name: str | None) -> Iterator[tuple[str, ComplexArray]]:
-    """Name and array of the k-space, its axes in the order of HDF5."""
+    """Open the k-space; yields its name and array with axes in HDF5's order."""
     if sniff(path) == "MATLAB .mat" and not is_hdf5(path):
         yield _old(path, name)
         return
@@ -112,7 +112,7 @@ def _kspace(path: Path, name: str | None) -> Iterator[tuple[str, ComplexArray]]:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether HDF5 follows a block of MATLAB's own text."""
+    """Return whether the file is HDF5, which starts after a block of MATLAB text."""
     with path.open("rb") as file:
         file.seek(512)
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
@@ -135,7 +135,7 @@ def _is_complex(file: Any, key: str) -> bool:
 
 
 def _pick(path: Path, name: str | None, complex_arrays: dict[str, int]) -> str:
-    """The variable that was named, or the only complex array of three axes or more, or of two."""
+    """Return the named variable, or the only complex array of at least three, else two, axes."""
     if name is not None and name in complex_arrays:
         return name
     there = ", ".join(repr(key[:40]) for key in complex_arrays) or "none"
@@ -156,7 +156,7 @@ def _pick(path: Path, name: str | None, complex_arrays: dict[str, int]) -> str:
 
 
 def _old(path: Path, name: str | None) -> tuple[str, ComplexArray]:
-    """The k-space of a file of v5 to v7."""
+    """Read the k-space of a file of v5 to v7."""
     variables = read_variables(path)
     picked = _pick(
         path, name, {key: len(one.shape) for key, one in variables.items() if one.is_complex}

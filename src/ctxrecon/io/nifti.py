@@ -1,4 +1,4 @@
-"""NIfTI ``.nii`` and ``.nii.gz`` images, through nibabel."""
+"""Writing of NIfTI images ``.nii`` and ``.nii.gz``, through nibabel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctxrecon.files import written_beside
 from ctxrecon.io._writing import check_single_precision
 
 _SCANNER = 1
-"""NIfTI's code for coordinates of the scanner."""
+"""NIfTI code for scanner coordinates."""
 
 
 def write_images(
@@ -22,15 +22,18 @@ def write_images(
 ) -> tuple[Path, ...]:
     """Write ``(batch, ny, nx)`` images as a volume ``(nx, ny, batch)`` of float32 or complex64.
 
-    With an affine, qform and sform are in scanner coordinates; the qform of slices that are stacked
-    obliquely, which it cannot hold, says that it is unknown. Without, both say so, and only the
-    voxel size counts.
+    With an affine, qform and sform are in scanner coordinates; if the slices are sheared, which a
+    qform cannot represent, the qform code is 0 (unknown). Without an affine both codes are 0, and
+    only the voxel size is meaningful.
 
     Args:
-        path: ``.nii`` or ``.nii.gz``.
-        images: real or complex.
-        affine: ``(4, 4)`` from (y, x, slice) to mm in RAS+.
-        voxel_size: (ny, nx, slice) in mm where there is no affine; 1 mm where it is not known.
+        path: ``.nii`` or ``.nii.gz`` file.
+        images: Real or complex images.
+        affine: Affine of shape ``(4, 4)`` from (y, x, slice) indices to mm in RAS+.
+        voxel_size: Voxel size (ny, nx, slice) in mm if there is no affine (default: 1 mm).
+
+    Raises:
+        InputError: If nibabel is missing, or values exceed single precision.
     """
     try:
         import nibabel

@@ -1,4 +1,4 @@
-"""NumPy ``.npy`` and ``.npz``: k-space with what belongs to it, never pickled objects."""
+"""NumPy ``.npy`` and ``.npz`` files of k-space and associated arrays, without pickle."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
 
-# Arrays that a file may hold, with the number of axes from which the first one counts slices.
+# Optional arrays, with the number of axes at which the first axis counts slices.
 _ARRAYS = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
 _OTHERS = ("metadata", "prompts", "noise_std", "voxel_size", "affine")
 
-# What NumPy raises for damaged headers, which are Python literals.
+# Exceptions that NumPy raises for damaged headers, which are Python literals.
 _HEADER_ERRORS = (
     ValueError,
     TypeError,
@@ -51,7 +51,7 @@ _HEADER_ERRORS = (
 
 
 class _Layout(NamedTuple):
-    """What the header of a ``.npy`` says of its array."""
+    """Header of a ``.npy`` array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -59,7 +59,7 @@ class _Layout(NamedTuple):
 
 
 def _header(path: Path, file: IO[bytes], num_bytes: int, name: str) -> _Layout:
-    """The layout of a ``.npy``, once it agrees with its real size."""
+    """Read the header of a ``.npy`` array and validate it against the actual size."""
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
@@ -75,23 +75,23 @@ def _header(path: Path, file: IO[bytes], num_bytes: int, name: str) -> _Layout:
         ) from error
     if dtype.hasobject:
         raise InputError(
-            f"{path}: {name} holds pickled Python objects, which are never loaded: "
+            f"{path}: {name} contains pickled Python objects, which are never loaded: "
             "save plain numbers or strings"
         )
     expected = dtype.itemsize
     for length in shape:
-        expected *= length  # Python integers: no overflow
+        expected *= length  # Python integers cannot overflow
     offset = file.tell()
     if min(shape, default=1) < 0 or expected != num_bytes - offset:
         raise InputError(
-            f"{path} is truncated or damaged: {name} of shape {shape} {dtype} needs {expected} "
-            f"bytes, {num_bytes - offset} are there"
+            f"{path} is truncated or damaged: {name} of shape {shape} {dtype} requires {expected} "
+            f"bytes, the file has {num_bytes - offset}"
         )
     return _Layout(shape, dtype, fortran_order)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of a ``.npy`` file, memory-mapped, after its header was checked."""
+    """Memory-map the array of a ``.npy`` file after validating its header."""
     with path.open("rb") as file:
         shape = _header(path, file, path.stat().st_size, "the array").shape
     if 0 in shape:
@@ -100,7 +100,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def npy_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, ny, nx) and dtype of the k-space in a ``.npy`` file."""
+    """Return (slices, coils, ny, nx) and dtype of the k-space in a ``.npy`` file."""
     array = ComplexArray(path, read_array(path))
     return kspace_layout(path, array.shape), array.dtype, {}
 
@@ -108,7 +108,7 @@ def npy_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str
 def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
     """Read k-space ``(ny, nx)``, ``(coils, ny, nx)`` or ``(slices, coils, ny, nx)``.
 
-    Complex, or real with an axis of real and imaginary parts before or behind these.
+    The array is complex, or real with an additional first or last axis of real and imaginary parts.
     """
     array = ComplexArray(path, read_array(path))
     layout = kspace_layout(path, array.shape)
@@ -119,7 +119,7 @@ def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
 
 
 class Archive:
-    """A ``.npz`` whose members are checked before they are decompressed."""
+    """A ``.npz`` archive whose members are validated before they are decompressed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -138,9 +138,9 @@ class Archive:
         self._zip.close()
 
     def layout(self, name: str) -> _Layout:
-        """Shape and type of an array, once the file has bytes for it."""
+        """Return the header of an array after validating that its size is plausible."""
         info = self.names[name]
-        # What the archive claims to have compressed may be more than it holds.
+        # The stated compressed size may exceed the size of the file.
         stored = min(info.compress_size, self.path.stat().st_size)
         check_expansion(self.path, info.file_size, stored, name)
         try:
@@ -152,9 +152,9 @@ class Archive:
             raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
 
     def get(self, name: str, chosen: Sequence[int] | None = None) -> np.ndarray | None:
-        """An array, or its ``chosen`` entries along the first axis; ``None`` if it is not there.
+        """Read an array, or its ``chosen`` entries along the first axis; ``None`` if absent.
 
-        Members are streams: entries up to the last chosen one are decompressed, but not kept.
+        Members are streams: entries up to the last chosen one are decompressed but not kept.
         """
         if name not in self.names:
             return None
@@ -170,7 +170,7 @@ class Archive:
         return whole if chosen is None else whole[list(chosen)]
 
     def kspace_shape(self) -> tuple[tuple[int, int, int, int], np.dtype]:
-        """(slices, coils, ny, nx) and dtype of the array named ``kspace``."""
+        """Return (slices, coils, ny, nx) and dtype of the array named ``kspace``."""
         if "kspace" not in self.names:
             found = ", ".join(sorted(self.names)[:8]) or "nothing"
             raise InputError(
@@ -183,27 +183,27 @@ class Archive:
 
 
 def _entries(member: IO[bytes], layout: _Layout, chosen: Sequence[int]) -> np.ndarray:
-    """Those entries along the first axis of the array that follows in the stream."""
+    """Read the chosen entries along the first axis from the stream of an array."""
     shape = layout.shape[1:]
     size = layout.dtype.itemsize * prod(shape)
     kept = {}
     for index in range(max(chosen) + 1):
         raw = member.read(size)
         if len(raw) < size:
-            raise EOFError(f"it ends in entry {index}")
+            raise EOFError(f"it ends at entry {index}")
         if index in chosen:
             kept[index] = np.frombuffer(raw, layout.dtype).reshape(shape)
     return np.stack([kept[index] for index in chosen])
 
 
 def npz_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
-    """(slices, coils, ny, nx) and dtype of the k-space in a ``.npz`` archive."""
+    """Return (slices, coils, ny, nx) and dtype of the k-space in a ``.npz`` archive."""
     with Archive(path) as archive:
         return *archive.kspace_shape(), {}
 
 
 def _text_metadata(path: Path, archive: Archive, num_slices: int) -> tuple[ScanMetadata, ...]:
-    """Metadata from the JSON string ``metadata`` or, where it is absent, from ``prompts``."""
+    """Read metadata from the JSON string ``metadata`` or, if it is absent, from ``prompts``."""
     for name in ("metadata", "prompts"):
         values = archive.get(name)
         if values is None:
@@ -213,7 +213,7 @@ def _text_metadata(path: Path, archive: Archive, num_slices: int) -> tuple[ScanM
         try:
             texts = [str(text) for text in values.reshape(-1)]
         except ValueError as error:
-            raise InputError(f"{path}: {name!r} is no text ({error})") from error
+            raise InputError(f"{path}: {name!r} is not text ({error})") from error
         if name == "metadata":
             if len(texts) != 1:
                 raise InputError(f"{path}: expected one JSON string in 'metadata'")
@@ -229,18 +229,18 @@ def _text_metadata(path: Path, archive: Archive, num_slices: int) -> tuple[ScanM
 
 
 def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
-    """Read ``kspace`` and, where present, ``mask``, ``coil_maps``, ``target``, ``prompts``.
+    """Read ``kspace`` and, if present, ``mask``, ``coil_maps``, ``target`` and ``prompts``.
 
-    ``prompts`` is an array of strings, one a slice; files written by this package also hold
+    ``prompts`` is an array of strings, one per slice. Files written by this package also contain
     ``metadata`` (JSON), ``noise_std``, ``voxel_size``, ``affine`` and ``calibration``. Of arrays
-    with one entry a slice only the chosen ones are kept.
+    with one entry per slice, only the selected entries are kept.
     """
     with Archive(path) as archive:
         layout, _ = archive.kspace_shape()
         unknown = sorted(set(archive.names) - {*_ARRAYS, *_OTHERS})
         if unknown:
             named = ", ".join(repr(name[:40]) for name in unknown[:8])
-            logger.warning("%s: left out %d arrays of unknown name: %s", path, len(unknown), named)
+            logger.warning("%s: ignored %d arrays of unknown name: %s", path, len(unknown), named)
         num_slices = layout[0]
         chosen = pick_slices(path, slices, num_slices)
         arrays = {}
@@ -272,7 +272,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
 
 
 def write_npz(path: Path, scan: Scan) -> None:
-    """Write everything a scan holds; :func:`read_npz` gives the same scan back."""
+    """Write a scan; :func:`read_npz` returns the same scan."""
     arrays: dict[str, Any] = {
         "kspace": scan.kspace.cpu().numpy(),
         "mask": scan.cartesian_mask.cpu().numpy(),
@@ -295,7 +295,7 @@ def write_npz(path: Path, scan: Scan) -> None:
 
 
 def write_images(path: Path, images: np.ndarray) -> tuple[Path, ...]:
-    """Write ``(batch, ny, nx)`` images to ``.npy``, or to ``.npz`` under the name ``images``."""
+    """Write ``(batch, ny, nx)`` images to ``.npy``, or to ``.npz`` as the array ``images``."""
     with written_beside(path) as temporary, temporary.open("wb") as file:
         if path.suffix.lower() == ".npz":
             np.savez_compressed(file, images=images)

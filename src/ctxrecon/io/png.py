@@ -1,4 +1,4 @@
-"""PNG pictures of magnitude images."""
+"""Writing of magnitude images as PNG."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ctxrecon.io._writing import WINDOW_PERCENTILE, check_single_precision
 
 
 def write_images(path: Path, images: np.ndarray, *, montage: bool = False) -> tuple[Path, ...]:
-    """Write the magnitude of ``(batch, ny, nx)`` images as 8-bit grey, all in one window.
+    """Write the magnitude of ``(batch, ny, nx)`` images as 8-bit gray, in one common window.
 
-    The window runs from 0 to the 99.8th percentile of the whole batch, so that slices can be
+    The window ranges from 0 to the 99.8th percentile of the whole batch, so that slices can be
     compared. Several slices become ``name_000.png``, ``name_001.png``, …, or one montage.
     """
     from PIL import Image
@@ -35,7 +35,7 @@ def write_images(path: Path, images: np.ndarray, *, montage: bool = False) -> tu
 
 
 def _montage(pictures: np.ndarray) -> np.ndarray:
-    """``(batch, ny, nx)`` side by side on a nearly square grid, row by row."""
+    """Arrange pictures ``(batch, ny, nx)`` on a nearly square grid, row by row."""
     batch, ny, nx = pictures.shape
     columns = math.ceil(math.sqrt(batch))
     rows = math.ceil(batch / columns)

@@ -1,9 +1,8 @@
-"""Siemens raw data ``.dat`` (twix), of the software VB, VD, VE and XA.
+"""Siemens raw data ``.dat`` (twix) of the software versions VB, VD, VE and XA.
 
-Each readout states its line, partition, slice, echo and so on. They are given the heads of ISMRMRD,
-and the protocol its header, as siemens_to_ismrmrd does; the rest is that of ISMRMRD files, and so a
-file and its conversion make the same images at the same place. The samples are kept as they are
-stored.
+Readouts are converted to ISMRMRD heads and the protocol to an ISMRMRD header, as siemens_to_ismrmrd
+does, and then processed like ISMRMRD files. A file and its conversion therefore result in the same
+images at the same position. The samples are kept as stored.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ctxrecon.scan import Scan
 logger = logging.getLogger(__name__)
 
 _FIRST = Choice()
-_OTHER = 1 << 22  # ISMRMRD's flag of navigators
+_OTHER = 1 << 22  # ISMRMRD flag for navigators
 _FLAGS = {
     "NOISEADJSCAN": NOISE,
     "PATREFSCAN": CALIBRATION,
@@ -69,7 +68,7 @@ _HEAD = np.dtype(
 
 
 def siemens_shape(path: Path, *, crop_readout: bool = True, choice: Choice = _FIRST) -> Layout:
-    """(slices, coils, encoded ny, nx), dtype, and what else the file states."""
+    """Return (slices, coils, encoded ny, nx), dtype, and further entries."""
     return raw_shape(path, _raw(path), crop_readout=crop_readout, choice=choice)
 
 
@@ -82,18 +81,19 @@ def read_siemens(
     choice: Choice = _FIRST,
     notes: Notes,
 ) -> tuple[Scan, Tensor | None]:
-    """Read the last measurement of a file, as :func:`ctxrecon.io.ismrmrd.read_ismrmrd` does.
+    """Read the last measurement of a file, like :func:`ctxrecon.io.ismrmrd.read_ismrmrd`.
 
     Args:
-        path: the ``.dat`` file.
-        slices: which slices.
-        crop_readout: crop the readout oversampling that the protocol states.
-        prewhiten: decorrelate the coils by the noise readouts, of this measurement or an earlier.
-        choice: which contrast, repetition and so on.
-        notes: of what is done.
+        path: The ``.dat`` file.
+        slices: Slices to read.
+        crop_readout: Whether to remove the readout oversampling that the protocol states.
+        prewhiten: Whether to prewhiten the coils with noise readouts of this or an earlier
+            measurement.
+        choice: Contrast, repetition and so on.
+        notes: Notes to extend.
 
     Returns:
-        The scan, and the matrix ``(coils, coils)`` that prewhitened its coils, if any.
+        The scan, and the prewhitening matrix ``(coils, coils)`` or ``None``.
     """
     raw = _raw(path)
     scan, matrix = read_raw(
@@ -111,7 +111,7 @@ def read_siemens(
 
 
 class _Table:
-    """The samples of the readouts, by rows of ISMRMRD's column ``data``."""
+    """Samples of the readouts with the interface of ISMRMRD's column ``data``."""
 
     def __init__(self, path: Path, parts: Sequence[tuple[Readouts, np.ndarray]], age: Any) -> None:
         self._file = np.memmap(path, np.uint8, "r")
@@ -122,7 +122,7 @@ class _Table:
         return len(self._rows)
 
     def fields(self, name: str) -> _Table:
-        """The one column."""
+        """Return the only column."""
         assert name == "data"
         return self
 
@@ -134,7 +134,7 @@ class _Table:
 
 
 def _raw(path: Path) -> Raw:
-    """The last measurement, and the noise readouts of those before, as of an ISMRMRD file."""
+    """Convert the last measurement, and noise readouts of earlier ones, to ISMRMRD readouts."""
     measurements = read_measurements(path)
     scan = measurements[-1]
     check_supported(path, scan)
@@ -143,8 +143,8 @@ def _raw(path: Path) -> Raw:
     rows = np.flatnonzero(images)
     if len(rows) == 0 or table.sizes[rows].min() < 1:
         raise InputError(
-            f"{path}: none of its {len(table.flags)} readouts is of an image, or one has no "
-            "samples: it holds adjustments only, or is damaged"
+            f"{path}: none of its {len(table.flags)} readouts belongs to an image, or one has no "
+            "samples: the file contains only adjustments, or is damaged"
         )
     counters = {name: values.copy() for name, values in table.counters.items()}
     if is_pulseq(scan):
@@ -168,7 +168,7 @@ def _raw(path: Path) -> Raw:
         start += len(chosen)
         _fill(part, readouts, chosen)
         dwell = measurement.number("sRXSPEC.alDwellTime[0]") or 0
-        # The dwell time of noise readouts within the scan is another, and not stated.
+        # Noise readouts within the scan have another dwell time, which is not stated.
         within = readouts is table and readouts.having("NOISEADJSCAN")[chosen]
         part["sample_time_us"] = np.where(within, 0, dwell / 1000)
     head = heads[-len(table.flags) :]
@@ -189,7 +189,7 @@ def _noise_rows(measurement: Measurement) -> np.ndarray:
 
 
 def _fill(heads: np.ndarray, readouts: Readouts, rows: np.ndarray) -> None:
-    """What readouts say of themselves, of the measurements alike."""
+    """Fill the entries that depend only on a readout's own header."""
     for name, flag in _FLAGS.items():
         heads["flags"] |= np.where(readouts.having(name)[rows], np.uint64(flag), np.uint64(0))
     heads["active_channels"], heads["number_of_samples"] = readouts.sizes[rows].T
@@ -200,7 +200,7 @@ def _fill(heads: np.ndarray, readouts: Readouts, rows: np.ndarray) -> None:
 
 
 def _axes(quaternions: np.ndarray) -> np.ndarray:
-    """Columns (phase, readout, slice) in (left, posterior, superior): ``(readouts, 3, 3)``."""
+    """Return the axes (phase, readout, slice) as columns in LPS, shape ``(readouts, 3, 3)``."""
     w, x, y, z = quaternions.T
     columns = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -211,37 +211,36 @@ def _axes(quaternions: np.ndarray) -> np.ndarray:
 
 
 def _center_columns(table: Readouts) -> np.ndarray:
-    """Which sample of each readout is of zero frequency; half of them where it is not stated."""
+    """Return the sample of zero frequency of each readout, or the middle if it is not stated."""
     samples, center = table.sizes[:, 1], table.centers[:, 0]
     return np.where((center == 0) | (center >= samples), samples // 2, center)
 
 
 def _extent(counter: np.ndarray, center: np.ndarray) -> tuple[int, int]:
-    """The size of an axis with zero frequency at half of it, and the number of that line."""
+    """Return the size of an axis with centered zero frequency, and the number of that line."""
     zero, last = int(center.max()), int(counter.max())
-    if zero == 0 or zero > last:  # not stated: the lines are those of a whole axis
+    if zero == 0 or zero > last:  # not stated, so assume that the axis is complete
         return last + 1, (last + 1) // 2
     return _size(zero, last + 1 - zero), zero
 
 
 def _steps(counter: np.ndarray, center: np.ndarray, zero: int) -> np.ndarray:
-    """Lines counted so that zero frequency, where it is stated, has the number of the image's."""
+    """Shift line numbers so that zero frequency, where it is stated, has the image's number."""
     return counter + np.where(center > 0, zero - center, 0)
 
 
 def _size(before: int, after: int) -> int:
-    """Of an axis with so many samples before zero frequency, and from it on."""
+    """Return the size of an axis with these numbers of samples before and from its center."""
     return before + after if after - before in {0, 1} else 2 * max(before, after)
 
 
 def _label_echoes(
     path: Path, scan: Measurement, counters: dict[str, np.ndarray], rows: np.ndarray
 ) -> None:
-    """Tell the echoes of a Pulseq sequence apart that only counts its readouts.
+    """Separate the echoes of a Pulseq sequence that only numbers its readouts consecutively.
 
-    So many times as many readouts as a readout has samples, numbered one after the other and
-    nothing else, are as many echoes; which readouts are of one echo follows from where the energy
-    of k-space lies.
+    If the number of readouts is a multiple of the number of samples per readout, the factor is the
+    number of echoes. The distribution of the k-space energy shows whether echoes are interleaved.
     """
     lines = counters["line"][rows]
     columns = int(scan.readouts.sizes[rows, 1].max())
@@ -258,11 +257,11 @@ def _label_echoes(
     line, echo = np.divmod(lines, echoes) if interleaved else np.divmod(lines, columns)[::-1]
     counters["line"][rows], counters["contrast"][rows] = line, echo
     logger.warning(
-        "%s: its Pulseq sequence counts %d readouts of %d samples and no echoes: they are taken as "
-        "%d echoes %s",
+        "%s: its Pulseq sequence counts %d readouts of %d samples and no echoes: they are "
+        "interpreted as %d %s echoes",
         path,
         len(rows),
         columns,
         echoes,
-        "by turns" if interleaved else "one after the other",
+        "interleaved" if interleaved else "consecutive",
     )

@@ -1,4 +1,4 @@
-"""Image volumes in NIfTI files: as slices to measure, and as references of a scan."""
+"""Image volumes in NIfTI files, read as slices for simulation or as references for a scan."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from ctxrecon.resampling import resample
 from ctxrecon.scan import check_affine
 
 _SUFFIXES = (".nii", ".nii.gz")
-# Below minus this part of the largest value, negative ones are more than interpolation leaves.
+# Relative size of negative values up to which they are attributed to interpolation.
 _OVERSHOOT = 0.1
-# Voxels whose edges differ by less have no thick edge that slices would lie across.
+# Ratio of voxel edges below which a volume has no preferred slice direction.
 _ISOTROPIC = 1.5
-# An axis with fewer voxels than this part of the longest one is that of a stack all the same.
+# Relative length below which an axis of isotropic voxels is nevertheless the slice direction.
 _THIN = 0.25
-# Where rows, columns and slices run, of slices across the axis to the right, front or head.
+# Directions of rows, columns and slices, for slices across the right, front and head axis.
 _VIEWS = (("I", "P", "R"), ("I", "L", "A"), ("P", "L", "S"))
 
 
 class ImageVolume(NamedTuple):
-    """Magnitude images of a volume, upright.
+    """Magnitude images of a volume in upright orientation.
 
     Attributes:
-        images: ``(slices, ny, nx)`` float32.
-        voxel_size: (ny, nx, slice) in mm.
-        affine: ``(4, 4)`` float64, see :class:`~ctxrecon.scan.Scan`; ``None`` where the file does
-            not say where the volume lies.
+        images: Magnitudes of shape ``(slices, ny, nx)``, float32.
+        voxel_size: Voxel size (ny, nx, slice) in mm.
+        affine: Affine of shape ``(4, 4)``, float64, see :class:`~ctxrecon.scan.Scan`, or ``None``
+            if the file does not state the position of the volume.
     """
 
     images: Tensor
@@ -44,14 +44,18 @@ class ImageVolume(NamedTuple):
 
 
 def read_volume(path: str | os.PathLike[str]) -> ImageVolume:
-    """Read a magnitude volume from a NIfTI file as slices; nothing is resampled.
+    """Read a magnitude volume from a NIfTI file as slices, without resampling.
 
-    Slices lie across the thickest edge of the voxels, axial where there is none. Axial slices have
-    the front up, coronal and sagittal ones the head; the right of the person is on the left, the
-    face in sagittal ones too.
+    Slices are orthogonal to the longest voxel edge, or axial if voxels are nearly isotropic. The
+    top of the image is anterior in axial slices and superior in coronal and sagittal slices; the
+    left of the image is the person's right side or, in sagittal slices, the face.
+
+    Args:
+        path: NIfTI file.
 
     Raises:
-        InputError: one sentence with the file's name for anything that cannot be read.
+        InputError: If the file cannot be read, or does not contain magnitudes; the message names
+            the file.
     """
     path = Path(path)
     stored = _read(path)
@@ -70,26 +74,28 @@ def read_volume(path: str | os.PathLike[str]) -> ImageVolume:
 def read_reference(
     path: str | os.PathLike[str], affine: Tensor, shape: tuple[int, int, int]
 ) -> Tensor:
-    """Read a magnitude volume from a NIfTI file onto the voxels of a scan.
+    """Resample a magnitude volume from a NIfTI file to the voxels of a scan.
 
     Args:
-        path: of a volume of any matrix and orientation.
-        affine: ``(4, 4)`` float64 of the scan, from (y, x, slice) to mm in RAS+.
-        shape: (slices, ny, nx) of the scan.
+        path: NIfTI volume of any matrix and orientation.
+        affine: Affine of the scan, shape ``(4, 4)``, float64, from (y, x, slice) indices to mm in
+            RAS+.
+        shape: Size (slices, ny, nx) of the scan.
 
     Returns:
-        ``(slices, ny, nx)`` float32, see :func:`~ctxrecon.resampling.resample`.
+        Magnitudes of shape ``(slices, ny, nx)``, float32, see
+        :func:`~ctxrecon.resampling.resample`.
 
     Raises:
-        InputError: one sentence with the file's name for anything that cannot be read, a file that
-            does not say where its volume lies, or a volume that lies elsewhere than the scan.
+        InputError: If the file cannot be read, does not state the position of its volume, or its
+            volume does not overlap the scan; the message names the file.
     """
     path = Path(path)
     stored = _read(path)
     if not stored.is_placed:
         raise InputError(
-            f"{path} does not say where its volume lies (its qform and sform codes are 0): give "
-            "the volume as the scanner's own converter wrote it"
+            f"{path} does not state the position of its volume (its qform and sform codes are 0): "
+            "use the volume as the scanner's own converter wrote it"
         )
     slices, ny, nx = shape
     try:
@@ -100,7 +106,7 @@ def read_reference(
 
 
 def _read(path: Path) -> StoredVolume:
-    """The magnitudes in a NIfTI file, checked."""
+    """Read and validate the magnitudes in a NIfTI file."""
     if not path.name.lower().endswith(_SUFFIXES):
         raise InputError(
             f"{path}: expected an image volume as .nii or .nii.gz, got "
@@ -114,7 +120,7 @@ def _read(path: Path) -> StoredVolume:
         raise InputError(f"{path} is empty: expected magnitudes, got no value above 0")
     if data.min() < -_OVERSHOOT * data.max():
         raise InputError(
-            f"{path}: expected magnitudes, got values down to {data.min():g}: leave out phase, "
+            f"{path}: expected magnitudes, got values down to {data.min():g}: do not use phase, "
             "real and imaginary parts"
         )
     try:
@@ -125,11 +131,11 @@ def _read(path: Path) -> StoredVolume:
 
 
 def _across(stored: StoredVolume, native: NDArray[np.float64]) -> int:
-    """The axis of the body that slices lie across: 0 to the right, 1 to the front, 2 to the head.
+    """Return the body axis orthogonal to the slices: 0 right, 1 anterior, 2 superior.
 
     Args:
-        stored: the volume.
-        native: nibabel's orientation of its axes.
+        stored: Volume.
+        native: Orientation of its axes from nibabel.
     """
     edges, shape = np.linalg.norm(stored.affine[:3, :3], axis=0), stored.data.shape
     if edges.max() >= _ISOTROPIC * edges.min():

@@ -100,13 +100,15 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     try:
         if "shape" not in config:  # samplers have one, and their size is that of the images
             check_parameters(str(folder / "config.json"), lambda: _with_new_weights(kind, folder))
+        # What diffusers calls torch_dtype is dtype in transformers.
+        precision = "dtype" if issubclass(kind, CLIPTextModel) else "torch_dtype"
         with _without_bars():
             model, info = kind.from_pretrained(
                 str(folder),
-                dtype=dtype,
                 variant=variant,
                 use_safetensors=True,
                 output_loading_info=True,
+                **{precision: dtype},
             )
     except InputError:
         raise

@@ -1,4 +1,4 @@
-"""What is known about a scan, and the text prompt that says so."""
+"""Metadata of scans, and text prompts that express them."""
 
 from ctxrecon.metadata.dicom import from_dicom
 from ctxrecon.metadata.headers import (

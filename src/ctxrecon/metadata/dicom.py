@@ -1,4 +1,4 @@
-"""Metadata from DICOM files."""
+"""Metadata from DICOM headers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DICOM_ELEMENTS = (
     "PatientSex",
 )
 
-# Where an Enhanced MR image keeps them: functional groups, shared by all frames or of each one.
+# Functional group (shared or per frame) and element of each value in an Enhanced MR image.
 _ENHANCED_ELEMENTS = {
     "SequenceName": (None, "PulseSequenceName"),
     "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
@@ -49,25 +49,25 @@ _ENHANCED_ELEMENTS = {
 }
 
 
-# Uncompressed images of thousands of frames are smaller.
+# Larger than uncompressed images with thousands of frames.
 _MOST_INFLATED = 512 * 2**20
 
 
 class DicomFile(BufferedReader):
-    """A file that gives no more memory away than it has bytes, and inflates to no more than that.
+    """Binary file whose reads never exceed its size, and whose inflated size is limited.
 
-    pydicom asks for as many bytes as an element claims, and for all that is left to inflate it.
+    pydicom requests as many bytes as an element states, and inflates everything that is left.
 
     Args:
-        path: of the file.
+        path: File.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(FileIO(str(path)))  # pydicom joins its name to text
+        super().__init__(FileIO(str(path)))  # pydicom needs a string as name
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most as many bytes as are left."""
+        """Read at most as many bytes as are left."""
         left = max(self._size - self.tell(), 0)
         if size is not None and size >= 0:
             return super().read(min(size, left))
@@ -79,24 +79,24 @@ class DicomFile(BufferedReader):
             rest = stream.unconsumed_tail
         if count > _MOST_INFLATED:
             raise InputError(
-                f"{self.name}: {left} deflated bytes become more than {_MOST_INFLATED} bytes: the "
-                "file is damaged or not to be trusted"
+                f"{self.name}: {left} deflated bytes expand to more than {_MOST_INFLATED} bytes: "
+                "the file is damaged or untrustworthy"
             )
         return deflated
 
 
 @contextmanager
 def pydicom_for(path: Path, what: str = "the DICOM file") -> Iterator[Any]:
-    """Give pydicom to read a file with, and make what it raises of damage an error of ours.
+    """Provide pydicom for reading a file, and convert its exceptions to InputError.
 
-    It decodes an element when it is asked for, so that what looks at a header belongs inside.
+    Elements are decoded on access, so the header has to be evaluated inside the context.
 
     Args:
-        path: of the file.
-        what: is read, for the message.
+        path: File.
+        what: Content that is read, for the message.
 
     Raises:
-        InputError: pydicom is not installed, or the file is damaged or no DICOM file.
+        InputError: If pydicom is not installed, or the file is damaged or not DICOM.
     """
     try:
         import pydicom
@@ -111,18 +111,18 @@ def pydicom_for(path: Path, what: str = "the DICOM file") -> Iterator[Any]:
         raise InputError(
             f"{path}: expected a DICOM file, got something else ({error!s:.200})"
         ) from error
-    except Exception as error:  # whatever pydicom and zlib raise for bytes that make no sense
+    except Exception as error:  # pydicom and zlib raise many types for invalid bytes
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: {what} cannot be read ({said:.200})") from error
 
 
 def functional_group(header: Any, name: str, frame: int = 0) -> Any:
-    """The item of a functional group of a frame of an Enhanced image, ``None`` where it has none.
+    """Return the item of a functional group for one frame of an Enhanced image, or ``None``.
 
     Args:
-        header: of the image.
-        name: of the group, such as ``"MREchoSequence"``.
-        frame: its index.
+        header: Header of the image.
+        name: Name of the group, such as ``"MREchoSequence"``.
+        frame: Index of the frame.
     """
     of_frames = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
@@ -133,26 +133,29 @@ def functional_group(header: Any, name: str, frame: int = 0) -> Any:
 
 
 def from_dicom(path: str | Path, frame: int | None = None) -> ScanMetadata:
-    """Read the header of a DICOM MR image; pixel data are not read.
+    """Read the metadata of a DICOM MR image from its header, without the pixel data.
 
-    The contrast comes from the series description or protocol name where it names one, the
-    sequence from the scanner's sequence name, the slice from the instance number (which counts
-    from 1). All three are logged, as they are inferred. Of an Enhanced MR image, which holds many
-    frames, TR, TE, TI and flip angle are those of one frame, and the slice is its place in the
-    stack. Impossible values are left out with a warning; times that can only be in seconds and
-    fields that can only be in gauss are converted, with a warning too.
+    The contrast is inferred from the series description or the protocol name, the sequence from
+    the scanner's sequence name, and the slice from the instance number (which counts from 1); all
+    three are logged. For an Enhanced MR image, which has many frames, TR, TE, TI and flip angle are
+    those of one frame, and the slice is its position in the stack. Implausible values are dropped
+    with a warning. Times that must be in seconds, and field strengths that must be in gauss, are
+    converted with a warning.
 
     Args:
-        path: of the file.
-        frame: of an Enhanced MR image, from 0; by default the first, and the slice is unknown.
+        path: DICOM file.
+        frame: Frame of an Enhanced MR image, from 0. By default the first frame is used, and the
+            slice is unknown.
+
+    Returns:
+        The metadata of the image.
 
     Raises:
-        InputError: when the file is missing, is no DICOM file, is no MR image, or has no such
-            frame.
+        InputError: If the file does not exist, is not a DICOM MR image, or lacks the frame.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no DICOM file at {path}")
+        raise InputError(f"{path} does not exist: expected a DICOM file")
     with pydicom_for(path) as pydicom:
         with DicomFile(path) as file:
             header = pydicom.dcmread(file, stop_before_pixels=True)
@@ -166,7 +169,7 @@ def from_dicom(path: str | Path, frame: int | None = None) -> ScanMetadata:
             stack = functional_group(header, "FrameContentSequence", frame)
             number_in_stack = "" if stack is None else str(stack.get("InStackPositionNumber") or "")
     if values["Modality"] != "MR":
-        found = shown(values["Modality"]) if values["Modality"] else "none, it may be cut short"
+        found = shown(values["Modality"]) if values["Modality"] else "none, it may be truncated"
         raise InputError(f"{path}: expected modality MR, got {found}")
     contrast = next(
         filter(None, (_named_contrast(values[n]) for n in ("SeriesDescription", "ProtocolName"))),
@@ -198,7 +201,7 @@ def from_dicom(path: str | Path, frame: int | None = None) -> ScanMetadata:
 
 
 def _dicom_element(header: Any, name: str, frame: int) -> Any:
-    """An element of the header, or of a frame of an Enhanced MR image."""
+    """Return an element of the header, or of one frame of an Enhanced MR image."""
     value = header.get(name)
     if value is not None or name not in _ENHANCED_ELEMENTS:
         return value
@@ -209,7 +212,7 @@ def _dicom_element(header: Any, name: str, frame: int) -> Any:
     value = None if item is None else item.get(element)
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = next(iter(value), None)
-    return getattr(value, "CodeMeaning", value)  # of coded values
+    return getattr(value, "CodeMeaning", value)  # coded values have a meaning
 
 
 def _is_spin_echo(values: dict[str, str], sequence: str | None) -> bool:
@@ -221,7 +224,7 @@ def _is_spin_echo(values: dict[str, str], sequence: str | None) -> bool:
 
 
 def _named_contrast(description: str) -> str | None:
-    """The contrast that a series description such as ``t2_tse_sag_384`` names, if one only."""
+    """Return the contrast in a series description such as ``t2_tse_sag_384``, if it is unique."""
     words = re.split(r"[^a-z0-9]+", description.lower())
     fat_suppressed = bool({"fs", "fatsat", "spair"} & set(words)) and "pd" in words
     named = {"PDFS"} if fat_suppressed else {c for w in words if (c := CONTRASTS.canonical(w))}
@@ -231,7 +234,7 @@ def _named_contrast(description: str) -> str | None:
 
 
 def _dicom_sequence(name: str) -> str | None:
-    """Vendor sequence names: ``*tse2d1_11``, ``*fl3d1`` (Siemens) or a plain name."""
+    """Parse a vendor's sequence name, such as ``*tse2d1_11`` or ``*fl3d1``, or a plain name."""
     name = name.lstrip("*").lower()
     for start, sequence in (("tse", "TurboSpinEcho"), ("fse", "TurboSpinEcho"), ("fl", "Flash")):
         if name.startswith(start):
@@ -244,8 +247,8 @@ def _dicom_age(text: str) -> float | None:
         return None
     match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text.upper(), re.ASCII)
     if match is None:
-        logger.warning("expected PatientAge as in '048Y', got %s: left out", shown(text))
+        logger.warning("ignored PatientAge %s: expected a value such as '048Y'", shown(text))
         return None
     if not match[2]:
-        logger.info("PatientAge %s has no unit: taken as years", text)
+        logger.info("PatientAge %s has no unit: years are assumed", text)
     return int(match[1]) / {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]

@@ -1,4 +1,4 @@
-"""Metadata from what data sets write: ISMRMRD headers and tables."""
+"""Metadata from ISMRMRD headers and from tables published with data sets."""
 
 from __future__ import annotations
 
@@ -40,19 +40,26 @@ def from_fastmri_header(
 ) -> ScanMetadata:
     """Read the ISMRMRD XML header of a fastMRI (or another ISMRMRD) file.
 
-    A parameter that the header lists for several echoes or contrasts is that of the first; one
-    that is 0 where 0 is impossible was not filled in and stays unknown, and another impossible one
-    is left out with a warning.
+    If the header lists several echoes or contrasts, parameters are those of the first. A parameter
+    of 0, where 0 is impossible, counts as unknown; other implausible values are dropped with a
+    warning.
 
     Args:
-        xml: the header; ``None`` when the file has none.
-        acquisition: the file's ``acquisition`` attribute, as ``"CORPDFS_FBK"``; by default the
-            header's protocol name.
-        slice: slice number to note.
+        xml: Header, or ``None`` if the file has none.
+        acquisition: The file's ``acquisition`` attribute, such as ``"CORPDFS_FBK"`` (default: the
+            header's protocol name).
+        slice: Slice number to include.
 
     Raises:
-        InputError: when the XML is not well formed, declares a document type or entities, or is
-            no ISMRMRD header.
+        InputError: If the XML is malformed, declares a document type or entities, or is not an
+            ISMRMRD header.
+
+    Example:
+        >>> from ctxrecon.metadata import from_fastmri_header
+        >>> parameters = "<sequenceParameters><TR>3150</TR></sequenceParameters>"
+        >>> xml = f"<ismrmrdHeader>{parameters}</ismrmrdHeader>"
+        >>> from_fastmri_header(xml, "CORPDFS_FBK", slice=20).to_prompt()
+        'knee, Slice 20, PDFS, TR: 3150'
     """
     header = {} if xml is None else _header_values(xml)
     name = acquisition or header.get("protocolName")
@@ -78,12 +85,12 @@ def from_fastmri_header(
 
 
 def parse_header_xml(xml: str | bytes) -> Element:
-    """The root of an ISMRMRD XML header, its tags without namespace.
+    """Parse an ISMRMRD XML header and return its root, with tags without namespace.
 
-    What converters leave before and after it is left out: byte order marks, NULs, white space.
+    Byte order marks, NULs and white space around the XML, which converters leave, are ignored.
 
     Raises:
-        InputError: XML that is not well-formed, or that declares a document type or entities.
+        InputError: If the XML is malformed, or declares a document type or entities.
     """
     from xml.etree.ElementTree import ParseError
 
@@ -95,8 +102,8 @@ def parse_header_xml(xml: str | bytes) -> Element:
         root: Element = fromstring(plain, forbid_dtd=True)
     except DefusedXmlException as error:
         raise InputError(
-            "refused an XML header that declares a document type or entities, which can exhaust "
-            f"memory or read other files ({type(error).__name__}); an ISMRMRD header has none"
+            "expected an ISMRMRD XML header, got one that declares a document type or entities, "
+            f"which can exhaust memory or read other files ({type(error).__name__}): remove them"
         ) from error
     except (ParseError, ValueError, LookupError) as error:
         raise InputError(f"expected an ISMRMRD XML header, got malformed XML: {error}") from error
@@ -106,7 +113,7 @@ def parse_header_xml(xml: str | bytes) -> Element:
 
 
 def _header_values(xml: str | bytes) -> dict[str, str]:
-    """Text of every leaf of the header by its tag without namespace; the first one counts."""
+    """Return the text of all leaves by tag without namespace; the first occurrence counts."""
     root = parse_header_xml(xml)
     if root.tag != "ismrmrdHeader":
         raise InputError(f"expected an XML header <ismrmrdHeader>, got <{root.tag}>")
@@ -121,13 +128,13 @@ def _header_values(xml: str | bytes) -> dict[str, str]:
 def header_number(
     values: Mapping[str, Any], name: str, zero_is_unknown: bool, source: str = "header"
 ) -> float | None:
-    """A number of a header; ``None``, with a line in the log, where it is unknown or no number.
+    """Return a number from a header, or ``None`` (which is logged) if it is missing or invalid.
 
     Args:
-        values: of the header by their names.
-        name: of the number.
-        zero_is_unknown: whether 0 says that the value was not filled in.
-        source: what the header is, for the log.
+        values: Values of the header by name.
+        name: Name of the number.
+        zero_is_unknown: Whether 0 means that the value was not filled in.
+        source: Kind of the header, for the log.
     """
     text = values.get(name)
     if text is None or not str(text).strip():
@@ -135,41 +142,44 @@ def header_number(
     try:
         number = float(str(text))
     except ValueError:
-        logger.warning(
-            "expected %s in the %s as a number, got %s: left out", name, source, shown(text)
-        )
+        logger.warning("ignored %s in the %s: expected a number, got %s", name, source, shown(text))
         return None
     if number == 0 and zero_is_unknown:
-        logger.info("%s is 0 in the %s: taken as unknown", name, source)
+        logger.info("%s is 0 in the %s and counts as unknown", name, source)
         return None
     return number
 
 
 def plausible_metadata(source: str, **values: Any) -> ScanMetadata:
-    """Metadata from a file, in which an impossible value is no reason to refuse the scan.
+    """Build metadata from a file's values, dropping implausible ones instead of failing.
 
     Args:
-        source: where the values come from, for the warning.
-        values: fields of :class:`ScanMetadata`; one that it refuses is left out with a warning, and
-            so are TR and TE that do not fit each other.
+        source: Origin of the values, for the warning.
+        values: Fields of :class:`ScanMetadata`. Invalid values, and TR and TE that contradict each
+            other, are dropped with a warning.
+
+    Example:
+        >>> from ctxrecon.metadata import plausible_metadata
+        >>> plausible_metadata("scan.h5", anatomy="knee", tr=-1).to_prompt()
+        'knee'
     """
     kept: dict[str, Any] = {}
     for name, value in values.items():
         try:
             ScanMetadata(**{name: value})
         except InputError as error:
-            logger.warning("left out of the metadata of the %s: %s", source, error)
+            logger.warning("dropped from the metadata of the %s: %s", source, error)
         else:
             kept[name] = value
     try:
         return ScanMetadata(**kept)
     except InputError as error:
-        logger.warning("left TR and TE out of the metadata of the %s: %s", source, error)
+        logger.warning("dropped TR and TE from the metadata of the %s: %s", source, error)
         return ScanMetadata(**{**kept, "tr": None, "te": None})
 
 
 def named_anatomy(body_part: str | None, acquisition: str | None) -> str | None:
-    """The anatomy that a header names, or the acquisition of a fastMRI file implies."""
+    """Return the anatomy that a header states, or that a fastMRI acquisition name implies."""
     if body_part and (known := ANATOMIES.canonical(body_part)):
         return known
     anatomy = FASTMRI_ANATOMY.get((acquisition or "").strip().upper())
@@ -183,32 +193,39 @@ def _contrast(name: str | None) -> str | None:
         return None
     contrast = CONTRASTS.canonical(name)
     if contrast is None:
-        logger.info("the acquisition %r names no known contrast: taken as unknown", name)
+        logger.info("the acquisition %r contains no known contrast, which stays unknown", name)
     return contrast
 
 
 def from_fastmri_row(
     row: Mapping[str, str], slice: int | None = None, annotations: Annotations | None = None
 ) -> ScanMetadata:
-    """Read one volume's row of a table of fastMRI headers, as meddlr publishes them.
+    """Read one volume's row of the table of fastMRI headers that meddlr publishes.
 
-    Impossible values are left out with a warning.
+    Implausible values are dropped with a warning.
 
     Args:
-        row: with ``fname``, ``acquisition``, ``systemFieldStrength_T``, ``TR``, ``TE``, ``TI``,
-            ``flipAngle_deg``, ``sequence_type`` as text; a field may be empty.
-        slice: the slice to describe.
-        annotations: from :func:`read_fastmri_plus`; needs ``slice``.
+        row: Text values of ``fname``, ``acquisition``, ``systemFieldStrength_T``, ``TR``, ``TE``,
+            ``TI``, ``flipAngle_deg`` and ``sequence_type``; a field may be empty.
+        slice: Slice number to describe.
+        annotations: Annotations from :func:`read_fastmri_plus`; they require ``slice``.
 
     Raises:
-        InputError: when a column is missing, or annotations come without a slice.
+        InputError: If a column is missing, or annotations are given without a slice.
+
+    Example:
+        >>> from ctxrecon.metadata import from_fastmri_row
+        >>> row = dict.fromkeys(["systemFieldStrength_T", "TI", "flipAngle_deg"], "")
+        >>> row |= {"fname": "file1.h5", "acquisition": "CORPD_FBK", "TR": "2200", "TE": "27"}
+        >>> from_fastmri_row({**row, "sequence_type": "TurboSpinEcho"}).to_prompt()
+        'knee, PD, Sequence: TurboSpinEcho, TR: 2200, TE: 27'
     """
     if missing := [name for name in _ROW_COLUMNS if name not in row]:
         raise InputError(f"expected the column {missing[0]!r} in the row, got {sorted(row)}")
     pathologies: tuple[str, ...] = ()
     if annotations is not None:
         if slice is None:
-            raise InputError("annotations belong to slices: give the slice with them")
+            raise InputError("annotations belong to slices: give the slice along with them")
         pathologies = annotations.get((str(row["fname"]).removesuffix(".h5"), slice), ())
     return plausible_metadata(
         f"row of {row['fname']}",
@@ -228,21 +245,32 @@ def from_fastmri_row(
 def read_fastmri_plus(path: str | Path) -> dict[tuple[str, int], tuple[str, ...]]:
     """Read a table of fastMRI+ annotations (Zhao et al., arXiv:2109.03812).
 
-    Boxes are ignored, as in the training of the published weights; a finding with several boxes in
-    a slice is listed as often. Findings of a whole study stand with its slice 0, as published.
+    Bounding boxes are ignored, as in the training of the published weights: a finding with several
+    boxes in a slice is listed several times. Findings of a whole study belong to its slice 0, as
+    published.
 
     Args:
-        path: a CSV file with the columns ``file``, ``slice`` and ``label``.
+        path: CSV file with the columns ``file``, ``slice`` and ``label``.
 
     Returns:
-        ``(file without .h5, slice)`` → findings, in the order of the file.
+        Findings by ``(file without .h5, slice)``, in the order of the file.
 
     Raises:
-        InputError: when the file or a column is missing, or a slice is no whole number.
+        InputError: If the file or a column is missing, or a slice is not a whole number.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from ctxrecon.metadata import read_fastmri_plus
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "knee.csv"
+        ...     _ = path.write_text("file,slice,label\\nfile1,20,Meniscus Tear\\n")
+        ...     read_fastmri_plus(path)
+        {('file1', 20): ('Meniscus Tear',)}
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no fastMRI+ table at {path}; expected a CSV file such as knee.csv")
+        raise InputError(f"no fastMRI+ table at {path}: expected a CSV file such as knee.csv")
     found: dict[tuple[str, int], list[str]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:

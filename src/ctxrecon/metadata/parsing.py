@@ -1,4 +1,4 @@
-"""Prompts as people write them → metadata, and → the form the prior was trained on."""
+"""Parsing of free-form prompts into metadata, and rewriting them in the form used in training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FAT = "fat_suppression"
 
 
 def _word_pattern(spellings: Iterable[str]) -> re.Pattern[str]:
-    """Any of the spellings, with or without a space or hyphen between their words."""
+    """Compile a pattern for the spellings, with optional spaces or hyphens between words."""
     longest_first = sorted(map(str.lower, spellings), key=len, reverse=True)
     joined = (r"[\s-]?".join(map(re.escape, re.split(r"[\s_-]+", word))) for word in longest_first)
     return re.compile(rf"({'|'.join(joined)}){_WORD_END}", FLAGS)
@@ -69,28 +69,28 @@ _TEXT_PATTERNS = {
 }
 _COUNTED = re.compile(r"(\d{1,9})\s+(\S.*)", re.ASCII)
 
-# Between understood words, and around words that are not.
+# Characters between understood words, and around unknown words.
 _PUNCTUATION = " ()[]|/&+:.-"
 _NEGATIONS = {"no", "non", "not", "without", "ohne", "kein", "keine", "nicht"}
 
 
 class _Parser:
-    """Reads the parts of one prompt after one another."""
+    """Reader of the parts of one prompt, one after another."""
 
     def __init__(self, prompt: str) -> None:
         self.text = re.sub(r"[^\S\n]+", " ", check_text("prompt", prompt))
-        # What is matched; positions are those of the text, whose own characters are kept.
+        # Text for matching; positions refer to the text, whose own characters are kept.
         self.plain = read_as(self.text)
         self.found: dict[str, Any] = {}
         self.pathologies: list[str] = []
         self.unknown: list[str] = []
         self.in_pathologies = False
-        # Field and position of a number without a unit at the end of the part read last.
+        # Field and position of a number without a unit at the end of the previous part.
         self.number: tuple[str, int] | None = None
         self.fat_suppression: list[str] = []
 
     def read(self) -> tuple[ScanMetadata, tuple[str, ...]]:
-        """Metadata, and the words that were not understood."""
+        """Return the metadata, and the words that were not understood."""
         for match in re.finditer(r"[^,;\n]+", self.plain):
             part = self.text[match.start() : match.end()]
             if stripped := part.strip(" "):
@@ -130,12 +130,12 @@ class _Parser:
         if self.found.setdefault(name, value) != value:
             title = QUANTITIES[name].title.lower() if name in QUANTITIES else name
             raise InputError(
-                f"the prompt gives {title} twice, {self.found[name]!s:.60} and {value!s:.60}; "
+                f"the prompt states {title} twice, {self.found[name]!s:.60} and {value!s:.60}; "
                 "keep one of them"
             )
 
     def _scan(self, start: int, stop: int) -> None:
-        """Take what is understood of a part, and list the rest."""
+        """Store what is understood of a part, and list the rest as unknown."""
         items = self._items(start, stop)
         readings = [item for item in items if isinstance(item, Reading)]
         runs = [item for item in items if not isinstance(item, Reading)]
@@ -158,7 +158,7 @@ class _Parser:
                 self.unknown.append(words)
 
     def _items(self, start: int, stop: int) -> list[Reading | tuple[int, int]]:
-        """What is read in a part, and between it the runs ``(start, end)`` of other words."""
+        """Return the readings in a part, and the runs ``(start, end)`` of other words between."""
         items: list[Reading | tuple[int, int]] = []
         negated = False
         position = self._skip(start, stop)
@@ -202,7 +202,7 @@ class _Parser:
         return read_bare(self.plain, position, stop)
 
     def _check_numbers(self, items: list[Reading | tuple[int, int]]) -> None:
-        """Refuse numbers that belong to none of the quantities, or to the one before."""
+        """Reject numbers that do not belong to any quantity, or that continue the previous one."""
         for item in items:
             before, self.number = self.number, None
             if isinstance(item, Reading):
@@ -221,40 +221,56 @@ class _Parser:
                 refuse_number(None, self.plain, start)
 
     def _is_group(self, start: int) -> bool:
-        """Whether digits follow others as in ``3,150`` or ``3 150``, other than ``20, 3 cysts``."""
+        """Return whether digits continue others: in ``3,150`` or ``3 150``, not ``20, 3 cysts``."""
         after_comma = re.match(r"\d,", self.plain[max(start - 2, 0) : start])
         return bool(after_comma or re.match(r"\d{3}(?!\S)", self.plain[start : start + 4]))
 
 
 def parse_prompt(prompt: str) -> tuple[ScanMetadata, tuple[str, ...]]:
-    """Read a prompt in any order, case and completeness.
+    """Parse a prompt in any order and case, complete or not.
 
-    Understood are the forms of :meth:`ScanMetadata.to_prompt`, units (``TR: 3150 ms``, ``TR 3.15
-    s``, ``flip angle 150°``, ``3T``), parts without a colon or a comma (``Knee PDFS TR 3150``,
-    ``t2_tse``) and usual other names in English and German (``T2FLAIR``, ``TSE``, ``PD fat sat``,
-    ``Kopf``, ``Echozeit 33``). Decimals follow a point and thousands have no separator.
+    The parser understands the output of :meth:`ScanMetadata.to_prompt`, units (``TR: 3150 ms``,
+    ``TR 3.15 s``, ``flip angle 150°``, ``3T``), parts without colons or commas
+    (``Knee PDFS TR 3150``, ``t2_tse``), and common synonyms in English and German (``T2FLAIR``,
+    ``TSE``, ``PD fat sat``, ``Kopf``, ``Echozeit 33``). The decimal separator is a point, and
+    thousands are not separated.
+
+    Args:
+        prompt: Text of the prompt.
 
     Returns:
-        The metadata and the words that were not understood, in their order.
+        The metadata, and the words that were not understood, in order.
 
     Raises:
-        InputError: when the text is not UTF-8 or holds control characters, when a number has a
-            decimal comma, thousands separators or no name, when a named field has a value that
-            cannot be read (``TR: fast``), when a field is given twice with different values, or
-            when a value is impossible.
+        InputError: If the text is not UTF-8 or contains control characters, a number has a decimal
+            comma, thousands separators or no name, a named field has an unreadable value
+            (``TR: fast``), a field has two different values, or a value is implausible.
+
+    Example:
+        >>> from ctxrecon.metadata import parse_prompt
+        >>> metadata, unknown = parse_prompt("T2 brain on the new scanner, TR 3.15 s")
+        >>> metadata.tr, unknown
+        (3150.0, ('on the new scanner',))
     """
     return _Parser(prompt).read()
 
 
 def from_prompt(prompt: str, *, strict: bool = False) -> ScanMetadata:
-    """Inverse of :meth:`ScanMetadata.to_prompt`, tolerant of how people write.
+    """Parse a prompt into metadata; the tolerant inverse of :meth:`ScanMetadata.to_prompt`.
 
     Args:
-        prompt: see :func:`parse_prompt`.
-        strict: refuse words that are not understood; otherwise they are left out with a warning.
+        prompt: Text of the prompt, in any form that :func:`parse_prompt` understands.
+        strict: Whether to reject words that are not understood; otherwise they are ignored with a
+            warning.
 
     Raises:
-        InputError: as :func:`parse_prompt`, and for unknown words when ``strict``.
+        InputError: If :func:`parse_prompt` raises it, or for unknown words if ``strict``.
+
+    Example:
+        >>> from ctxrecon.metadata import from_prompt
+        >>> metadata = from_prompt("Knee PDFS, TR 3150 ms, TE: 33")
+        >>> metadata.contrast, metadata.tr, metadata.te
+        ('PDFS', 3150.0, 33.0)
     """
     metadata, unknown = parse_prompt(prompt)
     if unknown:
@@ -264,23 +280,28 @@ def from_prompt(prompt: str, *, strict: bool = False) -> ScanMetadata:
                 f"could not read {listed} in the prompt {shown(prompt)}; write for example "
                 "'knee, Slice 20, PDFS, TR: 3120, TE: 33'"
             )
-        _warn_once(f"left out of the metadata, not understood in the prompt: {listed}")
+        _warn_once(f"ignored in the metadata, not understood in the prompt: {listed}")
     return metadata
 
 
 def canonical_prompt(prompt: str, form: PromptForm | None = None) -> str:
-    """A person's prompt in the order and spelling that the prior was trained on.
+    """Rewrite a prompt in the order and spelling on which the prior was trained.
 
-    What is not understood follows at the end, so nothing that was written is lost; it is named in
-    a warning, once for every distinct prompt, as are words that no training prompt has.
+    Words that are not understood are kept at the end, with one warning per distinct prompt. A
+    warning also names words that do not occur in any training prompt.
 
     Args:
-        prompt: see :func:`parse_prompt`.
-        form: as in :meth:`ScanMetadata.to_prompt`; by default ``"skm-tea"`` for the Qdess
-            sequence, which only that data set has, and ``"fastmri"`` otherwise.
+        prompt: Text of the prompt, in any form that :func:`parse_prompt` understands.
+        form: Form of :meth:`ScanMetadata.to_prompt` (default: ``"skm-tea"`` for the Qdess
+            sequence, which only that data set has, otherwise ``"fastmri"``).
 
     Raises:
-        InputError: as :func:`parse_prompt`.
+        InputError: If :func:`parse_prompt` raises it.
+
+    Example:
+        >>> from ctxrecon.metadata import canonical_prompt
+        >>> canonical_prompt("TE 33 ms, TR 3.15 s, PD fat sat knee")
+        'knee, PDFS, TR: 3150, TE: 33'
     """
     metadata, unknown = parse_prompt(prompt)
     if form is None:
@@ -288,7 +309,7 @@ def canonical_prompt(prompt: str, form: PromptForm | None = None) -> str:
     _warn_of_unseen(metadata, unknown)
     written = metadata.to_prompt(form)
     parts = [written] if written else []
-    # A bare part must not read as one more pathology, nor as a field that it was kept from being.
+    # A bare part must not be read as one more pathology, nor as another field.
     bare = not _ends_in_pathologies(metadata, form)
     parts += [
         part if bare and _is_unknown(part, metadata.contrast) else f"Other: {part}"
@@ -311,12 +332,12 @@ def _warn_of_unseen(metadata: ScanMetadata, unknown: tuple[str, ...]) -> None:
 
 @lru_cache(maxsize=1024)
 def _warn_once(message: str) -> None:
-    """Warn, but not again for every slice, sample and command that uses the same prompt."""
+    """Warn only once, not for every slice, sample and command with the same prompt."""
     logger.warning(message)
 
 
 def _is_unknown(part: str, contrast: str | None) -> bool:
-    beside = "PD, " if contrast == "PD" else ""  # of which fat suppression makes PDFS
+    beside = "PD, " if contrast == "PD" else ""  # fat suppression turns PD into PDFS
     try:
         return parse_prompt(beside + part)[1] == (part,)
     except InputError:
@@ -331,7 +352,7 @@ def _ends_in_pathologies(metadata: ScanMetadata, form: PromptForm) -> bool:
 
 
 def _counted(text: str) -> list[str]:
-    """``"2 Meniscus Tear"`` → the label twice; without a number once."""
+    """Repeat a counted label: ``"2 Meniscus Tear"`` twice, one without a number once."""
     match = _COUNTED.fullmatch(text)
     if match is None:
         return [] if text.lower() == "none" else [text]

@@ -1,4 +1,4 @@
-"""Numbers with a name and a unit in prompts, and what a number written otherwise may mean."""
+"""Numbers with names and units in prompts, and interpretations of other notations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 from ctxrecon.errors import InputError
 from ctxrecon.metadata.text import shown
 
-FLAGS = re.IGNORECASE | re.ASCII  # else "ſ" would match "s"
+FLAGS = re.IGNORECASE | re.ASCII  # without ASCII, "ſ" would match "s"
 END = r"(?=[\s)\]|]|\.?$|\.\s)"
 """What may follow a number or its unit."""
 
 _PLAIN = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?"
-# Digits in groups, separated as people of some country separate decimals or thousands.
+# Groups of digits, with the decimal and thousands separators of various countries.
 _GROUPED = r"[-+]?\d+(?:(?:,\ ?|[.']|\ )\d+)*(?:e[-+]?\d{1,3})?"
 
 _TIMES = {
@@ -35,12 +35,12 @@ _FIELDS = dict.fromkeys(("t", "tesla"), 1) | dict.fromkeys(("mt",), Decimal("0.0
 
 @dataclass(frozen=True)
 class Quantity:
-    """A numeric field of the metadata as prompts name it.
+    """A numeric metadata field and its names in prompts.
 
     Attributes:
-        title: name in messages.
-        names: regular expression of the names.
-        units: with their factors.
+        title: Name in messages.
+        names: Regular expression for the names.
+        units: Units with their conversion factors.
     """
 
     title: str
@@ -70,7 +70,7 @@ _UNITS = {unit for quantity in QUANTITIES.values() for unit in quantity.units} |
 
 
 def alternatives(words: Iterable[str]) -> str:
-    """A regular expression of any of the words, the longest first."""
+    """Return a regular expression that matches any of the words, longest first."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
@@ -104,10 +104,10 @@ class Reading:
     """Values read at one position of a prompt.
 
     Attributes:
-        values: field and value.
-        start: position.
-        end: position behind them.
-        number: position of a number to which more digits may belong.
+        values: Pairs of field and value.
+        start: Start position.
+        end: End position, exclusive.
+        number: Position of a number that further digits may continue, or ``None``.
     """
 
     values: tuple[tuple[str, Any], ...]
@@ -117,15 +117,15 @@ class Reading:
 
 
 def read_quantity(text: str, position: int, stop: int) -> Reading | None:
-    """The named value that begins at ``position``, or ``None``.
+    """Read the named value at a position, or return ``None`` if there is none.
 
     Args:
-        text: the whole prompt, see :func:`ctxrecon.metadata.text.read_as`.
-        position: where to begin.
-        stop: end of the part of the prompt.
+        text: Whole prompt, see :func:`ctxrecon.metadata.text.read_as`.
+        position: Start position.
+        stop: End of the part of the prompt.
 
     Raises:
-        InputError: a quantity is named and its value cannot be read.
+        InputError: If a quantity is named but its value is unreadable.
     """
     if match := _SEVERAL.match(text, position, stop):
         names = [name.strip().lower() for name in match["names"].split("/")]
@@ -164,7 +164,7 @@ def read_quantity(text: str, position: int, stop: int) -> Reading | None:
 
 
 def read_bare(text: str, position: int, stop: int) -> Reading | None:
-    """A number whose unit alone says what it is: ``3T``, ``48 years old``."""
+    """Read a number whose unit alone identifies it: ``3T``, ``48 years old``."""
     if match := _BARE_FIELD.match(text, position, stop):
         return Reading((("field_strength", float(match[1])),), position, match.end(), position)
     if match := _BARE_AGE.match(text, position, stop):
@@ -173,26 +173,26 @@ def read_bare(text: str, position: int, stop: int) -> Reading | None:
 
 
 def is_bare_number(words: str) -> bool:
-    """Whether these words are a number with or without a unit and nothing else."""
+    """Return whether the words consist only of a number with or without a unit."""
     return _BARE_NUMBER.fullmatch(words) is not None
 
 
 def literal_end(text: str, start: int) -> int:
-    """Where the digits at ``start`` end, with those after a comma, point, apostrophe or space."""
+    """Return the end of the digits at ``start``, including groups after a separator."""
     match = _LITERAL.match(text, start)
     return match.end() if match else start
 
 
 def refuse_number(name: str | None, text: str, start: int) -> NoReturn:
-    """Refuse the number at ``start``, with what it may mean.
+    """Raise an error for the number at ``start`` that suggests its possible meanings.
 
     Args:
-        name: field that it belongs to, if any.
-        text: the whole prompt.
-        start: position of the number.
+        name: Field to which the number belongs, if any.
+        text: Whole prompt.
+        start: Position of the number.
 
     Raises:
-        InputError: always.
+        InputError: Always.
     """
     match = _LITERAL.match(text, start)
     literal, unit = (match[1], match[2]) if match else (text[start:].split()[0], None)
@@ -207,13 +207,13 @@ def refuse_number(name: str | None, text: str, start: int) -> NoReturn:
         )
     advice = f"write {' or '.join(map(repr, meant))}" if meant else "write one number, as 'TR: 3.5'"
     raise InputError(
-        "expected a number with a point before its decimals and nothing between its thousands, "
+        "expected a number with a decimal point and without thousands separators, "
         f"got {got}; {advice}"
     )
 
 
 def _meanings(literal: str, name: str | None) -> list[str]:
-    """The numbers that digits in groups may stand for, the likeliest first."""
+    """Return possible meanings of digits in groups, most likely first."""
     groups = re.findall(r"\d+", literal)
     marks = [mark.strip() or " " for mark in re.findall(r"(?<=\d)[^\de+-]+(?=\d)", literal)]
     sign = "-" if literal.startswith("-") else ""

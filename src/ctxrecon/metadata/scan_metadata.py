@@ -1,4 +1,4 @@
-"""One slice's metadata, checked at the door, and the prompt that the prior was trained on."""
+"""Validated metadata of one slice, and its prompt in the form used in training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ctxrecon.metadata.text import SEPARATORS, check_text, shown
 from ctxrecon.metadata.vocabulary import ANATOMIES, CONTRASTS, SEQUENCES, SEXES, Words
 
 MAX_FINDINGS = 999
-"""Most findings in one slice; fastMRI+ has at most 19."""
+"""Maximum number of findings in one slice; fastMRI+ has at most 19."""
 
 PromptForm = Literal["fastmri", "skm-tea"]
 
 
-# field -> (what it is called, what it must be, the plausible range, whether 0 is fine too, unit)
+# field -> (title, expected value, plausible range, whether 0 is accepted as well, unit)
 _NUMBERS = {
     "tr": ("TR", "a repetition time above 0 ms", (0.01, 1e5), False, "ms"),
     "te": ("TE", "an echo time of 0 ms or more", (1e-3, 1e4), True, "ms"),
@@ -30,37 +30,43 @@ _NUMBERS = {
 }
 _MAX_SLICE = 100_000
 
-# Its second echo is the steady state's time-reversed signal, at 2 TR - TE.
+# Its second echo is the time-reversed steady-state signal at 2 TR - TE.
 _ECHO_AFTER_TR = "Qdess"
 
 _DIGITS = 6
-"""Significant digits of the numbers in prompts; header tables have at most as many."""
+"""Significant digits of numbers in prompts; header tables have no more."""
 
 
 @dataclass(frozen=True)
 class ScanMetadata:
-    """What is known about one slice; anything may be unknown (``None`` or empty).
+    """Metadata of one slice; unknown fields are ``None`` or empty.
 
-    Known words are brought into the spelling of the training prompts (``"AXT2"`` becomes
-    ``"T2"``); others are kept as they are. Equal pathologies are brought together.
+    Known words are converted to the spelling of the training prompts (``"AXT2"`` becomes
+    ``"T2"``); other words are kept. Equal pathologies are grouped.
 
     Attributes:
-        anatomy: body part, lower case: ``"knee"``, ``"brain"``, …
-        slice: number of the slice in its volume; the first is 0.
+        anatomy: Body part in lower case: ``"knee"``, ``"brain"``, …
+        slice: Number of the slice in its volume, counted from 0.
         contrast: ``"PD"``, ``"PDFS"``, ``"T1"``, ``"T1PRE"``, ``"T1POST"``, ``"T2"``, ``"FLAIR"`` …
-        pathologies: findings seen in the slice, in the words of fastMRI+; one that is seen
-            several times is listed several times.
+        pathologies: Findings in the slice, in the words of fastMRI+; a finding that occurs several
+            times is listed several times.
         sequence: ``"TurboSpinEcho"``, ``"Flash"``, ``"Qdess"``, …
-        tr: repetition time in ms.
-        te: echo time in ms, below TR (in Qdess, which has an echo after TR, below twice TR).
-        ti: inversion time in ms, as in the header, also where the sequence inverts nothing.
-        flip_angle: in degrees; the refocusing angle of a turbo spin echo.
-        age: in years.
+        tr: Repetition time in ms.
+        te: Echo time in ms, below TR (for Qdess, which has an echo after TR, below twice TR).
+        ti: Inversion time in ms as stated in the header, also for sequences without inversion.
+        flip_angle: Flip angle in degrees; for a turbo spin echo the refocusing angle.
+        age: Age in years.
         sex: ``"F"``, ``"M"`` or ``"O"``.
-        field_strength: in tesla.
+        field_strength: Field strength in tesla.
 
     Raises:
-        InputError: when a value cannot be what it is said to be.
+        InputError: If a value is invalid or implausible.
+
+    Example:
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> metadata = ScanMetadata("knee", slice=20, contrast="CORPDFS_FBK", tr=3120, te=33)
+        >>> metadata.to_prompt()
+        'knee, Slice 20, PDFS, TR: 3120, TE: 33'
     """
 
     anatomy: str | None = None
@@ -77,7 +83,7 @@ class ScanMetadata:
     field_strength: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field and bring known words into their one spelling."""
+        """Validate every field and convert known words to their canonical spelling."""
 
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
@@ -120,24 +126,31 @@ class ScanMetadata:
         if self.te >= latest:
             raise InputError(
                 f"expected TE below {'twice ' if latest > self.tr else ''}TR, got TE "
-                f"{self.te:g} ms and TR {self.tr:g} ms: thousands are written as in 'TR: 3150', "
+                f"{self.te:g} ms and TR {self.tr:g} ms: write thousands as in 'TR: 3150' and "
                 "seconds as in 'TR: 3.15 s'"
             )
 
     def to_prompt(self, form: PromptForm = "fastmri") -> str:
-        """The prompt, in the exact form that the published weights were trained on.
+        """Return the prompt in the exact form on which the published weights were trained.
 
-        What is unknown is left out; what the published form does not have (age, sex and field
-        strength in fastMRI's) follows at the end, so that :func:`ctxrecon.metadata.from_prompt`
-        loses nothing but digits: numbers have at most 6 significant ones.
+        Unknown fields are omitted. Fields that the published form lacks (age, sex and field
+        strength in fastMRI's form) follow at the end, so that
+        :func:`ctxrecon.metadata.from_prompt` recovers all fields; numbers are rounded to 6
+        significant digits.
 
         Args:
-            form: ``"fastmri"``: ``knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence:
-                TurboSpinEcho, TR: 3120, TE: 33, TI: 100, Flip angle: 140``; ``"skm-tea"``:
+            form: ``"fastmri"`` for ``knee, Slice 20, PDFS, Pathology: 1 Meniscus Tear, Sequence:
+                TurboSpinEcho, TR: 3120, TE: 33, TI: 100, Flip angle: 140``, or ``"skm-tea"`` for
                 ``Qdess, Knee, Slice 46, Age: 48, Sex: F, TR: 20.36, TE: 6.428, Flip Angle: 20``.
 
         Raises:
-            InputError: for another form.
+            InputError: If the form is unknown.
+
+        Example:
+            >>> from ctxrecon.metadata import ScanMetadata
+            >>> metadata = ScanMetadata("knee", slice=46, sequence="Qdess", tr=20.36, te=6.428)
+            >>> metadata.to_prompt("skm-tea")
+            'Qdess, Knee, Slice 46, TR: 20.36, TE: 6.428'
         """
         if form not in ("fastmri", "skm-tea"):
             raise InputError(f"expected the prompt form 'fastmri' or 'skm-tea', got {form!r}")
@@ -175,7 +188,7 @@ class ScanMetadata:
 def _text(name: str, value: Any) -> str:
     text = " ".join(check_text(name, value).split()) if isinstance(value, str) else ""
     if not text:
-        raise InputError(f"expected {name} as words, got {value!r}; leave it out when unknown")
+        raise InputError(f"expected {name} as words, got {value!r}; leave it out if unknown")
     if any(mark in text for mark in SEPARATORS):
         raise InputError(
             f"expected {name} without commas or semicolons, which separate the parts of a prompt, "
@@ -193,7 +206,7 @@ def _slice(value: Any) -> int:
         raise InputError(f"expected the slice as a whole number, got {value!r}") from None
     if number < 0:
         raise InputError(f"expected a slice number of 0 or more, got {Decimal(number):.6g}")
-    if number > _MAX_SLICE:  # of any length, beyond that of floats too
+    if number > _MAX_SLICE:  # the number may be too large for a float
         raise InputError(
             f"expected a slice number of at most {_MAX_SLICE}, got {Decimal(number):.6g}"
         )
@@ -215,11 +228,11 @@ def _number(name: str, value: Any) -> float:
             f"expected {title} to be {expected}, got {number:g}; plausible are {least:g} to "
             f"{largest:g} {unit}"
         )
-    return number + 0.0  # no negative zero
+    return number + 0.0  # turns -0.0 into 0.0
 
 
 def format_number(value: float) -> str:
-    """Decimal form without exponent, rounded to 6 significant digits: ``3120``, ``6.428``."""
+    """Format a number without exponent, rounded to 6 significant digits: ``3120``, ``6.428``."""
     return f"{Decimal(f'{value:.{_DIGITS}g}'):f}"
 
 
@@ -230,7 +243,7 @@ def _keyed(key: str, value: float | str | None) -> str | None:
 
 
 def _word(key: str, value: str | None, words: Words) -> str | None:
-    """A known word stands alone, as in training; another needs its key to be found again."""
+    """Return a known word alone, as in training, and others with their key for parsing."""
     if value is None or words.canonical(value) in words:
         return value
     return f"{key}: {value}"

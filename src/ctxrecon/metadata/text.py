@@ -1,4 +1,4 @@
-"""What any text about a scan must be, and the characters that are read as others."""
+"""Validation of texts about a scan, and characters that are read as equivalents."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from ctxrecon.errors import InputError
 
 MAX_LENGTH = 100_000
-"""Characters of a prompt or a label; a tokenizer takes about 77 tokens."""
+"""Maximum number of characters of a prompt or a label; a tokenizer keeps about 77 tokens."""
 
 SEPARATORS = ",;，；、"
-"""They separate the parts of a prompt, as line breaks do."""
+"""Characters that separate the parts of a prompt, in addition to line breaks."""
 
 _UMLAUTS = {mark + "\u0308": composed for mark, composed in zip("aouAOU", "äöüÄÖÜ", strict=True)}
 
-# Soft hyphens, zero-width spaces and marks of direction, which come with text copied from pages.
+# Soft hyphens, zero-width spaces and direction marks, which occur in text copied from web pages.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
-# Each character stands for one other, so that positions stay. Full NFKC would make "T²" of "T2".
+# One character for one, so that positions are kept. Full NFKC would turn "T²" into "T2".
 _READ_AS = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
     **dict.fromkeys(map(ord, "‐‑‒–—−"), "-"),
@@ -29,17 +29,17 @@ _READ_AS = {
 
 
 def check_text(name: str, text: Any) -> str:
-    """Text that can be shown, stored and tokenized.
+    """Validate that a text can be displayed, stored and tokenized, and return it.
 
-    Umlauts become one character, invisible marks of layout are removed.
+    Decomposed umlauts are composed, and invisible layout characters are removed.
 
     Args:
-        name: what the text is, for the message.
-        text: checked to be a string.
+        name: Name of the text, for the message.
+        text: Value to validate.
 
     Raises:
-        InputError: no string, a lone surrogate (from bytes that are not UTF-8), a control
-            character, or more than :data:`MAX_LENGTH` characters.
+        InputError: If it is not a string, contains a lone surrogate (from bytes that are not
+            UTF-8) or a control character, or has more than :data:`MAX_LENGTH` characters.
     """
     if not isinstance(text, str):
         raise InputError(f"expected the {name} as a string, got {type(text).__name__}")
@@ -68,7 +68,7 @@ def check_text(name: str, text: Any) -> str:
 
 
 def shown(text: Any) -> str:
-    """How a value is quoted in a message: printable, and cut short."""
+    """Quote a value for a message: printable and shortened."""
     quoted = repr(text).encode("ascii" if _has_surrogate(text) else "utf-8", "backslashreplace")
     words = quoted.decode()
     return words if len(words) <= 120 else f"{words[:100]}… ({len(words)} characters)"
@@ -79,8 +79,8 @@ def _has_surrogate(text: Any) -> bool:
 
 
 def read_as(text: str) -> str:
-    """The text, position by position, with full-width characters, dashes and the like made plain.
+    """Replace full-width characters, dashes and similar ones by plain ones, keeping positions.
 
-    Underscores become spaces, umlauts lower case.
+    Underscores become spaces, and umlauts lower case.
     """
     return text.translate(_READ_AS)

@@ -1,4 +1,4 @@
-"""The words that prompts are made of, and other spellings of them."""
+"""Vocabulary of the prompts, with synonyms and other spellings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Final
 class Words(dict[str, tuple[str, ...]]):
     """Canonical words with their other spellings.
 
-    They are compared without regard to case, spaces, hyphens and underscores.
+    Words are compared regardless of case, spaces, hyphens and underscores.
 
     Args:
-        trained: the words of the training prompts. The tokenizer of the shipped prior is learned
-            from these and their spellings, so they must not change.
-        written: further spellings, also of words that no training prompt has.
+        trained: Words of the training prompts and their spellings. The tokenizer of the shipped
+            prior was trained on these, so they must not change.
+        written: Further spellings, including words that do not occur in training prompts.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Words(dict[str, tuple[str, ...]]):
 
     @cached_property
     def spellings(self) -> dict[str, str]:
-        """Every spelling in lower case with the canonical word it stands for."""
+        """Every spelling in lower case, with its canonical word."""
         return {
             spelling.lower(): word
             for words in (self, self._written)
@@ -42,7 +42,7 @@ class Words(dict[str, tuple[str, ...]]):
         return {_squeeze(spelling): word for spelling, word in self.spellings.items()}
 
     def canonical(self, text: str) -> str | None:
-        """The canonical word for ``text``, or ``None`` when there is none."""
+        """Return the canonical word for ``text``, or ``None`` if it is unknown."""
         return self._squeezed.get(_squeeze(text))
 
 
@@ -50,7 +50,7 @@ def _squeeze(text: str) -> str:
     return re.sub(r"[\s_-]+", "", text.lower())
 
 
-# The first words are those of the prompts that the published weights were trained on.
+# The first words are those of the prompts on which the published weights were trained.
 ANATOMIES: Final = Words(
     {
         "knee": (),
@@ -149,7 +149,7 @@ FAT_SUPPRESSION: Final = (
     *("SPAIR", "SPIR", "fettgesättigt", "fettgesaettigt", "fettsupprimiert", "fettunterdrückt"),
     *("fettunterdrueckt", "Fettsättigung", "Fettunterdrückung"),
 )
-"""What makes PDFS of PD; no training prompt has it with another contrast."""
+"""Words that turn PD into PDFS; training prompts combine them with no other contrast."""
 
 FILLERS: Final = frozenset(
     {
@@ -171,9 +171,9 @@ FILLERS: Final = frozenset(
         *("mit", "bild", "bilder", "aufnahme", "sequenz", "gewichtet", "gewichtete", "patientin"),
     }
 )
-"""Words that say nothing about a scan."""
+"""Words without information about a scan."""
 
-# fastMRI acquisitions name the plane of the scan, and with it the body part.
+# fastMRI acquisition names state the plane of the scan, which implies the body part.
 FASTMRI_ANATOMY: Final[dict[str, str]] = {
     "CORPD_FBK": "knee",
     "CORPDFS_FBK": "knee",

@@ -20,6 +20,7 @@ from ctxrecon.operators.soft_sense import (
     image_shape,
     sense_operator,
 )
+from ctxrecon.operators.stacked import StackedOperator
 from ctxrecon.operators.super_resolution import SuperResolution
 from ctxrecon.operators.weighted import WeightedSense
 
@@ -37,6 +38,7 @@ __all__ = [
     "SenseOperator",
     "SincInterpolation",
     "SoftSense",
+    "StackedOperator",
     "SuperResolution",
     "WeightedSense",
     "adjoint_error",

@@ -1,8 +1,8 @@
-"""Whether a measurement keeps the conventions: cheap checks of what is mistaken most often.
+"""Cheap checks of a measurement for the most common violations of the conventions.
 
-K-space ``(batch, coils, ny, nx)`` with its zero frequency at ``n // 2``, of images whose middle is
-at ``n // 2`` too; a mask that says what was measured; coil maps with ``Σ_c |S_c|² = 1``. What looks
-otherwise is logged as a warning with the remedy, what cannot be meant is refused.
+K-space is ``(batch, coils, ny, nx)`` with zero frequency at ``n // 2``, and the center of its
+images is at ``n // 2``, too. The mask is ``True`` where k-space was measured, and coil maps have
+``Σ_c |S_c|² = 1``. Suspicious data cause a warning with the remedy, impossible data an error.
 """
 
 from __future__ import annotations
@@ -18,17 +18,30 @@ logger = logging.getLogger(__name__)
 
 
 def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = None) -> None:
-    """Warn of a measurement that looks as if another convention had been meant.
+    """Warn if a measurement seems to follow another convention.
 
     Slices are counted from 0. The cost is a few passes over k-space.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64, also outside the mask.
-        mask: ``(batch or 1, 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, [sets,] coils, ny, nx)`` complex64, where they were given.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex64, including samples outside
+            the mask.
+        mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool.
+        coil_maps: Coil maps of shape ``(batch or 1, [sets,] coils, ny, nx)``, complex64, if they
+            were given.
 
     Raises:
-        InputError: a mask that does not fit k-space at all.
+        InputError: If the mask does not fit the k-space at all.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.plausibility import check_conventions
+        >>> mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+        >>> mask[..., ::2] = True
+        >>> kspace = mask * torch.ones(1, 4, 32, 32, dtype=torch.complex64)
+        >>> check_conventions(kspace, ~mask)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ...
+        ctxrecon.errors.InputError: k-space of slice 0 is zero everywhere inside the mask
     """
     energy = _kspace.Energy.of(kspace)
     sampled = mask[:, 0]
@@ -48,13 +61,23 @@ def check_conventions(kspace: Tensor, mask: Tensor, coil_maps: Tensor | None = N
 
 
 def check_coil_axis(kspace: Tensor) -> None:
-    """Warn of coils that look like an axis, before masks and maps are compared with the shape.
+    """Warn if the coil axis seems to be at another position, before shapes are compared.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex64.
 
     Raises:
-        InputError: coils whose energy is that of an axis of k-space, or more than any array has.
+        InputError: If the energy is distributed over the coils as over an axis of k-space, or if
+            there are more coils than any array has.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.plausibility import check_coil_axis
+        >>> kspace = torch.ones(1, 320, 16, 16, dtype=torch.complex64)
+        >>> check_coil_axis(kspace)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ...
+        ctxrecon.errors.InputError: expected k-space (batch, coils, ny, nx), got 320 coils
     """
     _warn(_coil_axis.check_coil_axis(kspace), len(kspace))
 

@@ -1,4 +1,4 @@
-"""Coils that are not the axis before those of k-space."""
+"""Detection of a coil axis at the wrong position."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ctxrecon.plausibility._report import Finding
 
 _MOST_COILS, _SOME_COILS = 128, 16
 _COIL_PEAK = 4.0
-"""Most receivers of an array, and so many that they could be an axis of k-space; energy of the
-middle coils over the mean."""
+"""Largest number of receivers in an array, smallest number that could be an axis of k-space, and
+least energy of the middle coils relative to the mean."""
 
 _LAST = (2.5, 2.0)
-"""Coils last: energy in the middle of the coil axis over the mean (right scans up to 1.6), and in
-the middle or at the ends of the last axis."""
+"""Thresholds for coils as last axis: energy in the middle of the coil axis relative to the mean (at
+most 1.6 in correct scans), and energy in the middle or at the ends of the last axis."""
 
 
 def check_coil_axis(kspace: Tensor) -> list[Finding]:
-    """Coils that are not the axis before ``(ny, nx)``.
+    """Detect coils that are not the axis before ``(ny, nx)``.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex64.
 
     Raises:
-        InputError: coils whose energy is that of an axis of k-space, or more than any array has.
+        InputError: If the energy is distributed over the coils as over an axis of k-space, or if
+            there are more coils than any array has.
     """
     coils, ny, nx = kspace.shape[1:]
-    last = "give np.moveaxis(kspace, -1, -3) where the coils are the last axis"
+    last = "use np.moveaxis(kspace, -1, -3) if the coils are the last axis"
     if coils <= min(ny, nx):
         if coils < _SOME_COILS or nx > _MOST_COILS:
             return []
@@ -41,8 +42,8 @@ def check_coil_axis(kspace: Tensor) -> list[Finding]:
             return []
         return [
             Finding(
-                "the energy of k-space lies in the middle coils, and not in the middle of the last "
-                f"axis, as if that were the {nx} coils: {last}"
+                "the energy of k-space is in the middle coils and not in the middle of the last "
+                f"axis, as if the latter were the {nx} coils: {last}"
             )
         ]
     if bool((_middle(_coil_energy(kspace)) > _COIL_PEAK).all()):
@@ -53,18 +54,20 @@ def check_coil_axis(kspace: Tensor) -> list[Finding]:
     if coils > _MOST_COILS:
         raise InputError(
             f"expected k-space (batch, coils, ny, nx), got {coils} coils of {ny}x{nx} pixels, more "
-            f"than any array has: {last}, and kspace[:, None] where they are slices of one coil"
+            f"than any array has: {last}, or kspace[:, None] if they are slices of one coil"
         )
-    return [Finding(f"there are {coils} coils of {ny}x{nx} pixels, more than pixels: {last}")]
+    return [
+        Finding(f"there are more coils ({coils}) than pixels ({ny}x{nx}) along an axis: {last}")
+    ]
 
 
 def _coil_energy(kspace: Tensor) -> Tensor:
-    """Energy of each coil, ``(batch, coils)``."""
+    """Compute the energy of each coil, ``(batch, coils)``."""
     return sum_of_squares(kspace.flatten(2).mT[..., None])[..., 0]
 
 
 def _middle(energy: Tensor) -> Tensor:
-    """Energy in the middle of the last axis over the mean."""
+    """Compute the energy in the middle of the last axis relative to the mean."""
     size = energy.shape[-1]
     width = max(size // 16, 1)
     middle = energy[..., size // 2 - width : size // 2 + width + 1]

@@ -1,4 +1,4 @@
-"""Coil maps that are not normalized, or that do not explain the middle of k-space."""
+"""Detection of coil maps that are not normalized, or do not fit the center of k-space."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from ctxrecon.plausibility._report import Finding, selected
 
 _SUM_OF_SQUARES = 2.0
 _SENSITIVITY = 20.0
-"""How far the median of ``Σ_c |S_c|²`` may be from 1, with several coils and with one."""
+"""Tolerated factor between the median of ``Σ_c |S_c|²`` and 1, for several coils and for one."""
 
 _REGION = 24
 _LEAST_REGION = 6
 _PART = 3
-"""Most and fewest samples an axis of the middle of k-space, and the part of the axis it may be."""
+"""Largest and smallest number of samples of the region per axis; it covers at most 1/3 of it."""
 
 _SAMPLED = 0.9
 
 _EXPLAINED = 0.7
 _FITS = 0.9
-"""Shares of what is not noise: maps of the same scan explain 0.94 and more of it."""
+"""Least fractions of the signal that fitting maps explain; maps of the same scan explain 0.94."""
 
 _REST, _GAIN = 0.5, 0.02
-"""What changed maps leave unexplained over what the maps as given do, and the share of energy by
-which they are better: changes of right maps leave 0.95 of it and more, 0.6 where half the field of
-view is wrapped around."""
+"""Largest ratio of the energy that changed maps leave unexplained to that of the original maps, and
+least gain in explained energy. Changes of correct maps have a ratio of at least 0.95, or 0.6 if
+half the field of view is aliased."""
 
 _SIDE = 32
-"""Pixels an axis, about, of the maps that are changed."""
+"""Approximate size in pixels to which maps are reduced before they are changed."""
 
 
 def check_scale(coil_maps: Tensor) -> list[Finding]:
-    """Maps whose ``Σ_c |S_c|²`` is not 1 where they are not zero.
+    """Detect maps whose ``Σ_c |S_c|²`` is not 1 where they are non-zero.
 
     Args:
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64.
     """
     steps = [max(n // 64, 1) for n in coil_maps.shape[-2:]]
     some = torch.linalg.vector_norm(coil_maps[..., :: steps[0], :: steps[1]], dim=1).flatten(1)
@@ -51,9 +51,9 @@ def check_scale(coil_maps: Tensor) -> list[Finding]:
     factor = float(typical[wrong][0])
     return [
         Finding(
-            f"the coil maps have a sum of squares over the coils of {factor**2:.3g} in place of 1, "
-            f"so the image is {1 / factor:.3g} times as bright as it should be and uneven where "
-            "the sum is: divide them by np.linalg.norm(coil_maps, axis=-3, keepdims=True) where "
+            f"the coil maps have a sum of squares over the coils of {factor**2:.3g} instead of 1, "
+            f"which makes the image {1 / factor:.3g} times as bright as it should be, and uneven "
+            "if the sum is: divide them by np.linalg.norm(coil_maps, axis=-3, keepdims=True) where "
             "that is not zero",
             selected(wrong),
         )
@@ -61,16 +61,16 @@ def check_scale(coil_maps: Tensor) -> list[Finding]:
 
 
 def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor) -> list[Finding]:
-    """Maps that no image can turn into the low-resolution coil images.
+    """Detect maps that do not explain the low-resolution coil images.
 
-    Noise is what maps do not explain of their own scan. A sample has no more of it than there is
-    energy on average, so the maps explain the rest at least.
+    Maps of the same scan leave only noise unexplained. The noise of a sample does not exceed the
+    average energy, so such maps explain at least the rest.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64.
-        sampled: ``(batch or 1, ny, nx)`` bool.
-        coil_maps: ``(batch or 1, coils, ny, nx)`` complex64.
-        energy: ``(batch, ny, nx)`` float32, over the coils, in any unit.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex64.
+        sampled: Sampling mask of shape ``(batch or 1, ny, nx)``, bool.
+        coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64.
+        energy: Energy summed over the coils in any unit, shape ``(batch, ny, nx)``, float32.
     """
     region = _region(sampled.all(dim=0))
     if kspace.shape[1] == 1 or region is None:
@@ -82,7 +82,7 @@ def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor
     noise = average / middle.clamp_min(1e-38)
     changed: dict[str, Tensor] = {}
     best = share
-    if bool((share < 1 - _GAIN).any()):  # others cannot gain as much: no share is above 1
+    if bool((share < 1 - _GAIN).any()):  # otherwise no change can gain enough
         changed = _explained_when_changed(images, coil_maps)
         best = torch.stack(list(changed.values())).amax(dim=0)
     better = (1 - best < _REST * (1 - share)) & (best > share + _GAIN)
@@ -93,9 +93,9 @@ def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor
         change = max(changed, key=lambda name: float(changed[name][better].mean()))
         findings.append(
             Finding(
-                f"the coil maps explain only {_percent(share[better])} of the energy in the middle "
-                f"of k-space, and {_percent(changed[change][better])} once they are changed, so "
-                f"they seem to follow another convention: {change} fits, or leave them out to have "
+                f"the coil maps explain only {_percent(share[better])} of the energy in the center "
+                f"of k-space, but {_percent(changed[change][better])} after a change, so they seem "
+                f"to follow another convention: use {change}, or leave them out to have "
                 "them estimated",
                 selected(better),
             )
@@ -104,7 +104,7 @@ def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor
         findings.append(
             Finding(
                 f"the coil maps explain only {_percent(share[wrong])} of the energy in "
-                "the middle of k-space, so they seem to be of another scan or in another order: "
+                "the center of k-space, so they seem to be from another scan or in another order: "
                 "leave them out to have them estimated",
                 selected(wrong),
             )
@@ -113,10 +113,13 @@ def check_fit(kspace: Tensor, sampled: Tensor, coil_maps: Tensor, energy: Tensor
 
 
 def explained_energy(images: Tensor, coil_maps: Tensor) -> Tensor:
-    """``Σ_r |Σ_c S̄_c x_c|² / Σ_c |S_c|²`` over ``Σ_r Σ_c |x_c|²``, ``(batch,)``.
+    """Compute the explained fraction ``Σ_r |Σ_c S̄_c x_c|² / Σ_c |S_c|²`` of ``Σ_r Σ_c |x_c|²``.
 
-    One if the coil images ``x_c`` are one image times the maps; about one over the number of coils
-    by chance.
+    It is 1 if the coil images ``x_c`` are one image times the maps, and on average 1 / coils for
+    unrelated maps.
+
+    Returns:
+        Fractions of shape ``(batch,)``.
     """
     combined = (coil_maps.conj() * images).sum(dim=1).abs().square()
     norm = coil_maps.abs().square().sum(dim=1)
@@ -125,7 +128,7 @@ def explained_energy(images: Tensor, coil_maps: Tensor) -> Tensor:
 
 
 def _region(sampled: Tensor) -> tuple[slice, slice] | None:
-    """The fully sampled middle as an even number of samples an axis, or ``None``."""
+    """Return the fully sampled center with an even number of samples per axis, or ``None``."""
     found = []
     for axis, size in enumerate(sampled.shape):
         middle = sampled.select(1 - axis, sampled.shape[1 - axis] // 2)
@@ -142,7 +145,7 @@ def _region(sampled: Tensor) -> tuple[slice, slice] | None:
 
 
 def _sample(coil_maps: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The maps at the pixels of an image of lower resolution and the same field of view."""
+    """Sample the maps at the pixels of an image of lower resolution and the same FOV."""
     for axis, size in zip((-2, -1), sizes, strict=True):
         n = coil_maps.shape[axis]
         offset = torch.arange(size, device=coil_maps.device) - size // 2
@@ -167,7 +170,7 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _explained_when_changed(images: Tensor, coil_maps: Tensor) -> dict[str, Tensor]:
-    """:func:`explained_energy` by the name of each change that keeps the shape of the maps."""
+    """Compute :func:`explained_energy` for each change that keeps the shape of the maps."""
     size = [n // max(n // _SIDE, 1) for n in coil_maps.shape[-2:]]
     small = _sample(coil_maps, size)
     return {

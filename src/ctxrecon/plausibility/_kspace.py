@@ -1,4 +1,4 @@
-"""Where the energy of k-space lies, and what its neighbouring samples have in common."""
+"""Distribution of the energy of k-space, and correlations of its neighboring samples."""
 
 from __future__ import annotations
 
@@ -10,59 +10,60 @@ from torch import Tensor
 
 from ctxrecon.plausibility._report import Finding, selected
 
-# The thresholds lie between what about 2000 right scans and 200 or more wrong ones of each kind
-# show: phantoms and real images, 1 to 32 coils, 64 to 320 pixels, all masks up to x12, partial
-# Fourier, objects up to 30 % of the field of view off the middle, noise up to 20 %.
+# The thresholds separate about 2000 correct scans from at least 200 incorrect ones of each kind:
+# phantoms and real images, 1 to 32 coils, 64 to 320 pixels, all masks up to x12, partial Fourier,
+# objects up to 30 % of the field of view off center, noise up to 20 %.
 
 _PEAK = 2.5
 _BAND = 1.7
-"""Energy around index 0 over the mean: in a square (right scans up to 2.0), across (0.9)."""
+"""Energy around index 0 over the mean: in a square (up to 2.0 if correct), in a band (0.9)."""
 
 _BRIGHTER = 2.5
-"""Energy around index 0 over that around ``n // 2``."""
+"""Energy around index 0 over the energy around ``n // 2``."""
 
 _SIGNAL = 3.0
-"""Energy around the peak over the mean, from which on there is more than noise (2.4)."""
+"""Energy around the peak over the mean above which there is signal (noise reaches 2.4)."""
 
 _HALVES = (0.8, 0.7)
-"""Energy at the border of the image against the middle: along one axis, both axes together."""
+"""Contrast between image border and middle: along one axis, and summed over both axes."""
 
 _BORDER = (0.57, 0.8)
-"""The same along one axis, and the place of the centre of the energy from the middle (0) to the
-border (1): right scans have 0.47 where they are at the border, 0.64 elsewhere."""
+"""Contrast along one axis, and position of the energy centroid from the middle (0) to the border
+(1). Correct scans reach a contrast of 0.47 with the centroid at the border, else 0.64."""
 
 _SMOOTH = (0.25, 0.35)
 _IMAGE_PEAK = (12.0, 4.0)
-"""Images: correlation over a sixteenth of the axes, the smaller and the larger at least; most
-energy in the middle over the mean, in a square and across."""
+"""Thresholds for images: least correlation over 1/16 of the axes (smaller and larger one), and
+greatest energy in the middle over the mean (in a square and in a band)."""
 
 _POINT = 0.3
-"""Variation of the energy of the samples: a point alone has no more, whatever its k-space."""
+"""Coefficient of variation of the sample energy; a point source never exceeds it."""
 
 _HYBRID = 0.7
-"""The correlation along one axis that only images have."""
+"""Correlation along one axis that only images reach."""
 
 _FLAT = (0.25, 4.0)
-"""Spokes: variation from line to line, and how much brighter the middle of each is."""
+"""Thresholds for spokes: variation between lines, and brightness of the middle of each line."""
 
 _LAGS = 4
-"""Fourier coefficients of the squared image."""
+"""Number of Fourier coefficients of the squared image."""
 
 _CENTER = 2
-"""Samples to either side of the brightest place that must all be there to tell halves: gaps spread
-the image over the field of view, and correlations of few pairs are chance."""
+"""Half width of the box around the brightest position that must be fully sampled to detect split
+images: gaps spread the image over the field of view, and few pairs correlate by chance."""
 
 _PLACES = ((False, False), (True, False), (False, True), (True, True))
-"""Whether the place is at index 0 rather than ``n // 2``, along y and along x."""
+"""Whether the box is at index 0 instead of ``n // 2``, along y and along x."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What the checks of k-space and mask share.
+    """Quantities shared by the checks of k-space and mask.
 
     Attributes:
-        nonzero: ``(batch, ny, nx)`` bool, some coil is not zero.
-        energy: ``(batch, ny, nx)`` float32, ``Σ_c |y_c|²`` with a largest value of 1.
+        nonzero: Whether any coil is non-zero, shape ``(batch, ny, nx)``, bool.
+        energy: Energy ``Σ_c |y_c|²``, scaled to a maximum of 1, shape ``(batch, ny, nx)``,
+            float32.
     """
 
     nonzero: Tensor
@@ -83,7 +84,7 @@ _TINY = 1e-30
 
 
 def sum_of_squares(kspace: Tensor) -> Tensor:
-    """``Σ_c |y_c|²``, coil by coil, which is faster than a norm over an axis that is not last."""
+    """Compute ``Σ_c |y_c|²`` coil by coil, which is faster than a norm over an inner axis."""
     batch, coils, ny, nx = kspace.shape
     parts = torch.view_as_real(kspace).reshape(batch, coils, ny, 2 * nx)
     total = parts[:, 0].square()
@@ -94,22 +95,23 @@ def sum_of_squares(kspace: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """Numbers by which conventions are told apart.
+    """Features that distinguish the conventions.
 
     Attributes:
-        peak: ``(places, batch)``, mean energy around each of the places over that of all samples.
-        covered: ``(batch,)`` bool, some sample is around ``(ny // 2, nx // 2)``.
-        band: ``(axes, 2, batch)``, the same for the lines around ``n // 2`` and index 0.
-        halves: ``(axes, batch)``, from -1 for an image that is bright in the middle to 1 for one
-            that is bright at both borders; 0 without a fully sampled center.
-        place: ``(axes, batch)``, where the energy of the image has its centre, counted around the
-            field of view: from 0 for the middle to 1 for the border.
-        smooth: ``(axes, batch)``, correlation of samples a sixteenth of the axis apart.
-        near: ``(axes, batch)``, correlation of neighbouring samples.
-        complete: ``(axes, batch)`` bool, hardly a line of the axis is without samples.
-        flat: ``(axes, batch)``, standard deviation over mean of the energy of the lines.
-        varied: ``(batch,)``, standard deviation over mean of the energy of the samples.
-        real: ``(batch,)`` bool, no imaginary part.
+        peak: Mean energy around each position over the mean of all samples, ``(places, batch)``.
+        covered: Whether there are samples around ``(ny // 2, nx // 2)``, ``(batch,)`` bool.
+        band: Mean energy of the lines around ``n // 2`` and index 0 over the mean of all samples,
+            ``(axes, 2, batch)``.
+        halves: Contrast from -1 for an image that is bright in the middle to 1 for one that is
+            bright at both borders, ``(axes, batch)``; 0 without a fully sampled center.
+        place: Position of the image's energy centroid, on a circular axis, from 0 for the middle
+            to 1 for the border, ``(axes, batch)``.
+        smooth: Correlation of samples that are 1/16 of the axis apart, ``(axes, batch)``.
+        near: Correlation of neighboring samples, ``(axes, batch)``.
+        complete: Whether nearly all lines of the axis have samples, ``(axes, batch)`` bool.
+        flat: Coefficient of variation of the lines' energy, ``(axes, batch)``.
+        varied: Coefficient of variation of the samples' energy, ``(batch,)``.
+        real: Whether there is no imaginary part, ``(batch,)`` bool.
     """
 
     peak: Tensor
@@ -130,7 +132,7 @@ class Features:
 
 
 def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
-    """What each slice looks like, the most telling only."""
+    """Return what each slice looks like; only the most significant finding of each slice."""
     peak, band = features.peak, features.band
     brightest = peak.argmax(dim=0)
     is_peak = (peak > _PEAK) & ((peak > _BRIGHTER * peak[0]) & (features.covered | (peak > 8)))
@@ -148,7 +150,7 @@ def classify(features: Features, size: tuple[int, int]) -> list[Finding]:
         if size[axis] >= 16:
             lines[axis] = (features.flat[axis] < _FLAT[0]) & (band[1 - axis].amax(dim=0) > _FLAT[1])
     hybrid = (features.smooth > _HYBRID) & (features.near >= features.smooth)
-    hybrid &= features.complete & varied  # undersampling comes before the transform
+    hybrid &= features.complete & varied  # undersampling happens before any transform
     halves = (features.halves > _HALVES[0]) | (
         (features.halves > _BORDER[0]) & (features.place > _BORDER[1])
     )
@@ -189,37 +191,36 @@ _FORWARD = (
 )
 
 _REAL = (
-    "k-space has no imaginary part anywhere, like a magnitude or one part alone, so its image is "
-    "symmetric about the middle and wrong: give the complex samples"
+    "k-space has no imaginary part, like a magnitude or the real part alone, so its image is "
+    "symmetric about the center and wrong: give the complex samples"
 )
 _IMAGE = (
-    "k-space looks like images, smooth and without a peak in the middle, so the result would be "
-    f"their transform: give {_FORWARD} of coil images x"
+    "k-space looks like images, smooth and without a central peak, so the result would be their "
+    f"transform: give {_FORWARD} of coil images x"
 )
 _LINES = (
     "all lines along {axis} have the same energy, as if they were spokes of a radial scan or "
-    "interleaves of a spiral: only Cartesian k-space is reconstructed, so grid it first, for "
-    "instance with ctxrecon.operators.NonCartesianSense"
+    "interleaves of a spiral: only Cartesian k-space is supported here, so grid it first, or "
+    "reconstruct it with ctxrecon.operators.NonCartesianSense"
 )
 _HYBRID_SPACE = (
-    "k-space is smooth along {axis} like an image, as if it had been transformed along that axis "
-    "already: give np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kspace, axes={index}), "
+    "k-space is smooth along {axis} like an image, as if it had already been transformed along "
+    "that axis: give np.fft.fftshift(np.fft.fft(np.fft.ifftshift(kspace, axes={index}), "
     "axis={index}, norm='ortho'), axes={index})"
 )
 
 
 def _not_centered(where: tuple[bool, bool], phase: bool) -> str:
     origin = (
-        f"; where it was computed from images x, give {_FORWARD}, since its images are shifted by "
-        "half the field of view too"
+        f"; if it was computed from images x, give {_FORWARD}, because its images are shifted by "
+        "half the field of view, too"
         if phase
         else ""
     )
     return (
-        f"k-space does not look centred along {_AXES[where]}: it is brightest at index 0, and the "
-        "zero frequency is expected at n // 2, without which images are modulated and coil maps "
-        f"wrong: use np.fft.fftshift(kspace, axes={_INDICES[where]}), and the same for the mask"
-        + origin
+        f"k-space does not look centered along {_AXES[where]}: it is brightest at index 0, but the "
+        "zero frequency is expected at n // 2; otherwise images are modulated and coil maps wrong: "
+        f"use np.fft.fftshift(kspace, axes={_INDICES[where]}), and the same for the mask" + origin
     )
 
 
@@ -231,18 +232,18 @@ def _half_shift(where: tuple[bool, bool], size: tuple[int, int]) -> str:
     }
     return (
         f"the image is split in halves at opposite borders along {_AXES[where]}, as if k-space "
-        "lacked the alternating sign of a centred image (np.fft.ifftshift before the transform): "
+        "lacked the alternating sign of a centered image (np.fft.ifftshift before the transform): "
         f"use kspace * (-1.0) ** {signs[where]}, or {_FORWARD} of images x"
     )
 
 
 def describe(kspace: Tensor, sampled: Tensor, energy: Tensor) -> Features:
-    """The numbers that :func:`classify` looks at.
+    """Compute the features that :func:`classify` evaluates.
 
     Args:
-        kspace: ``(batch, coils, ny, nx)`` complex64.
-        sampled: ``(batch, ny, nx)`` bool, where it counts.
-        energy: ``(batch, ny, nx)`` float32, over the coils, in any unit.
+        kspace: K-space of shape ``(batch, coils, ny, nx)``, complex64.
+        sampled: Samples to evaluate, shape ``(batch, ny, nx)``, bool.
+        energy: Energy summed over the coils in any unit, shape ``(batch, ny, nx)``, float32.
     """
     sizes = kspace.shape[-2:]
     weight = sampled.to(energy.dtype)
@@ -306,14 +307,14 @@ def _is_real(kspace: Tensor, box: list[Tensor]) -> Tensor:
 
 
 def _around(size: int, at_edge: bool, width: int) -> Tensor:
-    """Indices up to ``width`` to either side of index 0 or ``size // 2``, each at most once."""
+    """Return indices within ``width`` of index 0 or ``size // 2``, circular, without repetition."""
     if 2 * width + 1 >= size:
         return (torch.arange(size) + (size // 2 if at_edge else 0)) % size
     return (torch.arange(-width, width + 1) + (0 if at_edge else size // 2)) % size
 
 
 def _take(values: Tensor, box: list[Tensor]) -> Tensor:
-    """The samples of a box, without a copy where it does not go around the edge."""
+    """Return the samples of a box, without a copy unless it wraps around the edge."""
     for axis, index in zip((-2, -1), box, strict=True):
         first, last = int(index[0]), int(index[-1])
         if last - first == len(index) - 1:
@@ -326,14 +327,14 @@ def _take(values: Tensor, box: list[Tensor]) -> Tensor:
 def _split(
     kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Energy of the image at the two borders of each axis against its middle, and its centre.
+    """Compare the image's energy at the two borders of each axis with its middle.
 
-    The correlation over ``l`` samples is the ``l``-th Fourier coefficient of the squared image;
-    four of them, in Bartlett's window, show its projection at the border and in the middle. The
-    phase of the first is where the projection has its centre.
+    The correlation over ``l`` samples is the ``l``-th Fourier coefficient of the squared image.
+    Four of them, with a Bartlett window, approximate its projection at the border and in the
+    middle; the phase of the first is the position of the projection's centroid.
 
     Returns:
-        Both ``(axes, items)``, as in :class:`Features`.
+        ``halves`` and ``place`` of :class:`Features`, both of shape ``(axes, items)``.
     """
     border, middle = torch.ones(2, 2, len(items), device=kspace.device)
     lags = [(lag, lag) for lag in range(1, _LAGS + 1)]
@@ -348,7 +349,7 @@ def _split(
 def _correlation(
     kspace: Tensor, sampled: Tensor, items: Tensor, box: list[Tensor], *lags: tuple[int, int]
 ) -> Tensor:
-    """``Σ k̄_i k_{i+lag}`` over the energy of the sampled pairs, ``(lags, axes, items)``."""
+    """Compute ``Σ k̄_i k_{i+lag}`` over the energy of the sampled pairs, ``(lags, axes, items)``."""
     crop = _take(kspace.index_select(0, items) if len(items) < len(kspace) else kspace, box)
     crop = crop * _take(sampled.index_select(0, items), box)[:, None]
     energy = crop.abs().square()

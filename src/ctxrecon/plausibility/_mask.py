@@ -1,4 +1,4 @@
-"""Masks that contradict the samples, and masks that are not centred."""
+"""Detection of masks that contradict the samples, and of masks that are not centered."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from ctxrecon.errors import InputError
 from ctxrecon.plausibility._report import Finding, selected
 
 _FEW = 0.02
-"""Share of single samples that may contradict a mask; a whole line is always told."""
+"""Fraction of single samples that may contradict a mask; a whole line is always reported."""
 
 _CHANCE = 1e-3
-"""Odds of a run of sampled lines, below which it is the fully sampled centre."""
+"""Probability of a run of sampled lines below which it is the fully sampled center."""
 
 _SOLID = 0.95
-"""Share of their bounding box from which on samples are no pattern of their own."""
+"""Fraction of their bounding box above which samples are not a sampling pattern."""
 
 _FAINT, _FAINT_SHARE, _AROUND = 1e-4, 0.2, 7
-"""Amplitude beside the largest of 7 × 7 neighbours, and the share of samples below it."""
+"""Amplitude relative to the largest of 7 × 7 neighbors, and fraction of samples below it."""
 
 _OTHER_MASK = (
-    "leave the mask out to take the samples that are not zero, or give the mask of this scan"
+    "leave the mask out to use the samples that are not zero, or give the mask of this scan"
 )
 
 
 def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding]:
-    """Samples that contradict the mask that was given.
+    """Detect samples that contradict a given mask.
 
     Args:
-        nonzero: ``(batch, ny, nx)`` bool, k-space is not zero in some coil.
-        energy: ``(batch, ny, nx)`` float32, over the coils.
-        sampled: ``(batch or 1, ny, nx)`` bool.
+        nonzero: Whether k-space is non-zero in any coil, shape ``(batch, ny, nx)``, bool.
+        energy: Energy summed over the coils, shape ``(batch, ny, nx)``, float32.
+        sampled: Sampling mask of shape ``(batch or 1, ny, nx)``, bool.
 
     Raises:
-        InputError: a mask that misses most of the energy, or fits once its axes are exchanged, it
-            is shifted or inverted.
+        InputError: If the mask misses most of the energy, or would fit if it were transposed,
+            shifted or inverted.
     """
     if bool((sampled == nonzero).all()):
         return []
@@ -50,7 +50,7 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
     empty = 1 - inside / in_mask
     left_out = 1 - inside / in_kspace
     kept = kept_energy(energy, sampled)
-    # A slice of zeros contradicts nothing.
+    # All-zero slices do not contradict any mask.
     contradicts = ((empty > _FEW) | (_empty_lines(sampled, missing) > 0)) & (in_kspace > 0)
     pattern = in_kspace / _bounding_box(nonzero) < _SOLID
     other = contradicts & (left_out > _FEW) & pattern
@@ -62,21 +62,22 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
         remedy = remedy or _OTHER_MASK
         if inside[item] == 0:
             raise InputError(
-                f"k-space of slice {item} is zero everywhere inside the mask, and not outside: "
+                f"k-space of slice {item} is zero everywhere inside the mask, but not outside: "
                 f"{remedy}"
             )
         raise InputError(
             f"the mask does not fit k-space of slice {item}: {100 * empty[item]:.0f} % of its "
-            f"samples are zero there and {100 * left_out[item]:.0f} % of the samples that are not "
-            f"zero lie outside, so {remedy}"
+            f"samples are zero, and {100 * left_out[item]:.0f} % of the non-zero samples are "
+            f"outside it: {remedy}"
         )
     findings = []
     if bool(other.any()):
         findings.append(
             Finding(
-                f"the mask seems to be of another scan: k-space is zero at {_percent(empty, other)}"
-                f" of its samples, which count as measured, and {_percent(left_out, other)} of the "
-                f"samples that are not zero lie outside and are dropped; {_OTHER_MASK}",
+                f"the mask seems to be from another scan: k-space is zero at "
+                f"{_percent(empty, other)} of its samples, which count as measured, and "
+                f"{_percent(left_out, other)} of the non-zero samples are outside it and are "
+                f"dropped: {_OTHER_MASK}",
                 selected(other),
             )
         )
@@ -85,8 +86,8 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
         findings.append(
             Finding(
                 f"k-space is exactly zero in all coils at {_percent(empty, zeros)} of the samples "
-                "of the mask, and they count as measured zeros; where they were not measured, "
-                "leave the mask out or give (abs(kspace) > 0).any(axis=-3), which is an "
+                "of the mask, which count as measured zeros; if they were not measured, "
+                "leave the mask out or give (abs(kspace) > 0).any(axis=-3), which has an "
                 f"acceleration of {acceleration:.3g}",
                 selected(zeros),
             )
@@ -105,14 +106,14 @@ def check_mask(nonzero: Tensor, energy: Tensor, sampled: Tensor) -> list[Finding
 
 
 def check_faint(energy: Tensor, sampled: Tensor) -> list[Finding]:
-    """Samples that are all but zero beside their neighbours: filled in, and then transformed.
+    """Detect samples that nearly vanish relative to their neighbors: zero-filled and transformed.
 
-    An unmeasured sample that went through the image and back is rounding, not zero. Measured ones
-    fall by no such factor within a few samples.
+    Unmeasured samples that were transformed to an image and back are rounding errors instead of
+    zeros. Measured k-space does not decrease by such a factor within a few samples.
 
     Args:
-        energy: ``(batch, ny, nx)`` float32, over the coils.
-        sampled: ``(batch or 1, ny, nx)`` bool.
+        energy: Energy summed over the coils, shape ``(batch, ny, nx)``, float32.
+        sampled: Sampling mask of shape ``(batch or 1, ny, nx)``, bool.
     """
     around = max_pool2d(energy[:, None], _AROUND, stride=1, padding=_AROUND // 2)[:, 0]
     faint = sampled & (energy > 0) & (energy < _FAINT**2 * around)
@@ -122,9 +123,9 @@ def check_faint(energy: Tensor, sampled: Tensor) -> list[Finding]:
         return []
     return [
         Finding(
-            f"{_percent(share, told)} of the samples of the mask are less than {_FAINT:g} of their "
-            "neighbours, as rounding leaves of samples that were not measured, and they count as "
-            "measured; give the mask, such as "
+            f"{_percent(share, told)} of the samples of the mask are smaller than {_FAINT:g} of "
+            "their neighbors, like rounding errors of samples that were not measured, but they "
+            "count as measured: give the mask, such as "
             "abs(kspace).max(axis=-3) > 1e-6 * abs(kspace).max()",
             selected(told),
         )
@@ -132,17 +133,17 @@ def check_faint(energy: Tensor, sampled: Tensor) -> list[Finding]:
 
 
 def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
-    """A mask with its fully sampled centre at index 0, or one that is True where nothing is.
+    """Detect a mask with its center at index 0, or one that is True where nothing was measured.
 
-    The sign is a run of samples around index 0, or of gaps around ``n // 2``, that chance hardly
-    explains at the density of the mask.
+    The indication is a run of samples around index 0, or of gaps around ``n // 2``, that is
+    unlikely to occur by chance at the density of the mask.
 
     Args:
-        energy: ``(batch, ny, nx)`` float32, over the coils.
-        sampled: ``(batch or 1, ny, nx)`` bool.
+        energy: Energy summed over the coils, shape ``(batch, ny, nx)``, float32.
+        sampled: Sampling mask of shape ``(batch or 1, ny, nx)``, bool.
 
     Raises:
-        InputError: a mask that leaves out the centre and most of the energy.
+        InputError: If the mask omits the center and most of the energy.
     """
     density = sampled.float().mean(dim=(1, 2)).clamp(1e-6, 1 - 1e-6)
     at_edge = torch.zeros(len(sampled), dtype=torch.bool, device=sampled.device)
@@ -159,8 +160,8 @@ def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
     if bool(at_edge.any()):
         findings.append(
             Finding(
-                "the fully sampled centre of the mask lies at index 0 of an axis, while the zero "
-                "frequency is at n // 2, so the calibration lines are not found there: "
+                "the fully sampled center of the mask is at index 0 of an axis, but the zero "
+                "frequency is at n // 2, so the calibration lines cannot be found: "
                 "use np.fft.fftshift(mask, axes=(-2, -1))",
                 selected(at_edge),
             )
@@ -169,13 +170,13 @@ def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
         kept = float(kept_energy(energy, sampled).min())
         if kept < 0.5:
             raise InputError(
-                f"the mask leaves out the centre of k-space and {100 * (1 - kept):.0f} "
-                "% of its energy, as if it said what was not sampled: use ~mask"
+                f"the mask omits the center of k-space and {100 * (1 - kept):.0f} "
+                "% of its energy, as if True meant not sampled: use ~mask"
             )
         findings.append(
             Finding(
-                "the mask is False around the centre of k-space and True at most other places, "
-                "as if it said what was not sampled: use ~mask",
+                "the mask is False around the center of k-space and True at most other positions, "
+                "as if True meant not sampled: use ~mask",
                 selected(inverted),
             )
         )
@@ -183,12 +184,12 @@ def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
 
 
 def kept_energy(energy: Tensor, sampled: Tensor) -> Tensor:
-    """Share of the energy of k-space inside the mask, ``(batch,)``."""
+    """Compute the fraction of k-space energy inside the mask, ``(batch,)``."""
     return (energy * sampled).sum(dim=(1, 2)) / energy.sum(dim=(1, 2)).clamp_min(1e-38)
 
 
 def _run(lines: Tensor, at: int) -> Tensor:
-    """Length of the run of True through index ``at``, circular: ``(batch, lines)``."""
+    """Return the length of the circular run of True through index ``at``, ``(batch, lines)``."""
     ahead = lines.roll(-at, dims=-1).long()
     behind = ahead.roll(-1, dims=-1).flip(-1)
     length = ahead.cumprod(dim=-1).sum(dim=-1) + behind.cumprod(dim=-1).sum(dim=-1) - 1
@@ -204,7 +205,7 @@ def _percent(share: Tensor, of: Tensor) -> str:
 
 
 def _empty_lines(sampled: Tensor, missing: Tensor) -> Tensor:
-    """Lines along either axis that the mask has and k-space lacks."""
+    """Return the number of lines along either axis that the mask has and k-space lacks."""
     number = torch.zeros(len(sampled), device=sampled.device)
     for axis in (1, 2):
         measured = sampled.sum(dim=axis)
@@ -213,7 +214,7 @@ def _empty_lines(sampled: Tensor, missing: Tensor) -> Tensor:
 
 
 def _bounding_box(where: Tensor) -> Tensor:
-    """Samples of the smallest rectangle that holds them all."""
+    """Return the area of the bounding box."""
     area = torch.ones(len(where), device=where.device)
     for axis in (1, 2):
         line = where.any(dim=axis).long()
@@ -223,7 +224,7 @@ def _bounding_box(where: Tensor) -> Tensor:
 
 
 def _remedy(nonzero: Tensor, sampled: Tensor) -> str | None:
-    """What makes the mask of one slice fit, if something does: ``(ny, nx)`` bool both."""
+    """Return the change that makes the mask of one slice fit, if any; both ``(ny, nx)`` bool."""
     axes = {"(-2, -1)": (0, 1), "-1": (1,), "-2": (0,)}
     changed = {
         f"np.fft.fftshift(mask, axes={name})": torch.fft.fftshift(sampled, dim=dim)

@@ -1,4 +1,4 @@
-"""How a finding about some slices of a batch is told."""
+"""Findings about the slices of a batch, and their messages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _MOST_NAMED = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence about some slices.
+    """One message about some slices.
 
     Attributes:
-        message: what it looks like, what that costs, and the remedy.
-        slices: counted from 0; empty for all.
+        message: Observation, consequence and remedy.
+        slices: Numbers of the slices, counted from 0; empty for all.
     """
 
     message: str
     slices: tuple[int, ...] = ()
 
     def sentence(self, batch: int) -> str:
-        """The message, with the slices in front where they are not all."""
+        """Return the message, preceded by the slices if they are not all."""
         if not self.slices or len(self.slices) == batch:
             return self.message
         named = ", ".join(map(str, self.slices[:_MOST_NAMED]))
@@ -32,5 +32,5 @@ class Finding:
 
 
 def selected(flags: Tensor) -> tuple[int, ...]:
-    """The slices whose flag is set; ``flags`` is ``(batch,)`` bool."""
+    """Return the numbers of the slices whose flag is set; ``flags`` is ``(batch,)`` bool."""
     return tuple(flags.nonzero()[:, 0].tolist())

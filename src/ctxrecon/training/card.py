@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ctxrecon import __version__
 from ctxrecon.datasets import read_shard_info, shard_files
 from ctxrecon.training.config import TrainingConfig, fields_of
 from ctxrecon.training.log import read_lines
@@ -69,7 +70,7 @@ Safetensors only. Not a clinical device.
 
 Last command: `{_typed(argv)}`
 
-GPU: {gpu}; system: {platform.system()}, torch {torch.__version__}.
+GPU: {gpu}; system: {platform.system()}, ctxrecon {__version__}, torch {torch.__version__}.
 
 | stage | options |
 | --- | --- |

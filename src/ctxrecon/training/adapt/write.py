@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ctxrecon import __version__
 from ctxrecon.priors.tokenizer import forget_padding
 from ctxrecon.training.adapt.run import Adaptation
 from ctxrecon.training.folders import folder_beside
@@ -72,7 +73,7 @@ Relative error of samples that a reconstruction was not given, their noise inclu
 | --- | --- | --- |
 {chr(10).join(rows)}
 
-System: {platform.system()}, torch {torch.__version__}.
+System: {platform.system()}, ctxrecon {__version__}, torch {torch.__version__}.
 """
 
 

@@ -19,7 +19,7 @@ from ctxrecon.training.config import (
     option,
 )
 
-ORDERS = ("both", "joint", "alternating")
+ORDERS = ("both", "joint", "alternating", "registration")
 _WEIGHT = Number(0, 1e9)
 
 
@@ -38,6 +38,11 @@ class CrossModalConfig(TrainingConfig):
         "what the reconstruction sees of the reference",
         choices=GUIDANCE,
         on_resume="refused",
+        in_card=True,
+    )
+    aligner: str | None = option(
+        None,
+        "trained pipeline whose aligner to start from, such as one of --order registration",
         in_card=True,
     )
     text_encoder: str | None = option(
@@ -71,7 +76,8 @@ class CrossModalConfig(TrainingConfig):
     )
     order: str = option(
         "both",
-        "joint steps, alternating ones, or both as in the paper's Algorithm 1",
+        "joint steps, alternating ones, or both as in the paper's Algorithm 1; registration trains "
+        "the displacement alone, on the known motion of phantoms",
         choices=ORDERS,
         in_card=True,
     )
@@ -116,7 +122,7 @@ class CrossModalConfig(TrainingConfig):
         if self.reconstruction_weight == 0:
             raise UsageError("expected --reconstruction_weight above 0, got 0")
         judged = max(self.alignment_weight, self.synthesis_weight) > 0
-        if judged and self.rounds == 0 and self.order != "joint":
+        if judged and self.rounds == 0 and self.order in ("both", "alternating"):
             raise UsageError(
                 "expected --rounds of 1 or more, since critics are trained in these, got 0: give "
                 "--order joint, or --alignment_weight 0 --synthesis_weight 0"

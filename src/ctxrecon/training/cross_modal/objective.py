@@ -34,6 +34,7 @@ PARTS = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER, *CRITICS)
 """θ, s, m, ω and γ: each is trained as by an optimiser of its own."""
 
 JOINT = "joint"
+REGISTRATION = "registration"
 _REFRESH = "refresh"
 
 
@@ -63,7 +64,7 @@ class Objective:
             of one contrast does not follow from that of another.
         motion: of ``‖ϕ − u‖`` in pixels inside the body, mean over the passes, which the paper does
             not have: u is the true motion, known of phantoms alone.
-        order: "joint", "alternating" or "both".
+        order: "joint", "alternating" or "both"; "registration" trains s alone by ``‖ϕ − u‖``.
         rounds: I.
         smooth_rounds: whether η counts in the alternations too.
     """
@@ -89,6 +90,8 @@ class Objective:
         "joint" trains the critics once after each joint step; "alternating" trains θ alone by the
         joint loss. Critics whose loss has no weight, and the phases of it, are left out.
         """
+        if self.order == REGISTRATION:
+            return [Phase(REGISTRATION, (ALIGNER,))]
         joint = (RECONSTRUCTOR, ALIGNER, SYNTHESIZER)
         trained = joint[:1] if self.order == "alternating" else joint
         found = [Phase(JOINT, trained)]
@@ -170,6 +173,8 @@ class CrossModalTraining(nn.Module):
             phase: name of a :class:`Phase`.
             state: of the phase before; none for the joint one, which comes first.
         """
+        if phase == REGISTRATION:
+            return self._registration(batch)
         if phase == JOINT or state is None:
             return self._joint(batch)
         network, objective = self.reconstructor, self.objective
@@ -195,15 +200,32 @@ class CrossModalTraining(nn.Module):
         state.synthetic = network.synthesize(state.data, state.aligned)
         return torch.zeros(len(state.target), device=state.target.device), state
 
-    def _joint(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
-        """Lines 2 to 7: the weighted sum of all losses, formula (10)."""
-        objective = self.objective
+    def _normalized(self, batch: dict[str, Tensor]) -> tuple[Normalized, Tensor]:
+        """Measurement, reference and x₂ of a batch at the networks' intensity."""
         embeds = None
         if self.text_encoder is not None:
             embeds = self.text_encoder(batch["tokens"]).pooler_output
         operator = CartesianSense(batch["mask"], batch["coil_maps"])
         data = self.reconstructor.normalize(operator, batch["kspace"], batch["reference"], embeds)
-        target = batch["target"] / data.scale
+        return data, batch["target"] / data.scale
+
+    def _registration(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
+        """``‖ϕ − u‖`` in pixels, for the true x₂ and for ``Aᴴy`` in place of x_R.
+
+        These are the best and the worst image that the aligner may see later.
+        """
+        data, target = self._normalized(batch)
+        losses = []
+        for images in (target, data.zero_filled):
+            _, displacement = self.reconstructor.align(data, images)
+            losses.append(endpoint_error(displacement, batch["displacement"], batch["inside"]))
+        state = State(data, target, target, data.reference, data.reference)
+        return torch.stack(losses).mean(dim=0), state
+
+    def _joint(self, batch: dict[str, Tensor]) -> tuple[Tensor, State]:
+        """Lines 2 to 7: the weighted sum of all losses, formula (10)."""
+        objective = self.objective
+        data, target = self._normalized(batch)
         passes = self.reconstructor.run(data, synthesis=objective.synthesizes)
         everywhere = torch.ones_like(target, dtype=torch.bool)
         loss = torch.zeros(len(target), device=target.device)

@@ -5,6 +5,8 @@ r"""Train a network that a fully sampled scan of another contrast helps to recon
 
     ... --guidance none          # as printed: the reference does not enter the reconstruction
     ... --network small:alignment=false:passes=1 --guidance aligned   # raw reference as channels
+    ... --order registration     # the displacement alone, of which another run starts by
+    ... --aligner runs/registration/pipeline
     ... --order joint --alignment_weight 0 --synthesis_weight 0 --paired_weight 3000 # no critics
 
 References are T1 and images T2 of the phantom's brains (``--bank``), who move between the two scans
@@ -17,15 +19,17 @@ from __future__ import annotations
 
 import torch
 
+from ctxrecon.errors import InputError
 from ctxrecon.phantom import AnatomyBank, Misalignment, PhantomPairs
-from ctxrecon.pipelines import CrossModalPipeline, load_text_encoder
-from ctxrecon.reconstructors import CROSS_MODAL
+from ctxrecon.pipelines import CrossModalPipeline, load_cross_modal, load_text_encoder
+from ctxrecon.reconstructors import CROSS_MODAL, CrossModal
 from ctxrecon.training.card import About
 from ctxrecon.training.cross_modal.config import CrossModalConfig
 from ctxrecon.training.cross_modal.data import PairSamples
 from ctxrecon.training.cross_modal.objective import (
     CRITICS,
     PARTS,
+    REGISTRATION,
     Alternating,
     CrossModalTraining,
     Objective,
@@ -137,7 +141,36 @@ def starting_point(config: CrossModalConfig) -> CrossModalPipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_from_text("--network", config.network, CROSS_MODAL, settled)
+    if config.order == REGISTRATION and network.aligner is None:
+        raise InputError(
+            f"--order {REGISTRATION} trains the aligner, which the network has not: leave "
+            "alignment=false out of --network"
+        )
+    if config.aligner is not None:
+        _start_aligner(network, config.aligner)
     return CrossModalPipeline(network, encoder, tokenizer)
+
+
+def _start_aligner(network: CrossModal, path: str) -> None:
+    """Copy the weights of a trained aligner into that of a network.
+
+    Raises:
+        InputError: The pipeline cannot be loaded, or one of the two networks has no aligner, or
+            they differ in size.
+    """
+    old = load_cross_modal(path).reconstructor
+    sizes = [(one.config.align_width, one.config.align_depth) for one in (network, old)]
+    if network.aligner is None or old.aligner is None:
+        raise InputError(
+            f"expected --aligner for a network with an aligner, from a pipeline that has one, got "
+            f"{path}: leave alignment=false out of --network, or leave --aligner out"
+        )
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            "expected an --aligner of align_width and align_depth "
+            f"{sizes[0]}, got {sizes[1]} in {path}: give --network the same"
+        )
+    network.aligner.load_state_dict(old.aligner.state_dict())
 
 
 _COMMAND = TrainingCommand(CrossModalConfig, train_cross_modal, description=__doc__)

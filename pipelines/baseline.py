@@ -30,6 +30,7 @@ class BaselinePipeline:
     Example:
         >>> import torch
         >>> from ctxrecon.fourier import fft2c
+        >>> from ctxrecon.pipelines import BaselinePipeline
         >>> image = torch.zeros(1, 1, 32, 32, dtype=torch.complex64)
         >>> image[..., 8:24, 8:24] = 1
         >>> mask = torch.ones(32, 32, dtype=torch.bool)

@@ -384,9 +384,9 @@ def build_pipeline(
 
     Example:
         >>> import torch
+        >>> from ctxrecon.pipelines import build_pipeline
         >>> pipe = build_pipeline(block_out_channels=(32, 64), sample_size=16)
-        >>> output = pipe(torch.ones(16, 16, dtype=torch.complex64), num_inference_steps=2)
-        >>> output.images.shape
+        >>> pipe(torch.ones(16, 16, dtype=torch.complex64), num_inference_steps=2).images.shape
         torch.Size([1, 16, 16])
 
     Args:

@@ -53,6 +53,7 @@ class CrossModalPipeline(TextNetworkPipeline):
 
     Example:
         >>> import torch
+        >>> from ctxrecon.pipelines import CrossModalPipeline
         >>> from ctxrecon.reconstructors import CrossModal
         >>> network = CrossModal(width=4, depth=1, cascades=1, synthesis_cascades=1, align_width=4)
         >>> kspace, reference = torch.ones(16, 16, dtype=torch.complex64), torch.ones(16, 16)

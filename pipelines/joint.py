@@ -74,6 +74,7 @@ class JointPipeline(DiffusionPipeline):
     Example:
         >>> import torch
         >>> from ctxrecon.masks.learned import LOUPE
+        >>> from ctxrecon.pipelines import JointPipeline
         >>> from ctxrecon.reconstructors import UNetReconstructor
         >>> pipe = JointPipeline(UNetReconstructor(width=4, depth=1), LOUPE((16, 16), 4.0))
         >>> output = pipe(torch.ones(1, 1, 1, 16, 16, dtype=torch.complex64))

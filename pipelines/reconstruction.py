@@ -30,6 +30,7 @@ class ReconstructionPipeline(TextNetworkPipeline):
 
     Example:
         >>> import torch
+        >>> from ctxrecon.pipelines import ReconstructionPipeline
         >>> from ctxrecon.reconstructors import VarNet
         >>> pipe = ReconstructionPipeline(VarNet(width=4, depth=1, cascades=1))
         >>> output = pipe(torch.ones(16, 16, dtype=torch.complex64))
@@ -186,6 +187,11 @@ def load_reconstructor(
     device: str | torch.device | None = None,
 ) -> ReconstructionPipeline:
     """Load a network that reconstructs directly.
+
+    Example:
+        >>> from ctxrecon.pipelines import load_reconstructor
+        >>> load_reconstructor().reconstructor.text_width is None
+        True
 
     Args:
         path: Folder or hub repository with ``reconstructor/`` and, for networks that read prompts,

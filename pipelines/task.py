@@ -60,6 +60,7 @@ class TaskPipeline(DiffusionPipeline):
     Example:
         >>> import torch
         >>> from ctxrecon.masks.learned import LOUPE
+        >>> from ctxrecon.pipelines import TaskPipeline
         >>> from ctxrecon.tasks import FindingClassifier
         >>> network = FindingClassifier(["meniscus tear"], width=4)
         >>> pipe = TaskPipeline(LOUPE((32, 32), 4.0), network, classes=["meniscus tear"])

@@ -74,6 +74,6 @@ class TextNetworkPipeline(DiffusionPipeline):
         prompts = check_prompts(prompt, slices)
         embeds = self.encode_prompt(prompts if prompts is not None else [""] * slices)
         if embeds is None and prompts is not None:
-            logger.info("this network reads no prompt: the given one is ignored")
+            logger.info("this network accepts no prompt: the given one is ignored")
             prompts = None
         return prompts, embeds

@@ -21,7 +21,7 @@ class TextToImagePipeline(TextPrior):
 
     Example:
         >>> import torch
-        >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.pipelines import TextToImagePipeline, build_pipeline
         >>> components = build_pipeline(block_out_channels=(32, 64), sample_size=16).components
         >>> output = TextToImagePipeline(**components)("Knee, PDFS", num_inference_steps=2)
         >>> output.images.shape

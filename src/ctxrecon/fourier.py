@@ -16,6 +16,8 @@ def fft2c(image: Tensor) -> Tensor:
     The zero frequency of the result is at index ``n // 2``; ``‖fft2c(x)‖ = ‖x‖``.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.fourier import fft2c
         >>> fft2c(torch.ones(4, 4, dtype=torch.complex64))[2, 2].real
         tensor(4.)
 
@@ -30,6 +32,8 @@ def ifft2c(kspace: Tensor) -> Tensor:
     """Apply the inverse (and adjoint) of :func:`fft2c`.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.fourier import fft2c, ifft2c
         >>> image = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) + 0j
         >>> torch.allclose(ifft2c(fft2c(image)), image, atol=1e-6)
         True

@@ -22,6 +22,8 @@ def magnitude_quantile(images: Tensor, interpolation: Interpolation = "order") -
     """Compute the 99 % quantile of the magnitude of each image, ``(batch,)`` float32.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.intensity import magnitude_quantile
         >>> magnitude_quantile(torch.arange(1, 101.0)[None])
         tensor([99.])
 
@@ -48,6 +50,8 @@ def intensity_scale(images: Tensor, interpolation: Interpolation = "order") -> T
     magnitude; for an empty image it is 1.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.intensity import intensity_scale
         >>> intensity_scale(torch.zeros(1, 8, 8))
         tensor([1.])
 

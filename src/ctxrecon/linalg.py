@@ -39,6 +39,8 @@ def conjugate_gradient(
     unbounded.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.linalg import conjugate_gradient
         >>> diagonal = torch.tensor([[1.0, 2.0, 4.0]])
         >>> conjugate_gradient(lambda x: diagonal * x, torch.ones(1, 3), num_iterations=3)
         tensor([[1.0000, 0.5000, 0.2500]])
@@ -136,6 +138,8 @@ def damped_solve(
     Iterations are not stored, so memory does not grow with their number.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.linalg import damped_solve
         >>> damping = torch.tensor(1.0)
         >>> damped_solve(lambda x: 3 * x, torch.ones(1, 2), damping, num_iterations=2)
         tensor([[0.2500, 0.2500]])
@@ -197,6 +201,7 @@ def power_iteration(
     """Estimate the largest eigenvalue of a Hermitian positive semi-definite operator per sample.
 
     Example:
+        >>> from ctxrecon.linalg import power_iteration
         >>> power_iteration(lambda x: 2 * x, (1, 4)).round()
         tensor([2.])
 
@@ -212,7 +217,7 @@ def power_iteration(
         Eigenvalues of shape ``(batch,)``, real.
 
     Raises:
-        InputError: If there is no iteration.
+        InputError: If ``num_iterations`` is below 1.
     """
     if num_iterations < 1:
         raise InputError(f"expected at least one power iteration, got {num_iterations}")

@@ -64,7 +64,7 @@ def leading_eigenpair(matrices: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(_SQUARINGS):
         powers = powers @ powers
     for iteration in range(_POWER_ITERATIONS):
-        # Eigenvalues are near 1 at most, so float32 can hold a few products between scalings.
+        # Eigenvalues do not exceed 1 or fall far below it: float32 can hold a few products.
         if iteration % 2 == 0:
             vector = vector / _norm(vector[..., 0])[..., None]
         vector = powers @ vector

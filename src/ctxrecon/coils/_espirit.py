@@ -83,6 +83,8 @@ def espirit(
     both sets; the second is zero where one suffices. See :class:`ctxrecon.operators.SoftSense`.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import espirit
         >>> espirit(torch.ones(1, 4, 16, 16, dtype=torch.complex64), (32, 32)).coil_maps.shape
         torch.Size([1, 4, 32, 32])
 

@@ -169,7 +169,7 @@ def _middle(size: int, width: int) -> slice:
 def _held_back(sampled: Tensor, acceleration: float) -> Tensor:
     """Return the samples to predict, ``(draws, 1, ny, nx)``: lines, or points of a 2-D mask.
 
-    The remaining samples are undersampled like the scan, or by a further third if it already is.
+    The remaining samples are undersampled like the scan, with at least a third held out.
     """
     ny, nx = sampled.shape[2:]
     present = float(sampled.float().mean())

@@ -42,6 +42,8 @@ def walsh(
     of the calibration data. It suits fast previews with 20 center lines or more.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import walsh
         >>> walsh(torch.ones(1, 4, 16, 16, dtype=torch.complex64), (32, 32)).shape
         torch.Size([1, 4, 32, 32])
 

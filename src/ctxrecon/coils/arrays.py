@@ -34,6 +34,8 @@ def simulate_coil_maps(
     electrical phase vary between coils and batch items.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import simulate_coil_maps
         >>> maps = simulate_coil_maps(4, (32, 32), generator=torch.Generator().manual_seed(0))
         >>> maps.shape
         torch.Size([1, 4, 32, 32])

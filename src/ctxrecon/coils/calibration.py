@@ -55,6 +55,8 @@ def find_calibration_region(
     all rectangles that contain the center, it is the one with the most positions of a 4×4 kernel.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import find_calibration_region
         >>> mask = torch.zeros(32, 32, dtype=torch.bool)
         >>> mask[:, 12:20] = True
         >>> find_calibration_region(mask)
@@ -139,6 +141,8 @@ def estimate_coil_maps(
     sets of maps.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import estimate_coil_maps
         >>> kspace = torch.zeros(1, 4, 32, 32, dtype=torch.complex64)
         >>> kspace[..., 12:20, 12:20] = 1
         >>> estimate_coil_maps(kspace, num_maps=1).shape

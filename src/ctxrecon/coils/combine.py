@@ -26,7 +26,8 @@ def mvue(kspace: Tensor, coil_maps: Tensor) -> Tensor:
     sets are combined by :func:`~ctxrecon.operators.combine_sets`.
 
     Example:
-        >>> from ctxrecon.coils import simulate_coil_maps
+        >>> import torch
+        >>> from ctxrecon.coils import mvue, simulate_coil_maps
         >>> from ctxrecon.fourier import fft2c
         >>> maps = simulate_coil_maps(4, (16, 16), generator=torch.Generator().manual_seed(0))
         >>> image = torch.ones(1, 16, 16, dtype=torch.complex64)
@@ -65,6 +66,8 @@ def root_sum_of_squares(images: Tensor, *, dim: int = 1) -> Tensor:
     """Compute the root sum of squares ``√Σ_c |x_c|²`` over the coil axis, real.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import root_sum_of_squares
         >>> root_sum_of_squares(torch.ones(1, 4, 2, 2))[0, 0]
         tensor([2., 2.])
 
@@ -97,6 +100,8 @@ def compress_coils(kspace: Tensor, num_coils: int) -> CompressedCoils:
     noise stays white with the same variance.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.coils import compress_coils
         >>> generator = torch.Generator().manual_seed(0)
         >>> kspace = torch.randn(2, 8, 16, 16, dtype=torch.complex64, generator=generator)
         >>> compress_coils(kspace, 4).kspace.shape
@@ -131,6 +136,14 @@ def prewhiten(kspace: Tensor, noise: Tensor) -> Tensor:
 
     The result is ``L⁻¹ y``; see :func:`whitening_matrix`. Estimate coil maps from the whitened
     coils, or multiply them by the same matrix.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.coils import prewhiten
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> noise = 3 * torch.randn(4, 1000, dtype=torch.complex64, generator=generator)
+        >>> prewhiten(noise.reshape(1, 4, 20, 50), noise).std().round()
+        tensor(1.)
 
     Args:
         kspace: K-space of shape ``(batch, coils, ny, nx)``, complex.

@@ -14,7 +14,7 @@ _OUTER_SHARE = 0.25
 _LEAST_SAMPLES = 16
 _LEAST_LINES = 8
 ENOUGH_COILS = 4
-"""Number of independent coils above which some directions are free of signal."""
+"""Smallest number of independent coils for which some directions are free of signal."""
 # Relative to the largest eigenvalue; directions below it are combinations of other coils.
 _RANK_TOLERANCE = 1e-12
 # Mean of the lower half of a semicircle, in radii from its center

@@ -70,6 +70,9 @@ def prompt_evidence(
     Compare with the empty prompt ``""``: a prompt with a lower score is worse than no prompt.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.inference.evidence import prompt_evidence
+        >>> from ctxrecon.measurement import Measurement
         >>> from ctxrecon.pipelines import build_pipeline
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> measurement = Measurement.from_arrays(torch.ones(8, 8, dtype=torch.complex64))

@@ -100,7 +100,7 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     try:
         if "shape" not in config:  # samplers have one, and their size is that of the images
             check_parameters(str(folder / "config.json"), lambda: _with_new_weights(kind, folder))
-        # What diffusers calls torch_dtype is dtype in transformers.
+        # The argument is torch_dtype in diffusers and dtype in transformers.
         precision = "dtype" if issubclass(kind, CLIPTextModel) else "torch_dtype"
         with _without_bars():
             model, info = kind.from_pretrained(

@@ -22,6 +22,8 @@ def expected_calibration_error(probabilities: Tensor, truth: Tensor, bins: int =
     for an event with a frequency of 10 % is calibrated.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import expected_calibration_error
         >>> expected_calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([True, False]))
         0.0
 
@@ -49,6 +51,8 @@ def brier_score(probabilities: Tensor, truth: Tensor) -> float:
     sum.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import brier_score
         >>> brier_score(torch.tensor([0.5, 1.0]), torch.tensor([True, True]))
         0.125
 

@@ -22,6 +22,7 @@ def auroc(scores: ArrayLike, truth: ArrayLike) -> float:
     It is computed from ranks (Mann–Whitney), so that ties count half.
 
     Example:
+        >>> from ctxrecon.metrics import auroc
         >>> auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         0.75
 
@@ -48,6 +49,11 @@ def auroc(scores: ArrayLike, truth: ArrayLike) -> float:
 
 def macro_auroc(scores: ArrayLike, truth: ArrayLike) -> float:
     """Compute the mean of :func:`auroc` over the findings.
+
+    Example:
+        >>> from ctxrecon.metrics import macro_auroc
+        >>> macro_auroc([[0.1, 0.9], [0.8, 0.2]], [[0, 1], [1, 0]])
+        1.0
 
     Args:
         scores: Scores of shape ``(n, findings)``, higher for more likely findings.
@@ -81,6 +87,8 @@ def bootstrap_interval(
     are similar (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8).
 
     Example:
+        >>> import numpy as np
+        >>> from ctxrecon.metrics import auroc, bootstrap_interval
         >>> scores, truth = np.array([0.1, 0.2, 0.7, 0.9]), np.array([0, 0, 1, 1])
         >>> people = ["A", "B", "C", "D"]
         >>> bootstrap_interval(lambda rows: auroc(scores[rows], truth[rows]), people)

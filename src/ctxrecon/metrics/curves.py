@@ -30,6 +30,7 @@ def bd_psnr(
     where [a, b] are the rates covered by both curves.
 
     Example:
+        >>> from ctxrecon.metrics import bd_psnr
         >>> round(bd_psnr([0.1, 0.2, 0.4], [31, 33, 35], [0.1, 0.2, 0.4], [30, 32, 34]), 6)
         1.0
 
@@ -62,6 +63,7 @@ def bd_rate(
     where [a, b] is the quality reached by both curves.
 
     Example:
+        >>> from ctxrecon.metrics import bd_rate
         >>> round(bd_rate([0.05, 0.1, 0.2], [30, 32, 34], [0.1, 0.2, 0.4], [30, 32, 34]), 6)
         -50.0
 

@@ -34,6 +34,8 @@ def psnr(
         \mathrm{PSNR} = 10 \log_{10} \frac{\max(|r|)^2}{\operatorname{mean}((|p| - |r|)^2)}
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import psnr
         >>> psnr(torch.full((1, 8, 8), 0.9), torch.ones(1, 8, 8)).round()
         tensor([20.])
 
@@ -66,6 +68,8 @@ def nmse(
     """Compute the normalized mean squared error ``‖|p| - |r|‖² / ‖|r|‖²``.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import nmse
         >>> nmse(torch.zeros(1, 8, 8), torch.ones(1, 8, 8))
         tensor([1.])
 
@@ -85,6 +89,8 @@ def snr(
     """Compute the signal-to-noise ratio in dB, ``10 log10(‖|r|‖² / ‖|p| - |r|‖²)``.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import snr
         >>> snr(torch.full((1, 8, 8), 0.9), torch.ones(1, 8, 8)).round()
         tensor([20.])
 
@@ -109,6 +115,8 @@ def ssim(
     over slices with the range of the volume.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import ssim
         >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> ssim(image, image)
         tensor([1.])
@@ -162,6 +170,8 @@ def hfen(
     and errors are those of :func:`psnr`; the result is 0 for equal images.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import hfen
         >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> hfen(image, image)
         tensor([0.])
@@ -195,6 +205,8 @@ def sharpness(
     place. Arguments and errors are those of :func:`psnr`; the result is 1 for equal images.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import sharpness
         >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> sharpness(image / 2, image)
         tensor([0.5000])
@@ -218,6 +230,8 @@ def image_metrics(
     """Compute all image metrics of this module, by name.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import image_metrics
         >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> list(image_metrics(image, image))
         ['psnr', 'ssim', 'nmse', 'snr', 'hfen', 'sharpness']

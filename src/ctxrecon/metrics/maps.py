@@ -24,6 +24,8 @@ def foreground_psnr(prediction: ArrayLike, reference: ArrayLike, foreground: Arr
     The peak is the reference's maximum in the foreground.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import foreground_psnr
         >>> reference = torch.ones(1, 8, 8)
         >>> foreground_psnr(0.9 * reference, reference, reference > 0).round()
         tensor([20.])
@@ -54,6 +56,13 @@ def foreground_ssim(prediction: ArrayLike, reference: ArrayLike, foreground: Arr
     Both maps are set to zero outside the foreground, for the windows that extend beyond it; the
     data range is the reference's maximum inside. Arguments, result and errors are those of
     :func:`foreground_psnr` and :func:`~ctxrecon.metrics.ssim`; a border of 3 pixels is excluded.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import foreground_ssim
+        >>> reference = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> foreground_ssim(reference, reference, reference > 0)
+        tensor([1.])
     """
     p, r, inside = _checked(prediction, reference, foreground)
     if min(p.shape[-2:]) <= 2 * _BORDER:
@@ -79,6 +88,13 @@ def map_metrics(
     """Compute PSNR and SSIM of each slice, as in the columns BG and NBG of JoJoNet's table II.
 
     Arguments and errors are those of :func:`foreground_psnr` and :func:`foreground_ssim`.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import map_metrics
+        >>> reference = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> list(map_metrics(reference, reference, reference > 0))
+        ['psnr_bg', 'ssim_bg', 'psnr_nbg', 'ssim_nbg']
 
     Returns:
         ``psnr_bg`` and ``ssim_bg`` of the whole maps, ``psnr_nbg`` and ``ssim_nbg`` of the

@@ -21,6 +21,8 @@ def redundancy_ratio(mask: Tensor) -> Tensor:
     reflection count as S₂, so that a symmetric mask has the ratio 1.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import redundancy_ratio
         >>> redundancy_ratio(torch.ones(1, 1, 8, 8, dtype=torch.bool))
         tensor([1.])
 

@@ -34,6 +34,7 @@ class Lpips:
     backbones are not comparable, so report the backbone with the value.
 
     Example:
+        >>> from ctxrecon.metrics import Lpips
         >>> Lpips(backbone="squeeze").backbone
         'squeeze'
 

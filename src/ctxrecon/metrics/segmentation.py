@@ -15,6 +15,8 @@ def class_masks(labels: Tensor, num_classes: int) -> Tensor:
     """Return a bool mask for each class except the background.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import class_masks
         >>> class_masks(torch.tensor([[0, 1], [2, 2]]), num_classes=3).shape
         torch.Size([2, 2, 2])
 
@@ -45,6 +47,8 @@ def dice(first: Tensor, second: Tensor) -> Tensor:
     """Compute the Dice coefficient ``2 |A ∩ B| / (|A| + |B|)``, ``(…)`` float64.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import dice
         >>> dice(torch.tensor([[True, True]]), torch.tensor([[True, False]])).item()
         0.6666666666666666
 
@@ -65,6 +69,8 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
     Arguments and errors are those of :func:`dice`.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import iou
         >>> iou(torch.tensor([[True, True]]), torch.tensor([[True, False]])).item()
         0.5
     """
@@ -87,6 +93,8 @@ def generalized_energy_distance(samples: Tensor, references: Tensor) -> Tensor:
     sample has no pairs and stands for a method, or a rater, without variation.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import generalized_energy_distance
         >>> masks = torch.ones(2, 1, 4, 4, dtype=torch.bool)
         >>> generalized_energy_distance(masks, masks).item()
         0.0
@@ -117,6 +125,13 @@ def generalized_energy_distance(samples: Tensor, references: Tensor) -> Tensor:
 def majority(masks: Tensor) -> Tensor:
     """Return the pixels that more than half of the samples contain.
 
+    Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import majority
+        >>> votes = torch.tensor([True, True, False]).reshape(3, 1, 1, 1)
+        >>> majority(votes)
+        tensor([[[True]]])
+
     Args:
         masks: Masks of shape ``(…, draws, classes, ny, nx)``, bool.
 
@@ -131,6 +146,13 @@ def segmentation_metrics(samples: Tensor, references: Tensor) -> dict[str, Tenso
     """Compute the agreement of a method's samples with several raters, each ``(…)`` float64.
 
     Arguments and errors are those of :func:`generalized_energy_distance`.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.metrics import segmentation_metrics
+        >>> masks = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+        >>> segmentation_metrics(masks, masks)["dice"].item()
+        1.0
 
     Returns:
         "ged", the :func:`generalized_energy_distance`; "dice", the mean over single samples and

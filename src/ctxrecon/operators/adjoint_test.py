@@ -20,7 +20,7 @@ def adjoint_error(operator: LinearOperator, *, generator: torch.Generator | None
     zero.
 
     Example:
-        >>> from ctxrecon.operators import Crop
+        >>> from ctxrecon.operators import Crop, adjoint_error
         >>> adjoint_error(Crop((1, 8, 8), (4, 4))) < 1e-5
         True
 
@@ -63,7 +63,7 @@ def valid_adjoint(
     """Return whether ``operator.adjoint`` is the adjoint of ``operator.forward``.
 
     Example:
-        >>> from ctxrecon.operators import Crop
+        >>> from ctxrecon.operators import Crop, valid_adjoint
         >>> valid_adjoint(Crop((1, 8, 8), (4, 4)))
         True
 

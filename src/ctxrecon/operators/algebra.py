@@ -40,6 +40,7 @@ class LinearOperator(LinearMap):
     ``(AᴴA + ρ I) x = Aᴴ y``.
 
     Example:
+        >>> import torch
         >>> from ctxrecon.operators import Crop
         >>> operator = 2 * Crop((1, 8, 8), (4, 4))
         >>> operator.gram(torch.ones(1, 8, 8)).max()

@@ -22,6 +22,8 @@ class CartesianSense(Sense):
     is the forward operator of ContextMRI (arXiv:2501.04284).
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense
         >>> mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
         >>> mask[..., ::2] = True
         >>> operator = CartesianSense(mask, torch.full((1, 4, 8, 8), 0.5, dtype=torch.complex64))

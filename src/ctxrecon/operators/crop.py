@@ -22,6 +22,7 @@ class Crop(LinearOperator):
 
     Example:
         >>> import torch
+        >>> from ctxrecon.operators import Crop
         >>> Crop((1, 8, 8), (4, 6))(torch.ones(1, 8, 8)).shape
         torch.Size([1, 4, 6])
 

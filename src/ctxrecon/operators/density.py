@@ -26,6 +26,8 @@ def density_compensation(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
     meaning as for an undersampled Cartesian scan.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import density_compensation
         >>> axis = torch.linspace(-torch.pi, torch.pi, 9)[:-1]
         >>> density_compensation(torch.cartesian_prod(axis, axis), (8, 8)).shape
         torch.Size([64])

@@ -20,6 +20,8 @@ class Inpainting(LinearOperator):
     It models signal voids and metal artifacts, whose pixels the prior fills in.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import Inpainting
         >>> mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
         >>> mask[..., 1:3, 1:3] = False
         >>> Inpainting(mask)(torch.ones(1, 4, 4, dtype=torch.complex64)).abs().sum()

@@ -27,6 +27,7 @@ class SincInterpolation(LinearOperator):
 
     Example:
         >>> import torch
+        >>> from ctxrecon.operators import SincInterpolation
         >>> operator = SincInterpolation((1, 16, 16), (8, 8))
         >>> operator(torch.ones(1, 8, 8, dtype=torch.complex64)).shape
         torch.Size([1, 16, 16])

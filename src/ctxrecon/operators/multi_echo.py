@@ -24,7 +24,8 @@ class MultiEcho(LinearOperator):
     solvers on images ``(batch, ny, nx)`` accept :meth:`folded`.
 
     Example:
-        >>> from ctxrecon.operators import CartesianSense
+        >>> import torch
+        >>> from ctxrecon.operators import CartesianSense, MultiEcho
         >>> echo = CartesianSense(torch.ones(1, 1, 8, 8, dtype=torch.bool))
         >>> operator = MultiEcho([echo, echo, echo])
         >>> operator.domain_shape, operator.folded().domain_shape

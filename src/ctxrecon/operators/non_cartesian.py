@@ -47,6 +47,8 @@ class NonCartesianSense(LinearOperator):
     2e-6. Gradients reach ``x``, ``y`` and the coil maps, but not the trajectory.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import NonCartesianSense
         >>> axis = torch.linspace(-torch.pi, torch.pi, 9)[:-1]
         >>> maps = torch.ones(1, 1, 8, 8, dtype=torch.complex64)
         >>> operator = NonCartesianSense(torch.cartesian_prod(axis, axis), maps)

@@ -34,6 +34,8 @@ class SoftSense(LinearOperator):
     the sets, and :meth:`combine` combines them into one image.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import SoftSense
         >>> mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
         >>> operator = SoftSense(mask, torch.ones(1, 2, 4, 8, 8, dtype=torch.complex64))
         >>> operator.domain_shape, operator.range_shape
@@ -142,7 +144,7 @@ class EachSet(LinearOperator):
     The images are stacked along the rows, as in the domain of :class:`SoftSense`.
 
     Example:
-        >>> from ctxrecon.operators import Crop
+        >>> from ctxrecon.operators import Crop, EachSet
         >>> EachSet(Crop((1, 8, 8), (4, 4)), 2).range_shape
         (1, 8, 4)
 
@@ -196,6 +198,8 @@ def sense_operator(mask: Tensor, coil_maps: Tensor | None) -> CartesianSense | S
     """Return the measurement operator ``A = M F S`` for one or several sets of coil maps.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import sense_operator
         >>> sense_operator(torch.ones(1, 1, 8, 8, dtype=torch.bool), None)
         CartesianSense((1, 8, 8) -> (1, 1, 8, 8))
 
@@ -219,6 +223,12 @@ def combine_sets(images: Tensor) -> Tensor:
     The magnitude ``√Σ_k |x_k|²`` is that seen by all coils together; the phase is that of
     ``Σ_k |x_k| x_k``, mostly that of the stronger image. Where only one image is non-zero, it is
     the result.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.operators import combine_sets
+        >>> combine_sets(torch.ones(1, 2, 4, 4)).shape
+        torch.Size([1, 4, 4])
 
     Args:
         images: Images, or their standard deviations, of shape ``(batch, sets, ny, nx)``, complex or

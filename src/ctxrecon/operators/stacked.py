@@ -26,7 +26,8 @@ class StackedOperator(LinearOperator):
     proximal penalty ``λ ‖x − x₀‖²``.
 
     Example:
-        >>> from ctxrecon.operators import Crop, Identity
+        >>> import torch
+        >>> from ctxrecon.operators import Crop, Identity, StackedOperator
         >>> operator = StackedOperator(Crop((1, 8, 8), (4, 4)), 0.5 * Identity((1, 8, 8)))
         >>> operator(torch.ones(1, 8, 8)).shape
         torch.Size([1, 80])

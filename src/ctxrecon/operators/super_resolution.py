@@ -30,6 +30,7 @@ class SuperResolution(LinearOperator):
 
     Example:
         >>> import torch
+        >>> from ctxrecon.operators import SuperResolution
         >>> operator = SuperResolution((1, 16, 16), 2)
         >>> operator(torch.ones(1, 16, 16, dtype=torch.complex64)).shape
         torch.Size([1, 8, 8])

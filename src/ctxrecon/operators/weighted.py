@@ -33,6 +33,8 @@ class WeightedSense(Sense):
     ``⟨a, W⁻¹ b⟩``, for which ``A.H`` and ``A.gram`` are consistent.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.operators import WeightedSense
         >>> weights = torch.full((1, 1, 8, 8), 0.5)
         >>> WeightedSense(weights)(torch.ones(1, 8, 8, dtype=torch.complex64)).shape
         torch.Size([1, 1, 8, 8])

@@ -54,7 +54,7 @@ class AnatomyBank:
 
     Example:
         >>> import torch
-        >>> from ctxrecon.phantom import brain_anatomy
+        >>> from ctxrecon.phantom import AnatomyBank, brain_anatomy
         >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
         >>> len(bank), bank[0].name
         (1, 'brain')

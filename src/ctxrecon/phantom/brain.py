@@ -66,6 +66,8 @@ def brain_anatomy(
     """Draw one random axial slice of a head.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import brain_anatomy
         >>> anatomy = brain_anatomy(torch.Generator().manual_seed(0), size=64)
         >>> anatomy.name, anatomy.labels.shape
         ('brain', (64, 64))

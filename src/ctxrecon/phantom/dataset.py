@@ -48,6 +48,12 @@ class Drawn(NamedTuple):
 def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Divide an image by the 99 % quantile of its magnitude, the prior's intensity scale.
 
+    Example:
+        >>> import numpy as np
+        >>> from ctxrecon.phantom import normalize
+        >>> float(abs(normalize(np.full((8, 8), 2j, np.complex64))).max())
+        1.0
+
     Raises:
         InputError: If the image has no signal.
     """
@@ -74,7 +80,8 @@ class PhantomSlices(NumberedPhantoms):
     visible part of an :class:`Anatomy`.
 
     Example:
-        >>> from ctxrecon.phantom import AnatomyBank, brain_anatomy
+        >>> import torch
+        >>> from ctxrecon.phantom import AnatomyBank, PhantomSlices, brain_anatomy
         >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
         >>> PhantomSlices(bank, resolution=32)[0]["image"].shape
         torch.Size([2, 32, 32])

@@ -39,6 +39,12 @@ def multi_echo(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
     """Draw five spoiled gradient echoes of one series at 3 T, at :data:`ECHO_TIMES`, TR 55 ms.
 
     The flip angle of the series is drawn from 12 to 24 degrees.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import multi_echo
+        >>> [echo.te for echo in multi_echo(torch.Generator().manual_seed(0))]
+        [9.2, 18.4, 27.6, 36.8, 46.0]
     """
     angle = int(torch.randint(12, 25, (), generator=generator))
     first = ScanMetadata(
@@ -51,6 +57,12 @@ def pd_pair(generator: torch.Generator) -> tuple[ScanMetadata, ...]:
     """Draw a PD and a PDFS protocol of a knee with the frequencies of real scans.
 
     Both have the field strength of the first, as one subject is in one scanner.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import pd_pair
+        >>> [scan.contrast for scan in pd_pair(torch.Generator().manual_seed(0))]
+        ['PD', 'PDFS']
     """
     pd, pdfs = (draw_protocol(generator, "knee", contrast) for contrast in ("PD", "PDFS"))
     return pd, replace(pdfs, field_strength=pd.field_strength)
@@ -135,7 +147,8 @@ class PhantomContrasts(NumberedPhantoms):
     ``metadata``, a tuple of :class:`ScanMetadata`, one per contrast.
 
     Example:
-        >>> from ctxrecon.phantom import AnatomyBank, brain_anatomy
+        >>> import torch
+        >>> from ctxrecon.phantom import AnatomyBank, PhantomContrasts, brain_anatomy, multi_echo
         >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
         >>> PhantomContrasts(bank, multi_echo, resolution=32)[0]["images"].shape
         torch.Size([5, 32, 32])
@@ -208,7 +221,8 @@ def contrast_scan(
     """Scan a random person with this anatomy in several contrasts, with one coil array.
 
     Example:
-        >>> from ctxrecon.phantom import brain_anatomy
+        >>> import torch
+        >>> from ctxrecon.phantom import brain_anatomy, contrast_scan, multi_echo
         >>> generator = torch.Generator().manual_seed(0)
         >>> anatomy = brain_anatomy(generator, size=64)
         >>> protocols = multi_echo(generator)

@@ -40,6 +40,8 @@ def knee_anatomy(
     """Draw one random coronal slice of a knee.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import knee_anatomy
         >>> anatomy = knee_anatomy(torch.Generator().manual_seed(0), size=64)
         >>> anatomy.name, anatomy.labels.shape
         ('knee', (64, 64))

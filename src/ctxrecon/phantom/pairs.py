@@ -40,6 +40,12 @@ def t1_t2_pair(generator: torch.Generator) -> tuple[ScanMetadata, ScanMetadata]:
     """Draw a T1 and a T2 protocol of a brain with the frequencies of real scans.
 
     Both have the field strength of the first, as one subject is in one scanner.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import t1_t2_pair
+        >>> [scan.contrast for scan in t1_t2_pair(torch.Generator().manual_seed(0))]
+        ['T1', 'T2']
     """
     t1, t2 = (draw_protocol(generator, "brain", contrast) for contrast in ("T1", "T2"))
     return t1, replace(t2, field_strength=t1.field_strength)
@@ -168,6 +174,13 @@ class PhantomPairs(NumberedPhantoms):
     ``displacement``, float32 ``(2, n, n)``; ``inside``, bool ``(n, n)``, the pixels with tissue;
     ``metadata`` of the image and of the reference.
 
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import AnatomyBank, PhantomPairs, brain_anatomy
+        >>> bank = AnatomyBank.build([brain_anatomy(torch.Generator().manual_seed(0), size=64)])
+        >>> PhantomPairs(bank, resolution=32)[0]["images"].shape
+        torch.Size([2, 32, 32])
+
     Args:
         bank: Brains to draw from.
         misalignment: Motion of the subjects; ``None`` uses the default.
@@ -242,6 +255,14 @@ def pair_scan(
     generator: torch.Generator | None = None,
 ) -> PairScan:
     """Scan a random person with this anatomy twice, with motion between, with one coil array.
+
+    Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import brain_anatomy, pair_scan
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> scan = pair_scan(brain_anatomy(generator, size=64), shape=(32, 32), generator=generator)
+        >>> scan.kspace.shape, scan.reference.shape
+        (torch.Size([1, 1, 32, 32]), torch.Size([1, 32, 32]))
 
     Args:
         anatomy: Brain to scan; for tests, one not used in training.

@@ -29,6 +29,7 @@ class Person:
         sex: ``"F"`` or ``"M"``.
 
     Example:
+        >>> from ctxrecon.phantom import Person
         >>> Person(age=42, sex="F").is_woman
         True
 

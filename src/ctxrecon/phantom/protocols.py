@@ -56,6 +56,8 @@ def draw_protocol(
     """Draw one protocol with the frequencies of real scans.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import draw_protocol
         >>> draw_protocol(torch.Generator().manual_seed(0), "knee", "PDFS").contrast
         'PDFS'
 

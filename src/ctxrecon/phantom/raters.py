@@ -32,6 +32,11 @@ _SMOOTHNESS = 1 / 16
 class Segmentation:
     """Segmentation task.
 
+    Example:
+        >>> from ctxrecon.phantom import SEGMENTATIONS
+        >>> SEGMENTATIONS["cartilage_and_meniscus"].num_classes
+        3
+
     Attributes:
         anatomy: Anatomy with the structures.
         classes: Structures of each class; the background is class 0, before them.
@@ -83,7 +88,7 @@ class Raters:
 
     Example:
         >>> import torch
-        >>> from ctxrecon.phantom import knee_anatomy
+        >>> from ctxrecon.phantom import Raters, SEGMENTATIONS, knee_anatomy
         >>> anatomy = knee_anatomy(torch.Generator().manual_seed(0), size=64)
         >>> raters = Raters(SEGMENTATIONS["cartilage_and_meniscus"])
         >>> raters.segment(anatomy, (32, 32), slice_seed=0).shape

@@ -113,7 +113,8 @@ def signal(parameters: TissueParameters, metadata: ScanMetadata) -> NDArray[np.c
     refocuses it.
 
     Example:
-        >>> from ctxrecon.phantom import tissue_parameters
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> from ctxrecon.phantom import signal, tissue_parameters
         >>> metadata = ScanMetadata(contrast="T2", tr=4000.0, te=90.0)
         >>> signal(tissue_parameters(3.0), metadata).shape
         (22,)

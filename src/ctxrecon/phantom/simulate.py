@@ -38,6 +38,8 @@ def measure(
         y_c = M\, (F S_c\, x + n)
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import measure
         >>> images = torch.ones(1, 16, 16, dtype=torch.complex64)
         >>> measure(images, torch.ones_like(images)[None], None, snr=50.0).kspace.shape
         torch.Size([1, 1, 16, 16])
@@ -92,6 +94,8 @@ def phantom_scan(
     """Simulate a scan of one subject, in several contrasts or echoes for several protocols.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.phantom import phantom_scan
         >>> generator = torch.Generator().manual_seed(0)
         >>> scan = phantom_scan("brain", shape=(32, 32), num_coils=4, generator=generator)
         >>> scan.kspace.shape, scan.target.shape

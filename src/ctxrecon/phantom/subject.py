@@ -33,6 +33,17 @@ def numpy_rng(generator: torch.Generator | None) -> np.random.Generator:
 class Subject:
     """One slice of one person, the same in every contrast.
 
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from ctxrecon.metadata import ScanMetadata
+        >>> from ctxrecon.phantom import Subject, brain_anatomy
+        >>> anatomy = brain_anatomy(torch.Generator().manual_seed(0), size=64)
+        >>> rng = np.random.default_rng(0)
+        >>> subject = Subject.draw(anatomy, 3.0, rng)
+        >>> subject.image(ScanMetadata(contrast="T2", tr=4000.0, te=90.0), (32, 32), rng).shape
+        (32, 32)
+
     Attributes:
         anatomy: Label map of the slice.
         parameters: Tissue parameters of this person.

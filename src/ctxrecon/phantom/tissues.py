@@ -113,6 +113,7 @@ def tissue_parameters(
     T2* decay beyond T2, ``1/T2* − 1/T2``, is proportional to the field.
 
     Example:
+        >>> from ctxrecon.phantom import Tissue, tissue_parameters
         >>> float(tissue_parameters(3.0).t1[Tissue.WHITE_MATTER])
         850.0
 

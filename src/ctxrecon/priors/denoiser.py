@@ -53,7 +53,8 @@ class TextDenoiser:
     the other parameterizations, nothing is clipped.
 
     Example:
-        >>> from ctxrecon.priors import build_scheduler, build_unet
+        >>> import torch
+        >>> from ctxrecon.priors import TextDenoiser, build_scheduler, build_unet
         >>> unet = build_unet(block_out_channels=(8, 16), cross_attention_dim=8).eval()
         >>> states = torch.zeros(1, 77, 8)
         >>> denoiser = TextDenoiser(unet, build_scheduler(), states, states, guidance_scale=2.0)

@@ -33,6 +33,12 @@ def build_unet(
     that the cost at full resolution equals that of a plain U-Net. A pooled text embedding is added
     to the timestep embedding, as in ContextMRI, and thus reaches every level.
 
+    Example:
+        >>> from ctxrecon.priors import build_unet
+        >>> unet = build_unet(block_out_channels=(8, 16), cross_attention_dim=8)
+        >>> unet.config.in_channels, unet.config.out_channels
+        (2, 2)
+
     Args:
         block_out_channels: Channels of each level, multiples of 8; ``ny`` and ``nx`` must be
             multiples of ``2 ** (len(block_out_channels) - 1)``.
@@ -176,7 +182,13 @@ def build_clip(
 
 
 def build_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
-    """Build a cosine schedule of 1000 timesteps, without clipping, for complex images."""
+    """Build a cosine schedule of 1000 timesteps, without clipping, for complex images.
+
+    Example:
+        >>> from ctxrecon.priors import build_scheduler
+        >>> build_scheduler().config.prediction_type
+        'v_prediction'
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",

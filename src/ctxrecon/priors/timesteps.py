@@ -19,6 +19,7 @@ def quadratic_timesteps(
     places few timesteps.
 
     Example:
+        >>> from ctxrecon.priors import quadratic_timesteps
         >>> quadratic_timesteps(4)
         [999, 562, 250, 62]
 

@@ -36,6 +36,12 @@ def build_tokenizer() -> CLIPTokenizer:
     prompts of :mod:`ctxrecon.phantom.protocols` become one or very few tokens. The vocabulary is
     learned deterministically from these prompts and has fewer than 1,000 tokens, compared with
     49,408 of CLIP.
+
+    Example:
+        >>> from ctxrecon.priors import build_tokenizer
+        >>> tokenizer = build_tokenizer()
+        >>> tokenizer.model_max_length
+        77
     """
     from transformers import CLIPTokenizer
 

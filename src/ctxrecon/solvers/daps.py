@@ -81,6 +81,7 @@ class DAPS(DiffusionSolver):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import DAPS
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=DAPS(prior_std=0.2), num_inference_steps=2).images.shape

@@ -42,6 +42,7 @@ def ddim_sample(
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
         >>> from ctxrecon.priors import TextDenoiser
+        >>> from ctxrecon.solvers import ddim_sample
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> with torch.no_grad():
         ...     states = pipe.encode_prompt([""])

@@ -61,6 +61,7 @@ class DDNM(DiffusionSolver):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import DDNM
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=DDNM(eta=0.5), num_inference_steps=2).images.shape

@@ -55,6 +55,7 @@ class DDS3D(DiffusionSolver):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import DDS3D
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(3, 1, 8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=DDS3D(tv_weight=0.01), num_inference_steps=2).images.shape

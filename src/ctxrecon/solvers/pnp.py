@@ -132,8 +132,8 @@ class PnPHQS(_AnnealedPnP):
     ``latents`` are validated but have no effect. A callback receives x in place of ``x_t``.
 
     Default for MRI: the denoiser's input contains no added noise, so its noise level never exceeds
-    the errors of an undersampled image (DPIR starts at 49/255, for a 99 % quantile of 1).
-    Timesteps with more noise use the noisiest allowed level.
+    the errors of an undersampled image (DPIR starts at 49/255; images here have a 99 % quantile of
+    1). Timesteps with more noise use the noisiest allowed level.
 
     At high noise levels the denoiser cannot see fine details, and resolving large aliased
     structures takes many steps. These steps estimate an image with half the pixels along each axis,
@@ -143,6 +143,7 @@ class PnPHQS(_AnnealedPnP):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import PnPHQS
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=PnPHQS(cg_iterations=5), num_inference_steps=2).images.shape
@@ -210,6 +211,7 @@ class PnPADMM(_AnnealedPnP):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import PnPADMM
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=PnPADMM(cg_iterations=5), num_inference_steps=2).images.shape

@@ -64,6 +64,7 @@ class ScoreMRI(DiffusionSolver):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import ScoreMRI
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=ScoreMRI(corrector_steps=0), num_inference_steps=2).images.shape

@@ -63,6 +63,7 @@ class REDDiff(DiffusionSolver):
     Example:
         >>> import torch
         >>> from ctxrecon.pipelines import build_pipeline
+        >>> from ctxrecon.solvers import REDDiff
         >>> pipe = build_pipeline(block_out_channels=(32,), sample_size=8)
         >>> kspace = torch.ones(8, 8, dtype=torch.complex64)
         >>> pipe(kspace, solver=REDDiff(prior_weight=0.5), num_inference_steps=2).images.shape

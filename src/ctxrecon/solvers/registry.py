@@ -41,6 +41,7 @@ def make_solver(solver: str | Solver, **options: Any) -> DiffusionSolver:
     """Make a solver from its name, or validate an existing one.
 
     Example:
+        >>> from ctxrecon.solvers import make_solver
         >>> make_solver("dds", data_weight=10.0).data_weight
         10.0
 
@@ -78,6 +79,7 @@ def parse_solver(text: str) -> DiffusionSolver:
     """Make a solver from a name with options, such as ``"dds:data_weight=50:eta=0.5"``.
 
     Example:
+        >>> from ctxrecon.solvers import parse_solver
         >>> parse_solver("dds:data_weight=50:eta=0.5").eta
         0.5
 

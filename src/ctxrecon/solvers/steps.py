@@ -239,7 +239,12 @@ def on_step_end(callback: StepCallback | None, step: Step, x_t: Tensor, image: T
 
 
 def check_timesteps(timesteps: Sequence[int], total: int) -> None:
-    """Validate that timesteps are strictly descending and lie between 0 and ``total − 1``."""
+    """Validate that timesteps are strictly descending and lie between 0 and ``total − 1``.
+
+    Example:
+        >>> from ctxrecon.solvers import check_timesteps
+        >>> check_timesteps([600, 300], total=1000)
+    """
     steps = [int(t) for t in timesteps]
     if not steps:
         raise InputError("expected at least one timestep, got none")

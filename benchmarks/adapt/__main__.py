@@ -181,7 +181,8 @@ gain” is the improvement of that prediction in dB, for a share of 0 that of th
 
 def _verdict(results: dict[str, Any], names: list[str]) -> str:
     """Return the gain from the most scans of each kind on that scanner, in words."""
-    before, largest = results["before"]["scanner"], {}
+    before = results["before"]["scanner"]
+    largest: dict[str, int] = {}
     for name in results["cells"]:
         kind, count = name.split()
         largest[kind] = max(largest.get(kind, 0), int(count))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from benchmarks.common import words
 from benchmarks.common.paired import Interval, interval, paired, roc_interval, with_interval
 from benchmarks.metadata.edits import (
     ALL,
@@ -135,6 +136,7 @@ def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
                     )
     if not body:
         return None
+    section.verdict = _verdict(section.results["cells"])
     header = ["cell", "n", "right − wrong (nats)", "right − none (nats)"]
     header += ["right prompt preferred", "ROC area"]
     section.text += [
@@ -146,6 +148,21 @@ def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
         table(header, body),
     ]
     return section
+
+
+def _verdict(cells: dict[str, Any]) -> str:
+    """Return the ROC areas over all phantoms, and over real people, in words."""
+    groups: dict[str, list[str]] = {}
+    for name, one in cells.items():
+        group, mask, wrong = name.split(", ")
+        if group in (BOTH, PEOPLE.name):
+            area = f"{words.number(one['roc_area']['mean'], 2)} for {wrong}"
+            groups.setdefault(f"{group}, {mask}", []).append(area)
+    return "\n".join(
+        "The evidence of the data detects a wrong prompt with a ROC area of "
+        f"{words.listed(areas)} ({name})."
+        for name, areas in groups.items()
+    )
 
 
 def _compare(

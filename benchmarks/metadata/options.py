@@ -73,7 +73,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     if args.batch_size < 1 or args.samples < 1 or not 2 <= args.scans <= MAX_SCANS:
         parser.error(f"expected --batch_size and --samples of 1 or more, --scans 2 to {MAX_SCANS}")
     if args.guidance_scale <= 0:
-        parser.error("expected --guidance_scale above 0: γ = 0 is always measured beside it")
+        parser.error("expected --guidance_scale above 0: γ = 0 is always measured as well")
     if not GROUP <= args.images <= MAX_SCANS // len(CONTRASTS):
         parser.error(f"expected --images from {GROUP} to {MAX_SCANS // len(CONTRASTS)}")
     args.guidance_scales = sorted({0.0, args.guidance_scale, *args.guidance_scales})

@@ -103,7 +103,8 @@ def page_of(
     missing = [name for name in args.experiments if name not in sections]
     claims = [holds for section in sections.values() for _, holds, _ in section.claims]
     lead = [section.verdict for section in sections.values() if section.verdict]
-    lead.append(f"Of the {len(claims)} claims tested, {sum(claims)} hold.")
+    holding = "holds" if sum(claims) == 1 else "hold"
+    lead.append(f"{sum(claims)} of the {len(claims)} tested claims {holding}.")
     text = ["# Does metadata help?\n", "\n".join(lead) + "\n", _explanation(args, settings)]
     text += ["## Claims\n", _CLAIMS, verdicts(sections.values())]
     if missing:

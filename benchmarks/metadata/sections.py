@@ -86,8 +86,8 @@ def evidence_of(estimate: Interval, unit: str) -> str:
 
 
 def verdicts(sections: Iterable[Section]) -> str:
-    """Return the table of all claims with their verdicts."""
-    return table(
+    """Return the table of all claims with their verdicts, all columns as text."""
+    found = table(
         ["claim", "holds", "measured"],
         [
             [statement, "**yes**" if holds else "**no**", evidence.replace(" less ", " − ")]
@@ -95,3 +95,4 @@ def verdicts(sections: Iterable[Section]) -> str:
             for statement, holds, evidence in section.claims
         ],
     )
+    return found.replace("---:", "---")

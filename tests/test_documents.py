@@ -236,6 +236,20 @@ WITH_SNIPPETS = [
 ]
 
 
+_SHAPES = {
+    "README.md": {"output": (1, 32, 32)},
+    "docs/index.md": {"output": (1, 32, 32)},
+    "docs/how-to/reconstruct.md": {
+        "wavelet": (1, 32, 32),
+        "published": (1, 32, 32),
+        "samples": (1, 32, 32),
+    },
+    "docs/how-to/learned-masks.md": {"output": (1, 5, 32, 32)},
+    "docs/how-to/cross-modal.md": {"output": (1, 32, 32)},
+}
+"""Shapes of the images that the snippets of a document make."""
+
+
 @pytest.mark.parametrize("document", WITH_SNIPPETS)
 def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
     """Run the snippets of a document in order on stand-ins for the reader's data."""
@@ -252,20 +266,6 @@ def test_snippets(document: str, reading: Terminal, monkeypatch) -> None:
         exec(snippet, names)
     for name, shape in _SHAPES.get(document, {}).items():
         assert names[name].images.shape == shape
-
-
-_SHAPES = {
-    "README.md": {"output": (1, 32, 32)},
-    "docs/index.md": {"output": (1, 32, 32)},
-    "docs/how-to/reconstruct.md": {
-        "wavelet": (1, 32, 32),
-        "published": (1, 32, 32),
-        "samples": (1, 32, 32),
-    },
-    "docs/how-to/learned-masks.md": {"output": (1, 5, 32, 32)},
-    "docs/how-to/cross-modal.md": {"output": (1, 32, 32)},
-}
-"""What the snippets leave, by document."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

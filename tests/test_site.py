@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import typer
 from documents import ROOT
+from typer.core import TyperGroup
 
 from ctxrecon.cli import app
 from ctxrecon.training.prior import PriorConfig
@@ -52,8 +53,9 @@ def test_links_of_the_repository_become_links_of_the_site(
 
 def test_every_command_and_option_is_in_the_reference(site: ModuleType) -> None:
     page = "".join(site._command_page())
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for name, command in commands.items():
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, command in group.commands.items():
         assert f"## ctxrecon {name}\n" in page
         for parameter in command.params:
             assert all(option in page for option in parameter.opts)

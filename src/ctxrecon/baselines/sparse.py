@@ -61,8 +61,10 @@ def l1_wavelet(
         >>> operator = CartesianSense(torch.ones(1, 1, 16, 16, dtype=torch.bool), None)
         >>> image = torch.zeros(1, 16, 16, dtype=torch.complex64)
         >>> image[:, 4:12, 4:12] = 1
-        >>> noise = 0.1 * torch.randn(1, 1, 16, 16, dtype=torch.complex64)
-        >>> denoised = l1_wavelet(operator, operator(image) + noise, regularization=0.1)
+        >>> y = operator(image)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> noise = 0.1 * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+        >>> denoised = l1_wavelet(operator, y + noise, regularization=0.1)
         >>> bool((denoised - image).norm() < noise.norm())
         True
     """
@@ -102,15 +104,11 @@ def total_variation(
     ``G`` takes periodic finite differences along both axes; the penalty is the anisotropic total
     variation of a complex image. Block, Uecker and Frahm, Magn. Reson. Med. 57, 1086 (2007). The
     primal-dual hybrid gradient method (Chambolle and Pock, J. Math. Imaging Vis. 40, 120 (2011))
-    repeats, for dual variables ``p`` of the data and ``u`` of the penalty,
-
-    .. math::
-        p &\leftarrow (p + \sigma (A \bar x - y)) / (1 + \sigma), &
-        u &\leftarrow \Pi_{|u| \le \lambda}(u + \sigma G \bar x), \\
-        x^+ &= x - \tau (A^H p + G^H u), & \bar x &= 2 x^+ - x.
-
-    From ``p = 0`` on, ``p = A q − γ y`` with an image ``q``, so that an iteration needs one product
-    with ``AᴴA`` and no dual variable in k-space.
+    repeats ``p ← (p + σ (A x̄ − y)) / (1 + σ)`` and ``u ← Π(u + σ G x̄)`` for dual variables of the
+    data and of the penalty, ``Π`` being the projection onto ``|u| ≤ λ``, then
+    ``x⁺ = x − τ (Aᴴ p + Gᴴ u)`` and ``x̄ = 2 x⁺ − x``. From ``p = 0`` on, ``p = A q − γ y`` with an
+    image ``q``, so that an iteration needs one product with ``AᴴA`` and no dual variable in
+    k-space.
 
     Args:
         operator: Measurement operator ``A`` on images ``(batch or 1, [sets ·] ny, nx)``.

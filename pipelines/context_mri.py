@@ -216,7 +216,7 @@ class ContextMRIPipeline(TextPrior):
                 seeded from its slice's, so results do not depend on the batching.
             num_samples: Posterior samples per slice.
             batch_size: Images denoised at once; guidance doubles it. By default as many as fit in
-                about 2.5 GB in float32 (ten 320 × 320 images with the shipped prior).
+                about 2.5 GB in float32 (ten 320 × 320 images with the shipped prior), at least one.
             latents: Initial noise of shape ``(batch · num_samples, 2, NY, NX)``, ordered by slice,
                 with the matrix padded to the network's multiple; NumPy or torch.
             prompt_embeds: Text encoder states of shape ``(batch or 1, tokens, width)`` that replace

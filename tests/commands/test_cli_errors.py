@@ -183,7 +183,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "prompt too long": (_prior("--prompt", LONG), "would be cut off"),
     "TR in words": (_prior("--prompt", "knee, TR: fast"), "value of TR"),
     "negative TE": (_prior("--prompt", "knee, TE: -3"), "expected TE"),
-    "two contrasts": (_prior("--prompt", "T1, T2"), "gives contrast twice"),
+    "two contrasts": (_prior("--prompt", "T1, T2"), "states contrast twice"),
     "unknown dtype": (_prior("--dtype", "int8"), "'int8'"),
     "unknown noise": (_prior("--noise-std", "some"), "'some'"),
     "useless noise": (

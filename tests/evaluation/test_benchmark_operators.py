@@ -136,7 +136,7 @@ def test_known_pixels_differ_from_slice_to_slice_and_not_from_run_to_run(scans):
         (("--operators", "radial:spokes=2.5"), "spokes as a whole number"),
         (("--operators", "inpainting:fraction=1.5"), "fraction"),
         (("--operators", "spiral:turns=0"), "turns"),
-        (("--operators", "radial,radial"), "names radial twice"),
+        (("--operators", "radial,radial"), "contains radial twice"),
         (("--operators", "radial:spokes=2"), "radial:spokes=2 at 32×32: .* too sparsely"),
         (("--operators", "super_resolution:factor=5"), "multiples of 5"),
         (("--operators", "radial", "--accelerations", "4"), "--accelerations applies to masks"),

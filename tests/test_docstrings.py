@@ -23,8 +23,6 @@ PENDING = {
     "ctxrecon.pipelines.task",
     "ctxrecon.pipelines.text_to_image",
     "ctxrecon.registry",
-    "ctxrecon.tasks.segmentation",
-    "ctxrecon.training.adapt.run",
 }
 """Modules with an example that does not say where all its names come from."""
 

@@ -15,8 +15,6 @@ PENDING = {
     "ctxrecon.evaluation.operators",
     "ctxrecon.measurement",
     "ctxrecon.registry",
-    "ctxrecon.tasks.segmentation",
-    "ctxrecon.training.adapt.run",
 }
 """Modules with an example that does not say where all its names come from."""
 

@@ -155,7 +155,7 @@ def test_skmtea(tmp_path, capsys):
     assert status == 1
     shown = capsys.readouterr().err
     assert "no row with MTR_ID 'MTR_006'" in shown
-    assert "MTR_007.h5: 'maps' holds values that are not finite" in shown
+    assert "MTR_007.h5: 'maps' contains values that are not finite" in shown
     assert "MTR_008.h5: expected 'maps' of SKM-TEA's raw-data track" in shown
 
     data = ShardSlices(out)

@@ -255,7 +255,7 @@ def page(record: Record) -> str:
     is_frontier = found["table"] == "frontier"
     n, (validation, test) = found["resolution"], found["knees"]
     positive = ", ".join(
-        f"{count} with {name}" for count, name in zip(found["positive"], FINDINGS, strict=True)
+        f"{name}: {count}" for count, name in zip(found["positive"], FINDINGS, strict=True)
     )
     steps, attack_steps = found["steps"]
     text = [

@@ -81,7 +81,7 @@ def calibration(record: Record) -> str:
         for row in rows
     ]
     ece = [(row["title"], row["acceleration"], row["calibration"]["ece"]["mean"]) for row in rows]
-    text = ["# Calibration of pixel probabilities\n", _lowest("ECE", ece), _caption(args)]
+    text = ["# Calibration of pixel probabilities\n", _lowest("ECE", ece, 4), _caption(args)]
     text += [
         "The probability of a pixel is the mean over the samples, and it is compared with every "
         "rater. The expected calibration error (ECE) and the Brier score are computed over all "
@@ -180,8 +180,8 @@ def bimodal(record: Record) -> str:
 
 _PUBLISHED = (
     "Published values were measured on the prostates of QUBIQ at four accelerations, from low to "
-    "high, whose numbers are missing in the text. They are listed at the corresponding position "
-    "and only show the order of the methods.\n"
+    "high, whose values are missing in the available text. They are listed at the corresponding "
+    "position and only show the order of the methods.\n"
 )
 _OF_RATERS = (
     "GED is the unbiased estimate of the generalized energy distance to the raters (lower is "
@@ -190,18 +190,19 @@ _OF_RATERS = (
 )
 
 
-def _lowest(metric: str, found: Sequence[tuple[str, float, float]]) -> str:
+def _lowest(metric: str, found: Sequence[tuple[str, float, float]], digits: int = 3) -> str:
     """Return which method has the lowest value of a metric at which acceleration.
 
     Args:
         metric: Name of the metric.
         found: Title, acceleration and value of each row.
+        digits: Decimal places of the value.
     """
     places: dict[str, list[str]] = {}
     for acceleration in dict.fromkeys(place for _, place, _ in found):
         own = [(value, title) for title, place, value in found if place == acceleration]
         value, title = min(own)
-        places.setdefault(title, []).append(f"×{acceleration:g} ({value:.3f})")
+        places.setdefault(title, []).append(f"×{acceleration:g} ({value:.{digits}f})")
     best = listed([f"“{title}” at {listed(where)}" for title, where in places.items()])
     return f"The {metric} is lowest with {best}.\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -28,11 +29,11 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "site_math",
 ]
 exclude_patterns = ["_build", "jupyter_execute"]
 templates_path = ["_templates"]
@@ -45,6 +46,7 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm in notebooks without widgets
 # Generated pages of results may skip a level of headings.
 suppress_warnings = ["myst.header"]
 
@@ -58,6 +60,7 @@ napoleon_use_ivar = True
 
 # HTML
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = "ctxrecon"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

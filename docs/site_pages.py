@@ -174,7 +174,7 @@ def _thumbnail(notebook: Path) -> str:
 
 
 def write_thumbnails(executed: Path, site: Path) -> None:
-    """Write the first picture of each executed notebook where the gallery shows it.
+    """Write the richest picture of each executed notebook where the gallery shows it.
 
     Args:
         executed: Folder of executed notebooks.
@@ -187,7 +187,7 @@ def write_thumbnails(executed: Path, site: Path) -> None:
         if pictures:
             target = site / _thumbnail(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(base64.b64decode(pictures[0]))
+            target.write_bytes(base64.b64decode(max(pictures, key=len)))
 
 
 def _is_picture(output: dict[str, Any]) -> bool:

@@ -104,11 +104,15 @@ def test_pages_of_results_have_distinct_titles(
     assert titles == {"# All results", "# The same (a)", "# The same (b)", "# No title"}
 
 
-def test_the_first_figure_of_a_notebook_is_its_thumbnail(site: ModuleType, tmp_path: Path) -> None:
-    figures = [{"data": {"image/png": base64.b64encode(name).decode()}} for name in (b"a", b"b")]
+def test_the_richest_figure_of_a_notebook_is_its_thumbnail(
+    site: ModuleType, tmp_path: Path
+) -> None:
+    figures = [
+        {"data": {"image/png": base64.b64encode(name).decode()}} for name in (b"a", b"long", b"b")
+    ]
     cells = [{"outputs": [{"name": "stdout", "text": "1"}]}, {"outputs": figures}, {}]
     (tmp_path / "01_a.ipynb").write_text(json.dumps({"cells": cells}))
     (tmp_path / "02_b.ipynb").write_text(json.dumps({"cells": [{}]}))
     site.write_thumbnails(tmp_path, tmp_path / "site")
     written = {path.name: path.read_bytes() for path in (tmp_path / "site/_images").iterdir()}
-    assert written == {"tutorial-01_a.png": b"a"}
+    assert written == {"tutorial-01_a.png": b"long"}

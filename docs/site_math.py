@@ -1,0 +1,46 @@
+"""Sphinx extension: formulas as MathML, which browsers show without scripts or network."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN = {r"\\dots(?![a-zA-Z])": r"\\ldots", r"\\[bB]igg?[lr]?(?![a-zA-Z])": ""}
+"""LaTeX commands that docutils does not know, and what says nearly the same."""
+
+
+def mathml(formula: str, as_block: bool) -> str:
+    """Return a LaTeX formula as MathML.
+
+    Raises:
+        MathError: If it contains a command that cannot be converted.
+    """
+    for pattern, known in _UNKNOWN.items():
+        formula = re.sub(pattern, known, formula)
+    return tex2mathml(formula, as_block=as_block)
+
+
+def _visit(translator: Any, node: nodes.Element) -> None:
+    as_block = isinstance(node, nodes.math_block)
+    tag = "div" if as_block else "span"
+    try:
+        content = mathml(node.astext(), as_block)
+    except MathError as error:
+        logger.warning("cannot convert a formula: %s", error, location=node, type="math")
+        content = f"<code>{html.escape(node.astext())}</code>"
+    translator.body.append(f'<{tag} class="math">{content}</{tag}>')
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the renderer ``mathml``."""
+    app.add_html_math_renderer("mathml", (_visit, None), (_visit, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,14 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PENDING = {
-    "ctxrecon.api",
-    "ctxrecon.evaluation.operators",
-    "ctxrecon.measurement",
-    "ctxrecon.registry",
-}
-"""Modules with an example that does not say where all its names come from."""
-
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -33,11 +25,7 @@ def modules() -> list[str]:
 
 
 @pytest.mark.parametrize("name", modules())
-def test_examples(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if name in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="an example that is not complete yet"))
+def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")

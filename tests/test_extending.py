@@ -164,5 +164,5 @@ def test_load_refuses_what_there_is_not(source, message):
 
 def test_load_refuses_options_of_a_prior_for_others():
     for source in ("network", "cg-sense"):
-        with pytest.raises(InputError, match="leave subfolder out"):
+        with pytest.raises(InputError, match="option subfolder out"):
             ctxrecon.load(source, subfolder="fastmri")

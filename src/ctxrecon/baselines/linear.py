@@ -34,6 +34,8 @@ def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
         InputError: If shapes or dtypes do not match.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines import zero_filled
         >>> from ctxrecon.operators import CartesianSense
         >>> operator = CartesianSense(torch.ones(1, 1, 8, 8, dtype=torch.bool), None)
         >>> image = torch.eye(8, dtype=torch.complex64)[None]
@@ -78,6 +80,8 @@ def cg_sense(
             negative.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines import cg_sense
         >>> from ctxrecon.operators import CartesianSense
         >>> operator = CartesianSense(torch.ones(1, 1, 8, 8, dtype=torch.bool), None)
         >>> image = torch.eye(8, dtype=torch.complex64)[None]
@@ -127,6 +131,8 @@ def phase_constrained(
             negative.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines import cg_sense, phase_constrained
         >>> from ctxrecon.operators import CartesianSense
         >>> mask = (torch.arange(16) >= 6).expand(1, 1, 16, 16)
         >>> operator = CartesianSense(mask, None)

@@ -57,6 +57,8 @@ def l1_wavelet(
             negative.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines import l1_wavelet
         >>> from ctxrecon.operators import CartesianSense
         >>> operator = CartesianSense(torch.ones(1, 1, 16, 16, dtype=torch.bool), None)
         >>> image = torch.zeros(1, 16, 16, dtype=torch.complex64)
@@ -124,6 +126,8 @@ def total_variation(
             negative.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines import total_variation
         >>> from ctxrecon.operators import CartesianSense
         >>> operator = CartesianSense(torch.ones(1, 1, 8, 8, dtype=torch.bool), None)
         >>> stripe = torch.zeros(1, 8, 8, dtype=torch.complex64)

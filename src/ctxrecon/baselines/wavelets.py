@@ -31,6 +31,7 @@ def max_level(shape: tuple[int, ...]) -> int:
         ``⌊log2(n / 3)⌋`` for the shorter axis of ``n`` samples, at least 0.
 
     Example:
+        >>> from ctxrecon.baselines.wavelets import max_level
         >>> max_level((320, 256))
         6
     """
@@ -63,6 +64,8 @@ def wavedec2(images: Tensor, level: int) -> list[Tensor]:
         samples ``⌊n / 2⌋ + 1`` (``n`` even) or ``⌊n / 2⌋ + 2``.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines.wavelets import wavedec2
         >>> coefficients = wavedec2(torch.ones(1, 8, 8), level=1)
         >>> coefficients[0][0, 1:-1, 1:-1].round(decimals=4)
         tensor([[2., 2., 2.],
@@ -92,6 +95,8 @@ def waverec2(coefficients: list[Tensor], shape: tuple[int, ...]) -> Tensor:
         Images of shape ``(batch, ny, nx)``.
 
     Example:
+        >>> import torch
+        >>> from ctxrecon.baselines.wavelets import wavedec2, waverec2
         >>> image = torch.arange(15.0).reshape(1, 3, 5)
         >>> torch.allclose(waverec2(wavedec2(image, level=1), (3, 5)), image, atol=1e-5)
         True

@@ -26,12 +26,14 @@ from benchmarks.people import report as people
 from benchmarks.phantom import report as phantom
 from benchmarks.reconstructors import report as reconstructors
 from benchmarks.solvers import calibration, curves, noise_default, strength
+from benchmarks.speed import baselines as baseline_speed
 from benchmarks.speed import processes, reconstruction
 from benchmarks.speed import reconstructors as reconstructor_speed
 from benchmarks.tasks import report as tasks
 
 PAGES: dict[str, Page] = {
     "adapt": adapt.page,
+    "baseline_speed": baseline_speed.page,
     "calibration": calibration.page,
     "coil_map_quality": quality.page,
     "cross_modal_*": cross_modal.page,

@@ -74,6 +74,20 @@ def bart_l1_wavelet(
     return best
 
 
+def bart_pics(kspace: Tensor, maps: Tensor, options: Sequence[str]) -> Tensor:
+    """Run ``bart pics`` on one slice.
+
+    Args:
+        kspace: Undersampled k-space of shape ``(1, coils, ny, nx)``.
+        maps: Coil maps of the same shape.
+        options: Options of ``bart pics``.
+
+    Returns:
+        Image of shape ``(1, ny, nx)``, up to a constant phase.
+    """
+    return _bart(["pics", *options], kspace, maps)[:, 0]
+
+
 def _bart(command: Sequence[str], *inputs: Tensor) -> Tensor:
     """Run one BART tool on ``(1, coils, ny, nx)`` arrays; return its output in the same shape."""
     with tempfile.TemporaryDirectory() as folder:

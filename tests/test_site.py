@@ -18,14 +18,19 @@ from ctxrecon.cli import app
 from ctxrecon.training.prior import PriorConfig
 
 
-@pytest.fixture(scope="module")
-def site() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "docs" / "site_pages.py")
+def load(name: str) -> ModuleType:
+    """A module of ``docs``."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    return load("site_pages")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +109,7 @@ def test_pages_of_results_have_distinct_titles(
     assert titles == {"# All results", "# The same (a)", "# The same (b)", "# No title"}
 
 
-def test_the_richest_figure_of_a_notebook_is_its_thumbnail(
-    site: ModuleType, tmp_path: Path
-) -> None:
+def test_the_richest_figure_of_a_notebook_is_shown(site: ModuleType, tmp_path: Path) -> None:
     figures = [
         {"data": {"image/png": base64.b64encode(name).decode()}} for name in (b"a", b"long", b"b")
     ]
@@ -116,3 +119,9 @@ def test_the_richest_figure_of_a_notebook_is_its_thumbnail(
     site.write_thumbnails(tmp_path, tmp_path / "site")
     written = {path.name: path.read_bytes() for path in (tmp_path / "site/_images").iterdir()}
     assert written == {"tutorial-01_a.png": b"long"}
+
+
+@pytest.mark.parametrize("formula", [r"A = M F S", r"(A_1, \dots, A_n)", r"\Big(\sum_i x_i\Big)^2"])
+def test_formulas_become_mathml(formula: str) -> None:
+    pytest.importorskip("sphinx")
+    assert load("site_math").mathml(formula, as_block=True).startswith("<math")

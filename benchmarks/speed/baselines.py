@@ -250,8 +250,8 @@ def versions() -> dict[str, str]:
     """Return the versions of the implementations that are compared."""
     found = {"torch": torch.__version__, SIGPY: importlib.metadata.version("sigpy")}
     if shutil.which("bart"):
-        told = subprocess.run(["bart", "version"], check=True, capture_output=True, text=True)
-        found[BART] = told.stdout.strip()
+        version = subprocess.run(["bart", "version"], check=True, capture_output=True, text=True)
+        found[BART] = version.stdout.strip()
     return found
 
 

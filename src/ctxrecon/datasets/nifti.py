@@ -185,8 +185,8 @@ def origin(path: Path) -> str | None:
     if description is None or not description.is_file():
         return None
     notes = _read_notes(description, "the description of a data set")
-    told = {key: notes.get(key) for key in ("Name", "DatasetDOI", "License")}
-    words = {key: " ".join(v.split()) for key, v in told.items() if isinstance(v, str) and v}
+    stated = {key: notes.get(key) for key in ("Name", "DatasetDOI", "License")}
+    words = {key: " ".join(v.split()) for key, v in stated.items() if isinstance(v, str) and v}
     title = ", ".join(words[key] for key in ("Name", "DatasetDOI") if key in words)
     license_ = words.get("License", "license not given")
     return f"{title} ({license_})" if title else None

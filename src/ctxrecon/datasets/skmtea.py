@@ -106,13 +106,13 @@ class SKMTEASource(VolumeSource):
         for echo in _ECHOES[self.echo]:
             volume, rows, columns = _echo_volume(path, self.size, echo)
             largest = [float(np.abs(image).max()) for image in volume]
-            told = _of_echo(known, echo)
+            metadata = _of_echo(known, echo)
             for index, image in enumerate(volume):
                 if largest[index] <= _ROUNDING * max(largest):
                     yield None
                     continue
                 seen = [box.name for box in boxes if box.is_seen(rows, columns, index)]
-                yield Slice(image, replace(told, slice=index, pathologies=tuple(seen)))
+                yield Slice(image, replace(metadata, slice=index, pathologies=tuple(seen)))
 
     def _boxes_of(self, path: Path) -> tuple[Box, ...]:
         if self._boxes is None:

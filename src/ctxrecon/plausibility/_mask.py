@@ -12,7 +12,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.plausibility._report import Finding, selected
 
 _FEW = 0.02
-"""Fraction of single samples that may contradict a mask; a whole line is always reported."""
+"""Fraction of single samples that may contradict a mask; a whole line is always faint."""
 
 _CHANCE = 1e-3
 """Probability of a run of sampled lines below which it is the fully sampled center."""
@@ -118,16 +118,16 @@ def check_faint(energy: Tensor, sampled: Tensor) -> list[Finding]:
     around = max_pool2d(energy[:, None], _AROUND, stride=1, padding=_AROUND // 2)[:, 0]
     faint = sampled & (energy > 0) & (energy < _FAINT**2 * around)
     share = _count(faint) / _count(sampled.expand_as(faint))
-    told = share > _FAINT_SHARE
-    if not bool(told.any()):
+    faint = share > _FAINT_SHARE
+    if not bool(faint.any()):
         return []
     return [
         Finding(
-            f"{_percent(share, told)} of the samples of the mask are smaller than {_FAINT:g} of "
+            f"{_percent(share, faint)} of the samples of the mask are smaller than {_FAINT:g} of "
             "their neighbors, like rounding errors of samples that were not measured, but they "
             "count as measured: give the mask, such as "
             "abs(kspace).max(axis=-3) > 1e-6 * abs(kspace).max()",
-            selected(told),
+            selected(faint),
         )
     ]
 

@@ -103,8 +103,8 @@ def vary_metadata(
     if drop_parameters < parameters:
         missing += MR_PARAMETERS
     missing += _drawn_demographics(metadata, demographics, generator)
-    told = without(metadata, *missing)
-    return shuffle_parts(told, generator) if reorder < order else told.to_prompt(), told
+    kept = without(metadata, *missing)
+    return shuffle_parts(kept, generator) if reorder < order else kept.to_prompt(), kept
 
 
 def shuffle_parts(metadata: ScanMetadata, generator: torch.Generator) -> str:

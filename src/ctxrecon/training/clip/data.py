@@ -25,9 +25,9 @@ class Pairs:
         number = place[1]
         item: Any = self.slices[number]
         generator = torch.Generator().manual_seed(self.slices.seed * 2**40 + number)
-        prompt, told = vary_metadata(item["metadata"], generator)
+        prompt, varied = vary_metadata(item["metadata"], generator)
         magnitude = torch.linalg.vector_norm(item["image"], dim=0, keepdim=True)
-        return magnitude, prompt, readout_targets([told])[0]
+        return magnitude, prompt, readout_targets([varied])[0]
 
     def collate(self, samples: list[tuple[Tensor, str, Tensor]]) -> dict[str, Tensor]:
         """Collate samples to a batch, with tokens."""

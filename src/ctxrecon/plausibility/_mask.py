@@ -12,7 +12,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.plausibility._report import Finding, selected
 
 _FEW = 0.02
-"""Fraction of single samples that may contradict a mask; a whole line is always faint."""
+"""Fraction of single samples that may contradict a mask; a whole line is always reported."""
 
 _CHANCE = 1e-3
 """Probability of a run of sampled lines below which it is the fully sampled center."""

@@ -20,6 +20,7 @@ SHORTER = {
     r"\bnum_samples=\d+": "num_samples=3",
     r"\bscans=\d+": "scans=8",
     r"\brender\(2000,": "render(200,",
+    r"\brange\(300\)": "range(150)",
 }
 """Pattern in a cell: what is put in its place. Fewer steps run every line, too."""
 
@@ -35,7 +36,17 @@ EXPECTED = {
     "01_first_reconstruction": Expected(
         3, {"prior.images": (1, 128, 128), "prior.coil_maps": (1, 8, 128, 128)}
     ),
+    "02_prompt": Expected(2, {"drawn": (3, 128, 128), "output.images": (1, 128, 128)}),
     "03_choose_a_solver": Expected(1, {"published.images": (1, 96, 96)}),
+    "05_your_own_scan": Expected(
+        3, {"scan.kspace": (1, 8, 128, 128), "scan.affine": (4, 4), "maps": (8, 128, 128)}
+    ),
+    "07_learned_masks": Expected(
+        3, {"output.images": (1, 3, 64, 64), "output.masks": (1, 3, 1, 64, 64)}
+    ),
+    "09_t1_aided_t2": Expected(
+        2, {"output.aligned": (1, 64, 64), "output.displacement": (1, 2, 64, 64)}
+    ),
     "10_non_cartesian": Expected(
         3, {"outputs['spiral, 6 interleaves']['diffusion prior'].images": (1, 96, 96)}
     ),

@@ -78,8 +78,8 @@ NOT_RUN = {
     "pytest -m slow": CHECKOUT,
     "ruff check .": CHECKOUT,
     "ruff format --check .": CHECKOUT,
-    "mypy -p ctxrecon": CHECKOUT,
-    "mypy -p benchmarks": CHECKOUT,
+    "typos": CHECKOUT,
+    "mypy -p ctxrecon -p benchmarks": CHECKOUT,
     "mypy tests training": CHECKOUT,
     "lint-imports": CHECKOUT,
 }

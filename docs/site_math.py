@@ -13,11 +13,12 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
+_ACCENT = r"\\(?:hat|bar|tilde|dot|vec|overline)(?![a-zA-Z])"
 _REPLACED = {
     r"\\dots(?![a-zA-Z])": r"\\ldots",
     r"\\[bB]igg?[lr]?(?![a-zA-Z])": "",
     # Or else an index of what has an accent would be set below it, not next to it.
-    r"(\\(?:hat|bar|tilde|dot|vec|overline)(?![a-zA-Z])\s*(?:\\[a-zA-Z]+|\{[^{}]*\}|[a-zA-Z]))": r"{\1\\hspace{0em}}",
+    rf"({_ACCENT}\s*(?:\\[a-zA-Z]+|\{{[^{{}}]*\}}|[a-zA-Z]))": r"{\1\\hspace{0em}}",
 }
 """Patterns of LaTeX that docutils does not know or sets badly, and their replacements."""
 

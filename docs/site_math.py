@@ -13,8 +13,14 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
-_UNKNOWN = {r"\\dots(?![a-zA-Z])": r"\\ldots", r"\\[bB]igg?[lr]?(?![a-zA-Z])": ""}
-"""LaTeX commands that docutils does not know, and what says nearly the same."""
+_ACCENT = r"\\(?:hat|bar|tilde|dot|vec|overline)(?![a-zA-Z])"
+_REPLACED = {
+    r"\\dots(?![a-zA-Z])": r"\\ldots",
+    r"\\[bB]igg?[lr]?(?![a-zA-Z])": "",
+    # Or else an index of what has an accent would be set below it, not next to it.
+    rf"({_ACCENT}\s*(?:\\[a-zA-Z]+|\{{[^{{}}]*\}}|[a-zA-Z]))": r"{\1\\hspace{0em}}",
+}
+"""Patterns of LaTeX that docutils does not know or sets badly, and their replacements."""
 
 
 def mathml(formula: str, as_block: bool) -> str:
@@ -23,7 +29,7 @@ def mathml(formula: str, as_block: bool) -> str:
     Raises:
         MathError: If it contains a command that cannot be converted.
     """
-    for pattern, known in _UNKNOWN.items():
+    for pattern, known in _REPLACED.items():
         formula = re.sub(pattern, known, formula)
     return tex2mathml(formula, as_block=as_block)
 

@@ -125,3 +125,10 @@ def test_the_richest_figure_of_a_notebook_is_shown(site: ModuleType, tmp_path: P
 def test_formulas_become_mathml(formula: str) -> None:
     pytest.importorskip("sphinx")
     assert load("site_math").mathml(formula, as_block=True).startswith("<math")
+
+
+def test_the_index_of_an_accented_letter_is_next_to_it() -> None:
+    pytest.importorskip("sphinx")
+    formula = load("site_math").mathml(r"\hat x_0 + \sqrt{\bar\alpha_{t-1}}", as_block=False)
+    assert formula.count("<msub>") == 2
+    assert "munder" not in formula

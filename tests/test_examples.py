@@ -38,9 +38,13 @@ EXPECTED = {
     ),
     "02_prompt": Expected(2, {"drawn": (3, 128, 128), "output.images": (1, 128, 128)}),
     "03_choose_a_solver": Expected(1, {"published.images": (1, 96, 96)}),
+    "04_uncertainty": Expected(
+        3, {"output.samples": (1, 3, 128, 128), "output.std": (1, 128, 128)}
+    ),
     "05_your_own_scan": Expected(
         3, {"scan.kspace": (1, 8, 128, 128), "scan.affine": (4, 4), "maps": (8, 128, 128)}
     ),
+    "06_networks": Expected(2, {"output.expected_error": (1, 64, 64)}),
     "07_learned_masks": Expected(
         3, {"output.images": (1, 3, 64, 64), "output.masks": (1, 3, 1, 64, 64)}
     ),

@@ -38,11 +38,18 @@ EXPECTED = {
     ),
     "02_prompt": Expected(2, {"drawn": (3, 128, 128), "output.images": (1, 128, 128)}),
     "03_choose_a_solver": Expected(1, {"published.images": (1, 96, 96)}),
+    "04_uncertainty": Expected(
+        3, {"output.samples": (1, 3, 128, 128), "output.std": (1, 128, 128)}
+    ),
     "05_your_own_scan": Expected(
         3, {"scan.kspace": (1, 8, 128, 128), "scan.affine": (4, 4), "maps": (8, 128, 128)}
     ),
+    "06_networks": Expected(2, {"output.expected_error": (1, 64, 64)}),
     "07_learned_masks": Expected(
         3, {"output.images": (1, 3, 64, 64), "output.masks": (1, 3, 1, 64, 64)}
+    ),
+    "08_tasks_from_kspace": Expected(
+        2, {"found.samples": (1, 3, 48, 48), "found.probabilities": (1, 2, 48, 48)}
     ),
     "09_t1_aided_t2": Expected(
         2, {"output.aligned": (1, 64, 64), "output.displacement": (1, 2, 64, 64)}
@@ -55,7 +62,7 @@ EXPECTED = {
 
 
 def test_every_tutorial_is_expected() -> None:
-    assert sorted(path.stem for path in EXAMPLES.glob("[0-9]*.ipynb")) == sorted(EXPECTED)
+    assert sorted(path.stem for path in EXAMPLES.glob("*.ipynb")) == sorted(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -130,10 +137,11 @@ def _run(source: str, namespace: dict[str, Any]) -> Any:
 
 
 def _check_figure(figure: Any) -> None:
-    """Images are right way up, on a fixed scale, finite and not flat; curves have labels."""
+    """Images are right way up, on a fixed scale and finite; curves have labels."""
     figure.canvas.draw()
     seen = [axes for axes in figure.axes if axes.has_data()]
     assert seen
+    flat: list[bool] = []
     for axes in seen:
         for picture in axes.images:
             values = np.ma.filled(picture.get_array(), np.nan)
@@ -141,10 +149,12 @@ def _check_figure(figure: Any) -> None:
             assert picture.origin == "upper"
             assert picture.get_cmap().name in {"gray", "magma", "twilight"}
             assert np.isfinite(values).mean() > 0.2
-            assert np.nanstd(values) > 0
+            flat.append(bool(np.nanstd(values) == 0))
             # Limits that a cell sets are rounded; those of the data are not.
             limits = picture.get_clim()
             assert limits == tuple(round(limit, 2) for limit in limits), axes.get_title()
         if axes.lines and not axes.images:
             assert axes.get_xlabel()
             assert axes.get_title()
+    # An untrained network may mark nothing, but not every picture may be empty.
+    assert 4 * sum(flat) <= len(flat)

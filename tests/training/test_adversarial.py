@@ -217,7 +217,7 @@ def test_the_critic_is_trained_at_every_step_and_the_generator_at_some(step, pla
         (Objective("l1"), Labels("none"), "held-out"),
         (Objective("gaussian"), Labels(), "--predict_std together"),
         (Objective("l1", paired_share=1.2), Labels(), "paired_share` from 0 to 1"),
-        (Objective("l1", consistency=-1), Labels(), "consistency .* -1"),
+        (Objective("l1", consistency=-1), Labels(), "consistency.* -1"),
         (Objective("l1", critic_steps=0), Labels(), "critic_steps.* 0"),
     ],
 )

@@ -198,11 +198,11 @@ def test_bad_options(run, tmp_path, options, sentence):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--scans", "6"), "--scans of 5"),
+        (("--scans", "6"), "--scans of at most 5"),
         (
             ("--labels", "disjoint", "--labeled", "4", "--loss", "none")
             + ("--adversarial", "wgan_gp"),
-            "--labeled of [23]",
+            "--labeled of at most [23]",
         ),
     ],
 )

@@ -194,7 +194,7 @@ class TestStages:
             ("then --aim task", (*LI_NET, "--aim", "both")),
             ("without --network", (*UNETS, "--aim", "task")),
             ("applies to --aim both", (*after(images), "--reconstruction_weight", "1")),
-            ("reads mass", (*after(images), "--target", "ventricles")),
+            ("the classes mass", (*after(images), "--target", "ventricles")),
             ("new --sampler", (*after(images), "--acceleration", "4")),
             ("--resolution 32", (*after(images), "--resolution", "16")),
             ("no reconstruction", (*LI_NET, "--aim", "labels", "--freeze", "reconstruction")),

@@ -214,7 +214,7 @@ def test_what_a_resumed_run_does_otherwise_is_said(tmp_path: Path, caplog) -> No
     folder = run(tmp_path / "run")
     more = ("--learning_rate", "0.5", "--max_train_steps", "60")
     run(folder, "--resume_from_checkpoint", "auto", *more)
-    assert "--learning_rate was 0.01" in caplog.text
+    assert "--learning_rate changed from 0.01" in caplog.text
     assert "max_train_steps" not in caplog.text
     assert list(json.loads((folder / "config.json").read_text())) == ["from step 0", "from step 50"]
 
@@ -298,5 +298,5 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_damaged_notes_are_refused(tmp_path: Path, name: str) -> None:
     folder = run(tmp_path / "run", "--max_train_steps", "3")
     (folder / name).write_text("[1]\n")
-    with pytest.raises(InputError, match=rf"{name}.*(mend|damaged|restore)"):
+    with pytest.raises(InputError, match=rf"{name}.*(fix|damaged|restore)"):
         run(folder, "--resume_from_checkpoint", "auto")

@@ -376,11 +376,7 @@ def test_a_text_encoder_modulates(run, prior, tmp_path):
         (("--rounds", "0"), UsageError, "order joint"),
         (("--order", "backwards"), UsageError, "backwards"),
         (("--network", "huge"), InputError, "paper, small"),
-        (
-            ("--order", "registration", "--network", "small:alignment=false:passes=1"),
-            InputError,
-            "aligner",
-        ),
+        (("--order=registration", "--network=small:alignment=false:passes=1"), InputError, "align"),
         (("--network", "small:passes=1"), InputError, "passes=2"),
         (("--magnitude", "--num_coils", "4", "--center_fraction", "0.25"), InputError, "coils"),
         (("--critic_depth", "8"), InputError, "128 pixels"),

@@ -162,19 +162,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any] | None:
     sets = _Sets(args)
     rows, grid, choices = [], [], []
     for acceleration in args.digit_accelerations:
-        chosen: float | None = None
+        found = []
         for seed in args.seeds:
             for title in FIXED:
                 rows.append(rated(title, 0.0, acceleration, seed, sets, args).row)
-            weights = args.digit_weights if chosen is None else [chosen]
-            plain = rated(INFOMRI, 0.0, acceleration, seed, sets, args)
-            others = [rated(INFOMRI, one, acceleration, seed, sets, args) for one in weights]
-            if chosen is None:
-                found = [one.validation for one in (plain, *others)]
-                grid += found
-                chosen = choose_weight(found, TOLERANCE)
-                choices.append({"acceleration": acceleration, "entropy_weight": chosen})
+            plain, *others = (
+                rated(INFOMRI, weight, acceleration, seed, sets, args)
+                for weight in (0.0, *args.digit_weights)
+            )
             rows += [plain.row, *(one.less(plain) for one in others)]
+            found.append([one.validation for one in (plain, *others)])
+        means = [
+            {name: float(np.mean([one[name] for one in of_seeds])) for name in of_seeds[0]}
+            for of_seeds in zip(*found, strict=True)
+        ]
+        chosen = choose_weight(means, TOLERANCE)
+        choices.append({"acceleration": acceleration, "entropy_weight": chosen})
+        grid += means
     return {
         "snr": SNR,
         "seeds": args.seeds,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common.record import Record
-from benchmarks.common.words import change
 from benchmarks.tasks.digits import SIZE
 from benchmarks.tasks.privacy import INFOMRI, Estimate
 from ctxrecon.evaluation import table
@@ -16,7 +15,6 @@ def page(record: Record) -> str:
     """Return the page: a verdict, the setting, scores, differences and the choice of β."""
     found = record["results"]
     training, validation, test = found["counts"]
-    seeds = ", ".join(map(str, found["seeds"]))
     text = [
         "# Privacy: digits\n",
         _verdict(found),
@@ -30,7 +28,7 @@ def page(record: Record) -> str:
         "two attackers: “network”, the published network trained on the sampler's masks, and "
         "“linear”, the best linear estimate given the masks. The mean training image, which needs "
         f"no measurement, has {shown(found['mean_image'], 2)} dB. Brackets show 95 % bootstrap "
-        f"intervals over the test digits. Training seeds: {seeds}.\n",
+        f"intervals over the test digits; training {_seeds(found)}.\n",
         _rows(found["rows"]),
         "## Effect of the suppression\n",
         "Paired differences from InfoMRI with β = 0, digit by digit:\n",
@@ -38,8 +36,8 @@ def page(record: Record) -> str:
         "## Choice of β\n",
         f"Chosen on the validation digits: {_chosen(found)}. Of the weights that cost at most "
         f"{100 * found['tolerance']:g} % of accuracy, the one with the lowest PSNR of the linear "
-        "estimate is chosen; if there is none, the one with the highest accuracy. Seed "
-        f"{found['seeds'][0]}.\n",
+        "estimate is chosen; if there is none, the one with the highest accuracy. Mean over "
+        f"{_seeds(found)}.\n",
         table(
             ["×", "β", "accuracy", "linear (dB)", "redundancy"],
             [
@@ -58,25 +56,29 @@ def page(record: Record) -> str:
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    """Return what the chosen weight changes at each acceleration, in words."""
-    weights = {one["acceleration"]: one["entropy_weight"] for one in found["chosen"]}
+    """Return what the chosen weight changes at each acceleration, seed by seed, in words."""
     sentences = []
-    for row in found["rows"]:
-        chosen = row["entropy_weight"] == weights.get(row["acceleration"])
-        if "less_plain" in row and chosen and row["seed"] == found["seeds"][0]:
-            less, verbs = row["less_plain"], ("raises {} by", "lowers {} by")
-            accuracy, attack = (
-                change(less[key], digits, unit, (verbs[0].format(name), verbs[1].format(name)))
-                for key, digits, unit, name in (
-                    ("accuracy", 3, "", "accuracy"),
-                    ("strongest", 2, " dB", "the PSNR of the attack"),
-                )
-            )
-            sentences.append(
-                f"At ×{row['acceleration']:g}, suppression with the chosen "
-                f"β = {-row['entropy_weight']:g} {accuracy} and {attack}."
-            )
+    for choice in found["chosen"]:
+        rows = [
+            row["less_plain"]
+            for row in found["rows"]
+            if "less_plain" in row and all(row[name] == choice[name] for name in choice)
+        ]
+        accuracy, attack = (
+            ", ".join(f"{row[name]['mean']:+.{digits}f}" for row in rows)
+            for name, digits in (("accuracy", 3), ("strongest", 2))
+        )
+        sentences.append(
+            f"At ×{choice['acceleration']:g}, suppression with the chosen "
+            f"β = {-choice['entropy_weight']:g} changes accuracy by {accuracy} and the PSNR of the "
+            f"attack by {attack} dB ({_seeds(found)})."
+        )
     return "\n".join(sentences) + "\n"
+
+
+def _seeds(found: dict[str, Any]) -> str:
+    seeds = found["seeds"]
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _chosen(found: dict[str, Any]) -> str:

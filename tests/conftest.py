@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,17 @@ from ctxrecon.phantom.build import build_bank
 from ctxrecon.pipelines import ContextMRIPipeline, build_pipeline
 from ctxrecon.plausibility import check_conventions
 from ctxrecon.scan import Scan
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Undo what trainings that run in this process change in the package's loggers."""
+    package, trainings = logging.getLogger("ctxrecon"), logging.getLogger("ctxrecon.training")
+    level, handlers, of_trainings = package.level, package.handlers[:], trainings.level
+    yield
+    package.setLevel(level)
+    package.handlers[:] = handlers
+    trainings.setLevel(of_trainings)
 
 
 @pytest.fixture(scope="session")

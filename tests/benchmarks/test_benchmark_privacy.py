@@ -119,7 +119,7 @@ class TestAttackers:
 
     @pytest.mark.parametrize(("count", "noise"), [(1, 0.1), (3, 0.0)])
     def test_the_linear_one_needs_images_and_noise(self, some, count, noise):
-        with pytest.raises(InputError, match="two or more images"):
+        with pytest.raises(InputError, match="two images or more"):
             LinearAttacker(some.images[:count], noise)
 
     def test_the_published_one(self, some):

@@ -223,7 +223,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "no label volume": (_simulate("--labels", "none.nii"), "none.nii"),
     "no NIfTI": (_simulate("--labels", "labels.nii"), "NIfTI"),
     "two-dimensional labels": (_simulate("--labels", "flat.nii"), "expected a 3-D label volume"),
-    "negative labels": (_simulate("--labels", "negative.nii"), "no labels"),
+    "negative labels": (_simulate("--labels", "negative.nii"), "invalid labels"),
     "labels without brain": (_simulate("--labels", "no_brain.nii"), "contains no brain"),
 }
 NEEDS_NIBABEL = {name for name, (arguments, _) in CASES.items() if "--labels" in arguments}

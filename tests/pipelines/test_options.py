@@ -214,7 +214,7 @@ def test_builders():
         ({"generator": [5]}, "generator` as a torch.Generator"),
         ({"acceleration": "4"}, "acceleration .* '4'"),
         ({"acceleration": None}, "acceleration of at least 1"),
-        ({"center_fraction": "x"}, "center_fraction .* 'x'"),
+        ({"center_fraction": "x"}, "center_fraction.* 'x'"),
         ({"batch_size": "x"}, "batch size"),
         ({"shape": 5}, "mask shape"),
         ({"name": []}, "unknown mask"),

@@ -346,7 +346,7 @@ class TestCommandLine:
         assert set(rows[0]) == {"slice", "meniscal tear", "ACL sprain", "abnormal"}
         assert all(0 < row["abnormal"] < 1 for row in rows)
         assert status(*call, "--samples", "3", "--overwrite") == 2
-        assert "of segmentations" in capsys.readouterr().err
+        assert "applies to segmentation" in capsys.readouterr().err
         call = ["reconstruct", scan, "--model", folder / "pipeline", "--device", "cpu"]
         assert status(*call, "--out", tmp_path / "image.npy") == 2
         assert "ctxrecon task" in capsys.readouterr().err

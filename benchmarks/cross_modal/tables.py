@@ -181,7 +181,8 @@ def options_of(
 
 def registration_options(seed: int, args: argparse.Namespace) -> list[str]:
     """Return likewise the options that train an aligner alone on the motion of the first task."""
-    options = ["--order", "registration", "--network", args.network, *_NO_CRITICS]
+    options = ["--order", "registration", "--network", args.network, "--guidance", "aligned"]
+    options += _NO_CRITICS
     options += _of_scans(Task(), seed, args)
     options += ["--scans", str(args.registration_scans), "--train_batch_size", "16"]
     options += ["--learning_rate", "2e-3", "--lr_scheduler", "linear", "--lr_warmup_steps", "50"]

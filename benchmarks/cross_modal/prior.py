@@ -58,13 +58,15 @@ def _run(
     prior: ContextMRIPipeline,
     scans: TestScans,
     batch_size: int,
-    *data: Tensor,
+    samples: Tensor | None = None,
     **call: Any,
 ) -> Tensor:
+    """Reconstruct all scans, or other samples of them that ``operator`` explains."""
     prompts = [scan.metadata[0].to_prompt() for scan in scans.moved]
     generator = torch.Generator().manual_seed(0)
     return prior(
-        *(data or (scans.kspace, scans.masks)),
+        scans.kspace if samples is None else samples,
+        scans.masks if samples is None else None,
         prompt=prompts,
         generator=generator,
         batch_size=batch_size,

@@ -236,7 +236,7 @@ WITH_SNIPPETS = [
 ]
 
 
-_SHAPES = {
+_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "README.md": {"output": (1, 32, 32)},
     "docs/index.md": {"output": (1, 32, 32)},
     "docs/how-to/reconstruct.md": {

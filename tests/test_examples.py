@@ -129,10 +129,12 @@ def _shortened(source: str) -> str:
 def _run(source: str, namespace: dict[str, Any]) -> Any:
     """Run a cell and return the value of its last expression, as Jupyter displays it."""
     tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), namespace)
-    if last is None:
+    last = tree.body[-1]
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, "cell", "exec"), namespace)
         return None
+    tree.body.pop()
+    exec(compile(tree, "cell", "exec"), namespace)
     return eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
 
 

@@ -57,6 +57,7 @@ def segmentation(record: Record) -> str:
     text = [
         "# Segmentation from undersampled k-space\n",
         _lowest("GED", ged),
+        *_scattered(rows, float(diversity)),
         _caption(args),
         _OF_RATERS.format(f"{diversity:.3f}"),
         _PUBLISHED,
@@ -65,6 +66,20 @@ def segmentation(record: Record) -> str:
     if any(row["title"] == INFO.title for row in rows):
         text.append("![Raters and samples](tasks_segmentation_samples.png)\n")
     return "\n".join(text)
+
+
+def _scattered(rows: Sequence[Row], of_raters: float) -> list[str]:
+    """Return a warning about methods whose samples differ more than raters do."""
+    scattered: dict[str, list[float]] = {}
+    for row in rows:
+        if float(np.mean(row["scores"]["diversity"])) > 1.2 * of_raters:
+            scattered.setdefault(row["title"], []).append(float(np.mean(row["scores"]["dice"])))
+    return [
+        f"The samples of “{title}” differ more from each other than the raters do, and GED rewards "
+        f"that: its mean Dice is only {min(dice):.2f} to {max(dice):.2f}. Read its GED together "
+        "with Dice; such samples are no segmentations.\n"
+        for title, dice in scattered.items()
+    ]
 
 
 def calibration(record: Record) -> str:

@@ -31,7 +31,8 @@ def page(record: Record) -> str:
     args = parse_args(recorded_options(record["command"]))
     chosen = TABLES[results["table"]]
     text = [f"# {chosen.title}\n", *_verdicts(chosen, results["tasks"]), ""]
-    text.append(_explanation(chosen, args))
+    near = any(PROXIMAL in scores for scores in results["tasks"].values())
+    text.append(_explanation(chosen, args, near=near))
     for task, scores in results["tasks"].items():
         text += [f"## {task}\n", _table(scores, chosen.compared)]
     if chosen.picture is not None:
@@ -53,7 +54,7 @@ def _verdicts(chosen: Table, tasks: dict[str, dict[str, Any]]) -> list[str]:
     return lines if len(lines) == 1 else [f"- {line}" for line in lines]
 
 
-def _explanation(chosen: Table, args: argparse.Namespace) -> str:
+def _explanation(chosen: Table, args: argparse.Namespace, *, near: bool) -> str:
     """Return the description of setting and columns."""
     times = "once" if len(args.seeds) == 1 else f"{len(args.seeds)} times"
     return f"""\
@@ -63,7 +64,7 @@ slice-wise, mean ± standard deviation over the scans; the last column is the pa
 {args.scans} pairs for {args.steps} steps of {args.batch_size}; scores are averaged over trainings.
 The endpoint error of the displacement is averaged inside the head; the row “zero-filled” shows the
 error without alignment. “Share of folds” is the fraction of pixels where the displacement folds.
-{_of_bound(chosen)}{_of_registration(chosen, args)}{_of_prior(chosen, args)}"""
+{_of_bound(chosen)}{_of_registration(chosen, args)}{_of_prior(chosen, args, near=near)}"""
 
 
 def _of_bound(chosen: Table) -> str:
@@ -85,17 +86,22 @@ def _of_registration(chosen: Table, args: argparse.Namespace) -> str:
     )
 
 
-def _of_prior(chosen: Table, args: argparse.Namespace) -> str:
+def _of_prior(chosen: Table, args: argparse.Namespace, *, near: bool) -> str:
     """Return the description of the diffusion prior's rows, if any."""
     if chosen.started is None:
         return ""
-    return f"""
+    text = f"""
 “{TITLE}” is the package's diffusion prior with its default solver and the prompt of the T2 scan;
 “{STARTED}” is DDS started from the synthetic T2 of “{chosen.started}” with
-{100 * args.strength:g} % of the diffusion remaining; “{PROXIMAL}” adds
-{args.proximal_weight:g} ‖x − x_G‖² with that image x_G to the data term. The prior was
-trained on other images and on none of these pairs.
+{100 * args.strength:g} % of the diffusion remaining. The prior was trained on other images and on
+none of these pairs.
 """
+    if near:
+        text += (
+            f"“{PROXIMAL}” adds {args.proximal_weight:g} ‖x − x_G‖² with that image x_G to the "
+            "data term.\n"
+        )
+    return text
 
 
 def _table(scores: dict[str, dict[str, Any]], compared: str) -> str:

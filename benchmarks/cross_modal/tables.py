@@ -120,20 +120,15 @@ class Table:
 TABLES = {
     "help": Table(
         "With and without synthesis and alignment",
-        (
-            _ALONE,
-            _RAW,
-            _RECURRENT,
-            _L1,
-            _L1_REGISTERED,
-            _SYNTHETIC_RAW,
-            _PRINTED,
-            _GUIDED,
-            _GUIDED_REGISTERED,
-            _CEILING,
-        ),
+        (_ALONE, _RAW, _RECURRENT, _L1, _SYNTHETIC_RAW, _PRINTED, _GUIDED, _CEILING),
         started=_L1.title,
         picture="cross_modal_help.png",
+    ),
+    "registration": Table(
+        "Alignment learned from known motion",
+        (_ALONE, _RAW, _L1, _L1_REGISTERED, _CEILING),
+        compared=_RAW.title,
+        picture="cross_modal_registration.png",
     ),
     "ratios": Table(
         "Ratios and patterns",

@@ -57,7 +57,7 @@ def test_aligners_are_trained_before_what_starts_from_them(brains, monkeypatch):
 
     monkeypatch.setattr(study, "train_run", note)
     args = tables.parse_args(["--bank", str(brains), "--seeds", "3", "--registration_steps", "7"])
-    entry = next(one for one in tables.TABLES["help"].entries if one.registered)
+    entry = next(one for one in tables.TABLES["misalignment"].entries if one.registered)
     study.train_entry(entry, tables.Task(elastic=4.0), args)
     (first, name, steps), (then, _, _) = started
     assert (name, steps) == ("registration_s3", 7)

@@ -48,8 +48,8 @@ def starting_point(config: PriorConfig) -> ContextMRIPipeline:
         )
     else:
         raise InputError(
-            "a new text encoder is useless unless it is trained: pass a trained one as "
-            "--text_encoder, or use --train_text_encoder"
+            "a new prior needs a trained text encoder: pass one as --text_encoder, or train one "
+            "along with the prior by --train_text_encoder"
         )
     return ContextMRIPipeline(
         unet=_new_unet(config, encoder.config.hidden_size).train(),

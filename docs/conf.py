@@ -22,7 +22,7 @@ for name in ctxrecon.__all__:  # imported lazily, but autodoc documents what is 
     setattr(ctxrecon, name, getattr(ctxrecon, name))
 
 project = "ctxrecon"
-author = copyright = "the ctxrecon authors"
+author = copyright = "ctxrecon developers"
 version = release = ctxrecon.__version__
 
 extensions = [

@@ -46,7 +46,7 @@ TRAININGS = {
     "reconstructor": "Direct network: `ctxrecon train reconstructor`",
     "masks": "Learned masks: `ctxrecon train masks`",
     "tasks": "Tasks from k-space: `ctxrecon train tasks`",
-    "cross_modal": "Cross-modal network: `training/train_cross_modal.py`",
+    "cross_modal": "Cross-modal network: `ctxrecon train cross_modal`",
 }
 """Packages of `ctxrecon.training`, and the headings of their options."""
 
@@ -210,7 +210,7 @@ def _heading(notebook: Path) -> tuple[str, str]:
 def _write_results(folder: Path) -> None:
     """Copy the result pages with their pictures; titles that several share name their study."""
     results = ROOT / "benchmarks" / "results"
-    pages = {path: _titled(path) for path in sorted(results.glob("*.md"))}
+    pages = {path: path.read_text(encoding="utf-8") for path in sorted(results.glob("*.md"))}
     pictures = sorted(results.glob("*.png"))
     _remove_others(folder, {"index.md", *(path.name for path in [*pages, *pictures])})
     titles = Counter(text.partition("\n")[0] for text in pages.values())
@@ -222,13 +222,6 @@ def _write_results(folder: Path) -> None:
         _copy(path, folder / path.name)
     entries = "\n".join(path.stem for path in pages)
     _write(folder / "index.md", f"{RESULTS_INTRODUCTION}:::{{toctree}}\n\n{entries}\n:::\n")
-
-
-def _titled(path: Path) -> str:
-    """Return the text of a page, with a title made of its name if it has none."""
-    text = path.read_text(encoding="utf-8")
-    title = path.stem.replace("_", " ").capitalize()
-    return text if text.startswith("# ") else f"# {title}\n\n{text}"
 
 
 # Command line

@@ -102,11 +102,16 @@ def test_pages_of_results_have_distinct_titles(
     results.mkdir(parents=True)
     for name in ("a", "b"):
         (results / f"{name}.md").write_text("# The same\n\nText.\n")
-    (results / "no_title.md").write_text("| a |\n")
     monkeypatch.setattr(site, "ROOT", tmp_path)
     site._write_results(tmp_path / "site")
     titles = {path.read_text().splitlines()[0] for path in (tmp_path / "site").iterdir()}
-    assert titles == {"# All results", "# The same (a)", "# The same (b)", "# No title"}
+    assert titles == {"# All results", "# The same (a)", "# The same (b)"}
+
+
+def test_every_page_of_results_has_a_title(site: ModuleType) -> None:
+    pages = sorted((site.ROOT / "benchmarks" / "results").glob("*.md"))
+    assert pages
+    assert [page.name for page in pages if not page.read_text().startswith("# ")] == []
 
 
 def test_the_richest_figure_of_a_notebook_is_shown(site: ModuleType, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def bart_l1_wavelet(
     for weight in tried:
         options = ["-S", f"-i{iterations}", "-R", f"W:3:0:{weight:g}"]
         started = time.perf_counter()
-        images = _bart(["pics", *options], kspace, maps)[:, 0]
+        images = bart_pics(kspace, maps, options)
         seconds = time.perf_counter() - started
         # If a size is not a multiple of four, BART's Fourier transform has the opposite sign.
         images = images * _phase_to(CartesianSense(mask, maps)(images), kspace)

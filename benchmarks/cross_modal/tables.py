@@ -175,7 +175,7 @@ def options_of(
 
 
 def registration_options(seed: int, args: argparse.Namespace) -> list[str]:
-    """Return likewise the options that train an aligner alone on the motion of the first task."""
+    """Return the options that train an aligner alone on the motion of the default task."""
     options = ["--order", "registration", "--network", args.network, "--guidance", "aligned"]
     options += _NO_CRITICS
     options += _of_scans(Task(), seed, args)

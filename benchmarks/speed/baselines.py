@@ -33,7 +33,9 @@ from torch import Tensor
 from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.bart import bart_pics
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.sigpy_apps import sigpy_image
 from benchmarks.common.timing import synchronize
+from benchmarks.common.words import listed
 from ctxrecon.baselines import BASELINES, zero_filled
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.evaluation import table
@@ -107,12 +109,14 @@ def page(record: Record) -> str:
         for name, entry in case["entries"].items()
     ]
     times = ["seconds", "× ctxrecon", "CPU seconds", "× ctxrecon"]
-    head = ["method", "slices", "iterations", "turns", "", *times, "PSNR, dB"]
+    head = ["method", "slices", "iterations", "turns", "program", *times, "PSNR (dB)"]
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
     imports = [[name, f"{value:.1f}"] for name, value in found["import_seconds"].items()]
     return "\n".join(
         [
             "# Time of baselines\n",
+            *map(_verdict, found["cases"]),
+            "",
             f"Phantom slices, {found['size']}², {found['coils']} coils, Poisson "
             f"×{_ACCELERATION:g}, λ = {_WEIGHT:g}; ctxrecon on "
             f"{found['device']}, {record['hardware']['torch_threads']} thread(s). Medians of the "
@@ -121,9 +125,21 @@ def page(record: Record) -> str:
             "minimum.\n",
             table(head, rows),
             "Importing in a fresh process:\n",
-            table(["", "seconds"], imports),
+            table(["import of", "seconds"], imports),
         ]
     )
+
+
+def _verdict(case: dict[str, Any]) -> str:
+    """Return in words how much CPU time others take for a method and batch size."""
+    others = [
+        f"{name} takes {entry['cpu_ratio']:.1f} times"
+        for name, entry in case["entries"].items()
+        if name != OURS
+    ]
+    title, slices = BASELINES.title(case["method"]), case["slices"]
+    plural = "s" if slices > 1 else ""
+    return f"- {title}, {slices} slice{plural}: {listed(others)} the CPU time of ctxrecon."
 
 
 def measure(args: argparse.Namespace) -> tuple[CartesianSense, Tensor, Tensor]:
@@ -156,7 +172,7 @@ def compare(
     turns: int,
 ) -> dict[str, Any]:
     """Measure every implementation of a method by turns."""
-    others = {SIGPY: sigpy_image} | ({BART: bart_image} if shutil.which("bart") else {})
+    others = {SIGPY: by_sigpy} | ({BART: by_bart} if shutil.which("bart") else {})
     runs: dict[str, Callable[[], Tensor]] = {
         OURS: partial(
             BASELINES[method],
@@ -221,25 +237,15 @@ def one_by_one(
     return torch.cat([run(one[None], operator.mask, maps) for one in kspace])
 
 
-def sigpy_image(method: str, iterations: int, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
+def by_sigpy(method: str, iterations: int, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
     """Reconstruct one slice by SigPy's own application, ``(1, ny, nx)``."""
-    from sigpy.mri import app
-
-    wavelet = method == "l1_wavelet"
-    kind = app.L1WaveletRecon if wavelet else app.TotalVariationRecon
-    image = kind(
-        kspace[0].numpy(),
-        maps[0].numpy(),
-        _WEIGHT,
-        weights=mask[0].float().numpy(),
-        max_iter=iterations,
-        show_pbar=False,
-        **({"wave_name": "db2"} if wavelet else {}),
-    ).run()
-    return torch.from_numpy(image)[None]
+    if method == "l1_wavelet":
+        more = {"wave_name": "db2"}
+        return sigpy_image("L1WaveletRecon", kspace, mask, maps, _WEIGHT, iterations, **more)
+    return sigpy_image("TotalVariationRecon", kspace, mask, maps, _WEIGHT, iterations)
 
 
-def bart_image(method: str, iterations: int, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
+def by_bart(method: str, iterations: int, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
     """Reconstruct one slice by ``bart pics`` without its data scaling, ``(1, ny, nx)``."""
     penalty = {"l1_wavelet": "W", "total_variation": "T"}[method]
     options = ["-w1", f"-i{iterations}", "-R", f"{penalty}:3:0:{_WEIGHT:g}"]

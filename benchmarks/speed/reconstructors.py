@@ -30,6 +30,7 @@ from benchmarks.common.arguments import RESULTS, parse, study_parser
 from benchmarks.common.bart import bart_l1_wavelet
 from benchmarks.common.methods import shipped_network
 from benchmarks.common.record import Record, write_study
+from benchmarks.common.sigpy_apps import sigpy_image
 from benchmarks.common.timing import timed
 from ctxrecon.baselines import l1_wavelet
 from ctxrecon.coils import simulate_coil_maps
@@ -151,7 +152,7 @@ def entries(
         )
     }
     found[f"{_WAVELET}, SigPy, {_PAPER_ITERATIONS} iterations"] = partial(
-        sigpy_l1_wavelet, kspace, mask, maps, _PAPER_ITERATIONS
+        sigpy_image, "L1WaveletRecon", kspace, mask, maps, _WEIGHT, _PAPER_ITERATIONS
     )
     if shutil.which("bart"):
         for count in (_PAPER_ITERATIONS, 100):
@@ -186,21 +187,6 @@ def cost_of_rounding(kspace: Tensor, operator: CartesianSense) -> float:
     ]
     x, rounded = (output.images for output in outputs)
     return float((rounded - x).norm() / x.norm())
-
-
-def sigpy_l1_wavelet(kspace: Tensor, mask: Tensor, maps: Tensor, iterations: int) -> Tensor:
-    """Reconstruct by SigPy's application, ``(ny, nx)``."""
-    import sigpy.mri
-
-    app = sigpy.mri.app.L1WaveletRecon(
-        kspace[0].numpy(),
-        maps[0].numpy(),
-        _WEIGHT,
-        weights=mask[0].float().numpy(),
-        max_iter=iterations,
-        show_pbar=False,
-    )
-    return torch.from_numpy(app.run())
 
 
 def damped_normal(operator: CartesianSense, damping: Tensor, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def check_options(num_iterations: int, regularization: float) -> None:
     """
     if not is_whole(num_iterations) or num_iterations < 1:
         raise InputError(
-            f"Expected `num_iterations` of at least one iteration, got {num_iterations!r}; "
-            "leave it out for the default."
+            f"expected `num_iterations` of at least one iteration, got {num_iterations!r}; "
+            "leave it out for the default"
         )
     check_number("regularization", regularization, least=0)

@@ -160,9 +160,10 @@ class CrossModalTraining(nn.Module):
         self.objective = objective
         self.alignment_critic: Any = None
         self.synthesis_critic: Any = None
-        if objective.alignment:
+        judges = objective.order != REGISTRATION
+        if judges and objective.alignment:
             self.alignment_critic = _critic(critic_width, critic_depth, seed)
-        if objective.synthesis:
+        if judges and objective.synthesis:
             self.synthesis_critic = _critic(critic_width, critic_depth, seed + 1)
 
     def forward(

@@ -239,7 +239,7 @@ class TaskPipeline(DiffusionPipeline):
             if num_samples > 1:
                 row["disagreement"] = disagreement(row["samples"], network.config.num_classes)
             if self.image_decoder is not None:
-                images, std = self.image_decoder(features, scale)
+                images, std = self.image_decoder(features, scale, image[None])
                 check_finite(images, std)
                 row |= {"images": images[0], "std": std[0]}
             elif (found := network.images(features, scale)) is not None:

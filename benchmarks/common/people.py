@@ -19,6 +19,7 @@ from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import measure
 from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.scan import Scan
+from ctxrecon.training.slices import resize
 
 TEST_SEED = 0
 """Seed of the test set. Other seeds are for tuning and never draw a test slice."""
@@ -94,10 +95,11 @@ def _by_turns(people: Sequence[Sequence[int]], seed: int, rng: np.random.Generat
     return [int(own[turn]) for turn in range(turns) for own in shuffled if turn < len(own)]
 
 
-def full_scan(slices: ShardSlices, one: PersonSlice, seed: int) -> Scan:
+def full_scan(slices: ShardSlices, one: PersonSlice, seed: int, *, size: int | None = None) -> Scan:
     """Simulate the fully sampled noisy multi-coil k-space of a slice.
 
-    The target is the unmodified image; magnitude images get a smooth random phase.
+    The target is the unmodified image, or the same image with ``size`` pixels along each side;
+    magnitude images get a smooth random phase.
     """
     own_seed = scan_seed(seed, one.number)
     generator = torch.Generator().manual_seed(own_seed)
@@ -110,6 +112,8 @@ def full_scan(slices: ShardSlices, one: PersonSlice, seed: int) -> Scan:
             smooth_field((image.shape[-2], image.shape[-1]), _PHASE_ORDER, rng)
         )
         target = torch.polar(image[0], math.pi * rng.random() * field + 2 * math.pi * rng.random())
+    if size is not None:
+        target = resize(target, size)
     maps = simulate_coil_maps(NUM_COILS, (target.shape[-2], target.shape[-1]), generator=generator)
     return measure(
         target[None],

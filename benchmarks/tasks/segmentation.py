@@ -22,7 +22,7 @@ Results = dict[str, Any] | None
 
 LATENT_WEIGHTS = (0.02, 0.1, 0.3, 1.0, 3.0)
 """λ₂ of Table XI, relative to the weight in the bound."""
-RECONSTRUCTION_WEIGHTS = (0.0, 0.1, 0.5, 1.0, 10.0)
+RECONSTRUCTION_WEIGHTS = (0.0, 0.01, 0.1, 0.3, 1.0)
 """λ₃ of Table XI."""
 SAMPLES = (1, 2, 4, 8, 16)
 """K of Table XII."""
@@ -78,7 +78,7 @@ def loss_weights(args: argparse.Namespace) -> Results:
     ]
     images = [
         replace(
-            INFO, title=f"λ₃ = {weight:g}", stage=_weighted("reconstruction_weight", weight, 1.0)
+            INFO, title=f"λ₃ = {weight:g}", stage=_weighted("reconstruction_weight", weight, 0.1)
         )
         for weight in RECONSTRUCTION_WEIGHTS
     ]

@@ -58,9 +58,9 @@ def test_every_stage_is_what_the_training_script_takes(masses, tmp_path, monkeyp
     monkeypatch.setattr(methods, "train_run", note)
     args = options.parse_args(["--bank", str(masses), *TINY, "--runs", str(tmp_path)])
     weighted = [
-        segmentation._weighted(name, weight, 1.0)
-        for name in ("latent_weight", "reconstruction_weight")
-        for weight in (0.5, 1.0)
+        segmentation._weighted(name, weight, usual)
+        for name, usual in (("latent_weight", 1.0), ("reconstruction_weight", 0.1))
+        for weight in (0.5, usual)
     ]
     assert weighted[1] is weighted[3] is methods.INFO.stage
     single = [method.stage for method in methods.METHODS if not method.amortised]
@@ -97,7 +97,7 @@ def test_segmentation_and_calibration_share_their_models(run, tmp_path, monkeypa
     assert few[0]["scores"]["diversity"] == [0, 0]
     assert ".1369 / .9547" in (tmp_path / "tasks_samples.md").read_text()
     run("--tables", "loss_weights", "--test_only")
-    assert [row["title"] for row in rows(tmp_path, "loss_weights")] == ["λ₂ = 1", "λ₃ = 1"]
+    assert [row["title"] for row in rows(tmp_path, "loss_weights")] == ["λ₂ = 1", "λ₃ = 0.1"]
     with pytest.raises(InputError, match="another command"):
         run("--tables", "segmentation", *chosen, "--learning_rate", "1e-5")
 

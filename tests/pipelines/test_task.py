@@ -116,7 +116,7 @@ class TestSegmentation:
         zero_filled = (maps.conj() * ifft2c(kspace * mask)).sum(dim=1)
         network: Any = pipe.network
         features, scale = network.encode(zero_filled)
-        image, _ = present(pipe.image_decoder)(features, scale)
+        image, _ = present(pipe.image_decoder)(features, scale, zero_filled)
         torch.testing.assert_close(present(output.images), image, rtol=1e-3, atol=1e-4)
 
     def test_one_sample_and_no_image(self):

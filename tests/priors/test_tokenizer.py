@@ -20,6 +20,7 @@ from ctxrecon.priors.tokenizer import (
     check_prompt_length,
     count_tokens,
     learn_merges,
+    shorten_prompt,
 )
 
 FASTMRI = (
@@ -120,6 +121,17 @@ def test_a_long_prompt_is_refused_with_what_would_be_cut(tokenizer):
     kept = prompt.removesuffix(", " + cut)
     assert count_tokens(tokenizer, kept) <= 77
     assert count_tokens(tokenizer, f"{kept}, {cut.split(', ')[0]}") > 77
+
+
+def test_a_long_prompt_loses_its_last_parts(tokenizer):
+    assert shorten_prompt(tokenizer, FASTMRI) == FASTMRI
+    assert shorten_prompt(tokenizer, "") == ""
+    assert shorten_prompt(tokenizer, "1" * 76) == ""
+    parts = MANY.to_prompt().split(", ") + [f"{n} Mass" for n in range(10, 30)]
+    short = shorten_prompt(tokenizer, ", ".join(parts)).split(", ")
+    assert short == parts[: len(short)]
+    assert count_tokens(tokenizer, ", ".join(short)) <= 77
+    assert count_tokens(tokenizer, ", ".join(parts[: len(short) + 1])) > 77
 
 
 def test_drawn_prompts_with_two_common_findings_fit(tokenizer):

@@ -134,7 +134,8 @@ class TestDraws:
         images = complex_noise((1, 16, 16), seeded(1))
         noise = network.draw_noise((16, 16), [seeded(0)])[None]
         torch.testing.assert_close(network(images, noise), network(1e-4 * images, noise))
-        one, other = (image(*network.encode(scale * images)) for scale in (1.0, 1e-4))
+        scaled = [scale * images for scale in (1.0, 1e-4)]
+        one, other = (image(*network.encode(each), each) for each in scaled)
         for first, second in zip(one, other, strict=True):
             torch.testing.assert_close(first * 1e-4, second)
         assert one[0].dtype == torch.complex64

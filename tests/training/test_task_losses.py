@@ -163,7 +163,7 @@ class TestLosses:
         posterior = present(model.posterior)(zero_filled, batch["truth"])
         noise = model.network.draw_noise((32, 32), sources)
         logits = model.network.decode(posterior.sample(noise), features)
-        images, std = model.image_decoder(features, scale)
+        images, std = model.image_decoder(features, scale, zero_filled)
         error = ((images - batch["target"]) / scale).abs().square()
         surprise = error / (std / scale).square() + 2 * (std / scale).log()
         expected = (

@@ -15,7 +15,7 @@ from ctxrecon.phantom import AnatomyBank, PhantomSlices, knee_anatomy
 from ctxrecon.priors.tokenizer import build_tokenizer
 from ctxrecon.training.loop import SampleNumbers
 from ctxrecon.training.prior import PriorSamples
-from ctxrecon.training.slices import PreparedSlices, resize
+from ctxrecon.training.slices import PreparedSlices, resize, tokens_of
 
 
 class Numbered(Dataset[dict[str, Any]]):
@@ -130,6 +130,15 @@ def test_sources_mix_by_weight_and_sizes_change_from_step_to_step() -> None:
         assert batch["image"].shape == batch["noise"].shape == (3, 2, sizes[step], sizes[step])
         assert batch["tokens"].shape == (3, 77)
         assert batch["timestep"].dtype == torch.int64
+
+
+def test_a_slice_with_too_many_findings_loses_the_end_of_its_prompt() -> None:
+    tokenizer = prior_samples().tokenizer
+    prompt = "brain, T1, " + ", ".join(f"{number} Mass" for number in range(60))
+    first, second = tokens_of(tokenizer, [prompt, "brain, T1"])
+    assert first.shape == second.shape == (77,)
+    assert "59" not in tokenizer.decode(first)
+    assert tokenizer.decode(first, skip_special_tokens=True).startswith("brain")
 
 
 def test_each_step_shows_a_part_of_the_slices_or_their_own_pixels() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctxrecon.priors.denoiser import Denoiser, SetDenoiser, TextDenoiser, size_multiple
 from ctxrecon.priors.factory import build_scheduler, build_text_encoder, build_unet
 from ctxrecon.priors.timesteps import quadratic_timesteps
-from ctxrecon.priors.tokenizer import build_tokenizer, check_prompt_length
+from ctxrecon.priors.tokenizer import build_tokenizer, check_prompt_length, shorten_prompt
 
 __all__ = [
     "Denoiser",
@@ -17,5 +17,6 @@ __all__ = [
     "build_unet",
     "check_prompt_length",
     "quadratic_timesteps",
+    "shorten_prompt",
     "size_multiple",
 ]

@@ -144,6 +144,25 @@ def count_tokens(tokenizer: Any, prompt: str) -> int:
     return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
 
 
+def shorten_prompt(tokenizer: Any, prompt: str) -> str:
+    """Return a prompt without the last parts that the tokenizer would truncate.
+
+    Args:
+        tokenizer: Tokenizer of the text encoder; its ``model_max_length`` is the limit.
+        prompt: Prompt of parts separated by commas.
+
+    Example:
+        >>> from ctxrecon.priors import build_tokenizer, shorten_prompt
+        >>> tokenizer = build_tokenizer()
+        >>> shorten_prompt(tokenizer, "Knee, PD, " + ", ".join("1" * 30 for _ in range(4)))
+        'Knee, PD, 111111111111111111111111111111, 111111111111111111111111111111'
+    """
+    parts = prompt.split(", ")
+    while parts and count_tokens(tokenizer, ", ".join(parts)) > tokenizer.model_max_length:
+        parts.pop()
+    return ", ".join(parts)
+
+
 def check_prompt_length(tokenizer: Any, prompts: str | Sequence[str]) -> None:
     """Validate that the tokenizer would not truncate a prompt.
 
@@ -160,12 +179,8 @@ def check_prompt_length(tokenizer: Any, prompts: str | Sequence[str]) -> None:
         count = count_tokens(tokenizer, prompt)
         if count <= limit:
             continue
-        parts = prompt.split(", ")
-        kept = 0
-        while count_tokens(tokenizer, ", ".join(parts[: kept + 1])) <= limit:
-            kept += 1
+        cut = prompt[len(shorten_prompt(tokenizer, prompt)) :].removeprefix(", ")
         raise InputError(
-            f"expected a prompt of at most {limit} tokens, got {count}: "
-            f"{', '.join(parts[kept:])!r} would be cut off; shorten the prompt, for example by "
-            "leaving out pathologies"
+            f"expected a prompt of at most {limit} tokens, got {count}: {cut!r} would be cut off; "
+            "shorten the prompt, for example by leaving out pathologies"
         )

@@ -204,18 +204,19 @@ class PosteriorEncoder(ModelMixin, ConfigMixin):
 
 
 class ImageDecoder(ModelMixin, ConfigMixin):
-    """Image decoder ``q(x|y)``: predicts the image and the error of each pixel from the features.
+    """Image decoder ``q(x|y)``: predicts the image and the error of each pixel.
 
-    The arguments are those of :class:`LatentSegmenter`, whose features it decodes.
+    Its network corrects the zero-filled image, so that the features need not contain the whole
+    image next to the segmentation. The published decoder predicts the image from the features
+    alone. The arguments are those of :class:`LatentSegmenter`, whose features it decodes.
 
     Example:
         >>> import torch
         >>> from ctxrecon.tasks import ImageDecoder, LatentSegmenter
         >>> segmenter = LatentSegmenter(width=4, depth=2, layers=1)
         >>> decoder = ImageDecoder(width=4, depth=2, layers=1)
-        >>> images, errors = decoder(
-        ...     *segmenter.encode(torch.ones(1, 32, 32, dtype=torch.complex64))
-        ... )
+        >>> zero_filled = torch.ones(1, 32, 32, dtype=torch.complex64)
+        >>> images, errors = decoder(*segmenter.encode(zero_filled), zero_filled)
         >>> images.shape, errors.shape
         (torch.Size([1, 32, 32]), torch.Size([1, 32, 32]))
     """
@@ -227,12 +228,15 @@ class ImageDecoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.decoder = decoder_half(2 * latent_channels, 3, width, depth, layers)
 
-    def forward(self, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, scale: Tensor, zero_filled: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return images and their expected errors, real and imaginary part together.
 
         Args:
             features: Features of the measurement.
             scale: Intensity scale of the measurement, ``(batch, 1, 1)``.
+            zero_filled: Zero-filled images ``Aᴴ y``, ``(batch, ny, nx)`` complex64.
 
         Returns:
             Images ``(batch, ny, nx)`` complex64, and errors of the same shape, float32.
@@ -240,7 +244,7 @@ class ImageDecoder(ModelMixin, ConfigMixin):
         real, imaginary, logarithm = self.decoder(features).float().unbind(dim=1)
         # Initially a tenth of the bright signal.
         std = _SMALLEST_STD + (logarithm - 2.3).exp()
-        return torch.complex(real, imaginary) * scale, std * scale
+        return zero_filled + torch.complex(real, imaginary) * scale, std * scale
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:

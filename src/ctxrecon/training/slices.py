@@ -21,7 +21,7 @@ from ctxrecon.metadata.scan_metadata import PromptForm
 from ctxrecon.operators import Crop
 from ctxrecon.phantom.dataset import Drawn, crop_around
 from ctxrecon.phantom.imaging import Acquisition, draw_acquisition, scaled, smooth_weights
-from ctxrecon.priors.tokenizer import check_prompt_length
+from ctxrecon.priors.tokenizer import shorten_prompt
 
 MIRRORED = ("brain", "knee")
 """Anatomies with left-right symmetry, unlike a heart or an abdomen."""
@@ -287,6 +287,9 @@ def one_of(choices: Sequence[int], step: int, seed: int, stream: int) -> int:
 
 
 def tokens_of(tokenizer: Any, prompts: list[str]) -> Tensor:
-    """Tokenize prompts to ``(batch, length)``; raise if one would be truncated."""
-    check_prompt_length(tokenizer, prompts)
-    return tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
+    """Tokenize prompts to ``(batch, length)``, without the last parts of those that are too long.
+
+    Simulated slices may have any number of findings, and training must not end at one of them.
+    """
+    short = [shorten_prompt(tokenizer, prompt) for prompt in prompts]
+    return tokenizer(short, padding="max_length", return_tensors="pt").input_ids

@@ -30,7 +30,7 @@ import torch
 
 from ctxrecon.errors import InputError
 from ctxrecon.pipelines import TaskPipeline
-from ctxrecon.tasks import FINDINGS, LINet, TwoUNets
+from ctxrecon.tasks import FINDINGS, LatentSegmenter, LINet, TwoUNets
 from ctxrecon.training.card import About
 from ctxrecon.training.loop import build_accelerator, train
 from ctxrecon.training.parser import TrainingCommand
@@ -57,6 +57,9 @@ from ctxrecon.training.tasks.objective import (
 )
 from ctxrecon.training.tasks.validation import TaskScans
 from ctxrecon.training.trained import TrainedPipeline
+
+_LATENT_IMAGE = 0.1
+"""Default weight λ₃ of the image of latent segmenters, see :class:`SegmentationTraining`."""
 
 _ABOUT = About(
     "A k-space sampler and the task that its samples were learned for",
@@ -166,19 +169,18 @@ def _truth(config: TasksConfig) -> Truth:
 
 def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> TaskTraining:
     """Return the pipeline as a module that computes the loss."""
+    network: Any = pipe.network
     reconstruction = config.reconstruction_weight
+    if reconstruction is None:
+        reconstruction = _LATENT_IMAGE if isinstance(network, LatentSegmenter) else 1.0
     weights = TaskWeights(
-        config.latent_weight,
-        config.latent_warmup_steps,
-        1.0 if reconstruction is None else reconstruction,
-        config.entropy_weight,
+        config.latent_weight, config.latent_warmup_steps, reconstruction, config.entropy_weight
     )
     entropies = None
     if config.entropy_weight:
         entropies = samples.statistics().entropies(1 / config.snr)
     if config.task == "classification":
         return ClassificationTraining(pipe, weights, entropies)
-    network: Any = pipe.network
     for part in config.freeze:
         (pipe.sampler if part == "sampler" else network.reconstruction).requires_grad_(False)
     if isinstance(network, TwoUNets):

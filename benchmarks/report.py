@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import partial_fourier, real_scans, text_encoder
+from benchmarks.ablations import report as ablations
 from benchmarks.adapt import __main__ as adapt
 from benchmarks.coils import quality
 from benchmarks.common.arguments import RESULTS, study_parser
@@ -32,6 +33,7 @@ from benchmarks.speed import reconstructors as reconstructor_speed
 from benchmarks.tasks import report as tasks
 
 PAGES: dict[str, Page] = {
+    "ablations": ablations.page,
     "adapt": adapt.page,
     "baseline_speed": baseline_speed.page,
     "calibration": calibration.page,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from people import write_people
 
 from benchmarks.common.arguments import named_priors
 from benchmarks.common.paired import interval, paired
@@ -19,7 +20,6 @@ from ctxrecon.datasets import ShardSlices, write_shard
 from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.metrics import psnr
-from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import build_pipeline
 
 SIZE = 32
@@ -32,24 +32,7 @@ ONE = PersonSlice(number=0, person="ann", kind="brain T1", prompt="")
 def people(tmp_path_factory) -> Path:
     """Noisy magnitude images of four people; of Ann there are two contrasts."""
     folder = tmp_path_factory.mktemp("people")
-    generator = torch.Generator().manual_seed(0)
-    rng = np.random.default_rng(0)
-    for contrast, names in PEOPLE.items():
-        subjects = [name for name in names for _ in range(6)]
-        images = []
-        for _ in subjects:
-            scan = phantom_scan("brain", contrast=contrast, shape=(SIZE, SIZE), generator=generator)
-            assert scan.target is not None
-            image = scan.target.abs().numpy()
-            images.append(np.abs(image + 0.02 * rng.standard_normal(image.shape)))
-        write_shard(
-            folder / f"{contrast}.safetensors",
-            np.stack(images).astype(np.float16),
-            [ScanMetadata(anatomy="brain", contrast=contrast)] * len(images),
-            source=Path(f"{contrast}.nii"),
-            source_bytes=1,
-            subjects=subjects,
-        )
+    write_people(folder, PEOPLE, SIZE)
     return folder
 
 

@@ -90,7 +90,7 @@ def read_scan(
             and Siemens raw data and kept for fastMRI files; the other formats do not state it.
         prewhiten: Whether to prewhiten the coils of raw data that contain noise readouts. All
             coils then have the noise level ``noise_std``, their mean noise. Coil maps are
-            transformed accordingly; the units of k-space and the power of the maps are kept.
+            transformed accordingly, so that images and the units of k-space stay the same.
         repetition: Repetition to read from raw data, counted from 0 among those in the file; in
             BART files the index in dimension 10.
         contrast: Contrast (echo) to read, counted from 0 among those in the file; in BART files

@@ -23,7 +23,10 @@ def with_coil_maps(
     slices: SliceChoice,
     whitening: Tensor | None,
 ) -> Scan:
-    """Return the scan with coil maps from another file, prewhitened like the scan."""
+    """Return the scan with coil maps S from another file, ``W S`` if the scan was prewhitened by W.
+
+    ``W y = W S F x`` then has the same image x as ``y = S F x``, in the same units.
+    """
     maps_path = Path(coil_maps)
     if bart.is_bart(maps_path):
         maps = bart.read_maps(check_input(bart.data_file(maps_path)))
@@ -45,11 +48,6 @@ def with_coil_maps(
         scan = replace(scan, coil_maps=checked)
     except InputError as error:
         raise InputError(f"{maps_path} does not belong to {path}: {error}") from error
-    return scan if whitening is None else replace(scan, coil_maps=_whitened(checked, whitening))
-
-
-def _whitened(coil_maps: Tensor, whitening: Tensor) -> Tensor:
-    """Prewhiten maps ``(batch, coils, ny, nx)`` and restore the power of each pixel."""
-    white = torch.einsum("dc,bcyx->bdyx", whitening, coil_maps)
-    power, before = (maps.norm(dim=1, keepdim=True) for maps in (white, coil_maps))
-    return torch.where(power > 0, white * (before / power.clamp_min(1e-30)), 0)
+    if whitening is None:
+        return scan
+    return replace(scan, coil_maps=torch.einsum("dc,bcyx->bdyx", whitening, checked))

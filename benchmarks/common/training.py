@@ -56,4 +56,8 @@ def _is_trained(folder: Path, steps: int) -> bool:
 
 def slug(title: str) -> str:
     """Return a title as a folder name."""
-    return re.sub(r"\W+", "_", title.replace("ℓ", "l").replace("⁺", "")).strip("_").lower()
+    return (
+        re.sub(r"\W+", "_", title.replace("ℓ", "l").replace("ε", "epsilon").replace("⁺", ""))
+        .strip("_")
+        .lower()
+    )

@@ -49,7 +49,7 @@ def test_trainings_are_scored_and_compared(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(study, "train_run", train)
     study.main([*command, "--entries", "ε, min-SNR weights"])
-    assert made == ["reference", "v_min_snr_weights", "ε_min_snr_weights"]
+    assert made == ["reference", "v_min_snr_weights", "epsilon_min_snr_weights"]
     results = json.loads((tmp_path / "ablations.json").read_text())["results"]
     assert set(results["people"]) == {"ann", "bob"}
     for entry in results["entries"].values():

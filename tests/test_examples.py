@@ -49,7 +49,7 @@ EXPECTED = {
         3, {"output.images": (1, 3, 64, 64), "output.masks": (1, 3, 1, 64, 64)}
     ),
     "08_tasks_from_kspace": Expected(
-        2, {"found.samples": (1, 3, 48, 48), "found.probabilities": (1, 2, 48, 48)}
+        2, {"found.samples": (1, 3, 32, 32), "found.probabilities": (1, 2, 32, 32)}
     ),
     "09_t1_aided_t2": Expected(
         2, {"output.aligned": (1, 64, 64), "output.displacement": (1, 2, 64, 64)}

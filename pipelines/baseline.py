@@ -12,10 +12,7 @@ from torch import Tensor
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.baselines import BASELINES
 from ctxrecon.errors import InputError
-from ctxrecon.inference.batches import (
-    conclude,
-    put_back,
-)
+from ctxrecon.inference.batches import build_output, scatter_slices
 from ctxrecon.inference.prompts import check_prompts
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
@@ -130,4 +127,4 @@ class BaselinePipeline:
             part = work[filled]
             images = [reconstruct(part.operator, part.y, **options)]
         like = work.y.new_zeros((len(work), *work.operator.domain_shape[1:]))
-        return conclude(put_back(images, filled, like), measurement, output_type)
+        return build_output(scatter_slices(images, filled, like), measurement, output_type)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.checks import as_device
 from ctxrecon.inference.batches import (
-    conclude,
+    build_output,
     spawn_generators,
 )
 from ctxrecon.inference.diffusion import Diffusion
@@ -316,7 +316,7 @@ class ContextMRIPipeline(TextPrior):
 
         # 8. Mean, standard deviation and residual of the samples
         self.maybe_free_model_hooks()
-        output = conclude(samples, measurement, output_type, prompts=prompts)
+        output = build_output(samples, measurement, output_type, prompts=prompts)
         if noise_std is not None and noise is not None:
             warn_of_residual(measurement, output.residual, noise * gain)
         return output if return_dict else tuple(getattr(output, name) for name in _FIELDS)

@@ -13,12 +13,12 @@ from ctxrecon.arrays import ArrayLike, as_tensor
 from ctxrecon.checks import as_device, check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.batches import (
+    build_output,
     check_finite,
-    conclude,
     image_batches,
     images_at_once,
-    named_bar,
-    put_back,
+    named_progress_bar,
+    scatter_slices,
 )
 from ctxrecon.loading.components import cross_modal_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
@@ -174,7 +174,7 @@ class CrossModalPipeline(TextNetworkPipeline):
         )
         self.maybe_free_model_hooks()
         check_finite(*of_reference.values())
-        found = conclude(images, measurement, output_type, prompts=prompts)
+        found = build_output(images, measurement, output_type, prompts=prompts)
         output = CrossModalReconstruction(
             images=found.images,
             residual=found.residual,
@@ -209,7 +209,7 @@ class CrossModalPipeline(TextNetworkPipeline):
         batches = image_batches(filled, measurement.number_of_sets, at_once)
         names = ("images", "aligned", "synthetic", "displacement")
         found: dict[str, list[Tensor]] = {name: [] for name in names}
-        with named_bar(self, "reconstruction", len(filled)) as bar:
+        with named_progress_bar(self, "reconstruction", len(filled)) as bar:
             for chosen in batches:
                 owner = filled[chosen]
                 batch = measurement[owner]
@@ -224,9 +224,11 @@ class CrossModalPipeline(TextNetworkPipeline):
                 bar.update(len(owner))
         index = filled[torch.cat(batches)] if batches else filled
         field = found.pop("displacement")
-        made = {name: put_back(values, index, reference) for name, values in found.items()}
+        made = {name: scatter_slices(values, index, reference) for name, values in found.items()}
         ny, nx = reference.shape[1:]
-        rows = put_back([one.flatten(1, 2) for one in field], index, reference.real.repeat(1, 2, 1))
+        rows = scatter_slices(
+            [one.flatten(1, 2) for one in field], index, reference.real.repeat(1, 2, 1)
+        )
         made["displacement"] = rows.view(len(reference), 2, ny, nx)
         return made.pop("images"), made
 

@@ -16,7 +16,7 @@ from ctxrecon.arrays import ArrayLike, check_coil_maps
 from ctxrecon.checks import as_device, check_number
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
-from ctxrecon.inference.batches import check_finite, report
+from ctxrecon.inference.batches import check_finite, log_residuals
 from ctxrecon.inference.contrasts import (
     check_contrasts,
     check_masks,
@@ -222,7 +222,7 @@ class JointPipeline(DiffusionPipeline):
         if maps is not None:
             inside = inside & (maps != 0).any(dim=1)[:, None]
 
-        def conclude(masks: Tensor) -> JointOutput:
+        def build_output(masks: Tensor) -> JointOutput:
             """Return the complete output for these masks."""
             masks = masks.expand(*leading, -1, -1, -1)
             output = measure(masks)
@@ -250,10 +250,10 @@ class JointPipeline(DiffusionPipeline):
                 prompts=None if embeds is None else prompts,
             )
 
-        outputs = [conclude(masks) for masks in every]
+        outputs = [build_output(masks) for masks in every]
         self.maybe_free_model_hooks()
         found = outputs.pop()
-        report(found.residual, empty)
+        log_residuals(found.residual, empty)
         if stages:
             found.stages = outputs
         return found

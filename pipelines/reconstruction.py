@@ -11,11 +11,11 @@ from torch import Tensor
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.checks import as_device, check_whole
 from ctxrecon.inference.batches import (
-    conclude,
+    build_output,
     image_batches,
     images_at_once,
-    named_bar,
-    put_back,
+    named_progress_bar,
+    scatter_slices,
 )
 from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
@@ -143,7 +143,9 @@ class ReconstructionPipeline(TextNetworkPipeline):
         work, _ = measurement.normalized()
         images, error = self._reconstruct(work, embeds, batch_size)
         self.maybe_free_model_hooks()
-        output = conclude(images, measurement, output_type, expected_error=error, prompts=prompts)
+        output = build_output(
+            images, measurement, output_type, expected_error=error, prompts=prompts
+        )
         if return_dict:
             return output
         return (
@@ -163,7 +165,7 @@ class ReconstructionPipeline(TextNetworkPipeline):
         batches = image_batches(filled, measurement.number_of_sets, at_once)
         images: list[Tensor] = []
         errors: list[Tensor] = []
-        with named_bar(self, "reconstruction", len(filled)) as bar:
+        with named_progress_bar(self, "reconstruction", len(filled)) as bar:
             for chosen in batches:
                 owner = filled[chosen]
                 batch = measurement[owner]
@@ -176,8 +178,8 @@ class ReconstructionPipeline(TextNetworkPipeline):
                 bar.update(len(owner))
         index = filled[torch.cat(batches)] if batches else filled
         like = measurement.y.new_zeros((len(measurement), *measurement.operator.domain_shape[1:]))
-        error = put_back(errors, index, like.real) if errors else None
-        return put_back(images, index, like), error
+        error = scatter_slices(errors, index, like.real) if errors else None
+        return scatter_slices(images, index, like), error
 
 
 def load_reconstructor(

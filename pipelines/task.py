@@ -16,7 +16,7 @@ from ctxrecon.arrays import ArrayLike, check_kspace
 from ctxrecon.checks import as_device, check_number, check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
-from ctxrecon.inference.batches import check_finite, images_at_once, report, spawn_generators
+from ctxrecon.inference.batches import check_finite, images_at_once, log_residuals, spawn_generators
 from ctxrecon.inference.contrasts import find_empty_contrasts, keep_measured
 from ctxrecon.loading.components import task_components
 from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
@@ -191,7 +191,7 @@ class TaskPipeline(DiffusionPipeline):
         else:
             found = self._segmentations(zero_filled, sources, num_samples, batch_size)
         self.maybe_free_model_hooks()
-        report(torch.zeros(len(empty)), empty.cpu())
+        log_residuals(torch.zeros(len(empty)), empty.cpu())
         for name, value in found.items():
             nothing = torch.nan if name == "probabilities" else 0
             found[name] = value.masked_fill(empty.view(-1, *[1] * (value.ndim - 1)), nothing)

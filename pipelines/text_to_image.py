@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
-from ctxrecon.inference.batches import check_finite, named_bar, spawn_generators
+from ctxrecon.inference.batches import check_finite, named_progress_bar, spawn_generators
 from ctxrecon.inference.text_prior import TextPrior
 from ctxrecon.output import Images, TextToImageOutput, convert_images
 from ctxrecon.priors import TextDenoiser
@@ -119,7 +119,7 @@ class TextToImagePipeline(TextPrior):
         shape = (number * num_images_per_prompt, *crop.domain_shape[1:])
         generators = spawn_generators(generator, number, num_images_per_prompt)
         device = self._execution_device
-        with named_bar(self, "images", len(timesteps)) as bar:
+        with named_progress_bar(self, "images", len(timesteps)) as bar:
             padded = ddim_sample(
                 TextDenoiser(self.unet, self.scheduler, embeds, uncond_embeds, gamma),
                 (shape[0], shape[1], shape[2]),

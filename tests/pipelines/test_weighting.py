@@ -195,9 +195,9 @@ def test_dds_weighs_the_data_of_each_image():
     weighted = DDS(cg_iterations=7).reweighted(torch.tensor([1.0, 0.5]))
     assert tensor(weighted.data_weight).tolist() == [5.0, 20.0]
     assert weighted.cg_iterations == 7
-    assert not weighted.weight_is_open
-    assert DDS().weight_is_open
-    assert not DDS(data_weight=5.0).weight_is_open
+    assert not weighted.weight_is_unset
+    assert DDS().weight_is_unset
+    assert not DDS(data_weight=5.0).weight_is_unset
     prior = GaussianDenoiser(torch.zeros(6, 5, dtype=torch.complex64), torch.ones(6, 5))
     operator = CartesianSense(torch.ones(1, 1, 6, 5, dtype=torch.bool))
     y = complex_noise((2, 1, 6, 5), seeded(0))

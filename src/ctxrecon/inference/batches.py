@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _FEATURES_AT_ONCE = 24 * 2**20
 
 
-def named_bar(pipeline: Any, name: str, total: int) -> Any:
+def named_progress_bar(pipeline: Any, name: str, total: int) -> Any:
     """Return the pipeline's progress bar with a name, unless the user set one."""
     chosen = dict(getattr(pipeline, "_progress_bar_config", {}))
     pipeline.set_progress_bar_config(**{"desc": name, **chosen})
@@ -60,7 +60,7 @@ def image_batches(owners: Tensor, sets: Tensor, size: int) -> list[Tensor]:
     return batches
 
 
-def put_back(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
+def scatter_slices(values: Sequence[Tensor], index: Tensor, like: Tensor) -> Tensor:
     """Return a tensor like ``like`` with the items of ``values`` at ``index`` and zeros elsewhere.
 
     Args:
@@ -93,7 +93,7 @@ def spawn_generators(
     return [spawn(parent) for parent in parents for _ in range(each)]
 
 
-def conclude(
+def build_output(
     samples: Tensor,
     measurement: Measurement,
     output_type: str,
@@ -138,7 +138,7 @@ def conclude(
         expected_error = measurement.combine(torch.where(inside, expected_error, 0))
     check_finite(images, std, expected_error)
     residual = relative_residual(measurement.operator(mean), measurement.y)
-    report(residual, measurement.empty)
+    log_residuals(residual, measurement.empty)
     return ReconstructionOutput(
         images=convert_images(images, output_type),
         std=std,
@@ -168,7 +168,7 @@ def check_finite(*results: Tensor | None) -> None:
             )
 
 
-def report(residual: Tensor, empty: Tensor) -> None:
+def log_residuals(residual: Tensor, empty: Tensor) -> None:
     """Log slices without signal, and slices with a larger residual than an empty image.
 
     Args:

@@ -10,7 +10,12 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ctxrecon.inference.batches import image_batches, images_at_once, named_bar, put_back
+from ctxrecon.inference.batches import (
+    image_batches,
+    images_at_once,
+    named_progress_bar,
+    scatter_slices,
+)
 from ctxrecon.inference.noise import with_noise
 from ctxrecon.inference.text_prior import StepEndCallback, TextPrior
 from ctxrecon.inference.warm_start import noised_image
@@ -92,7 +97,7 @@ class Diffusion:
             batches = [todo[group] for group in groups]
         alpha_bar = float(self.prior.scheduler.alphas_cumprod[steps[0]])
         images: list[Tensor] = []
-        with named_bar(self.prior, name, len(batches) * len(steps)) as bar:
+        with named_progress_bar(self.prior, name, len(batches) * len(steps)) as bar:
             for chosen in batches:
                 owner = owners[chosen]
                 batch, factor = work[owner], scale[owner, None, None]
@@ -131,7 +136,7 @@ class Diffusion:
                 images.append(every(padded) * factor)
         index = torch.cat(batches) if batches else owners[:0]
         like = work.y.new_zeros((count, *work.operator.domain_shape[1:]))
-        return put_back(images, index, like)
+        return scatter_slices(images, index, like)
 
 
 def _noise_of_sets(latents: Tensor, sets: int, generators: list[torch.Generator] | None) -> Tensor:

@@ -15,7 +15,12 @@ from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
 from ctxrecon.inference.arguments import check_generator
-from ctxrecon.inference.batches import check_finite, images_at_once, named_bar, spawn_generators
+from ctxrecon.inference.batches import (
+    check_finite,
+    images_at_once,
+    named_progress_bar,
+    spawn_generators,
+)
 from ctxrecon.inference.diffusion import Diffusion
 from ctxrecon.inference.noise import noise_of
 from ctxrecon.inference.prompts import check_prompts
@@ -130,7 +135,7 @@ def prompt_evidence(
     scores = torch.zeros(slices, len(texts[0]), dtype=torch.float64)
     filled = measurement.filled.tolist()
     batches = math.ceil(len(texts[0]) / at_once)
-    with named_bar(prior, "evidence", len(filled) * batches) as bar:
+    with named_progress_bar(prior, "evidence", len(filled) * batches) as bar:
         for index in filled:
             shape = (num_levels * num_draws, 2, *crop.domain_shape[1:])
             noise = randn_tensor(shape, generator=generators[index], device=device)

@@ -44,7 +44,7 @@ def check_noise(
         return
     first = SOLVERS.get(image) if isinstance(image, str) else None
     takes_noise = solver.default_noise_std is not None
-    if isinstance(noise_std, str) and noise_std == "auto" and solver.weight_is_open:
+    if isinstance(noise_std, str) and noise_std == "auto" and solver.weight_is_unset:
         return
     if not takes_noise and (first is None or first.default_noise_std is None):
         raise InputError(

@@ -15,7 +15,7 @@ from ctxrecon.baselines import BASELINES
 from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import complex_to_channels
-from ctxrecon.inference.batches import put_back
+from ctxrecon.inference.batches import scatter_slices
 from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement
 from ctxrecon.operators import combine_sets
@@ -122,7 +122,7 @@ def starting_image(image: StartingImage, measurement: Measurement) -> Tensor:
         filled = measurement.filled
         images = [_made(image, measurement[filled])] if len(filled) else []
         like = measurement.y.new_zeros((batch, *measurement.operator.domain_shape[1:]))
-        return put_back(images, filled, like)
+        return scatter_slices(images, filled, like)
     start = as_tensor(given, "the image to start from")
     if start.ndim == 2:
         start = start[None]

@@ -43,7 +43,7 @@ def may_choose(solver: DiffusionSolver, noise_std: object) -> bool:
         solver: Solver of the call; a data weight set by the user is never overruled.
         noise_std: Noise level of the pipeline call; only "auto" enables the choice.
     """
-    takes_weight = solver.default_noise_std is not None or solver.weight_is_open
+    takes_weight = solver.default_noise_std is not None or solver.weight_is_unset
     return isinstance(noise_std, str) and takes_weight and not solver.couples_batch
 
 

@@ -67,7 +67,7 @@ class DiffusionSolver(ABC):
     :func:`~ctxrecon.solvers.schedule`; :class:`~ctxrecon.solvers.DDS` is an example. Traits that it
     does not set keep the values below. A solver that uses the noise level sets
     :attr:`default_noise_std` and has an attribute or dataclass field ``noise_std``. A solver with
-    another weight between data and prior overrides :attr:`weight_is_open` and :meth:`reweighted`.
+    another weight between data and prior overrides :attr:`weight_is_unset` and :meth:`reweighted`.
 
     Example:
         >>> from ctxrecon.solvers import make_solver
@@ -146,7 +146,7 @@ class DiffusionSolver(ABC):
         return other
 
     @property
-    def weight_is_open(self) -> bool:
+    def weight_is_unset(self) -> bool:
         """Whether the weight of the prior is unset, so that pipelines may choose it from the data.
 
         True for solvers that use a noise level and have none set.

@@ -65,7 +65,7 @@ class DDS(DiffusionSolver):
         check_cg(self.cg_iterations, self.tolerance)
 
     @property
-    def weight_is_open(self) -> bool:
+    def weight_is_unset(self) -> bool:
         """Whether ξ is unset, so that pipelines may choose it from the data."""
         return self.data_weight is None
 

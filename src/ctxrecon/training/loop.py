@@ -162,7 +162,7 @@ def train(
             render=render,
             validate=validate,
             rates=rates or {},
-            iterate=iterate or Together(config.max_grad_norm, clip_apart),
+            iterate=iterate or JointStep(config.max_grad_norm, clip_apart),
         )
     accelerator.end_training()
 
@@ -271,7 +271,7 @@ def _train(
                 break
 
 
-class Together:
+class JointStep:
     """Joint step of all parts after the last micro-batch: an :data:`Iteration`.
 
     Args:

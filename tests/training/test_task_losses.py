@@ -29,6 +29,7 @@ from ctxrecon.training.tasks import (
     TaskWeights,
     TwoUNetsTraining,
     phantom_source,
+    run,
     starting_point,
 )
 from ctxrecon.training.tasks.data import (
@@ -172,6 +173,16 @@ class TestLosses:
             + 2 * surprise.mean(dim=(1, 2))
         )
         torch.testing.assert_close(model(batch), expected)
+
+    def test_the_image_does_not_outweigh_the_latent_segmentation(self, masses):
+        """Default weights of the image, see :class:`SegmentationTraining`."""
+        config = configured(masses)
+        pipe = starting_point(config)
+        model = run._model(config, pipe, samples_of(config, pipe))
+        assert model.weights.reconstruction == 0.1
+        two = configured(masses, network="two_unets:width=2:depth=2")
+        found = run._model(two, starting_point(two), samples_of(two, starting_point(two)))
+        assert found.weights.reconstruction == 1
 
     def test_the_divergence_comes_to_its_weight(self, masses):
         config = configured(masses)

@@ -35,7 +35,7 @@ _BIMODAL: dict[str, Any] = {
     "contrast": "T1POST",
     "field_of_view": 0.5,
     "rater_spread": 0.0,
-    "accelerations": [4.0],
+    "accelerations": [2.0, 4.0],
 }
 _NO_IMAGE = ("--sampler", "variable_density2d", "--reconstruction_weight", "0")
 BIMODAL = (

@@ -23,6 +23,7 @@ class Entry:
         options: Options of ``training/train_prior.py`` that differ from the reference.
         phantom: Whether phantom images are in the training data.
         people: Whether images of real people are.
+        prompted: Whether it is trained, and therefore compared, with prompts.
         compared: Title of the entry that it is compared with.
     """
 
@@ -31,6 +32,7 @@ class Entry:
     options: tuple[tuple[str, str], ...] = ()
     phantom: bool = True
     people: bool = True
+    prompted: bool = True
     compared: str = REFERENCE
 
     def command(self, args: argparse.Namespace) -> list[str]:
@@ -80,7 +82,7 @@ ENTRIES = (
     Entry("no noise in phantom images", "noise of training images", (("image_noise", "0"),)),
     Entry("5 % noise in phantom images", "noise of training images", (("image_noise", "0.05"),)),
     Entry("several matrix sizes", "matrix sizes", (("resolution", "48 64 80"),)),
-    Entry("no prompts", "prompts", (("prompt_dropout", "1"),)),
+    Entry("no prompts", "prompts", (("prompt_dropout", "1"),), prompted=False),
     Entry(
         "text encoder trained along",
         "prompts",

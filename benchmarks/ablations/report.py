@@ -79,22 +79,29 @@ prior; every other training changes what its name says. Tested by the default so
 ({tested}) on {count} slices of people outside the training
 data, reduced to {size}, and on {count} phantom scans outside the bank.
 
-“People” and “phantom” are the PSNR with the prompt: the mean for the reference, the mean paired
-difference with its 95 % interval for the others (people's slices clustered by person). “Gain by
-prompt” is the paired difference between γ = 1 and γ = 0. Intervals cover the test slices, not the
-variation between trainings, which are far shorter than that of the shipped prior."""
+“People” and “phantom” are the PSNR with the prompt, without it for “no prompts”: the mean for the
+reference, the mean paired difference with its 95 % interval for the others (people's slices
+clustered by person). “Gain by prompt” is the paired difference between γ = 1 and γ = 0. Intervals
+cover the test slices, not the variation between trainings, which are far shorter than that of the
+shipped prior."""
 
 
 def _mean(entry: dict[str, Any], kind: str) -> float:
-    values = entry["psnr"][kind]["prompt"]
+    values = _scores(entry, kind)
     return sum(values) / len(values)
 
 
 def _difference(results: dict[str, Any], title: str, kind: str) -> Interval:
     """Return the paired difference of an entry to the one that it is compared with."""
     entries = results["entries"]
-    one, other = entries[title], entries[entries[title]["compared"]]
-    return _paired(results, kind, one["psnr"][kind]["prompt"], other["psnr"][kind]["prompt"])
+    one, other = (_scores(entries[name], kind) for name in (title, entries[title]["compared"]))
+    return _paired(results, kind, one, other)
+
+
+def _scores(entry: dict[str, Any], kind: str) -> list[float]:
+    """Return the PSNR of an entry as it is trained, with the prompt or without."""
+    found: list[float] = entry["psnr"][kind]["prompt" if entry["prompted"] else "none"]
+    return found
 
 
 def _by_prompt(results: dict[str, Any], title: str, kind: str) -> Interval:

@@ -50,12 +50,8 @@ def _verdict(results: dict[str, Any]) -> str:
     }
 
     def names(sign: int) -> str:
-        clear = {
-            title: one
-            for title, one in found.items()
-            if one["low"] is not None and min(sign * one["low"], sign * one["high"]) > 0
-        }
-        order = sorted(clear, key=lambda title: -sign * clear[title]["mean"])
+        clear = {title: one for title, one in found.items() if _sign(one) == sign}
+        order = sorted(clear, key=lambda title: -abs(float(clear[title]["mean"] or 0)))
         return listed([f"“{title}” {change(clear[title])}" for title in order])
 
     sentences = []
@@ -64,6 +60,14 @@ def _verdict(results: dict[str, Any]) -> str:
         entries = f"Clearly {word} on real people than what they are compared with: {text}."
         sentences.append(entries if text else f"No choice is clearly {word} on real people.")
     return "\n".join(sentences)
+
+
+def _sign(estimate: Interval) -> int:
+    """Return the sign of an estimate whose interval is clear of 0, otherwise 0."""
+    low, high = estimate["low"], estimate["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return 0
+    return 1 if low > 0 else -1
 
 
 def _setting(args: argparse.Namespace) -> str:

@@ -5,10 +5,10 @@
 
 Priors of the shipped size are trained from new weights with an equal number of images, each with
 one choice changed: the share of real images, the network's target, the noise of the phantom's
-images, the matrix sizes and the prompts. They then reconstruct slices
-of people that none of them has seen, and phantom scans outside the bank, by the default solver,
-with their prompt and without. ``train_people`` and ``people`` are folders written by ``ctxrecon
-prepare images`` with ``--leave-out`` and ``--only``. Stopped trainings resume.
+images, the matrix sizes and the prompts. They then reconstruct slices of people that none of them
+has seen, and phantom scans outside the bank, by the default solver, with their prompt and without.
+``train_people`` and ``people`` are folders written by ``ctxrecon prepare images`` with
+``--leave-out`` and ``--only``. Stopped trainings resume.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ class Entry:
 
     Attributes:
         title: Name in the table: what differs from the reference.
-        question: Choice that the entry tests.
         options: Options of ``training/train_prior.py`` that differ from the reference.
         phantom: Whether phantom images are in the training data.
         people: Whether images of real people are.
@@ -28,7 +27,6 @@ class Entry:
     """
 
     title: str
-    question: str
     options: tuple[tuple[str, str], ...] = ()
     phantom: bool = True
     people: bool = True
@@ -68,26 +66,21 @@ def _words(name: str, value: str) -> list[str]:
 
 
 ENTRIES = (
-    Entry(REFERENCE, "half of the images real, v-prediction, at most 1 % noise, prompts"),
-    Entry("phantom alone", "share of real images", people=False),
-    Entry("three quarters real", "share of real images", (("data_weights", "1 3"),)),
-    Entry("real images alone", "share of real images", phantom=False),
-    Entry("v, min-SNR weights", "target of the network", (("loss_weighting", "min_snr"),)),
+    Entry(REFERENCE),
+    Entry("phantom alone", people=False),
+    Entry("three quarters real", (("data_weights", "1 3"),)),
+    Entry("real images alone", phantom=False),
+    Entry("v, min-SNR weights", (("loss_weighting", "min_snr"),)),
     Entry(
         "ε, min-SNR weights",
-        "target of the network",
         (("loss_weighting", "min_snr"), ("prediction_type", "epsilon")),
         compared="v, min-SNR weights",
     ),
-    Entry("no noise in phantom images", "noise of training images", (("image_noise", "0"),)),
-    Entry("5 % noise in phantom images", "noise of training images", (("image_noise", "0.05"),)),
-    Entry("several matrix sizes", "matrix sizes", (("resolution", "48 64 80"),)),
-    Entry("no prompts", "prompts", (("prompt_dropout", "1"),), prompted=False),
-    Entry(
-        "text encoder trained along",
-        "prompts",
-        (("text_encoder", ""), ("train_text_encoder", "True")),
-    ),
+    Entry("no noise in phantom images", (("image_noise", "0"),)),
+    Entry("5 % noise in phantom images", (("image_noise", "0.05"),)),
+    Entry("several matrix sizes", (("resolution", "48 64 80"),)),
+    Entry("no prompts", (("prompt_dropout", "1"),), prompted=False),
+    Entry("text encoder trained along", (("text_encoder", ""), ("train_text_encoder", "True"))),
 )
 """The reference, and entries that differ from it in one choice; options without a value are left
 out."""

@@ -97,7 +97,7 @@ class SegmentationTraining(TaskTraining):
     the prior are not realistic. If it is far above 1, differences between raters that cover few
     pixels are not worth a latent. Initially, before the decoder uses the latent, any weight is too
     high; it therefore rises at first (Bowman et al., CoNLL 2016). If λ₃ is 1, the gradient of the
-    image's likelihood is ten to a hundred times that of the segmentation's, and the encoder does
+    image's likelihood is up to 40 times that of the segmentation's, and the encoder does
     not learn the latter in thousands of steps; 0.1 does not slow it down.
 
     A deterministic segmenter is trained by the likelihoods only. The arguments are those of

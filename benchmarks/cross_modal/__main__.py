@@ -11,13 +11,11 @@ the T1 scan shows the person after a motion. Deformations are in pixels of the i
   first contrast of the recurrent network (HRU-Net); T1 aligned by the reconstruction loss and the
   ℓ1 distance of the synthetic image, as in SAN; synthetic T2 without alignment; the method as
   printed, where the reference does not enter the reconstruction; the synthetic T2 as a guide; and,
-  as an upper bound, the T1 of the person without motion. The synthetic image is also scored alone
-  (Table IV). The diffusion prior runs with its default solver, by DDS started from a synthetic T2
-  at an intermediate noise level (``--strength``), and with a proximal term to it
-  (``--proximal_weight``).
-- ``registration``: the reconstruction guided by the aligned T1, with an aligner that was first
-  trained alone on the true displacement of other pairs ("known motion first"), which the paper does
-  not do.
+  as an upper bound, the T1 of the person without motion. Entries with "known motion first" start
+  from an aligner that was trained alone on the true displacement of other pairs, which the paper
+  does not do. The synthetic image is also scored alone (Table IV). The diffusion prior runs with
+  its default solver, by DDS started from a synthetic T2 at an intermediate noise level
+  (``--strength``), and with a proximal term to it (``--proximal_weight``).
 - ``ratios`` (Tables I and II): three sampling patterns at 25, 12.5 and 6.25 % of k-space.
 - ``misalignment``: no motion, and deformations of 1, 2 and 4 pixels.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.

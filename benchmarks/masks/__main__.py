@@ -21,8 +21,9 @@ lines, and coil maps come from the center that every mask samples.
   fixed masks.
 - ``infomri2d``, ``infomri1d``: analogues of Figure 3 and Tables II and VI of InfoMRI: its masks
   and others with one U-Net on magnitude images. The stages of SeqMRI and the lines of PGMRI also
-  yield lower sampling ratios. ``amortised``: Figure 5, one pattern generator for all ratios and
-  one for each. ``infomri_backbones``: Table I.
+  yield lower sampling ratios. ``amortized``: Figure 5, one pattern generator for all ratios and
+  one for each; ``amortized_unrolled``: the same with an unrolled network and the squared error.
+  ``infomri_backbones``: Table I.
 
 The tables ``networks``, ``knees``, ``task``, ``task_longer`` and ``backbones`` use
 ``--resolution``, the others ``--sweep_resolution``. Standard errors are over the test scans of one
@@ -129,7 +130,7 @@ def trained(
             return []
         before = base[0].folder
     models = []
-    for acceleration in entry.accelerations[: 1 if entry.amortised else None]:
+    for acceleration in entry.accelerations[: 1 if entry.amortized else None]:
         suffix = "" if seed == args.seed else f"_seed{seed}"
         folder = entry.folder(args.runs, name, acceleration, suffix)
         options = ["--sampler", entry.sampler_for(acceleration)]

@@ -39,7 +39,7 @@ class Entry:
     published: str = ""
 
     @property
-    def amortised(self) -> bool:
+    def amortized(self) -> bool:
         """True if one model serves every acceleration."""
         return "ratios" in self.sampler and "{ratio}" not in self.sampler
 
@@ -53,7 +53,7 @@ class Entry:
 
     def tested_at(self, acceleration: float) -> tuple[float, ...]:
         """Return the test accelerations of the model trained for an acceleration."""
-        return self.tested or (self.accelerations if self.amortised else (acceleration,))
+        return self.tested or (self.accelerations if self.amortized else (acceleration,))
 
     def folder(self, runs: Path, table: str, acceleration: float, seed: str) -> Path:
         """Return the folder of the model trained for an acceleration.
@@ -64,7 +64,7 @@ class Entry:
             acceleration: Acceleration of training.
             seed: Suffix that names the seed, or an empty string.
         """
-        suffix = "" if self.amortised else f"_x{acceleration:.3g}"
+        suffix = "" if self.amortized else f"_x{acceleration:.3g}"
         return runs / f"{table}_{slug(self.title)}{suffix}{seed}"
 
 
@@ -103,9 +103,9 @@ class Table:
         return "--magnitude_images" in self.options
 
     @property
-    def amortised(self) -> bool:
+    def amortized(self) -> bool:
         """True if one model of an entry serves every acceleration."""
-        return any(entry.amortised for entry in self.entries)
+        return any(entry.amortized for entry in self.entries)
 
     def entry(self, title: str) -> Entry:
         """Return the entry with a title."""

@@ -41,7 +41,7 @@ def page(record: Record) -> str:
         _caption(described, args) + "\n",
         _scores(described, found),
     ]
-    if described.amortised:
+    if described.amortized:
         text += ["## Averages over the sampling ratios\n", _BD + "\n", _curves(described, found)]
         text += _uncertainty_section(found)
     return "\n".join(text)
@@ -135,7 +135,7 @@ def _caption(described: Table, args: argparse.Namespace) -> str:
     served = ""
     if described.intervals:
         served = " One model serves every sampling ratio, unless its name says “for each ratio”."
-    elif described.amortised:
+    elif described.amortized:
         served = " One model serves every sampling ratio, except for LOUPE, which has one for each."
     if described.magnitude:
         served += " Images are magnitudes, so that k-space is conjugate symmetric."

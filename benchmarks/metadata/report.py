@@ -105,13 +105,23 @@ def page_of(
     lead = [section.verdict for section in sections.values() if section.verdict]
     holding = "holds" if sum(claims) == 1 else "hold"
     lead.append(f"{sum(claims)} of the {len(claims)} tested claims {holding}.")
-    text = ["# Does metadata help?\n", "\n".join(lead) + "\n", _explanation(args, settings)]
+    text = [f"# {_heading(args)}\n", "\n".join(lead) + "\n", _explanation(args, settings)]
     text += ["## Claims\n", _CLAIMS, verdicts(sections.values())]
     if missing:
         text.append(f"Too few complete slices yet: {', '.join(missing)}.\n")
     for name, section in sections.items():
         text += [f"## {_TITLES[name]}, n = {section.results['n']}\n", *section.text]
     return "\n".join(text)
+
+
+def _heading(args: argparse.Namespace) -> str:
+    """Return the question that the page answers."""
+    if set(args.experiments) == {"evidence"}:
+        return "Do the data reveal a wrong prompt?"
+    if set(args.experiments) == {"people"}:
+        return "Does metadata help on real people?"
+    solver, *_ = args.solver.split(":")
+    return f"Does metadata help `{solver}` with {args.steps} steps?"
 
 
 def _explanation(args: argparse.Namespace, settings: dict[str, Any]) -> str:

@@ -36,14 +36,14 @@ class Method:
     Attributes:
         title: Name in the tables.
         stage: Last training stage.
-        amortised: One model serves every acceleration.
+        amortized: One model serves every acceleration.
         deterministic: All samples are identical.
         published: Published values at each acceleration, by table of the paper.
     """
 
     title: str
     stage: Stage
-    amortised: bool = False
+    amortized: bool = False
     deterministic: bool = True
     published: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ def info_mri(name: str, *options: str) -> Stage:
 
 
 INFO = Method(
-    "InfoMRI", info_mri("infomri"), amortised=True, deterministic=False,
+    "InfoMRI", info_mri("infomri"), amortized=True, deterministic=False,
     published={
         "segmentation": (".0987 / .9496", ".1009 / .9474", ".1086 / .9441", ".1142 / .9429"),
         "calibration": (".0098 / .0275", ".0127 / .0290", ".0150 / .0310", ".0140 / .0316"),
@@ -116,7 +116,7 @@ METHODS = (
     Method(
         "InfoMRI, no latent",
         Stage("no_latent", (*_GENERATOR, "--network", "{latent}:deterministic=true")),
-        amortised=True,
+        amortized=True,
     ),
     INFO,
 )  # fmt: skip

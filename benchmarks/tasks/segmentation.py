@@ -139,7 +139,7 @@ def _measured(
         if args.methods and method.title not in args.methods:
             continue
         for acceleration in each:
-            pipes = _pipes(method, None if method.amortised else acceleration, args)
+            pipes = _pipes(method, None if method.amortized else acceleration, args)
             models += [(method, acceleration, pipes)] if pipes else []
     if args.train_only or not models:
         return [], []

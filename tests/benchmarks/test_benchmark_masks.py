@@ -47,7 +47,7 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(both, monk
             acceleration = entry.accelerations[-1]
             command = ["--sampler", entry.sampler_for(acceleration)]
             if entry.after:  # by what goes on with another network
-                assert chosen.entry(entry.after).amortised
+                assert chosen.entry(entry.after).amortized
                 command += ["--network", chosen.entry(entry.after).network]
             else:
                 command += ["--network", entry.network]

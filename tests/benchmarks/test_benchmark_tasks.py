@@ -63,7 +63,7 @@ def test_every_stage_is_what_the_training_script_takes(masses, tmp_path, monkeyp
         for weight in (0.5, usual)
     ]
     assert weighted[1] is weighted[3] is methods.INFO.stage
-    single = [method.stage for method in methods.METHODS if not method.amortised]
+    single = [method.stage for method in methods.METHODS if not method.amortized]
     for stage in [*weighted, *(m.stage for m in segmentation.BIMODAL), *single]:
         methods.trained(stage, 4.0 if stage in single else None, 0, args)
     names = {folder.name for folder in commands}

@@ -104,19 +104,19 @@ _BACKBONES = (
     Entry(f"{_UNROLL}-MSE", _INFO_POINTS, _ISTA, _BACKBONE_TESTED, _MSE),
 )
 
-_AMORTISED = _amortized(_INFO, _UNET, _NLL)
-_AMORTISED_UNROLLED = _amortized(f"{_UNROLL}-MSE", _ISTA, _MSE)
+_AMORTIZED = _amortized(_INFO, _UNET, _NLL)
+_AMORTIZED_UNROLLED = _amortized(f"{_UNROLL}-MSE", _ISTA, _MSE)
 
 INFOMRI = {
     "infomri2d": Table("InfoMRI, points: masks under one U-Net", _POINTS_ENTRIES, _INFO, **_ONE),
     "infomri1d": Table("InfoMRI, lines: masks under one U-Net", _LINES_ENTRIES, _INFO, **_ONE),
     "amortized": Table(
         "One pattern generator for all ratios, and one for each",
-        _AMORTISED, _AMORTISED[-1].title, **_ONE,
+        _AMORTIZED, _AMORTIZED[-1].title, **_ONE,
     ),
     "amortized_unrolled": Table(
         "One unrolled network for all ratios, and one for each",
-        _AMORTISED_UNROLLED, _AMORTISED_UNROLLED[-1].title, **_ONE,
+        _AMORTIZED_UNROLLED, _AMORTIZED_UNROLLED[-1].title, **_ONE,
     ),
     "infomri_backbones": Table("InfoMRI with other networks", _BACKBONES, _UNROLL, **_ONE),
 }  # fmt: skip

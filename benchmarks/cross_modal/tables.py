@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.common.arguments import RESULTS, parse, study_parser
 
 ALONE = "R alone"
-MASKS = ("random1d", "equispaced1d", "radial2d")
-ACCELERATIONS = (4.0, 8.0, 16.0)
+_MASKS = ("random1d", "equispaced1d", "radial2d")
+_ACCELERATIONS = (4.0, 8.0, 16.0)
 METRICS = {"psnr": 2, "ssim": 4, "nmse": 4, "psnr_synthetic": 2, "endpoint_error": 2, "folds": 4}
 """Metrics and their decimal places in tables."""
 
@@ -140,7 +140,7 @@ TABLES = {
     "ratios": Table(
         "Ratios and patterns",
         (_ALONE, _L1_REGISTERED, _GUIDED),
-        tuple(Task(mask, acceleration) for mask in MASKS for acceleration in ACCELERATIONS),
+        tuple(Task(mask, acceleration) for mask in _MASKS for acceleration in _ACCELERATIONS),
     ),
     "misalignment": Table(
         "Misalignment",
@@ -185,7 +185,7 @@ def registration_options(seed: int, args: argparse.Namespace) -> list[str]:
     """
     options = ["--order", "registration", "--network", args.network, "--guidance", "aligned"]
     options += _NO_CRITICS
-    options += _sampled(MASKS, ACCELERATIONS)
+    options += _sampled(_MASKS, _ACCELERATIONS)
     options += _of_scans(Task().elastic, seed, args)
     options += ["--scans", str(args.registration_scans), "--train_batch_size", "16"]
     options += ["--learning_rate", "2e-3", "--lr_scheduler", "linear", "--lr_warmup_steps", "50"]

@@ -5,7 +5,8 @@
 
 Networks are trained by ``training/train_cross_modal.py`` (Wang et al., arXiv:2305.02774) in folders
 of ``--runs``, once for each of ``--seeds``; stopped runs resume. Test people occur in no bank, and
-the T1 scan shows the person after a motion. Deformations are in pixels of the image matrix.
+the T1 scan shows the person after a motion. A motion of 1 px shifts by at most one pixel of the
+image matrix along each axis, deforms by at most one more, and rotates by N(0, 1°).
 
 - ``help`` (Tables III to V): no reference; raw T1 as input channels; raw T1 as the fully sampled
   first contrast of the recurrent network (HRU-Net); T1 aligned by the reconstruction loss and the
@@ -17,7 +18,8 @@ the T1 scan shows the person after a motion. Deformations are in pixels of the i
   its default solver, by DDS started from a synthetic T2 at an intermediate noise level
   (``--strength``), and with a proximal term to it (``--proximal_weight``).
 - ``ratios`` (Tables I and II): three sampling patterns at 25, 12.5 and 6.25 % of k-space.
-- ``misalignment``: no motion, and deformations of 1, 2 and 4 pixels.
+- ``misalignment``: no motion, and motions of 1, 2 and 4 pixels; the aligner is trained on motions
+  from 0 to 4 pixels.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
 - ``complexity`` (Table VI): parameters and operations, without training.
 """
@@ -79,7 +81,9 @@ def train_all(
     chosen: Table, task: Task, args: argparse.Namespace
 ) -> dict[str, list[CrossModalPipeline]]:
     """Return the trained networks of each entry of a table, one for each seed."""
-    found = {entry.title: train_entry(entry, task, args) for entry in chosen.entries}
+    found = {
+        entry.title: train_entry(entry, task, chosen.motions, args) for entry in chosen.entries
+    }
     return {title: pipes for title, pipes in found.items() if pipes}
 
 
@@ -120,8 +124,7 @@ def study(
 
 def draw(task: Task, args: argparse.Namespace) -> TestScans:
     """Draw the test scans of a task."""
-    rotation, translation = (args.rotation, args.translation) if task.elastic else (0.0, 0.0)
-    misalignment = Misalignment(rotation, translation, task.elastic)
+    misalignment = Misalignment(task.motion, task.motion, task.motion)
     return TestScans.draw(
         args.test_scans, args.resolution, task, args.label_volumes, misalignment, args.seed
     )
@@ -153,13 +156,25 @@ def mean_of(scores: list[Scores]) -> Scores:
     }
 
 
-def train_entry(entry: Entry, task: Task, args: argparse.Namespace) -> list[CrossModalPipeline]:
-    """Train the networks of an entry, one for each seed, and return those that are complete."""
+def train_entry(
+    entry: Entry, task: Task, motions: tuple[float, float], args: argparse.Namespace
+) -> list[CrossModalPipeline]:
+    """Train the networks of an entry, one for each seed, and return those that are complete.
+
+    Args:
+        entry: Row of the table.
+        task: Sampling and motion.
+        motions: Smallest and largest motion of an aligner's training.
+        args: Options of the study.
+    """
     pipes = []
     for seed in args.seeds:
-        where = f"{task.mask}_x{task.acceleration:g}_e{task.elastic:g}"
+        where = f"{task.mask}_x{task.acceleration:g}_{task.motion:g}px"
+        aligner = None
+        if entry.registered:
+            where += f"_of_{motions[0]:g}_to_{motions[1]:g}px"
+            aligner = train_aligner(motions, seed, args)
         folder = args.runs / f"{slug(entry.title)}_{where}_s{seed}"
-        aligner = train_aligner(seed, args) if entry.registered else None
         if entry.registered and aligner is None:
             continue
         options = options_of(entry, task, seed, args, aligner)
@@ -170,10 +185,12 @@ def train_entry(entry: Entry, task: Task, args: argparse.Namespace) -> list[Cros
     return pipes
 
 
-def train_aligner(seed: int, args: argparse.Namespace) -> Path | None:
-    """Train the aligner of a seed on known motion; ``None`` if it is not complete."""
-    folder = args.runs / f"registration_s{seed}"
-    options = registration_options(seed, args)
+def train_aligner(
+    motions: tuple[float, float], seed: int, args: argparse.Namespace
+) -> Path | None:
+    """Train an aligner on known motion in this range; ``None`` if it is not complete."""
+    folder = args.runs / f"registration_{motions[0]:g}_to_{motions[1]:g}px_s{seed}"
+    options = registration_options(motions, seed, args)
     steps = args.registration_steps
     if train_run(_SCRIPT, options, folder, steps, test_only=args.test_only):
         return folder / "pipeline"

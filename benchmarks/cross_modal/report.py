@@ -79,10 +79,12 @@ def _of_registration(chosen: Table, args: argparse.Namespace) -> str:
     """Return the description of entries with pretrained aligners, if any."""
     if not any(entry.registered for entry in chosen.entries):
         return ""
+    least, most = chosen.motions
+    motion = f"{most:g}" if least == most else f"{least:g} to {most:g}"
     return (
-        "Entries with “known motion first” start from an aligner that was trained on the true "
-        f"displacement of {args.registration_scans} pairs for {args.registration_steps} steps of "
-        "16.\n"
+        "Entries with “known motion first” start from an aligner that was trained on the true\n"
+        f"displacement of {args.registration_scans} pairs with motions of {motion} px for "
+        f"{args.registration_steps} steps of 16.\n"
     )
 
 

@@ -52,16 +52,17 @@ class Task:
     Attributes:
         mask: Name of the sampling mask.
         acceleration: Acceleration factor.
-        elastic: Largest deformation between the scans in pixels; 0 for no motion.
+        motion: Motion between the scans: largest translation and largest deformation along each
+            axis in pixels, and standard deviation of the rotation in degrees.
     """
 
     mask: str = "random1d"
     acceleration: float = 16.0
-    elastic: float = 2.0
+    motion: float = 2.0
 
     def __str__(self) -> str:
         """Return the caption of the table."""
-        moved = f"moved by {self.elastic:g} px" if self.elastic else "not moved"
+        moved = f"moved by {self.motion:g} px" if self.motion else "not moved"
         return f"{self.mask}, {100 / self.acceleration:g} % of k-space, {moved}"
 
 
@@ -118,6 +119,12 @@ class Table:
     started: str | None = None
     picture: str | None = None
 
+    @property
+    def motions(self) -> tuple[float, float]:
+        """Smallest and largest motion of the tasks, between which an aligner is trained."""
+        levels = [task.motion for task in self.tasks]
+        return min(levels), max(levels)
+
 
 TABLES = {
     "help": Table(
@@ -145,7 +152,7 @@ TABLES = {
     "misalignment": Table(
         "Misalignment",
         (_RAW, _L1, _L1_REGISTERED),
-        tuple(Task(elastic=level) for level in (0.0, 1.0, 2.0, 4.0)),
+        tuple(Task(motion=level) for level in (0.0, 1.0, 2.0, 4.0)),
         _RAW.title,
     ),
     "rounds": Table("Rounds and orders", _rounds(), compared="1 round"),
@@ -168,7 +175,7 @@ def options_of(
     """
     options = ["--network", args.network + entry.network, "--guidance", entry.guidance]
     options += _sampled((task.mask,), (task.acceleration,))
-    options += _of_scans(0.0 if entry.still else task.elastic, seed, args)
+    options += _of_scans(0.0 if entry.still else task.motion, seed, args)
     options += ["--scans", str(args.scans), "--train_batch_size", str(args.batch_size)]
     options += ["--learning_rate", str(args.learning_rate), "--lr_scheduler", "linear"]
     options += ["--smoothness_weight", f"{args.smoothness_weight:g}"]
@@ -178,15 +185,24 @@ def options_of(
     return [*options, *entry.options]
 
 
-def registration_options(seed: int, args: argparse.Namespace) -> list[str]:
-    """Return the options that train an aligner alone on the motion of the default task.
+def registration_options(
+    motions: tuple[float, float], seed: int, args: argparse.Namespace
+) -> list[str]:
+    """Return the options that train an aligner alone on known motion.
 
     The masks and accelerations of all tasks occur in the training, so that one aligner serves them.
+
+    Args:
+        motions: Smallest and largest motion.
+        seed: Seed of the training.
+        args: Options of the study.
     """
+    least, most = motions
     options = ["--order", "registration", "--network", args.network, "--guidance", "aligned"]
     options += _NO_CRITICS
     options += _sampled(_MASKS, _ACCELERATIONS)
-    options += _of_scans(Task().elastic, seed, args)
+    options += _of_scans(most, seed, args)
+    options += [] if least == most else ["--least_motion", f"{least / most:g}"]
     options += ["--scans", str(args.registration_scans), "--train_batch_size", "16"]
     options += ["--learning_rate", "2e-3", "--lr_scheduler", "linear", "--lr_warmup_steps", "50"]
     options += ["--max_grad_norm", "1", "--ema_decay", "0.99"]
@@ -198,12 +214,11 @@ def _sampled(masks: Sequence[str], accelerations: Sequence[float]) -> list[str]:
     return ["--masks", *masks, "--accelerations", *(f"{value:g}" for value in accelerations)]
 
 
-def _of_scans(elastic: float, seed: int, args: argparse.Namespace) -> list[str]:
-    """Return the options of scans with motion, or of scans without any if ``elastic`` is 0."""
-    rotation, translation = (args.rotation, args.translation) if elastic else (0.0, 0.0)
+def _of_scans(motion: float, seed: int, args: argparse.Namespace) -> list[str]:
+    """Return the options of scans with this motion."""
     options = ["--bank", str(args.bank), "--resolution", str(args.resolution), "--magnitude"]
-    options += ["--rotation", f"{rotation:g}", "--translation", f"{translation:g}"]
-    options += ["--elastic", f"{elastic:g}", "--snr", "0", "--seed", str(seed)]
+    options += ["--rotation", f"{motion:g}", "--translation", f"{motion:g}"]
+    options += ["--elastic", f"{motion:g}", "--snr", "0", "--seed", str(seed)]
     options += ["--mixed_precision", args.mixed_precision, "--validation_scans", "0"]
     return [*options, "--report_to", "none"]
 
@@ -223,8 +238,6 @@ def parse_args(
     add("--critic_width", type=int, default=16, help="Features of the critics.")
     add("--critic_depth", type=int, default=4, help="Depth of the critics.")
     add("--resolution", type=int, default=64, help="Matrix size.")
-    add("--rotation", type=float, default=2.0, help="Largest rotation of the T1 scan.")
-    add("--translation", type=float, default=2.0, help="Largest translation of the T1 scan.")
     add("--smoothness_weight", type=float, default=1000.0, help="Weight of smooth displacements.")
     add("--scans", type=int, default=600, help="Training scans.")
     add("--steps", type=int, default=1000, help="Training steps.")

@@ -57,14 +57,27 @@ def test_aligners_are_trained_before_what_starts_from_them(brains, monkeypatch):
 
     monkeypatch.setattr(study, "train_run", note)
     args = tables.parse_args(["--bank", str(brains), "--seeds", "3", "--registration_steps", "7"])
-    entry = next(one for one in tables.TABLES["misalignment"].entries if one.registered)
-    study.train_entry(entry, tables.Task(elastic=4.0), args)
+    chosen = tables.TABLES["misalignment"]
+    entry = next(one for one in chosen.entries if one.registered)
+    study.train_entry(entry, tables.Task(motion=1.0), chosen.motions, args)
     (first, name, steps), (then, _, _) = started
-    assert (name, steps) == ("registration_s3", 7)
+    assert (name, steps) == ("registration_0_to_4px_s3", 7)
     assert first[first.index("--order") + 1] == "registration"
-    assert first[first.index("--elastic") + 1] == "2"
     assert then[then.index("--aligner") + 1] == str(args.runs / name / "pipeline")
-    trainer.parse_args([*first, "--output_dir", "x", "--max_train_steps", "1"])
+    config = trainer.parse_args([*first, "--output_dir", "x", "--max_train_steps", "1"])
+    assert (config.rotation, config.translation, config.elastic) == (4, 4, 4)
+    assert config.least_motion == 0
+    config = trainer.parse_args([*then, "--output_dir", "x", "--max_train_steps", "1"])
+    assert (config.elastic, config.least_motion) == (1, 1)
+
+
+def test_an_aligner_for_one_motion_is_trained_on_all_of_it(brains):
+    args = tables.parse_args(["--bank", str(brains)])
+    motions = tables.TABLES["ratios"].motions
+    assert motions == (2, 2)
+    command = tables.registration_options(motions, 0, args)
+    config = trainer.parse_args([*command, "--output_dir", "x", "--max_train_steps", "1"])
+    assert (config.rotation, config.elastic, config.least_motion) == (2, 2, 1)
 
 
 def test_what_nobody_moved_for_is_no_motion(brains):
@@ -72,7 +85,7 @@ def test_what_nobody_moved_for_is_no_motion(brains):
     still = tables.Entry("still", "aligned", still=True)
     for entry, task in (
         (still, tables.Task()),
-        (tables.Entry("e", "none"), tables.Task(elastic=0)),
+        (tables.Entry("e", "none"), tables.Task(motion=0)),
     ):
         command = tables.options_of(entry, task, 0, args)
         for name in ("--rotation", "--translation", "--elastic"):

@@ -103,6 +103,35 @@ def test_no_level_folds_at_64(amplitude):
         assert np.abs(motion[:, 32, 32]).max() <= 3 + amplitude + 1e-6
 
 
+def test_the_fraction_of_the_motion_is_uniform():
+    whole, part = Misalignment(0, 4, 0), Misalignment(0, 4, 0, least=0.25)
+    rng = np.random.default_rng(0)
+    mean = {
+        motion: np.mean([np.abs(motion.draw((4, 4), 1.0, rng)[:, 0, 0]) for _ in range(4000)])
+        for motion in (whole, part)
+    }
+    # |U(−4, 4)| has a mean of 2, U(1/4, 1) one of 5/8.
+    assert mean[whole] == pytest.approx(2, abs=0.1)
+    assert mean[part] == pytest.approx(2 * 5 / 8, abs=0.1)
+
+
+def test_a_fraction_scales_all_of_the_motion():
+    class Half(np.random.Generator):
+        """Draws the fraction 1/2 first."""
+
+        first = True
+
+        def uniform(self, *args, **kwargs):
+            if self.first:
+                self.first = False
+                return 0.5
+            return super().uniform(*args, **kwargs)
+
+    whole = Misalignment(1e-3, 4, 2).draw((16, 16), 1.0, np.random.default_rng(0))
+    half = Misalignment(1e-3, 4, 2, least=0).draw((16, 16), 1.0, Half(np.random.PCG64(0)))
+    np.testing.assert_allclose(half, whole / 2, atol=1e-6)
+
+
 def test_a_rotation_is_rigid_about_the_middle():
     motion = Misalignment(3, 0, 0).draw((40, 48), 1.0, np.random.default_rng(0))
     np.testing.assert_allclose(motion[:, 20, 24], 0, atol=1e-9)
@@ -172,6 +201,8 @@ def test_label_volumes_move_too():
 def test_what_makes_no_pair(anatomy):
     with pytest.raises(InputError, match="elastic"):
         Misalignment(elastic=-1)
+    with pytest.raises(InputError, match="least"):
+        Misalignment(least=1.5)
     with pytest.raises(InputError, match="got 1"):
         pair_scan(anatomy, t1_t2_pair(torch.Generator())[:1])
     with pytest.raises(InputError, match="matrix size"):

@@ -59,19 +59,23 @@ class Misalignment:
         rotation: Standard deviation of the angle in degrees.
         translation: Largest shift along each axis, in image pixels.
         elastic: Largest displacement along each axis of a smooth random field, in image pixels.
+        least: Smallest fraction of this motion. The fraction of each subject is drawn uniformly
+            from ``[least, 1]``.
 
     Raises:
-        InputError: If a value is negative or not finite.
+        InputError: If a value is negative or not finite, or ``least`` is above 1.
     """
 
     rotation: float = 2.0
     translation: float = 3.0
     elastic: float = 2.0
+    least: float = 1.0
 
     def __post_init__(self) -> None:
         """Validate the values."""
         for name in ("rotation", "translation", "elastic"):
             check_number(name, getattr(self, name), least=0)
+        check_number("least", self.least, least=0, most=1)
 
     def draw(self, shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Field:
         """Draw a displacement ``v`` in fine pixels, with ``moved(q) = still(q + v(q))``.
@@ -81,7 +85,9 @@ class Misalignment:
             scale: Fine pixels per image pixel.
             rng: Random generator of angle, shift and deformation.
         """
-        angle = np.deg2rad(self.rotation * rng.standard_normal())
+        fraction = rng.uniform(self.least, 1) if self.least < 1 else 1.0
+        scale *= fraction
+        angle = np.deg2rad(fraction * self.rotation * rng.standard_normal())
         shift = scale * self.translation * rng.uniform(-1, 1, 2)
         bent = [smooth_field(shape, _ORDER, rng).astype(np.float64) for _ in range(2)]
         y, x = _grid(shape) - (np.array(shape) / 2)[:, None, None]

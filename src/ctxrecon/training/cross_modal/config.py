@@ -98,6 +98,12 @@ class CrossModalConfig(TrainingConfig):
         check=Number(0, 1e3),
         in_card=True,
     )
+    least_motion: float = option(
+        1.0,
+        "Smallest fraction of this motion; that of each subject is drawn between it and 1",
+        check=SHARE,
+        in_card=True,
+    )
     scans: int | None = option(
         None, "Number of pairs of scans (default: unlimited)", check=Whole(1), in_card=True
     )

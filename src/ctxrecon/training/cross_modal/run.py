@@ -10,7 +10,8 @@ r"""Train a network that reconstructs with a fully sampled reference of another 
     ... --order joint --alignment_weight 0 --synthesis_weight 0 --paired_weight 3000 # no critics
 
 References are T1 and images T2 of the phantom's brains (``--bank``), with motion between the two
-scans by ``--rotation``, ``--translation`` and ``--elastic``; coils, noise and masks are simulated.
+scans by ``--rotation``, ``--translation`` and ``--elastic``, or a fraction of that down to
+``--least_motion``; coils, noise and masks are simulated.
 Samples are determined by the seed and their number, so that an interrupted run resumes exactly.
 """
 
@@ -82,7 +83,9 @@ def train_cross_modal(config: CrossModalConfig) -> None:
         num_coils=config.num_coils,
         snr=config.snr,
     )
-    misalignment = Misalignment(config.rotation, config.translation, config.elastic)
+    misalignment = Misalignment(
+        config.rotation, config.translation, config.elastic, config.least_motion
+    )
     pairs = PhantomPairs(
         AnatomyBank.load(config.bank).of_anatomy("brain"),
         misalignment,

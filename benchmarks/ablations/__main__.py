@@ -8,19 +8,21 @@ one choice changed: the share of real images, the network's target, the noise of
 images, the matrix sizes and the prompts. They then reconstruct slices of people that none of them
 has seen, and phantom scans outside the bank, by the default solver, with their prompt and without.
 ``train_people`` and ``people`` are folders written by ``ctxrecon prepare images`` with
-``--leave-out`` and ``--only``. Stopped trainings resume.
+``--leave-out`` and ``--only``. Stopped trainings resume. Entries measured before with the same
+settings are kept, and only trained again if ``--entries`` names them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.ablations.entries import chosen_entries, parse_args
+from benchmarks.ablations.entries import SETTINGS, chosen_entries, parse_args
 from benchmarks.ablations.report import page
 from benchmarks.common.arguments import settings_of
 from benchmarks.common.held_out import held_out_scans, scan_seed, undersample
@@ -28,6 +30,7 @@ from benchmarks.common.people import choose_slices, full_scan
 from benchmarks.common.record import write_study
 from benchmarks.common.training import slug, train_run
 from ctxrecon.datasets import ShardSlices
+from ctxrecon.errors import InputError
 from ctxrecon.metrics import image_metrics
 from ctxrecon.pipelines import ContextMRIPipeline, load_prior
 from ctxrecon.scan import Scan
@@ -40,8 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv, __doc__)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     scans, people = test_scans(args)
-    results: dict[str, Any] = {"settings": settings_of(args), "people": people, "entries": {}}
-    for entry in tqdm(chosen_entries(args), unit="training"):
+    kept = measured_before(args, people)
+    results: dict[str, Any] = {"settings": settings_of(args), "people": people, "entries": kept}
+    for entry in tqdm(chosen_entries(args, kept), unit="training"):
         folder = args.runs / slug(entry.title)
         train_run("train_prior.py", entry.command(args), folder, args.steps)
         pipe = load_prior(folder / "pipeline")
@@ -50,6 +54,32 @@ def main(argv: list[str] | None = None) -> None:
         results["entries"][entry.title] = {**asdict(entry), "psnr": scores}
         # Keep finished entries if a later one fails.
         write_study(args.output_dir / "ablations.json", results, args, page)
+
+
+def measured_before(args: argparse.Namespace, people: list[str]) -> dict[str, Any]:
+    """Return the entries of the record in the output folder.
+
+    Args:
+        args: Options of the study.
+        people: Person of each slice of the test.
+
+    Raises:
+        InputError: If the record was measured with other settings or on other people.
+    """
+    path = args.output_dir / "ablations.json"
+    if not path.is_file():
+        return {}
+    results = json.loads(path.read_text(encoding="utf-8"))["results"]
+    before = {"people": results["people"], **{one: results["settings"][one] for one in SETTINGS}}
+    settings = settings_of(args)
+    now = {"people": people, **{one: settings[one] for one in SETTINGS}}
+    if differing := [name for name in now if before[name] != now[name]]:
+        raise InputError(
+            f"expected a record with the same {', '.join(differing)} in {path}: remove it or "
+            "choose another --output_dir"
+        )
+    entries: dict[str, Any] = results["entries"]
+    return entries
 
 
 def test_scans(args: argparse.Namespace) -> tuple[Scans, list[str]]:

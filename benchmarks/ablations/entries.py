@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,18 @@ from ctxrecon.errors import InputError
 from ctxrecon.loading.components import shipped_prior
 
 REFERENCE = "reference"
+SETTINGS = (
+    "resolution",
+    "acceleration",
+    "steps",
+    "train_batch_size",
+    "learning_rate",
+    "mixed_precision",
+    "test_scans",
+    "inference_steps",
+    "seed",
+)
+"""Options that all entries of one record share."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +126,18 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     return args
 
 
-def chosen_entries(args: argparse.Namespace) -> list[Entry]:
-    """Return the entries to train and test, with those that they are compared with."""
-    wanted = set(args.entries or [entry.title for entry in ENTRIES])
-    wanted |= {entry.compared for entry in ENTRIES if entry.title in wanted}
-    return [entry for entry in ENTRIES if entry.title in wanted | {REFERENCE}]
+def chosen_entries(args: argparse.Namespace, kept: Container[str] = ()) -> list[Entry]:
+    """Return the entries to train and test.
+
+    These are the named entries and those that they are compared with, unless measured before; all
+    that were not measured before if none is named.
+
+    Args:
+        args: Options of the study.
+        kept: Titles of entries measured before.
+    """
+    named = set(args.entries)
+    wanted = named or {entry.title for entry in ENTRIES}
+    wanted = wanted | {REFERENCE, *(entry.compared for entry in ENTRIES if entry.title in wanted)}
+    wanted = {title for title in wanted if title in named or title not in kept}
+    return [entry for entry in ENTRIES if entry.title in wanted]

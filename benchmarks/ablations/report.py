@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks.ablations.entries import REFERENCE, parse_args
+from benchmarks.ablations.entries import ENTRIES, REFERENCE, parse_args
 from benchmarks.common.arguments import recorded_options
 from benchmarks.common.paired import Interval, paired, with_interval
 from benchmarks.common.record import Record
@@ -21,8 +21,8 @@ def page(record: Record) -> str:
     header = ["training", "compared with"]
     header += [f"{kind} (dB)" for kind in _KINDS] + [f"{kind}, gain by prompt" for kind in _KINDS]
     rows = []
-    for title, entry in results["entries"].items():
-        row = [title]
+    for title in (entry.title for entry in ENTRIES if entry.title in results["entries"]):
+        row, entry = [title], results["entries"][title]
         if title == REFERENCE:
             row += ["", *(f"{_mean(entry, kind):.2f}" for kind in _KINDS)]
         else:

@@ -185,9 +185,7 @@ def train_entry(
     return pipes
 
 
-def train_aligner(
-    motions: tuple[float, float], seed: int, args: argparse.Namespace
-) -> Path | None:
+def train_aligner(motions: tuple[float, float], seed: int, args: argparse.Namespace) -> Path | None:
     """Train an aligner on known motion in this range; ``None`` if it is not complete."""
     folder = args.runs / f"registration_{motions[0]:g}_to_{motions[1]:g}px_s{seed}"
     options = registration_options(motions, seed, args)

@@ -59,6 +59,24 @@ def test_trainings_are_scored_and_compared(command, tmp_path, monkeypatch):
     assert "| ε, min-SNR weights | v, min-SNR weights |" in text
     assert "4 images of 32²" in text
 
+    made.clear()
+    study.main([*command, "--entries", "phantom alone", "ε, min-SNR weights"])
+    assert made == ["phantom_alone", "epsilon_min_snr_weights"]
+    later = json.loads((tmp_path / "ablations.json").read_text())["results"]["entries"]
+    for kept in ("reference", "v, min-SNR weights"):
+        assert later[kept] == results["entries"][kept]
+    assert list(_rows(tmp_path)) == [
+        "reference", "phantom alone", "v, min-SNR weights", "ε, min-SNR weights"
+    ]  # fmt: skip
+
+    with pytest.raises(InputError, match="the same inference_steps"):
+        study.main([*command, "--inference_steps", "2"])
+
+
+def _rows(folder: Path) -> list[str]:
+    lines = (folder / "ablations.md").read_text().splitlines()
+    return [line.split("|")[1].strip() for line in lines if line.startswith("| ")][2:]
+
 
 def test_unknown_entries(command):
     with pytest.raises(InputError, match="got no such"):

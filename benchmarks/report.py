@@ -34,7 +34,7 @@ from benchmarks.tasks import report as tasks
 
 PAGES: dict[str, Page] = {
     "ablations": ablations.page,
-    "adapt": adapt.page,
+    "adapt*": adapt.page,
     "baseline_speed": baseline_speed.page,
     "calibration": calibration.page,
     "coil_map_quality": quality.page,

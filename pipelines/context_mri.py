@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
-from ctxrecon.checks import as_device
 from ctxrecon.inference.batches import (
     build_output,
     spawn_generators,
@@ -38,6 +37,7 @@ from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
 from ctxrecon.output import Images, ReconstructionOutput, TextToImageOutput
 from ctxrecon.pipelines.text_to_image import TextToImagePipeline
+from ctxrecon.precision import placed
 from ctxrecon.priors.factory import BLOCK_OUT_CHANNELS
 from ctxrecon.solvers import Solver, make_solver
 
@@ -362,7 +362,7 @@ def load_prior(
     Raises:
         InputError: If a component is missing, damaged or incompatible.
     """
-    place = as_device(device)
+    place = placed(dtype, device)
     components = prior_components(
         path,
         subfolder=subfolder,

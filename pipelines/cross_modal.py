@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike, as_tensor
-from ctxrecon.checks import as_device, check_whole
+from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.batches import (
     build_output,
@@ -25,6 +25,7 @@ from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import SoftSense
 from ctxrecon.output import Images, ImagesT_co, ReconstructionOutput, check_output_type
 from ctxrecon.pipelines.text_network import FEATURES, TextNetworkPipeline
+from ctxrecon.precision import placed
 from ctxrecon.reconstructors import CrossModal
 
 
@@ -279,5 +280,5 @@ def load_cross_modal(
     Raises:
         InputError: If a component is missing, damaged or incompatible.
     """
-    place = as_device(device)
+    place = placed(dtype, device)
     return CrossModalPipeline(**cross_modal_components(path, dtype=dtype)).to(place)

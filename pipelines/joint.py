@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ctxrecon.arrays import ArrayLike, check_coil_maps
-from ctxrecon.checks import as_device, check_number
+from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
 from ctxrecon.inference.batches import check_finite, log_residuals
@@ -31,6 +31,7 @@ from ctxrecon.masks.learned import AdaptiveSampler, GreedyPolicy, MaskNetwork
 from ctxrecon.measurement import maps_gain
 from ctxrecon.operators import CartesianSense
 from ctxrecon.output import relative_residual
+from ctxrecon.precision import placed
 from ctxrecon.reconstructors import (
     MultiContrastOutput,
     MultiContrastReconstructor,
@@ -327,5 +328,5 @@ def load_joint(
     Raises:
         InputError: If a component is missing, damaged or incompatible.
     """
-    place = as_device(device)
+    place = placed(dtype, device)
     return JointPipeline(**joint_components(path, dtype=dtype)).to(place)

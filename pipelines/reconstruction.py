@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
-from ctxrecon.checks import as_device, check_whole
+from ctxrecon.checks import check_whole
 from ctxrecon.inference.batches import (
     build_output,
     image_batches,
@@ -22,6 +22,7 @@ from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
 from ctxrecon.output import Images, ReconstructionOutput, check_output_type
 from ctxrecon.pipelines.text_network import FEATURES, TextNetworkPipeline
+from ctxrecon.precision import placed
 from ctxrecon.reconstructors import Reconstructor
 
 
@@ -205,5 +206,5 @@ def load_reconstructor(
     Raises:
         InputError: If a component is missing, damaged or incompatible.
     """
-    place = as_device(device)
+    place = placed(dtype, device)
     return ReconstructionPipeline(**reconstructor_components(path, dtype=dtype)).to(place)

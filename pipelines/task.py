@@ -13,7 +13,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike, check_kspace
-from ctxrecon.checks import as_device, check_number, check_whole
+from ctxrecon.checks import check_number, check_whole
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
 from ctxrecon.inference.batches import check_finite, images_at_once, log_residuals, spawn_generators
@@ -21,6 +21,7 @@ from ctxrecon.inference.contrasts import find_empty_contrasts, keep_measured
 from ctxrecon.loading.components import task_components
 from ctxrecon.masks.learned import GreedyPolicy, MaskNetwork, SequentialSampler
 from ctxrecon.measurement import Measurement, prepare_measurement
+from ctxrecon.precision import placed
 from ctxrecon.tasks import FindingClassifier, ImageDecoder, LatentSegmenter, Segmenter
 
 
@@ -280,5 +281,5 @@ def load_task(
     Raises:
         InputError: If a component is missing, damaged or incompatible.
     """
-    place = as_device(device)
+    place = placed(dtype, device)
     return TaskPipeline(**task_components(path, dtype=dtype)).to(place)

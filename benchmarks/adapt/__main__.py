@@ -1,6 +1,7 @@
 """Gain from adapting the prior to another scanner, against the number of scans.
 
-    python -m benchmarks.adapt --output_dir benchmarks/results
+    python -m benchmarks.adapt
+    python -m benchmarks.adapt --images data/held_out --scans 1 5   # images of real people
 
 The scanner is simulated (``benchmarks.adapt.scanner``). The prior is adapted to one, five or twenty
 of its slices, each of a different person, fully sampled or undersampled. It then reconstructs
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> None:
             "phantom": after[1],
         }
         # Keep finished cells if a later one fails.
-        write_study(args.output_dir / "adapt.json", results, args, page)
+        name = "adapt" if images is None else "adapt_people"
+        write_study(args.output_dir / f"{name}.json", results, args, page)
 
 
 def measured(scan: Scan, acceleration: float | None, seed: int) -> Measurement:
@@ -157,9 +159,10 @@ def page(record: Record) -> str:
         rows.append(
             [f"{count}, {kind}", f"{cell['share']:g}", f"{cell['held_out_gain']:+.2f}", *gains]
         )
-    people = "the phantom" if args.images is None else "real people"
+    real = args.images is not None
+    people = "real people" if real else "the phantom"
     return f"""\
-# Adapting the prior to a scanner
+# Adapting the prior to a scanner{" with images of real people" * real}
 
 {_verdict(results, names)}
 

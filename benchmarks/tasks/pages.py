@@ -117,8 +117,8 @@ def loss_weights(record: Record) -> str:
     text += [
         "λ₂ is relative to the bound of the likelihood, where it is 1. The normalization of the "
         "published weight, 50, is unknown, so the published numbers (1: .7087, 5: .5884, "
-        "10: .2388, 50: .0943, 100: .0953) cannot be assigned to these rows. While one weight "
-        "varies, the other is 1.\n",
+        "10: .2388, 50: .0943, 100: .0953) cannot be assigned to these rows. While λ₂ varies, λ₃ "
+        "is 0.1; while λ₃ varies, λ₂ is 1.\n",
         _of_one_model(rows, "published GED", _IMAGE),
     ]
     return "\n".join(text)

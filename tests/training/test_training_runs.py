@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from scripts import forget_accelerate
 
+from ctxrecon import precision
 from ctxrecon.errors import InputError
 from ctxrecon.training import (
     TrainingConfig,
@@ -260,6 +261,17 @@ def test_two_trainings_at_once(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="another training is writing"):
             refused.__enter__()
     run(folder)  # a lock that nobody holds is none
+
+
+def test_an_emulated_precision_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "_capabilities", lambda: {"architecture": "x86_64"})
+    for value, warns in (("no", False), ("bf16", True)):
+        forget_accelerate()
+        build_accelerator(configured(tmp_path / value, "--mixed_precision", value))
+        assert ("no instructions for bfloat16" in caplog.text) == warns
+    forget_accelerate()
 
 
 def test_what_is_not_finite_never_becomes_a_checkpoint(tmp_path: Path) -> None:

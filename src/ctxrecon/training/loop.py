@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ctxrecon.errors import InputError
+from ctxrecon.precision import warn_if_emulated
 from ctxrecon.training.checkpoints import (
     averaged_weights,
     load_notes,
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _MOST_SAMPLES = 2**39
 """Limit of the number of samples, given by the seeds of their generators."""
+
+_PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _PATIENCE = timedelta(days=1)
 """Time that processes wait for the main one, which validates alone; if one has died, the
@@ -101,6 +104,8 @@ def build_accelerator(config: TrainingConfig, *, parts_rest: bool = False) -> Ac
         )
     except ValueError as error:
         raise InputError(f"--mixed_precision {config.mixed_precision}: {error}") from error
+    if accelerator.is_main_process:
+        warn_if_emulated(_PRECISIONS[config.mixed_precision], accelerator.device)
     size = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
     if (config.max_train_steps or 0) * size >= _MOST_SAMPLES:
         raise InputError(

@@ -20,6 +20,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.measurement import Measurement
 from ctxrecon.operators import sense_operator
 from ctxrecon.pipelines import ContextMRIPipeline
+from ctxrecon.precision import is_native
 from ctxrecon.training.adapt.objective import Example, Levels, Turn, loss
 from ctxrecon.training.adapt.scoring import Scores, prediction_errors, reconstruct
 from ctxrecon.training.adapt.slices import Division, Slice, center_of, divide, hide, slices_of
@@ -274,7 +275,7 @@ def _train(
     """
     unet: Any = copy.deepcopy(pipe.unet).train().requires_grad_(True)
     unet.to(memory_format=torch.channels_last)
-    if _fast_in_bfloat16(pipe.device):
+    if is_native(torch.bfloat16, pipe.device):
         unet.bfloat16()
     scheduler: Any = pipe.scheduler
     levels = Levels(scheduler.alphas_cumprod.float().cpu(), scheduler.config.prediction_type)
@@ -338,14 +339,6 @@ def _perhaps_without_prompt(item: Example, empty: Tensor, generator: torch.Gener
 def _turn(item: Example, generator: torch.Generator) -> Turn:
     flip, angle = torch.rand(2, generator=generator).tolist()
     return Turn(item.mirrored and flip < 0.5, 2 * math.pi * angle)
-
-
-def _fast_in_bfloat16(device: torch.device) -> bool:
-    """Return whether the device supports bfloat16 natively."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _moved(pipe: ContextMRIPipeline, change: dict[str, Tensor], share: float) -> dict[str, Tensor]:

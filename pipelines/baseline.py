@@ -7,18 +7,29 @@ import logging
 from typing import Literal, overload
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ctxrecon.arrays import ArrayLike
 from ctxrecon.baselines import BASELINES
+from ctxrecon.checks import check_whole
 from ctxrecon.errors import InputError
-from ctxrecon.inference.batches import build_output, scatter_slices
+from ctxrecon.inference.batches import (
+    build_output,
+    image_batches,
+    images_at_once,
+    named_progress_bar,
+    scatter_slices,
+)
 from ctxrecon.inference.prompts import check_prompts
 from ctxrecon.measurement import Measurement, count_slices, prepare_measurement
 from ctxrecon.operators import LinearOperator
 from ctxrecon.output import Images, ReconstructionOutput, check_output_type
 
 logger = logging.getLogger(__name__)
+
+_PARTS = 2
+"""Real numbers in a complex sample."""
 
 
 class BaselinePipeline:
@@ -42,6 +53,9 @@ class BaselinePipeline:
         InputError: If no method has this name.
     """
 
+    progress_bar = DiffusionPipeline.progress_bar
+    set_progress_bar_config = DiffusionPipeline.set_progress_bar_config
+
     def __init__(self, method: str) -> None:
         self.method = BASELINES.find(method)
 
@@ -57,6 +71,7 @@ class BaselinePipeline:
         operator: LinearOperator | None = ...,
         regularization: float | None = ...,
         num_iterations: int | None = ...,
+        batch_size: int | None = ...,
     ) -> ReconstructionOutput[Tensor]: ...
 
     @overload
@@ -71,6 +86,7 @@ class BaselinePipeline:
         operator: LinearOperator | None = ...,
         regularization: float | None = ...,
         num_iterations: int | None = ...,
+        batch_size: int | None = ...,
     ) -> ReconstructionOutput[Images]: ...
 
     @torch.no_grad()
@@ -85,6 +101,7 @@ class BaselinePipeline:
         operator: LinearOperator | None = None,
         regularization: float | None = None,
         num_iterations: int | None = None,
+        batch_size: int | None = None,
     ) -> ReconstructionOutput[Images]:
         """Reconstruct one slice or a batch of slices.
 
@@ -99,6 +116,8 @@ class BaselinePipeline:
             operator: Forward operator ``A`` if it is not ``M F S``; ``kspace`` is then its data.
             regularization: Regularization weight ``λ``; ``None`` uses the method's default.
             num_iterations: Number of iterations; ``None`` uses the method's default.
+            batch_size: Slices reconstructed at once; the default needs little memory (eight slices
+                of 320 × 320 with 15 coils).
 
         Returns:
             Output with ``images``, ``residual`` and ``coil_maps``.
@@ -108,6 +127,8 @@ class BaselinePipeline:
                 result contains NaN or infinite values.
         """
         check_output_type(output_type)
+        if batch_size is not None:
+            check_whole("batch_size", batch_size)
         given = {"regularization": regularization, "num_iterations": num_iterations}
         options = {name: value for name, value in given.items() if value is not None}
         reconstruct = BASELINES[self.method]
@@ -122,9 +143,14 @@ class BaselinePipeline:
         measurement = prepare_measurement(kspace, mask, coil_maps, operator=operator)
         work, _ = measurement.normalized()
         filled = work.filled
+        at_once = batch_size or images_at_once(_PARTS, work.y.shape[1:])
+        batches = image_batches(filled, work.number_of_sets, at_once)
         images = []
-        if len(filled):
-            part = work[filled]
-            images = [reconstruct(part.operator, part.y, **options)]
+        with named_progress_bar(self, self.method, len(filled)) as bar:
+            for chosen in batches:
+                part = work[filled[chosen]]
+                images.append(reconstruct(part.operator, part.y, **options))
+                bar.update(len(chosen))
+        index = filled[torch.cat(batches)] if batches else filled
         like = work.y.new_zeros((len(work), *work.operator.domain_shape[1:]))
-        return build_output(scatter_slices(images, filled, like), measurement, output_type)
+        return build_output(scatter_slices(images, index, like), measurement, output_type)

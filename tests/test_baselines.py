@@ -319,7 +319,9 @@ def test_senseless_options_are_refused(scan, method, options, sentence):
 def test_the_pipeline_gives_what_the_function_gives(scan, results, method, capfd):
     kspace, mask, maps, _ = scan
     given = [value.numpy() for value in (kspace, mask, maps)]
-    output = BaselinePipeline(method)(given[0], given[1], prompt="a brain", coil_maps=given[2])
+    pipe = BaselinePipeline(method)
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(given[0], given[1], prompt="a brain", coil_maps=given[2])
     torch.testing.assert_close(output.images, results[method])
     assert output.std is None
     assert output.prompts is None
@@ -328,6 +330,18 @@ def test_the_pipeline_gives_what_the_function_gives(scan, results, method, capfd
     assert (residual < 1).all()
     assert torch.equal(present(output.coil_maps), maps)
     assert capfd.readouterr().err == "", "no progress bars"
+
+
+def test_the_pipeline_works_through_batches_with_a_bar(scan, results, capfd):
+    kspace, mask, maps, _ = scan
+    pipe = BaselinePipeline("cg_sense")
+    output = pipe(kspace, mask, coil_maps=maps, batch_size=1)
+    torch.testing.assert_close(output.images, results["cg_sense"], rtol=1e-4, atol=1e-5)
+    shown = capfd.readouterr().err
+    assert "cg_sense" in shown
+    assert "2/2" in shown
+    with pytest.raises(InputError, match="batch_size"):
+        pipe(kspace, mask, coil_maps=maps, batch_size=0)
 
 
 def test_the_pipeline_needs_k_space_alone(scan):

@@ -392,7 +392,9 @@ def run_baseline(method: str, measurement: Measurement) -> Result:
     from ctxrecon.baselines import BASELINES as KNOWN
     from ctxrecon.pipelines import BaselinePipeline
 
+    pipe = BaselinePipeline(BASELINES[method])
+    pipe.set_progress_bar_config(disable=True)  # the command shows the slices
     started = time.perf_counter()
-    output = BaselinePipeline(BASELINES[method])(measurement)
+    output = pipe(measurement)
     seconds = time.perf_counter() - started
     return Result(KNOWN.title(method), method, output.images, output.residual, seconds)

@@ -39,6 +39,7 @@ def baseline_method(name: str, key: str) -> Method:
         'tv'
     """
     pipeline = BaselinePipeline(key)
+    pipeline.set_progress_bar_config(disable=True)
 
     def run(batch: Batch) -> Reconstruction:
         output = pipeline(batch.measurement)

@@ -14,6 +14,7 @@ import torch
 from ctxrecon import __version__
 from ctxrecon.files import write_json
 from ctxrecon.pipelines import ContextMRIPipeline, ReconstructionPipeline
+from ctxrecon.precision import is_native
 
 
 def hardware() -> dict[str, Any]:
@@ -22,6 +23,7 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
+        "cpu_bfloat16": is_native(torch.bfloat16, torch.device("cpu")),
         "torch_threads": torch.get_num_threads(),
         "gpu": gpu,
         "platform": platform.system(),

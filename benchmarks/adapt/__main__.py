@@ -192,9 +192,13 @@ def _verdict(results: dict[str, Any], names: list[str]) -> str:
     kinds = {"full": "fully sampled"}
     sentences = []
     for kind, count in largest.items():
-        cell = results["cells"][f"{kind} {count}"]["scanner"]
-        gains = [f"{change(paired(cell[key], before[key]))} at ×{key[1:]}" for key in names]
+        cell = results["cells"][f"{kind} {count}"]
         scans = f"{count} {kinds.get(kind, kind)} scan{'s' * (count > 1)}"
+        if cell["share"] == 0:
+            sentences.append(f"After adapting to {scans}, the original prior is kept.")
+            continue
+        of_scanner = cell["scanner"]
+        gains = [f"{change(paired(of_scanner[key], before[key]))} at ×{key[1:]}" for key in names]
         sentences.append(f"Adapting to {scans} {listed(gains)}.")
     return "\n".join(sentences)
 

@@ -29,10 +29,10 @@ def test_each_kind_of_images_has_a_page_of_its_own(command, tmp_path, real, monk
 
     monkeypatch.setattr(study, "adapt_prior", unchanged)
     for module in (study, scanner):
-        monkeypatch.setattr(module, "SHAPE", (40, 32))
+        monkeypatch.setattr(module, "SHAPE", (72, 64))
     if real:
         (tmp_path / "people").mkdir()
-        write_people(tmp_path / "people", {"T1": ("ann", "bob", "cid")}, 40, each=1)
+        write_people(tmp_path / "people", {"T1": ("ann", "bob", "cid")}, 72, each=1)
         command += ["--images", str(tmp_path / "people")]
     study.main(command)
     name = "adapt_people" if real else "adapt"
@@ -43,6 +43,7 @@ def test_each_kind_of_images_has_a_page_of_its_own(command, tmp_path, real, monk
         assert len(cell[where]["x4"]) == len(results["before"][where]["x4"]) == 2
     text = (tmp_path / f"{name}.md").read_text()
     assert "| 1, full | 0 | -0.50 | +0.00 [+0.00, +0.00] |" in text
+    assert "After adapting to 1 fully sampled scan, the original prior is kept." in text
     assert ("images of real people" in text) == real
 
 

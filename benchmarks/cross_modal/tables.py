@@ -78,6 +78,9 @@ _PRINTED = Entry("OT, as printed", "none")
 _GUIDED = Entry("OT, guided", "synthetic")
 _L1_REGISTERED = replace(_L1, title="aligned T1, ℓ1, known motion first", registered=True)
 _GUIDED_REGISTERED = replace(_GUIDED, title="OT, guided, known motion first", registered=True)
+_L1_AT_ONCE = replace(
+    _L1_REGISTERED, title="aligned T1, ℓ1, known motion first, one pass", network=":passes=1"
+)
 _RECURRENT = Entry("HRU-Net, raw T1", "aligned", _PLAIN, f"{_UNALIGNED}:recurrent=true")
 _CEILING = Entry("T1 not moved", "aligned", _PLAIN, _UNALIGNED, still=True)
 
@@ -151,7 +154,7 @@ TABLES = {
     ),
     "misalignment": Table(
         "Misalignment",
-        (_RAW, _L1, _L1_REGISTERED),
+        (_RAW, _L1_REGISTERED, _L1_AT_ONCE),
         tuple(Task(motion=level) for level in (0.0, 1.0, 2.0, 4.0)),
         _RAW.title,
     ),

@@ -123,6 +123,25 @@ def test_an_unaligned_guide_is_there_from_the_first_pass(measured):
     )
 
 
+@pytest.mark.parametrize("guidance", ["synthetic", "aligned"])
+def test_a_single_pass_is_guided_by_the_reference_aligned_to_the_zero_filled_image(
+    measured, guidance
+):
+    operator, y, reference = measured
+    network = small(guidance=guidance, passes=1)
+    output = network(operator, y, reference)
+    data = network.normalize(operator, y, reference)
+    aligned, displacement = network.align(data, data.zero_filled)
+    assert displacement.abs().max() > 0.01
+    torch.testing.assert_close(output.displacement, displacement)
+    torch.testing.assert_close(output.aligned, aligned * data.reference_scale)
+    synthetic = network.synthesize(data, aligned)
+    torch.testing.assert_close(output.synthetic, synthetic * data.scale)
+    guide = aligned if guidance == "aligned" else synthetic
+    images = network.reconstructor(data, data.zero_filled, guide)
+    torch.testing.assert_close(output.images, images * data.scale)
+
+
 def test_units_of_data_and_of_reference_are_free(measured):
     operator, y, reference = measured
     network = small()
@@ -168,7 +187,6 @@ def test_prompts_modulate(measured):
     ("options", "said"),
     [
         ({"guidance": "both"}, "both"),
-        ({"guidance": "aligned", "passes": 1}, "passes=2"),
         ({"guidance": "none", "passes": 2}, "passes=1"),
         ({"alignment": False, "passes": 2}, "passes=1"),
         ({"width": 0}, "width"),

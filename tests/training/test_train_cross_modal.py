@@ -120,11 +120,10 @@ def one_iteration(
     return changed, optimizer
 
 
-@pytest.mark.parametrize("guidance", ["none", "synthetic"])
-def test_every_phase_changes_its_own_part_alone(brains, guidance):
+@pytest.mark.parametrize(("guidance", "passes"), [("none", 1), ("synthetic", 2), ("synthetic", 1)])
+def test_every_phase_changes_its_own_part_alone(brains, guidance, passes):
     samples = samples_of(brains)
     batch = samples.collate([samples[0, 0], samples[0, 1]])
-    passes = 1 if guidance == "none" else 2
     model = training_of(Objective(rounds=2), guidance=guidance, passes=passes)
     changed, optimizer = one_iteration(model, batch)
     alternation = [{M}, {OMEGA}, {S}, {GAMMA}]
@@ -151,6 +150,16 @@ def test_every_phase_changes_its_own_part_alone(brains, guidance):
 def test_orders(options, parts):
     phases = Objective(**options).phases()
     assert [set(phase.parts) for phase in phases] == parts
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_rounds_align_to_what_the_network_aligns_to(brains, passes):
+    samples = samples_of(brains)
+    model = training_of(Objective(), guidance="aligned", passes=passes)
+    _, state = model(samples.collate([samples[0, 0], samples[0, 1]]))
+    last = model.reconstructor.run(state.data)[-1]
+    expected = state.data.zero_filled if passes == 1 else last.images
+    torch.testing.assert_close(state.images, expected)
 
 
 def test_rounds_make_the_images_anew_between():
@@ -378,7 +387,6 @@ def test_a_text_encoder_modulates(run, prior, tmp_path):
         (("--order", "backwards"), UsageError, "backwards"),
         (("--network", "huge"), InputError, "paper, small"),
         (("--order=registration", "--network=small:alignment=false:passes=1"), InputError, "align"),
-        (("--network", "small:passes=1"), InputError, "passes=2"),
         (("--magnitude", "--num_coils", "4", "--center_fraction", "0.25"), InputError, "coils"),
         (("--critic_depth", "8"), InputError, "128 pixels"),
     ],

@@ -169,7 +169,9 @@ class CrossModal(ModelMixin, ConfigMixin):
     ``x_G = OT_M(x_A)`` consists of cascades without a data term. As printed in the paper, R
     receives ``Aᴴy`` only (``guidance="none"``). With "synthetic" its U-Nets also receive ``x_G``,
     with "aligned" ``x_A``: the first pass receives an image of zeros, and each further pass the
-    result of the previous one. The paper leaves open which variant its authors ran.
+    result of the previous one. In a single pass they receive the reference aligned to ``Aᴴy``,
+    ``ϕ = OT_S(x₁, Aᴴy)``, so that R never runs without a guide. The paper leaves open which variant
+    its authors ran.
 
     Data are divided by the 99 % quantiles of the magnitudes of ``Aᴴ y`` and of the reference, and
     results are multiplied by them. No layer uses batch statistics, and any matrix size is
@@ -183,8 +185,8 @@ class CrossModal(ModelMixin, ConfigMixin):
         align_width: Number of features of OT_S at full resolution.
         align_depth: Number of downsampling steps of OT_S.
         guidance: Guide of R: "none", "synthetic" or "aligned".
-        passes: Number of passes through the three networks. It is 1 if R is not guided or the
-            reference is not aligned, since the guide is then constant.
+        passes: Number of passes through the three networks. It must be 1 if R is not guided or
+            the reference is not aligned, since the guide is then constant.
         alignment: If true, the reference is aligned by OT_S; otherwise ``x_A = x₁``.
         data_consistency: If true, the cascades of OT_M include gradient steps on the data term.
         recurrent: If true, R is the recurrent multi-contrast network
@@ -245,6 +247,11 @@ class CrossModal(ModelMixin, ConfigMixin):
         self.synthesizer = Cascades(
             width, depth, synthesis_cascades, text_width, data_term=data_consistency
         )
+
+    @property
+    def guided_at_once(self) -> bool:
+        """True if R is guided in its only pass, by the reference aligned to ``Aᴴy``."""
+        return self.guidance != "none" and self.passes == 1
 
     def forward(
         self,
@@ -321,23 +328,23 @@ class CrossModal(ModelMixin, ConfigMixin):
                 the original reference in place of both.
         """
         guided = self.guidance != "none"
-        early = guided and self.aligner is None
         guide = torch.zeros_like(data.zero_filled) if guided else None
         aligned, displacement = data.reference, self._at_rest(data)
         synthetic = aligned
-        if early:
-            if synthesis or self.guidance == "synthetic":
-                synthetic = self.synthesize(data, aligned)
+        if self.guided_at_once:
+            aligned, displacement = self.align(data, data.zero_filled)
+            seen = self.guidance == "synthetic"
+            synthetic = self.synthesize(data, aligned) if synthesis or seen else aligned
             guide = self._guide(aligned, synthetic)
         done = []
         for number in range(1, self.passes + 1):
             images = self.reconstructor(data, data.zero_filled, guide)
             last = number == self.passes
-            if not early and (guided or synthesis):
+            if not self.guided_at_once and (guided or synthesis):
                 aligned, displacement = self.align(data, images)
                 seen = self.guidance == "synthetic" and not last
                 synthetic = self.synthesize(data, aligned) if synthesis or seen else aligned
-            if guided and not early:
+            if guided and not self.guided_at_once:
                 guide = self._guide(aligned, synthetic)
             done.append(CrossModalOutput(images, aligned, synthetic, displacement))
         return done
@@ -384,12 +391,8 @@ def _check_passes(guidance: str, passes: int, alignment: bool) -> None:
     """Validate that the number of passes matches the guidance."""
     if guidance not in GUIDANCE:
         raise InputError(f"unknown `guidance` {guidance!r}: expected one of {', '.join(GUIDANCE)}")
-    changing = guidance != "none" and alignment
-    if changing and passes < 2:
-        raise InputError(
-            f"with guidance={guidance!r} the first pass has no guide yet: use passes=2 or more"
-        )
-    if not changing and passes > 1:
+    constant = guidance == "none" or not alignment
+    if constant and passes > 1:
         raise InputError(
             f"expected passes=1 with {'no' if guidance == 'none' else 'an unaligned'} reference as "
             f"guide, since all passes would be identical, got {passes}"

@@ -119,7 +119,8 @@ class State:
     Attributes:
         data: Batch at the networks' intensity.
         target: Target x₂ at the networks' intensity.
-        images: Reconstruction x_R.
+        images: Images that the reference is aligned to: the reconstruction x_R, or ``Aᴴy`` if the
+            network has a single, guided pass.
         aligned: Aligned reference ``x_A^{i−1}``.
         synthetic: Synthetic image ``x_G^{i−1}``; after the phase of the aligner ``x_G^{i−½}``.
     """
@@ -251,7 +252,8 @@ class CrossModalTraining(nn.Module):
         if objective.paired:
             difference = (last.synthetic.abs() - target.abs()).abs()
             loss = loss + objective.paired * difference.flatten(1).mean(dim=1)
-        made = (last.images, last.aligned, last.synthetic)
+        fixed = data.zero_filled if self.reconstructor.guided_at_once else last.images
+        made = (fixed, last.aligned, last.synthetic)
         return loss, State(data, target, *(image.detach() for image in made))
 
 

@@ -19,7 +19,8 @@ image matrix along each axis, deforms by at most one more, and rotates by N(0, 1
   (``--strength``), and with a proximal term to it (``--proximal_weight``).
 - ``ratios`` (Tables I and II): three sampling patterns at 25, 12.5 and 6.25 % of k-space.
 - ``misalignment``: no motion, and motions of 1, 2 and 4 pixels; the aligner is trained on motions
-  from 0 to 4 pixels.
+  from 0 to 4 pixels. "One pass" aligns to the zero-filled image, so that the reconstruction always
+  has a guide, as with the raw T1.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
 - ``complexity`` (Table VI): parameters and operations, without training.
 """

@@ -81,11 +81,17 @@ def _of_registration(chosen: Table, args: argparse.Namespace) -> str:
         return ""
     least, most = chosen.motions
     motion = f"{most:g}" if least == most else f"{least:g} to {most:g}"
-    return (
+    text = (
         "Entries with “known motion first” start from an aligner that was trained on the true\n"
         f"displacement of {args.registration_scans} pairs with motions of {motion} px for "
         f"{args.registration_steps} steps of 16.\n"
     )
+    if any(":passes=1" in entry.network for entry in chosen.entries if entry.registered):
+        text += (
+            "Entries with “one pass” align the T1 image to the zero-filled image. Others first\n"
+            "reconstruct without a guide and align to the result; one network serves both passes.\n"
+        )
+    return text
 
 
 def _of_prior(chosen: Table, args: argparse.Namespace, *, near: bool) -> str:

@@ -5,14 +5,15 @@ r"""Train a network that reconstructs with a fully sampled reference of another 
 
     ... --guidance none          # as printed: the reference does not enter the reconstruction
     ... --network small:alignment=false:passes=1 --guidance aligned   # raw reference as channels
+    ... --network small:passes=1 --guidance aligned   # aligned to the zero-filled image, one pass
     ... --order registration     # train the displacement only, and start from it
     ... --aligner runs/registration/pipeline
     ... --order joint --alignment_weight 0 --synthesis_weight 0 --paired_weight 3000 # no critics
 
 References are T1 and images T2 of the phantom's brains (``--bank``), with motion between the two
 scans by ``--rotation``, ``--translation`` and ``--elastic``, or a fraction of that down to
-``--least_motion``; coils, noise and masks are simulated.
-Samples are determined by the seed and their number, so that an interrupted run resumes exactly.
+``--least_motion``; coils, noise and masks are simulated. Samples are determined by the seed and
+their number, so that an interrupted run resumes exactly.
 """
 
 from __future__ import annotations

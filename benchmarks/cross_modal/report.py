@@ -62,6 +62,8 @@ def _explanation(chosen: Table, args: argparse.Namespace, *, near: bool) -> str:
 slice-wise, mean ± standard deviation over the scans; the last column is the paired difference from
 “{chosen.compared}” with its 95 % interval over people. Every network was trained {times} on
 {args.scans} pairs for {args.steps} steps of {args.batch_size}; scores are averaged over trainings.
+A motion of 1 px shifts by at most 1 px along each axis, deforms by at most one more, and rotates by
+N(0, 1°); larger motions are multiples of it.
 The endpoint error of the displacement is averaged inside the head; the row “zero-filled” shows the
 error without alignment. “Share of folds” is the fraction of pixels where the displacement folds.
 {_of_bound(chosen)}{_of_registration(chosen, args)}{_of_prior(chosen, args, near=near)}"""

@@ -8,8 +8,8 @@ one choice changed: the share of real images, the network's target, the noise of
 images, the matrix sizes and the prompts. They then reconstruct slices of people that none of them
 has seen, and phantom scans outside the bank, by the default solver, with their prompt and without.
 ``train_people`` and ``people`` are folders written by ``ctxrecon prepare images`` with
-``--leave-out`` and ``--only``. Stopped trainings resume. Entries measured before with the same
-settings are kept, and only trained again if ``--entries`` names them.
+``--leave-out`` and ``--only``. Stopped trainings resume. With ``--keep``, entries in the record in
+``--output_dir`` are kept unless ``--entries`` names them; use the same bank and people.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measured_before(args: argparse.Namespace, people: list[str]) -> dict[str, Any]:
-    """Return the entries of the record in the output folder.
+    """Return the entries of the record in the output folder; none without ``--keep``.
 
     Args:
         args: Options of the study.
@@ -67,7 +67,7 @@ def measured_before(args: argparse.Namespace, people: list[str]) -> dict[str, An
         InputError: If the record was measured with other settings or on other people.
     """
     path = args.output_dir / "ablations.json"
-    if not path.is_file():
+    if not args.keep or not path.is_file():
         return {}
     results = json.loads(path.read_text(encoding="utf-8"))["results"]
     before = {"people": results["people"], **{one: results["settings"][one] for one in SETTINGS}}
@@ -79,6 +79,7 @@ def measured_before(args: argparse.Namespace, people: list[str]) -> dict[str, An
             "choose another --output_dir"
         )
     entries: dict[str, Any] = results["entries"]
+    print(f"kept from {path}: {', '.join(entries)}")
     return entries
 
 

@@ -110,6 +110,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     add("--runs", type=Path, default=Path("runs/ablations"), help="Folder of the trainings.")
     add("--output_dir", type=Path, default=RESULTS, help="Folder of the results.")
     add("--entries", nargs="+", default=[], help="Titles to train and test (default: all).")
+    add("--keep", action="store_true", help="Keep other entries of the record in --output_dir.")
     add("--resolution", type=int, default=64, help="Matrix size of training and test.")
     add("--acceleration", type=float, default=4.0, help="Acceleration factor of the test.")
     add("--steps", type=int, default=1000, help="Training steps.")

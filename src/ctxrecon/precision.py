@@ -50,7 +50,9 @@ def is_native(dtype: torch.dtype, device: torch.device) -> bool:
     if dtype not in _INSTRUCTIONS:
         return True
     if device.type == "cuda":
-        return dtype != torch.bfloat16 or torch.cuda.is_bf16_supported()
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return native or dtype != torch.bfloat16
     known = _capabilities()
     return device.type == "cpu" and any(known.get(name, False) for name in _INSTRUCTIONS[dtype])
 

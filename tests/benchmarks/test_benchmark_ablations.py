@@ -60,7 +60,8 @@ def test_trainings_are_scored_and_compared(command, tmp_path, monkeypatch):
     assert "4 images of 32²" in text
 
     made.clear()
-    study.main([*command, "--entries", "phantom alone", "ε, min-SNR weights"])
+    again = ["--keep", "--entries", "phantom alone", "ε, min-SNR weights"]
+    study.main([*command, *again])
     assert made == ["phantom_alone", "epsilon_min_snr_weights"]
     later = json.loads((tmp_path / "ablations.json").read_text())["results"]["entries"]
     for kept in ("reference", "v, min-SNR weights"):
@@ -70,7 +71,7 @@ def test_trainings_are_scored_and_compared(command, tmp_path, monkeypatch):
     ]  # fmt: skip
 
     with pytest.raises(InputError, match="the same inference_steps"):
-        study.main([*command, "--inference_steps", "2"])
+        study.main([*command, "--keep", "--inference_steps", "2"])
 
 
 def _rows(folder: Path) -> list[str]:

@@ -30,14 +30,16 @@ def named_progress_bar(pipeline: Any, name: str, total: int) -> Any:
 
 
 def images_at_once(features: int, image: Sequence[int], copies: int = 1) -> int:
-    """Return how many images a network processes at once with little memory; at least one.
+    """Return how many images are processed at once with little memory; at least one.
 
-    Memory is dominated by full-resolution features, about 26 of each in a U-Net evaluation: 2.5 GB
-    in float32 at this limit. Larger batches are hardly faster on CPUs or GPUs.
+    The memory of a network is dominated by full-resolution features, about 26 of each in a U-Net
+    evaluation: 2.5 GB in float32 at this limit. Iterative methods keep fewer copies of their data.
+    Larger batches are hardly faster on CPUs or GPUs.
 
     Args:
-        features: Number of feature maps of the network at full resolution.
-        image: Image shape ``(ny, nx)``.
+        features: Number of feature maps of the network at full resolution, or of real numbers for
+            each sample.
+        image: Image shape ``(ny, nx)``, or shape of the data.
         copies: Evaluations per image, two with guidance.
     """
     return max(_FEATURES_AT_ONCE // (features * copies * math.prod(image)), 1)

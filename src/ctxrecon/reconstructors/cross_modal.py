@@ -327,26 +327,22 @@ class CrossModal(ModelMixin, ConfigMixin):
                 aligned reference is returned in place of the synthetic one, and if R is not guided
                 the original reference in place of both.
         """
-        guided = self.guidance != "none"
-        guide = torch.zeros_like(data.zero_filled) if guided else None
-        aligned, displacement = data.reference, self._at_rest(data)
-        synthetic = aligned
+        guided, read = self.guidance != "none", self.guidance == "synthetic"
         if self.guided_at_once:
-            aligned, displacement = self.align(data, data.zero_filled)
-            seen = self.guidance == "synthetic"
-            synthetic = self.synthesize(data, aligned) if synthesis or seen else aligned
-            guide = self._guide(aligned, synthetic)
+            found = self._transport(data, data.zero_filled, synthesis=synthesis or read)
+            images = self.reconstructor(data, data.zero_filled, self._guide(*found[:2]))
+            return [CrossModalOutput(images, *found)]
+        guide = torch.zeros_like(data.zero_filled) if guided else None
+        found = data.reference, data.reference, self._at_rest(data)
         done = []
         for number in range(1, self.passes + 1):
-            images = self.reconstructor(data, data.zero_filled, guide)
             last = number == self.passes
-            if not self.guided_at_once and (guided or synthesis):
-                aligned, displacement = self.align(data, images)
-                seen = self.guidance == "synthetic" and not last
-                synthetic = self.synthesize(data, aligned) if synthesis or seen else aligned
-            if guided and not self.guided_at_once:
-                guide = self._guide(aligned, synthetic)
-            done.append(CrossModalOutput(images, aligned, synthetic, displacement))
+            images = self.reconstructor(data, data.zero_filled, guide)
+            if guided or synthesis:
+                found = self._transport(data, images, synthesis=synthesis or (read and not last))
+            if guided and not last:
+                guide = self._guide(*found[:2])
+            done.append(CrossModalOutput(images, *found))
         return done
 
     def align(self, data: Normalized, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -360,8 +356,15 @@ class CrossModal(ModelMixin, ConfigMixin):
         """Translate the aligned reference to the contrast of the measurement."""
         return self.synthesizer(data, aligned)
 
+    def _transport(
+        self, data: Normalized, images: Tensor, *, synthesis: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return aligned and synthetic reference and displacement for these images."""
+        aligned, displacement = self.align(data, images)
+        return aligned, self.synthesize(data, aligned) if synthesis else aligned, displacement
+
     def _guide(self, aligned: Tensor, synthetic: Tensor) -> Tensor:
-        """Return the guide of the next pass of R."""
+        """Return the guide of R."""
         return aligned if self.guidance == "aligned" else synthetic
 
     @staticmethod

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scripts import forget_accelerate
+from tqdm.auto import tqdm
 
 from ctxrecon import precision
 from ctxrecon.errors import InputError
@@ -113,6 +115,8 @@ def in_a_child(work: Callable[[], object]) -> int:
     status = 1
     with contextlib.suppress(BaseException):
         torch.set_num_threads(1)
+        # The lock of tqdm is shared by processes, and a child killed with it would never return it.
+        tqdm.set_lock(threading.RLock())
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)

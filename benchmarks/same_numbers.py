@@ -120,7 +120,6 @@ def results(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield f"network x{acceleration:g}", pipes["network"](y, mask, coil_maps=maps).images
         for method in BASELINES:
             baseline = BaselinePipeline(method)
-            baseline.set_progress_bar_config(disable=True)
             yield f"{method} x{acceleration:g}", baseline(y, mask, coil_maps=maps).images
             yield (
                 f"{method} x{acceleration:g}, two sets",

@@ -146,7 +146,9 @@ class BaselinePipeline:
         at_once = batch_size or images_at_once(_PARTS, work.y.shape[1:])
         batches = image_batches(filled, work.number_of_sets, at_once)
         images = []
-        with named_progress_bar(self, self.method, len(filled)) as bar:
+        # The bar of a single batch would show nothing but its end.
+        single = len(batches) < 2
+        with named_progress_bar(self, self.method, len(filled), hidden=single) as bar:
             for chosen in batches:
                 part = work[filled[chosen]]
                 images.append(reconstruct(part.operator, part.y, **options))

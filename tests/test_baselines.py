@@ -319,9 +319,7 @@ def test_senseless_options_are_refused(scan, method, options, sentence):
 def test_the_pipeline_gives_what_the_function_gives(scan, results, method, capfd):
     kspace, mask, maps, _ = scan
     given = [value.numpy() for value in (kspace, mask, maps)]
-    pipe = BaselinePipeline(method)
-    pipe.set_progress_bar_config(disable=True)
-    output = pipe(given[0], given[1], prompt="a brain", coil_maps=given[2])
+    output = BaselinePipeline(method)(given[0], given[1], prompt="a brain", coil_maps=given[2])
     torch.testing.assert_close(output.images, results[method])
     assert output.std is None
     assert output.prompts is None

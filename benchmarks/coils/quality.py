@@ -103,11 +103,9 @@ def measure(number: int, arguments: argparse.Namespace) -> dict[str, Any] | None
     }
     for method in METHODS:
         row[method] = {}
-        pipe = BaselinePipeline(method)
-        pipe.set_progress_bar_config(disable=True)
         for name, maps in estimates.items():
             try:
-                output = pipe(scan.kspace, scan.mask, coil_maps=maps)
+                output = BaselinePipeline(method)(scan.kspace, scan.mask, coil_maps=maps)
             except InputError:  # maps that are zero everywhere
                 row[method][name] = None
                 continue

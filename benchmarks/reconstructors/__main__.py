@@ -123,12 +123,10 @@ def options_of(entry: Entry, task: Task, args: argparse.Namespace) -> list[str]:
 
 def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
     """Return L1-wavelet with the best weight on scans of another seed."""
-    pipe = BaselinePipeline("l1_wavelet")
-    pipe.set_progress_bar_config(disable=True)
 
     def weighted(weight: float) -> Method:
         def run(batch: Batch) -> Reconstruction:
-            output = pipe(batch.measurement, regularization=weight)
+            output = BaselinePipeline("l1_wavelet")(batch.measurement, regularization=weight)
             return Reconstruction(output.images, output.residual, 0)
 
         return Method(f"CS-wavelet {weight:g}", run)

@@ -19,10 +19,18 @@ logger = logging.getLogger(__name__)
 _FEATURES_AT_ONCE = 24 * 2**20
 
 
-def named_progress_bar(pipeline: Any, name: str, total: int) -> Any:
-    """Return the pipeline's progress bar with a name, unless the user set one."""
+def named_progress_bar(pipeline: Any, name: str, total: int, *, hidden: bool = False) -> Any:
+    """Return the pipeline's progress bar with a name; what the user set comes first.
+
+    Args:
+        pipeline: Pipeline with the methods of diffusers for progress bars.
+        name: Name shown before the bar.
+        total: Number of steps.
+        hidden: Whether the bar is not shown.
+    """
     chosen = dict(getattr(pipeline, "_progress_bar_config", {}))
-    pipeline.set_progress_bar_config(**{"desc": name, **chosen})
+    defaults = {"desc": name, "disable": True} if hidden else {"desc": name}
+    pipeline.set_progress_bar_config(**{**defaults, **chosen})
     try:
         return pipeline.progress_bar(total=total)
     finally:

@@ -49,6 +49,7 @@ from benchmarks.cross_modal.tables import (
     Entry,
     Table,
     Task,
+    motions_text,
     options_of,
     parse_args,
     registration_options,
@@ -173,7 +174,7 @@ def train_entry(
         where = f"{task.mask}_x{task.acceleration:g}_{task.motion:g}px"
         aligner = None
         if entry.registered:
-            where += f"_of_{motions[0]:g}_to_{motions[1]:g}px"
+            where += f"_of_{slug(motions_text(motions))}"
             aligner = train_aligner(motions, seed, args)
         folder = args.runs / f"{slug(entry.title)}_{where}_s{seed}"
         if entry.registered and aligner is None:
@@ -188,7 +189,7 @@ def train_entry(
 
 def train_aligner(motions: tuple[float, float], seed: int, args: argparse.Namespace) -> Path | None:
     """Train an aligner on known motion in this range; ``None`` if it is not complete."""
-    folder = args.runs / f"registration_{motions[0]:g}_to_{motions[1]:g}px_s{seed}"
+    folder = args.runs / f"registration_{slug(motions_text(motions))}_s{seed}"
     options = registration_options(motions, seed, args)
     steps = args.registration_steps
     if train_run(_SCRIPT, options, folder, steps, test_only=args.test_only):

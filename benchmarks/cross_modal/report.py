@@ -10,7 +10,7 @@ from benchmarks.common.paired import with_interval
 from benchmarks.common.record import Record
 from benchmarks.common.words import change, listed
 from benchmarks.cross_modal.prior import PROXIMAL, STARTED, TITLE
-from benchmarks.cross_modal.tables import METRICS, TABLES, Table, parse_args
+from benchmarks.cross_modal.tables import METRICS, TABLES, Table, motions_text, parse_args
 from ctxrecon.evaluation import table
 
 _TITLES = {
@@ -81,12 +81,10 @@ def _of_registration(chosen: Table, args: argparse.Namespace) -> str:
     """Return the description of entries with pretrained aligners, if any."""
     if not any(entry.registered for entry in chosen.entries):
         return ""
-    least, most = chosen.motions
-    motion = f"{most:g}" if least == most else f"{least:g} to {most:g}"
     text = (
         "Entries with “known motion first” start from an aligner that was trained on the true\n"
-        f"displacement of {args.registration_scans} pairs with motions of {motion} px for "
-        f"{args.registration_steps} steps of 16.\n"
+        f"displacement of {args.registration_scans} pairs with motions of "
+        f"{motions_text(chosen.motions)} for {args.registration_steps} steps of 16.\n"
     )
     if any(":passes=1" in entry.network for entry in chosen.entries if entry.registered):
         text += (

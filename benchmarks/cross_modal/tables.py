@@ -164,6 +164,12 @@ COMPLEXITY = "complexity"
 """Table of parameters and operations, which needs no training."""
 
 
+def motions_text(motions: tuple[float, float]) -> str:
+    """Return a range of motions in words, such as ``0 to 4 px`` or ``2 px``."""
+    least, most = motions
+    return f"{most:g} px" if least == most else f"{least:g} to {most:g} px"
+
+
 def options_of(
     entry: Entry, task: Task, seed: int, args: argparse.Namespace, aligner: Path | None = None
 ) -> list[str]:

@@ -61,7 +61,7 @@ def test_aligners_are_trained_before_what_starts_from_them(brains, monkeypatch):
     entry = next(one for one in chosen.entries if one.registered)
     study.train_entry(entry, tables.Task(motion=1.0), chosen.motions, args)
     (first, name, steps), (then, _, _) = started
-    assert (name, steps) == ("registration_0_to_4px_s3", 7)
+    assert (name, steps) == ("registration_0_to_4_px_s3", 7)
     assert first[first.index("--order") + 1] == "registration"
     assert then[then.index("--aligner") + 1] == str(args.runs / name / "pipeline")
     config = trainer.parse_args([*first, "--output_dir", "x", "--max_train_steps", "1"])

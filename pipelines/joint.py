@@ -16,7 +16,7 @@ from ctxrecon.arrays import ArrayLike, check_coil_maps
 from ctxrecon.checks import check_number
 from ctxrecon.errors import InputError
 from ctxrecon.inference.arguments import check_generator
-from ctxrecon.inference.batches import check_finite, log_residuals
+from ctxrecon.inference.batches import check_finite, images_at_once, log_residuals
 from ctxrecon.inference.contrasts import (
     check_contrasts,
     check_masks,
@@ -31,9 +31,9 @@ from ctxrecon.masks.learned import AdaptiveSampler, GreedyPolicy, MaskNetwork
 from ctxrecon.measurement import maps_gain
 from ctxrecon.operators import CartesianSense
 from ctxrecon.output import relative_residual
+from ctxrecon.pipelines.text_network import FEATURES
 from ctxrecon.precision import placed
 from ctxrecon.reconstructors import (
-    MultiContrastOutput,
     MultiContrastReconstructor,
     Reconstructor,
     reconstruct_contrasts,
@@ -207,11 +207,20 @@ class JointPipeline(DiffusionPipeline):
         work = None if maps is None else maps / gain[:, None, None, None]
         embeds = self._embeds(prompts)
 
-        def measure(masks: Tensor) -> MultiContrastOutput:
-            """Reconstruct from the samples of these masks."""
+        def measure(masks: Tensor) -> tuple[Tensor, Tensor | None]:
+            """Return images and expected errors from the samples of these masks."""
             masks = masks.expand(*leading, -1, -1, -1)
-            operators = [CartesianSense(masks[:, c], work) for c in range(leading[1])]
-            return reconstruct_contrasts(self.reconstructor, operators, y * masks, embeds)
+            at_once = images_at_once(leading[1] * FEATURES, y.shape[3:])
+            found = []
+            for part in torch.arange(leading[0], device=device).split(at_once):
+                own = work if work is None or len(work) == 1 else work[part]
+                operators = [CartesianSense(masks[part, c], own) for c in range(leading[1])]
+                words = None if embeds is None else embeds[part]
+                data = y[part] * masks[part]
+                found.append(reconstruct_contrasts(self.reconstructor, operators, data, words))
+            errors = [one.expected_error for one in found if one.expected_error is not None]
+            images = torch.cat([one.images for one in found])
+            return images, torch.cat(errors) if errors else None
 
         if given is None:
             drawn = self._draw(measure, leading, acceleration, generator)
@@ -226,9 +235,8 @@ class JointPipeline(DiffusionPipeline):
         def build_output(masks: Tensor) -> JointOutput:
             """Return the complete output for these masks."""
             masks = masks.expand(*leading, -1, -1, -1)
-            output = measure(masks)
-            images = torch.where(inside, output.images, 0)
-            error = output.expected_error
+            images, error = measure(masks)
+            images = torch.where(inside, images, 0)
             error = None if error is None else torch.where(inside, error, 0)
             check_finite(images, error)
             predicted = [
@@ -279,7 +287,7 @@ class JointPipeline(DiffusionPipeline):
             options = {} if isinstance(self.sampler, GreedyPolicy) else {"generator": generator}
 
             def image(mask: Tensor) -> Tensor:
-                return measure(mask[:, None]).images[:, 0]
+                return measure(mask[:, None])[0][:, 0]
 
             drawn = self.sampler(image, acceleration, **options)
             return [taken[:, None] for taken in drawn.so_far]

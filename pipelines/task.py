@@ -188,7 +188,7 @@ class TaskPipeline(DiffusionPipeline):
         zero_filled = work.combine(work.operator.adjoint(work.y))
         empty = empty.to(zero_filled.device)
         if isinstance(self.network, FindingClassifier):
-            found = self._findings(zero_filled)
+            found = self._findings(zero_filled, empty)
         else:
             found = self._segmentations(zero_filled, sources, num_samples, batch_size)
         self.maybe_free_model_hooks()
@@ -212,9 +212,11 @@ class TaskPipeline(DiffusionPipeline):
         empty = find_empty_contrasts(y[:, None], everything)
         return keep_measured(y[:, None], drawn[:, None], empty)[:, 0], empty[:, 0]
 
-    def _findings(self, zero_filled: Tensor) -> dict[str, Tensor]:
+    def _findings(self, zero_filled: Tensor, empty: Tensor) -> dict[str, Tensor]:
         network: Any = self.network
-        return {"probabilities": torch.sigmoid(network(zero_filled))}
+        found = torch.sigmoid(network(zero_filled))
+        check_finite(found.masked_fill(empty[:, None], 0)[:, None])
+        return {"probabilities": found}
 
     def _segmentations(
         self,

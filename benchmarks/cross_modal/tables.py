@@ -79,9 +79,15 @@ _GUIDED = Entry("OT, guided", "synthetic")
 _L1_REGISTERED = replace(_L1, title="aligned T1, ℓ1, known motion first", registered=True)
 _GUIDED_REGISTERED = replace(_GUIDED, title="OT, guided, known motion first", registered=True)
 _L1_AT_ONCE = replace(
-    _L1_REGISTERED, title="aligned T1, ℓ1, known motion first, one pass", network=":passes=1"
+    _L1_REGISTERED, title=f"{_L1_REGISTERED.title}, one pass", network=":passes=1"
+)
+_GUIDED_AT_ONCE = replace(
+    _GUIDED_REGISTERED, title=f"{_GUIDED_REGISTERED.title}, one pass", network=":passes=1"
 )
 _RECURRENT = Entry("HRU-Net, raw T1", "aligned", _PLAIN, f"{_UNALIGNED}:recurrent=true")
+_RECURRENT_AT_ONCE = replace(
+    _L1_AT_ONCE, title=f"HRU-Net, {_L1_AT_ONCE.title}", network=":passes=1:recurrent=true"
+)
 _CEILING = Entry("T1 not moved", "aligned", _PLAIN, _UNALIGNED, still=True)
 
 
@@ -157,6 +163,20 @@ TABLES = {
         (_RAW, _L1_REGISTERED, _L1_AT_ONCE),
         tuple(Task(motion=level) for level in (0.0, 1.0, 2.0, 4.0)),
         _RAW.title,
+    ),
+    "one_pass": Table(
+        "Alignment in one pass",
+        (
+            _ALONE,
+            _RAW,
+            _L1_AT_ONCE,
+            _RECURRENT,
+            _RECURRENT_AT_ONCE,
+            _L1_REGISTERED,
+            _GUIDED_AT_ONCE,
+        ),
+        compared=_RAW.title,
+        picture="cross_modal_one_pass.png",
     ),
     "rounds": Table("Rounds and orders", _rounds(), compared="1 round"),
 }

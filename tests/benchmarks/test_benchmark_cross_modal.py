@@ -43,7 +43,7 @@ def test_every_entry_of_every_table_is_what_the_training_script_takes(brains):
                 command = tables.options_of(entry, task, 0, args)
                 command += ["--output_dir", "x", "--max_train_steps", "1"]
                 configs[entry.title] = trainer.parse_args(command)
-    assert len(configs) == 11 + 5
+    assert len(configs) == 13 + 5
     for config in configs.values():
         starting_point(config)
 

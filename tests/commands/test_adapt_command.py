@@ -7,6 +7,7 @@ import torch
 from command_line import refused, run
 
 from ctxrecon.io import write_scan
+from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import load_prior
 from ctxrecon.scan import Scan
 
@@ -38,10 +39,21 @@ def test_adapts_and_replaces_only_when_asked(scans, prior, tmp_path, capsys):
     assert "--overwrite" in refused(capsys, *command)
 
 
+def test_a_volume_with_a_slice_without_signal(prior, tmp_path, capsys):
+    generator = torch.Generator().manual_seed(1)
+    scan = phantom_scan("knee", shape=(32, 32), num_coils=4, generator=generator)
+    kspace = torch.cat([scan.kspace, torch.zeros_like(scan.kspace), scan.kspace])
+    write_scan(tmp_path / "volume.npz", Scan(kspace, torch.ones(1, 1, 32, 32, dtype=torch.bool)))
+    command = ["adapt", tmp_path / "volume.npz", "--out", tmp_path / "mine", "--model", prior]
+    assert run(*command, "--prompt", "Knee", "--steps", 1) == 0
+    assert "2 slices" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
         (["--minutes", "0"], "--minutes"),
+        (["--minutes", "20000"], "up to"),
         (["--minutes", "1", "--steps", "1"], "--steps"),
         (["--subfolder", "fastmri"], "--model"),
         (["--prompt", " "], "empty"),

@@ -13,6 +13,7 @@ import command_line
 import numpy as np
 import pytest
 import torch
+from gaussian import complex_noise, seeded
 from narrow import present
 
 from ctxrecon.baselines import zero_filled
@@ -271,6 +272,28 @@ def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path):
         find_scans([tmp_path])
     write_scan(tmp_path / "half.npz", replace(half, target=torch.ones(1, 32, 32) + 0j))
     assert [one.path.name for one in find_scans([tmp_path])] == ["a.npz", "half.npz"]
+
+
+def test_slices_without_signal_are_left_out(scans, tmp_path, capsys):
+    """The remaining slices have the same numbers, also when the run is repeated."""
+    whole = read_scan(scans / "b.npz")
+    others = [read_scan(scans / "a.npz"), whole]
+    kspace = torch.cat([others[0].kspace[:1], torch.zeros_like(whole.kspace), others[1].kspace])
+    write_scan(tmp_path / "volume.npz", replace(whole, kspace=kspace, metadata=()))
+    call = [tmp_path / "volume.npz", "--methods", "zero-filled,cg-sense", "--batch-size", 3]
+    call += ["--accelerations", 2]
+    run(*call, "--out", tmp_path / "out")
+    said = capsys.readouterr()
+    assert "slice 1 is zero: left out" in said.err
+    assert "2 slices of 1 scan" in said.out
+    rows = read(tmp_path / "out")
+    assert [row["slice"] for row in rows] == ["0", "0", "2", "2"]
+    run(*call, "--out", tmp_path / "out")
+    assert read(tmp_path / "out") == rows
+    air = complex_noise(tuple(whole.kspace.shape), seeded(0))
+    write_scan(tmp_path / "air.npz", replace(whole, kspace=air))
+    words = refused(capsys, tmp_path / "air.npz", *call[1:], "--out", tmp_path / "none")
+    assert "all slices are zero" in words
 
 
 def test_a_scan_without_metadata_has_no_prompt(scans, prior, tmp_path, capsys):

@@ -100,6 +100,16 @@ class TestPipeline:
             expected = error / y.flatten(1).norm(dim=1)
             torch.testing.assert_close(present(output.residual)[:, c], expected)
 
+    @pytest.mark.parametrize("name", ["hru_net", "modl"])
+    def test_slices_reconstructed_in_turn_are_those_of_one_batch(self, name, monkeypatch):
+        pipe = joint(name)
+        kspace, maps = scan(batch=3)
+        at_once = pipe(kspace, coil_maps=maps, generator=seeded(0))
+        monkeypatch.setattr("ctxrecon.pipelines.joint.images_at_once", lambda *_: 1)
+        in_turn = pipe(kspace, coil_maps=maps, generator=seeded(0))
+        torch.testing.assert_close(in_turn.images, at_once.images)
+        assert torch.equal(in_turn.masks, at_once.masks)
+
     def test_one_slice_needs_no_batch(self):
         pipe = joint()
         kspace, maps = scan(batch=1)

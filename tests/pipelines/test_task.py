@@ -167,6 +167,16 @@ class TestClassification:
         assert output.images is None
         assert output.disagreement is None
 
+    def test_broken_weights_are_no_slice_without_signal(self):
+        pipe = classifying()
+        with torch.no_grad():
+            for value in pipe.network.parameters():
+                value.fill_(torch.nan)
+        kspace, _ = scan(2)
+        kspace[0] = 0
+        with pytest.raises(InputError, match="slice 1"):
+            pipe(kspace, acceleration=3, generator=seeded(0))
+
 
 class TestParts:
     def test_what_does_not_fit(self):

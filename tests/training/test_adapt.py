@@ -146,6 +146,13 @@ def test_hide_leaves_the_calibration_region(lines: bool) -> None:
     assert torch.equal(*columns) == lines
 
 
+def test_lines_are_hidden_along_either_axis() -> None:
+    mask = uniform1d((48, 64), 2.0, 0.25, generator=torch.Generator().manual_seed(0))
+    hidden = hide(mask, 0.25, torch.Generator().manual_seed(1))
+    turned = hide(mask.mT, 0.25, torch.Generator().manual_seed(1))
+    assert torch.equal(turned, hidden.mT)
+
+
 def test_too_few_outer_samples() -> None:
     mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     mask[..., 12:20] = True

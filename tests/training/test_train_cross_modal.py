@@ -135,6 +135,22 @@ def test_every_phase_changes_its_own_part_alone(brains, guidance, passes):
     assert steps == {THETA: {1}, S: {3}, M: {3}, OMEGA: {2}, GAMMA: {2}}
 
 
+def test_a_network_without_an_aligner_has_no_step_for_it(brains):
+    samples = samples_of(brains)
+    batch = samples.collate([samples[0, 0], samples[0, 1]])
+    model = training_of(Objective(), guidance="synthetic", passes=1, alignment=False)
+    changed, _ = one_iteration(model, batch)
+    assert changed == [{THETA, M}, {M}, {OMEGA}, {GAMMA}]
+
+
+def test_weight_decay_applies_to_every_part(run, tmp_path):
+    options = ("--max_train_steps", "1", "--learning_rate", "0.1")
+    plain = weights(run(tmp_path / "plain", *options), 1)
+    decayed = weights(run(tmp_path / "decayed", *options, "--adam_weight_decay", "5"), 1)
+    changed = {name for name in plain if not torch.equal(plain[name], decayed[name])}
+    assert {part for part in PARTS if any(name.startswith(part) for name in changed)} == set(PARTS)
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [

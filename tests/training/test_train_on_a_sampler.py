@@ -76,6 +76,13 @@ def test_masks_are_drawn_at_every_acceleration_asked_for():
     assert len({mask.numpy().tobytes() for _, mask in drawn}) > 12
 
 
+def test_a_sampler_has_its_own_center(task):
+    sampler = TaskPipeline.from_pretrained(task).sampler
+    sampling = Sampling((), (2.0,), 0.25, num_coils=(1,), sampler=sampler)
+    with pytest.raises(InputError, match="--center_fraction applies to --masks"):
+        sampling.check([32])
+
+
 def test_validation_scans_are_magnitudes_too(task):
     sampler = TaskPipeline.from_pretrained(task).sampler
     sampling = Sampling((), (2.0,), num_coils=(1,), snr=0.0, sampler=sampler, magnitude=True)

@@ -14,10 +14,11 @@ from gaussian import seeded
 from narrow import present
 from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
 
+from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.datasets import write_shard
 from ctxrecon.errors import InputError
-from ctxrecon.fourier import fft2c
-from ctxrecon.io import write_scan
+from ctxrecon.fourier import fft2c, ifft2c
+from ctxrecon.io import read_scan, write_scan
 from ctxrecon.masks.learned import kspace_energy, spectrum_mask
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import contrast_scan, knee_anatomy, multi_echo
@@ -341,3 +342,28 @@ class TestCommandLine:
         np.save(tmp_path / "mask.npy", masks[0, 0])
         assert status(*call, "--mask", tmp_path / "mask.npy", "--overwrite") == 2
         assert "already undersampled" in capsys.readouterr().err
+
+    def test_masks_do_not_depend_on_the_slices_selected(self, run, tmp_path):
+        folder = run(tmp_path / "run", "--sampler", "fixed:mask=random1d:acceleration=2")
+        call = ["reconstruct", self.echoes(tmp_path), "--model", folder / "pipeline"]
+        call += ["--device", "cpu"]
+        assert status(*call, "--out", tmp_path / "all") == 0
+        assert status(*call, "--out", tmp_path / "two", "--slices", "3:5") == 0
+        masks = [np.load(tmp_path / name / "reconstruction_masks.npy") for name in ("all", "two")]
+        assert not np.array_equal(masks[0][3], masks[0][4])
+        np.testing.assert_array_equal(masks[0][3:], masks[1])
+
+    def test_coil_maps_of_a_calibration_scan(self, run, tmp_path):
+        """Every second line has no center to estimate maps from."""
+        folder = run(tmp_path / "run", "--num_coils", "3", "--center_fraction", "0.25")
+        maps = simulate_coil_maps(3, (32, 32), generator=seeded(0))
+        kspace = read_scan(self.echoes(tmp_path)).kspace[:2]
+        kspace = fft2c(maps * ifft2c(kspace))
+        mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+        mask[..., ::2] = True
+        path, call = tmp_path / "lines.npz", ["--model", folder / "pipeline", "--device", "cpu"]
+        write_scan(path, Scan(kspace * mask, mask))
+        assert status("reconstruct", path, *call, "--out", tmp_path / "out") == 2
+        write_scan(path, Scan(kspace * mask, mask, calibration=kspace[..., 4:28, 4:28]))
+        assert status("reconstruct", path, *call, "--out", tmp_path / "out") == 0
+        assert np.load(tmp_path / "out" / "reconstruction.npy").any()

@@ -14,10 +14,11 @@ from scripts import TRAINING, forget_accelerate, in_two_processes, start, weight
 
 import ctxrecon
 from ctxrecon.errors import InputError
-from ctxrecon.io import write_scan
+from ctxrecon.io import read_scan, write_scan
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, phantom_scan
 from ctxrecon.pipelines import TaskPipeline, load_task
+from ctxrecon.scan import Scan
 from ctxrecon.training import tasks as script
 
 SCRIPT = TRAINING / "train_task.py"
@@ -149,6 +150,14 @@ class TestStages:
         assert first == {"network.label_encoder", "network.decoder"}
         assert second == {"sampler.weights", "network.encoder"}
 
+    def test_a_frozen_sampler_of_a_classification(self, run, tmp_path):
+        """The network learns alone."""
+        second = ("--task", "classification", "--aim", "both", "--freeze", "sampler")
+        first, second = self.moved(run, tmp_path, CLASSIFY, second)
+        assert any(name.startswith("sampler.") for name in first)
+        assert second
+        assert all(name.startswith("network.") for name in second)
+
     def test_semunet(self, run, tmp_path):
         parts = exported(run(tmp_path / "one", *UNETS))
         still = exported(run(tmp_path / "still", *UNETS, "--learning_rate", "0",
@@ -262,6 +271,15 @@ def test_validation(run, tmp_path):
         (("--acceleration", "4"), "omit --acceleration"),
         (("--resolution", "128"), "64 pixels"),
         (("--entropy_weight", "1"), "--reconstruction_weight 0"),
+        (
+            (*UNETS, "--aim", "reconstruction", "--entropy_weight", "1"),
+            "image: omit --entropy_weight",
+        ),
+        ((*LI_NET, "--aim", "labels", "--entropy_weight", "1"), "no sampler"),
+        (
+            (*UNETS, "--aim", "reconstruction", "--freeze", "sampler", "reconstruction"),
+            "nothing is left to train",
+        ),
         ((*CLASSIFY, "--reconstruction_weight", "1"), "returns no image"),
         ((*CLASSIFY, "--field_of_view", "0.5"), "whole slices"),
         (("--field_of_view", "0.3"), "19 pixels"),
@@ -350,6 +368,19 @@ class TestCommandLine:
         call = ["reconstruct", scan, "--model", folder / "pipeline", "--device", "cpu"]
         assert status(*call, "--out", tmp_path / "image.npy") == 2
         assert "ctxrecon task" in capsys.readouterr().err
+
+    def test_coil_maps_of_a_calibration_scan(self, run, tmp_path):
+        """Every second line has no center to estimate maps from."""
+        folder = run(tmp_path / "run")
+        whole = read_scan(self.scan(tmp_path)).kspace
+        mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+        mask[..., ::2] = True
+        path, call = tmp_path / "lines.npz", ["--model", folder / "pipeline", "--device", "cpu"]
+        write_scan(path, Scan(whole * mask, mask))
+        assert status("task", path, *call, "--out", tmp_path / "out") == 2
+        write_scan(path, Scan(whole * mask, mask, calibration=whole[..., 4:28, 4:28]))
+        assert status("task", path, *call, "--out", tmp_path / "out") == 0
+        assert np.isfinite(np.load(tmp_path / "out" / "segmentation_probabilities.npy")).all()
 
     def test_other_models(self, prior, tmp_path, capsys):
         call = ["task", self.scan(tmp_path), "--model", prior, "--device", "cpu"]

@@ -15,7 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def estimate_slice_maps(
-    y: Tensor, mask: Tensor, filled: Tensor, calibration: Tensor | None = None
+    y: Tensor,
+    mask: Tensor,
+    filled: Tensor,
+    calibration: Tensor | None = None,
+    num_maps: Literal[1, "auto"] = "auto",
 ) -> Tensor:
     """Estimate coil maps of the slices with signal; the other slices get equal maps for all coils.
 
@@ -25,6 +29,8 @@ def estimate_slice_maps(
         filled: Mask of the slices with signal, bool ``(batch,)``.
         calibration: Center of a separate calibration scan, ``(batch or 1, coils, cy, cx)``,
             complex64; ``None`` uses the calibration region of ``y``.
+        num_maps: Number of sets of maps, 1 or "auto"; see
+            :func:`~ctxrecon.coils.estimate_coil_maps`.
 
     Returns:
         Coil maps of shape ``(batch, [2,] coils, ny, nx)``, with batch 1 if the calibration scan has
@@ -40,7 +46,8 @@ def estimate_slice_maps(
         return same
     if calibration is None:
         logger.info("no coil maps given: estimating them from the calibration region")
-        found = estimate_coil_maps(y[filled], mask if len(mask) == 1 else mask[filled])
+        masks = mask if len(mask) == 1 else mask[filled]
+        found = estimate_coil_maps(y[filled], masks, num_maps=num_maps)
     else:
         if len(calibration) not in {1, batch} or calibration.shape[1] != coils:
             raise InputError(
@@ -49,8 +56,8 @@ def estimate_slice_maps(
                 "and with the same slices or one slice"
             )
         if len(calibration) == 1:
-            return maps_of_calibration(calibration, (ny, nx))
-        found = maps_of_calibration(calibration[filled], (ny, nx))
+            return maps_of_calibration(calibration, (ny, nx), num_maps)
+        found = maps_of_calibration(calibration[filled], (ny, nx), num_maps)
     if bool(filled.all()):
         return found
     maps = same if found.ndim == 4 else torch.stack([same, torch.zeros_like(same)], dim=1)

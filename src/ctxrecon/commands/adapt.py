@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctxrecon.commands.inputs import check_prompt, prompts_of
+from ctxrecon.checks import check_number
+from ctxrecon.commands.inputs import check_prompt, prompts_of, single_maps
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import SHIPPED_PRIOR, model_name, open_prior
 from ctxrecon.commands.options import SCAN_SUFFIXES, CropReadout, Device, Seed, refuse_ignored
@@ -65,8 +66,7 @@ def adapt(
     """
     if prompt is not None:
         check_prompt(prompt)
-    if not 0 < minutes <= _MOST_MINUTES:
-        raise InputError(f"expected --minutes above 0, got {minutes:g}")
+    check_number("--minutes", minutes, above=0, most=_MOST_MINUTES)
     refuse_ignored(
         context,
         {
@@ -99,8 +99,6 @@ def _read(
     file: Path, prompt: str | None, crop_readout: bool | None
 ) -> tuple[Measurement, list[str] | None]:
     """Read a scan with one set of coil maps, and the prompt of each of its slices."""
-    from ctxrecon.coils import estimate_coil_maps
-    from ctxrecon.coils.slices import maps_of_calibration
     from ctxrecon.commands.volume import Volume
     from ctxrecon.measurement import Measurement
 
@@ -111,11 +109,7 @@ def _read(
         )
     volume.check_memory("adapting")
     scan = volume.read(range(len(volume)))
-    maps = scan.coil_maps
-    if maps is None and scan.calibration is not None:
-        maps = maps_of_calibration(scan.calibration, scan.image_shape, num_maps=1)
-    elif maps is None and scan.kspace.shape[1] > 1:
-        maps = estimate_coil_maps(scan.kspace, scan.cartesian_mask, num_maps=1)
+    maps = single_maps(scan, estimate=True)
     measurement = Measurement.from_arrays(
         scan.kspace, scan.mask, maps, noise_std=scan.noise_std or None
     )

@@ -1,4 +1,4 @@
-"""Inputs of ``ctxrecon reconstruct`` in addition to the scan: prompts, masks and noise."""
+"""Inputs of commands in addition to the k-space: prompts, masks, coil maps and noise."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctxrecon.commands.volume import Volume
+    from ctxrecon.scan import Scan
 
 
 def parse_noise(text: str | None) -> float | str | None:
@@ -109,6 +110,25 @@ def check_trajectory(
     if NETWORK in pipes:
         say("network: left out, because it needs Cartesian k-space")
     return {name: pipe for name, pipe in pipes.items() if name not in (NETWORK, JOINT)}
+
+
+def single_maps(scan: Scan, *, estimate: bool = False) -> Tensor | None:
+    """Return a Cartesian scan's coil maps for methods that take a single set.
+
+    Args:
+        scan: Scan. Its calibration scan is used if it has no coil maps.
+        estimate: Whether maps are estimated from the k-space if there is neither. Otherwise, and
+            for a single coil, the result is ``None``.
+    """
+    from ctxrecon.coils.slices import estimate_slice_maps
+    from ctxrecon.emptiness import find_empty
+
+    known = scan.coil_maps is not None or scan.kspace.shape[1] == 1
+    if known or (scan.calibration is None and not estimate):
+        return scan.coil_maps
+    mask = scan.cartesian_mask
+    filled = ~find_empty(scan.kspace, mask)
+    return estimate_slice_maps(scan.kspace, mask, filled, scan.calibration, num_maps=1)
 
 
 def read_mask(path: Path, volume: Volume) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxrecon.commands.images import ImageWriter
+from ctxrecon.commands.inputs import single_maps
 from ctxrecon.commands.paths import Outputs
 from ctxrecon.commands.results import Result
 from ctxrecon.errors import InputError
@@ -40,9 +42,10 @@ def run_joint(
     prompts: list[str] | None,
     acceleration: float | None,
     seed: int,
+    numbers: Sequence[int],
     name: str,
 ) -> JointResult:
-    """Reconstruct a scan's slices as the contrasts of one subject, or one by one.
+    """Reconstruct a scan's slices as the contrasts of one subject, or each by itself.
 
     A model of several contrasts receives all slices together. Fully sampled scans are
     undersampled with the model's own masks; other scans are reconstructed as they are.
@@ -54,16 +57,17 @@ def run_joint(
         prompts: One prompt per slice, or ``None``.
         acceleration: Acceleration factor of the model's masks, or ``None`` for its own.
         seed: Random seed of the masks.
+        numbers: Number of each slice in its file; the masks of a slice depend on its number and
+            the seed alone.
         name: Display name of the model.
 
     Raises:
         InputError: If an acceleration is given for a scan that is already undersampled, or if the
             number of slices differs from the model's number of contrasts.
     """
-    import torch
-
     from ctxrecon.arrays import check_mask
     from ctxrecon.evaluation.grid import is_fully_sampled
+    from ctxrecon.inference.batches import slice_generators
     from ctxrecon.pipelines import prepare_measurement
 
     contrasts = pipe.config.contrasts
@@ -85,16 +89,17 @@ def run_joint(
             "--acceleration applies to the model's own masks, and this scan is already "
             "undersampled: leave it out"
         )
-    maps = scan.coil_maps
+    maps = single_maps(scan)
     if together and maps is not None and len(maps) > 1:
-        maps = None  # the pipeline estimates one set for all contrasts
+        # Without a calibration scan the pipeline estimates one set for all contrasts.
+        maps = None if scan.calibration is None else maps[:1]
     output = pipe(
         scan.kspace.unsqueeze(axis),
         None if full else sampled.expand(len(scan), -1, -1, -1).unsqueeze(axis),
         None if prompts is None else (prompts if together else [[text] for text in prompts]),
         acceleration=acceleration,
         coil_maps=maps,
-        generator=torch.Generator().manual_seed(seed),
+        generator=slice_generators(seed, numbers[:1] if together else numbers),
     )
     masks = output.masks.flatten(0, 1).cpu()
     found = None if output.coil_maps is None else output.coil_maps.cpu()

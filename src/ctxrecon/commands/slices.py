@@ -122,6 +122,7 @@ class Work:
                 self.prompts,
                 self.acceleration,
                 self.run.seed,
+                self.volume.numbers,
                 self.names[JOINT],
             )
             return joint, joint.measurement

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctxrecon.commands.images import ImageWriter
-from ctxrecon.commands.inputs import read_mask, say_scan
+from ctxrecon.commands.inputs import read_mask, say_scan, single_maps
 from ctxrecon.commands.logs import say, slice_named
 from ctxrecon.commands.methods import open_model
 from ctxrecon.commands.options import (
@@ -140,18 +140,16 @@ def _read(
     seed: int,
 ) -> TaskOutput:
     """Process one slice, with random numbers that depend on the seed and the slice's number."""
-    import torch
+    from ctxrecon.inference.batches import slice_generators
 
     scan = volume.read([position])
-    source = torch.Generator().manual_seed(seed)
-    seeds = torch.randint(2**62, (volume.numbers[position] + 1,), generator=source)
     return pipe(
         scan.kspace,
         mask,
         acceleration=acceleration,
         num_samples=samples,
-        coil_maps=scan.coil_maps,
-        generator=torch.Generator().manual_seed(int(seeds[-1])),
+        coil_maps=single_maps(scan),
+        generator=slice_generators(seed, volume.numbers[position : position + 1]),
     )
 
 

@@ -352,19 +352,22 @@ class FullSlice:
     reference_name: str
     prompt: str
 
+    @property
+    def empty(self) -> bool:
+        """True if the reference is zero, so that there is nothing to compare with."""
+        return not bool(self.reference.any())
+
 
 def load_slice(one: Slice) -> FullSlice:
     """Read a slice; without a target its reference is the MVUE image with maps from all data.
 
     Raises:
-        InputError: If the file cannot be read, or the reference is zero.
+        InputError: If the file cannot be read.
     """
     scan = read_scan(one.path, slices=one.number)
     reference, name = scan.target, "target"
     if reference is None:
         reference, name = mvue_reference(scan), "MVUE"
-    if not bool(reference.any()):
-        raise InputError(f"{one.path}: the reference of slice {one.number} is zero: leave it out")
     prompt = scan.metadata[0].to_prompt() if scan.metadata else ""
     return FullSlice(scan.kspace, scan.cartesian_mask, reference, name, prompt)
 

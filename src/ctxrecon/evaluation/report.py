@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,7 @@ def write_report(
     Returns:
         The files written.
     """
+    grid = _measured(rows, grid)
     cells = summarize(rows, grid)
     words, data, picture = (folder / name for name in FILES)
     scans = sorted({one.path.name for one in grid.slices})
@@ -113,7 +114,8 @@ def write_report(
 
 
 def summarize(rows: Sequence[Row], grid: Grid) -> dict[Acquisition, dict[Method, Cell]]:
-    """Summarize every method with every acquisition over all slices."""
+    """Summarize every method with every acquisition over all slices that have rows."""
+    grid = _measured(rows, grid)
     by_key = {row_key(row): row for row in rows}
     clusters = [one.path.name for one in grid.slices]
 
@@ -140,6 +142,13 @@ def summarize(rows: Sequence[Row], grid: Grid) -> dict[Acquisition, dict[Method,
         acquisition: {method: cell(acquisition, method) for method in grid.methods}
         for acquisition in grid.acquisitions
     }
+
+
+def _measured(rows: Sequence[Row], grid: Grid) -> Grid:
+    """Return the grid without slices that were left out, because their reference is zero."""
+    there = {(row["scan"], row["slice"]) for row in rows}
+    kept = (one for one in grid.slices if (one.path.name, str(one.number)) in there)
+    return replace(grid, slices=tuple(kept))
 
 
 def _text(

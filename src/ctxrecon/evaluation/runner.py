@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ctxrecon.errors import InputError
 from ctxrecon.evaluation.grid import (
     Acquisition,
     Batch,
@@ -28,6 +30,8 @@ from ctxrecon.evaluation.grid import (
 from ctxrecon.evaluation.rows import Row, RowFolder
 from ctxrecon.measurement import Measurement
 from ctxrecon.metrics import image_metrics
+
+logger = logging.getLogger(__name__)
 
 METRICS = {"psnr": 2, "snr": 2, "ssim": 4, "nmse": 4, "hfen": 3, "sharpness": 3}
 """Metrics, with the number of digits in tables."""
@@ -47,7 +51,8 @@ def run_grid(
 
     Batches of slices are distributed over the processes in turn. Each process appends its rows
     when a method has finished a batch; at the end, the main process combines them in ``rows.csv``.
-    Numbers other than ``seconds`` depend neither on the number of processes nor on interruptions.
+    Slices whose reference is zero are left out, which is logged. Numbers other than ``seconds``
+    depend neither on the number of processes nor on interruptions.
 
     Args:
         grid: Grid to measure.
@@ -59,8 +64,8 @@ def run_grid(
         The sorted rows of this grid in the main process, ``None`` in the others.
 
     Raises:
-        InputError: If the folder contains rows with other settings, a mask cannot be drawn, or a
-            slice cannot be read or reconstructed.
+        InputError: If the folder contains rows with other settings, a mask cannot be drawn, a
+            slice cannot be read or reconstructed, or all references are zero.
     """
     grid.check()
     store = RowFolder(folder, COLUMNS, row_key)
@@ -86,7 +91,10 @@ def run_grid(
         for acquisition in grid.acquisitions
         for method in grid.methods
     }
-    return [row for row in store.merge() if row_key(row) in asked]
+    rows = [row for row in store.merge() if row_key(row) in asked]
+    if not rows:
+        raise InputError("the references of all slices are zero: give scans with signal")
+    return rows
 
 
 def device_of(state: PartialState) -> torch.device:
@@ -120,17 +128,35 @@ def _measure(
     If one slice is missing, the whole batch is reconstructed, see :meth:`Grid.batches`.
     """
     full: list[FullSlice] = []
+    total = len(slices)
     for acquisition in grid.acquisitions:
         batch: Batch | None = None
         for method in grid.methods:
-            keys = [case_key(one, acquisition, method) for one in slices]
-            if not done.issuperset(keys):
+            if not full and _missing(slices, acquisition, method, done):
+                slices, full = _load(slices)
+            if _missing(slices, acquisition, method, done):
                 bar.set_description(f"{acquisition.title}, {method.title}")
-                full = full or [load_slice(one) for one in slices]
                 batch = batch or measure(slices, full, acquisition, grid.seed, device)
                 rows = _rate(method, acquisition, slices, full, batch, device)
-                yield [row for row, key in zip(rows, keys, strict=True) if key not in done]
-            bar.update(len(slices))
+                yield [row for row in rows if row_key(row) not in done]
+            bar.update(total)
+
+
+def _missing(
+    slices: tuple[Slice, ...], acquisition: Acquisition, method: Method, done: set[tuple[Any, ...]]
+) -> bool:
+    """Return whether a row of one of these slices is missing."""
+    return not done.issuperset(case_key(one, acquisition, method) for one in slices)
+
+
+def _load(slices: tuple[Slice, ...]) -> tuple[tuple[Slice, ...], list[FullSlice]]:
+    """Read slices, and return those with a reference that is not zero."""
+    found = [(one, load_slice(one)) for one in slices]
+    for one, whole in found:
+        if whole.empty:
+            logger.warning("%s: the reference of slice %d is zero: left out", one.path, one.number)
+    kept = [(one, whole) for one, whole in found if not whole.empty]
+    return tuple(one for one, _ in kept), [whole for _, whole in kept]
 
 
 def _rate(

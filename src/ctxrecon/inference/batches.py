@@ -103,6 +103,16 @@ def spawn_generators(
     return [spawn(parent) for parent in parents for _ in range(each)]
 
 
+def slice_generators(seed: int, numbers: Sequence[int]) -> list[torch.Generator]:
+    """Return one generator for each slice, from a seed and the slice's number in its volume.
+
+    Random numbers of a slice thus do not depend on which other slices are selected.
+    """
+    source = torch.Generator().manual_seed(seed)
+    seeds = torch.randint(2**62, (max(numbers) + 1,), generator=source).tolist()
+    return [torch.Generator().manual_seed(seeds[number]) for number in numbers]
+
+
 def build_output(
     samples: Tensor,
     measurement: Measurement,

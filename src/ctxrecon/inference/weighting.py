@@ -169,7 +169,7 @@ def _held_back(sampled: Tensor) -> Tensor:
         region = find_calibration_region(sampled)
     except InputError:
         return held
-    axis = _line_axis(sampled)
+    axis = line_axis(sampled)
     if axis is not None:
         outer = sampled.any(dim=1 - axis)
         outer[region[axis]] = False
@@ -188,7 +188,7 @@ def _held_back(sampled: Tensor) -> Tensor:
     return held
 
 
-def _line_axis(sampled: Tensor) -> int | None:
+def line_axis(sampled: Tensor) -> int | None:
     """Return the axis along which a mask ``(ny, nx)`` selects lines; ``None`` if there is none."""
     rows, columns = sampled.any(dim=1), sampled.any(dim=0)
     if not bool((rows[:, None] & columns == sampled).all()):
@@ -198,7 +198,7 @@ def _line_axis(sampled: Tensor) -> int | None:
 
 def _full_axis(sampled: Tensor) -> int | None:
     """Return the readout axis, along which every line of a mask ``(ny, nx)`` is complete."""
-    axis = _line_axis(sampled)
+    axis = line_axis(sampled)
     return 1 - axis if axis is not None and bool(sampled.any(dim=axis).all()) else None
 
 

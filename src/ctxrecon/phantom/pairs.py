@@ -30,7 +30,9 @@ from ctxrecon.phantom.subject import Subject, numpy_rng
 _ORDER = 4
 """Largest number of half periods of the elastic motion."""
 _ITERATIONS = 20
-"""Iterations for the inverse of a displacement; each removes more than half of the error."""
+"""Most iterations for the inverse of a displacement; each removes more than half of the error."""
+_PRECISION = 1e-6
+"""Largest change in pixels with which these iterations stop."""
 
 Field = NDArray[np.float64]
 """Displacement field ``(2, ny, nx)``, along ``ny`` and ``nx``."""
@@ -315,7 +317,9 @@ def inverse_displacement(displacement: Field) -> Field:
     """
     found = -displacement
     for _ in range(_ITERATIONS):
-        found = -_bilinear(displacement, found)
+        before, found = found, -_bilinear(displacement, found)
+        if np.abs(found - before).max() <= _PRECISION:
+            break
     return found
 
 

@@ -127,6 +127,7 @@ def train(
     validate: Validation | None = None,
     clip_apart: Sequence[str] = (),
     rates: Mapping[str, float] | None = None,
+    undecayed: Collection[str] = (),
     iterate: Iteration | None = None,
 ) -> None:
     """Train ``model``, which maps a batch to a loss, with AdamW and weight averaging.
@@ -146,15 +147,19 @@ def train(
         validate: ``validate(step, averaged weights)``, called on the main process every
             ``--validation_steps`` and at the end.
         clip_apart: Names of parts of the model whose gradients are clipped separately.
-        rates: Separate learning rates of parts of the model, by name, without weight decay.
+        rates: Separate learning rates of parts of the model, by name.
+        undecayed: Names of those among these parts that are trained without weight decay.
         iterate: Function that replaces the joint step of all parts, for example by several steps
             of one part after another. Parts without a gradient in a step are left unchanged,
             including their optimizer state, so that each part is trained as by its own optimizer.
 
     Raises:
         InputError: If the folder cannot be used (:func:`~ctxrecon.training.check_run`), the
-            checkpoint is of another network, or weights or losses are not finite.
+            checkpoint is of another network, every part of the model is frozen, or weights or
+            losses are not finite.
     """
+    if not any(value.requires_grad for value in model.parameters()):
+        raise InputError("nothing is left to train: freeze fewer parts")
     samples[0, 0]  # raise on unsuitable data before anything is written
     with claimed(config, accelerator) as checkpoint:
         _train(
@@ -167,6 +172,7 @@ def train(
             render=render,
             validate=validate,
             rates=rates or {},
+            undecayed=undecayed,
             iterate=iterate or JointStep(config.max_grad_norm, clip_apart),
         )
     accelerator.end_training()
@@ -183,14 +189,16 @@ def _train(
     render: Callable[[dict[str, Any]], dict[str, Tensor]] | None,
     validate: Validation | None,
     rates: Mapping[str, float],
+    undecayed: Collection[str],
     iterate: Iteration,
 ) -> None:
     """Train as in :func:`train`, from a checkpoint if there is one."""
     parts = parts_of(model, rates)
     learning_rates = [rates.get(name, config.learning_rate) for name in parts]
+    decay = config.adam_weight_decay
     optimizer = torch.optim.AdamW(
         [
-            {"params": values, "weight_decay": 0.0 if name else config.adam_weight_decay}
+            {"params": values, "weight_decay": 0.0 if name in undecayed else decay}
             for name, values in parts.items()
         ],
         lr=config.learning_rate,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctxrecon.coils import find_calibration_region
 from ctxrecon.errors import InputError
+from ctxrecon.inference.weighting import line_axis
 from ctxrecon.masks import uniform1d
 from ctxrecon.measurement import Measurement
 from ctxrecon.metadata import parse_prompt
@@ -215,20 +216,27 @@ def hide(mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
     Raises:
         InputError: If there are too few samples outside the calibration region.
     """
-    ny, nx = mask.shape[-2:]
-    rows, columns = center_of(mask)
-    outer = mask[0, 0].cpu().clone()
-    lines = bool((outer == outer[:1]).all())
-    outer[slice(None) if lines else rows, columns] = False
-    places = (outer[0] if lines else outer.flatten()).nonzero()[:, 0]
+    sampled = mask[0, 0].cpu()
+    region = center_of(mask)
+    axis = line_axis(sampled)
+    if axis is None:
+        outer = sampled.clone()
+        outer[region] = False
+    else:
+        outer = sampled.any(dim=1 - axis)
+        outer[region[axis]] = False
+    places = outer.flatten().nonzero()[:, 0]
     count = round(share * len(places))
     if count == 0:
         raise InputError(
             f"expected samples outside the calibration region that can be held out, got "
-            f"{len(places)} {'lines' if lines else 'samples'}: adapt to scans with more slices"
+            f"{len(places)} {'samples' if axis is None else 'lines'}: adapt to scans with more "
+            "slices"
         )
     chosen = places[torch.randperm(len(places), generator=generator)[:count]]
-    hidden = torch.zeros(nx if lines else ny * nx, dtype=torch.bool)
-    hidden[chosen] = True
-    hidden = hidden.expand(ny, nx) if lines else hidden.view(ny, nx)
+    hidden = torch.zeros_like(sampled)
+    if axis is None:
+        hidden.view(-1)[chosen] = True
+    else:
+        hidden.index_fill_(axis, chosen, True)
     return hidden[None, None].to(mask.device) & mask

@@ -291,14 +291,17 @@ class Alternating:
     ) -> Tensor:
         """Run the phases on a batch and return the joint loss."""
         state, losses = None, []
+        parts = parts_of(model, PARTS)
         for phase in self.phases:
-            with torch.set_grad_enabled(bool(phase.parts)):
+            # A network without an aligner has nothing to train in the phase of the aligner.
+            trains = not parts.keys().isdisjoint(phase.parts)
+            with torch.set_grad_enabled(trains):
                 loss, state = model(batch, phase.name, state)
             losses.append(loss.mean())
-            if not phase.parts:
+            if not trains:
                 continue
             accelerator.backward(losses[-1])
-            for part, values in parts_of(model, PARTS).items():
+            for part, values in parts.items():
                 if part not in phase.parts:
                     for value in values:
                         value.grad = None

@@ -89,6 +89,7 @@ def train_masks(config: MasksConfig) -> None:
         validate=trained.validate if config.validation_scans else None,
         clip_apart=("sampler",),
         rates={"sampler": config.sampler_learning_rate},
+        undecayed=("sampler",),
     )
 
 

@@ -76,6 +76,10 @@ class Sampling:
                 f"{list(self.num_coils)} coils and an SNR of {self.snr:g}"
             )
         check_magnitude(self.magnitude, max(self.num_coils))
+        if self.sampler is not None and self.center_fraction is not None:
+            raise InputError(
+                "--center_fraction applies to --masks, and the sampler has its own center: omit it"
+            )
         for name, acceleration, size in product(self.names, self.accelerations, sizes):
             if self.sampler is not None and self.sampler.shape != (size, size):
                 raise InputError(

@@ -110,6 +110,7 @@ def train_task(config: TasksConfig) -> None:
         validate=trained.validate if config.validation_scans else None,
         clip_apart=("sampler",),
         rates={"sampler": config.sampler_learning_rate},
+        undecayed=("sampler",),
     )
 
 
@@ -123,11 +124,14 @@ def _check(config: TasksConfig) -> None:
         )
     if not config.entropy_weight:
         return
+    if config.aim == "labels":
+        raise InputError("--aim labels trains no sampler: omit --entropy_weight")
     images = config.aim == "both" and config.reconstruction_weight != 0
-    if config.task == "segmentation" and images:
+    if config.task == "segmentation" and (images or config.aim == "reconstruction"):
+        advice = "use --reconstruction_weight 0, or " if images else ""
         raise InputError(
-            "suppressing the entropy contradicts the reconstruction of an image: use "
-            "--reconstruction_weight 0, or omit --entropy_weight"
+            "suppressing the entropy contradicts the reconstruction of an image: "
+            f"{advice}omit --entropy_weight"
         )
     if not config.snr:
         raise InputError(
@@ -179,10 +183,10 @@ def _model(config: TasksConfig, pipe: TaskPipeline, samples: TaskSamples) -> Tas
     entropies = None
     if config.entropy_weight:
         entropies = samples.statistics().entropies(1 / config.snr)
-    if config.task == "classification":
-        return ClassificationTraining(pipe, weights, entropies)
     for part in config.freeze:
         (pipe.sampler if part == "sampler" else network.reconstruction).requires_grad_(False)
+    if config.task == "classification":
+        return ClassificationTraining(pipe, weights, entropies)
     if isinstance(network, TwoUNets):
         return TwoUNetsTraining(pipe, weights, entropies, config.aim)
     if isinstance(network, LINet):

@@ -74,7 +74,7 @@ class ContextMRIPipeline(TextPrior):
         solver: Solver | str | None = ...,
         noise_std: NoiseLevel | None = ...,
         image: StartingImage | None = ...,
-        strength: float = ...,
+        strength: float | None = ...,
         generator: torch.Generator | list[torch.Generator] | None = ...,
         num_samples: int = ...,
         batch_size: int | None = ...,
@@ -101,7 +101,7 @@ class ContextMRIPipeline(TextPrior):
         solver: Solver | str | None = ...,
         noise_std: NoiseLevel | None = ...,
         image: StartingImage | None = ...,
-        strength: float = ...,
+        strength: float | None = ...,
         generator: torch.Generator | list[torch.Generator] | None = ...,
         num_samples: int = ...,
         batch_size: int | None = ...,
@@ -128,7 +128,7 @@ class ContextMRIPipeline(TextPrior):
         solver: Solver | str | None = ...,
         noise_std: NoiseLevel | None = ...,
         image: StartingImage | None = ...,
-        strength: float = ...,
+        strength: float | None = ...,
         generator: torch.Generator | list[torch.Generator] | None = ...,
         num_samples: int = ...,
         batch_size: int | None = ...,
@@ -155,7 +155,7 @@ class ContextMRIPipeline(TextPrior):
         solver: Solver | str | None = None,
         noise_std: NoiseLevel | None = None,
         image: StartingImage | None = None,
-        strength: float = 0.3,
+        strength: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_samples: int = 1,
         batch_size: int | None = None,
@@ -211,7 +211,7 @@ class ContextMRIPipeline(TextPrior):
                 such as "pnp_admm", which then runs first; or a pipeline or function that computes
                 it from a :class:`~ctxrecon.Measurement`.
             strength: Amount of noise added to ``image``, as in diffusers: the fraction of the
-                timesteps that run, counted from the least noisy; above 0 and at most 1.
+                timesteps that run, counted from the least noisy; above 0 and at most 1 (0.3).
             generator: Random generator, or one per slice. Each posterior sample gets a generator
                 seeded from its slice's, so results do not depend on the batching.
             num_samples: Posterior samples per slice.

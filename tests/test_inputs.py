@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ctxrecon.fourier import fft2c
 from ctxrecon.masks import uniform1d
 from ctxrecon.measurement import prepare_measurement
 from ctxrecon.output import ReconstructionOutput, convert_images, relative_residual
+from ctxrecon.scan import Scan
 
 BATCH, COILS, NY, NX = 2, 4, 24, 32
 
@@ -192,6 +194,7 @@ def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):
         (lambda m: m.float() * 255, "give mask != 0"),
         (lambda m: m.expand(-1, COILS, -1, -1), r"mask\[:, :1\]"),
         (lambda m: m.expand(-1, COILS, -1, -1), r"mask .*\(2, 4, 24, 32\)"),
+        (lambda m: m[:1, :1, :1, :, None], r"mask\.reshape\(-1\)"),
         (lambda m: m & False, "the mask samples nothing"),
         (lambda m: ~m, "k-space of slice 0"),
     ],
@@ -199,6 +202,26 @@ def test_malformed_kspace_is_refused(kspace, mask, maps, change, sentence):
 def test_malformed_masks_are_refused(kspace, mask, maps, change, sentence):
     with pytest.raises(InputError, match=sentence):
         prepare_measurement(kspace, change(mask), maps)
+
+
+def test_a_mask_for_every_coil_of_a_square_matrix():
+    kspace = torch.ones(1, 4, 8, 8, dtype=torch.complex64)
+    with pytest.raises(InputError, match=r"mask\[:, :1\]"):
+        prepare_measurement(kspace, torch.ones(1, 4, 8, 8, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("scan.h5", "ctxrecon.read_scan"),
+        (Path("scan.h5"), "ctxrecon.read_scan"),
+        (Scan(torch.ones(1, 1, 8, 8) + 0j, torch.ones(1, 1, 8, 8, dtype=torch.bool)), "from_scan"),
+        ([1j], "np.asarray"),
+    ],
+)
+def test_what_is_no_array_is_refused_with_a_way_to_one(given, advice):
+    with pytest.raises(InputError, match=advice):
+        prepare_measurement(given)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ from ctxrecon.evaluation import (
     run_grid,
     summary,
 )
-from ctxrecon.evaluation.grid import Batch, Reconstruction, slices_of
+from ctxrecon.evaluation.grid import Batch, Reconstruction
+from ctxrecon.evaluation.scans import slices_of
 from ctxrecon.figures import comparison_figure
 from ctxrecon.io import write_scan
 from ctxrecon.loading.components import shipped_prior

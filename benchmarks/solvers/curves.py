@@ -44,8 +44,8 @@ from ctxrecon.evaluation import (
     table,
     with_error,
 )
-from ctxrecon.evaluation.grid import slices_of
 from ctxrecon.evaluation.report import Cell, summarize
+from ctxrecon.evaluation.scans import slices_of
 from ctxrecon.io import write_scan
 from ctxrecon.pipelines import ContextMRIPipeline
 

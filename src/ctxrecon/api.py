@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from ctxrecon.solvers import SOLVERS, parse_solver
 
 PRIOR, NETWORK = "prior", "network"
 """Names of the shipped prior and the shipped network."""
+
+_NAME = re.compile(r"[\w-]+(:.*)?")
 
 _LOADERS: dict[
     str,
@@ -107,7 +110,13 @@ def load(
     if name == NETWORK:
         _check_no_options(name, options)
         return load_reconstructor(dtype=dtype, device=device)
-    kind, root = kind_of(source, options.get("subfolder"))
+    try:
+        kind, root = kind_of(source, options.get("subfolder"))
+    except InputError as error:
+        if not _NAME.fullmatch(name) or Path(name).exists():
+            raise
+        known = ", ".join((PRIOR, NETWORK, *BASELINES, *SOLVERS))
+        raise InputError(f"{error}, or name a method: one of {known}") from error
     if kind == "prior":
         return load_prior(root, dtype=dtype, device=device, **options)
     _check_no_options(str(root), options)

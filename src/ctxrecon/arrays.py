@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +33,7 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
     if not isinstance(value, np.ndarray):
         raise InputError(
             f"expected {name} as a NumPy array or a torch tensor, got {type(value).__name__}: "
-            "convert it with np.asarray"
+            f"{_how_to_convert(value)}"
         )
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(
@@ -53,6 +55,15 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
         )
     with np.errstate(over="ignore"):  # infinite values are rejected later
         return torch.from_numpy(array.astype(_PORTABLE[array.dtype.kind], order="C"))
+
+
+def _how_to_convert(value: object) -> str:
+    """Return advice on how to get an array from an object that is none."""
+    if isinstance(value, str | os.PathLike):
+        return "read scan files with ctxrecon.read_scan and arrays with np.load"
+    if type(value).__name__ == "Scan":
+        return "pass Measurement.from_scan(scan)"
+    return "convert it with np.asarray"
 
 
 def check_kspace(kspace: ArrayLike) -> Tensor:
@@ -165,12 +176,14 @@ def check_mask(mask: ArrayLike, shape: tuple[int, int, int]) -> Tensor:
 def _reshape_mask(shape: tuple[int, ...], size: tuple[int, int]) -> str:
     """Return advice on how to make a mask of this shape fit, if there is an obvious way."""
     ny, nx = size
+    if len(shape) == 4 and shape[-2:] == size:
+        return "; all coils share one mask, mask[:, :1]"
+    if shape != (nx,) and prod(shape) == nx:
+        return "; use mask.reshape(-1)"
     if shape == (ny,):
         return "; for lines along nx use np.repeat(mask[:, None], nx, axis=1)"
     if shape[-2:] == (nx, ny):
         return "; swap its axes with np.swapaxes(mask, -1, -2)"
-    if len(shape) == 4 and shape[-2:] == size:
-        return "; all coils share one mask, mask[:, :1]"
     return ""
 
 

@@ -257,7 +257,7 @@ def test_what_cannot_be_measured_is_refused_before_the_first_row(
     assert not list(tmp_path.rglob("*.csv"))
 
 
-def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path):
+def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path, capsys):
     with pytest.raises(InputError, match=r"expected scans .* found none"):
         find_scans([tmp_path])
     shutil.copy(scans / "a.npz", tmp_path)
@@ -272,6 +272,8 @@ def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path):
         find_scans([tmp_path])
     write_scan(tmp_path / "half.npz", replace(half, target=torch.ones(1, 32, 32) + 0j))
     assert [one.path.name for one in find_scans([tmp_path])] == ["a.npz", "half.npz"]
+    call = [tmp_path / "half.npz", "--methods", "zero-filled", "--out", tmp_path / "out"]
+    assert "only 50 %" in refused(capsys, *call, "--masks", "uniform1d", "--accelerations", 2)
 
 
 def test_slices_without_signal_are_left_out(scans, tmp_path, capsys):

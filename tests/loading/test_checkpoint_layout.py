@@ -197,6 +197,8 @@ def test_paths_that_are_no_folder(tmp_path, monkeypatch):
         load_prior(tmp_path / "absent")
     with pytest.raises(InputError, match="no checkpoint folder"):
         load_prior("./absent/prior/here")
+    with pytest.raises(InputError, match=r"one of prior, network, .*l1_wavelet.* dds"):
+        ctxrecon.load("wavelet")
     file = tmp_path / "weights.safetensors"
     file.touch()
     with pytest.raises(InputError, match="got the file"):

@@ -279,6 +279,9 @@ def test_whatever_has_the_call_is_a_solver_with_the_defaults(pipe, generator):
     assert keeps.y.shape == (1, 1, 16, 16)
     chosen, _ = choose_solver(loop, None, 1)
     assert chosen.name == "plain"
+    chosen, _ = choose_solver("dds:data_weight=7", None, 1)
+    assert isinstance(chosen, DDS)
+    assert chosen.data_weight == 7
     with pytest.raises(InputError, match="made already"):
         make_solver(loop, eta=0.1)
 

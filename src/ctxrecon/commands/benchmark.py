@@ -137,11 +137,11 @@ def benchmark(
         solver_methods,
         write_report,
     )
-    from ctxrecon.evaluation.grid import slices_of
     from ctxrecon.evaluation.methods import METADATA, check_prompts
     from ctxrecon.evaluation.operators import check_scans
     from ctxrecon.evaluation.report import FILES
     from ctxrecon.evaluation.runner import device_of
+    from ctxrecon.evaluation.scans import check_fully_sampled, slices_of
 
     solvers = {text: solver_and_call(text) for text in wanted if not _is_baseline(text)}
     refuse_ignored(context, _users(solvers, networks, prior, chosen_prompts, chosen_masks))
@@ -150,6 +150,8 @@ def benchmark(
     found = find_scans(scans)
     for acquisition in acquisitions:
         check_scans(acquisition, found)
+    if chosen_masks:
+        check_fully_sampled(found)
     check_outputs(
         [out / name for name in ("settings.json", "rows.csv", *FILES)],
         input_files(*(scan.path for scan in found), prior),

@@ -66,7 +66,7 @@ def run_joint(
             number of slices differs from the model's number of contrasts.
     """
     from ctxrecon.arrays import check_mask
-    from ctxrecon.evaluation.grid import is_fully_sampled
+    from ctxrecon.evaluation.scans import is_fully_sampled
     from ctxrecon.inference.batches import slice_generators
     from ctxrecon.pipelines import prepare_measurement
 

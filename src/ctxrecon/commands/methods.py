@@ -261,7 +261,7 @@ def check_prior_run(pipe: ContextMRIPipeline, run: PriorRun, num_slices: int) ->
 
     solver, image = choose_solver(run.solver, run.call.get("image"), run.samples)
     check_noise(run.call.get("noise_std"), num_slices, solver, image)
-    check_warm_start(image, run.call.get("strength", 1.0), solver)
+    check_warm_start(image, run.call.get("strength"), solver)
     pipe.check_inputs(
         num_slices,
         prompt=run.prompts,

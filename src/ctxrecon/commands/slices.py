@@ -96,7 +96,8 @@ class Work:
             positions: Consecutive positions of slices in the volume.
             seen: Function called with each result and the reference.
         """
-        from ctxrecon.evaluation.grid import is_fully_sampled, mvue_reference
+        from ctxrecon.evaluation.grid import mvue_reference
+        from ctxrecon.evaluation.scans import is_fully_sampled
 
         scan = self.volume.read(positions)
         reference = scan.target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctxrecon.evaluation.grid import Grid, Method, ScanFile, Slice, Undersampling, find_scans
+from ctxrecon.evaluation.grid import Grid, Method, Undersampling
 from ctxrecon.evaluation.methods import (
     baseline_method,
     network_method,
@@ -21,6 +21,7 @@ from ctxrecon.evaluation.rows import (
     read_rows,
 )
 from ctxrecon.evaluation.runner import run_grid
+from ctxrecon.evaluation.scans import ScanFile, Slice, find_scans
 from ctxrecon.evaluation.tables import summary, table, with_error
 
 __all__ = [

@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
-from unicodedata import category
 
 import torch
 from torch import Tensor
 
 from ctxrecon.coils import find_calibration_region, mvue
 from ctxrecon.errors import InputError
+from ctxrecon.evaluation.scans import Slice
 from ctxrecon.fourier import ifft2c
-from ctxrecon.io import read_scan, scan_info
+from ctxrecon.io import read_scan
 from ctxrecon.masks import make_mask
 from ctxrecon.measurement import Measurement
-from ctxrecon.scan import FULLY_SAMPLED, Scan
-
-SCAN_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".cfl")
-
-
-@dataclass(frozen=True)
-class ScanFile:
-    """File of fully sampled slices.
-
-    Attributes:
-        path: Scan file that :func:`ctxrecon.io.read_scan` reads.
-        slices: Number of slices.
-        shape: Shape ``(coils, ny, nx)``.
-        prompt: Prompt from the metadata of the middle slice, or ``None`` without metadata.
-        sampled: Sampled fraction of the middle slice.
-    """
-
-    path: Path
-    slices: int
-    shape: tuple[int, int, int]
-    prompt: str | None
-    sampled: float = 1.0
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One slice of a file, identified in rows by the file's name and the slice's number."""
-
-    path: Path
-    number: int
-    shape: tuple[int, int, int]
+from ctxrecon.scan import Scan
 
 
 class Acquisition(Protocol):
@@ -255,73 +224,6 @@ class Grid:
                 acquisition.check(shape, self.seed)
 
 
-def find_scans(paths: Iterable[Path]) -> list[ScanFile]:
-    """Find the scans among files and in folders (without subfolders), sorted by name.
-
-    Raises:
-        InputError: If a folder has no scans, two files have the same name, a name is not valid
-            text, a file cannot be read, or a scan is undersampled without a target image.
-
-    Example:
-        >>> from importlib.resources import files
-        >>> from ctxrecon.evaluation import find_scans
-        >>> (scan,) = find_scans([files("ctxrecon.checkpoints") / "demo_scan.npz"])
-        >>> scan.slices, scan.shape
-        (1, (8, 128, 128))
-    """
-    files: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        try:
-            found = [child for child in path.iterdir() if child.suffix.lower() in SCAN_SUFFIXES]
-        except OSError as error:
-            raise InputError(f"{path} is not readable: check its permissions") from error
-        if not found:
-            raise InputError(f"{path}: expected scans ({', '.join(SCAN_SUFFIXES)}), found none")
-        files += found
-    if not files:
-        raise InputError("expected at least one scan, got none: give files, or folders of them")
-    names: dict[str, Path] = {}
-    for path in files:
-        if any(category(letter) in ("Cc", "Cs") for letter in path.name):
-            raise InputError(
-                f"expected the name of a scan as one line of UTF-8 text, got {path.name!r}: "
-                "rename the file"
-            )
-        other = names.setdefault(path.name, path)
-        if other is not path:
-            raise InputError(
-                f"{other} and {path} have the same name, which identifies a scan in rows: rename "
-                "one"
-            )
-    return [_inspect(names[name]) for name in sorted(names)]
-
-
-def _inspect(path: Path) -> ScanFile:
-    info = scan_info(path)
-    if "trajectory" in info:
-        raise InputError(
-            f"{path} has a {info['trajectory']} trajectory, so there is no reference for the "
-            "reconstruction: leave it out, or simulate trajectories with --operators"
-        )
-    if info["sampled_fraction"] < FULLY_SAMPLED and not info["target"]:
-        raise InputError(
-            f"{path} is undersampled ({100 * info['sampled_fraction']:.0f} % sampled) and has no "
-            "target image, so there is no reference for the reconstruction: leave it out"
-        )
-    ny, nx = info["shape"]
-    return ScanFile(
-        path, info["slices"], (info["coils"], ny, nx), info["prompt"], info["sampled_fraction"]
-    )
-
-
-def slices_of(scans: Sequence[ScanFile]) -> tuple[Slice, ...]:
-    """Return every slice of every scan."""
-    return tuple(Slice(scan.path, i, scan.shape) for scan in scans for i in range(scan.slices))
-
-
 def case_seed(seed: int, one: Slice, acquisition: Acquisition, what: str) -> int:
     """Return the seed of the mask or noise of one case, the same in every process and run.
 
@@ -370,11 +272,6 @@ def load_slice(one: Slice) -> FullSlice:
         reference, name = mvue_reference(scan), "MVUE"
     prompt = scan.metadata[0].to_prompt() if scan.metadata else ""
     return FullSlice(scan.kspace, scan.cartesian_mask, reference, name, prompt)
-
-
-def is_fully_sampled(scan: Scan) -> bool:
-    """Return whether a scan is sampled densely enough to serve as ground truth."""
-    return float(scan.cartesian_mask.float().mean()) >= FULLY_SAMPLED
 
 
 def mvue_reference(scan: Scan) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation.grid import Batch, Method, Reconstruction, ScanFile
+from ctxrecon.evaluation.grid import Batch, Method, Reconstruction
+from ctxrecon.evaluation.scans import ScanFile
 from ctxrecon.inference.warm_start import check_warm_start
 from ctxrecon.options import split_options
 from ctxrecon.output import ReconstructionOutput
@@ -137,7 +138,7 @@ def solver_methods(
         raise InputError(
             "guidance scale 0 ignores the prompt: give another scale, or only the prompt 'none'"
         )
-    check_warm_start(call.get("image"), call.get("strength", 1.0), solver)
+    check_warm_start(call.get("image"), call.get("strength"), solver)
     for count in steps:
         pipe.check_inputs(
             1,

@@ -19,7 +19,8 @@ from torch import Tensor
 from ctxrecon.checks import check_number, check_whole
 from ctxrecon.coils.trajectories import covered_center
 from ctxrecon.errors import InputError
-from ctxrecon.evaluation.grid import FullSlice, ScanFile
+from ctxrecon.evaluation.grid import FullSlice
+from ctxrecon.evaluation.scans import ScanFile
 from ctxrecon.fourier import ifft2c
 from ctxrecon.masks import radial_trajectory, spiral_trajectory
 from ctxrecon.measurement import Measurement

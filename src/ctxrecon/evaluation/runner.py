@@ -23,11 +23,11 @@ from ctxrecon.evaluation.grid import (
     FullSlice,
     Grid,
     Method,
-    Slice,
     load_slice,
     measure,
 )
 from ctxrecon.evaluation.rows import Row, RowFolder
+from ctxrecon.evaluation.scans import Slice
 from ctxrecon.measurement import Measurement
 from ctxrecon.metrics import image_metrics
 

@@ -171,7 +171,7 @@ def _logged(
         if source is not None
     ]
     if lines:
-        logger.info("noise of a k-space sample: %s", "; ".join(lines))
+        logger.info("noise level of the solver for a k-space sample: %s", "; ".join(lines))
     return noise_std
 
 

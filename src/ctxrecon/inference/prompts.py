@@ -50,7 +50,8 @@ def check_prompts(prompt: str | list[str] | None, num_slices: int) -> list[str] 
         )
     wrong = [type(text).__name__ for text in prompt if not isinstance(text, str)]
     if wrong:
-        raise InputError(f"expected each prompt as a string, got {wrong[0]}")
+        advice = ": use its to_prompt()" if wrong[0] == "ScanMetadata" else ""
+        raise InputError(f"expected each prompt as a string, got {wrong[0]}{advice}")
     for text in dict.fromkeys(prompt):
         parse_prompt(text)
     return list(prompt)

@@ -19,7 +19,15 @@ from ctxrecon.inference.batches import scatter_slices
 from ctxrecon.loading.components import reconstructor_components
 from ctxrecon.measurement import Measurement
 from ctxrecon.operators import combine_sets
-from ctxrecon.solvers import DDS, SOLVERS, DiffusionSolver, PnPADMM, Solver, make_solver
+from ctxrecon.solvers import (
+    DDS,
+    SOLVERS,
+    DiffusionSolver,
+    PnPADMM,
+    Solver,
+    make_solver,
+    parse_solver,
+)
 
 StartingImage: TypeAlias = "ArrayLike | str | Callable[[Measurement], Any]"
 """Array, name of a method, or pipeline or function that computes an image of a measurement."""
@@ -29,6 +37,8 @@ SAMPLER = DDS()
 
 NETWORK = "network"
 """Name of the shipped reconstruction network as the source of the starting image."""
+
+_STRENGTH = 0.3
 
 ESTIMATORS = tuple(name for name, kind in SOLVERS.items() if kind.deterministic)
 """Names of the deterministic solvers, whose image can be a starting image."""
@@ -43,7 +53,7 @@ def choose_solver(
     several samples it is :class:`~ctxrecon.solvers.DDS`, started from the PnP-ADMM image.
     """
     if solver is not None:
-        return make_solver(solver), image
+        return parse_solver(solver) if isinstance(solver, str) else make_solver(solver), image
     if num_samples == 1 and image is None:
         return PnPADMM(), None
     return SAMPLER, "pnp_admm" if image is None else image
@@ -67,14 +77,20 @@ def check_samples(solver: DiffusionSolver, num_samples: int, batch_size: int | N
         )
 
 
-def check_warm_start(image: StartingImage | None, strength: float, solver: DiffusionSolver) -> None:
+def check_warm_start(
+    image: StartingImage | None, strength: float | None, solver: DiffusionSolver
+) -> None:
     """Validate the starting image and its strength, and that the solver uses them.
 
     Raises:
-        InputError: If the image is unknown, the strength is out of range or the solver ignores it.
+        InputError: If the image is unknown, the strength is out of range or given without an image,
+            or the solver ignores them.
     """
-    check_number("strength", strength, above=0, most=1)
+    if strength is not None:
+        check_number("strength", strength, above=0, most=1)
     if image is None:
+        if strength is not None:
+            raise InputError("strength applies to a starting image: pass image, or omit strength")
         return
     if solver.starts_from_data:
         raise InputError(
@@ -95,8 +111,9 @@ def check_warm_start(image: StartingImage | None, strength: float, solver: Diffu
     )
 
 
-def remaining_timesteps(timesteps: Sequence[int], strength: float) -> list[int]:
+def remaining_timesteps(timesteps: Sequence[int], strength: float | None) -> list[int]:
     """Return the last fraction ``strength`` of the timesteps, the least noisy; at least one."""
+    strength = _STRENGTH if strength is None else strength
     return list(timesteps)[-max(round(strength * len(timesteps)), 1) :]
 
 

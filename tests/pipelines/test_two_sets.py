@@ -194,12 +194,12 @@ def test_every_solver_takes_two_sets(pipe, solver):
     assert float(output.residual) < 1
 
 
-@pytest.mark.parametrize("samples", [1, 2])
-def test_one_and_two_sets_in_a_batch_are_as_alone(pipe, samples):
+@pytest.mark.parametrize(("samples", "image"), [(1, "cg_sense"), (2, "cg_sense"), (1, "network")])
+def test_one_and_two_sets_in_a_batch_are_as_alone(pipe, samples, image):
     """The wrapped slice draws noise for its second image without changing the other's."""
     one, mask, _ = scan(wraps=False)
     two, _, _ = scan(wraps=True)
-    call = {"solver": "dds", "num_inference_steps": 3, "num_samples": samples, "image": "cg_sense"}
+    call = {"solver": "dds", "num_inference_steps": 3, "num_samples": samples, "image": image}
 
     def generators(*seeds: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -137,7 +137,7 @@ def starting_image(image: StartingImage, measurement: Measurement) -> Tensor:
         given = getattr(made, "images", made)
     elif isinstance(image, str):
         filled = measurement.filled
-        images = [_made(image, measurement[filled])] if len(filled) else []
+        images = _made(image, measurement[filled]) if len(filled) else []
         like = measurement.y.new_zeros((batch, *measurement.operator.domain_shape[1:]))
         return scatter_slices(images, filled, like)
     start = as_tensor(given, "the image to start from")
@@ -166,18 +166,20 @@ def _among_sets(image: Tensor, measurement: Measurement) -> Tensor:
     return (image[:, None] * shares).flatten(1, 2)
 
 
-def _made(image: str, measurement: Measurement) -> Tensor:
-    """Reconstruct a starting image with a baseline or the shipped network."""
+def _made(image: str, measurement: Measurement) -> list[Tensor]:
+    """Return batches of starting images from a baseline or the shipped network."""
     if image != NETWORK:
-        return BASELINES[image](measurement.operator, measurement.y)
+        return [BASELINES[image](measurement.operator, measurement.y)]
     network = reconstructor_components()["reconstructor"].to(measurement.y.device)
-    slices = [measurement[number] for number in range(len(measurement))]
-    images = torch.cat([network(one.operator, one.y).images for one in slices])
-    maps = measurement.coil_maps
-    if maps is None:
-        return images
-    seen = (maps != 0).any(dim=-3)
-    return torch.where(seen if seen.ndim == 3 else seen.flatten(1, 2), images, 0)
+    images = []
+    for number in range(len(measurement)):
+        one = measurement[number]
+        found = network(one.operator, one.y).images
+        if one.coil_maps is not None:
+            seen = (one.coil_maps != 0).any(dim=-3)
+            found = torch.where(seen if seen.ndim == 3 else seen.flatten(1, 2), found, 0)
+        images.append(found)
+    return images
 
 
 def noised_image(x_0: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:

@@ -152,8 +152,8 @@ class TestStages:
 
     def test_a_frozen_sampler_of_a_classification(self, run, tmp_path):
         """The network learns alone."""
-        second = ("--task", "classification", "--aim", "both", "--freeze", "sampler")
-        first, second = self.moved(run, tmp_path, CLASSIFY, second)
+        frozen = ("--task", "classification", "--aim", "both", "--freeze", "sampler")
+        first, second = self.moved(run, tmp_path, CLASSIFY, frozen)
         assert any(name.startswith("sampler.") for name in first)
         assert second
         assert all(name.startswith("network.") for name in second)

@@ -211,7 +211,7 @@ class ContextMRIPipeline(TextPrior):
                 such as "pnp_admm", which then runs first; or a pipeline or function that computes
                 it from a :class:`~ctxrecon.Measurement`.
             strength: Amount of noise added to ``image``, as in diffusers: the fraction of the
-                timesteps that run, counted from the least noisy; above 0 and at most 1 (0.3).
+                timesteps that run, counted from the least noisy; 0 to 1 (default: 0.3).
             generator: Random generator, or one per slice. Each posterior sample gets a generator
                 seeded from its slice's, so results do not depend on the batching.
             num_samples: Posterior samples per slice.

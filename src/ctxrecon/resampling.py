@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3
 """Tolerance for ratios of voxel edges, which headers round."""
+_MOST_POINTS = 4096
+"""Largest number of points that are averaged in a voxel."""
 
 
 def resample(
@@ -43,7 +45,7 @@ def resample(
         The resampled volume of shape ``target_shape``, float32.
 
     Raises:
-        InputError: If the two grids do not overlap.
+        InputError: If the two grids do not overlap, or the volume's voxels are far smaller.
 
     Example:
         >>> import numpy as np
@@ -63,6 +65,11 @@ def resample(
     volume = np.ascontiguousarray(volume, np.float32)
     ends = np.array(volume.shape)[:, None, None] - 1
     points = [_spread(float(np.abs(along).max())) for along in step.T]
+    if math.prod(map(len, points)) > _MOST_POINTS:
+        raise InputError(
+            f"one voxel of the grid holds {' × '.join(str(len(each)) for each in points)} voxels "
+            "of the volume: check the voxel sizes of both"
+        )
     offsets = [step @ np.array(offset) for offset in product(*points)]
     # Plane by plane, so that only the coordinates of one plane are in memory.
     rows, columns, planes = target_shape

@@ -105,10 +105,12 @@ class Scan:
             value = getattr(self, name)
             if value is None:
                 continue
-            if tuple(value.shape[1:]) != tail or value.shape[0] not in {1, batch}:
+            own = name == "target"
+            if tuple(value.shape[1:]) != tail or len(value) not in {batch, *([] if own else [1])}:
                 raise InputError(
                     f"{name} of shape {tuple(value.shape)} does not fit k-space of shape "
-                    f"{tuple(self.kspace.shape)}: expected {(batch, *tail)} (or batch 1)"
+                    f"{tuple(self.kspace.shape)}: expected {(batch, *tail)}"
+                    f"{'' if own else ' (or batch 1)'}"
                 )
         if self.calibration is not None:
             shape = tuple(self.calibration.shape)

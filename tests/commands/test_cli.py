@@ -186,6 +186,15 @@ def test_retrospective_undersampling_against_the_target(tmp_path, full, prior, c
     }
 
 
+def test_metrics_of_an_exact_image_are_valid_json(tmp_path, full):
+    np.save(tmp_path / "kspace.npy", read_scan(full).kspace[:1, :1].numpy())
+    call = ("reconstruct", tmp_path / "kspace.npy", "--out", tmp_path / "x.npy")
+    succeed(*call, *("--method", "zero-filled", "--undersample", "uniform1d", "--acceleration", 1))
+    text = (tmp_path / "x_metrics.json").read_text()
+    assert "Infinity" not in text
+    assert json.loads(text)["methods"][0]["psnr"] is None
+
+
 def test_reference_is_the_mvue_where_the_file_has_no_target(tmp_path, full):
     np.save(tmp_path / "kspace.npy", read_scan(full).kspace.numpy())
     succeed(

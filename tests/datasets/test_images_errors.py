@@ -184,3 +184,13 @@ def test_people_asked_for():
 def test_options(options, words):
     with pytest.raises(InputError, match=words):
         ImageSource(**options)
+
+
+def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+    def walk(path, *, onerror):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "b")))
+        return iter([])
+
+    monkeypatch.setattr("ctxrecon.datasets.images.os.walk", walk)
+    with pytest.raises(InputError, match="check its permissions"):
+        ImageSource(size=(32, 32)).find(tmp_path)

@@ -276,6 +276,12 @@ def test_scans_that_cannot_be_measured_are_refused(scans, tmp_path, capsys):
     assert "only 50 %" in refused(capsys, *call, "--masks", "uniform1d", "--accelerations", 2)
 
 
+def test_accelerations_of_any_number_of_digits(scans, tmp_path):
+    call = [scans / "b.npz", "--methods", "zero-filled", "--accelerations", 7 / 3]
+    run(*call, "--out", tmp_path / "out")
+    assert [float(row["acceleration"]) for row in read(tmp_path / "out")] == [7 / 3]
+
+
 def test_slices_without_signal_are_left_out(scans, tmp_path, capsys):
     """The remaining slices have the same numbers, also when the run is repeated."""
     whole = read_scan(scans / "b.npz")

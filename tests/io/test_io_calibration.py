@@ -15,7 +15,7 @@ from ctxrecon import Measurement
 from ctxrecon.coils import simulate_coil_maps
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
-from ctxrecon.io import read_scan, scan_info
+from ctxrecon.io import read_scan, scan_info, write_scan
 from ctxrecon.metrics import psnr
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import BaselinePipeline
@@ -80,6 +80,16 @@ def test_lines_of_image_and_calibration_belong_to_both(brain, tmp_path):
     scan = read_scan(write_raw(tmp_path / "raw.h5", readouts, header()))
     assert scan.calibration is None
     assert scan.cartesian_mask[0, 0, 0, CENTER].all()
+
+
+def test_calibration_lines_outside_the_matrix_are_left_out(brain, tmp_path, caplog):
+    kspace = brain.kspace[0]
+    readouts = lines(kspace, CENTER, flags=CALIBRATION) + lines(kspace, IMAGE)
+    readouts[0]["kspace_encode_step_1"] = N + 5
+    scan = read_scan(write_raw(tmp_path / "raw.h5", readouts, header()))
+    assert scan.calibration is None
+    assert "the calibration scan is ignored" in caplog.text
+    torch.testing.assert_close(scan.kspace[0, :, :, ::R], kspace[:, :, ::R])
 
 
 @pytest.mark.parametrize("flag", [CALIBRATION, 0])
@@ -209,3 +219,14 @@ def test_a_calibration_scan_has_the_coils_of_the_scan():
             Scan(kspace, mask, calibration=torch.ones(shape) + 0j)
     with pytest.raises(InputError, match="calibration scan"):
         Measurement.from_arrays(kspace + 1, mask, calibration=torch.ones(3, 4, 6, 6) + 0j)
+
+
+def test_files_of_another_volume_are_refused_for_chosen_slices_too(brain, tmp_path):
+    image = tmp_path / "image.npz"
+    mask = torch.ones(1, 1, N, N, dtype=torch.bool)
+    write_scan(image, Scan(brain.kspace[:1].expand(3, -1, -1, -1), mask))
+    np.save(tmp_path / "maps.npy", brain.coil_maps[:1].expand(5, -1, -1, -1).numpy())
+    np.save(tmp_path / "own.npy", brain.kspace[:1].expand(5, -1, -1, -1).numpy())
+    for options in ({"coil_maps": tmp_path / "maps.npy"}, {"calibration": tmp_path / "own.npy"}):
+        with pytest.raises(InputError, match="5 slices and the scan 3"):
+            read_scan(image, slices=1, **options)

@@ -285,6 +285,18 @@ def test_noise_level_falls_with_averages(tmp_path):
     assert scan.noise_std == pytest.approx(0.5 / np.sqrt(2))
 
 
+def test_the_noise_level_does_not_depend_on_the_slices_read(tmp_path):
+    """Nor does a slice of zeros prevent it."""
+    noise = {"data": np.full((2, 16), 0.5 + 0j), "flags": NOISE}
+    readouts = [noise, *lines(phantom()), *lines(0 * phantom(), slice=1)]
+    readouts += [one for repeat in range(3) for one in lines(phantom(), slice=2, average=repeat)]
+    path = write_raw(tmp_path / "raw.h5", readouts)
+    together = read_scan(path)
+    assert together.noise_std == pytest.approx(0.5)
+    assert not together.kspace[1].any()
+    assert {read_scan(path, slices=number).noise_std for number in range(3)} == {together.noise_std}
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("embedded", True), ("separate", False)])
 def test_calibration_lines_are_used_only_when_embedded(tmp_path, mode, kept):
     extra = f"<parallelImaging><calibrationMode>{mode}</calibrationMode></parallelImaging>"

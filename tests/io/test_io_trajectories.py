@@ -279,3 +279,9 @@ def test_a_thin_center_gives_no_coil_maps(brain, tmp_path):
     np.save(tmp_path / "maps.npy", brain.coil_maps[0].numpy())
     scan = read_scan(path, coil_maps=tmp_path / "maps.npy", prewhiten=False)
     assert torch.equal(present(Measurement.from_scan(scan).coil_maps), brain.coil_maps)
+
+
+def test_a_target_belongs_to_every_slice():
+    kspace, mask = torch.ones(3, 1, 4, 4) + 0j, torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(InputError, match=r"target .*\(3, 4, 4\)$"):
+        Scan(kspace, mask, target=torch.ones(1, 4, 4) + 0j)

@@ -38,10 +38,12 @@ def test_tosses_are_repeated_until_the_ratio_is_right(tolerance):
         assert float(error.max()) > 0.005, "the ratio is not exact but within the tolerance"
 
 
-def test_a_diverged_generator_says_so():
-    sampler = build("pattern_generator")
+@pytest.mark.parametrize("kind", ["pattern_generator", "loupe"])
+def test_a_diverged_sampler_says_so(kind):
+    sampler = build(kind)
     with torch.no_grad():
-        sampler.embeddings.fill_(torch.nan)
+        for value in sampler.parameters():
+            value.fill_(torch.nan)
     with pytest.raises(InputError, match="training has diverged"):
         sampler.relaxed(4, generator=seeded(0))
 

@@ -232,6 +232,14 @@ def test_dicom(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "sequence"),
+    [("*fl3d1", "Flash"), ("flash", "Flash"), ("FLAIR", None), ("*tse2d1_7", "TurboSpinEcho")],
+)
+def test_sequence_names_of_vendors(tmp_path, name, sequence):
+    assert from_dicom(write_dicom(tmp_path / "a.dcm", SequenceName=name)).sequence == sequence
+
+
+@pytest.mark.parametrize(
     ("elements", "expected"),
     [
         ({"ScanningSequence": "SE", "RepetitionTime": 3.15, "EchoTime": 0.033}, (3150, 33, None)),

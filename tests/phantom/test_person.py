@@ -264,6 +264,12 @@ def test_banks_of_before_have_no_persons(tmp_path: Path) -> None:
     np.savez(path, **arrays)
     with pytest.raises(InputError, match="damaged"):
         AnatomyBank.load(path)
+    del notes["persons"]
+    notes["names"] = notes["names"] * 2
+    arrays["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="names for"):
+        AnatomyBank.load(path)
 
 
 @pytest.mark.parametrize(

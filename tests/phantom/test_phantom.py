@@ -308,6 +308,10 @@ def test_bad_label_volumes_are_refused(tmp_path) -> None:
     nibabel.save(nibabel.Nifti1Image(big, np.eye(4)), tmp_path / "big.nii")
     with pytest.raises(InputError, match="invalid labels"):
         load_label_volume(tmp_path / "big.nii")
+    image = np.linspace(0, 60, 64, dtype=np.float32).reshape(4, 4, 4)
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "image.nii")
+    with pytest.raises(InputError, match="whole numbers"):
+        load_label_volume(tmp_path / "image.nii")
     with pytest.raises(InputError, match="contains no brain"):
         anatomy_from_labels(np.zeros((8, 8, 8), np.int16), 0.5, np.random.default_rng(0))
 

@@ -88,7 +88,7 @@ def test_labels_move_along(anatomy):
 
 def test_the_inverse_undoes():
     rng = np.random.default_rng(0)
-    v = Misalignment(rotation=4, translation=3, elastic=4).draw((64, 64), 1.0, rng)
+    v = Misalignment(rotation=4, translation=3, elastic=4).draw((64, 64), (64, 64), rng)
     u = inverse_displacement(v)
     there = torch.from_numpy(u)[None]
     along = warp(torch.from_numpy(v)[None], there)[0].numpy()
@@ -98,7 +98,9 @@ def test_the_inverse_undoes():
 @pytest.mark.parametrize("amplitude", [0, 1, 2, 4])
 def test_no_level_folds_at_64(amplitude):
     for seed in range(5):
-        motion = Misalignment(elastic=amplitude).draw((64, 64), 1.0, np.random.default_rng(seed))
+        motion = Misalignment(elastic=amplitude).draw(
+            (64, 64), (64, 64), np.random.default_rng(seed)
+        )
         assert jacobian_determinant(torch.from_numpy(motion)[None]).min() > 0.2
         assert np.abs(motion[:, 32, 32]).max() <= 3 + amplitude + 1e-6
 
@@ -107,7 +109,7 @@ def test_the_fraction_of_the_motion_is_uniform():
     whole, part = Misalignment(0, 4, 0), Misalignment(0, 4, 0, least=0.25)
     rng = np.random.default_rng(0)
     mean = {
-        motion: np.mean([np.abs(motion.draw((4, 4), 1.0, rng)[:, 0, 0]) for _ in range(4000)])
+        motion: np.mean([np.abs(motion.draw((4, 4), (4, 4), rng)[:, 0, 0]) for _ in range(4000)])
         for motion in (whole, part)
     }
     # |U(−4, 4)| has a mean of 2, U(1/4, 1) one of 5/8.
@@ -127,13 +129,13 @@ def test_a_fraction_scales_all_of_the_motion():
                 return 0.5
             return super().uniform(*args, **kwargs)
 
-    whole = Misalignment(1e-3, 4, 2).draw((16, 16), 1.0, np.random.default_rng(0))
-    half = Misalignment(1e-3, 4, 2, least=0).draw((16, 16), 1.0, Half(np.random.PCG64(0)))
+    whole = Misalignment(1e-3, 4, 2).draw((16, 16), (16, 16), np.random.default_rng(0))
+    half = Misalignment(1e-3, 4, 2, least=0).draw((16, 16), (16, 16), Half(np.random.PCG64(0)))
     np.testing.assert_allclose(half, whole / 2, atol=1e-6)
 
 
 def test_a_rotation_is_rigid_about_the_middle():
-    motion = Misalignment(3, 0, 0).draw((40, 48), 1.0, np.random.default_rng(0))
+    motion = Misalignment(3, 0, 0).draw((40, 48), (40, 48), np.random.default_rng(0))
     np.testing.assert_allclose(motion[:, 20, 24], 0, atol=1e-9)
     determinant = jacobian_determinant(torch.from_numpy(motion)[None])
     torch.testing.assert_close(determinant, torch.ones_like(determinant))
@@ -151,6 +153,16 @@ def test_pixels_of_the_displacement_are_those_of_the_image(anatomy):
             image_pair(subject, protocols, (n, n), moving, np.random.default_rng(5)).displacement
         )
     np.testing.assert_allclose(fields[1][:, ::2, ::2] / 2, fields[0], atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32)])
+def test_shifts_are_in_pixels_of_each_axis(shape):
+    rng = np.random.default_rng(0)
+    moving = Misalignment(rotation=0, translation=3, elastic=0)
+    factors = 128 / np.array(shape)[:, None, None]
+    shifts = [np.abs(moving.draw((128, 128), shape, rng) / factors).max((1, 2)) for _ in range(64)]
+    assert (np.max(shifts, axis=0) <= 3).all()
+    assert (np.max(shifts, axis=0) > 2.7).all()
 
 
 def test_scans_of_a_pair(anatomy):

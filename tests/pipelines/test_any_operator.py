@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from narrow import images_of, present
@@ -23,6 +25,7 @@ from ctxrecon.operators import (
 )
 from ctxrecon.phantom import phantom_scan
 from ctxrecon.pipelines import BaselinePipeline, build_pipeline, load_reconstructor
+from ctxrecon.scan import Scan
 
 SHAPE = (32, 32)
 BATCH = 2
@@ -90,6 +93,30 @@ def test_the_prior_takes_it(name, solver, image, prior):
     assert output.images.shape == truth.shape
     assert output.residual.shape == (len(truth),)
     assert bool((output.residual < 1).all())
+
+
+@pytest.mark.parametrize("solver", ["dds", "pnp_admm"])
+def test_the_weight_of_the_prior_is_chosen_on_a_grid_only(solver, image, prior, caplog):
+    operator, y, truth = measured("radial", image)
+    call = {"num_inference_steps": 4, "solver": solver, "noise_std": "auto"}
+    with caplog.at_level(logging.INFO):
+        output = prior(y, operator=operator, generator=seeded(), **call)
+    assert output.images.shape == truth.shape
+    assert "weight of the prior not chosen" in caplog.text
+
+
+def test_radial_slices_without_signal(image):
+    pytest.importorskip("finufft")
+    trajectory = radial_trajectory(24, 64).view(1, 24, 64, 2)
+    maps = simulate_coil_maps(4, SHAPE, generator=seeded(1))
+    samples = NonCartesianSense(trajectory.flatten(0, 2), maps)(image[:1])
+    kspace = torch.cat([torch.zeros_like(samples), samples]).unflatten(-1, (24, 64))
+    whole = Scan(kspace, None, trajectory=trajectory, matrix=SHAPE)
+    measurement = Measurement.from_scan(whole)
+    assert measurement.empty.tolist() == [True, False]
+    alone = Measurement.from_scan(whole[1])
+    torch.testing.assert_close(present(measurement.coil_maps)[1:], present(alone.coil_maps))
+    assert Measurement.from_scan(whole[0]).empty.tolist() == [True]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,6 +63,13 @@ def test_maps_of_a_wrapped_or_an_empty_slice_and_of_one_coil_are_silent(warned, 
     assert warned(one.kspace, every, present(one.coil_maps).mT) == ""
 
 
+def test_shared_maps_are_those_of_all_slices(warned, brain_scan):
+    kspace = brain_scan.kspace[:1].expand(3, -1, -1, -1)
+    sentence = warned(kspace, EVERYWHERE, 3 * brain_scan.coil_maps[:1])
+    assert "sum of squares" in sentence
+    assert "slice 0" not in sentence
+
+
 def test_estimated_maps_fit(warned, brain_scan):
     kspace = brain_scan.kspace * MASK
     assert warned(kspace, MASK, estimate_coil_maps(kspace, MASK)) == ""

@@ -41,9 +41,8 @@ def estimate_slice_maps(
             slices.
     """
     batch, coils, ny, nx = y.shape
-    same = torch.full_like(y, coils**-0.5)
     if not bool(filled.any()):
-        return same
+        return in_all_slices(y[:0], filled)
     if calibration is None:
         logger.info("no coil maps given: estimating them from the calibration region")
         masks = mask if len(mask) == 1 else mask[filled]
@@ -58,11 +57,23 @@ def estimate_slice_maps(
         if len(calibration) == 1:
             return maps_of_calibration(calibration, (ny, nx), num_maps)
         found = maps_of_calibration(calibration[filled], (ny, nx), num_maps)
+    return in_all_slices(found, filled)
+
+
+def in_all_slices(maps: Tensor, filled: Tensor) -> Tensor:
+    """Return coil maps of all slices, with equal maps for all coils in slices without signal.
+
+    Args:
+        maps: Coil maps of the slices with signal, ``(slices, [2,] coils, ny, nx)``.
+        filled: Mask of the slices with signal, bool ``(batch,)``.
+    """
     if bool(filled.all()):
-        return found
-    maps = same if found.ndim == 4 else torch.stack([same, torch.zeros_like(same)], dim=1)
-    maps[filled] = found
-    return maps
+        return maps
+    found = maps.new_zeros((len(filled), *maps.shape[1:]))
+    first = found if found.ndim == 4 else found[:, 0]
+    first.fill_(maps.shape[-3] ** -0.5)
+    found[filled] = maps
+    return found
 
 
 def maps_of_calibration(

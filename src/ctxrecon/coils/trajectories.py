@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.coils.calibration import estimate_coil_maps, find_calibration_region
+from ctxrecon.coils.slices import in_all_slices
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import fft2c
 from ctxrecon.linalg import conjugate_gradient
@@ -38,7 +39,7 @@ def sense_along(
             pixel.
         shape: Shape ``(ny, nx)`` of the images.
         coil_maps: Coil maps of shape ``(batch or 1, coils, ny, nx)``, complex64; ``None`` estimates
-            one set per slice.
+            one set per slice, except for slices of zeros.
 
     Raises:
         InputError: If maps are to be estimated and the center of k-space is not sampled densely.
@@ -47,9 +48,15 @@ def sense_along(
     if coil_maps is None:
         coil_maps = torch.ones(1, 1, *shape, dtype=torch.complex64, device=kspace.device)
         if kspace.shape[1] > 1:
-            gridded, mask = grid_center(kspace, trajectory, weights, shape)
-            logger.info("no coil maps given: estimating them from the gridded center of k-space")
-            coil_maps = estimate_coil_maps(gridded, mask, num_maps=1)
+            filled = kspace.flatten(1).any(dim=1)
+            maps = kspace.new_zeros((0, kspace.shape[1], *shape))
+            if bool(filled.any()):
+                logger.info(
+                    "no coil maps given: estimating them from the gridded center of k-space"
+                )
+                gridded, mask = grid_center(kspace[filled], trajectory, weights, shape)
+                maps = estimate_coil_maps(gridded, mask, num_maps=1)
+            coil_maps = in_all_slices(maps, filled)
     return NonCartesianSense(trajectory, coil_maps, weights.to(kspace.device))
 
 

@@ -65,8 +65,15 @@ class Table:
         say(f"{result.name:<{_NAME_WIDTH}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
 
     def write(self, path: Path, **about: Any) -> Path:
-        """Write the printed metrics and the ``about`` entries as JSON."""
-        content = {**about, "aggregation": "mean over slices", "methods": self.rows}
+        """Write the printed metrics and the ``about`` entries as JSON.
+
+        Infinite values, such as the PSNR of an exact image, which JSON lacks, become null.
+        """
+        rows = [
+            {name: None if value in (math.inf, -math.inf) else value for name, value in row.items()}
+            for row in self.rows
+        ]
+        content = {**about, "aggregation": "mean over slices", "methods": rows}
         write_json(path, content)
         return path
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ctxrecon.datasets import collection, dicom_series, nifti
 from ctxrecon.datasets.people import People
@@ -82,7 +82,7 @@ class ImageSource(VolumeSource):
             return [(self.name(path), path)]
         root = path.resolve().parent
         found = []
-        for name, folders, files in os.walk(path):
+        for name, folders, files in os.walk(path, onerror=_unreadable):
             folders[:] = sorted(each for each in folders if not each.startswith("."))
             folder = Path(name)
             volumes = [folder / file for file in sorted(files) if _is_volume(folder / file)]
@@ -90,9 +90,7 @@ class ImageSource(VolumeSource):
                 if dicom_series.dicom_files(folder):
                     volumes.append(folder)
             except OSError as error:
-                raise InputError(
-                    f"{folder} cannot be read ({error.strerror}): check its permissions"
-                ) from error
+                _unreadable(error)
             found += [(_name(volume, root), volume) for volume in volumes]
         if not found:
             raise InputError(
@@ -181,6 +179,12 @@ class ImageSource(VolumeSource):
             anatomy=metadata.anatomy or self.default.anatomy,
             contrast=metadata.contrast or self.default.contrast,
         )
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise InputError(
+        f"{error.filename} cannot be read ({error.strerror}): check its permissions"
+    ) from error
 
 
 def _is_volume(path: Path) -> bool:

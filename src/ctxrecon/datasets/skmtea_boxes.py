@@ -63,7 +63,7 @@ def read_boxes(folder: Path) -> dict[str, tuple[Box, ...]]:
         content = read_json(path, "annotations of SKM-TEA", _REMEDY)
         try:
             found |= _boxes(content)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{path} does not have the layout of SKM-TEA's annotations "
                 f"({type(error).__name__}: {error!s:.80}): {_REMEDY}"

@@ -153,7 +153,7 @@ def cut(path: Path, volume: Volume, size: tuple[int, int], max_slices: int) -> I
         chosen = ((np.arange(count) + 0.5) * len(full) / max(count, 1)).astype(int)
         place = _placed(path, content, spacing, axis, size)
         for number in full[chosen].tolist():
-            image = place(_view(volume.data.take(number, axis), axis))
+            image = place(_view(volume.data.take(number, axis)))
             if isotropic:
                 yield Cut(image, axis, None, None)
             else:
@@ -161,7 +161,7 @@ def cut(path: Path, volume: Volume, size: tuple[int, int], max_slices: int) -> I
                 yield Cut(image, axis, number, stored)
 
 
-def _view(plane: NDArray[Any], axis: int) -> NDArray[Any]:
+def _view(plane: NDArray[Any]) -> NDArray[Any]:
     """Return a plane across an axis as an image, with the front or head at the top."""
     return plane[::-1, ::-1].T
 
@@ -180,7 +180,7 @@ def _placed(
             f"{path}: its pixels are {rows:g} × {columns:g} mm, which is implausible: its header "
             "is damaged"
         )
-    return Frame.around(_view(content.sum(axis=axis), axis), size, (rows, columns)).apply
+    return Frame.around(_view(content.sum(axis=axis)), size, (rows, columns)).apply
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _rate(
             "scan": one.path.name,
             "slice": str(one.number),
             "mask": acquisition.mask,
-            "acceleration": f"{acquisition.acceleration:.15g}" if acquisition.acceleration else "",
+            "acceleration": _number(acquisition.acceleration) if acquisition.acceleration else "",
             "method": method.name,
             "prompt": method.prompt,
             "steps": "" if method.steps is None else str(method.steps),
@@ -193,6 +193,11 @@ def _rate(
         }
         for place, one in enumerate(slices)
     ]
+
+
+def _number(value: float) -> str:
+    """Return the shortest text that restores a number exactly."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def sampled_share(measurement: Measurement) -> Tensor:

@@ -73,12 +73,14 @@ def choose_factors(
 
     Returns:
         Factors of shape ``(batch,)``, 1 for slices with too few samples to hold out; ``None`` if
-        that applies to all slices or the choice is disabled.
+        that applies to all slices, the scan is not Cartesian, or the choice is disabled.
     """
     if not may_choose(solver, noise_std):
         return None
     work = diffusion.work
-    assert work.mask is not None  # the noise estimate needed it
+    if work.mask is None:
+        logger.info("weight of the prior not chosen: samples are held out of Cartesian scans only")
+        return None
     masks = work.mask.expand(len(work), -1, -1, -1)
     groups: dict[int | None, list[int]] = {}
     for index in work.filled.tolist():

@@ -37,7 +37,7 @@ from ctxrecon.io import bart, fastmri, numpy_format
 from ctxrecon.io._arrays import SliceChoice, override_metadata
 from ctxrecon.io._calibration import calibration_of
 from ctxrecon.io._choice import Choice
-from ctxrecon.io._coil_maps import with_coil_maps
+from ctxrecon.io._coil_maps import check_total, with_coil_maps
 from ctxrecon.io._formats import find_reader, read_with, shape_with
 from ctxrecon.io._info import describe
 from ctxrecon.io._notes import Notes
@@ -129,10 +129,12 @@ def read_scan(
     )
     if metadata is not None:
         scan = replace(scan, metadata=override_metadata(path, metadata, len(scan)))
-    if coil_maps is not None:
-        scan = with_coil_maps(scan, path, coil_maps, slices, whitening)
-    if calibration is not None:
-        scan = _with_calibration(scan, path, calibration, slices, whitening, notes)
+    if coil_maps is not None or calibration is not None:
+        total = reader.shape(path, Options(crop_readout, prewhiten, choice))[0][0]
+        if coil_maps is not None:
+            scan = with_coil_maps(scan, path, coil_maps, slices, total, whitening)
+        if calibration is not None:
+            scan = _with_calibration(scan, path, calibration, slices, total, whitening, notes)
     return scan
 
 
@@ -141,6 +143,7 @@ def _with_calibration(
     path: Path,
     calibration: str | os.PathLike[str],
     slices: SliceChoice,
+    total: int,
     whitening: Tensor | None,
     notes: Notes,
 ) -> Scan:
@@ -148,6 +151,7 @@ def _with_calibration(
     reader, other_path = find_reader(calibration)
     options = Options(prewhiten=False)
     whole = reader.shape(other_path, options)[0][0]
+    check_total(other_path, whole, path, total)
     chosen = None if whole == 1 else slices
     other, _ = reader.read(other_path, chosen, options, Notes(other_path))
     block = calibration_of(other_path, other, scan)
@@ -301,7 +305,9 @@ def scan_info(
     notes = Notes(path)
     middle = read_with(reader, path, layout[0] // 2, options, notes)[0]
     if calibration is not None:
-        middle = _with_calibration(middle, path, calibration, layout[0] // 2, None, notes)
+        middle = _with_calibration(
+            middle, path, calibration, layout[0] // 2, layout[0], None, notes
+        )
     files = [path, bart.header_file(path)] if reader.name == "BART" else [path]
     return {
         "path": str(path),

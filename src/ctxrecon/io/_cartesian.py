@@ -61,6 +61,12 @@ class Places:
     turned: np.ndarray
 
     @property
+    def repetitions(self) -> float:
+        """Median number of times that a line of the stack was measured."""
+        where = np.stack([self.slabs, self.partitions, self.lines])
+        return float(np.median(np.unique(where, axis=1, return_counts=True)[1]))
+
+    @property
     def complete(self) -> bool:
         """True if every readout covers the whole grid."""
         return bool((self.lengths == self.matrix[0]).all())

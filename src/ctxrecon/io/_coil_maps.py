@@ -21,11 +21,23 @@ def with_coil_maps(
     path: Path,
     coil_maps: str | os.PathLike[str],
     slices: SliceChoice,
+    total: int,
     whitening: Tensor | None,
 ) -> Scan:
     """Return the scan with coil maps S from another file, ``W S`` if the scan was prewhitened by W.
 
     ``W y = W S F x`` then has the same image x as ``y = S F x``, in the same units.
+
+    Args:
+        scan: Chosen slices of a scan.
+        path: File of the scan.
+        coil_maps: File of the coil maps, of one slice or of all of the scan's.
+        slices: Chosen slices.
+        total: Number of slices in the scan's file.
+        whitening: Prewhitening matrix W, or ``None``.
+
+    Raises:
+        InputError: If the file does not hold coil maps of this scan.
     """
     maps_path = Path(coil_maps)
     if bart.is_bart(maps_path):
@@ -41,6 +53,7 @@ def with_coil_maps(
             f"{maps_path}: expected coil maps (coils, ny, nx) or (slices, coils, ny, nx), "
             f"got shape {maps.shape}"
         )
+    check_total(maps_path, len(maps), path, total)
     if len(maps) > 1:
         maps = maps[list(pick_slices(maps_path, slices, len(maps)))]
     checked = check_maps(maps_path, maps)
@@ -51,3 +64,15 @@ def with_coil_maps(
     if whitening is None:
         return scan
     return replace(scan, coil_maps=torch.einsum("dc,bcyx->bdyx", whitening, checked))
+
+
+def check_total(other: Path, found: int, path: Path, total: int) -> None:
+    """Validate that another file has one slice, or as many as the scan's file.
+
+    Raises:
+        InputError: If it has not.
+    """
+    if found not in {1, total}:
+        raise InputError(
+            f"{other} does not belong to {path}: it has {found} slices and the scan {total}"
+        )

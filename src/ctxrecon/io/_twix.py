@@ -99,7 +99,7 @@ class Measurement:
             words = self.protocol.get(name, "").split()
             try:
                 value = float(int(words[0], 16) if words[0].startswith("0x") else words[0])
-            except (IndexError, ValueError):
+            except (IndexError, ValueError, OverflowError):
                 continue
             if np.isfinite(value):
                 return value

@@ -218,7 +218,7 @@ def read_raw(
     else:
         if noise_std is not None:
             # Averaging lowers the noise of a line; a single value is needed, so use the median.
-            noise_std /= float(np.sqrt(np.median(count[count > 0])))
+            noise_std /= stack.places.repetitions**0.5
         mask = count > 0
         if len(times := np.unique(count[mask])) > 1:
             notes.add(f"samples were measured {times[0]} to {times[-1]} times")
@@ -363,12 +363,15 @@ def _read_calibration(
         sizes = list(header.encoded_matrix)
         sizes[AXES[stack.axis][2]] = stack.matrix[AXES[stack.axis][2]]
         matrix = (sizes[0], sizes[1], sizes[2])
-    places = place(path, raw, rows, order, header, matrix)
     picks = stack.picks(chosen)
     if len(order) == 1:
         picks = [(0, pixel) for _, pixel in picks] if stack.axis is not None else [(0, 0)]
-    kspace, _ = read_grid(path, raw, places, stack.axis, picks)
-    return kspace
+    try:
+        places = place(path, raw, rows, order, header, matrix)
+        return read_grid(path, raw, places, stack.axis, picks)[0]
+    except InputError as error:
+        logger.warning("%s: the calibration scan is ignored: %s", path, error)
+        return None
 
 
 def _same_along(one: EncodingHeader, other: EncodingHeader, axis: int) -> bool:

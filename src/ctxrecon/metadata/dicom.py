@@ -236,9 +236,10 @@ def _named_contrast(description: str) -> str | None:
 def _dicom_sequence(name: str) -> str | None:
     """Parse a vendor's sequence name, such as ``*tse2d1_11`` or ``*fl3d1``, or a plain name."""
     name = name.lstrip("*").lower()
-    for start, sequence in (("tse", "TurboSpinEcho"), ("fse", "TurboSpinEcho"), ("fl", "Flash")):
-        if name.startswith(start):
-            return sequence
+    if name.startswith(("tse", "fse")):
+        return "TurboSpinEcho"
+    if re.match(r"fl(\d|ash)", name):  # not FLAIR
+        return "Flash"
     return SEQUENCES.canonical(name)
 
 

@@ -214,7 +214,10 @@ class AnatomyBank:
         try:
             with np.load(path, allow_pickle=False) as file:
                 notes = json.loads(file["notes"].tobytes().decode())
-                persons = notes.get("persons", [None] * len(notes["names"]))
+                names, found = len(notes["names"]), len(file["labels"])
+                if names != found:
+                    raise ValueError(f"it has {names} names for {found} anatomies")
+                persons = notes.get("persons", [None] * names)
                 return cls(
                     labels=file["labels"],
                     names=tuple(notes["names"]),

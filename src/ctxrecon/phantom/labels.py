@@ -74,6 +74,7 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     if volume.ndim != 3:
         raise InputError(f"expected a 3-D label volume, {path.name} has shape {volume.shape}")
     valid = np.isfinite(volume) & (volume >= 0) & (volume < _NUM_LABELS)
+    valid &= volume == np.rint(volume)
     if volume.size == 0 or not valid.all():
         raise InputError(f"{path.name} contains invalid labels (expected whole numbers 0 to 1023)")
     target = orientations.axcodes2ornt(("I", "P", "L"))

@@ -79,23 +79,26 @@ class Misalignment:
             check_number(name, getattr(self, name), least=0)
         check_number("least", self.least, least=0, most=1)
 
-    def draw(self, shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Field:
+    def draw(
+        self, shape: tuple[int, int], image_shape: tuple[int, int], rng: np.random.Generator
+    ) -> Field:
         """Draw a displacement ``v`` in fine pixels, with ``moved(q) = still(q + v(q))``.
 
         Args:
             shape: Shape of the fine grid.
-            scale: Fine pixels per image pixel.
+            image_shape: Shape of the image, whose pixels are the unit of shift and deformation.
             rng: Random generator of angle, shift and deformation.
         """
         fraction = rng.uniform(self.least, 1) if self.least < 1 else 1.0
-        scale *= fraction
+        scale = fraction * np.array(shape) / np.array(image_shape)
         angle = np.deg2rad(fraction * self.rotation * rng.standard_normal())
         shift = scale * self.translation * rng.uniform(-1, 1, 2)
         bent = [smooth_field(shape, _ORDER, rng).astype(np.float64) for _ in range(2)]
         y, x = _grid(shape) - (np.array(shape) / 2)[:, None, None]
         cosine, sine = np.cos(angle) - 1, np.sin(angle)
         turned = np.stack([cosine * y - sine * x, sine * y + cosine * x])
-        return turned + shift[:, None, None] + scale * self.elastic * np.stack(bent)
+        bend = self.elastic * scale[:, None, None] * np.stack(bent)
+        return turned + shift[:, None, None] + bend
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,7 @@ def image_pair(
         )
     still = subject.anatomy.labels
     image = subject.image(protocols[1], shape, rng)
-    scale = still.shape[0] / shape[0]
-    motion = misalignment.draw((still.shape[0], still.shape[1]), scale, rng)
+    motion = misalignment.draw((still.shape[0], still.shape[1]), shape, rng)
     moved = _nearest(still, motion)
     recipe: TissueRecipe = subject.recipe(protocols[0], rng)
     texture = _texture(motion, subject.texture_offset)

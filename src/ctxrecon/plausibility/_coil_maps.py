@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ctxrecon.fourier import ifft2c
-from ctxrecon.plausibility._report import Finding, selected
+from ctxrecon.plausibility._report import Finding, selected, shared_or_selected
 
 _SUM_OF_SQUARES = 2.0
 _SENSITIVITY = 20.0
@@ -55,7 +55,7 @@ def check_scale(coil_maps: Tensor) -> list[Finding]:
             f"which makes the image {1 / factor:.3g} times as bright as it should be, and uneven "
             "if the sum is: divide them by np.linalg.norm(coil_maps, axis=-3, keepdims=True) where "
             "that is not zero",
-            selected(wrong),
+            shared_or_selected(wrong),
         )
     ]
 

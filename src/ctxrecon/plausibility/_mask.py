@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ctxrecon.errors import InputError
-from ctxrecon.plausibility._report import Finding, selected
+from ctxrecon.plausibility._report import Finding, selected, shared_or_selected
 
 _FEW = 0.02
 """Fraction of single samples that may contradict a mask; a whole line is always reported."""
@@ -163,11 +163,12 @@ def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
                 "the fully sampled center of the mask is at index 0 of an axis, but the zero "
                 "frequency is at n // 2, so the calibration lines cannot be found: "
                 "use np.fft.fftshift(mask, axes=(-2, -1))",
-                selected(at_edge),
+                shared_or_selected(at_edge),
             )
         )
     if bool(inverted.any()):
-        kept = float(kept_energy(energy, sampled).min())
+        flagged = inverted & energy.flatten(1).any(dim=1)
+        kept = float(torch.where(flagged, kept_energy(energy, sampled), 1.0).min())
         if kept < 0.5:
             raise InputError(
                 f"the mask omits the center of k-space and {100 * (1 - kept):.0f} "
@@ -177,7 +178,7 @@ def check_center(energy: Tensor, sampled: Tensor) -> list[Finding]:
             Finding(
                 "the mask is False around the center of k-space and True at most other positions, "
                 "as if True meant not sampled: use ~mask",
-                selected(inverted),
+                shared_or_selected(inverted),
             )
         )
     return findings

@@ -34,3 +34,8 @@ class Finding:
 def selected(flags: Tensor) -> tuple[int, ...]:
     """Return the numbers of the slices whose flag is set; ``flags`` is ``(batch,)`` bool."""
     return tuple(flags.nonzero()[:, 0].tolist())
+
+
+def shared_or_selected(flags: Tensor) -> tuple[int, ...]:
+    """Return :func:`selected`; none, for all slices, if ``flags`` has one entry for all."""
+    return () if len(flags) == 1 else selected(flags)

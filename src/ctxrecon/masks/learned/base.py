@@ -358,6 +358,11 @@ class Sampler(MaskNetwork):
 
     def _tosses(self, probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw u of one mask, ``(rows, positions)`` on the CPU; repeat if a row is empty."""
+        if not bool(torch.isfinite(probabilities).all()):  # the loop would never end
+            raise InputError(
+                "the sampler's probabilities are not finite: training has diverged, lower the "
+                "learning rate"
+            )
         while True:
             uniform = draw_uniform(tuple(probabilities.shape), generator)
             if bool((uniform <= probabilities).any(dim=-1).all()):

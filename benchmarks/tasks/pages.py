@@ -248,12 +248,15 @@ def _options(record: Record) -> argparse.Namespace:
 def _caption(args: argparse.Namespace) -> str:
     times = len(args.seeds)
     averaged = "" if times == 1 else " Scores are averaged over the trainings."
+    scope = "for each acceleration, InfoMRI jointly for all of them"
+    if len(args.accelerations) == 1:
+        scope = f"at ×{args.accelerations[0]:g}"
     return (
         f"Segmentation of the phantom's {args.target.replace('_', ' ')} for {args.test_scans} "
         f"held-out people, {args.resolution}², each with 16 raters. Every stage of every model was "
         f"trained {'once' if times == 1 else f'{times} times'} on {args.scans} scans for "
-        f"{args.steps} steps of {args.batch_size} for each acceleration, InfoMRI jointly for all "
-        f"of them.{averaged} Brackets show 95 % intervals over people.\n"
+        f"{args.steps} steps of {args.batch_size} {scope}.{averaged} Brackets show 95 % intervals "
+        "over people.\n"
     )
 
 

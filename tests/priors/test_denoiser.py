@@ -56,6 +56,18 @@ def test_guidance_is_exact_and_evaluates_no_more_than_needed(guidance_scale, bat
     assert torch.equal(eps, torch.full_like(eps, output))
 
 
+@pytest.mark.parametrize(("guidance_scale", "batches"), [(1, [2, 2, 1]), (2.5, [4, 4, 2])])
+def test_a_few_images_are_evaluated_at_once(guidance_scale, batches):
+    states = torch.rand(5, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+    found = []
+    for at_once in (None, 2):
+        unet = CountingUNet()
+        parts = unet, scheduler(), states, 2 * states, guidance_scale, at_once
+        found.append(TextDenoiser(*parts)(torch.zeros(5, 2, 8, 8), 10)[1])
+    assert unet.batches == batches
+    assert torch.equal(*found)
+
+
 def test_embeddings_that_guidance_does_not_use_may_be_absent():
     embeds = torch.ones(1, 4, WIDTH)
     TextDenoiser(CountingUNet(), scheduler(), None, embeds, 0)

@@ -81,6 +81,9 @@ class Diffusion:
         slices, count = len(scale), len(latents)
         device, each = latents.device, count // slices
         owners = torch.arange(count, device=device) // each
+        at_once = self.batch_size or images_at_once(
+            unet.config.block_out_channels[0], crop.domain_shape[1:], 1 if gamma in (0, 1) else 2
+        )
         if solver.couples_batch:
             # A volume needs all of its slices: those without signal are included as zeros.
             batches = [torch.arange(count, device=device)]
@@ -88,11 +91,6 @@ class Diffusion:
             work = replace(work, y=torch.where(empty, 0, work.y))
         else:
             todo = (~work.empty[owners]).nonzero()[:, 0]
-            at_once = self.batch_size or images_at_once(
-                unet.config.block_out_channels[0],
-                crop.domain_shape[1:],
-                1 if gamma in (0, 1) else 2,
-            )
             groups = image_batches(owners[todo], work.number_of_sets, at_once)
             batches = [todo[group] for group in groups]
         alpha_bar = float(self.prior.scheduler.alphas_cumprod[steps[0]])
@@ -114,6 +112,7 @@ class Diffusion:
                     None if embeds is None else embeds[owner].repeat_interleave(every.sets, dim=0),
                     uncond_embeds,
                     gamma,
+                    at_once if solver.couples_batch else None,
                 )
                 weighted = with_noise(solver, None if noise is None else (noise / scale)[owner])
                 if factors is not None:

@@ -71,6 +71,7 @@ class TextDenoiser:
         uncond_embeds: States of the empty prompt of shape ``(batch or 1, tokens, width)``; may be
             ``None`` if ``guidance_scale`` is 1.
         guidance_scale: Guidance scale γ, 0 or more.
+        at_once: Largest number of images that the network evaluates at once; ``None`` for all.
 
     Raises:
         InputError: If the network, scheduler, guidance scale or embeddings are not valid.
@@ -83,6 +84,7 @@ class TextDenoiser:
         prompt_embeds: Tensor | None,
         uncond_embeds: Tensor | None,
         guidance_scale: float,
+        at_once: int | None = None,
     ) -> None:
         config: Any = unet.config
         if config.in_channels != 2 or config.out_channels != 2:
@@ -113,6 +115,7 @@ class TextDenoiser:
             )
         self.guidance_scale = float(guidance_scale)
         self._unet = unet
+        self._at_once = at_once
         self._prediction_type = prediction_type
         self._alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float32)
         self._branches = _guidance_branches(prompt_embeds, uncond_embeds, self.guidance_scale)
@@ -154,8 +157,13 @@ class TextDenoiser:
 
         Guiding the output is guiding ε: for one ``x_t`` every parameterization is affine in ε.
         """
-        batch = len(x_t)
-        branches = [embeds.expand(batch, -1, -1) for embeds in self._branches]
+        size = self._at_once or len(x_t)
+        branches = [embeds.expand(len(x_t), -1, -1).split(size) for embeds in self._branches]
+        parts = zip(x_t.split(size), *branches, strict=True)
+        return torch.cat([self._guided_at_once(part, t, embeds) for part, *embeds in parts])
+
+    def _guided_at_once(self, x_t: Tensor, t: int, branches: list[Tensor]) -> Tensor:
+        """Return the network's output for images and their text states, without splitting them."""
         dtype = self._unet.dtype
         output = self._unet(
             torch.cat([x_t.to(dtype)] * len(branches)),

@@ -153,7 +153,7 @@ def make_models(folder: Path) -> None:
     lines = PatternGenerator(_SHAPE, (0.2, 0.5), center_fraction=0.1875)
     segmenter = LatentSegmenter(width=4, depth=2, layers=1, latent_channels=2)
     pipe = TaskPipeline(lines, segmenter, classes=["mass"])
-    pipe.save_pretrained(folder / "runs/mass/pipeline")
+    pipe.save_pretrained(folder / "runs/masses/pipeline")
     aligned = CrossModal(width=2, depth=1, cascades=1, synthesis_cascades=1, align_width=2)
     CrossModalPipeline(aligned).save_pretrained(folder / "runs/cross/pipeline")
 

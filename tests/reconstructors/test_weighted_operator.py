@@ -332,8 +332,8 @@ def test_zero_filled_images_teach_the_mask_of_the_strongest_samples(lines):
     best = spectrum_mask(kspace_energy(images), 4, 0.0, lines=lines)
     torch.manual_seed(1)
     sampler = LOUPE(shape, 4, lines, 0.0)
-    optimizer = torch.optim.Adam(sampler.parameters(), lr=0.03)
-    for _ in range(200):
+    optimizer = torch.optim.Adam(sampler.parameters(), lr=0.1)
+    for _ in range(300):
         optimizer.zero_grad()
         weights = sampler.relaxed(batch_size=8, generator=source)
         operator = WeightedSense(weights)

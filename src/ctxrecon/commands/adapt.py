@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctxrecon.checks import check_number
 from ctxrecon.commands.inputs import check_prompt, prompts_of, single_maps
 from ctxrecon.commands.logs import say
 from ctxrecon.commands.methods import SHIPPED_PRIOR, model_name, open_prior
@@ -66,7 +65,8 @@ def adapt(
     """
     if prompt is not None:
         check_prompt(prompt)
-    check_number("--minutes", minutes, above=0, most=_MOST_MINUTES)
+    if not 0 < minutes <= _MOST_MINUTES:
+        raise InputError(f"expected --minutes above 0 and up to {_MOST_MINUTES}, got {minutes:g}")
     refuse_ignored(
         context,
         {

@@ -105,12 +105,13 @@ class Scan:
             value = getattr(self, name)
             if value is None:
                 continue
-            own = name == "target"
-            if tuple(value.shape[1:]) != tail or len(value) not in {batch, *([] if own else [1])}:
+            # Slices share masks and maps, but not images.
+            shared = batch if name == "target" else 1
+            if tuple(value.shape[1:]) != tail or len(value) not in {shared, batch}:
                 raise InputError(
                     f"{name} of shape {tuple(value.shape)} does not fit k-space of shape "
                     f"{tuple(self.kspace.shape)}: expected {(batch, *tail)}"
-                    f"{'' if own else ' (or batch 1)'}"
+                    + (" (or batch 1)" if shared == 1 else "")
                 )
         if self.calibration is not None:
             shape = tuple(self.calibration.shape)

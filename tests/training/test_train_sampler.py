@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import check_calibration_is_used
 from command_line import run as status
 from gaussian import seeded
 from narrow import present
@@ -359,11 +360,6 @@ class TestCommandLine:
         maps = simulate_coil_maps(3, (32, 32), generator=seeded(0))
         kspace = read_scan(self.echoes(tmp_path)).kspace[:2]
         kspace = fft2c(maps * ifft2c(kspace))
-        mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
-        mask[..., ::2] = True
-        path, call = tmp_path / "lines.npz", ["--model", folder / "pipeline", "--device", "cpu"]
-        write_scan(path, Scan(kspace * mask, mask))
-        assert status("reconstruct", path, *call, "--out", tmp_path / "out") == 2
-        write_scan(path, Scan(kspace * mask, mask, calibration=kspace[..., 4:28, 4:28]))
-        assert status("reconstruct", path, *call, "--out", tmp_path / "out") == 0
+        call = ("reconstruct", "--model", folder / "pipeline", "--device", "cpu")
+        check_calibration_is_used(tmp_path, kspace, *call)
         assert np.load(tmp_path / "out" / "reconstruction.npy").any()

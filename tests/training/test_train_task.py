@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import check_calibration_is_used
 from command_line import run as status
 from gaussian import seeded
 from scripts import TRAINING, forget_accelerate, in_two_processes, start, weights
@@ -18,7 +19,6 @@ from ctxrecon.io import read_scan, write_scan
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, phantom_scan
 from ctxrecon.pipelines import TaskPipeline, load_task
-from ctxrecon.scan import Scan
 from ctxrecon.training import tasks as script
 
 SCRIPT = TRAINING / "train_task.py"
@@ -373,13 +373,8 @@ class TestCommandLine:
         """Every second line has no center to estimate maps from."""
         folder = run(tmp_path / "run")
         whole = read_scan(self.scan(tmp_path)).kspace
-        mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
-        mask[..., ::2] = True
-        path, call = tmp_path / "lines.npz", ["--model", folder / "pipeline", "--device", "cpu"]
-        write_scan(path, Scan(whole * mask, mask))
-        assert status("task", path, *call, "--out", tmp_path / "out") == 2
-        write_scan(path, Scan(whole * mask, mask, calibration=whole[..., 4:28, 4:28]))
-        assert status("task", path, *call, "--out", tmp_path / "out") == 0
+        call = ("task", "--model", folder / "pipeline", "--device", "cpu")
+        check_calibration_is_used(tmp_path, whole, *call)
         assert np.isfinite(np.load(tmp_path / "out" / "segmentation_probabilities.npy")).all()
 
     def test_other_models(self, prior, tmp_path, capsys):

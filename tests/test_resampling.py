@@ -112,7 +112,8 @@ def test_grids_apart():
         resample(np.ones((4, 4)), np.eye(4), away, (4, 4, 4))
 
 
-def test_voxels_that_are_far_too_small():
-    """Such as edges in meters instead of millimeters."""
+@pytest.mark.parametrize("edge", [1e-3, 1e-12])
+def test_voxels_that_are_far_too_small(edge):
+    """Such as edges in meters instead of millimeters; nothing of that size is built."""
     with pytest.raises(InputError, match="check the voxel sizes"):
-        resample(np.ones((8, 8, 8)), np.diag([1e-3, 1e-3, 1e-3, 1]), np.eye(4), (4, 4, 1))
+        resample(np.ones((8, 8, 8)), np.diag([edge, edge, edge, 1]), np.eye(4), (4, 4, 1))

@@ -21,7 +21,7 @@ image matrix along each axis, deforms by at most one more, and rotates by N(0, 1
 - ``misalignment``: no motion, and motions of 1, 2 and 4 pixels; the aligner is trained on motions
   from 0 to 4 pixels. "One pass" aligns to the zero-filled image, so that the reconstruction always
   has a guide, as with the raw T1.
-- ``one_pass``: one pass against two, with ℓ1, with the recurrent network and with the critics.
+- ``one_pass``: one pass against the raw T1 and two passes, with ℓ1, the recurrent network, critics.
 - ``rounds``: the alternating iteration with 1, 2 and 4 rounds, and each kind of step alone.
 - ``complexity`` (Table VI): parameters and operations, without training.
 """

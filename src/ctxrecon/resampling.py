@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = 1e-3
 """Tolerance for ratios of voxel edges, which headers round."""
 _MOST_POINTS = 4096
-"""Largest number of points that are averaged in a voxel."""
+"""Largest number of the volume's voxels that are averaged in a voxel."""
 
 
 def resample(
@@ -64,12 +64,13 @@ def resample(
     step, origin = to_source[:3, :3], to_source[:3, 3]
     volume = np.ascontiguousarray(volume, np.float32)
     ends = np.array(volume.shape)[:, None, None] - 1
-    points = [_spread(float(np.abs(along).max())) for along in step.T]
-    if math.prod(map(len, points)) > _MOST_POINTS:
+    ratios = [float(np.abs(along).max()) for along in step.T]
+    if math.prod(max(ratio, 1.0) for ratio in ratios) > _MOST_POINTS:
         raise InputError(
-            f"one voxel of the grid holds {' × '.join(str(len(each)) for each in points)} voxels "
+            f"one voxel of the grid holds {' × '.join(f'{ratio:.3g}' for ratio in ratios)} voxels "
             "of the volume: check the voxel sizes of both"
         )
+    points = [_spread(ratio) for ratio in ratios]
     offsets = [step @ np.array(offset) for offset in product(*points)]
     # Plane by plane, so that only the coordinates of one plane are in memory.
     rows, columns, planes = target_shape

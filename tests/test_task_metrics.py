@@ -102,6 +102,16 @@ class TestEnergyDistance:
         middle = torch.tensor([[True, True, True, False]])
         assert float(generalized_energy_distance(middle[None, None], raters)) > 0.25
 
+    @pytest.mark.parametrize("count", [2, 4, 10])
+    def test_the_bound_of_a_few_raters(self, count):
+        """For R raters of two opinions at the distance d it is ``d − R d / (2 (R − 1))``."""
+        raters = torch.stack([A, B])[:, None].repeat(count // 2, 1, 1, 1)
+        for prediction in (A, B):
+            found = segmentation_metrics(prediction[None, None], raters)
+            diversity = count / (2 * (count - 1)) * 0.5
+            assert float(found["reference_diversity"]) == pytest.approx(diversity)
+            assert float(found["ged"]) == pytest.approx(0.5 - diversity)
+
     def test_classes_and_batches(self):
         two = torch.stack([A, NONE])[None]  # one draw, two classes
         other = torch.stack([B, NONE])[None]

@@ -9,25 +9,25 @@ images, the matrix sizes and the prompts. They then reconstruct slices of people
 has seen, and phantom scans outside the bank, by the default solver, with their prompt and without.
 ``train_people`` and ``people`` are folders written by ``ctxrecon prepare images`` with
 ``--leave-out`` and ``--only``. Stopped trainings resume. With ``--keep``, entries in the record in
-``--output_dir`` are kept unless ``--entries`` names them; use the same bank and people.
+``--output_dir`` are kept unless ``--entries`` names them; the record must be of the same bank,
+people and label volumes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.ablations.entries import SETTINGS, chosen_entries, parse_args
+from benchmarks.ablations.entries import SETTINGS, chosen_entries, data_names, parse_args
 from benchmarks.ablations.report import page
-from benchmarks.common.arguments import settings_of
+from benchmarks.common.arguments import recorded_options, settings_of
 from benchmarks.common.held_out import held_out_scans, scan_seed, undersample
 from benchmarks.common.people import choose_slices, full_scan
-from benchmarks.common.record import write_study
+from benchmarks.common.record import read_record, write_study
 from benchmarks.common.training import slug, train_run
 from ctxrecon.datasets import ShardSlices
 from ctxrecon.errors import InputError
@@ -64,15 +64,21 @@ def measured_before(args: argparse.Namespace, people: list[str]) -> dict[str, An
         people: Person of each slice of the test.
 
     Raises:
-        InputError: If the record was measured with other settings or on other people.
+        InputError: If the record was measured with other settings, on other people, or with data
+            of other names.
     """
     path = args.output_dir / "ablations.json"
     if not args.keep or not path.is_file():
         return {}
-    results = json.loads(path.read_text(encoding="utf-8"))["results"]
-    before = {"people": results["people"], **{one: results["settings"][one] for one in SETTINGS}}
-    settings = settings_of(args)
-    now = {"people": people, **{one: settings[one] for one in SETTINGS}}
+    record = read_record(path)
+    results, settings = record["results"], settings_of(args)
+    options = parse_args(recorded_options(record["command"]))
+    before = {
+        "people": results["people"],
+        **data_names(options),
+        **{one: results["settings"][one] for one in SETTINGS},
+    }
+    now = {"people": people, **data_names(args), **{one: settings[one] for one in SETTINGS}}
     if differing := [name for name in now if before[name] != now[name]]:
         raise InputError(
             f"expected a record with the same {', '.join(differing)} in {path}: remove it or "

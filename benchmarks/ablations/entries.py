@@ -127,6 +127,18 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     return args
 
 
+def data_names(args: argparse.Namespace) -> dict[str, object]:
+    """Return the names of the data that all entries of one record share.
+
+    Folders are left out, because published records name other ones than the measurement did.
+    """
+    return {
+        "bank": args.bank.name,
+        "train_people": args.train_people.name,
+        "label_volumes": [path.name for path in args.label_volumes],
+    }
+
+
 def chosen_entries(args: argparse.Namespace, kept: Container[str] = ()) -> list[Entry]:
     """Return the entries to train and test.
 

@@ -17,6 +17,7 @@ from ctxrecon.phantom import (
     Anatomy,
     anatomy_from_labels,
     brain_anatomy,
+    draw_person,
     knee_anatomy,
     load_label_volume,
     phantom_scan,
@@ -72,6 +73,7 @@ def held_out_scan(
     volume: NDArray[np.int16] | None = None,
     *,
     with_finding: bool = False,
+    known_person: bool = False,
     num_coils: int = NUM_COILS,
 ) -> Scan:
     """Draw one fully sampled noisy slice.
@@ -82,11 +84,18 @@ def held_out_scan(
         resolution: Matrix size.
         volume: Label volume if ``kind`` is :data:`LABEL_VOLUME`.
         with_finding: Draw procedural anatomies until one shows a pathology.
+        known_person: Draw the age and sex of the person of a procedural anatomy first.
         num_coils: Number of simulated coils.
     """
     generator = torch.Generator().manual_seed(own_seed)
     anatomy = held_out_anatomy(
-        kind, own_seed, resolution, generator, volume, with_finding=with_finding
+        kind,
+        own_seed,
+        resolution,
+        generator,
+        volume,
+        with_finding=with_finding,
+        known_person=known_person,
     )
     return phantom_scan(
         anatomy,
@@ -105,6 +114,7 @@ def held_out_anatomy(
     volume: NDArray[np.int16] | None = None,
     *,
     with_finding: bool = False,
+    known_person: bool = False,
 ) -> Anatomy:
     """Draw the anatomy of :func:`held_out_scan`, with which it shares its arguments.
 
@@ -115,6 +125,7 @@ def held_out_anatomy(
         generator: Random generator of procedural anatomies.
         volume: Label volume if ``kind`` is :data:`LABEL_VOLUME`.
         with_finding: Draw procedural anatomies until one shows a pathology.
+        known_person: Draw the age and sex of the person of a procedural anatomy first.
     """
     if volume is not None:
         rng = np.random.default_rng(own_seed)
@@ -127,9 +138,10 @@ def held_out_anatomy(
         )
     draw = {"knee": knee_anatomy, "brain": brain_anatomy}[kind]
     size = max(_FINE_SIZE, resolution)
-    anatomy = draw(generator, size=size)
+    person = draw_person(np.random.default_rng([own_seed, 1]), kind) if known_person else None
+    anatomy = draw(generator, size=size, person=person)
     while with_finding and not anatomy.pathologies:
-        anatomy = draw(generator, size=size)
+        anatomy = draw(generator, size=size, person=person)
     return anatomy
 
 

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from benchmarks.common import words
-from benchmarks.common.paired import Interval, interval, paired, roc_interval, with_interval
+from benchmarks.common.paired import (
+    Interval,
+    above,
+    interval,
+    paired,
+    roc_interval,
+    with_interval,
+)
 from benchmarks.metadata.edits import (
     ALL,
     WRONG_ANATOMY,
@@ -41,6 +48,9 @@ EVIDENCE_COLUMNS = ("pool", "mask", "scan", "kind", "prompt", "score", "seconds"
 NONE = "no prompt"
 WRONG = (WRONG_CONTRAST, WRONG_ANATOMY, WRONG_TIMES, WRONG_SLICE)
 """Prompts that are compared with the right one if a slice's metadata allow it."""
+
+_CHANCE = 0.5
+"""ROC area of guesses; a wrong prompt is detected if the whole interval lies above it."""
 
 # Prompt -> slice -> score.
 _Scores = dict[str, dict[int, float]]
@@ -130,7 +140,7 @@ def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
                     area = entry["roc_area"]
                     section.claim(
                         f"the evidence of the data tells a {wrong}, {name}, {mask}",
-                        area["low"] is not None and area["low"] > 0.5,
+                        above(area, _CHANCE),
                         f"ROC area {_share(area)}, right one preferred in "
                         f"{entry['right_wins']['mean']:.0%}, n = {entry['n']}",
                     )
@@ -144,25 +154,35 @@ def evidence(rows: list[Row], args: argparse.Namespace) -> Section | None:
         "slices whose right prompt has more evidence than the wrong one; and the area under the "
         "ROC curve of detecting a wrong prompt by a low evidence relative to no prompt, with one "
         "threshold for all slices (jackknife over slices, or people). Chance is 0.5 for the last "
-        "two.\n",
+        "two; a wrong prompt counts as detected if the whole interval of its area lies above it.\n",
         table(header, body),
     ]
     return section
 
 
 def _verdict(cells: dict[str, Any]) -> str:
-    """Return the ROC areas over all phantoms, and over real people, in words."""
-    groups: dict[str, list[str]] = {}
+    """Return which wrong prompts are detected on all phantoms, and on real people, in words."""
+    groups: dict[str, dict[str, Interval]] = {}
     for name, one in cells.items():
         group, mask, wrong = name.split(", ")
         if group in (BOTH, PEOPLE.name):
-            area = f"{words.number(one['roc_area']['mean'], 2)} for {wrong}"
-            groups.setdefault(f"{group}, {mask}", []).append(area)
+            groups.setdefault(f"{group}, {mask}", {})[wrong] = one["roc_area"]
     return "\n".join(
-        "The evidence of the data detects a wrong prompt with a ROC area of "
-        f"{words.listed(areas)} ({name})."
+        f"For {name}, the evidence of the data {_detected(areas)}."
         for name, areas in groups.items()
     )
+
+
+def _detected(areas: dict[str, Interval]) -> str:
+    """Return the wrong prompts that are detected and those that are not, with their ROC areas."""
+    named: dict[bool, list[str]] = {True: [], False: []}
+    for wrong, area in areas.items():
+        mean = words.number(float(area["mean"] or 0), 2)
+        named[above(area, _CHANCE)].append(f"{wrong} (ROC area {mean})")
+    yes, no = words.listed(named[True]), words.listed(named[False])
+    if not yes:
+        return f"does not detect {no}"
+    return f"detects {yes}, but not {no}" if no else f"detects {yes}"
 
 
 def _compare(

@@ -146,7 +146,13 @@ class Sources:
         if self._volumes and pool.mixed and number % 2:
             volume = self._volumes[number // 2 % len(self._volumes)]
             return Case(number, seed, LABEL_VOLUME, held_out_scan(LABEL_VOLUME, seed, size, volume))
-        scan = held_out_scan(pool.anatomy, seed, size, with_finding=pool.with_finding)
+        scan = held_out_scan(
+            pool.anatomy,
+            seed,
+            size,
+            with_finding=pool.with_finding,
+            known_person=pool.known_person,
+        )
         return Case(number, seed, pool.anatomy, scan)
 
 

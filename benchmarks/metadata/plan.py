@@ -45,6 +45,7 @@ class Pool:
         first: Number of its first scan, beyond those of ``benchmarks.phantom``.
         with_finding: Every slice is procedural and shows a pathology.
         mixed: Every second slice is from a label volume, if there are any.
+        known_person: Every slice shows a person of known age and sex, which its prompt states.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Pool:
     first: int
     with_finding: bool = False
     mixed: bool = False
+    known_person: bool = False
 
 
 KNEE = Pool("knee", "knee", MAX_SCANS)
@@ -59,8 +61,8 @@ BRAIN = Pool("brain", "brain", 2 * MAX_SCANS, mixed=True)
 KNEE_FINDING = Pool("knee with a finding", "knee", 3 * MAX_SCANS, True)
 BRAIN_FINDING = Pool("brain with a finding", "brain", 4 * MAX_SCANS, True)
 # Numbers from 5 MAX_SCANS belong to the images drawn from prompts.
-KNEE_PERSON = Pool("knee of known age and sex", "knee", 6 * MAX_SCANS)
-BRAIN_PERSON = Pool("brain of known age and sex", "brain", 7 * MAX_SCANS)
+KNEE_PERSON = Pool("knee of known age and sex", "knee", 6 * MAX_SCANS, known_person=True)
+BRAIN_PERSON = Pool("brain of known age and sex", "brain", 7 * MAX_SCANS, known_person=True)
 PEOPLE = Pool("real people", "", 8 * MAX_SCANS)
 
 

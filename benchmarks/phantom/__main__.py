@@ -37,7 +37,7 @@ from benchmarks.common.record import write_study
 from benchmarks.phantom.options import METRICS, method_name, names_of, parse_args, shuffled_name
 from benchmarks.phantom.report import page, summarize
 from ctxrecon.baselines import BASELINES
-from ctxrecon.evaluation import Row, append_rows, open_rows
+from ctxrecon.evaluation import Row, append_rows, fingerprint, open_rows
 from ctxrecon.figures import comparison_figure
 from ctxrecon.metrics import image_metrics
 from ctxrecon.operators import sense_operator
@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     pipe, prior = open_named_prior(args)
     settings = {
         "prior": prior,
+        # Rows name the network by its class, which stays the same when its weights change.
+        "network": fingerprint(shipped_network()[1]),
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,

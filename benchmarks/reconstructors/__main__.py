@@ -42,7 +42,15 @@ from benchmarks.common.held_out import held_out_scans
 from benchmarks.common.record import write_study
 from benchmarks.common.training import slug, train_run
 from benchmarks.reconstructors.report import page
-from benchmarks.reconstructors.tables import METRICS, TABLES, Entry, Task, parse_args, task_of
+from benchmarks.reconstructors.tables import (
+    METRICS,
+    TABLES,
+    TUNING_SEED,
+    Entry,
+    Task,
+    parse_args,
+    task_of,
+)
 from ctxrecon.evaluation import (
     Grid,
     Method,
@@ -64,7 +72,7 @@ from ctxrecon.pipelines import BaselinePipeline, load_reconstructor, prepare_mea
 _MASK = "poisson_disk2d"
 
 _WEIGHTS = (0.001, 0.002, 0.005, 0.01, 0.02)
-_TUNING_SEED, _TUNING_SCANS = 100, 6
+_TUNING_SCANS = 6
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -133,7 +141,7 @@ def cs_wavelet(task: Task, args: argparse.Namespace) -> Method:
         return Method(f"CS-wavelet {weight:g}", run)
 
     tried = [weighted(weight) for weight in _WEIGHTS]
-    rows = measure(tried, task, args, scans=_TUNING_SCANS, seed=_TUNING_SEED)
+    rows = measure(tried, task, args, scans=_TUNING_SCANS, seed=TUNING_SEED)
     best = max(tried, key=lambda method: columns(rows, method.name)["snr"].mean())
     return replace(best, name="CS-wavelet")
 

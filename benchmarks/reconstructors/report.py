@@ -31,6 +31,8 @@ def page(record: Record) -> str:
 def _verdict(task: str, scores: dict[str, dict[str, Any]], chosen: Table) -> str:
     """Return the best network of a task, and its distance to the compared one and to CS-wavelet."""
     networks = [title for title in scores if title not in ("zero-filled", "CS-wavelet")]
+    if not networks:
+        return f"{task}: no network has been trained yet."
     best, *rest = sorted(networks, key=lambda title: -scores[title]["snr"]["mean"])
     snr = {title: f"{found['snr']['mean']:.2f} dB" for title, found in scores.items()}
     text = f"{task}: “{best}” has the highest SNR of the networks, {snr[best]}"

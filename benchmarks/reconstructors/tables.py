@@ -14,6 +14,9 @@ from ctxrecon.loading.components import shipped_prior
 METRICS = {"snr": 2, "psnr": 2, "ssim": 3, "hfen": 3, "sharpness": 2}
 """Metrics and their decimal places in tables."""
 
+TUNING_SEED = 100
+"""Seed of the scans on which the weight of CS-wavelet is chosen."""
+
 _UNPAIRED = ("--loss", "none", "--adversarial")
 _UNROLLED, _PLAIN = "unrolled:width=32", "resnet:width=32"
 _WIDER = ("--critic_width", "16")
@@ -185,4 +188,7 @@ def parse_args(argv: list[str] | None = None, description: str | None = None) ->
     add("--train_only", action="store_true", help="Train without testing.")
     add("--test_only", action="store_true", help="Test completed trainings only.")
     add("--seed", type=int, default=0, help="Random seed.")
-    return parse(parser, argv)
+    args = parse(parser, argv)
+    if args.seed == TUNING_SEED:
+        parser.error(f"expected --seed not {TUNING_SEED}, which draws the scans for tuning")
+    return args

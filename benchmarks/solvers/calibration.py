@@ -220,8 +220,8 @@ def summarize(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, 
                 for row in rows
                 if row["method"] == method and row["acceleration"] == f"{acceleration:g}"
             ]
-            fit = [row for row in mine if row["seed"] == str(_FIT_SEED)]
-            test = [row for row in mine if row["seed"] == str(args.seed)]
+            fit = _first_scans(mine, _FIT_SEED, args.fit_scans)
+            test = _first_scans(mine, args.seed, args.scans)
             factor = float(np.mean([float(row["ratio0.8"]) for row in fit]))
             entry: dict[str, Any] = {"factor": factor, "fitted_on": len(fit)}
             columns = ("psnr_one", "psnr_mean", "correlation")
@@ -237,6 +237,11 @@ def summarize(rows: list[Row], args: argparse.Namespace) -> dict[str, dict[str, 
                     )
             results[f"x{acceleration:g} {method}"] = entry | found
     return results
+
+
+def _first_scans(rows: list[Row], seed: int, count: int) -> list[Row]:
+    """Return the rows of the first scans of a seed; an earlier run may have measured more."""
+    return [row for row in rows if row["seed"] == str(seed) and int(row["scan"]) < count]
 
 
 def page(record: Record) -> str:

@@ -37,6 +37,7 @@ from ctxrecon.evaluation import (
     Undersampling,
     baseline_method,
     find_scans,
+    fingerprint,
     network_method,
     run_grid,
     solver_and_call,
@@ -91,6 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "prior": prior,
+        # Rows name the network by its class, which stays the same when its weights change.
+        "network": fingerprint(shipped_network()[1]),
         "label_volumes": [path.name for path in args.label_volumes],
         "coils": NUM_COILS,
         "snr": SNR,

@@ -170,7 +170,9 @@ def phantom_case(args: argparse.Namespace, number: int, acceleration: float) -> 
     assert scan.target is not None
     assert scan.coil_maps is not None
     prompt = scan.metadata[0].to_prompt()
-    return _measured("phantom", scan.target, {}, scan.coil_maps, prompt, acceleration, seed)
+    # A generator of its own, so that the mask of a seed does not depend on the phantom's draws.
+    generator = torch.Generator().manual_seed(seed)
+    return _measured("phantom", scan.target, {}, scan.coil_maps, prompt, acceleration, generator)
 
 
 def person_case(args: argparse.Namespace, number: int, acceleration: float, left: float) -> Case:
@@ -189,13 +191,14 @@ def person_case(args: argparse.Namespace, number: int, acceleration: float, left
         image = resize(image, args.resolution)
     image = image[None].to(torch.complex64)
     ny, nx = image.shape[1:]
-    generator = torch.Generator().manual_seed(number)
+    generator = torch.Generator().manual_seed(scan_seed(args.seed, number))
     maps = simulate_coil_maps(args.coils, (ny, nx), generator=generator)
     noisy = image + left * torch.randn(image.shape, dtype=torch.complex64, generator=generator)
     prompt = item["metadata"].to_prompt(shards.prompt_form)
     references = {"noiseless": image} if left else {}
     group = f"people, {left:.0%} noise left" if left else "people"
-    return _measured(group, noisy, references, maps, prompt, acceleration, number)
+    # The generator continues, so that mask and measurement noise are independent of the reference.
+    return _measured(group, noisy, references, maps, prompt, acceleration, generator)
 
 
 def _measured(
@@ -205,10 +208,9 @@ def _measured(
     coil_maps: Tensor,
     prompt: str,
     acceleration: float,
-    seed: int,
+    generator: torch.Generator,
 ) -> Case:
     """Simulate undersampled noisy k-space of an image, which is the reference by default."""
-    generator = torch.Generator().manual_seed(seed)
     size = (image.shape[1], image.shape[2])
     mask = uniform1d(size, acceleration, center_fraction(acceleration), generator=generator)
     kspace = fft2c(coil_maps * image[:, None])

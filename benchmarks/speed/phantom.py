@@ -36,7 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         AnatomyBank.build(draws), resolution=args.resolution, length=args.slices, seed=args.seed
     )
     loader = DataLoader(
-        data, batch_size=16, num_workers=args.workers, collate_fn=list, persistent_workers=True
+        data,
+        batch_size=16,
+        num_workers=args.workers,
+        collate_fn=list,
+        persistent_workers=args.workers > 0,
     )
     for _ in loader:  # starts the workers and fills their caches
         break

@@ -104,18 +104,22 @@ def page(record: Record) -> str:
     found = record["results"]
     head = ["network", "mask", "precision", "network (ms per step)", "rest (ms per step)"]
     plain, default = (list(found[key]["times_faster"].values()) for key in ("plain", "defaults"))
+    warm_up = found["defaults"].get("warm_up", False)  # absent in old records, which had none
     text = [
         "# Speed of a reconstruction\n",
         f"The default is {default[1]:.1f} times as fast as the published loop with its own "
         f"setting, and {default[-1]:.1f} times with the network in bfloat16. With the same solver "
         f"and steps, the factors are {plain[1]:.2f} and {plain[-1]:.2f}.\n",
         f"One slice, {found['size']}², {found['coils']} coils, given coil maps. Seconds are "
-        "medians; “speed-up” is relative to the first row of each table.\n",
+        f"medians of {found['turns']} runs after a warm-up, unless a table says otherwise; "
+        "“speed-up” is relative to the first row of each table.\n",
         "## Profile (DDS, γ = 1)\n",
+        "Means over the steps of one run.\n",
         table([*head, "share of the rest"], map(_profile_line, found["profile"])),
         "## DDS and the published loop (uniform1d ×4, γ = 2)\n",
         _ratios(found["plain"]),
         "## Published setting and default (uniform1d ×4)\n",
+        f"Seconds of one run, {'after' if warm_up else 'without'} a warm-up.\n",
         _ratios(found["defaults"]),
     ]
     if "deepinv" in found:
@@ -291,7 +295,7 @@ def compare_defaults(
         f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, float32": ours,
         f"ctxrecon, ADMM, {_DEFAULT_STEPS} steps, γ = 1, bfloat16": in_half_precision(pipe, ours),
     }
-    return _compared(timed(entries, 1, warm_up=False), name)
+    return _compared(timed(entries, 1), name) | {"warm_up": True}
 
 
 def compare_with_deepinv(

@@ -81,12 +81,32 @@ class InMemory:
         return self.batches[items[0]]
 
 
-def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[float]:
-    """Measure the seconds between network calls in :func:`ctxrecon.training.train`."""
+class Clock:
+    """Mean time between the calls of a block, of which the first is not counted.
+
+    A GPU works behind the calls. It is therefore awaited at both ends of the block only, so that
+    it is never idle in between.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.calls, self.began, self.seconds = steps, 0, 0.0, 0.0
+
+    def __call__(self, *_: Any) -> None:
+        """Count one call."""
+        self.calls += 1
+        if self.calls in (2, self.steps + 2):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            self.began, self.seconds = now, (now - self.began) / self.steps
+
+
+def our_step(samples: Any, args: argparse.Namespace, folder: Path) -> float:
+    """Measure the mean seconds between network calls in :func:`ctxrecon.training.train`."""
     pipe = build_pipeline(sample_size=args.resolution)
     prior = Prior(pipe, train_text_encoder=False)
-    times: list[float] = []
-    prior.register_forward_pre_hook(lambda *_: times.append(time.perf_counter()))
+    clock = Clock(args.steps)
+    prior.register_forward_pre_hook(clock)
     config = TrainingConfig(
         output_dir=Path(tempfile.mkdtemp(dir=folder)) / "run",
         train_batch_size=args.batch_size,
@@ -105,11 +125,11 @@ def our_steps(samples: Any, args: argparse.Namespace, folder: Path) -> list[floa
         export=lambda _: None,
         render=samples.render if isinstance(samples, PriorSamples) else None,
     )
-    return np.diff(times)[1:].tolist()
+    return clock.seconds
 
 
-def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
-    """Measure the seconds of each step of diffusers' loop."""
+def diffusers_step(samples: InMemory, args: argparse.Namespace) -> float:
+    """Measure the mean seconds of a step of diffusers' loop."""
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     pipe = build_pipeline(sample_size=args.resolution)
     unet, text_encoder = pipe.unet.train(), pipe.text_encoder.requires_grad_(False)
@@ -122,10 +142,10 @@ def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
     unet, optimizer, lr_scheduler = accelerator.prepare(unet, optimizer, lr_scheduler)
     text_encoder.to(accelerator.device)
     ema.to(accelerator.device)
-    times = []
+    clock = Clock(args.steps)
     for step in range(args.steps + 2):
         batch = samples.batches[step % len(samples.batches)]
-        times.append(time.perf_counter())
+        clock()
         batch = {name: value.to(accelerator.device) for name, value in batch.items()}
         with accelerator.accumulate(unet):
             images = batch["image"]
@@ -146,8 +166,7 @@ def diffusers_steps(samples: InMemory, args: argparse.Namespace) -> list[float]:
             optimizer.zero_grad()
         if accelerator.sync_gradients:
             ema.step(unet.parameters())
-    times.append(time.perf_counter())
-    return np.diff(times)[2:].tolist()
+    return clock.seconds
 
 
 def rendering_rate(samples: PriorSamples, args: argparse.Namespace) -> float:
@@ -163,9 +182,7 @@ def rendering_rate(samples: PriorSamples, args: argparse.Namespace) -> float:
     return args.batch_size / float(np.median(times))
 
 
-def loops(
-    args: argparse.Namespace, folder: Path
-) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+def loops(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callable[[], float]]]:
     """Yield each loop with its name."""
     pipe = build_pipeline(sample_size=args.resolution)
     slices = PhantomSlices(AnatomyBank.load(args.bank), resolution=args.resolution)
@@ -183,11 +200,11 @@ def loops(
         return PriorSamples([source], [1.0], pipe.tokenizer, [args.resolution], 1000)
 
     ready = InMemory(samples(slices), args.batch_size, 4)
-    yield DIFFUSERS, lambda: diffusers_steps(ready, args)
-    yield MEMORY, lambda: our_steps(ready, args, folder)
-    yield PHANTOM, lambda: our_steps(samples(slices), args, folder)
+    yield DIFFUSERS, lambda: diffusers_step(ready, args)
+    yield MEMORY, lambda: our_step(ready, args, folder)
+    yield PHANTOM, lambda: our_step(samples(slices), args, folder)
     stored = samples(PreparedSlices(ShardSlices(shards)))
-    yield SHARDS, lambda: our_steps(stored, args, folder)
+    yield SHARDS, lambda: our_step(stored, args, folder)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -201,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         rendered = rendering_rate(samples, args)
         for _ in tqdm(range(args.blocks), desc="blocks", unit="block"):
             for name, loop in every.items():
-                seconds.setdefault(name, []).extend(loop())
+                seconds.setdefault(name, []).append(loop())
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     rates = {name: args.batch_size / value for name, value in medians.items()}
     results: dict[str, Any] = {

@@ -57,6 +57,13 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
         return torch.from_numpy(array.astype(_PORTABLE[array.dtype.kind], order="C"))
 
 
+def to_numpy(value: Tensor) -> np.ndarray:
+    """Return a tensor on any device as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    if value.dtype == torch.bfloat16:
+        value = value.float()
+    return value.detach().cpu().resolve_conj().resolve_neg().numpy()
+
+
 def _how_to_convert(value: object) -> str:
     """Return advice on how to get an array from an object that is none."""
     if isinstance(value, str | os.PathLike):

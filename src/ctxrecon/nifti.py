@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 
+_MM = {"meter": 1e3, "micron": 1e-3}
+"""Units of length other than mm that a header can state."""
+
 
 @contextmanager
 def nibabel_for(path: Path) -> Iterator[Any]:
@@ -82,20 +85,29 @@ def read_stored(path: Path) -> StoredVolume:
         num_bytes = math.prod(shape) * max(dtype.itemsize, 4)
         check_expansion(path, num_bytes, path.stat().st_size, "the volume")
         data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape[:3])
-        if path.suffix.lower() == ".gz":
-            _check_to_the_end(path)
-        affine = np.asarray(image.affine, np.float64)
+        check_to_the_end(path)
+        affine = affine_in_mm(image)
         codes = [int(image.header.get(name, 0)) for name in ("qform_code", "sform_code")]
     return StoredVolume(data, affine, any(codes))
 
 
-def _check_to_the_end(path: Path) -> None:
-    """Decompress the whole stream to verify its checksum, which nibabel does not reach.
+def affine_in_mm(image: Any) -> NDArray[np.float64]:
+    """Return the affine ``(4, 4)`` of a nibabel image in mm, whatever unit its header states."""
+    affine = np.array(image.affine, np.float64)
+    units = getattr(image.header, "get_xyzt_units", lambda: ("mm", "sec"))()
+    affine[:3] *= _MM.get(units[0], 1.0)
+    return affine
+
+
+def check_to_the_end(path: Path) -> None:
+    """Decompress a whole ``.gz`` file to verify its checksum, which nibabel does not reach.
 
     Raises:
         InputError: If the stream expands implausibly.
         OSError: If the checksum or the length is wrong.
     """
+    if path.suffix.lower() != ".gz":
+        return
     stored, count = path.stat().st_size, 0
     with gzip.open(path) as file:
         while part := file.read(2**20):

@@ -72,6 +72,17 @@ def test_trainings_are_scored_and_compared(command, tmp_path, monkeypatch):
 
     with pytest.raises(InputError, match="the same inference_steps"):
         study.main([*command, "--keep", "--inference_steps", "2"])
+    for option, value in {
+        "bank": "other.npz",
+        "train_people": "others",
+        "label_volumes": "training_seg_13.nii.gz",
+    }.items():
+        args = entries.parse_args([*command, "--keep", f"--{option}", value])
+        with pytest.raises(InputError, match=f"the same {option} "):
+            study.measured_before(args, results["people"])
+    moved = tmp_path / "moved" / entries.parse_args(command).bank.name
+    args = entries.parse_args([*command, "--keep", "--bank", str(moved)])
+    assert study.measured_before(args, results["people"]) == later
 
 
 def _rows(folder: Path) -> list[str]:

@@ -67,6 +67,11 @@ def test_phantom_table_is_written_and_goes_on_where_it_stopped(prior, tmp_path, 
     assert untimed == [line.rsplit(",", 1)[0] for line in whole.splitlines()]
     with pytest.raises(InputError, match=r"steps 1.* 2"):
         study.main([*command, "--steps", "2"])
+    name, other = study.shipped_network()
+    next(other.reconstructor.parameters()).data.add_(1)
+    monkeypatch.setattr(study, "shipped_network", lambda: (name, other))
+    with pytest.raises(InputError, match="network"):
+        study.main(command)
 
 
 def test_real_scans_are_scored_without_the_reference_maps(prior, tmp_path, monkeypatch, image):

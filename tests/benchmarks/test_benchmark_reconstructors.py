@@ -11,9 +11,10 @@ from scripts import run_here
 
 from benchmarks.common import training
 from benchmarks.reconstructors import __main__ as study
-from benchmarks.reconstructors import tables
+from benchmarks.reconstructors import report, tables
 from benchmarks.speed import reconstructors
 from ctxrecon.errors import InputError
+from ctxrecon.evaluation import summary
 from ctxrecon.training import reconstructor as trainer
 
 
@@ -73,6 +74,21 @@ def test_networks_are_trained_once_and_rated(bank, tmp_path, monkeypatch):
     assert (tmp_path / "reconstructors_objectives.md").read_text() == text
     with pytest.raises(InputError, match="another command"):
         study.main([*command, "--learning_rate", "1e-5"])
+
+
+def test_a_page_without_trained_networks():
+    scores = {name: summary([1.0, 2.0]) for name in tables.METRICS}
+    part = {"objectives x10": {"zero-filled": scores, "CS-wavelet": scores}}
+    command = "python -m benchmarks.reconstructors --bank bank.npz --test_only"
+    text = report.page({"command": command, "results": {"settings": {}, "entries": {}, **part}})
+    assert "no network" in text
+    assert "| CS-wavelet |" in text
+
+
+def test_the_weight_of_cs_wavelet_is_not_chosen_on_the_test_scans(capsys):
+    with pytest.raises(SystemExit):
+        tables.parse_args(["--bank", "bank.npz", "--seed", str(tables.TUNING_SEED)])
+    assert "--seed" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_gradients_of_modl_are_compared(tmp_path, monkeypatch):

@@ -8,11 +8,16 @@ from argparse import Namespace
 import pytest
 import torch
 from gaussian import seeded
+from people import write_people
 from scipy.stats import t as student_t
 
+from benchmarks.common.held_out import center_fraction, scan_seed
 from benchmarks.solvers import calibration, curves, strength
 from benchmarks.speed import processes, reconstruction
 from ctxrecon.errors import InputError
+from ctxrecon.evaluation import read_rows
+from ctxrecon.fourier import fft2c
+from ctxrecon.masks import uniform1d
 from ctxrecon.pipelines import ReconstructionOutput, build_pipeline
 from ctxrecon.scan import Scan
 from ctxrecon.solvers import DDS
@@ -48,6 +53,11 @@ def test_solver_curves_compare_every_solver_with_the_papers(prior, tmp_path, mon
     rows = (tmp_path / "solver_curves" / "rows.csv").read_text()
     curves.main(command)  # nothing is measured again
     assert (tmp_path / "solver_curves" / "rows.csv").read_text() == rows
+    name, other = curves.shipped_network()
+    next(other.reconstructor.parameters()).data.add_(1)
+    monkeypatch.setattr(curves, "shipped_network", lambda: (name, other))
+    with pytest.raises(InputError, match="network"):
+        curves.main(command)
 
 
 def test_calibration_of_gaussian_samples_is_what_theory_says():
@@ -123,6 +133,10 @@ def test_calibration_is_written_and_goes_on(prior, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "draw", lambda *_: None)
     calibration.main(command)
     assert (tmp_path / "calibration.csv").read_text() == rows
+    # Rows of further scans, which an earlier run measured, do not count.
+    mine, args = read_rows(tmp_path / "calibration.csv"), calibration.parse_args(command)
+    more = [{**row, "scan": "2", "psnr_mean": "99", "ratio0.8": "99"} for row in mine]
+    assert calibration.summarize(mine + more, args) == calibration.summarize(mine, args)
 
 
 def test_trust_in_the_prior_is_rated_at_every_factor(prior, tmp_path):
@@ -147,14 +161,40 @@ def test_trust_in_the_prior_is_rated_at_every_factor(prior, tmp_path):
     ]
 
 
+def test_people_have_masks_coils_and_noise_of_the_seed(tmp_path):
+    write_people(tmp_path, {"T1": ("ann",)}, 32, each=1)
+
+    def case(seed: int) -> strength.Case:
+        command = ["--people", str(tmp_path), "--slices", "1", "--resolution", "32"]
+        args = strength.parse_args([*command, "--coils", "2", "--seed", str(seed)])
+        return strength.person_case(args, 0, 4.0, 0.03)
+
+    one, other = case(0), case(1)
+    assert not torch.equal(one.mask, other.mask)
+    assert not torch.allclose(one.coil_maps, other.coil_maps)
+    reference = one.references["reference"]
+    noise = one.kspace - fft2c(one.coil_maps * reference[:, None]) * one.mask
+    assert float(noise.abs().max()) > strength.NOISE
+    # The noise is not that of the generator with which the coil maps and the reference began.
+    for seed in (0, scan_seed(0, 0)):
+        generator = torch.Generator().manual_seed(seed)
+        uniform1d((32, 32), 4.0, center_fraction(4.0), generator=generator)
+        again = torch.randn(noise.shape, dtype=torch.complex64, generator=generator)
+        assert not torch.allclose(noise, strength.NOISE * again * one.mask, atol=1e-5)
+
+
 def test_the_plain_loop_does_what_the_pipeline_does(prior, tmp_path):
     command = ["--prior", prior, "--output_dir", str(tmp_path), "--size", "48", "--coils", "3"]
     reconstruction.main([*command, "--steps", "3", "--turns", "1", "--published_steps", "4"])
-    results = json.loads((tmp_path / "reconstruction_speed.json").read_text())["results"]
+    record = json.loads((tmp_path / "reconstruction_speed.json").read_text())
+    results = record["results"]
     assert results["plain"]["difference_of_results"] < 1e-4
     assert len(results["profile"]) == 4
     assert len(results["defaults"]["median_seconds"]) == 3
     assert all(entry["network_seconds"] > 0 for entry in results["profile"])
+    assert "of one run, after a warm-up" in (tmp_path / "reconstruction_speed.md").read_text()
+    del results["defaults"]["warm_up"]  # as in earlier records
+    assert "of one run, without a warm-up" in reconstruction.page(record)
     found = results.get("deepinv")
     if found is not None:
         assert found["DiffPIR"]["evaluations"] == {"deepinv DiffPIR": 3, "ctxrecon DiffPIR": 3}

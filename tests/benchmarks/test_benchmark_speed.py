@@ -1,4 +1,4 @@
-"""The study of the trainer's speed, at its smallest."""
+"""The studies of the speed of training and of the phantom, at their smallest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from scripts import forget_accelerate
 
-from benchmarks.speed import training
+from benchmarks.speed import phantom, training
 from ctxrecon.phantom import AnatomyBank, knee_anatomy
 
 
@@ -31,3 +31,14 @@ def test_every_loop_is_timed(tmp_path: Path, monkeypatch) -> None:
         training.SHARDS,
     }
     assert min(*record["images_per_second"].values(), record["rendered_per_second"]) > 0
+
+
+def test_phantom_slices_are_drawn_without_workers(tmp_path: Path, monkeypatch) -> None:
+    for name in ("brain_anatomy", "knee_anatomy"):
+        monkeypatch.setattr(phantom, name, lambda generator: knee_anatomy(generator, size=32))
+    path = tmp_path / "phantom_speed.json"
+    command = ["--workers", "0", "--slices", "2", "--resolution", "16"]
+    phantom.main([*command, "--output", str(path)])
+    results = json.loads(path.read_text())["results"]
+    assert results["workers"] == 0
+    assert results["slices_per_second"] > 0

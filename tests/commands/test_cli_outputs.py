@@ -118,6 +118,32 @@ def test_a_benchmark_does_not_write_into_results_of_something_else(scan, tmp_pat
         assert contents(out) == {str(out / name): content.encode()}
 
 
+def test_a_benchmark_does_not_take_the_rows_of_another_scan_of_the_same_name(scan, capsys):
+    out = scan.parent / "out"
+    command = ("benchmark", scan, "--methods", "zero-filled", "--accelerations", 1, "--out", out)
+    assert run(*command) == 0
+    assert run(*command) == 0
+    before = contents(out)
+    np.save(scan, 2 * np.load(scan))
+    assert f"scan {scan.name}" in refused(capsys, *command)
+    assert contents(out) == before
+
+
+def test_a_bank_replaces_neither_label_volumes_nor_other_files(tmp_path, capsys):
+    out = tmp_path / "bank.npz"
+    few = ("--brains", 0, "--knees", 1, "--size", 64, "--workers", 1)
+    command = ("prepare", "bank", "--output", out, *few)
+    out.write_text("kept")
+    for options, words in (
+        ((), "already exists"),
+        (("--overwrite", "--label_volumes", out), "one of the label volumes"),
+    ):
+        assert run(*command, *options) != 0
+        assert words in capsys.readouterr().err
+        assert out.read_text() == "kept"
+    assert run(*command, "--overwrite") == 0
+
+
 def test_write_protected_files_stay(scan, capsys):
     out = scan.parent / "x.npy"
     out.write_text("kept")

@@ -132,6 +132,21 @@ def test_images_at_one_position_are_taken_once(tmp_path):
     assert "zz.dcm" not in {path.name for path in series.files}
 
 
+def test_images_of_the_first_time_point_are_taken(tmp_path):
+    rng = np.random.default_rng(2)
+    for time in (1, 2):
+        for z in range(5):
+            write_dicom(
+                tmp_path / f"{rng.integers(10**9)}.dcm",
+                time * BODY[..., z].T,
+                ImagePositionPatient=[-9, -9, 5.0 * z],
+                InstanceNumber=5 * (time - 1) + z + 1,
+            )
+    (series,) = read_series(tmp_path)
+    numbers = [pydicom.dcmread(path).InstanceNumber for path in series.files]
+    assert numbers == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("single_frames", [False, True])
 def test_frames_of_an_enhanced_image_are_as_those_of_single_files(tmp_path, single_frames):
     # Rows to the back, columns to the left, from the head down, turned a little.
@@ -164,6 +179,15 @@ def test_frames_of_an_enhanced_image_are_as_those_of_single_files(tmp_path, sing
     for z, item in enumerate(items):
         expected = BODY[::-1, ::-1, z].T * (items[0].image.max() / BODY[..., 0].max())
         assert np.abs(item.image[item.image > 0] - expected.ravel()).max() < expected.max() / 1e3
+
+
+@pytest.mark.parametrize("single_frames", [False, True])
+def test_maps_are_no_magnitudes(tmp_path, single_frames):
+    header = DicomHeader(quantity="t2star")
+    options: dict[str, Any] = {"affine": np.eye(4), "header": header}
+    write_image(tmp_path / "a.dcm", BODY.T, single_frames=single_frames, **options)
+    with pytest.raises(InputError, match="no MR magnitude images"):
+        read_series(tmp_path)
 
 
 def test_a_header_of_other_frames_than_the_pixels(tmp_path):

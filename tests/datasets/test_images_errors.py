@@ -194,3 +194,8 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     monkeypatch.setattr("ctxrecon.datasets.images.os.walk", walk)
     with pytest.raises(InputError, match="check its permissions"):
         ImageSource(size=(32, 32)).find(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "people.txt").write_bytes(b"\xef\xbb\xbfsub-01\r\nsub-02\r\n")
+    assert read_people(tmp_path / "people.txt") == {"sub-01", "sub-02"}

@@ -207,3 +207,12 @@ def test_a_faulty_header_is_warned_of_once_a_file(tmp_path, caplog, workers):
     for name in ("one", "two"):
         assert sum(name in line and "TR" in line for line in told) == 1
     assert len(told) == 2
+
+
+def test_a_summary_of_something_else_is_kept(tmp_path, capsys):
+    write_fastmri(tmp_path / "a.h5", images(2, (64, 56)))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "summary.json").write_text('{"precious": 1}')
+    assert run("prepare", "fastmri", tmp_path / "a.h5", "--out", tmp_path / "set") == 2
+    assert "contains a summary.json" in capsys.readouterr().err
+    assert (tmp_path / "set" / "summary.json").read_text() == '{"precious": 1}'

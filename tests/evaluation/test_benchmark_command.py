@@ -61,7 +61,8 @@ def scans(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scans")
     for name, seed, count in (("a.npz", 0, 2), ("b.npz", 1, 1)):
         generator = torch.Generator().manual_seed(seed)
-        protocols = [draw_protocol(generator, anatomy="brain") for _ in range(count)]
+        drawn = [draw_protocol(generator, anatomy="brain") for _ in range(count)]
+        protocols = [replace(one, field_strength=2.89) for one in drawn]
         scan = phantom_scan(
             "brain", protocols=protocols, shape=(32, 32), num_coils=4, generator=generator
         )

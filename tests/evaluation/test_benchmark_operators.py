@@ -41,7 +41,8 @@ TEXTS = (
 def scans(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scans")
     generator = torch.Generator().manual_seed(0)
-    protocols = [draw_protocol(generator, anatomy="brain") for _ in range(2)]
+    drawn = [draw_protocol(generator, anatomy="brain") for _ in range(2)]
+    protocols = [replace(one, field_strength=2.89) for one in drawn]
     scan = phantom_scan(
         "brain", protocols=protocols, shape=(N, N), num_coils=4, generator=generator
     )

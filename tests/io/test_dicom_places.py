@@ -248,3 +248,39 @@ def test_series_that_cannot_be_written(tmp_path, change, words):
     with pytest.raises(InputError, match=words):
         write_image(tmp_path / "a.dcm", images(PLACES["axial"]), **options)
     assert not list(tmp_path.iterdir())
+
+
+@SINGLE
+def test_a_header_of_phases_stores_radians(tmp_path, single_frames):
+    affine = PLACES["axial"]
+    phases = np.linspace(-3, 3, images(affine).size).reshape(images(affine).shape)
+    header = replace(HEADER, quantity="phase")
+    for name, values in (("complex", 2 * np.exp(1j * phases)), ("real", phases)):
+        files = write_image(
+            tmp_path / f"{name}.dcm",
+            values,
+            affine=affine,
+            header=header,
+            single_frames=single_frames,
+        )
+        for frame, plane in zip(in_frames(files), phases, strict=True):
+            np.testing.assert_allclose(frame[0], plane, atol=1e-3)
+
+
+@SINGLE
+def test_decimal_strings_have_at_most_16_characters(tmp_path, single_frames):
+    affine = PLACES["axial"]
+    metadata = [replace(one, te=1e3 * 0.00291, tr=1e4 / 3, flip_angle=20 / 3) for one in METADATA]
+    header = replace(HEADER, metadata=tuple(metadata))
+    (path, *_) = write_image(
+        tmp_path / "a.dcm",
+        images(affine),
+        affine=affine,
+        header=header,
+        single_frames=single_frames,
+    )
+    found = [one for one in pydicom.dcmread(path).iterall() if one.VR == "DS" and one.value]
+    assert found
+    for element in found:
+        values = element.value if element.VM > 1 else [element.value]
+        assert all(len(str(value)) <= 16 for value in values), element

@@ -35,3 +35,13 @@ def test_a_calibration_scan_of_zeros(tmp_path):
     np.save(tmp_path / "zeros.npy", np.zeros((1, 4, 12, 10), np.complex64))
     with pytest.raises(InputError, match=r"zeros\.npy: .*calibration"):
         read_scan(tmp_path / "a.npy", calibration=tmp_path / "zeros.npy")
+
+
+def test_a_slice_of_zeros_in_real_and_imaginary_parts(tmp_path):
+    volume = np.random.default_rng(0).standard_normal((3, 3, 8, 8, 2)).astype(np.float32)
+    volume[0] = 0
+    np.save(tmp_path / "pairs.npy", volume)
+    assert not read_scan(tmp_path / "pairs.npy", slices=0).kspace.any()
+    np.save(tmp_path / "pairs.npy", np.abs(volume))
+    with pytest.raises(InputError, match="no negative values"):
+        read_scan(tmp_path / "pairs.npy", slices=1)

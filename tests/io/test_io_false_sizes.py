@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from test_io_ismrmrd import header_xml, lines, phantom, write_raw
 
@@ -65,4 +68,17 @@ def test_few_readouts_of_a_large_matrix(tmp_path):
     readouts = lines(phantom(ny=64))
     path = write_raw(tmp_path / "raw.h5", readouts, header_xml(size, size, 30000, 59999))
     with pytest.raises(InputError, match="states"):
+        read_scan(path)
+
+
+def test_a_damaged_member_of_another_compression(tmp_path):
+    content = io.BytesIO()
+    np.save(content, K)
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("kspace.npy", content.getvalue())
+    raw = bytearray(path.read_bytes())
+    raw[60:90] = b"\xff" * 30
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=r"a\.npz"):
         read_scan(path)

@@ -211,3 +211,11 @@ def test_m4raw(tmp_path):
     assert np.array_equal(scan.kspace, k)
     assert scan.target is not None
     assert scan.metadata[0].contrast == "T1"
+
+
+def test_magnitudes_are_no_calgary_campinas_data(tmp_path):
+    path = tmp_path / "k.h5"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = np.abs(noise(4, 3, 16, 16))
+    with pytest.raises(InputError, match="no negative values"):
+        read_scan(path)

@@ -8,7 +8,7 @@ import torch
 from test_io_ismrmrd import phantom
 
 from ctxrecon.errors import InputError
-from ctxrecon.io import write_image, write_scan
+from ctxrecon.io import DicomHeader, read_scan, write_image, write_scan
 from ctxrecon.scan import Scan
 
 K = phantom()
@@ -28,6 +28,9 @@ IMAGE = np.ones((2, 4, 4), np.complex64)
         ("image.nii", IMAGE, {"voxel_size": (1, 0, 1)}, "three numbers"),
         ("image.png", IMAGE, {"voxel_size": (1, 1, 1)}, "NIfTI"),
         ("image.npy", IMAGE, {"montage": True}, "only PNG"),
+        ("image.nii", IMAGE, {"montage": True}, "only PNG"),
+        ("image.png", IMAGE, {"single_frames": True}, "only DICOM"),
+        ("image.nii.gz", IMAGE, {"header": DicomHeader()}, "only DICOM"),
     ],
 )
 def test_images_that_cannot_be_written(tmp_path, name, images, options, sentence):
@@ -56,3 +59,24 @@ def test_values_beyond_single_precision_are_not_written_as_infinite(tmp_path, na
 def test_voxel_sizes_that_are_none(tmp_path, size):
     with pytest.raises(InputError, match="three numbers"):
         write_image(tmp_path / "image.nii", IMAGE, voxel_size=size)
+
+
+def test_tensors_that_torch_has_not_resolved_yet(tmp_path):
+    values = torch.randn(2, 4, 4, dtype=torch.complex64, requires_grad=True)
+    write_image(tmp_path / "a.npy", values.conj())
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), values.detach().numpy().conj())
+    write_image(tmp_path / "a.npy", values.conj().imag)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), -values.detach().imag.numpy())
+    write_image(tmp_path / "a.npy", torch.ones(2, 4, 4, dtype=torch.bfloat16))
+    assert np.load(tmp_path / "a.npy").dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+def test_scans_of_tensors_that_torch_has_not_resolved_yet(tmp_path, name):
+    kspace, maps = torch.randn(2, 1, 3, 16, 8, dtype=torch.complex64, requires_grad=True)
+    mask = torch.ones(1, 1, 16, 8, dtype=torch.bool)
+    write_scan(tmp_path / name, Scan(kspace.conj(), mask, coil_maps=maps.conj()))
+    back = read_scan(tmp_path / name)
+    assert back.coil_maps is not None
+    torch.testing.assert_close(back.kspace, kspace.detach().conj().resolve_conj())
+    torch.testing.assert_close(back.coil_maps, maps.detach().conj().resolve_conj())

@@ -9,6 +9,7 @@ from places import PLACES, SHAPE, assert_in_place, images
 
 from ctxrecon.errors import InputError
 from ctxrecon.io import write_image
+from ctxrecon.io.volumes import read_volume
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -75,3 +76,12 @@ def test_what_no_image_has(tmp_path, name, options, words):
     with pytest.raises(InputError, match=words):
         write_image(tmp_path / name, np.ones((2, 4, 4)), **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("unit", "in_mm"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0)])
+def test_sizes_in_other_units_than_mm(tmp_path, unit, in_mm):
+    image = nibabel.Nifti1Image(np.ones((8, 8, 3), np.float32), np.diag([2, 2, 5, 1]) / in_mm)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    found = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(found.voxel_size, (2, 2, 5), rtol=1e-5)

@@ -268,7 +268,7 @@ def test_banks_of_before_have_no_persons(tmp_path: Path) -> None:
     notes["names"] = notes["names"] * 2
     arrays["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
     np.savez(path, **arrays)
-    with pytest.raises(InputError, match="names for"):
+    with pytest.raises(InputError, match="2 names, but 1 entries of labels"):
         AnatomyBank.load(path)
 
 

@@ -28,6 +28,7 @@ from ctxrecon.phantom import (
     signal,
     tissue_parameters,
 )
+from ctxrecon.phantom.protocols import common_field_strength
 from ctxrecon.phantom.sequences import dess, inversion_recovery, spin_echo, spoiled_gradient_echo
 
 T2 = ScanMetadata(contrast="T2", sequence="TurboSpinEcho", tr=5000, te=110, flip_angle=150)
@@ -229,6 +230,18 @@ def test_a_scan_is_deterministic_and_carries_its_truth() -> None:
         phantom_scan("elbow")
     with pytest.raises(InputError, match="at least one protocol"):
         phantom_scan("knee", protocols=[])
+    with pytest.raises(InputError, match=r"contrast.*protocols"):
+        phantom_scan("knee", protocols=[PD], contrast="PDFS")
+
+
+def test_protocols_of_one_scan_have_one_field_strength() -> None:
+    low, high = replace(PD, field_strength=1.5), replace(PDFS, field_strength=3.0)
+    with pytest.raises(InputError, match=r"1.5 T and 3 T"):
+        phantom_scan("knee", protocols=[low, high], shape=(32, 32))
+    # A protocol that states none runs in the scanner of the others.
+    unknown = replace(PDFS, field_strength=None)
+    assert common_field_strength([unknown, low]) == 1.5
+    assert common_field_strength([unknown]) == 3.0
 
 
 def test_training_items_follow_from_their_number(generator: torch.Generator) -> None:

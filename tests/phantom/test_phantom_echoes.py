@@ -235,3 +235,5 @@ def test_protocols_that_cannot_be_imaged(brains: AnatomyBank) -> None:
         contrast_scan(brains[0], [ScanMetadata(sequence="Flash", tr=50, flip_angle=20)])
     with pytest.raises(InputError, match="matrix size"):
         contrast_scan(brains[0], ECHOES, shape=(32, 256))
+    with pytest.raises(InputError, match="field strength"):
+        contrast_scan(brains[0], [*ECHOES, replace(ECHOES[0], field_strength=7.0)])

@@ -7,8 +7,17 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from ctxrecon.errors import InputError
 from ctxrecon.intensity import magnitude_quantile
-from ctxrecon.phantom import AnatomyBank, PhantomSlices, brain_anatomy, knee_anatomy
+from ctxrecon.phantom import (
+    AnatomyBank,
+    PhantomContrasts,
+    PhantomPairs,
+    PhantomSlices,
+    brain_anatomy,
+    knee_anatomy,
+    multi_echo,
+)
 from ctxrecon.phantom.dataset import crop_around
 from ctxrecon.phantom.imaging import TissueRecipe, smooth_fields
 
@@ -91,3 +100,18 @@ def test_a_square_around_a_pixel_stays_inside() -> None:
     rng = np.random.default_rng(0)
     assert crop_around(seen, 8, rng) == (slice(12, 20), slice(0, 8))
     assert crop_around(np.zeros((20, 30), bool), 8, rng) == (slice(6, 14), slice(11, 19))
+
+
+def test_anatomies_with_fewer_pixels_than_the_images_are_refused(bank: AnatomyBank) -> None:
+    for refused in (
+        lambda: PhantomSlices(bank, resolution=128),
+        lambda: PhantomPairs(bank, resolution=128),
+        lambda: PhantomContrasts(bank, multi_echo, resolution=128),
+        lambda: PhantomSlices(bank).recipe(0, 97, 1.0),
+        lambda: PhantomSlices(bank).recipe(0, 128, None),
+        lambda: PhantomSlices(bank).draw(0, 128),
+    ):
+        with pytest.raises(InputError, match="96 × 96 pixels, got"):
+            refused()
+    assert PhantomSlices(bank)[0]["image"].shape == (2, 96, 96)
+    assert PhantomSlices(bank, resolution=96)[0]["image"].shape == (2, 96, 96)

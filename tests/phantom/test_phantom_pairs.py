@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -219,3 +221,6 @@ def test_what_makes_no_pair(anatomy):
         pair_scan(anatomy, t1_t2_pair(torch.Generator())[:1])
     with pytest.raises(InputError, match="matrix size"):
         pair_scan(anatomy, shape=(256, 256))
+    first, second = t1_t2_pair(torch.Generator())
+    with pytest.raises(InputError, match="field strength"):
+        pair_scan(anatomy, (first, replace(second, field_strength=7.0)))

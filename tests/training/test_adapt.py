@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,27 @@ def test_keeps_the_prior_that_is_no_worse(pipe: ContextMRIPipeline) -> None:
     assert found.scores.gain <= 0
     assert bool((weights(found.pipe) == weights(pipe)).all())
     assert "original prior is kept" in summary(found, "the prior")
+
+
+def test_reports_the_slices_that_were_used(
+    pipe: ContextMRIPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = set()
+    split = run._split
+
+    def counted(*args: Any) -> Example:
+        used.add(id(args[1]))
+        return split(*args)
+
+    monkeypatch.setattr(run, "_split", counted)
+    monkeypatch.setattr(run, "_MOST_SPLITS", 3)
+    scans = [toy_scan(number, slices=2, acceleration=2.0) for number in range(3)]
+    found = adapt_prior(pipe, scans, steps=1)
+    assert (found.slices, found.fully_sampled) == (len(used), 0) == (3, 0)
+    assert "3 undersampled slices" in summary(found, "the prior")
+    used.clear()
+    found = adapt_prior(pipe, [scans[0], toy_scan(3, slices=2), scans[1]], steps=1, seed=1)
+    assert found.slices == found.fully_sampled + len(used)
 
 
 def test_same_seed_same_weights(pipe: ContextMRIPipeline) -> None:

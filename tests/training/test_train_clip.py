@@ -12,6 +12,7 @@ from narrow import present
 from safetensors.torch import load_file
 from scripts import forget_accelerate
 
+from ctxrecon.errors import InputError
 from ctxrecon.metadata import ScanMetadata
 from ctxrecon.phantom import AnatomyBank, brain_anatomy, knee_anatomy
 from ctxrecon.pipelines import load_text_encoder
@@ -84,6 +85,11 @@ def run(bank, monkeypatch):
         return folder
 
     return train
+
+
+def test_a_bank_with_fewer_pixels_than_the_images_is_refused(run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="64 × 64 pixels, got 96"):
+        run(tmp_path / "clip", "--max_train_steps", "1", "--resolution", "96")
 
 
 def test_training_learns_resumes_and_gives_a_text_encoder(run, tmp_path: Path) -> None:

@@ -171,6 +171,13 @@ def test_unsuitable_mixes_are_refused() -> None:
         prior_samples(prompt_dropout=1.5)
 
 
+@pytest.mark.parametrize("native_share", [0.0, 1.0])
+def test_a_bank_with_fewer_pixels_than_the_images_is_refused(native_share: float) -> None:
+    samples = prior_samples(resolutions=[96], native_share=native_share)
+    with pytest.raises(InputError, match="64 × 64 pixels, got 96"):
+        [samples[0, number] for number in range(10)]
+
+
 def test_a_phantom_slice_may_show_a_part_of_the_anatomy() -> None:
     whole = PhantomSlices(bank(), resolution=32, noise=0.0)
     parts = PhantomSlices(bank(), resolution=32, noise=0.0, field_of_view=0.6)

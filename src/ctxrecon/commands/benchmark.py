@@ -141,7 +141,7 @@ def benchmark(
     from ctxrecon.evaluation.operators import check_scans
     from ctxrecon.evaluation.report import FILES
     from ctxrecon.evaluation.runner import device_of
-    from ctxrecon.evaluation.scans import check_fully_sampled, slices_of
+    from ctxrecon.evaluation.scans import check_fully_sampled, content_digest, slices_of
 
     solvers = {text: solver_and_call(text) for text in wanted if not _is_baseline(text)}
     refuse_ignored(context, _users(solvers, networks, prior, chosen_prompts, chosen_masks))
@@ -163,6 +163,7 @@ def benchmark(
     device = device_of(state)
     batch_size = batch_size or _BATCH_SIZE[device.type]
     settings: dict[str, object] = {"seed": seed}
+    settings |= {f"scan {scan.path.name}": content_digest(scan.path) for scan in found}
     made: dict[str, list[Method]] = {}
     named = SHIPPED_PRIOR if prior is None else model_name(prior, subfolder)
     if solvers:

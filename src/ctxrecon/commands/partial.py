@@ -14,7 +14,7 @@ from ctxrecon.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ctxrecon.io.numpy_format import Archive
+    from ctxrecon.npz import Archive
 
 _SETTINGS = "settings.json"
 _WRITING = "writing"
@@ -161,7 +161,7 @@ def _read_part(path: Path, shape: tuple[int, int, int]) -> Part:
     """Read and validate what :meth:`PartialFolder.save` wrote."""
     import numpy as np
 
-    from ctxrecon.io.numpy_format import Archive
+    from ctxrecon.npz import Archive
 
     with Archive(path) as archive:
         names, seconds = archive.get("names"), archive.get("seconds")

@@ -214,8 +214,8 @@ def _of_volume(
 
 def _check_size(shape: tuple[int, int], coils: int, remedy: str) -> None:
     """Validate that a scan is small enough to be simulated in reasonable time."""
-    if max(shape) > _LARGEST_MATRIX or coils > _MOST_COILS:
+    if max(shape) > _LARGEST_MATRIX or not 1 <= coils <= _MOST_COILS:
         raise InputError(
-            f"expected a matrix of up to {_LARGEST_MATRIX} {_LARGEST_MATRIX} and --coils up to "
+            f"expected a matrix of up to {_LARGEST_MATRIX} {_LARGEST_MATRIX} and --coils from 1 to "
             f"{_MOST_COILS}, got {shape[0]} {shape[1]} and {coils}: {remedy}"
         )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input
 from ctxrecon.io._arrays import metadata_from_json
-from ctxrecon.io.numpy_format import Archive
 from ctxrecon.metadata import ScanMetadata
+from ctxrecon.npz import Archive
 
 ARRAYS, NOTES = "slices.npz", "slices.json"
 _MOST_NOTES = 256 * 2**20

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".dcm", ".ima")
 _NO_MAGNITUDE = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY", "VELOCITY", "STD_DEVIATION"}
+# Fourth values of ImageType in Enhanced MR images of quantities (PS3.3, C.8.13.3.1.1).
+_MAPS = {"ADC", "RHO", "SNR_MAP", "T1", "T2", "T2_STAR", "TEMPERATURE"}
 # GE's private image type: 0 magnitude, 1 phase, 2 real part, 3 imaginary part.
 _GE_IMAGE_TYPE = (0x0043, 0x102F)
 # Positions closer than this, in mm, are identical.
@@ -55,6 +57,7 @@ class _Image:
     path: Path
     frame: int | None
     key: tuple[Any, ...]
+    acquired: tuple[int, int]
     subject: str
     orientation: NDArray[np.float64]
     position: NDArray[np.float64]
@@ -62,9 +65,9 @@ class _Image:
     thickness: float
 
     @property
-    def order(self) -> tuple[str, int]:
-        """Sort key of images at the same position."""
-        return self.path.name, self.frame or 0
+    def order(self) -> tuple[int, int, str, int]:
+        """Sort key of images at the same position, by their order of acquisition."""
+        return *self.acquired, self.path.name, self.frame or 0
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -91,8 +94,8 @@ def read_series(folder: Path) -> list[Series]:
     """Read the series of magnitude images in a folder, in the order of their first files.
 
     Images of one series that differ in orientation, echo or matrix size are split into several.
-    Phase images, and all but the first of several images at one position, are skipped with a
-    warning.
+    Phase images, and all but the first acquired of several images at one position, such as later
+    time points, are skipped with a warning.
 
     Raises:
         InputError: If pydicom is missing, a file is damaged, or no image is left.
@@ -205,15 +208,26 @@ def _read_image(path: Path, header: Any, frame: int | None) -> _Image | None:
         raise InputError(f"{path}: the image orientation or spacing in its header is invalid")
     series = str(header.get("SeriesInstanceUID", ""))
     key = (series, tuple(np.round(orientation, _DECIMALS) + 0.0), shape, echo)
+    acquired = _whole(header, "AcquisitionNumber"), _whole(header, "InstanceNumber")
     subject, spacing = _person(header), (rows, columns)
-    return _Image(path, frame, key, subject, orientation, position, spacing, thickness)
+    return _Image(path, frame, key, acquired, subject, orientation, position, spacing, thickness)
+
+
+def _whole(header: Any, name: str) -> int:
+    """Return a whole number of a header, 0 if it is absent or unreadable."""
+    try:
+        return int(header.get(name) or 0)
+    except (TypeError, ValueError):
+        return 0
 
 
 def _no_magnitude(header: Any) -> bool:
     """Return whether a header describes phase, real or imaginary parts, or a map."""
-    types = [header.get(name) or () for name in ("ImageType", "FrameType")]
-    lists = [[each] if isinstance(each, str) else each for each in types]
+    types: list[Any] = [header.get(name) or () for name in ("ImageType", "FrameType")]
+    lists: list[Sequence[Any]] = [[each] if isinstance(each, str) else each for each in types]
     words = {str(word).upper() for each in lists for word in each}
+    if any(len(each) > 3 and str(each[3]).upper() in _MAPS for each in lists):
+        return True
     part = str(header.get("ComplexImageComponent", "")).upper()
     if words & _NO_MAGNITUDE or part in _NO_MAGNITUDE or any(w.endswith(" MAP") for w in words):
         return True

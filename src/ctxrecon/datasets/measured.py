@@ -17,7 +17,7 @@ from ctxrecon.datasets.source import LeftOut, Slice, VolumeSource, check_size
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_input
 from ctxrecon.fourier import ifft2c
-from ctxrecon.io.numpy_format import Archive
+from ctxrecon.npz import Archive
 from ctxrecon.operators import Crop
 
 _TURNS = ("none", "rot180")

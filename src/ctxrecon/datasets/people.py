@@ -54,7 +54,7 @@ def read_people(path: Path) -> frozenset[str]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path} is too large for a list of people: expected one name a line")
-        names = path.read_text(encoding="utf-8").splitlines()
+        names = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(
             f"the list of people {path} cannot be read ({error.strerror}): check its path"

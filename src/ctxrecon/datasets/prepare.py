@@ -144,7 +144,7 @@ def _jobs(source: VolumeSource, inputs: Sequence[Path], summary: Summary) -> dic
                 summary.failed[_printable(shown)] = _printable(reason)
                 continue
             other = seen.setdefault(name.casefold(), volume)
-            if other is not volume:
+            if other.absolute() != volume.absolute():
                 raise InputError(
                     f"{other} and {volume} would both become {name}{SUFFIX}: rename one, or "
                     "prepare them into two folders"
@@ -198,6 +198,11 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
             raise InputError(
                 f"{out} contains shards such as {shards[0].name} but no {_SETTINGS} that records "
                 "their settings: use another --out"
+            )
+        if (out / _SUMMARY).exists():
+            raise InputError(
+                f"{out} contains a {_SUMMARY} of something else, which would be replaced: use "
+                "another --out"
             )
         write_json(path, settings)
         return

@@ -199,7 +199,7 @@ def read_headers(path: Path) -> dict[str, ScanMetadata]:
         raise InputError(f"no table of SKM-TEA headers at {path}; expected all_metadata.csv")
     found: dict[str, ScanMetadata] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             expected = (_ID, _SEX, *_NUMBERS.values())

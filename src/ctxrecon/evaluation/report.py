@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctxrecon.evaluation.grid import Acquisition, Grid, Method, curve_title
+from ctxrecon.evaluation.operators import OperatorAcquisition, Trajectory
 from ctxrecon.evaluation.record import write_record
 from ctxrecon.evaluation.rows import Row
 from ctxrecon.evaluation.runner import METRICS, case_key, row_key
@@ -133,7 +134,9 @@ def summarize(rows: Sequence[Row], grid: Grid) -> dict[Acquisition, dict[Method,
             prompt=method.prompt,
             steps=method.steps,
             scores={name: summary(values[name], clusters) for name in METRICS},
-            less_first={name: summary(values[name] - first[name], clusters) for name in METRICS},
+            less_first={
+                name: summary(_differences(values[name], first[name]), clusters) for name in METRICS
+            },
             seconds=float(np.median(column(acquisition, method, "seconds"))),
             evaluations=float(column(acquisition, method, "evaluations").mean()),
         )
@@ -142,6 +145,11 @@ def summarize(rows: Sequence[Row], grid: Grid) -> dict[Acquisition, dict[Method,
         acquisition: {method: cell(acquisition, method) for method in grid.methods}
         for acquisition in grid.acquisitions
     }
+
+
+def _differences(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``one − other``, with 0 where both are infinite, as the PSNR of exact images is."""
+    return np.subtract(one, other, out=np.zeros_like(one), where=one != other)
 
 
 def _measured(rows: Sequence[Row], grid: Grid) -> Grid:
@@ -166,8 +174,7 @@ def _text(
     lines = [
         f"{slices} slice{'s' * (slices > 1)} of {scans} scan{'s' * (scans > 1)}, reference "
         f"{' or '.join(references)}, slice-wise metrics on magnitudes, mean ± standard error "
-        f"({errors}). Each slice has its own mask, the same for every method, and coil maps "
-        f"estimated from its samples. Seconds: median time per slice in batches of "
+        f"({errors}).{_acquired(grid.acquisitions)} Seconds: median time per slice in batches of "
         f"{grid.batch_size}, without coil maps.{solvers}\n"
     ]
     first, *others = grid.methods
@@ -198,6 +205,28 @@ def _text(
                 ),
             ]
     return "\n".join(lines)
+
+
+def _acquired(acquisitions: Iterable[Acquisition]) -> str:
+    """Return how slices were measured: with masks, along trajectories, or as images."""
+    sentences = []
+    for acquisition in acquisitions:
+        if not isinstance(acquisition, OperatorAcquisition):
+            sentences.append(
+                "Each slice has its own mask, the same for every method, and coil maps estimated "
+                "from its samples."
+            )
+        elif isinstance(acquisition.operator, Trajectory):
+            sentences.append(
+                "Trajectories are the same for every slice, with coil maps estimated from its "
+                "samples."
+            )
+        elif not acquisition.operator.measures_kspace:
+            sentences.append(
+                "Operators on images measure each slice in the same way for every method and need "
+                "no coil maps."
+            )
+    return "".join(f" {sentence}" for sentence in dict.fromkeys(sentences))
 
 
 def _estimates(scores: dict[str, Estimate], *, sign: bool = False) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,15 @@ class Slice:
     path: Path
     number: int
     shape: tuple[int, int, int]
+
+
+def content_digest(path: Path) -> str:
+    """Return a short hash of a file, which identifies a scan in the settings of a run."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()[:16]
 
 
 def find_scans(paths: Iterable[Path]) -> list[ScanFile]:

@@ -28,7 +28,8 @@ def summary(values: ArrayLike, clusters: Sequence[str] | None = None) -> Estimat
         clusters: Cluster of each value (default: each value is its own cluster).
 
     Returns:
-        ``mean``, ``standard_error`` (``None`` for one value) and ``n``.
+        ``mean``, ``standard_error`` (``None`` for one value, or if the mean is not finite) and
+        ``n``.
 
     Example:
         >>> from ctxrecon.evaluation import summary, with_error
@@ -40,11 +41,13 @@ def summary(values: ArrayLike, clusters: Sequence[str] | None = None) -> Estimat
     _, owner = np.unique(np.asarray(names), return_inverse=True)
     if owner.max() == 0:
         owner = np.arange(len(array))
-    sums = np.bincount(owner, array - array.mean())
+    with np.errstate(invalid="ignore"):  # infinite values of both signs
+        mean = float(array.mean())
     error = None
-    if len(sums) > 1:
+    if owner.max() > 0 and np.isfinite(mean):
+        sums = np.bincount(owner, array - mean)
         error = float(np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(array))
-    return {"mean": float(array.mean()), "standard_error": error, "n": len(array)}
+    return {"mean": mean, "standard_error": error, "n": len(array)}
 
 
 def with_error(entry: Estimate, digits: int, *, sign: bool = False) -> str:

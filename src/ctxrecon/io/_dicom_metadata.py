@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ctxrecon.io._dicom_values import decimal
 from ctxrecon.metadata import ScanMetadata
 
 # Sequence -> values of ScanningSequence and SequenceVariant (PS3.3, C.8.3.1).
@@ -41,7 +42,7 @@ def patient_and_protocol(metadata: ScanMetadata) -> dict[str, Any]:
         "PatientSex": metadata.sex or "",
         **_known("PatientAge", None if metadata.age is None else _age(metadata.age)),
         **_known("BodyPartExamined", body if re.fullmatch(r"[A-Z0-9 _]{1,16}", body) else None),
-        **_known("MagneticFieldStrength", metadata.field_strength),
+        **_known("MagneticFieldStrength", _decimal(metadata.field_strength)),
     }
 
 
@@ -60,19 +61,19 @@ def classic_timing(metadata: ScanMetadata) -> dict[str, Any]:
         "ScanOptions": "",
         "MRAcquisitionType": "",
         "EchoTrainLength": "",
-        "RepetitionTime": _number(metadata.tr),
-        "EchoTime": _number(metadata.te),
+        "RepetitionTime": _decimal(metadata.tr) or "",
+        "EchoTime": _decimal(metadata.te) or "",
         **_known("SequenceName", metadata.sequence and metadata.sequence[:16]),
-        **_known("InversionTime", metadata.ti if _inverts(metadata) else None),
-        **_known("FlipAngle", metadata.flip_angle),
+        **_known("InversionTime", _decimal(metadata.ti if _inverts(metadata) else None)),
+        **_known("FlipAngle", _decimal(metadata.flip_angle)),
     }
 
 
 def functional_groups(metadata: ScanMetadata) -> dict[str, dict[str, Any]]:
     """Return the known timing of a frame of an Enhanced MR image."""
     timing = {
-        **_known("RepetitionTime", metadata.tr),
-        **_known("FlipAngle", metadata.flip_angle),
+        **_known("RepetitionTime", _decimal(metadata.tr)),
+        **_known("FlipAngle", _decimal(metadata.flip_angle)),
     }
     inversion = {"InversionRecovery": "YES", "InversionTimes": metadata.ti}
     groups = {
@@ -92,8 +93,8 @@ def _known(name: str, value: Any) -> dict[str, Any]:
     return {} if value is None else {name: value}
 
 
-def _number(value: float | None) -> Any:
-    return "" if value is None else value
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else decimal(value)
 
 
 def _age(years: float) -> str:

@@ -51,6 +51,11 @@ def read_calgary(path: Path, slices: SliceChoice = None) -> Scan:
         num_bytes = dataset.dtype.itemsize * len(chosen) * int(np.prod(dataset.shape[1:]))
         check_expansion(path, num_bytes, dataset.id.get_storage_size(), "kspace")
         parts = read_slices(dataset, chosen).astype(np.float32)
+    if parts.any() and parts.min() >= 0:
+        raise InputError(
+            f"{path}: expected real and imaginary parts in the real array kspace, got no negative "
+            "values, as in magnitudes: store the k-space as complex64"
+        )
     logger.info(
         "%s: the real numbers along its last axis are interpreted as %d coils in the "
         "Calgary-Campinas layout, with zero frequency at index 0",

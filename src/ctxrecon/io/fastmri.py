@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ctxrecon.arrays import to_numpy
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion, written_beside
 from ctxrecon.io._arrays import (
@@ -288,14 +289,14 @@ def write_fastmri(path: Path, scan: Scan) -> None:
 
     names = ("kspace", "coil_maps", "target", "calibration")
     arrays = {name: getattr(scan, name) for name in names}
-    mask = scan.cartesian_mask.cpu().numpy()
+    mask = to_numpy(scan.cartesian_mask)
     by_lines = len(mask) == 1 and bool((mask == mask[:, :, :1]).all())
     # Written to memory first: on a full disk HDF5 can neither write nor close, and aborts.
     content = BytesIO()
     with h5py.File(content, "w") as file:
         for name, value in arrays.items():
             if value is not None:
-                file.create_dataset(name, data=value.cpu().numpy(), compression="lzf")
+                file.create_dataset(name, data=to_numpy(value), compression="lzf")
         file["mask"] = mask[0, 0, 0] if by_lines else mask
         if scan.metadata:
             file[_METADATA] = metadata_to_json(scan.metadata)
@@ -304,6 +305,6 @@ def write_fastmri(path: Path, scan: Scan) -> None:
         if scan.voxel_size is not None:
             file.attrs[_VOXEL_SIZE] = np.array(scan.voxel_size, np.float64)
         if scan.affine is not None:
-            file.attrs[_AFFINE] = scan.affine.cpu().numpy()
+            file.attrs[_AFFINE] = to_numpy(scan.affine)
     with written_beside(path) as temporary:
         temporary.write_bytes(content.getbuffer())

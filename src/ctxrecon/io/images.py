@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctxrecon.arrays import to_numpy
 from ctxrecon.errors import InputError
 from ctxrecon.io import bart, dicom, nifti, numpy_format, png
 from ctxrecon.io.dicom import DicomHeader
@@ -45,7 +46,8 @@ def write_image(
             ``"complex"`` (complex64).
         montage: Whether to write one ``.png`` with all slices instead of one per slice (``_000``,
             ``_001``, …).
-        header: Attributes of a DICOM series.
+        header: Attributes of a DICOM series. With the quantity "phase", complex images are stored
+            by their phase, real ones unchanged, as radians.
         single_frames: Whether to write one ``.dcm`` per slice (``_000``, ``_001``, …) instead of
             one Enhanced MR image.
 
@@ -67,7 +69,7 @@ def write_image(
         ['image_000.png', 'image_001.png']
     """
     path = Path(path)
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    array = to_numpy(images) if isinstance(images, Tensor) else np.asarray(images)
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "fciub":
         raise InputError(
@@ -78,6 +80,12 @@ def write_image(
         raise InputError(f"cannot write {path}: the images contain values that are not finite")
     place = _checked_place(path, affine, voxel_size)
     name = path.name.lower()
+    if montage and not name.endswith(".png"):
+        raise InputError(f"cannot write {path}: only PNG supports a montage, leave it out")
+    if (single_frames or header is not None) and not name.endswith(".dcm"):
+        raise InputError(
+            f"cannot write {path}: only DICOM supports single_frames and header, leave them out"
+        )
     if name.endswith((".nii", ".nii.gz")):
         return nifti.write_images(path, _part(path, array, part), place, voxel_size)
     if name.endswith(".dcm"):
@@ -93,8 +101,6 @@ def write_image(
         )
     if name.endswith(".png"):
         return png.write_images(path, array, montage=montage)
-    if montage:
-        raise InputError(f"cannot write {path}: only PNG supports a montage, leave it out")
     if name.endswith((".npy", ".npz")):
         return numpy_format.write_images(path, array)
     if name.endswith(".cfl"):
@@ -143,7 +149,11 @@ def _write_dicom(
     header = DicomHeader() if header is None else header
     if part == "phase":
         header = replace(header, quantity="phase")
-    values = _part(path, images, part)
+    elif header.quantity == "phase" and np.iscomplexobj(images):
+        part = "phase"
+    # Real images of a phase are its radians, which have a sign.
+    radians = header.quantity == "phase" and part == "magnitude"
+    values = images if radians else _part(path, images, part)
     return dicom.write_images(path, values, affine, header, single_frames=single_frames)
 
 

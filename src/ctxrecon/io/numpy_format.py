@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Sequence
-from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ctxrecon.arrays import to_numpy
 from ctxrecon.errors import InputError
-from ctxrecon.files import check_expansion, written_beside
+from ctxrecon.files import written_beside
 from ctxrecon.io._arrays import (
     SliceChoice,
     build_scan,
@@ -30,6 +26,7 @@ from ctxrecon.io._calibration import stated_calibration
 from ctxrecon.io._complex import ComplexArray
 from ctxrecon.io._place import stated_affine
 from ctxrecon.metadata import ScanMetadata
+from ctxrecon.npz import Archive, array_layout
 from ctxrecon.scan import Scan
 
 logger = logging.getLogger(__name__)
@@ -38,62 +35,11 @@ logger = logging.getLogger(__name__)
 _ARRAYS = {"kspace": 4, "mask": 3, "coil_maps": 4, "target": 3, "calibration": 4}
 _OTHERS = ("metadata", "prompts", "noise_std", "voxel_size", "affine")
 
-# Exceptions that NumPy raises for damaged headers, which are Python literals.
-_HEADER_ERRORS = (
-    ValueError,
-    TypeError,
-    SyntaxError,
-    EOFError,
-    RecursionError,
-    tokenize.TokenError,
-    zlib.error,
-)
-
-
-class _Layout(NamedTuple):
-    """Header of a ``.npy`` array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran_order: bool
-
-
-def _header(path: Path, file: IO[bytes], num_bytes: int, name: str) -> _Layout:
-    """Read the header of a ``.npy`` array and validate it against the actual size."""
-    try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"format version {version}")
-    except _HEADER_ERRORS as error:
-        raise InputError(
-            f"{path}: the NumPy header of {name} cannot be read, save it again with numpy.save "
-            f"({' '.join(str(error).split())[:120]})"
-        ) from error
-    if dtype.hasobject:
-        raise InputError(
-            f"{path}: {name} contains pickled Python objects, which are never loaded: "
-            "save plain numbers or strings"
-        )
-    expected = dtype.itemsize
-    for length in shape:
-        expected *= length  # Python integers cannot overflow
-    offset = file.tell()
-    if min(shape, default=1) < 0 or expected != num_bytes - offset:
-        raise InputError(
-            f"{path} is truncated or damaged: {name} of shape {shape} {dtype} requires {expected} "
-            f"bytes, the file has {num_bytes - offset}"
-        )
-    return _Layout(shape, dtype, fortran_order)
-
 
 def read_array(path: Path) -> np.ndarray:
     """Memory-map the array of a ``.npy`` file after validating its header."""
     with path.open("rb") as file:
-        shape = _header(path, file, path.stat().st_size, "the array").shape
+        shape = array_layout(path, file, path.stat().st_size, "the array").shape
     if 0 in shape:
         raise InputError(f"{path}: the array of shape {shape} is empty: nothing was measured")
     return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -118,88 +64,23 @@ def read_npy(path: Path, slices: SliceChoice = None) -> Scan:
     return build_scan(path, np.concatenate([array[...].reshape(layout)] * len(chosen)))
 
 
-class Archive:
-    """A ``.npz`` archive whose members are validated before they are decompressed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise InputError(
-                f"{path} is truncated or is not a NumPy .npz archive ({error})"
-            ) from error
-        self.names = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
-
-    def layout(self, name: str) -> _Layout:
-        """Return the header of an array after validating that its size is plausible."""
-        info = self.names[name]
-        # The stated compressed size may exceed the size of the file.
-        stored = min(info.compress_size, self.path.stat().st_size)
-        check_expansion(self.path, info.file_size, stored, name)
-        try:
-            with self._zip.open(info) as member:
-                return _header(self.path, member, info.file_size, name)
-        except InputError:
-            raise
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
-
-    def get(self, name: str, chosen: Sequence[int] | None = None) -> np.ndarray | None:
-        """Read an array, or its ``chosen`` entries along the first axis; ``None`` if absent.
-
-        Members are streams: entries up to the last chosen one are decompressed but not kept.
-        """
-        if name not in self.names:
-            return None
-        layout = self.layout(name)
-        try:
-            with self._zip.open(self.names[name]) as member:
-                if chosen is not None and not layout.fortran_order:
-                    _header(self.path, member, self.names[name].file_size, name)
-                    return _entries(member, layout, chosen)
-                whole = np.lib.format.read_array(member, allow_pickle=False)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-            raise InputError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
-        return whole if chosen is None else whole[list(chosen)]
-
-    def kspace_shape(self) -> tuple[tuple[int, int, int, int], np.dtype]:
-        """Return (slices, coils, ny, nx) and dtype of the array named ``kspace``."""
-        if "kspace" not in self.names:
-            found = ", ".join(sorted(self.names)[:8]) or "nothing"
-            raise InputError(
-                f"{self.path}: expected an array named 'kspace', found {found}: save it with "
-                "numpy.savez(file, kspace=...)"
-            )
-        layout = self.layout("kspace")
-        check_complex(self.path, layout.dtype)
-        return kspace_layout(self.path, layout.shape), layout.dtype
-
-
-def _entries(member: IO[bytes], layout: _Layout, chosen: Sequence[int]) -> np.ndarray:
-    """Read the chosen entries along the first axis from the stream of an array."""
-    shape = layout.shape[1:]
-    size = layout.dtype.itemsize * prod(shape)
-    kept = {}
-    for index in range(max(chosen) + 1):
-        raw = member.read(size)
-        if len(raw) < size:
-            raise EOFError(f"it ends at entry {index}")
-        if index in chosen:
-            kept[index] = np.frombuffer(raw, layout.dtype).reshape(shape)
-    return np.stack([kept[index] for index in chosen])
+def _kspace_shape(archive: Archive) -> tuple[tuple[int, int, int, int], np.dtype]:
+    """Return (slices, coils, ny, nx) and dtype of the array named ``kspace``."""
+    if "kspace" not in archive.names:
+        found = ", ".join(sorted(archive.names)[:8]) or "nothing"
+        raise InputError(
+            f"{archive.path}: expected an array named 'kspace', found {found}: save it with "
+            "numpy.savez(file, kspace=...)"
+        )
+    layout = archive.layout("kspace")
+    check_complex(archive.path, layout.dtype)
+    return kspace_layout(archive.path, layout.shape), layout.dtype
 
 
 def npz_shape(path: Path) -> tuple[tuple[int, int, int, int], np.dtype, dict[str, Any]]:
     """Return (slices, coils, ny, nx) and dtype of the k-space in a ``.npz`` archive."""
     with Archive(path) as archive:
-        return *archive.kspace_shape(), {}
+        return *_kspace_shape(archive), {}
 
 
 def _text_metadata(path: Path, archive: Archive, num_slices: int) -> tuple[ScanMetadata, ...]:
@@ -236,7 +117,7 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
     with one entry per slice, only the selected entries are kept.
     """
     with Archive(path) as archive:
-        layout, _ = archive.kspace_shape()
+        layout, _ = _kspace_shape(archive)
         unknown = sorted(set(archive.names) - {*_ARRAYS, *_OTHERS})
         if unknown:
             named = ", ".join(repr(name[:40]) for name in unknown[:8])
@@ -274,13 +155,13 @@ def read_npz(path: Path, slices: SliceChoice = None) -> Scan:
 def write_npz(path: Path, scan: Scan) -> None:
     """Write a scan; :func:`read_npz` returns the same scan."""
     arrays: dict[str, Any] = {
-        "kspace": scan.kspace.cpu().numpy(),
-        "mask": scan.cartesian_mask.cpu().numpy(),
+        "kspace": to_numpy(scan.kspace),
+        "mask": to_numpy(scan.cartesian_mask),
     }
     for name in ("coil_maps", "target", "calibration"):
         value = getattr(scan, name)
         if value is not None:
-            arrays[name] = value.cpu().numpy()
+            arrays[name] = to_numpy(value)
     if scan.metadata:
         arrays["metadata"] = np.array(metadata_to_json(scan.metadata))
         arrays["prompts"] = np.array([item.to_prompt() for item in scan.metadata])
@@ -289,7 +170,7 @@ def write_npz(path: Path, scan: Scan) -> None:
     if scan.voxel_size is not None:
         arrays["voxel_size"] = np.array(scan.voxel_size, np.float64)
     if scan.affine is not None:
-        arrays["affine"] = scan.affine.cpu().numpy()
+        arrays["affine"] = to_numpy(scan.affine)
     with written_beside(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 

@@ -273,7 +273,7 @@ def read_fastmri_plus(path: str | Path) -> dict[tuple[str, int], tuple[str, ...]
         raise InputError(f"no fastMRI+ table at {path}: expected a CSV file such as knee.csv")
     found: dict[tuple[str, int], list[str]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             if missing := [name for name in ("file", "slice", "label") if name not in columns]:

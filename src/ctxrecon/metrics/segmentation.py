@@ -158,8 +158,9 @@ def segmentation_metrics(samples: Tensor, references: Tensor) -> dict[str, Tenso
         "ged", the :func:`generalized_energy_distance`; "dice", the mean over single samples and
         single raters; "dice_majority", the Dice coefficient of the two majority votes; both are
         means over the classes; "diversity", ``E d(ẑ, ẑ′)``, the mean distance between samples; and
-        "reference_diversity", that between raters. For two equally frequent opinions the latter is
-        the smallest "ged" of a single prediction.
+        "reference_diversity", that between raters. If R raters hold two equally frequent opinions
+        at the distance d, this is ``R d / (2 (R − 1))``, and the "ged" of a single prediction is at
+        least ``d`` minus this value.
     """
     ged = generalized_energy_distance(samples, references)
     both, total = _pairwise(samples, references)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctxrecon.phantom.person import Person
+from ctxrecon.phantom.shown import shown_findings
 
 Window: TypeAlias = tuple[slice, slice]
 
@@ -44,8 +45,16 @@ class Anatomy:
         return self._each(lambda values: values[:, ::-1])
 
     def cropped(self, window: Window) -> Anatomy:
-        """Return the part of the anatomy in these rows and columns."""
-        return self._each(lambda values: values[window])
+        """Return the part of the anatomy in these rows and columns, with the findings it shows.
+
+        Anatomies of old banks, without structures, keep all findings; see
+        :func:`ctxrecon.phantom.shown.shown_findings`.
+        """
+        part = self._each(lambda values: values[window])
+        if not self.pathologies or self.structures is None or part.structures is None:
+            return part
+        whole, shown = (self.labels, self.structures), (part.labels, part.structures)
+        return replace(part, pathologies=shown_findings(self.pathologies, whole, shown))
 
     def _each(self, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Anatomy:
         structures = None if self.structures is None else change(self.structures)

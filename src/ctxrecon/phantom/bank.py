@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
+from ctxrecon.files import written_beside
+from ctxrecon.npz import Archive
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.person import Person
 from ctxrecon.phantom.structures import Structure
+from ctxrecon.phantom.tissues import Tissue
 
 OLD_BANK = (
     "this bank of anatomies was made before segmentations were stored and has none: make the bank "
     "again with training/build_bank.py"
 )
 
-# Errors that NumPy, zipfile and json raise for damaged archives
-_DAMAGE = (
-    LookupError,
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    BadZipFile,
-    RuntimeError,
-    SyntaxError,
-    TokenError,
-    zlib.error,
-)
+_NEEDED = ("labels", "voxel_mm", "slices", "notes")
+"""Arrays that every bank has."""
+# Errors of damaged notes, and of :meth:`AnatomyBank._check`
+_DAMAGE = (LookupError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -178,14 +168,17 @@ class AnatomyBank:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the bank as ``.npz``, to a temporary file that is then renamed."""
+        """Write the bank as ``.npz``, to a temporary file that is then renamed.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
         path = Path(path)
-        beside = path.with_name(f".{path.name}.partial")
         persons = [None if one is None else [one.age, one.sex] for one in self.persons]
         notes = json.dumps(
             {"names": self.names, "pathologies": self.pathologies, "persons": persons}
         )
-        with beside.open("wb") as file:
+        with written_beside(path) as beside, beside.open("wb") as file:
             known: dict[str, Any] = {}
             if self.subjects is not None:
                 known["subjects"] = self.subjects
@@ -199,7 +192,6 @@ class AnatomyBank:
                 notes=np.frombuffer(notes.encode(), np.uint8),
                 **known,
             )
-        os.replace(beside, path)
 
     @classmethod
     def load(cls, path: str | Path) -> AnatomyBank:
@@ -212,21 +204,47 @@ class AnatomyBank:
         if not path.is_file():
             raise InputError(f"no anatomy bank at {path}; make one with training/build_bank.py")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                notes = json.loads(file["notes"].tobytes().decode())
-                names, found = len(notes["names"]), len(file["labels"])
-                if names != found:
-                    raise ValueError(f"it has {names} names for {found} anatomies")
-                persons = notes.get("persons", [None] * names)
-                return cls(
-                    labels=file["labels"],
-                    names=tuple(notes["names"]),
-                    voxel_mm=file["voxel_mm"],
-                    slices=file["slices"],
-                    pathologies=tuple(tuple(found) for found in notes["pathologies"]),
-                    subjects=file.get("subjects"),
-                    persons=tuple(None if one is None else Person(*one) for one in persons),
-                    structures=file.get("structures"),
-                )
+            with Archive(path, of_labels=True) as file:
+                arrays = {name: file.get(name) for name in (*_NEEDED, "subjects", "structures")}
+            if missing := [name for name in _NEEDED if arrays[name] is None]:
+                raise ValueError(f"it lacks {' and '.join(missing)}")
+            found: dict[str, Any] = arrays
+            notes = json.loads(found.pop("notes").tobytes().decode())
+            names = tuple(map(str, notes["names"]))
+            persons = notes.get("persons", [None] * len(names))
+            bank = cls(
+                names=names,
+                pathologies=tuple(tuple(map(str, each)) for each in notes["pathologies"]),
+                persons=tuple(None if one is None else Person(*one) for one in persons),
+                **found,
+            )
+            bank._check()
         except _DAMAGE as e:
             raise InputError(f"{path} is not an anatomy bank, or damaged: {e!s:.200}") from e
+        return bank
+
+    def _check(self) -> None:
+        """Validate the types, lengths and values of all fields.
+
+        Raises:
+            ValueError: If one of them is wrong.
+        """
+        count = len(self)
+        for name in ("labels", "structures"):
+            maps = getattr(self, name)
+            if maps is not None and (maps.dtype != np.uint8 or maps.ndim != 3 or not maps.size):
+                raise ValueError(f"expected {name} (count, ny, nx) of uint8")
+        if self.structures is not None and self.structures.shape != self.labels.shape:
+            raise ValueError("its structures and labels have different shapes")
+        if self.labels.max() >= len(Tissue):
+            raise ValueError(f"expected labels below {len(Tissue)}, got {self.labels.max()}")
+        for name, kinds in (("voxel_mm", "f"), ("slices", "i"), ("subjects", "i")):
+            values = getattr(self, name)
+            if values is not None and (values.dtype.kind not in kinds or values.ndim != 1):
+                raise ValueError(f"expected one number for each anatomy in {name}")
+        if not (np.isfinite(self.voxel_mm) & (self.voxel_mm > 0)).all():
+            raise ValueError("expected positive values in voxel_mm")
+        for name in ("labels", "voxel_mm", "slices", "pathologies", "subjects", "persons"):
+            values = getattr(self, name)
+            if values is not None and len(values) != count:
+                raise ValueError(f"it has {count} names, but {len(values)} entries of {name}")

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
-from ctxrecon.phantom.brain_findings import BRAIN_FINDINGS, draw_finding
+from ctxrecon.phantom.brain_findings import BRAIN_FINDINGS, check_finding, draw_finding
 from ctxrecon.phantom.head import draw_head, head_width
 from ctxrecon.phantom.person import Person, aged_beta, frequency
 from ctxrecon.phantom.shapes import (
@@ -89,10 +88,8 @@ def brain_anatomy(
         InputError: If ``size`` or ``fov_mm`` is out of range, or the finding is unknown.
     """
     check_size(size, fov_mm)
-    if finding is not None and finding not in BRAIN_FINDINGS:
-        raise InputError(
-            f"expected a finding of a brain, one of {', '.join(BRAIN_FINDINGS)}, got {finding!r}"
-        )
+    if finding is not None:
+        check_finding(finding)
     rng = numpy_generator(generator)
     slice_number = int(rng.integers(NUM_SLICES))
     level = float(np.clip((slice_number + rng.uniform(-0.7, 0.7)) / (NUM_SLICES - 1), 0, 1))

@@ -6,11 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ctxrecon.errors import InputError
 from ctxrecon.phantom.shapes import Canvas, Field, Mask
+from ctxrecon.phantom.shown import STRUCTURES
 from ctxrecon.phantom.structures import Structure
 from ctxrecon.phantom.tissues import Tissue
 
 MIN_FINDING_MM2 = 6.0
+_MIN_VENTRICLES_MM2 = 250.0
+"""Minimum area of enlarged ventricles in a slice; a fourth ventricle alone is smaller."""
 
 # Relative frequency of each finding
 BRAIN_FINDINGS = {
@@ -26,12 +30,19 @@ BRAIN_FINDINGS = {
     "Craniectomy": 0.02,
     "Extra-axial collection": 0.02,
 }
-_STRUCTURES = {
-    "Mass": Structure.MASS,
-    "Extra-axial mass": Structure.MASS,
-    "Edema": Structure.EDEMA,
-}
 _PARENCHYMA = (Tissue.WHITE_MATTER, Tissue.GRAY_MATTER, Tissue.DEEP_GRAY_MATTER)
+
+
+def check_finding(finding: str) -> None:
+    """Validate the name of a finding that can be drawn into a brain.
+
+    Raises:
+        InputError: If there is no such finding.
+    """
+    if finding not in BRAIN_FINDINGS:
+        raise InputError(
+            f"expected a finding of a brain, one of {', '.join(BRAIN_FINDINGS)}, got {finding!r}"
+        )
 
 
 def draw_finding(
@@ -39,12 +50,13 @@ def draw_finding(
 ) -> tuple[str, ...]:
     """Draw the planned finding; return the names of all visible findings."""
     rng = canvas.rng
+    area = canvas.voxel_mm**2
     white = canvas.labels == Tissue.WHITE_MATTER
     within = (cavity < -4) & canvas.among(*_PARENCHYMA)
     drawn: dict[str, Mask] = {}
 
     def put(name: str, tissue: Tissue, mask: Mask) -> None:
-        canvas.paint(tissue, mask, _STRUCTURES.get(name, Structure.NONE))
+        canvas.paint(tissue, mask, STRUCTURES.get(name, Structure.NONE))
         drawn[name] = mask | drawn.get(name, np.zeros_like(mask))
 
     deep_white = white & (cavity < -10)
@@ -82,8 +94,9 @@ def draw_finding(
                 fluid = Tissue.CSF if rng.random() < 0.5 else Tissue.INFARCT
                 put(finding, fluid, (crescent < 0) & (cavity < 0) & (cavity > -11))
     elif finding == "Enlarged ventricles":
-        drawn[finding] = (canvas.labels == Tissue.CSF) & (cavity < -18)
-    area = canvas.voxel_mm**2
+        ventricles = canvas.structures == Structure.VENTRICLES
+        if ventricles.sum() * area >= _MIN_VENTRICLES_MM2:
+            drawn[finding] = ventricles
     seen = [name for name, mask in drawn.items() if mask.sum() * area >= MIN_FINDING_MM2]
     return tuple(name for name in seen if drawn[name].sum() >= 4)
 

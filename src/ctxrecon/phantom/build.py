@@ -19,6 +19,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.brain import brain_anatomy
+from ctxrecon.phantom.brain_findings import check_finding
 from ctxrecon.phantom.knee import knee_anatomy
 from ctxrecon.phantom.labels import PLANES, anatomy_from_labels, load_label_volume
 from ctxrecon.phantom.person import draw_person
@@ -94,9 +95,25 @@ def build_bank(
         progress: Whether to show a progress bar.
 
     Raises:
-        InputError: If there is nothing to draw, a label volume cannot be read, or the finding is
-            unknown.
+        InputError: If there is nothing to draw, a label volume cannot be read, the finding is
+            unknown, or an argument has no effect: a finding without brains, slices without label
+            volumes, or the reverse.
     """
+    if finding is not None:
+        check_finding(finding)
+        if not brains:
+            raise InputError(
+                f"`finding` {finding!r} is for procedural brains: set `brains` above 0"
+            )
+    if label_slices and not label_volumes:
+        raise InputError(
+            f"got {label_slices} `label_slices` but no `label_volumes`: specify both or neither"
+        )
+    if label_volumes and not label_slices:
+        raise InputError(
+            f"got {len(label_volumes)} `label_volumes` but no `label_slices`: specify both or "
+            "neither"
+        )
     procedural = partial(_Job, demographics=demographics)
     jobs = [procedural("knee", person, (seed, person)) for person in range(knees)]
     planned = partial(procedural, finding=finding)

@@ -23,6 +23,8 @@ from ctxrecon.phantom.numbered import NumberedPhantoms
 from ctxrecon.phantom.protocols import draw_protocol, vary_times
 from ctxrecon.phantom.subject import Subject
 
+_RESOLUTION = 128
+"""Default matrix size."""
 _FINENESS = 1.5
 """Fine pixels per image pixel, along each axis, at which edges are smooth."""
 _CONTRAST_SPREAD = 0.7
@@ -64,7 +66,10 @@ def normalize(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 def describe(anatomy: Anatomy, protocol: ScanMetadata) -> ScanMetadata:
-    """Return the metadata of one slice: the protocol with the anatomy's findings and person."""
+    """Return the metadata of one slice: the protocol with the anatomy's findings and person.
+
+    A cropped anatomy has the findings that its part shows; see :meth:`Anatomy.cropped`.
+    """
     described = replace(
         protocol, anatomy=anatomy.name, slice=anatomy.slice, pathologies=anatomy.pathologies
     )
@@ -88,7 +93,8 @@ class PhantomSlices(NumberedPhantoms):
 
     Args:
         bank: Anatomies to draw from.
-        resolution: Matrix size ``n``.
+        resolution: Matrix size ``n``, at most that of the anatomies (default: 128, or the size of
+            smaller anatomies).
         length: Number of items.
         seed: Random seed of the data set.
         noise: Largest standard deviation of the complex noise, relative to the intensity scale.
@@ -102,14 +108,15 @@ class PhantomSlices(NumberedPhantoms):
             scans.
 
     Raises:
-        InputError: If the field of view is not in (0, 1], or the seed is not a whole number.
+        InputError: If the field of view is not in (0, 1], the seed is not a whole number, or the
+            resolution is above the size of the anatomies.
     """
 
     def __init__(
         self,
         bank: AnatomyBank,
         *,
-        resolution: int = 128,
+        resolution: int | None = None,
         length: int = 2**31,
         seed: int = 0,
         noise: float = 0.025,
@@ -120,6 +127,8 @@ class PhantomSlices(NumberedPhantoms):
     ) -> None:
         if not 0 < field_of_view <= 1:
             raise InputError(f"expected a field of view in (0, 1], got {field_of_view}")
+        if resolution is None:
+            resolution = min(_RESOLUTION, *bank.labels.shape[1:])
         super().__init__(bank, resolution, length, seed)
         self.noise = noise
         self.field_of_view = field_of_view
@@ -147,6 +156,9 @@ class PhantomSlices(NumberedPhantoms):
             resolution: Matrix size ``n`` for rendering.
             part: Fraction of the anatomy's width and height that is shown; ``None`` for a random
                 square around some tissue, as small as the anatomy's pixels allow.
+
+        Raises:
+            InputError: If the resolution is above the size of the anatomies.
         """
         recipe, metadata, noise, _, _ = self._recipe(index, lambda _: part, resolution)
         return Drawn(recipe, metadata, noise)
@@ -155,6 +167,7 @@ class PhantomSlices(NumberedPhantoms):
         self, index: int, part_of: Callable[[np.random.Generator], float | None], resolution: int
     ) -> tuple[TissueRecipe, ScanMetadata, float, Anatomy, np.random.Generator]:
         """Return recipe, metadata, noise per channel, the visible anatomy, and the generator."""
+        self.check_resolution(resolution)
         anatomy, generator, rng = self._subject(index)
         protocol = draw_protocol(generator, anatomy.name, self.contrast)
         if self.varied_times and rng.random() < self.varied_times:

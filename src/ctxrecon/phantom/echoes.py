@@ -19,7 +19,7 @@ from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.numbered import NumberedPhantoms
-from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.protocols import common_field_strength, draw_protocol
 from ctxrecon.phantom.sequences import signal
 from ctxrecon.phantom.simulate import measure
 from ctxrecon.phantom.subject import Subject, numpy_rng
@@ -157,9 +157,13 @@ class PhantomContrasts(NumberedPhantoms):
         bank: Anatomies to draw from; knees for :func:`pd_pair`.
         protocols: Function that draws a subject's protocols, such as :func:`multi_echo` or
             :func:`pd_pair`.
-        resolution: Matrix size ``n``.
+        resolution: Matrix size ``n``, at most that of the anatomies.
         length: Number of items.
         seed: Random seed of the data set.
+
+    Raises:
+        InputError: If the seed is not a whole number, or the resolution is above the size of the
+            anatomies.
     """
 
     def __init__(
@@ -239,8 +243,8 @@ def contrast_scan(
         generator: Random generator.
 
     Raises:
-        InputError: If there are no protocols, the phantom cannot image them, or the shape, number
-            of coils or SNR is not valid.
+        InputError: If there are no protocols, they have several field strengths, the phantom
+            cannot image them, or the shape, number of coils or SNR is not valid.
     """
     generator = torch.default_generator if generator is None else generator
     images, t2_star = _image_all(anatomy, protocols, shape, numpy_rng(generator))
@@ -263,9 +267,7 @@ def _image_all(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return images ``(contrasts, ny, nx)`` and the T2* map ``(ny, nx)`` of a random person."""
-    if not protocols:
-        raise InputError("expected at least one protocol, got an empty list")
-    subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
+    subject = Subject.draw(anatomy, common_field_strength(protocols), rng)
     images = contrast_images(subject, protocols, shape, rng)
     return torch.from_numpy(images), torch.from_numpy(true_t2_star(subject, protocols[0], shape))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
-from ctxrecon.nifti import nibabel_for
+from ctxrecon.nifti import affine_in_mm, check_to_the_end, nibabel_for
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.structures import of_freesurfer
@@ -39,6 +39,8 @@ PLANES = tuple(_AXIS)
 _SOFT_TISSUE = 507
 _SCALP = 511
 _NUM_LABELS = 1024
+_VOXEL_TOLERANCE = 0.05
+"""Largest deviation of the voxel edges from 1 mm."""
 # Findings of fewer fine pixels would be invisible and are not named.
 _MIN_LESION_PIXELS = 12
 
@@ -54,10 +56,11 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     """Read a 3-D label volume at 1 mm as ``(slice, ny, nx)``: superior first, anterior up.
 
     Args:
-        path: NIfTI file of whole numbers from 0 to 1023.
+        path: NIfTI file of whole numbers from 0 to 1023, with voxels of 1 mm.
 
     Raises:
-        InputError: If there is no such file, or it is not a volume of valid labels.
+        InputError: If there is no such file, it is not a volume of valid labels, or its voxels
+            have another size.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,8 +70,10 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
         num_bytes = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
         check_expansion(path, num_bytes, path.stat().st_size, "the volume")
         volume = np.asarray(image.dataobj)
+        check_to_the_end(path)
+        affine = affine_in_mm(image)
         orientations = nibabel.orientations
-        orientation = orientations.io_orientation(image.affine)
+        orientation = orientations.io_orientation(affine)
     if volume.dtype.kind not in "biuf":
         raise InputError(f"{path.name} contains {volume.dtype}, expected labels as whole numbers")
     if volume.ndim != 3:
@@ -80,6 +85,13 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     target = orientations.axcodes2ornt(("I", "P", "L"))
     if not np.isfinite(orientation).all():  # an axis of the volume without a direction in space
         raise InputError(f"{path.name} has an impossible orientation: its affine is damaged")
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(edges - 1).max() > _VOXEL_TOLERANCE:
+        sizes = " × ".join(f"{edge:.3g}" for edge in edges)
+        raise InputError(
+            f"expected a label volume with voxels of 1 mm, {path.name} has {sizes} mm: resample it "
+            "by nearest neighbors"
+        )
     transform = orientations.ornt_transform(orientation, target)
     return orientations.apply_orientation(volume, transform).astype(np.int16)
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ctxrecon.checks import check_whole
+from ctxrecon.errors import InputError
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.bank import AnatomyBank
 
@@ -19,17 +20,19 @@ class NumberedPhantoms(Dataset[dict[str, Any]]):
 
     Args:
         bank: Anatomies to draw from.
-        resolution: Matrix size ``n``.
+        resolution: Matrix size ``n``, at most that of the anatomies.
         length: Number of items.
         seed: Random seed of the data set.
 
     Raises:
-        InputError: If the seed is negative or not a whole number.
+        InputError: If the seed is negative or not a whole number, or the resolution is above the
+            size of the anatomies.
     """
 
     def __init__(self, bank: AnatomyBank, resolution: int, length: int, seed: int) -> None:
         check_whole("seed", seed, least=0)
         self.bank = bank
+        self.check_resolution(resolution)
         self.resolution = resolution
         self.length = length
         self.seed = seed
@@ -39,6 +42,19 @@ class NumberedPhantoms(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.draw(index, self.resolution)
+
+    def check_resolution(self, resolution: int) -> None:
+        """Validate that the anatomies have enough pixels for images of a matrix size.
+
+        Raises:
+            InputError: If they have fewer.
+        """
+        ny, nx = self.bank.labels.shape[1:]
+        if resolution > min(ny, nx):
+            raise InputError(
+                f"expected a `resolution` of at most {min(ny, nx)}, as the anatomies of the bank "
+                f"have {ny} × {nx} pixels, got {resolution}: lower it, or build larger anatomies"
+            )
 
     @abstractmethod
     def draw(self, index: int, resolution: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ctxrecon.phantom.bank import AnatomyBank
 from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.imaging import TissueRecipe, smooth_field, texture_tile
 from ctxrecon.phantom.numbered import NumberedPhantoms
-from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.protocols import common_field_strength, draw_protocol
 from ctxrecon.phantom.simulate import measure
 from ctxrecon.phantom.subject import Subject, numpy_rng
 
@@ -195,9 +195,12 @@ class PhantomPairs(NumberedPhantoms):
         bank: Brains to draw from.
         misalignment: Motion of the subjects; ``None`` uses the default.
         magnitude: Whether images are magnitudes.
-        resolution: Matrix size ``n``.
+        resolution: Matrix size ``n``, at most that of the anatomies.
         length: Number of items.
         seed: Random seed of the data set.
+
+    Raises:
+        InputError: If the resolution is above the size of the anatomies, or the seed is invalid.
     """
 
     def __init__(
@@ -286,8 +289,8 @@ def pair_scan(
         generator: Random generator.
 
     Raises:
-        InputError: If there are not two protocols, or the matrix, number of coils or SNR is not
-            valid.
+        InputError: If there are not two protocols of one field strength, or the matrix, number of
+            coils or SNR is not valid.
     """
     generator = torch.default_generator if generator is None else generator
     chosen = t1_t2_pair(generator) if protocols is None else protocols
@@ -334,7 +337,7 @@ def _draw_pair(
     magnitude: bool,
 ) -> ImagePair:
     """Return both images of a random person with this anatomy."""
-    subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
+    subject = Subject.draw(anatomy, common_field_strength(protocols), rng)
     return image_pair(subject, protocols, shape, misalignment, rng, magnitude=magnitude)
 
 

@@ -103,7 +103,8 @@ def aged_beta(
 ) -> float:
     """Draw a beta-distributed value whose rank is correlated with age (a Gaussian copula).
 
-    Over the population of :func:`draw_person` the values have exactly this beta distribution.
+    Over the population of :func:`draw_person`, whose ages are whole years, the values have nearly
+    this beta distribution.
 
     Args:
         rng: Random generator of the part that is independent of age.

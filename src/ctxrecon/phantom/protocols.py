@@ -11,6 +11,7 @@ without inversion (100 ms), as the published prompts do.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -78,6 +79,23 @@ def draw_protocol(
     total = int(cumulative[-1])
     ticket = torch.randint(total, (), generator=generator, device=generator.device).cpu()
     return items[int(torch.searchsorted(cumulative, ticket, right=True))]
+
+
+def common_field_strength(protocols: Sequence[ScanMetadata]) -> float:
+    """Return the field strength in tesla of the scanner that runs all protocols (default: 3).
+
+    Raises:
+        InputError: If there are no protocols, or they state several field strengths.
+    """
+    if not protocols:
+        raise InputError("expected at least one protocol, got an empty list")
+    stated = sorted({one.field_strength for one in protocols if one.field_strength})
+    if len(stated) > 1:
+        raise InputError(
+            f"expected `protocols` of one field strength, as one subject is in one scanner, got "
+            f"{' and '.join(f'{value:g} T' for value in stated)}: simulate a scan for each"
+        )
+    return stated[0] if stated else 3.0
 
 
 def vary_times(protocol: ScanMetadata, generator: torch.Generator) -> ScanMetadata:

@@ -15,7 +15,7 @@ from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.brain import brain_anatomy
 from ctxrecon.phantom.dataset import describe, normalize
 from ctxrecon.phantom.knee import knee_anatomy
-from ctxrecon.phantom.protocols import draw_protocol
+from ctxrecon.phantom.protocols import common_field_strength, draw_protocol
 from ctxrecon.phantom.subject import Subject, numpy_rng
 from ctxrecon.scan import Scan
 
@@ -103,9 +103,9 @@ def phantom_scan(
 
     Args:
         anatomy: ``"brain"``, ``"knee"``, or an :class:`Anatomy`, such as one of a label volume.
-        protocols: Sequence and times of each image of the batch; ``None`` draws one with the
-            frequencies of real scans.
-        contrast: Contrast of the drawn protocol.
+        protocols: Sequence and times of each image of the batch, at one field strength; ``None``
+            draws one with the frequencies of real scans.
+        contrast: Contrast of the drawn protocol; ``None`` if ``protocols`` are given.
         shape: Matrix size ``(ny, nx)``, at most that of the anatomy.
         num_coils: Number of receiver coils of the simulated array, whose maps are returned.
         mask: Sampling mask of shape ``(batch or 1, 1, ny, nx)``, bool; ``None`` samples all.
@@ -116,9 +116,13 @@ def phantom_scan(
         The scan, with coil maps, metadata and noiseless target.
 
     Raises:
-        InputError: If the anatomy is unknown, there are no protocols, or the phantom cannot image
-            them.
+        InputError: If the anatomy is unknown, there are no protocols, they have several field
+            strengths or a contrast next to them, or the phantom cannot image them.
     """
+    if protocols is not None and contrast is not None:
+        raise InputError(
+            f"`contrast` {contrast!r} is for a drawn protocol, but `protocols` are given: omit one"
+        )
     generator = torch.default_generator if generator is None else generator
     if isinstance(anatomy, str):
         if anatomy not in ANATOMIES:
@@ -128,10 +132,9 @@ def phantom_scan(
         anatomy = ANATOMIES[anatomy](generator, size=max(256, *shape))
     if protocols is None:
         protocols = [draw_protocol(generator, anatomy=anatomy.name, contrast=contrast)]
-    if not protocols:
-        raise InputError("expected at least one protocol, got an empty list")
+    strength = common_field_strength(protocols)
     rng = numpy_rng(generator)
-    subject = Subject.draw(anatomy, protocols[0].field_strength or 3.0, rng)
+    subject = Subject.draw(anatomy, strength, rng)
     images = torch.stack(
         [torch.from_numpy(normalize(subject.image(one, shape, rng))) for one in protocols]
     )

@@ -14,12 +14,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctxrecon.errors import InputError
+from ctxrecon.io import overwrites
 from ctxrecon.phantom.build import build_bank
 from ctxrecon.phantom.labels import load_label_volume
 from ctxrecon.training.config import MAX_RESOLUTION, SEED, UsageError, Whole
 from ctxrecon.training.folders import check_output
 from ctxrecon.training.parser import TrainingParser
 from ctxrecon.training.script import run_script
+
+_LABEL_SLICES = 3000
+"""Default number of slices of the label volumes, if there are any."""
 
 
 def parse_args(argv: Sequence[str] | None = None, program: str | None = None) -> argparse.Namespace:
@@ -44,7 +49,9 @@ def parse_args(argv: Sequence[str] | None = None, program: str | None = None) ->
         help="FreeSurfer label volumes (NIfTI)",
     )
     parser.add_argument(
-        "--label_slices", type=Whole(0, 10**6), default=3000, help="Slices of the label volumes"
+        "--label_slices",
+        type=Whole(1, 10**6),
+        help=f"Slices of the label volumes (default: {_LABEL_SLICES}, with --label_volumes)",
     )
     parser.add_argument(
         "--size", type=Whole(32, MAX_RESOLUTION), default=256, help="Pixels along each side"
@@ -54,6 +61,7 @@ def parse_args(argv: Sequence[str] | None = None, program: str | None = None) ->
         "--no_demographics", action="store_true", help="Draw procedural people without age and sex"
     )
     parser.add_argument("--finding", help="Finding of every procedural brain, such as Mass")
+    parser.add_argument("--overwrite", action="store_true", help="Replace an existing output")
     parser.add_argument(
         "--workers", type=Whole(1, 256), default=os.cpu_count() or 1, help="Number of processes"
     )
@@ -68,8 +76,15 @@ def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
         program: Name of the command, for ``--help``.
     """
     args = parse_args(argv, program)
-    if not args.brains + args.knees + (args.label_slices if args.label_volumes else 0):
+    label_slices = args.label_slices
+    if label_slices is None:
+        label_slices = _LABEL_SLICES if args.label_volumes else 0
+    if not args.brains + args.knees + label_slices:
         raise UsageError("nothing to draw: specify --brains, --knees or --label_volumes")
+    if overwrites(args.output, args.label_volumes):
+        raise InputError(f"--output {args.output} is one of the label volumes: use another name")
+    if args.output.exists() and not args.overwrite:
+        raise InputError(f"{args.output} already exists: use another name, or add --overwrite")
     check_output(args.output)
     for path in args.label_volumes:  # validate before hours of drawing
         load_label_volume(path)
@@ -77,7 +92,7 @@ def main(argv: Sequence[str] | None = None, program: str | None = None) -> None:
         knees=args.knees,
         brains=args.brains,
         label_volumes=args.label_volumes,
-        label_slices=args.label_slices,
+        label_slices=label_slices,
         size=args.size,
         seed=args.seed,
         demographics=not args.no_demographics,

@@ -52,7 +52,8 @@ class Adaptation:
         scores: Scores of the original and the adapted prior on the held-out data.
         held_out: Description of the held-out data.
         scans: Number of scans.
-        slices: Number of training slices.
+        slices: Number of distinct training slices that were used: all fully sampled ones, and at
+            most 48 undersampled ones, since each of these is reconstructed before training.
         fully_sampled: Number of fully sampled training slices.
         steps: Number of optimizer steps.
         share: Share of the weight change that was applied, 0 for none.
@@ -154,14 +155,15 @@ def adapt_prior(
         if scores.gain > best.gain:
             best, best_share, chosen = scores, share, candidate
     assert shown is not None
+    whole = sum(item.whole for item in division.training)
     return Adaptation(
         pipe=chosen,
         adapted=best_share > 0,
         scores=best if best_share else shown,
         held_out=division.held_out,
         scans=len(measurements),
-        slices=len(division.training),
-        fully_sampled=sum(item.whole for item in division.training),
+        slices=whole + min(len(division.training) - whole, _MOST_SPLITS),
+        fully_sampled=whole,
         steps=taken,
         share=best_share,
     )

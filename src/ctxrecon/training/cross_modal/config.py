@@ -110,7 +110,8 @@ class CrossModalConfig(TrainingConfig):
     order: str = option(
         "both",
         "Order of the steps: joint, alternating, or both as in the paper's Algorithm 1; or "
-        "registration, which trains only the displacement, on the known motion of phantoms",
+        "registration, which trains only the displacement, on the known motion of phantoms and "
+        "without other losses",
         choices=ORDERS,
         in_card=True,
     )

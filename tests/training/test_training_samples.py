@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_only_symmetric_anatomies_are_flipped(anatomy: str, share: float) -> Non
     images = [slices.draw(number, 16)["image"][0] for number in range(200)]
     flipped = sum(bool(image[:, 2].mean() > image[:, -3].mean()) for image in images) / 200
     assert flipped == pytest.approx(share, abs=0.1)
+
+
+def test_a_small_part_of_a_prepared_slice_names_no_findings() -> None:
+    class Torn(Numbered):
+        def __getitem__(self, index: int) -> dict:
+            item = super().__getitem__(index)
+            return {**item, "metadata": replace(item["metadata"], pathologies=("Mass",))}
+
+    slices = PreparedSlices(Torn(1))
+    assert slices.recipe(0, 16, 1.0).metadata.pathologies == ("Mass",)
+    assert slices.recipe(0, 16, None).metadata.pathologies == ()
 
 
 def test_the_field_of_view_shrinks_as_far_as_allowed() -> None:

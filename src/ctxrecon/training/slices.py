@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -129,6 +130,7 @@ class PreparedSlices:
             side = min(resolution, *image.shape)
             seen = image.abs().numpy() > _SEEN
             image = image[crop_around(seen, side, rng)]
+            metadata = _of_crop(metadata)
         else:
             image = _center(image, round(part * min(image.shape)))
         return Drawn(ComplexRecipe(image.numpy()), metadata, 0.0, self._form)
@@ -195,6 +197,7 @@ class MagnitudeSlices:
         size = resolution if part is None else max(resolution, 2 * round(part * shortest / 2))
         around = crop_around if part is None else _around_all
         image = image[around(image > _SEEN, size, rng)]
+        metadata = _of_crop(metadata) if part is None else metadata
         random = rng.random() < self.random_contrast
         if random:
             metadata = ScanMetadata(anatomy=metadata.anatomy)
@@ -208,6 +211,11 @@ class MagnitudeSlices:
             scale=np.float32(1.0 if part is None else 0.0),
         )
         return Drawn(recipe, metadata, 0.0, self.slices.prompt_form)
+
+
+def _of_crop(metadata: ScanMetadata) -> ScanMetadata:
+    """Leave out the findings of a slice, whose place is unknown, for a small part of it."""
+    return replace(metadata, pathologies=())
 
 
 def image_noise(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:

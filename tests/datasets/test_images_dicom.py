@@ -132,6 +132,13 @@ def test_images_at_one_position_are_taken_once(tmp_path):
     assert "zz.dcm" not in {path.name for path in series.files}
 
 
+def test_missing_slices_are_reported(tmp_path, caplog):
+    for z in (0, 1, 2, 4, 5):
+        write_dicom(tmp_path / f"{z}.dcm", BODY[..., z].T, ImagePositionPatient=[-9, -9, 5.0 * z])
+    read_series(tmp_path)
+    assert "5 to 10 mm apart" in caplog.text
+
+
 def test_images_of_the_first_time_point_are_taken(tmp_path):
     rng = np.random.default_rng(2)
     for time in (1, 2):

@@ -29,6 +29,8 @@ _MAPS = {"ADC", "RHO", "SNR_MAP", "T1", "T2", "T2_STAR", "TEMPERATURE"}
 _GE_IMAGE_TYPE = (0x0043, 0x102F)
 # Positions closer than this, in mm, are identical.
 _SAME_POSITION = 0.01
+# Deviation of the distance between slices from its median, relative to it, that is reported.
+_UNEVEN = 0.1
 # Decimals to which cosines of the orientation are compared.
 _DECIMALS = 3
 
@@ -130,7 +132,16 @@ def _stacked(folder: Path, images: Sequence[_Image]) -> Series:
             "%s: skipped %d images at duplicate positions", folder, len(along) - len(kept)
         )
     positions = [float(image.position @ normal) for image in kept]
-    gap = float(np.median(np.diff(positions))) if len(kept) > 1 else first.thickness
+    gaps = np.diff(positions)
+    gap = float(np.median(gaps)) if len(kept) > 1 else first.thickness
+    if len(kept) > 2 and np.abs(gaps - gap).max() > _UNEVEN * gap:
+        logger.warning(
+            "%s: the slices are %.3g to %.3g mm apart, so that some may be missing; they are taken "
+            "to be evenly spaced",
+            folder,
+            gaps.min(),
+            gaps.max(),
+        )
     affine = np.eye(4)
     affine[:3, 0] = first.orientation[:3] * first.spacing[1]
     affine[:3, 1] = first.orientation[3:] * first.spacing[0]

@@ -66,6 +66,7 @@ SUBSTITUTIONS = {
 """Replacement and reason for each pattern in a command."""
 
 CHECKOUT = "it changes the environment or reads the whole checkout: .ci/run runs it"
+DOWNLOAD = "it downloads packages"
 NOT_RUN = {
     "pip install .": CHECKOUT,
     'pip install ".[test]"': CHECKOUT,
@@ -82,6 +83,9 @@ NOT_RUN = {
     "mypy -p ctxrecon -p benchmarks": CHECKOUT,
     "mypy tests training": CHECKOUT,
     "lint-imports": CHECKOUT,
+    "pip wheel --no-deps --wheel-dir wheels .": CHECKOUT,
+    "pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels "
+    "diffusers defusedxml importlib_metadata lazy_importer nibabel requests": DOWNLOAD,
 }
 """Reason for each command (without its comment) that is not run."""
 

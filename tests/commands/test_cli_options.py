@@ -82,7 +82,7 @@ def test_a_seed_is_used_by_masks(tmp_path, scan):
         (("--center-fraction", 0.1), "--center-fraction applies to"),
         (("--position", 0.5), "--position"),
         (("--shape", 20000, 20000), "matrix of up to 2048 2048"),
-        (("--coils", 100000), "--coils up to 256"),
+        (("--coils", 100000), "--coils from 1 to 256"),
         (("--anatomy", "knee", "--labels", "x.nii"), "knee does not apply to"),
     ],
 )

@@ -72,13 +72,23 @@ class ComplexArray:
         else:
             values = np.asarray(self._stored[indices])
             real, imag = values[..., 0], values[..., 1]
-        # Slices of air, which are all zero, do not show signs.
-        if (real.any() or imag.any()) and min(real.min(), imag.min()) >= 0:
-            raise InputError(
-                f"{self._path}: expected real and imaginary parts in the real array {self._name}, "
-                "got no negative values, as in magnitudes: store the k-space as complex64"
-            )
+        refuse_magnitudes(self._path, self._name, real, imag)
         return real + np.complex64(1j) * imag
+
+
+def refuse_magnitudes(path: Path, name: str, *parts: np.ndarray) -> None:
+    """Validate that real and imaginary parts have a sign.
+
+    Slices of air, which are all zero, show none and are accepted.
+
+    Raises:
+        InputError: If no value is negative, although some are positive.
+    """
+    if any(part.any() for part in parts) and min(part.min() for part in parts) >= 0:
+        raise InputError(
+            f"{path}: expected real and imaginary parts in the real array {name}, got no negative "
+            "values, as in magnitudes: store the k-space as complex64"
+        )
 
 
 def _axis_of_parts(path: Path, shape: tuple[int, ...], dtype: np.dtype, name: str) -> int:

@@ -18,6 +18,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.files import check_expansion
 from ctxrecon.fourier import fft2c
 from ctxrecon.io._arrays import SliceChoice, build_scan, pick_slices, read_slices
+from ctxrecon.io._complex import refuse_magnitudes
 from ctxrecon.io._reader import Layout
 from ctxrecon.io.hdf5 import hdf5_member, open_hdf5
 from ctxrecon.scan import Scan
@@ -51,11 +52,7 @@ def read_calgary(path: Path, slices: SliceChoice = None) -> Scan:
         num_bytes = dataset.dtype.itemsize * len(chosen) * int(np.prod(dataset.shape[1:]))
         check_expansion(path, num_bytes, dataset.id.get_storage_size(), "kspace")
         parts = read_slices(dataset, chosen).astype(np.float32)
-    if parts.any() and parts.min() >= 0:
-        raise InputError(
-            f"{path}: expected real and imaginary parts in the real array kspace, got no negative "
-            "values, as in magnitudes: store the k-space as complex64"
-        )
+    refuse_magnitudes(path, "kspace", parts)
     logger.info(
         "%s: the real numbers along its last axis are interpreted as %d coils in the "
         "Calgary-Campinas layout, with zero frequency at index 0",

@@ -23,7 +23,7 @@ from ctxrecon.training.folders import check_output
 
 
 def summarize(headers: list[Path], findings: list[Path]) -> dict[str, Any]:
-    """Count distinct protocols, annotated slices per contrast, and findings per anatomy."""
+    """Count distinct protocols, and findings per anatomy."""
     protocols: Counter[tuple[object, ...]] = Counter()
     volumes: dict[str, ScanMetadata] = {}
     for path in headers:
@@ -40,15 +40,12 @@ def summarize(headers: list[Path], findings: list[Path]) -> dict[str, Any]:
                 kind = (item.anatomy, item.contrast, item.sequence)
                 key = (*kind, item.tr, item.te, item.ti, item.flip_angle, strength)
                 protocols[key] += 1
-    slices: dict[str, tuple[int, int]] = {}
     seen: dict[str, Counter[str]] = {}
     for path in findings:
-        for (name, number), labels in read_fastmri_plus(path).items():
+        for (name, _), labels in read_fastmri_plus(path).items():
             volume = volumes.get(name)
             if volume is None or volume.anatomy is None or volume.contrast is None:
                 continue
-            low, high = slices.get(volume.contrast, (number, number))
-            slices[volume.contrast] = (min(low, number), max(high, number))
             seen.setdefault(volume.anatomy, Counter()).update(set(labels))
     ordered = sorted(protocols.items(), key=lambda item: (-item[1], str(item[0])))
     return {
@@ -57,7 +54,6 @@ def summarize(headers: list[Path], findings: list[Path]) -> dict[str, Any]:
             "count",
         ],
         "protocols": [[*(_plain(value) for value in key), count] for key, count in ordered],
-        "slices": {contrast: list(limits) for contrast, limits in sorted(slices.items())},
         "pathologies": {
             anatomy: dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
             for anatomy, counts in sorted(seen.items())

@@ -95,6 +95,10 @@ def pairs_of(methods: Sequence[PriorMethod]) -> list[tuple[str, str]]:
         if method.prior != first:
             pairs += list(zip(method.titles, twin.titles, strict=True))
     for method in methods:
+        if method.text != methods[0].text:
+            twin = PriorMethod(first, methods[0].text, method.prompted, methods[0].samples)
+            pairs.append((method.title, twin.title))
+    for method in methods:
         if method.prompted:
             none = PriorMethod(method.prior, method.text, False, method.samples)
             pairs.append((method.title, none.title))

@@ -46,6 +46,22 @@ def test_scan_needs_a_format_that_holds_it_all(tmp_path):
         write_scan(tmp_path / "scan.cfl", scan)
 
 
+@pytest.mark.parametrize("name", ["scan.npz", "scan.h5"])
+def test_a_scan_of_zeros_is_not_written_because_it_cannot_be_read(tmp_path, name):
+    kspace = torch.zeros(1, 1, 16, 8, dtype=torch.complex64)
+    with pytest.raises(InputError, match="only zeros"):
+        write_scan(tmp_path / name, Scan(kspace, torch.ones(1, 1, 16, 8, dtype=torch.bool)))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 40_000), (1, 40_000, 1), (40_000, 1, 1)])
+def test_axes_that_nifti_cannot_hold(tmp_path, shape):
+    pytest.importorskip("nibabel")
+    with pytest.raises(InputError, match=r"at most 32,767 pixels .*40000.*: write \.npy"):
+        write_image(tmp_path / "image.nii", np.ones(shape, np.float32))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["image.cfl", "image.nii", "image.png"])
 def test_values_beyond_single_precision_are_not_written_as_infinite(tmp_path, name):
     if name.endswith(".nii"):

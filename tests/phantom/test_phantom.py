@@ -307,6 +307,18 @@ def test_label_volumes_become_anatomies() -> None:
     np.testing.assert_array_equal(anatomy.labels, again.labels)
 
 
+def test_a_series_of_one_label_volume_is_read(tmp_path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    labels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name, volume in (("one", labels), ("series", labels[..., None]), ("two", labels[..., :2])):
+        data = np.stack([volume, volume], -1) if name == "two" else volume
+        nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / f"{name}.nii")
+    one, series = (load_label_volume(tmp_path / f"{name}.nii") for name in ("one", "series"))
+    np.testing.assert_array_equal(series, one)
+    with pytest.raises(InputError, match=r"3-D label volume, two.nii has shape \(2, 3, 2, 2\)"):
+        load_label_volume(tmp_path / "two.nii")
+
+
 def test_bad_label_volumes_are_refused(tmp_path) -> None:
     nibabel = pytest.importorskip("nibabel")
     with pytest.raises(InputError, match="no label volume"):

@@ -23,6 +23,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c
 from ctxrecon.operators import CartesianSense, LinearOperator
 from ctxrecon.operators.base import freeze
+from ctxrecon.priors import EquivariantDenoiser
 from ctxrecon.solvers.daps import DAPS
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
@@ -100,7 +101,9 @@ def test_hqs_rests_at_the_posterior_mean_of_the_smoothed_prior(prior, matrix, ge
     std, noise_std = 0.4, 0.3
     y = measure(matrix, noise_std, generator)
     level, timesteps = at_one_level(prior, std, 200)
-    solver = PnPHQS(noise_std=noise_std, largest_denoiser_std=1.0, cg_iterations=20)
+    solver = PnPHQS(
+        noise_std=noise_std, largest_denoiser_std=1.0, cg_iterations=20, equivariant=False
+    )
     got = solver(level, matrix, y, timesteps=timesteps)
 
     expected, _ = posterior(smoothed(prior, std), matrix, y, noise_std)
@@ -113,7 +116,9 @@ def test_admm_rests_at_the_map_estimate_at_any_level_and_while_it_falls(prior, m
     noise_std = 0.3
     y = measure(matrix, noise_std, generator)
     mean, _ = posterior(prior, matrix, y, noise_std)
-    solver = PnPADMM(noise_std=noise_std, largest_denoiser_std=1.0, cg_iterations=20)
+    solver = PnPADMM(
+        noise_std=noise_std, largest_denoiser_std=1.0, cg_iterations=20, equivariant=False
+    )
     for std in (0.4, 0.7):
         level, timesteps = at_one_level(prior, std, 200)
         got = solver(level, matrix, y, timesteps=timesteps)
@@ -124,6 +129,22 @@ def test_admm_rests_at_the_map_estimate_at_any_level_and_while_it_falls(prior, m
     )
     got = solver(level, matrix, y, timesteps=[*(t + 2 for t in timesteps), 1, 0])
     torch.testing.assert_close(got, mean, atol=4e-3, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [PnPHQS, PnPADMM])
+def test_plug_and_play_evaluates_the_prior_under_other_phases(solver, prior, matrix, generator):
+    y = measure(matrix, 0.3, generator)
+
+    def run(denoiser, **options):
+        made = solver(noise_std=0.3, largest_denoiser_std=1.0, **options)
+        return made(denoiser, matrix, y, timesteps=TIMESTEPS)
+
+    turned = run(prior)
+    assert torch.equal(turned, run(EquivariantDenoiser(prior), equivariant=False))
+    assert torch.equal(turned, run(prior))  # every call counts anew
+    assert float((turned - run(prior, equivariant=False)).abs().max()) > 1e-2
+    centered = GaussianDenoiser(torch.zeros(1, NY, NX, dtype=torch.complex64), prior.variance)
+    torch.testing.assert_close(run(centered), run(centered, equivariant=False), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("solver", [PnPHQS, PnPADMM])

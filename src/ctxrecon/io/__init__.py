@@ -332,7 +332,7 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
         The path of the file.
 
     Raises:
-        InputError: If the extension is another one, or the scan is non-Cartesian.
+        InputError: If the extension is another one, or the scan is non-Cartesian or only zeros.
 
     Example:
         >>> import tempfile
@@ -347,12 +347,17 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix == ".npz":
-        numpy_format.write_npz(path, scan)
-    elif suffix in {".h5", ".hdf5"}:
-        fastmri.write_fastmri(path, scan)
-    else:
+    if suffix not in {".npz", ".h5", ".hdf5"}:
         raise InputError(
             f"cannot write {path}: expected a scan as .npz or .h5, got {suffix or 'no extension'}"
         )
+    if not bool(scan.kspace.any()):
+        raise InputError(
+            f"cannot write {path}: expected k-space with signal, got only zeros: write the slice "
+            "together with others of its volume"
+        )
+    if suffix == ".npz":
+        numpy_format.write_npz(path, scan)
+    else:
+        fastmri.write_fastmri(path, scan)
     return path

@@ -12,6 +12,8 @@ from ctxrecon.io._writing import check_single_precision
 
 _SCANNER = 1
 """NIfTI code for scanner coordinates."""
+_LARGEST_SIZE = 2**15 - 1
+"""Number of pixels along an axis that the header can state, int16."""
 
 
 def write_images(
@@ -33,7 +35,7 @@ def write_images(
         voxel_size: Voxel size (ny, nx, slice) in mm if there is no affine (default: 1 mm).
 
     Raises:
-        InputError: If nibabel is missing, or values exceed single precision.
+        InputError: If nibabel is missing, an axis is too long, or values exceed single precision.
     """
     try:
         import nibabel
@@ -41,6 +43,11 @@ def write_images(
         raise InputError(
             f"cannot write {path}: NIfTI needs nibabel, install it with pip install nibabel"
         ) from error
+    if max(images.shape) > _LARGEST_SIZE:
+        raise InputError(
+            f"cannot write {path}: NIfTI holds at most {_LARGEST_SIZE:,} pixels along an axis, got "
+            f"images of shape {images.shape}: write .npy"
+        )
     check_single_precision(path, images)
     dtype = np.complex64 if images.dtype.kind == "c" else np.float32
     image = nibabel.Nifti1Image(images.astype(dtype).transpose(2, 1, 0), None)

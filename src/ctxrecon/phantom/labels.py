@@ -76,8 +76,9 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
         orientation = orientations.io_orientation(affine)
     if volume.dtype.kind not in "biuf":
         raise InputError(f"{path.name} contains {volume.dtype}, expected labels as whole numbers")
-    if volume.ndim != 3:
+    if volume.ndim < 3 or math.prod(volume.shape[3:]) != 1:
         raise InputError(f"expected a 3-D label volume, {path.name} has shape {volume.shape}")
+    volume = volume.reshape(volume.shape[:3])
     valid = np.isfinite(volume) & (volume >= 0) & (volume < _NUM_LABELS)
     valid &= volume == np.rint(volume)
     if volume.size == 0 or not valid.all():

@@ -121,20 +121,6 @@ def protocol_counts() -> dict[ScanMetadata, int]:
     return dict(zip(items, counts.tolist(), strict=True))
 
 
-def slice_range(contrast: str) -> tuple[int, int]:
-    """Return the first and last slice number that fastMRI+ annotates in scans of a contrast.
-
-    Raises:
-        InputError: If no annotated scan has this contrast.
-    """
-    name = ScanMetadata(contrast=contrast).contrast
-    ranges = _summary()["slices"]
-    if name not in ranges:
-        raise InputError(f"no slice numbers for contrast {contrast!r}; there are {sorted(ranges)}")
-    first, last = ranges[name]
-    return first, last
-
-
 def pathology_counts(anatomy: str) -> dict[str, int]:
     """Return the number of slices with each finding of fastMRI+, most frequent first.
 

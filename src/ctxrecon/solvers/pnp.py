@@ -15,6 +15,7 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.operators import LinearOperator
 from ctxrecon.priors.denoiser import Denoiser
+from ctxrecon.priors.equivariant import EquivariantDenoiser
 from ctxrecon.solvers._resolution import Stage, stages
 from ctxrecon.solvers._shared import (
     CG_TOLERANCE,
@@ -64,12 +65,17 @@ class _AnnealedPnP(DiffusionSolver):
     largest_denoiser_std: float = 0.25
     coarse_denoiser_std: float = 0.2
     cg_iterations: int = 10
+    equivariant: bool = True
 
     def __post_init__(self) -> None:
         check_noise_std(self.noise_std, zero=False)
         check_positive("largest_denoiser_std", self.largest_denoiser_std)
         check_number("coarse_denoiser_std", self.coarse_denoiser_std, above=0, finite=False)
         check_cg_iterations(self.cg_iterations)
+
+    def _prior(self, denoiser: Denoiser) -> Denoiser:
+        """Return the denoiser of the steps."""
+        return EquivariantDenoiser(denoiser) if self.equivariant else denoiser
 
     def _levels(self, denoiser: Denoiser, steps: Sequence[Step]) -> list[_Level]:
         """Return the noise level of each step, and the last one again for the final proximal step.
@@ -126,7 +132,8 @@ class PnPHQS(_AnnealedPnP):
     further parameter.
 
     For ``x ~ N(m, C)`` and constant ``σ_t`` the fixed point of x is the posterior mean under
-    ``N(m, C + σ_t² I)``, which tends to the MAP estimate as ``σ_t`` falls. Each timestep costs one
+    ``N(m, C + σ_t² I)``, which tends to the MAP estimate as ``σ_t`` falls (with ``equivariant`` for
+    m = 0, since the phase of x is then arbitrary). Each timestep costs one
     network evaluation. The result is the last x; its ρ is that of the last timestep, so it fits the
     data even if the last ``σ_t`` is not small. The method is deterministic: ``generator`` and
     ``latents`` are validated but have no effect. A callback receives x in place of ``x_t``.
@@ -157,6 +164,9 @@ class PnPHQS(_AnnealedPnP):
             ``inf`` disables the coarse grid.
         cg_iterations: Conjugate-gradient iterations per proximal step. The small default is
             deliberate: early stopping suppresses the noise amplified by parallel imaging.
+        equivariant: If true, each timestep evaluates the network under another global phase (see
+            :class:`ctxrecon.priors.EquivariantDenoiser`), which averages the network's dependence
+            on the phase. Use ``False`` for a prior of images whose global phase has a meaning.
     """
 
     def __call__(
@@ -175,10 +185,11 @@ class PnPHQS(_AnnealedPnP):
         levels = self._levels(denoiser, steps)
         stage, *later = self._stages(denoiser, operator, y, levels)
         x = stage.solve(stage.zero(y), self._rho(levels[0]))
+        prior = self._prior(denoiser)
         for step, level, next_level, next_stage in zip(
             steps, levels[:-1], levels[1:], later, strict=True
         ):
-            v = stage.onto(next_stage, _denoised(denoiser, x, level))
+            v = stage.onto(next_stage, _denoised(prior, x, level))
             stage = next_stage
             x = image = stage.solve(v, self._rho(next_level))
             x = _on_step_end(callback, step, stage, x)
@@ -205,8 +216,8 @@ class PnPADMM(_AnnealedPnP):
     at 0, and x as in :class:`PnPHQS`.
 
     For ``x ~ N(m, C)`` the fixed point ``x = v`` is the posterior mean, which is also the MAP
-    estimate, for any ``σ_t``. Cost, result, determinism, callback and defaults are those of
-    :class:`PnPHQS`.
+    estimate, for any ``σ_t`` (with ``equivariant`` for m = 0). Cost, result, determinism, callback
+    and defaults are those of :class:`PnPHQS`.
 
     Example:
         >>> import torch
@@ -225,6 +236,9 @@ class PnPADMM(_AnnealedPnP):
             ``inf`` disables the coarse grid.
         cg_iterations: Conjugate-gradient iterations per proximal step. The small default is
             deliberate: early stopping suppresses the noise amplified by parallel imaging.
+        equivariant: If true, each timestep evaluates the network under another global phase (see
+            :class:`ctxrecon.priors.EquivariantDenoiser`), which averages the network's dependence
+            on the phase. Use ``False`` for a prior of images whose global phase has a meaning.
     """
 
     def __call__(
@@ -244,10 +258,11 @@ class PnPADMM(_AnnealedPnP):
         stage, *later = self._stages(denoiser, operator, y, levels)
         u = stage.zero(y)
         x = stage.solve(u, self._rho(levels[0]))
+        prior = self._prior(denoiser)
         for step, level, next_level, next_stage in zip(
             steps, levels[:-1], levels[1:], later, strict=True
         ):
-            v = _denoised(denoiser, x + u, level)
+            v = _denoised(prior, x + u, level)
             u = (u + x - v) * (next_level.sigma**2 / level.sigma**2)
             target, u = stage.onto(next_stage, v - u), stage.onto(next_stage, u)
             stage = next_stage

@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scans", type=int, default=2, help="Phantom scans, knees and brains in turn.")
     add("--masks", type=int, default=3, help="Masks of the real T2 scan.")
     add("--resolution", type=int, default=128, help="Matrix size of the phantom.")
-    add("--steps", type=int, default=10, help="Solver steps.")
+    add("--steps", type=int, default=30, help="Solver steps.")
     return parse(parser, argv)
 
 

@@ -225,3 +225,14 @@ def test_priors_are_named():
         named_priors(["a=x", "a=y"])
     with pytest.raises(InputError, match="NAME=PATH"):
         named_priors(["a="])
+
+
+def test_other_methods_are_compared_with_the_first(people, priors, tmp_path):
+    methods = ["--methods", "default", "pnp_admm:equivariant=False", "--steps", "3"]
+    study.main([*command(people, tmp_path, *priors), *methods])
+    record = json.loads((tmp_path / "people.json").read_text())
+    found = record["results"]["x4"]["differences"]["all"]
+    for prior in ("one", "two"):
+        pair = f"{prior} pnp_admm:equivariant=False, prompt less one, prompt"
+        assert found[pair]["psnr"]["mean"] != 0
+    assert page(record).count("pnp_admm:equivariant=False, prompt − one, prompt") == 2

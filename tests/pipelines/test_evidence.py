@@ -14,7 +14,7 @@ from ctxrecon.fourier import fft2c, ifft2c
 from ctxrecon.inference.evidence import denoising_score, noise_levels, prompt_evidence
 from ctxrecon.measurement import Measurement
 from ctxrecon.phantom import phantom_scan
-from ctxrecon.priors import EquivariantDenoiser, TextDenoiser
+from ctxrecon.priors import TextDenoiser
 
 SHAPE = (4, 3)
 WIDE = (0.02, 50.0)
@@ -115,7 +115,7 @@ def test_every_slice_may_have_prompts_of_its_own(pipe, measurement):
 
 
 def test_given_images_are_scored_in_the_units_of_the_prior(pipe, generator):
-    """By hand: divided by the scale, conditional branch of the network, other phases."""
+    """By hand: divided by the scale, under the conditional branch of the network."""
     scan = phantom_scan("brain", shape=(24, 24), num_coils=1, snr=None, generator=generator)
     measurement = Measurement.from_arrays(7 * scan.kspace)
     image = pipe(measurement, num_inference_steps=2).images
@@ -128,7 +128,7 @@ def test_given_images_are_scored_in_the_units_of_the_prior(pipe, generator):
         denoiser = TextDenoiser(pipe.unet, pipe.scheduler, pipe.encode_prompt(PROMPTS), None, 1.0)
         levels = noise_levels(pipe.scheduler.alphas_cumprod, 4)
         x = (image / measurement.intensity_scale()).expand(3, -1, -1)
-        expected = denoising_score(EquivariantDenoiser(denoiser), x, levels, noise)
+        expected = denoising_score(denoiser, x, levels, noise)
     torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-3)
 
 

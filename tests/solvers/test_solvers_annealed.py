@@ -23,7 +23,6 @@ from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels, fft2c
 from ctxrecon.operators import CartesianSense, LinearOperator
 from ctxrecon.operators.base import freeze
-from ctxrecon.priors import EquivariantDenoiser
 from ctxrecon.solvers.daps import DAPS
 from ctxrecon.solvers.pnp import PnPADMM, PnPHQS
 from ctxrecon.solvers.predictor_corrector import ScoreMRI
@@ -131,6 +130,21 @@ def test_admm_rests_at_the_map_estimate_at_any_level_and_while_it_falls(prior, m
     torch.testing.assert_close(got, mean, atol=4e-3, rtol=0)
 
 
+class Turned:
+    """A denoiser whose k-th evaluation is made under the k-th phase."""
+
+    size_multiple = 1
+    alphas_cumprod = ALPHAS
+
+    def __init__(self, prior: GaussianDenoiser, phases: list[float]) -> None:
+        self.prior, self.phases = prior, list(phases)
+
+    def __call__(self, x_t, t):
+        factor = np.exp(1j * self.phases.pop(0))
+        found = self.prior(complex_to_channels(channels_to_complex(x_t) * factor), t)
+        return tuple(complex_to_channels(channels_to_complex(each) / factor) for each in found)
+
+
 @pytest.mark.parametrize("solver", [PnPHQS, PnPADMM])
 def test_plug_and_play_evaluates_the_prior_under_other_phases(solver, prior, matrix, generator):
     y = measure(matrix, 0.3, generator)
@@ -139,12 +153,25 @@ def test_plug_and_play_evaluates_the_prior_under_other_phases(solver, prior, mat
         made = solver(noise_std=0.3, largest_denoiser_std=1.0, **options)
         return made(denoiser, matrix, y, timesteps=TIMESTEPS)
 
-    turned = run(prior)
-    assert torch.equal(turned, run(EquivariantDenoiser(prior), equivariant=False))
-    assert torch.equal(turned, run(prior))  # every call counts anew
-    assert float((turned - run(prior, equivariant=False)).abs().max()) > 1e-2
+    found, plain = run(prior), run(prior, equivariant=False)
+    # Three turns in six steps, of which the last one keeps the phase.
+    by_hand = Turned(prior, [k * math.pi for k in range(6)])
+    torch.testing.assert_close(found, run(by_hand, equivariant=False), rtol=0, atol=1e-4)
+    assert not by_hand.phases
+    assert float((found - plain).abs().max()) > 1e-2
     centered = GaussianDenoiser(torch.zeros(1, NY, NX, dtype=torch.complex64), prior.variance)
     torch.testing.assert_close(run(centered), run(centered, equivariant=False), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "constant"), [(30, 5), (12, 2), (5, 1), (1, 1)])
+def test_the_phase_turns_evenly_and_stays_at_the_end(count, constant):
+    phases = np.array(PnPADMM()._phases(count))
+    assert len(phases) == count
+    assert phases[0] == 0
+    steps = np.diff(phases)
+    np.testing.assert_allclose(steps[: len(steps) + 1 - constant], 6 * math.pi / count)
+    np.testing.assert_allclose(steps[len(steps) + 1 - constant :], 0, atol=1e-12)
+    assert PnPADMM(equivariant=False)._phases(count) == [0.0] * count
 
 
 @pytest.mark.parametrize("solver", [PnPHQS, PnPADMM])

@@ -26,7 +26,7 @@ from ctxrecon.inference.noise import noise_of
 from ctxrecon.inference.prompts import check_prompts
 from ctxrecon.inference.text_prior import TextPrior
 from ctxrecon.measurement import Measurement
-from ctxrecon.priors import EquivariantDenoiser, TextDenoiser
+from ctxrecon.priors import TextDenoiser
 from ctxrecon.priors.denoiser import Denoiser
 from ctxrecon.solvers import PnPADMM
 
@@ -68,8 +68,7 @@ def prompt_evidence(
     denoiser (Kong et al., arXiv:2302.03792). The difference of two scores is thus the logarithm of
     an evidence ratio for equally likely prompts. This is the diffusion classifier of Li et al.
     (arXiv:2303.16203), which weights all timesteps equally. All prompts share the same ε, which
-    makes differences far more accurate than the scores themselves, and the same global phases
-    (:class:`~ctxrecon.priors.EquivariantDenoiser`), on which the error of a network depends.
+    makes differences far more accurate than the scores themselves.
 
     Networks are not exact denoisers, ``x`` is an estimate, and its errors are correlated between
     pixels. Use the ratios as a relative scale and calibrate them before reading them as odds.
@@ -149,9 +148,8 @@ def prompt_evidence(
                     None,
                     1.0,
                 )
-                # A new instance for every part: its phases are the same for all prompts.
                 scores[index, first : first + len(some)] = denoising_score(
-                    EquivariantDenoiser(denoiser), x[index].expand(len(some), -1, -1), levels, noise
+                    denoiser, x[index].expand(len(some), -1, -1), levels, noise
                 )
                 bar.update()
     prior.maybe_free_model_hooks()

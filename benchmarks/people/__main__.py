@@ -260,7 +260,11 @@ def draw(
     results: dict[str, Any],
     args: argparse.Namespace,
 ) -> str:
-    """Draw the first T2 slice at the highest acceleration; return the file name."""
+    """Draw the first T2 slice at the highest acceleration by the first method of the priors.
+
+    Returns:
+        The file name.
+    """
     one = next((one for one in chosen if one.kind.endswith("T2")), chosen[0])
     acceleration = max(args.accelerations)
     scan = full_scan(slices, one, args.seed)
@@ -268,7 +272,8 @@ def draw(
     few = measured(scan, one, acceleration, args.seed)
     weight = l1_title(results[f"x{acceleration:g}"]["l1_weight"])
     shown = {ZERO_FILLED: ZERO_FILLED, weight: L1}
-    shown |= {method.title: method.title for method in methods if method.prompted}
+    first = [method for method in methods if method.text == methods[0].text]
+    shown |= {method.title: method.title for method in first if method.prompted}
     images: dict[str, Tensor] = {}
     for titles, (run, _) in runs.items():
         if titles[0] in shown:

@@ -228,7 +228,7 @@ def test_priors_are_named():
 
 
 def test_other_methods_are_compared_with_the_first(people, priors, tmp_path):
-    methods = ["--methods", "default", "pnp_admm:equivariant=False", "--steps", "3"]
+    methods = ["--methods", "default", "pnp_admm:equivariant=False", "--steps", "4"]
     study.main([*command(people, tmp_path, *priors), *methods])
     record = json.loads((tmp_path / "people.json").read_text())
     found = record["results"]["x4"]["differences"]["all"]

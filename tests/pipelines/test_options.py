@@ -46,7 +46,7 @@ def kspace() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_option_of_every_solver(name):
-    accepted: set[tuple[str, bool | None]] = {("adaptive_weights", True)}
+    accepted: set[tuple[str, bool | None]] = {("adaptive_weights", True), ("equivariant", True)}
     accepted |= {(name, None) for name in ("langevin_steps", "num_slices", "noise_std")}
     accepted |= {("data_weight", None)} if name == "dds" else set()
     for field in fields(SOLVERS[name]):

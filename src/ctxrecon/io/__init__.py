@@ -351,7 +351,7 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> Path:
         raise InputError(
             f"cannot write {path}: expected a scan as .npz or .h5, got {suffix or 'no extension'}"
         )
-    if not bool(scan.kspace.any()):
+    if scan.trajectory is None and not bool(scan.kspace.any()):
         raise InputError(
             f"cannot write {path}: expected k-space with signal, got only zeros: write the slice "
             "together with others of its volume"

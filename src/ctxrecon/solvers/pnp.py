@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from ctxrecon.checks import check_number
+from ctxrecon.checks import check_flag, check_number
 from ctxrecon.errors import InputError
 from ctxrecon.fourier import channels_to_complex, complex_to_channels
 from ctxrecon.operators import LinearOperator
@@ -78,6 +78,7 @@ class _AnnealedPnP(DiffusionSolver):
         check_positive("largest_denoiser_std", self.largest_denoiser_std)
         check_number("coarse_denoiser_std", self.coarse_denoiser_std, above=0, finite=False)
         check_cg_iterations(self.cg_iterations)
+        check_flag("equivariant", self.equivariant)
 
     def _levels(self, denoiser: Denoiser, steps: Sequence[Step]) -> list[_Level]:
         """Return the noise level of each step, and the last one again for the final proximal step.

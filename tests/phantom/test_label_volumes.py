@@ -34,3 +34,21 @@ def test_a_wrong_checksum(tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(packed)
     with pytest.raises(InputError, match="CRC"):
         load_label_volume(tmp_path / "a.nii.gz")
+
+
+def test_labels_without_a_tissue_are_reported(tmp_path, caplog):
+    labels = np.zeros((12, 12, 12), np.int16)
+    labels[3:9, 3:9, 3:9] = 2
+    labels[4, 4, 4:6] = 600
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "a.nii")
+    load_label_volume(tmp_path / "a.nii")
+    assert "a.nii has labels without a known tissue, which become air: 600 (2 " in caplog.text
+
+
+@pytest.mark.parametrize("label", [77, 78, 79, 80, 81, 82])
+def test_hypointensities_have_a_tissue(tmp_path, caplog, label):
+    labels = np.full((12, 12, 12), 2, np.int16)
+    labels[4:8, 4:8, 4:8] = label
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "a.nii")
+    load_label_volume(tmp_path / "a.nii")
+    assert not caplog.text

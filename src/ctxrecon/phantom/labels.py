@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from ctxrecon.phantom.imaging import smooth_field
 from ctxrecon.phantom.structures import of_freesurfer
 from ctxrecon.phantom.tissues import Tissue
 
+logger = logging.getLogger(__name__)
+
 _GROUPS: dict[Tissue, tuple[int, ...]] = {
     Tissue.WHITE_MATTER: (2, 7, 16, 28, 41, 46, 60, 85, 192, 250, *range(251, 256)),
     Tissue.GRAY_MATTER: (3, 8, 17, 18, 42, 47, 53, 54, 136, 137, 163, 164),
-    Tissue.DEEP_GRAY_MATTER: (10, 11, 12, 13, 26, 49, 50, 51, 52, 58),
+    Tissue.DEEP_GRAY_MATTER: (10, 11, 12, 13, 26, 27, 49, 50, 51, 52, 58, 59, 80, 81, 82),
     Tissue.CSF: (4, 5, 14, 15, 24, 30, 31, 43, 44, 62, 63, 72),
-    Tissue.WHITE_MATTER_LESION: (25, 57, 77),
+    Tissue.WHITE_MATTER_LESION: (25, 57, 77, 78, 79),
     Tissue.SKIN: (511,),
     Tissue.CORTICAL_BONE: (515, 530),
     Tissue.MARROW: (516,),
@@ -52,8 +55,25 @@ def _lookup() -> NDArray[np.uint8]:
     return table
 
 
+def _warn_of_unknown(name: str, volume: NDArray[Any]) -> None:
+    """Warn if labels other than background have no tissue."""
+    counts = np.bincount(volume.ravel().astype(np.int64), minlength=_NUM_LABELS)
+    known = _lookup() != int(Tissue.AIR)
+    known[0] = True
+    unknown = np.flatnonzero((counts > 0) & ~known).tolist()
+    if unknown:
+        logger.warning(
+            "%s has labels without a known tissue, which become air: %s (%d voxels)",
+            name,
+            ", ".join(map(str, unknown)),
+            counts[unknown].sum(),
+        )
+
+
 def load_label_volume(path: str | Path) -> NDArray[np.int16]:
     """Read a 3-D label volume at 1 mm as ``(slice, ny, nx)``: superior first, anterior up.
+
+    Labels without a known tissue are reported by a warning.
 
     Args:
         path: NIfTI file of whole numbers from 0 to 1023, with voxels of 1 mm.
@@ -93,6 +113,7 @@ def load_label_volume(path: str | Path) -> NDArray[np.int16]:
             f"expected a label volume with voxels of 1 mm, {path.name} has {sizes} mm: resample it "
             "by nearest neighbors"
         )
+    _warn_of_unknown(path.name, volume)
     transform = orientations.ornt_transform(orientation, target)
     return orientations.apply_orientation(volume, transform).astype(np.int16)
 

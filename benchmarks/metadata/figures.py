@@ -104,7 +104,7 @@ def ladder_figure(path: Path, results: dict[str, Any], experiment: Experiment) -
             _plain(axis)
             first = entries[experiment.method(experiment.edits[0], experiment.gammas[0]).name]
             n, mean = first["psnr"]["less_none"]["n"], entries[none]["psnr"]["mean"]
-            axis.set_title(f"{name}, {mask}, n = {n}; none {mean:.2f} dB", fontsize=8)
+            axis.set_title(f"{name}, {mask}\nn = {n}; none {mean:.2f} dB", fontsize=8)
             axis.set_xlabel("guidance scale γ")
             axis.set_ylabel("PSNR gain over no metadata (dB)", fontsize=8)
     grid[0, 0].legend(fontsize=8, frameon=False)

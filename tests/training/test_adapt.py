@@ -114,8 +114,11 @@ def test_held_out_scans_slices_and_samples() -> None:
     assert (len(several.training), len(several.trials)) == (8, 2)
     single = divide(slices_of([toy_scan(0, slices=4)], [None]), generator)
     assert (len(single.training), single.held_out) == (3, "1 of 4 slices")
+    assert several.unseen
+    assert single.unseen
     one = divide(slices_of([toy_scan(0)], [None]), generator)
     assert len(one.training) == 1
+    assert not one.unseen
     for trial in one.trials:
         assert not bool((trial.hidden & one.training[0].mask).any())
         assert not bool((trial.hidden & trial.slice.mask).any())
@@ -314,6 +317,13 @@ def test_saved_prior_loads_and_tells_counts(adaptation: Adaptation, tmp_path: Pa
     assert "2 scans" in card
     assert "PDFS" not in card
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_scores_of_the_training_slice_are_named_as_such(adaptation: Adaptation) -> None:
+    better = replace(adaptation, adapted=True, share=1.0)
+    assert "only slice" not in summary(better, "the prior")
+    alone = summary(replace(better, unseen=False), "the prior")
+    assert "do not show how good the prior is on other scans" in alone
 
 
 def test_interrupted_writing_leaves_nothing(

@@ -51,6 +51,7 @@ class Adaptation:
         adapted: ``True`` if ``pipe`` is the adapted prior.
         scores: Scores of the original and the adapted prior on the held-out data.
         held_out: Description of the held-out data.
+        unseen: ``True`` if the held-out data are of other slices than the training data.
         scans: Number of scans.
         slices: Number of distinct training slices that were used: all fully sampled ones, and at
             most 48 undersampled ones, since each of these is reconstructed before training.
@@ -63,6 +64,7 @@ class Adaptation:
     adapted: bool
     scores: Scores
     held_out: str
+    unseen: bool
     scans: int
     slices: int
     fully_sampled: int
@@ -161,6 +163,7 @@ def adapt_prior(
         adapted=best_share > 0,
         scores=best if best_share else shown,
         held_out=division.held_out,
+        unseen=division.unseen,
         scans=len(measurements),
         slices=whole + min(len(division.training) - whole, _MOST_SPLITS),
         fully_sampled=whole,

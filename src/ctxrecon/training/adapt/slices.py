@@ -89,11 +89,13 @@ class Division:
         training: Training slices.
         trials: Held-out slices on which priors are compared.
         held_out: Description of the held-out data, such as "2 of 5 scans".
+        unseen: ``True`` if the held-out data are of other slices than the training data.
     """
 
     training: list[Slice]
     trials: list[Trial]
     held_out: str
+    unseen: bool = True
 
 
 def restricted(measurement: Measurement, mask: Tensor) -> Measurement:
@@ -195,7 +197,7 @@ def _divide_samples(item: Slice, generator: torch.Generator) -> Division:
         kept = rest & _undersampled(item.mask, acceleration, generator) if item.whole else rest
         trials.append(Trial(item.only(kept), item.measurement.y, hidden))
     held_out = f"{_HIDDEN_SHARE:.0%} of the outer samples of the only slice"
-    return Division([item.only(rest)], trials, held_out)
+    return Division([item.only(rest)], trials, held_out, unseen=False)
 
 
 def _undersampled(mask: Tensor, acceleration: float, generator: torch.Generator) -> Tensor:

@@ -38,20 +38,19 @@ def verdict(section: Section, part: str) -> set[bool]:
 
 
 @pytest.mark.parametrize(("step", "holds"), [(0.001, False), (1.0, True)])
-def test_an_order_of_means_is_no_evidence(step, holds):
-    removal = PLANNED["removal"]
-    rows = measured(removal, lambda _, method: -step * removal.methods.index(method))
-    section = ladders.removal(rows, removal, NUMBERS, 1.0)
-    assert verdict(section, "the paper's order") == {holds}
-
-
-@pytest.mark.parametrize(("step", "holds"), [(0.001, False), (1.0, True)])
-def test_a_wrong_pathology_between_the_right_one_and_none(step, holds):
-    experiment = PLANNED["pathology"]
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("removal", "the paper's order"),
+        ("pathology", "lies between none"),
+        ("pathology", "a wrong pathology costs"),
+    ],
+)
+def test_an_order_of_means_is_no_evidence(name, part, step, holds):
+    experiment = PLANNED[name]
     rows = measured(experiment, lambda _, method: -step * experiment.methods.index(method))
-    section = ladders.pathology(rows, experiment, NUMBERS, 1.0)
-    assert verdict(section, "lies between none") == {holds}
-    assert verdict(section, "a wrong pathology costs") == {holds}
+    section = getattr(ladders, name)(rows, experiment, NUMBERS, 1.0)
+    assert verdict(section, part) == {holds}
 
 
 @pytest.mark.parametrize(("lead", "holds"), [(0.001, False), (1.0, True), (-1.0, False)])

@@ -45,8 +45,8 @@ def test_labels_without_a_tissue_are_reported(tmp_path, caplog):
     assert "a.nii has labels without a known tissue, which become air: 600 (2 " in caplog.text
 
 
-@pytest.mark.parametrize("label", [77, 78, 79, 80, 81, 82])
-def test_hypointensities_have_a_tissue(tmp_path, caplog, label):
+@pytest.mark.parametrize("label", [27, 59, 77, 78, 79, 80, 81, 82])
+def test_hypointensities_and_substantia_nigra_have_a_tissue(tmp_path, caplog, label):
     labels = np.full((12, 12, 12), 2, np.int16)
     labels[4:8, 4:8, 4:8] = label
     nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "a.nii")

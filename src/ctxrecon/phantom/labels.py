@@ -17,7 +17,7 @@ from ctxrecon.files import check_expansion
 from ctxrecon.nifti import affine_in_mm, check_to_the_end, nibabel_for
 from ctxrecon.phantom.anatomy import Anatomy
 from ctxrecon.phantom.imaging import smooth_field
-from ctxrecon.phantom.structures import of_freesurfer
+from ctxrecon.phantom.structures import DEEP_GRAY_LABELS, of_freesurfer
 from ctxrecon.phantom.tissues import Tissue
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _GROUPS: dict[Tissue, tuple[int, ...]] = {
     Tissue.WHITE_MATTER: (2, 7, 16, 28, 41, 46, 60, 85, 192, 250, *range(251, 256)),
     Tissue.GRAY_MATTER: (3, 8, 17, 18, 42, 47, 53, 54, 136, 137, 163, 164),
-    Tissue.DEEP_GRAY_MATTER: (10, 11, 12, 13, 26, 27, 49, 50, 51, 52, 58, 59, 80, 81, 82),
+    Tissue.DEEP_GRAY_MATTER: DEEP_GRAY_LABELS,
     Tissue.CSF: (4, 5, 14, 15, 24, 30, 31, 43, 44, 62, 63, 72),
     Tissue.WHITE_MATTER_LESION: (25, 57, 77, 78, 79),
     Tissue.SKIN: (511,),

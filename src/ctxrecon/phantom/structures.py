@@ -32,9 +32,11 @@ _OF_TISSUES = {
     Tissue.MENISCUS: Structure.MENISCUS,
     Tissue.MENISCUS_TEAR: Structure.MENISCUS,
 }
+DEEP_GRAY_LABELS = (10, 11, 12, 13, 26, 27, 49, 50, 51, 52, 58, 59, 80, 81, 82)
+"""FreeSurfer labels of deep gray matter, including its hypointensities."""
 _OF_FREESURFER = {
     Structure.VENTRICLES: (4, 5, 14, 15, 43, 44),
-    Structure.DEEP_GRAY_MATTER: (10, 11, 12, 13, 26, 49, 50, 51, 52, 58),
+    Structure.DEEP_GRAY_MATTER: DEEP_GRAY_LABELS,
 }
 
 

@@ -94,8 +94,10 @@ def summary(adaptation: Adaptation, base: str) -> str:
     if not adaptation.adapted:
         return f"{learned}\n{errors}: no improvement, so the original prior is kept."
     part = "" if adaptation.share == 1 else f", with {adaptation.share:.0%} of the weight change"
-    known = (
-        "\nThese samples are of the only slice and do not show how good the prior is on other "
-        "scans: test it there, or adapt to more slices."
+    text = f"{learned}\n{errors}{part}."
+    if adaptation.unseen:
+        return text
+    return (
+        f"{text}\nThese samples are of the only slice and do not show how good the prior is on "
+        "other scans: test it there, or adapt to more slices."
     )
-    return f"{learned}\n{errors}{part}.{known * (not adaptation.unseen)}"
